@@ -1,0 +1,65 @@
+# Everything a person starts. `make help` lists it.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# uv where it is there (seconds), else the standard library's venv and pip; both install the same hashed locks.
+ifneq ($(shell command -v uv 2>/dev/null),)
+  CREATE := uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+  INSTALL := VIRTUAL_ENV=$(CURDIR)/$(VENV) uv pip install --quiet
+else
+  CREATE := $(PYTHON) -m venv $(VENV)
+  INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+endif
+
+.PHONY: help
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# One stamp per lock: running the lab needs no test tool.
+$(VENV)/run.stamp: requirements.lock setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; v=sys.version_info; sys.exit(0 if v >= (3, 11) else f"the lab needs Python 3.11 or newer, {sys.executable} is {v.major}.{v.minor}; try make PYTHON=/path/to/python3.12")'
+	@echo "Installing the lab into $(VENV) (first time only)"
+	@$(CREATE)
+	@$(INSTALL) --require-hashes -r requirements.lock
+	@$(INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements-dev.lock $(VENV)/run.stamp
+	@echo "Installing the test tools into $(VENV) (first time only)"
+	@$(INSTALL) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+.PHONY: demo
+demo: $(VENV)/run.stamp ## the whole story in half a minute: starts the lab, tells it, stops the lab
+	@$(BIN)/lab demo $(ARGS)
+
+.PHONY: up
+up: $(VENV)/run.stamp ## start the lab and leave it running
+	@$(BIN)/lab up --detach $(ARGS)
+
+.PHONY: down
+down: $(VENV)/run.stamp ## stop the lab that `make up` started
+	@$(BIN)/lab down $(ARGS)
+
+.PHONY: test
+test: $(VENV)/dev.stamp ## every test, on real processes and a real log server
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: $(VENV)/dev.stamp ## what CI runs first: format, lint, types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+.PHONY: format
+format: $(VENV)/dev.stamp ## rewrite the code in the project's format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.PHONY: lock
+lock: ## resolve the dependencies anew (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade --extra build setup.cfg -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade --extra build --extra dev setup.cfg -c requirements.lock -o requirements-dev.lock
