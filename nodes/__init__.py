@@ -1,0 +1,1 @@
+"""The services of the lab: primary, replica, client, and what they share."""

@@ -1,0 +1,40 @@
+"""One change as the log carries it."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from broker.position import Position
+
+Operation = Literal["set", "delete", "epoch"]
+
+
+class Entry(NamedTuple):
+    """One entry of the replication log.
+
+    ``value`` is compact JSON text, empty unless ``op`` is ``set``; ``at_us`` is the publish time in microseconds since
+    1970 by the log server's clock; ``traceparent`` is a W3C trace context or empty.
+    """
+
+    position: Position
+    op: Operation
+    key: str
+    value: str
+    write_id: str
+    at_us: int
+    traceparent: str = ""
+
+    @property
+    def size_bytes(self) -> int:
+        """About what the entry weighs in memory: its texts, and a constant for the rest."""
+        return len(self.key) + len(self.value) + 200
+
+
+class Record(NamedTuple):
+    """A key's current value in a store, and the write that put it there."""
+
+    key: str
+    value: str
+    version: int
+    write_id: str
+    at_us: int

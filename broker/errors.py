@@ -1,0 +1,45 @@
+"""Everything the log can raise, and what each means for a write.
+
+    LogError
+    ├── NotApplied          the change is certainly not in the log
+    │   ├── LogUnreachable  no connection could be made, so nothing was sent
+    │   ├── LogRefused      the server answered with an error
+    │   ├── LogMissing      the server holds no log (empty or flushed)
+    │   └── WriteIdReused   the write id belongs to another change
+    ├── OutcomeUnknown      sent, and no answer came: the change may or may not be in the log
+    └── PositionLost        the log no longer holds what a replica needs next
+
+A caller may retry ``NotApplied`` as it likes, and ``OutcomeUnknown`` with the same write id.
+"""
+
+
+class LogError(Exception):
+    """Root of everything the replication log raises."""
+
+
+class NotApplied(LogError):
+    """Raised when a change is certainly not in the log."""
+
+
+class LogUnreachable(NotApplied):
+    """Raised when no connection to the log server could be made, so nothing was sent."""
+
+
+class LogRefused(NotApplied):
+    """Raised when the log server answered with an error, for example out of memory or still loading."""
+
+
+class LogMissing(NotApplied):
+    """Raised when the server holds no log: it was never opened, or its data was flushed."""
+
+
+class WriteIdReused(NotApplied):
+    """Raised when a write id comes again with another operation, key or value."""
+
+
+class OutcomeUnknown(LogError):
+    """Raised when a command was sent and no answer came: it may or may not have taken effect."""
+
+
+class PositionLost(LogError):
+    """Raised when the log no longer holds the entry that a replica needs next: only a snapshot helps."""

@@ -1,0 +1,55 @@
+"""How far behind each replica is, from the log's point of view: also of a replica that does not answer."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from broker.log import Group, Head, ReplicationLog
+from broker.position import START, Position
+from broker.roster import Member
+
+
+class Lag(NamedTuple):
+    """What a replica has not applied yet. ``seconds``: age of the oldest unapplied write, 0 when there is none."""
+
+    versions: int
+    seconds: float
+    pending: int
+    undelivered: int
+
+
+def observe(log: ReplicationLog, members: list[Member]) -> dict[str, Lag]:
+    """The lag of each member now. Raises ``broker.errors.LogError``: then nothing is known, which is not 0."""
+    groups = {group.replica: group for group in log.groups()}
+    head = log.head()
+    return {member.replica: _lag(log, head, member, groups.get(member.replica)) for member in members}
+
+
+def _lag(log: ReplicationLog, head: Head, member: Member, group: Group | None) -> Lag:
+    applied = _applied(member, group)
+    delivered = group.last_delivered if group else START
+    oldest = log.first_after(applied) if applied < head.position else None
+    return Lag(
+        versions=_versions(applied, head.position),
+        seconds=max(0, log.now_us() - oldest.at_us) / 1e6 if oldest else 0.0,
+        pending=group.pending if group else 0,
+        undelivered=_versions(delivered, head.position),
+    )
+
+
+def _applied(member: Member, group: Group | None) -> Position:
+    """The last position known to be applied: a heartbeat is up to a second old, an acknowledgement may be held back."""
+    if group is None:
+        return member.position
+    oldest = group.oldest_pending
+    if oldest is None:
+        acknowledged = group.last_delivered
+    else:
+        acknowledged = Position(oldest.epoch, oldest.version - 1) if oldest.version else START
+    return max(member.position, acknowledged)
+
+
+def _versions(behind: Position, head: Position) -> int:
+    if behind.epoch == head.epoch:
+        return max(0, head.version - behind.version)
+    return head.version if behind < head else 0

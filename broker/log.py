@@ -1,0 +1,336 @@
+"""The replication log: the only module that speaks Redis commands for it.
+
+The keys, of which ``lab14`` is the namespace:
+
+    lab14:log          stream  one entry per change, its ID the position; fields op, key, value, write_id, at,
+                               traceparent
+    lab14:data         hash    the primary's store: key -> JSON {version, write_id, at, value}
+    lab14:head         hash    epoch, version, write_id, at of the last change; digest of the primary's store
+    lab14:keys         zset    the keys of lab14:data, for reading pages in order
+    lab14:writes       hash    write id -> position, time and fingerprint, so that a retry is the same write
+    lab14:write_order  list    the write ids of lab14:writes, oldest first, so that it stays bounded
+
+A change is appended by one script (append.lua), an epoch begun by one (epoch.lua), a page of the primary's store read
+by one (page.lua). Each replica reads through a consumer group of its own name: what it was given and has not
+acknowledged is *pending*.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any, Literal, NamedTuple, cast
+
+from redis import exceptions
+
+from broker.connection import Client, translated
+from broker.digest import EMPTY
+from broker.entry import Entry, Operation, Record
+from broker.errors import LogMissing, LogRefused, NotApplied, OutcomeUnknown, PositionLost, WriteIdReused
+from broker.position import START, Position
+
+REMEMBERED_WRITES = 100_000
+_APPEND_ATTEMPTS = 3
+
+
+class Head(NamedTuple):
+    """The last change in the log, and the primary's store after it. ``at_us``: microseconds since 1970."""
+
+    position: Position
+    write_id: str
+    at_us: int
+    keys: int
+    digest: str
+
+
+class Appended(NamedTuple):
+    """Where a change is in the log, and since when. ``repeated``: it was there already, by an earlier attempt."""
+
+    position: Position
+    at_us: int
+    repeated: bool
+
+
+class Page(NamedTuple):
+    """Some records in key order, at one position; ``more`` when there are keys after the last one."""
+
+    head: Head
+    records: list[Record]
+    more: bool
+
+
+class Group(NamedTuple):
+    """A replica's place in the log: what it was given last, and what of it is not acknowledged."""
+
+    replica: str
+    last_delivered: Position
+    pending: int
+    oldest_pending: Position | None
+    newest_pending: Position | None
+
+
+class ReplicationLog:
+    """One history of changes, with one consumer group per replica.
+
+    Methods raise ``broker.errors.LogError``; see there what each means for a write. Thread-safe.
+    """
+
+    def __init__(self, client: Client, namespace: str = "lab14") -> None:
+        self._client: Any = client  # redis-py's types name every reply of every setting at once; ours are pinned
+        self._log = f"{namespace}:log"
+        self._data = f"{namespace}:data"
+        self._head = f"{namespace}:head"
+        self._keys = f"{namespace}:keys"
+        self._written = [
+            self._log,
+            self._data,
+            self._head,
+            self._keys,
+            f"{namespace}:writes",
+            f"{namespace}:write_order",
+        ]
+        self._append_script = client.register_script(_script("append.lua"))
+        self._epoch_script = client.register_script(_script("epoch.lua"))
+        self._page_script = client.register_script(_script("page.lua"))
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def open(self, write_id: str, after_epoch: int = 0) -> Position:
+        """Begin an epoch where there is no log (the first, or one later than ``after_epoch``); return its position."""
+        return self._begin_epoch("open", write_id, after_epoch)
+
+    def reset(self, write_id: str) -> Position:
+        """Begin the next epoch with an empty store; return its first position. Idempotent by ``write_id``."""
+        return self._begin_epoch("reset", write_id, 0)
+
+    def append(self, op: Operation, key: str, value: str, write_id: str, traceparent: str = "") -> Appended | None:
+        """Append one change, or find it where ``write_id`` has put it before.
+
+        ``value`` is compact JSON text, ``write_id`` free of quotes and backslashes. Returns ``None`` when the key to
+        delete is missing, which changes nothing. An attempt without an answer is repeated under the same write id,
+        up to three in all; ``OutcomeUnknown`` means that none was answered.
+        """
+        fingerprint = hashlib.sha1(f"{op} {len(key)} {key}{value}".encode(), usedforsecurity=False).hexdigest()
+        args: list[str | int] = [op, key, value, write_id, traceparent, fingerprint, REMEMBERED_WRITES]
+        outcome, *rest = self._answered(lambda: self._append_script(keys=self._written, args=args))
+        if outcome == "missing":
+            return None
+        if outcome == "reused":
+            raise WriteIdReused(f"the write id {write_id} belongs to another change")
+        epoch, version, at_us = map(int, rest)
+        return Appended(Position(epoch, version), at_us, outcome == "repeated")
+
+    def _begin_epoch(self, mode: Literal["open", "reset"], write_id: str, after_epoch: int) -> Position:
+        args: list[str | int] = [mode, write_id, REMEMBERED_WRITES, after_epoch]
+        _, epoch, _ = self._answered(lambda: self._epoch_script(keys=self._written, args=args))
+        return Position(int(epoch), 0)
+
+    def _answered(self, send: Any) -> list[Any]:
+        """Repeat an idempotent script while its outcome is unknown; a refusal does not settle an earlier doubt."""
+        doubt: OutcomeUnknown | None = None
+        for _ in range(_APPEND_ATTEMPTS):
+            try:
+                with translated():
+                    return cast("list[Any]", send())
+            except OutcomeUnknown as error:
+                doubt = error
+            except NotApplied as error:
+                if doubt is None:
+                    raise
+                raise doubt from error
+        raise cast("OutcomeUnknown", doubt)
+
+    def trim(self, through: Position) -> int:
+        """Drop the entries up to and including ``through``; return how many were dropped."""
+        with translated():
+            first = Position(through.epoch, through.version + 1)
+            return int(self._client.xtrim(self._log, minid=str(first), approximate=False))
+
+    # -- the primary's store ------------------------------------------------------------------------------------------
+
+    def head(self) -> Head:
+        """The last change, and the digest of the primary's store, as one consistent cut."""
+        with translated():
+            pipe = self._client.pipeline(transaction=True)
+            self._queue_head(pipe)
+            pipe.zcard(self._keys)
+            fields, keys = pipe.execute()
+        return _head(fields, keys)
+
+    def get(self, key: str) -> tuple[Head, Record | None]:
+        """A key's record, or ``None`` where it is missing, and the position at which that is so."""
+        with translated():
+            pipe = self._client.pipeline(transaction=True)
+            self._queue_head(pipe)
+            pipe.zcard(self._keys)
+            pipe.hget(self._data, key)
+            fields, keys, record = pipe.execute()
+        return _head(fields, keys), None if record is None else _record(key, record)
+
+    def page(self, after: str, limit: int, max_bytes: int) -> Page:
+        """Records with keys greater than ``after``: at most ``limit``, and ending once they weigh ``max_bytes``."""
+        with translated():
+            epoch, version, write_id, at, more, *flat = self._page_script(
+                keys=[self._data, self._head, self._keys], args=[after, limit, max_bytes]
+            )
+        head = Head(Position(int(epoch), int(version)), write_id, int(at), 0, EMPTY)
+        records = [_record(key, text) for key, text in zip(flat[::2], flat[1::2], strict=True)]
+        return Page(head, records, more == "more")
+
+    def scan(self, cursor: int, count: int) -> tuple[int, list[Record]]:
+        """Some records in no order and at no one position, and the cursor to go on with, 0 at the end."""
+        with translated():
+            cursor, found = self._client.hscan(self._data, cursor=cursor, count=count)
+        return cursor, [_record(key, text) for key, text in found.items()]
+
+    def _queue_head(self, pipe: Any) -> None:
+        pipe.hmget(self._head, "epoch", "version", "write_id", "at", "digest")
+
+    # -- a replica's reading ------------------------------------------------------------------------------------------
+
+    def join(self, replica: str, position: Position) -> bool:
+        """Make the replica's group, to be given what follows ``position``; ``False`` where it exists already."""
+        try:
+            with translated():
+                self._client.xgroup_create(self._log, replica, id=str(position))
+        except LogRefused as error:
+            cause = str(error.__cause__)
+            if "BUSYGROUP" in cause:
+                return False
+            if "requires the key to exist" in cause:
+                raise LogMissing("the log server holds no log yet") from error
+            raise
+        return True
+
+    def leave(self, replica: str) -> None:
+        """Remove the replica's group and what is pending in it."""
+        with translated():
+            self._client.xgroup_destroy(self._log, replica)
+
+    def rewind(self, replica: str, position: Position) -> None:
+        """Have the replica be given again what follows ``position``."""
+        with translated():
+            self._client.xgroup_setid(self._log, replica, id=str(position))
+
+    def pending(self, replica: str, after: Position, count: int) -> list[tuple[Position, Entry | None]]:
+        """What the replica was given after ``after`` and has not acknowledged; ``None`` for an entry since trimmed."""
+        with translated():
+            reply = self._client.xreadgroup(replica, replica, {self._log: str(after)}, count=count)
+        return [(Position.parse(name), _entry(name, fields) if fields else None) for name, fields in _only(reply)]
+
+    def read(self, replica: str, count: int, block_ms: int) -> list[Entry]:
+        """Give the replica the next entries, which are pending from then on; an empty list after ``block_ms``."""
+        with translated():
+            reply = self._client.xreadgroup(replica, replica, {self._log: ">"}, count=count, block=block_ms)
+        return [_entry(name, fields) for name, fields in _only(reply)]
+
+    def acknowledge(self, replica: str, positions: Sequence[Position]) -> int:
+        """Acknowledge entries whose effect is durable; return how many of them were pending."""
+        with translated():
+            return int(self._client.xack(self._log, replica, *map(str, positions)))
+
+    # -- looking at it ------------------------------------------------------------------------------------------------
+
+    def now_us(self) -> int:
+        """The log server's clock: microseconds since 1970."""
+        with translated():
+            seconds, microseconds = self._client.time()
+        return int(seconds) * 1_000_000 + int(microseconds)
+
+    def length(self) -> int:
+        """How many entries the log holds."""
+        with translated():
+            return int(self._client.xlen(self._log))
+
+    def between(self, first: Position, last: Position, count: int) -> list[Entry]:
+        """Entries from ``first`` to ``last``, both included, oldest first, at most ``count``.
+
+        Raises ``PositionLost`` when ``first`` itself is not there, although the log has gone past it.
+        """
+        with translated():
+            found = self._client.xrange(self._log, min=str(first), max=str(last), count=count)
+        entries = [_entry(name, fields) for name, fields in found]
+        if entries and entries[0].position != first:
+            raise PositionLost(f"the log begins at {entries[0].position}, after {first}")
+        return entries
+
+    def first_after(self, position: Position) -> Entry | None:
+        """The oldest entry after ``position`` that the log still holds."""
+        with translated():
+            found = self._client.xrange(self._log, min=f"({position}", max="+", count=1)
+        return _entry(*found[0]) if found else None
+
+    def newest(self, count: int) -> list[Entry]:
+        """The newest entries, oldest of them first."""
+        with translated():
+            found = self._client.xrevrange(self._log, count=count)
+        return [_entry(name, fields) for name, fields in reversed(found)]
+
+    def groups(self) -> list[Group]:
+        """Every replica's place in the log, by name. Empty where there is no log."""
+        try:
+            with translated():
+                infos = self._client.xinfo_groups(self._log)
+                pipe = self._client.pipeline(transaction=False)
+                for info in infos:
+                    pipe.xpending(self._log, info["name"])
+                summaries = pipe.execute()
+        except LogRefused as error:
+            if isinstance(error.__cause__, exceptions.ResponseError) and "no such key" in str(error.__cause__):
+                return []
+            raise
+        return sorted(_group(info, summary) for info, summary in zip(infos, summaries, strict=True))
+
+
+def _script(name: str) -> str:
+    return resources.files("broker").joinpath(name).read_text(encoding="utf-8")
+
+
+def _only(reply: Any) -> list[tuple[str, dict[str, str]]]:
+    """The entries of a reply about one stream: ``[[stream, entries]]``, or nothing."""
+    return cast("list[tuple[str, dict[str, str]]]", reply[0][1] if reply else [])
+
+
+def _entry(name: str, fields: dict[str, str]) -> Entry:
+    return Entry(
+        position=Position.parse(name),
+        op=cast("Operation", fields["op"]),
+        key=fields["key"],
+        value=fields["value"],
+        write_id=fields["write_id"],
+        at_us=int(fields["at"]),
+        traceparent=fields["traceparent"],
+    )
+
+
+def _head(fields: list[str | None], keys: int) -> Head:
+    epoch, version, write_id, at, digest = fields
+    if epoch is None or version is None or at is None:
+        raise LogMissing("the log server holds no log yet")
+    return Head(Position(int(epoch), int(version)), write_id or "", int(at), keys, digest or EMPTY)
+
+
+def _record(key: str, text: str) -> Record:
+    """Take a record apart by its fixed layout (append.lua writes it), so that the value stays as it was written."""
+    front, _, rest = text.partition(',"value":')
+    version, write_id, at = front.split(",")
+    return Record(
+        key=key,
+        value=rest[:-1],
+        version=int(version.removeprefix('{"version":')),
+        write_id=write_id.removeprefix('"write_id":"').removesuffix('"'),
+        at_us=int(at.removeprefix('"at":')),
+    )
+
+
+def _group(info: dict[str, Any], summary: dict[str, Any]) -> Group:
+    oldest, newest = summary["min"], summary["max"]
+    last = info["last-delivered-id"]
+    return Group(
+        replica=info["name"],
+        last_delivered=START if last == "0-0" else Position.parse(last),
+        pending=summary["pending"],
+        oldest_pending=Position.parse(oldest) if oldest else None,
+        newest_pending=Position.parse(newest) if newest else None,
+    )

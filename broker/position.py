@@ -1,0 +1,41 @@
+"""Where a node is in the history: ``<epoch>-<version>``, which is also the stream ID and the session token."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+# Up to 15 digits: exact in a Lua and a JSON number, and far below a stream ID's 64 bits.
+_TEXT = re.compile(r"(0|[1-9][0-9]{0,14})-(0|[1-9][0-9]{0,14})", re.ASCII)
+
+
+class Position(NamedTuple):
+    """A point in the history, ordered by epoch, then version.
+
+    ``epoch`` counts resets from 1; ``version`` counts acknowledged changes within the epoch from 1, and is 0 right
+    after a reset. ``Position(0, 0)`` is before everything: a replica that has read nothing yet.
+    """
+
+    epoch: int
+    version: int
+
+    def __str__(self) -> str:
+        """``epoch-version``, as Redis prints the stream ID."""
+        return f"{self.epoch}-{self.version}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Read ``epoch-version``. Raises ``ValueError`` with a sentence for anything else."""
+        match = _TEXT.fullmatch(text)
+        if match is None:
+            raise ValueError(f"a position looks like 1-42 (epoch, dash, version), not {text[:40]!r}")
+        return cls(int(match[1]), int(match[2]))
+
+    def is_followed_by(self, other: Position) -> bool:
+        """Whether nothing lies between the two: the next version, or the beginning of a later epoch."""
+        if other.epoch == self.epoch:
+            return other.version == self.version + 1
+        return other.epoch > self.epoch and other.version == 0
+
+
+START = Position(0, 0)

@@ -1,0 +1,105 @@
+"""The replicas that there are, and the settings of each: ``lab14:replicas`` and ``lab14:settings``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from broker.connection import Client, translated
+from broker.delay import DelayModel, Fixed, from_json
+from broker.position import Position
+
+LIVE_SECONDS = 5.0
+
+
+class Member(NamedTuple):
+    """A replica as its last heartbeat described it.
+
+    ``name_url`` has the replica's id for a host and is how people name it; ``url`` is where it can be reached.
+    ``seen_at_us`` and ``applied_at_us`` are microseconds since 1970 by the log's clock; the latter is 0 before anything
+    was applied.
+    """
+
+    replica: str
+    name_url: str
+    url: str
+    position: Position
+    seen_at_us: int
+    applied_at_us: int
+
+    def is_live(self, now_us: int) -> bool:
+        """Whether the last heartbeat is recent."""
+        return now_us - self.seen_at_us <= LIVE_SECONDS * 1_000_000
+
+
+class Settings(NamedTuple):
+    """The live settings of one replica. ``ack_delay_ms``: from apply to acknowledgement."""
+
+    delay: DelayModel
+    ack_delay_ms: float
+
+    def as_text(self) -> str:
+        """JSON, readable in redis-cli."""
+        return json.dumps({"delay": self.delay.as_json(), "ack_delay_ms": self.ack_delay_ms})
+
+    @classmethod
+    def from_text(cls, text: str) -> Settings:
+        """Read what ``as_text`` wrote. Raises ``ValueError`` for anything else."""
+        found = json.loads(text)
+        return cls(from_json(found.get("delay")), float(found.get("ack_delay_ms", 0)))
+
+
+class Roster:
+    """Who replicates, and how late. Methods raise ``broker.errors.LogError``. Thread-safe."""
+
+    def __init__(self, client: Client, namespace: str = "lab14") -> None:
+        self._client: Any = client
+        self._members = f"{namespace}:replicas"
+        self._settings = f"{namespace}:settings"
+
+    def heartbeat(self, member: Member, defaults: Settings) -> tuple[Settings, bool]:
+        """Say that the replica is there; return its settings in force, and whether it is new here."""
+        fields = member._asdict() | {"position": str(member.position)}
+        with translated():
+            pipe = self._client.pipeline(transaction=True)
+            pipe.hset(self._members, member.replica, json.dumps(fields))
+            pipe.hsetnx(self._settings, member.replica, defaults.as_text())
+            pipe.hget(self._settings, member.replica)
+            added, _, text = pipe.execute()
+        return Settings.from_text(text), bool(added)
+
+    def members(self) -> list[Member]:
+        """Every registered replica, by name."""
+        with translated():
+            found = self._client.hgetall(self._members)
+        return sorted(_member(text) for text in found.values())
+
+    def forget(self, replica: str) -> bool:
+        """Remove a replica and its settings; ``False`` where there is none of that name."""
+        with translated():
+            pipe = self._client.pipeline(transaction=True)
+            pipe.hdel(self._members, replica)
+            pipe.hdel(self._settings, replica)
+            removed, _ = pipe.execute()
+        return bool(removed)
+
+    def settings(self) -> dict[str, Settings]:
+        """The settings of every registered replica, by name."""
+        with translated():
+            found = self._client.hgetall(self._settings)
+        return {replica: Settings.from_text(text) for replica, text in sorted(found.items())}
+
+    def set_settings(self, changes: dict[str, Settings]) -> None:
+        """Put settings in force, all or none; a replica hears of it through an event."""
+        with translated():
+            self._client.hset(self._settings, mapping={name: new.as_text() for name, new in changes.items()})
+
+
+def defaults(delay_ms: float, ack_delay_ms: float) -> Settings:
+    """The settings that a replica brings along when it registers first."""
+    return Settings(Fixed(delay_ms), ack_delay_ms)
+
+
+def _member(text: str) -> Member:
+    found = json.loads(text)
+    return Member(**(found | {"position": Position.parse(found["position"])}))

@@ -1,0 +1,63 @@
+"""The whole of the primary's store at one position, read without stopping the writers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from broker.entry import Record
+from broker.errors import LogRefused, PositionLost
+from broker.log import ReplicationLog
+from broker.position import Position
+
+_CHUNK = 1000
+_ATTEMPTS = 10
+
+
+class Snapshot(NamedTuple):
+    """What a store holds at ``position``. ``write_id`` and ``at_us`` are those of the change at that position."""
+
+    position: Position
+    write_id: str
+    at_us: int
+    records: list[Record]
+
+
+def take(log: ReplicationLog) -> Snapshot:
+    """Read a consistent snapshot: scan while writers go on, then replay what they did meanwhile.
+
+    A scanned record is at most as new as the head read after the scan, and every change since the head read before it
+    is in the log; replaying those puts every key where it was at the later head. Starts again when an epoch began or
+    the log was trimmed in between. Raises ``LogError``; ``LogRefused`` after ten attempts.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            return _attempt(log)
+        except PositionLost:
+            continue
+    raise LogRefused(f"no consistent snapshot in {_ATTEMPTS} attempts: the log was trimmed or reset during each")
+
+
+def _attempt(log: ReplicationLog) -> Snapshot:
+    before = log.head().position
+    found: dict[str, Record] = {}
+    cursor = 0
+    while True:
+        cursor, records = log.scan(cursor, _CHUNK)
+        found.update((record.key, record) for record in records)
+        if cursor == 0:
+            break
+    after = log.head()
+    if after.position.epoch != before.epoch:
+        raise PositionLost("an epoch began during the scan")
+    reached = before
+    while reached < after.position:
+        entries = log.between(Position(reached.epoch, reached.version + 1), after.position, _CHUNK)
+        if not entries:
+            raise PositionLost("the log was trimmed during the scan")
+        for entry in entries:
+            if entry.op == "set":
+                found[entry.key] = Record(entry.key, entry.value, entry.position.version, entry.write_id, entry.at_us)
+            else:
+                found.pop(entry.key, None)
+        reached = entries[-1].position
+    return Snapshot(after.position, after.write_id, after.at_us, list(found.values()))

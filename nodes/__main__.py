@@ -1,0 +1,31 @@
+"""Run one node: ``python -m nodes primary|replica|client``, configured by the environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any, get_args
+
+from nodes.config import ConfigError, Role, load
+from nodes.serving import Service
+
+
+def main() -> int:
+    """Load the configuration of the role named on the command line and serve until told to stop."""
+    roles = get_args(Role)
+    if len(sys.argv) != 2 or sys.argv[1] not in roles:
+        sys.stderr.write(f"usage: python -m nodes {'|'.join(roles)}\n")
+        return 2
+    role: Any = sys.argv[1]
+    try:
+        config = load(role, os.environ)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    Service(config, lambda: import_module(f"nodes.{role}.app").create_app(config)).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

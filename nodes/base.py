@@ -1,0 +1,50 @@
+"""What every node's app has: guarded endpoints, problem details, metrics, traces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypedDict
+
+from flask import Flask
+from prometheus_client import CollectorRegistry
+
+from nodes import guard, metrics, problem
+from nodes.api import Api
+from nodes.config import NodeConfig
+from nodes.tracing import Tracing
+
+
+class HealthAnswer(TypedDict):
+    """Whether a node can do its work; ``checks``: what it looked at, each ``ok`` or what is wrong."""
+
+    status: Literal["ok", "degraded"]
+    service: str
+    role: str
+    checks: dict[str, str]
+
+
+def make_app(config: NodeConfig, tracing: Tracing, registry: CollectorRegistry) -> tuple[Flask, Api]:
+    """An app without endpoints of its own, and the means to add them."""
+    app = Flask(config.node_id, static_folder=None)
+    problem.install(app)
+    guard.install(app, config)
+    metrics.install(app, registry)
+    tracing.install(app)
+    return app, Api(app, config.node_id, f"Eventual consistency lab: {config.role}")
+
+
+def add_health(api: Api, config: NodeConfig, check: Callable[[], dict[str, str]]) -> None:
+    """Add ``GET /health``, which is 503 while any check is not ``ok``."""
+
+    @api.route("GET", "/health", answer=HealthAnswer)
+    def health() -> Any:
+        """Whether this node can do its work, and what is wrong where it cannot."""
+        checks = check()
+        healthy = all(state == "ok" for state in checks.values())
+        body = {
+            "status": "ok" if healthy else "degraded",
+            "service": config.node_id,
+            "role": config.role,
+            "checks": checks,
+        }
+        return api.reply(body, 200 if healthy else 503)

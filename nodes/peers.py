@@ -1,0 +1,103 @@
+"""Asking other nodes over HTTP, several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import urllib3
+
+from nodes import strict_json
+
+CONNECT_TIMEOUT_SECONDS = 1.0
+_MARGIN_SECONDS = 2.0
+
+
+class PeerError(Exception):
+    """Raised when a node cannot be reached or does not answer as a node does."""
+
+
+class Ask(NamedTuple):
+    """One request. ``wait_ms``: how long the other node may wait by itself before it answers."""
+
+    url: str
+    method: str = "GET"
+    fields: Mapping[str, str] | None = None
+    body: Any = None
+    headers: Mapping[str, str] | None = None
+    wait_ms: float = 0
+
+
+class Reply(NamedTuple):
+    """An answer: status, JSON body, and when it had come, by this node's monotonic clock."""
+
+    status: int
+    body: dict[str, Any]
+    received_at: float
+
+
+class Peers:
+    """HTTP connections to the other nodes. Thread-safe; at most ``parallel`` requests at once, the rest queue."""
+
+    def __init__(self, parallel: int, monotonic: Callable[[], float]) -> None:
+        self._pool = urllib3.PoolManager(num_pools=64, maxsize=parallel, retries=False)
+        self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="peer")
+        self._monotonic = monotonic
+
+    def ask(self, ask: Ask) -> Reply:
+        """Send one request, which must be safe to repeat. Raises ``PeerError``."""
+        headers = {"Accept": "application/json", **(ask.headers or {})}
+        body = None if ask.body is None else strict_json.dumps(ask.body).encode()
+        timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_SECONDS, read=_MARGIN_SECONDS + ask.wait_ms / 1000)
+
+        def send() -> urllib3.BaseHTTPResponse:
+            return self._pool.request(
+                ask.method,
+                ask.url,
+                fields=ask.fields if body is None else None,
+                body=body,
+                headers=headers,
+                timeout=timeout,
+            )
+
+        try:
+            try:
+                answer = send()
+            except urllib3.exceptions.ProtocolError:
+                answer = send()  # a kept connection was closed by the other side meanwhile
+            received_at = self._monotonic()
+            found = strict_json.loads(answer.data)
+        except (urllib3.exceptions.HTTPError, ValueError) as error:
+            raise PeerError(_sentence(ask.url, error)) from error
+        if not isinstance(found, dict):
+            raise PeerError(f"{ask.url} did not answer with a JSON object")
+        return Reply(answer.status, found, received_at)
+
+    def ask_all(self, asks: Mapping[str, Ask]) -> dict[str, Reply | PeerError]:
+        """Send all requests at once; answers and failures by name, when the last is there."""
+
+        def answer(ask: Ask) -> Reply | PeerError:
+            try:
+                return self.ask(ask)
+            except PeerError as error:
+                return error
+
+        return dict(zip(asks, self._threads.map(answer, asks.values()), strict=True))
+
+    def run_all(self, calls: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+        """Run functions that ask at once; their results by name, when the last is there."""
+        return dict(zip(calls, self._threads.map(lambda call: call(), calls.values()), strict=True))
+
+    def close(self) -> None:
+        """Let go of the threads and connections."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._pool.clear()
+
+
+def _sentence(url: str, error: Exception) -> str:
+    if isinstance(error, urllib3.exceptions.ReadTimeoutError):
+        return f"{url} did not answer in time"
+    if isinstance(error, urllib3.exceptions.HTTPError):
+        return f"{url} cannot be reached"
+    return f"{url} did not answer with JSON"

@@ -1,0 +1,1 @@
+"""The primary: takes every write, appends it to the log, and keeps the log in order."""

@@ -1,0 +1,140 @@
+"""The primary's endpoints."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, TypedDict
+
+from flask import Flask, request
+from prometheus_client import CollectorRegistry
+from pydantic import Field
+
+from broker.clock import LogClock
+from broker.connection import connect
+from broker.events import Events
+from broker.log import ReplicationLog
+from broker.roster import Roster
+from nodes import tracing as traces
+from nodes.answers import DataAnswer, DigestAnswer, KeyAnswer, PageQuery, VersionAnswer, WaitQuery
+from nodes.api import Api, Body, Key
+from nodes.base import add_health, make_app
+from nodes.config import PrimaryConfig
+from nodes.gate import EMPTY_STATE, PositionGate
+from nodes.peers import Peers
+from nodes.primary.delays import (
+    AllDelaysAnswer,
+    DelayAnswer,
+    DelayBody,
+    Delays,
+    DelaysAnswer,
+    DelaysBody,
+)
+from nodes.primary.metrics import PrimaryMetrics, ReplicaCollector
+from nodes.primary.primary import Primary, ReplicasAnswer, ResetAnswer
+from nodes.primary.writes import WriteAnswer, Writes, write_id_of
+from nodes.problem import Problem
+
+
+class WriteBody(Body):
+    """A key and its new value, which is any JSON."""
+
+    key: Key
+    value: Annotated[Any, Field(description="any JSON, at most 256 KiB")]
+
+
+class ForgottenAnswer(TypedDict):
+    """The replica that is no longer registered."""
+
+    status: str
+    replica_id: str
+
+
+def create_app(config: PrimaryConfig) -> Flask:
+    """The primary as a WSGI app, with its node in ``app.extensions["node"]``."""
+    registry = CollectorRegistry()
+    tracing = traces.make(config)
+    client = connect(config.redis_url, max_connections=config.threads + 16)
+    log = ReplicationLog(client, config.namespace)
+    roster, events = Roster(client, config.namespace), Events(client, config.namespace)
+    clock = LogClock(log.now_us, time.monotonic_ns, time.time_ns)
+    gate = PositionGate(EMPTY_STATE, config.threads * 7 // 8, time.monotonic)
+    metrics = PrimaryMetrics(registry)
+    peers = Peers(64, time.monotonic)
+
+    primary = Primary(config, log=log, roster=roster, events=events, gate=gate, peers=peers, clock=clock)
+    app, api = make_app(config, tracing, registry)
+    app.extensions["node"] = primary
+    registry.register(ReplicaCollector(log, roster))
+    add_health(api, config, primary.health)
+    _add_writes(api, Writes(log, gate, metrics, tracing))
+    _add_reads(api, primary)
+    _add_admin(api, primary, Delays(roster, events, metrics, lambda: clock.now_us() / 1e6))
+    return app
+
+
+def _add_writes(api: Api, writes: Writes) -> None:
+    @api.route("POST", "/data", body=WriteBody, answer=WriteAnswer)
+    def write(body: WriteBody) -> WriteAnswer:
+        """Write a key. A retry with the same Idempotency-Key is the same write."""
+        return writes.set(body.key, body.value, write_id_of(request.headers.get("Idempotency-Key")))
+
+    @api.route("DELETE", "/data/<key:key>", answer=WriteAnswer)
+    def delete(key: str) -> WriteAnswer:
+        """Delete a key."""
+        return writes.delete(key, write_id_of(request.headers.get("Idempotency-Key")))
+
+
+def _add_reads(api: Api, primary: Primary) -> None:
+    @api.route("GET", "/version", query=WaitQuery, answer=VersionAnswer)
+    def version(query: WaitQuery) -> VersionAnswer:
+        """Where the primary is; with min_position or min_version, once that is committed."""
+        return primary.version(query)
+
+    @api.route("GET", "/data", query=PageQuery, answer=DataAnswer)
+    def data(query: PageQuery) -> DataAnswer:
+        """The data in key order, a page at a time."""
+        return primary.data(query)
+
+    @api.route("GET", "/data/<key:key>", query=WaitQuery, answer=KeyAnswer)
+    def key(key: str, query: WaitQuery) -> KeyAnswer:
+        """A key's value."""
+        return primary.key(key, query)
+
+    @api.route("GET", "/digest", answer=DigestAnswer)
+    def digest() -> DigestAnswer:
+        """Number of keys and digest of the content, as one consistent cut."""
+        return primary.digest()
+
+    @api.route("GET", "/replicas", answer=ReplicasAnswer)
+    def replicas() -> ReplicasAnswer:
+        """Every registered replica, where to reach it, and how far it is behind."""
+        return primary.replicas()
+
+
+def _add_admin(api: Api, primary: Primary, delays: Delays) -> None:
+    @api.route("GET", "/admin/replication-delays", answer=DelaysAnswer)
+    def show_delays() -> DelaysAnswer:
+        """The delays in force."""
+        return delays.show()
+
+    @api.route("POST", "/admin/replication-delay", body=DelayBody, answer=DelayAnswer)
+    def change_delay(body: DelayBody) -> DelayAnswer:
+        """Change one replica's delay; it also counts for entries already waiting."""
+        return delays.change(body)
+
+    @api.route("POST", "/admin/replication-delays", body=DelaysBody, answer=AllDelaysAnswer)
+    def change_delays(body: DelaysBody) -> AllDelaysAnswer:
+        """Change the delays of several replicas, all or none."""
+        return delays.change_several(body)
+
+    @api.route("POST", "/admin/reset", answer=ResetAnswer)
+    def reset() -> ResetAnswer:
+        """Empty the lab: the next epoch begins at version 0."""
+        return primary.reset()
+
+    @api.route("DELETE", "/admin/replicas/<key:replica>", answer=ForgottenAnswer)
+    def forget(replica: str) -> ForgottenAnswer:
+        """Forget a replica that will not come back."""
+        if not primary.forget(replica):
+            raise Problem(404, "unknown-replica", "Unknown replica", f"There is no replica {replica[:100]!r}.")
+        return {"status": "forgotten", "replica_id": replica}

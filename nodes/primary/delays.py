@@ -1,0 +1,144 @@
+"""Setting delays: how a person names a replica, and what is put in force."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypedDict
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from broker.delay import DELAY_MS_MAX, DelayModel, Fixed, from_json
+from broker.events import Events
+from broker.roster import Member, Roster, Settings
+from nodes.api import Body
+from nodes.primary.metrics import PrimaryMetrics
+from nodes.problem import Problem
+
+Milliseconds = Annotated[int | float, Field(ge=0, le=DELAY_MS_MAX)]
+
+
+class DelayBody(Body):
+    """A replica by ``replica`` or ``replica_url``, and its new delay, model or acknowledgement delay."""
+
+    replica: str | None = None
+    replica_url: str | None = None
+    delay_ms: Milliseconds | None = None
+    model: dict[str, Any] | None = None
+    ack_delay_ms: Milliseconds | None = None
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> DelayBody:
+        if (self.replica is None) == (self.replica_url is None):
+            raise ValueError("name the replica by either replica or replica_url")
+        if self.delay_ms is not None and self.model is not None:
+            raise ValueError("give either delay_ms or model")
+        if self.delay_ms is None and self.model is None and self.ack_delay_ms is None:
+            raise ValueError("give delay_ms, model or ack_delay_ms")
+        return self
+
+
+class DelaysBody(Body):
+    """Delays in milliseconds by replica, named by id or URL."""
+
+    delays: Annotated[dict[str, Milliseconds], Field(min_length=1)]
+
+
+class DelaysAnswer(TypedDict):
+    """What is in force, by the replica's URL: delay in milliseconds (mean of the model), model, ``ack_delay_ms``."""
+
+    delays: dict[str, float]
+    models: dict[str, dict[str, Any]]
+    ack_delays: dict[str, float]
+
+
+class DelayAnswer(TypedDict):
+    """The replica's new delay, and the delays of all."""
+
+    status: str
+    replica_url: str
+    delay_ms: float
+    all_delays: dict[str, float]
+
+
+class AllDelaysAnswer(TypedDict):
+    """The delays of all replicas."""
+
+    status: str
+    all_delays: dict[str, float]
+
+
+class Delays:
+    """The live settings of the replicas. Methods raise ``broker.errors.LogError``."""
+
+    def __init__(self, roster: Roster, events: Events, metrics: PrimaryMetrics, now_seconds: Any) -> None:
+        self._roster = roster
+        self._events = events
+        self._metrics = metrics
+        self._now_seconds = now_seconds
+
+    def show(self) -> DelaysAnswer:
+        """Everything in force."""
+        urls = {member.replica: member.name_url for member in self._roster.members()}
+        settings = {urls[replica]: found for replica, found in self._roster.settings().items() if replica in urls}
+        return {
+            "delays": {url: found.delay.mean_ms for url, found in settings.items()},
+            "models": {url: found.delay.as_json() for url, found in settings.items()},
+            "ack_delays": {url: found.ack_delay_ms for url, found in settings.items()},
+        }
+
+    def change(self, body: DelayBody) -> DelayAnswer:
+        """Change one replica. Raises ``Problem`` 422 for an unknown replica or model."""
+        member = self._find(body.replica or body.replica_url or "")
+        old = self._roster.settings()[member.replica]
+        new = Settings(
+            delay=old.delay if (model := _model(body)) is None else model,
+            ack_delay_ms=old.ack_delay_ms if body.ack_delay_ms is None else body.ack_delay_ms,
+        )
+        self._put({member.replica: new})
+        delays = self.show()["delays"]
+        return {
+            "status": "updated",
+            "replica_url": member.name_url,
+            "delay_ms": new.delay.mean_ms,
+            "all_delays": delays,
+        }
+
+    def change_several(self, body: DelaysBody) -> AllDelaysAnswer:
+        """Change the delays of several replicas, all or none."""
+        found = {self._find(name).replica: ms for name, ms in body.delays.items()}
+        old = self._roster.settings()
+        self._put({replica: old[replica]._replace(delay=Fixed(ms)) for replica, ms in found.items()})
+        return {"status": "updated", "all_delays": self.show()["delays"]}
+
+    def _put(self, changes: dict[str, Settings]) -> None:
+        self._roster.set_settings(changes)
+        for replica, settings in changes.items():
+            self._events.publish("settings", replica=replica, settings=settings.as_text())
+            self._metrics.config_changed.labels(replica, "delay").set(self._now_seconds())
+
+    def _find(self, name: str) -> Member:
+        members = self._roster.members()
+        for member in members:
+            if name.rstrip("/") in {member.replica, member.url, member.name_url} or _host(name) == member.replica:
+                return member
+        known = [member.replica for member in members]
+        detail = f"There is no replica {name[:100]!r}; there are {', '.join(known) or 'none yet'}."
+        raise Problem(422, "unknown-replica", "Unknown replica", detail, known_replicas=known)
+
+
+def _host(name: str) -> str | None:
+    try:
+        return urlsplit(name).hostname
+    except ValueError:
+        return None
+
+
+def _model(body: DelayBody) -> DelayModel | None:
+    if body.delay_ms is not None:
+        return Fixed(body.delay_ms)
+    if body.model is None:
+        return None
+    try:
+        return from_json(body.model)
+    except ValueError as error:
+        raise Problem(422, "invalid-field", "Invalid field", f"model: {error}.") from None

@@ -1,0 +1,261 @@
+"""The primary behind its endpoints: reads of its store, resets, and the upkeep of the log."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import Any, TypedDict
+
+from broker import lag
+from broker.clock import LogClock
+from broker.errors import LogError, LogMissing
+from broker.events import Events
+from broker.log import Head, ReplicationLog
+from broker.position import START, Position
+from broker.roster import Member, Roster
+from nodes.answers import (
+    PAGE_BYTES_MAX,
+    DataAnswer,
+    DigestAnswer,
+    KeyAnswer,
+    PageQuery,
+    VersionAnswer,
+    WaitQuery,
+    data_answer,
+    key_answer,
+    require,
+    version_answer,
+)
+from nodes.config import PrimaryConfig
+from nodes.gate import PositionGate, State
+from nodes.peers import Ask, Peers, Reply
+from nodes.times import ms, timestamp
+from nodes.worker import Worker
+
+_logger = logging.getLogger("lab.primary")
+UPKEEP_SECONDS = 1.0
+RESET_WAIT_MS = 5000
+FORGET_AFTER_SECONDS = 3600.0
+
+
+class ResetAnswer(TypedDict):
+    """The new epoch, and for each replica ``emptied``, or why not yet."""
+
+    status: str
+    version: int
+    epoch: int
+    position: str
+    replicas: dict[str, Any]
+
+
+class ReplicaAnswer(TypedDict):
+    """A registered replica, as the log and its last heartbeat show it."""
+
+    replica_id: str
+    url: str
+    live: bool
+    applied_position: str
+    lag_versions: int
+    lag_ms: float
+    pending: int
+    undelivered: int
+
+
+class ReplicasAnswer(TypedDict):
+    """Every registered replica."""
+
+    replicas: list[ReplicaAnswer]
+
+
+class Primary:
+    """Answers from the primary's store, which the log server holds. Methods raise ``broker.errors.LogError``."""
+
+    def __init__(
+        self,
+        config: PrimaryConfig,
+        *,
+        log: ReplicationLog,
+        roster: Roster,
+        events: Events,
+        gate: PositionGate,
+        peers: Peers,
+        clock: LogClock,
+    ) -> None:
+        self._config = config
+        self._log = log
+        self._roster = roster
+        self._events = events
+        self._gate = gate
+        self._peers = peers
+        self._clock = clock
+        self._upkeep = Worker("upkeep", self._step)
+        self._last_epoch = 0
+
+    def start(self) -> None:
+        """Start the upkeep of the log."""
+        self._upkeep.start()
+
+    def stop(self) -> None:
+        """Wake who waits and end the upkeep."""
+        self._gate.close()
+        self._upkeep.stop()
+        self._peers.close()
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def version(self, query: WaitQuery) -> VersionAnswer:
+        """Where the primary is, after waiting for the position that was asked for."""
+        state, target = self._wait(query)
+        answer = version_answer(self._config.node_id, state, self._clock.now_us())
+        if target is not None:
+            answer["reached"] = state.position.epoch == target.epoch and state.position >= target
+            at_us = self._committed_us(target) if answer["reached"] else None
+            answer["applied_at"] = timestamp(at_us)
+            answer["applied_after_ms"] = None if at_us is None else 0.0
+        return answer
+
+    def data(self, query: PageQuery) -> DataAnswer:
+        """A page of the data."""
+        self._require(query)
+        page = self._log.page(query.after(), query.limit, PAGE_BYTES_MAX)
+        state = _state(page.head)
+        return data_answer(self._config.node_id, state, page.records, more=page.more, now_us=self._clock.now_us())
+
+    def key(self, key: str, query: WaitQuery) -> KeyAnswer:
+        """A key's value."""
+        self._require(query)
+        head, record = self._log.get(key)
+        return key_answer(self._config.node_id, _state(head), key, record)
+
+    def digest(self) -> DigestAnswer:
+        """The digest that the append script keeps up to date."""
+        head = self._log.head()
+        source = self._config.node_id
+        return {"source": source, "position": str(head.position), "keys": head.keys, "digest": head.digest}
+
+    def replicas(self) -> ReplicasAnswer:
+        """Every registered replica."""
+        members = self._roster.members()
+        lags = lag.observe(self._log, members)
+        now_us = self._clock.now_us()
+        return {
+            "replicas": [
+                {
+                    "replica_id": member.replica,
+                    "url": member.url,
+                    "live": member.is_live(now_us),
+                    "applied_position": str(member.position),
+                    "lag_versions": lags[member.replica].versions,
+                    "lag_ms": ms(lags[member.replica].seconds * 1e6),
+                    "pending": lags[member.replica].pending,
+                    "undelivered": lags[member.replica].undelivered,
+                }
+                for member in members
+            ]
+        }
+
+    def health(self) -> dict[str, str]:
+        """Whether the log answers."""
+        try:
+            self._log.head()
+        except LogError as error:
+            return {"log": str(error)}
+        return {"log": "ok"}
+
+    def _wait(self, query: WaitQuery) -> tuple[State, Position | None]:
+        state = self._seen(self._log.head())
+        target = query.target(state.position.epoch)
+        if target is not None and state.position < target:
+            self._gate.wait_for(target, query.timeout_ms / 1000)
+            state = self._seen(self._log.head())
+        return state, target
+
+    def _require(self, query: WaitQuery) -> None:
+        if query.min_position is not None or query.min_version is not None:
+            state, target = self._wait(query)
+            require(target, state, query.timeout_ms)
+
+    def _seen(self, head: Head) -> State:
+        state = _state(head)
+        self._gate.advance(state)
+        return state
+
+    def _committed_us(self, position: Position) -> int | None:
+        found = self._log.between(position, position, 1)
+        return found[0].at_us if found else None
+
+    # -- resetting and upkeep -----------------------------------------------------------------------------------------
+
+    def reset(self) -> ResetAnswer:
+        """Begin the next epoch, and answer when every live replica has read that and is empty."""
+        position = self._log.reset(uuid.uuid4().hex)
+        self._seen(self._log.head())
+        self._events.publish("reset", position=str(position))
+        now_us = self._clock.now_us()
+        members = self._roster.members()
+        fields = {"min_position": str(position), "timeout_ms": str(RESET_WAIT_MS)}
+        asks = {
+            member.replica: Ask(f"{member.url}/version", fields=fields, wait_ms=RESET_WAIT_MS)
+            for member in members
+            if member.is_live(now_us)
+        }
+        found = self._peers.ask_all(asks)
+        return {
+            "status": "reset",
+            "version": 0,
+            "epoch": position.epoch,
+            "position": str(position),
+            "replicas": {member.replica: _emptied(found.get(member.replica)) for member in members},
+        }
+
+    def forget(self, replica: str) -> bool:
+        """Remove a replica that will not come back, with its group; ``False`` where there is none of that name."""
+        if not self._roster.forget(replica):
+            return False
+        self._log.leave(replica)
+        self._events.publish("left", replica=replica)
+        return True
+
+    def _step(self) -> None:
+        self._open()
+        self._clock.measure()
+        now_us = self._clock.now_us()
+        members = self._roster.members()
+        for member in members:
+            if now_us - member.seen_at_us > FORGET_AFTER_SECONDS * 1e6:
+                self.forget(member.replica)
+        self._trim([member for member in members if member.is_live(now_us)])
+        self._upkeep.pause(UPKEEP_SECONDS)
+
+    def _open(self) -> None:
+        try:
+            head = self._log.head()
+        except LogMissing:
+            self._log.open(uuid.uuid4().hex, self._last_epoch)
+            head = self._log.head()
+            _logger.info("began the log at %s", head.position)
+        self._last_epoch = head.position.epoch
+        self._seen(head)
+
+    def _trim(self, live: list[Member]) -> None:
+        """Drop what every live replica has applied, but not the newest entries; and all beyond the hard bound."""
+        head = self._log.head().position
+        slowest = min((member.position for member in live), default=START)
+        applied = slowest.version if slowest.epoch == head.epoch else 0
+        through = max(min(applied, head.version - self._config.log_keep), head.version - self._config.log_max)
+        if through > 0:
+            self._log.trim(Position(head.epoch, through))
+
+
+def _state(head: Head) -> State:
+    return State(head.position, head.write_id, head.at_us)
+
+
+def _emptied(reply: Any) -> dict[str, Any]:
+    if reply is None:
+        return {"error": "not live: it will be emptied when it comes back"}
+    if isinstance(reply, Reply) and reply.body.get("reached"):
+        return {"status": "emptied", "position": reply.body["position"]}
+    if isinstance(reply, Reply):
+        return {"error": f"has not reached the new epoch within {RESET_WAIT_MS} ms"}
+    return {"error": str(reply)}

@@ -1,0 +1,105 @@
+"""Writing: a change goes into the log, and its position to whoever waits for it."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from typing import Any, TypedDict
+
+from broker.entry import Operation
+from broker.errors import LogError, WriteIdReused
+from broker.log import Appended, ReplicationLog
+from nodes import strict_json
+from nodes.api import VALUE_BYTES_MAX
+from nodes.gate import PositionGate, State
+from nodes.primary.metrics import PrimaryMetrics
+from nodes.problem import Problem, outcome_of, unavailable
+from nodes.times import timestamp
+from nodes.tracing import Tracing
+
+# No quote and no backslash, so that it can stand in JSON as it is.
+_WRITE_ID = re.compile(r"[!#-\[\]-~]{1,128}")
+
+
+class WriteAnswer(TypedDict):
+    """An acknowledged write, and where it is in the log."""
+
+    version: int
+    position: str
+    write_id: str
+    key: str
+    value: Any
+    write_timestamp: str | None
+    replication_started: bool
+
+
+class Writes:
+    """The write path of the primary."""
+
+    def __init__(self, log: ReplicationLog, gate: PositionGate, metrics: PrimaryMetrics, tracing: Tracing) -> None:
+        self._log = log
+        self._gate = gate
+        self._metrics = metrics
+        self._tracing = tracing
+
+    def set(self, key: str, value: Any, write_id: str) -> WriteAnswer:
+        """Set a key. Raises ``Problem`` for a value that cannot be stored, or when the log did not take the write."""
+        try:
+            text = strict_json.dumps(value)
+        except ValueError as error:
+            raise Problem(422, "invalid-field", "Invalid field", f"value: {error}.") from None
+        size = len(text.encode())
+        if size > VALUE_BYTES_MAX:
+            detail = f"value: at most {VALUE_BYTES_MAX} bytes of JSON, not {size}."
+            raise Problem(422, "invalid-field", "Invalid field", detail)
+        appended = self._append("set", key, text, write_id)
+        if appended is None:
+            raise AssertionError("only a delete can find nothing to do")
+        return _answer(appended, write_id, key, value)
+
+    def delete(self, key: str, write_id: str) -> WriteAnswer:
+        """Delete a key. Raises ``Problem`` 404, without a new version, where it is missing."""
+        appended = self._append("delete", key, "", write_id)
+        if appended is None:
+            raise Problem(404, "no-such-key", "No such key", f"There is no key {key[:100]!r} to delete.")
+        return _answer(appended, write_id, key, None)
+
+    def _append(self, op: Operation, key: str, value: str, write_id: str) -> Appended | None:
+        began = time.perf_counter()
+        try:
+            with self._tracing.sending() as traceparent:
+                appended = self._log.append(op, key, value, write_id, traceparent)
+        except WriteIdReused:
+            raise
+        except LogError as error:
+            self._metrics.writes.labels(outcome_of(error)).inc()
+            raise unavailable(error, write_id=write_id) from error
+        self._metrics.write_seconds.observe(time.perf_counter() - began)
+        if appended is not None:
+            self._metrics.writes.labels("acknowledged").inc()
+            self._gate.advance(State(appended.position, write_id, appended.at_us))
+        return appended
+
+
+def write_id_of(idempotency_key: str | None) -> str:
+    """The write id that a request asks for, or a new one. Raises ``Problem`` 400 for one that cannot be used."""
+    if idempotency_key is None:
+        return uuid.uuid4().hex
+    found = idempotency_key.strip().strip('"')
+    if _WRITE_ID.fullmatch(found) is None:
+        detail = "Idempotency-Key: 1 to 128 visible ASCII characters without quote and backslash."
+        raise Problem(400, "invalid-idempotency-key", "Invalid Idempotency-Key", detail)
+    return found
+
+
+def _answer(appended: Appended, write_id: str, key: str, value: Any) -> WriteAnswer:
+    return {
+        "version": appended.position.version,
+        "position": str(appended.position),
+        "write_id": write_id,
+        "key": key,
+        "value": value,
+        "write_timestamp": timestamp(appended.at_us),
+        "replication_started": True,
+    }

@@ -1,0 +1,88 @@
+"""Errors as ``application/problem+json`` (RFC 9457)."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any, Literal
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from broker.errors import LogError, NotApplied, WriteIdReused
+
+_URN = "urn:eventual-consistency-lab:"
+_logger = logging.getLogger(__name__)
+
+
+class Problem(Exception):
+    """Raised to answer with problem details.
+
+    ``slug`` names the kind of problem and becomes ``type``; ``extra`` are further members of the answer.
+    """
+
+    def __init__(self, status: int, slug: str, title: str, detail: str, **extra: Any) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.slug = slug
+        self.title = title
+        self.detail = detail
+        self.extra = extra
+        self.headers: dict[str, str] = {}
+
+    def response(self) -> Response:
+        """The answer itself. A refused write says that it was not applied."""
+        body: dict[str, Any] = {
+            "type": _URN + self.slug,
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            **self.extra,
+        }
+        if request.method in {"POST", "DELETE"} and self.status < 500:
+            body.setdefault("outcome", "not_applied")
+        text = json.dumps(body, ensure_ascii=False, separators=(",", ":")) + "\n"
+        response = Response(text, self.status, mimetype="application/problem+json")
+        response.headers.update(self.headers)
+        return response
+
+
+def unavailable(error: LogError, **extra: Any) -> Problem:
+    """The log server is gone or did not answer: 503, what that means for a write, and when to come again."""
+    extra["outcome"] = outcome_of(error)
+    problem = Problem(503, "log-unavailable", "The log is unavailable", f"{error}.", **extra)
+    problem.headers["Retry-After"] = "1"
+    return problem
+
+
+def outcome_of(error: LogError) -> Literal["not_applied", "unknown"]:
+    """What an error of the log means for a write."""
+    return "not_applied" if isinstance(error, NotApplied) else "unknown"
+
+
+def install(app: Flask) -> None:
+    """Answer every error of this app with problem details, and none with a stack trace."""
+
+    @app.errorhandler(Problem)
+    def known(problem: Problem) -> Response:
+        return problem.response()
+
+    @app.errorhandler(LogError)
+    def log_error(error: LogError) -> Response:
+        if isinstance(error, WriteIdReused):
+            detail = f"{error}: use a new Idempotency-Key for a new write."
+            return Problem(422, "idempotency-key-reused", "Idempotency-Key reused", detail).response()
+        return unavailable(error).response()
+
+    @app.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Response:
+        status = error.code or 500
+        problem = Problem(status, f"http-{status}", error.name, error.description or error.name)
+        problem.headers = {name: value for name, value in error.get_headers() if name in {"Allow", "Retry-After"}}
+        return problem.response()
+
+    @app.errorhandler(Exception)
+    def unexpected(error: Exception) -> Response:
+        _logger.error("unexpected error on %s %s", request.method, request.path, exc_info=error)
+        detail = "The node met an error that it did not expect; its log has the details."
+        return Problem(500, "internal-error", "Internal error", detail, outcome="unknown").response()

@@ -1,0 +1,139 @@
+"""A replica's endpoints."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NoReturn
+
+from flask import Flask, Response
+from prometheus_client import CollectorRegistry
+
+from broker.clock import LogClock
+from broker.connection import connect
+from broker.delay import Fixed
+from broker.events import Events
+from broker.line import DelayLine
+from broker.log import ReplicationLog
+from broker.roster import Roster
+from nodes import tracing as traces
+from nodes.answers import DataAnswer, DigestAnswer, KeyAnswer, PageQuery, VersionAnswer, WaitQuery
+from nodes.api import Api
+from nodes.base import add_health, make_app
+from nodes.config import ReplicaConfig
+from nodes.gate import PositionGate
+from nodes.problem import Problem
+from nodes.replica.acknowledger import Acknowledger
+from nodes.replica.applier import Applier
+from nodes.replica.history import AppliedHistory
+from nodes.replica.inbox import Inbox
+from nodes.replica.membership import HEARTBEAT_MS
+from nodes.replica.metrics import ReplicaMetrics
+from nodes.replica.reader import BLOCK_MS, Reader
+from nodes.replica.replica import AppliedAnswer, AppliedQuery, Replica
+from nodes.store import ReplicaStore, StoreError
+from nodes.tracing import Tracing
+
+HISTORY_CAPACITY = 20_000
+
+
+def create_app(config: ReplicaConfig) -> Flask:
+    """A replica as a WSGI app, with its node in ``app.extensions["node"]``. Raises ``nodes.store.StoreError``."""
+    registry = CollectorRegistry()
+    tracing = traces.make(config)
+    replica = make_replica(config, tracing, registry)
+    app, api = make_app(config, tracing, registry)
+    app.extensions["node"] = replica
+
+    @app.errorhandler(StoreError)
+    def store_error(error: StoreError) -> Response:
+        return Problem(503, "store-unavailable", "The store is unavailable", f"{error}.").response()
+
+    add_health(api, config, replica.health)
+    _add_reads(api, replica)
+    _refuse_writes(app, config)
+    return app
+
+
+def make_replica(config: ReplicaConfig, tracing: Tracing, registry: CollectorRegistry) -> Replica:
+    """Wire a replica together. Raises ``nodes.store.StoreError``."""
+    # A client that waits for an answer as long as the server may block, and then some.
+    reading = connect(config.redis_url, answer_timeout_seconds=BLOCK_MS / 1000 + 5)
+    client = connect(config.redis_url, answer_timeout_seconds=HEARTBEAT_MS / 1000 + 2)
+    log = ReplicationLog(client, config.namespace)
+    clock = LogClock(log.now_us, time.monotonic_ns, time.time_ns)
+    store = ReplicaStore(config.data_dir)
+    gate = PositionGate(store.state(), config.threads * 7 // 8, time.monotonic)
+    metrics = ReplicaMetrics(registry, config.node_id)
+    history = AppliedHistory(HISTORY_CAPACITY)
+    model = Fixed(config.delay_ms)
+    line = DelayLine(model, max_entries=config.line_max_entries, max_bytes=config.line_max_bytes)
+    inbox = Inbox(line, clock.now_us)
+    acknowledger = Acknowledger(log, config.node_id, config.ack_delay_ms, clock.now_us)
+    reader = Reader(
+        log=ReplicationLog(reading, config.namespace),
+        replica=config.node_id,
+        inbox=inbox,
+        store=store,
+        gate=gate,
+        acknowledger=acknowledger,
+        metrics=metrics,
+    )
+    applier = Applier(
+        inbox=inbox,
+        store=store,
+        gate=gate,
+        acknowledger=acknowledger,
+        history=history,
+        metrics=metrics,
+        tracing=tracing,
+        now_us=clock.now_us,
+    )
+    return Replica(
+        config,
+        store=store,
+        gate=gate,
+        inbox=inbox,
+        reader=reader,
+        applier=applier,
+        acknowledger=acknowledger,
+        history=history,
+        clock=clock,
+        roster=Roster(client, config.namespace),
+        events=Events(client, config.namespace),
+    )
+
+
+def _add_reads(api: Api, replica: Replica) -> None:
+    @api.route("GET", "/version", query=WaitQuery, answer=VersionAnswer)
+    def version(query: WaitQuery) -> VersionAnswer:
+        """Where the replica is; with min_position or min_version, once that is applied."""
+        return replica.version(query)
+
+    @api.route("GET", "/data", query=PageQuery, answer=DataAnswer)
+    def data(query: PageQuery) -> DataAnswer:
+        """The data in key order, a page at a time."""
+        return replica.data(query)
+
+    @api.route("GET", "/data/<key:key>", query=WaitQuery, answer=KeyAnswer)
+    def key(key: str, query: WaitQuery) -> KeyAnswer:
+        """A key's value."""
+        return replica.key(key, query)
+
+    @api.route("GET", "/digest", answer=DigestAnswer)
+    def digest() -> DigestAnswer:
+        """Number of keys and digest of the content, as one consistent cut."""
+        return replica.digest()
+
+    @api.route("GET", "/applied", query=AppliedQuery, answer=AppliedAnswer)
+    def applied(query: AppliedQuery) -> AppliedAnswer:
+        """The entries applied lately, with the times at which they were published, due and applied."""
+        return replica.applied(query)
+
+
+def _refuse_writes(app: Flask, config: ReplicaConfig) -> None:
+    def refuse(**_: Any) -> NoReturn:
+        detail = f"{config.node_id} is a replica and takes no writes; write to the primary at {config.primary_url}."
+        raise Problem(403, "not-the-primary", "Not the primary", detail, primary_url=config.primary_url)
+
+    app.add_url_rule("/data", "refuse write", refuse, methods=["POST"])
+    app.add_url_rule("/data/<key:key>", "refuse delete", refuse, methods=["DELETE"])

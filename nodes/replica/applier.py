@@ -1,0 +1,70 @@
+"""Applying: what is due goes from the delay line into the store, and from there to who waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from broker.entry import Entry
+from nodes.gate import PositionGate
+from nodes.replica.acknowledger import Acknowledger
+from nodes.replica.history import Applied, AppliedHistory
+from nodes.replica.inbox import Inbox
+from nodes.replica.metrics import ReplicaMetrics
+from nodes.store import ReplicaStore, StoreError
+from nodes.tracing import Tracing
+
+_BATCH = 1000
+
+
+class Applier:
+    """Takes entries that are due, in log order; commits them with the position; then tells everybody."""
+
+    def __init__(
+        self,
+        *,
+        inbox: Inbox,
+        store: ReplicaStore,
+        gate: PositionGate,
+        acknowledger: Acknowledger,
+        history: AppliedHistory,
+        metrics: ReplicaMetrics,
+        tracing: Tracing,
+        now_us: Callable[[], int],
+    ) -> None:
+        self._inbox = inbox
+        self._store = store
+        self._gate = gate
+        self._acknowledger = acknowledger
+        self._history = history
+        self._metrics = metrics
+        self._tracing = tracing
+        self._now_us = now_us
+
+    def step(self) -> int:
+        """Apply one batch of what is due now; return how many entries that was.
+
+        Raises ``nodes.store.StoreError`` when the store refuses: the entries stay where they are.
+        """
+        due = self._inbox.due(_BATCH)
+        if not due:
+            return 0
+        entries = [entry for entry, _ in due]
+        began_us = self._now_us()
+        try:
+            state = self._store.apply(entries)
+        except StoreError:
+            self._metrics.failed()
+            raise
+        applied_us = self._now_us()
+        for entry, due_us in due:
+            self._history.add(Applied(entry.position, entry.at_us, due_us, applied_us))
+        self._gate.advance(state)
+        self._inbox.remove(state.position)
+        self._acknowledger.add([entry.position for entry in entries])
+        self._account(due, began_us, applied_us)
+        return len(due)
+
+    def _account(self, due: list[tuple[Entry, int]], began_us: int, applied_us: int) -> None:
+        for entry, due_us in due:
+            self._metrics.applied(entry, due_us, applied_us)
+            self._tracing.processed(entry, began_us, applied_us)

@@ -1,0 +1,69 @@
+"""What a replica applied lately, and when: the evidence behind its numbers."""
+
+from __future__ import annotations
+
+import threading
+from typing import NamedTuple
+
+from broker.position import Position
+
+
+class Applied(NamedTuple):
+    """One applied entry: published, due and applied, in microseconds since 1970 by the log's clock."""
+
+    position: Position
+    at_us: int
+    due_us: int
+    applied_us: int
+
+
+class AppliedHistory:
+    """The newest ``capacity`` applied entries, in the order of their application. Thread-safe."""
+
+    def __init__(self, capacity: int) -> None:
+        self._ring: list[Applied] = []
+        self._capacity = capacity
+        self._next = 0
+        self._lock = threading.Lock()
+        self._index: dict[Position, int] = {}
+
+    def add(self, applied: Applied) -> None:
+        """Remember one more, and forget the oldest where there are too many."""
+        with self._lock:
+            if len(self._ring) < self._capacity:
+                self._ring.append(applied)
+            else:
+                if self._index.get(oldest := self._ring[self._next].position) == self._next:
+                    del self._index[oldest]
+                self._ring[self._next] = applied
+            self._index[applied.position] = self._next
+            self._next = (self._next + 1) % self._capacity
+
+    def newest(self) -> Applied | None:
+        """The entry applied last."""
+        with self._lock:
+            return self._ring[self._next - 1] if self._ring else None
+
+    def find(self, position: Position) -> Applied | None:
+        """When the entry at this position was applied, where that is remembered."""
+        with self._lock:
+            slot = self._index.get(position)
+            return None if slot is None else self._ring[slot]
+
+    def after(self, position: Position, limit: int) -> list[Applied]:
+        """What was applied after this position, oldest first, at most ``limit``."""
+        with self._lock:
+            start = self._next if len(self._ring) == self._capacity else 0
+            known = self._index.get(position)
+            if known is not None:
+                start = known + 1
+            size = len(self._ring)
+            span = (self._next - start) % size if known is not None and size else size
+            ordered = (self._ring[(start + step) % size] for step in range(span))
+            found: list[Applied] = []
+            for applied in ordered:
+                if applied.position > position:
+                    found.append(applied)
+                    if len(found) == limit:
+                        break
+            return found

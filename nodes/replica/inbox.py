@@ -1,0 +1,88 @@
+"""The delay line between the thread that reads the log and the thread that applies."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from broker.delay import DelayModel
+from broker.entry import Entry
+from broker.line import DelayLine
+from broker.position import Position
+
+
+class Inbox:
+    """A ``DelayLine`` that two threads share: either may wait for what the other does."""
+
+    def __init__(self, line: DelayLine, now_us: Callable[[], int]) -> None:
+        self._line = line
+        self._now_us = now_us
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def __len__(self) -> int:
+        """How many entries wait."""
+        return len(self._line)
+
+    def offer(self, entries: list[Entry]) -> list[Position]:
+        """Let entries wait; returns the positions that a new epoch among them made void."""
+        with self._changed:
+            void = self._line.offer(entries)
+            self._changed.notify_all()
+            return void
+
+    def due(self, limit: int) -> list[tuple[Entry, int]]:
+        """The entries that are due now, each with when it became so."""
+        with self._changed:
+            return self._line.due(self._now_us(), limit)
+
+    def remove(self, through: Position) -> None:
+        """Drop what has been applied."""
+        with self._changed:
+            self._line.remove(through)
+            self._changed.notify_all()
+
+    def clear(self) -> None:
+        """Drop everything."""
+        with self._changed:
+            self._line.clear()
+            self._changed.notify_all()
+
+    def set_model(self, model: DelayModel) -> None:
+        """Change the delay, also of what waits."""
+        with self._changed:
+            self._line.set_model(model, self._now_us())
+            self._changed.notify_all()
+
+    def wait_until_due(self) -> None:
+        """Return when the head is due, or the inbox is closed."""
+        with self._changed:
+            while not self._closed:
+                due_us = self._line.next_due_us()
+                left_us = None if due_us is None else due_us - self._now_us()
+                if left_us is not None and left_us <= 0:
+                    return
+                self._changed.wait(None if left_us is None else left_us / 1e6)
+
+    def hold(self, entry: Entry) -> bool:
+        """Return ``True`` when an entry that is not in the line is due, ``False`` when the inbox is closed before."""
+        with self._changed:
+            while not self._closed:
+                left_us = self._line.due_us(entry) - self._now_us()
+                if left_us <= 0:
+                    return True
+                self._changed.wait(left_us / 1e6)
+            return False
+
+    def wait_for_room(self) -> int:
+        """How many more entries may be offered; waits while there is no room, and returns 0 once closed."""
+        with self._changed:
+            while not self._closed and self._line.room <= 0:
+                self._changed.wait()
+            return 0 if self._closed else self._line.room
+
+    def close(self) -> None:
+        """Wake both threads for good."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

@@ -1,0 +1,50 @@
+"""Being a replica of this lab: heartbeats, live settings, and the log's clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from broker.clock import LogClock
+from broker.events import Events
+from broker.roster import Member, Roster, Settings
+
+HEARTBEAT_MS = 1000
+
+
+class Membership:
+    """Registers the replica once a second, and puts its settings in force as soon as an event tells of a change."""
+
+    def __init__(
+        self,
+        *,
+        roster: Roster,
+        events: Events,
+        clock: LogClock,
+        defaults: Settings,
+        describe: Callable[[], Member],
+        apply: Callable[[Settings], None],
+    ) -> None:
+        """``describe`` gives the heartbeat, ``apply`` puts settings in force."""
+        self._roster = roster
+        self._events = events
+        self._clock = clock
+        self._defaults = defaults
+        self._describe = describe
+        self._apply = apply
+        self._last_event: str | None = None
+        self._settings: Settings | None = None
+
+    def step(self, block_ms: int = HEARTBEAT_MS) -> None:
+        """Beat, then wait for an event or the next beat. Raises ``broker.errors.LogError``."""
+        if self._last_event is None:  # before the settings are read, so that no change falls in between
+            self._last_event = self._events.last_id()
+        self._clock.measure()
+        member = self._describe()
+        settings, joined = self._roster.heartbeat(member, self._defaults)
+        if settings != self._settings:
+            self._settings = settings
+            self._apply(settings)
+        if joined:
+            self._events.publish("joined", replica=member.replica)
+        for event in self._events.after(self._last_event, block_ms):
+            self._last_event = event.id

@@ -1,0 +1,64 @@
+"""What a replica measures of its own work."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from broker.entry import Entry
+from nodes.metrics import LATENESS_BUCKETS, SECONDS_BUCKETS
+
+
+class ReplicaMetrics:
+    """Counters and histograms of one replica; every series carries its id."""
+
+    def __init__(self, registry: CollectorRegistry, replica: str) -> None:
+        delay = Histogram(
+            "ec_replication_delay_seconds", "Commit to apply", ["replica"], buckets=SECONDS_BUCKETS, registry=registry
+        )
+        lateness = Histogram(
+            "ec_apply_lateness_seconds", "Due to applied", ["replica"], buckets=LATENESS_BUCKETS, registry=registry
+        )
+        applied = Counter("ec_applied", "Entries by what became of them", ["replica", "result"], registry=registry)
+        redeliveries = Counter(
+            "ec_redeliveries",
+            "Entries delivered again, after a restart or a lost connection",
+            ["replica"],
+            registry=registry,
+        )
+        self._resyncs = Counter(
+            "ec_resyncs", "Times the store was replaced by a snapshot", ["replica", "reason"], registry=registry
+        )
+        self._replica = replica
+        self._delay = delay.labels(replica)
+        self._lateness = lateness.labels(replica)
+        self._applied = applied.labels(replica, "applied")
+        self._duplicate = applied.labels(replica, "duplicate")
+        self._error = applied.labels(replica, "error")
+        self._redelivered = redeliveries.labels(replica)
+        for reason in ("gap", "log_behind"):
+            self._resyncs.labels(replica, reason)
+
+    def applied(self, entry: Entry, due_us: int, applied_us: int) -> None:
+        """Count one applied entry, its delay and its lateness."""
+        self._applied.inc()
+        if entry.op == "epoch":
+            return
+        trace_id = entry.traceparent.split("-")[1] if entry.traceparent else ""
+        self._delay.observe((applied_us - entry.at_us) / 1e6, {"trace_id": trace_id} if trace_id else None)
+        self._lateness.observe((applied_us - due_us) / 1e6)
+
+    def duplicate(self) -> None:
+        """Count an entry that came again after it had been applied."""
+        self._duplicate.inc()
+
+    def failed(self) -> None:
+        """Count an attempt to apply that the store refused."""
+        self._error.inc()
+
+    def redelivered(self) -> None:
+        """Count an entry that was delivered again."""
+        self._redelivered.inc()
+
+    def resynced(self, reason: str) -> None:
+        """Count a snapshot."""
+        self._resyncs.labels(self._replica, reason).inc()

@@ -1,0 +1,156 @@
+"""Reading: entries come from the replica's group into its delay line, each once and without a gap."""
+
+from __future__ import annotations
+
+import logging
+
+from broker import snapshot
+from broker.entry import Entry
+from broker.errors import LogError, PositionLost
+from broker.log import ReplicationLog
+from broker.position import START, Position
+from broker.snapshot import Snapshot
+from nodes.gate import PositionGate
+from nodes.replica.acknowledger import Acknowledger
+from nodes.replica.inbox import Inbox
+from nodes.replica.metrics import ReplicaMetrics
+from nodes.store import ReplicaStore
+
+BLOCK_MS = 5000
+_BATCH = 500
+_logger = logging.getLogger("lab.reader")
+
+
+class Reader:
+    """Reads own pending entries first, at the start and after every error, and then new ones.
+
+    ``_last`` is the position of the newest entry in the line, or of the store where nothing waits: what comes has to
+    follow it. What does not follow is either known already, or behind a gap; a gap is closed by having the log give
+    everything after ``_last`` again, and where the log no longer holds that, by a snapshot of the primary's store.
+    """
+
+    def __init__(
+        self,
+        *,
+        log: ReplicationLog,
+        replica: str,
+        inbox: Inbox,
+        store: ReplicaStore,
+        gate: PositionGate,
+        acknowledger: Acknowledger,
+        metrics: ReplicaMetrics,
+    ) -> None:
+        self._log = log
+        self._replica = replica
+        self._inbox = inbox
+        self._store = store
+        self._gate = gate
+        self._acknowledger = acknowledger
+        self._metrics = metrics
+        self._last = gate.state.position
+        self._recovered = False
+        self._rewound = False
+
+    def step(self, block_ms: int = BLOCK_MS) -> None:
+        """Take in one batch, waiting for it up to ``block_ms``. Raises ``broker.errors.LogError``."""
+        try:
+            self._read(block_ms)
+        except LogError:
+            # An answer may have been lost, and with it entries that count as delivered: look at what is pending.
+            self._recovered = False
+            raise
+
+    def _read(self, block_ms: int) -> None:
+        try:
+            if not self._recovered:
+                self._recover()
+                self._recovered = True
+            self._acknowledger.wait_for_room()
+            room = self._inbox.wait_for_room()
+            if room:
+                self._take(self._log.read(self._replica, min(room, _BATCH), block_ms))
+        except PositionLost:
+            self._close_gap()
+
+    def _recover(self) -> None:
+        self._log.join(self._replica, self._store_position())
+        if self._log.head().position < self._store_position():
+            self._resync("log_behind")
+        after = START
+        while True:
+            page = self._log.pending(self._replica, after, _BATCH)
+            if not page:
+                return
+            after = page[-1][0]
+            for position, _ in page:
+                self._metrics.redelivered()
+                if position <= self._store_position():
+                    self._metrics.duplicate()
+            # What a trimmed entry held is lost, unless it is applied or waits here already.
+            lost = [position for position, entry in page if entry is None and position > self._last]
+            if lost and not self._superseded(lost[-1]):
+                raise PositionLost(f"{lost[0]} was trimmed before this replica could read it")
+            self._acknowledger.add([position for position, _ in page if position <= self._store_position()] + lost)
+            self._take([entry for _, entry in page if entry is not None], count=False)
+            self._inbox.wait_for_room()
+
+    def _superseded(self, position: Position) -> bool:
+        """Whether a reset has made this position void."""
+        return position.epoch < self._log.head().position.epoch
+
+    def _take(self, entries: list[Entry], *, count: bool = True) -> None:
+        fresh: list[Entry] = []
+        for entry in entries:
+            if entry.position <= self._last:
+                if count:
+                    self._known(entry.position)
+            elif self._last.is_followed_by(entry.position):
+                fresh.append(entry)
+                self._last = entry.position
+            else:
+                self._offer(fresh)
+                raise PositionLost(f"{entry.position} does not follow {self._last}")
+        self._offer(fresh)
+
+    def _known(self, position: Position) -> None:
+        """An entry came again: where it is applied, it only lacks its acknowledgement."""
+        self._metrics.redelivered()
+        if position <= self._store_position():
+            self._metrics.duplicate()
+            self._acknowledger.add([position])
+
+    def _offer(self, entries: list[Entry]) -> None:
+        if entries:
+            self._rewound = False
+            self._acknowledger.add(self._inbox.offer(entries))
+
+    def _close_gap(self) -> None:
+        if not self._rewound:
+            _logger.warning("gap after %s: reading from there again", self._last)
+            self._log.rewind(self._replica, self._last)
+            self._rewound = True
+            self._recovered = True  # what is pending behind the gap comes again with the rest
+        else:
+            self._resync("gap")
+
+    def _resync(self, reason: str) -> None:
+        """Replace the store by a snapshot, once that is due; meanwhile reads are answered from the old store."""
+        taken = snapshot.take(self._log)
+        _logger.warning("%s after %s: taking a snapshot of %s", reason, self._last, taken.position)
+        if not self._inbox.hold(_stand_in(taken)):
+            return
+        self._inbox.clear()
+        self._gate.replace(self._store.install(taken))
+        self._metrics.resynced(reason)
+        self._last = taken.position
+        self._log.rewind(self._replica, taken.position)
+        self._rewound = False
+        self._recovered = False
+
+    def _store_position(self) -> Position:
+        return self._gate.state.position
+
+
+def _stand_in(taken: Snapshot) -> Entry:
+    """The change at the snapshot's position: the snapshot may be shown when that is due."""
+    return Entry(taken.position, "set" if taken.position.version else "epoch", "", "", taken.write_id, taken.at_us)

@@ -1,0 +1,229 @@
+"""The replica behind its endpoints: its threads, and reads of its store."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, TypedDict
+
+from pydantic import Field
+
+from broker.clock import LogClock
+from broker.delay import Fixed
+from broker.events import Events
+from broker.position import Position
+from broker.roster import Member, Roster, Settings
+from nodes.answers import (
+    PAGE_BYTES_MAX,
+    DataAnswer,
+    DigestAnswer,
+    KeyAnswer,
+    PageQuery,
+    PositionText,
+    VersionAnswer,
+    WaitQuery,
+    data_answer,
+    key_answer,
+    require,
+    version_answer,
+)
+from nodes.api import Query
+from nodes.config import ReplicaConfig
+from nodes.gate import PositionGate, State
+from nodes.replica.acknowledger import Acknowledger
+from nodes.replica.applier import Applier
+from nodes.replica.history import AppliedHistory
+from nodes.replica.inbox import Inbox
+from nodes.replica.membership import Membership
+from nodes.replica.reader import Reader
+from nodes.store import ReplicaStore
+from nodes.times import ms, timestamp
+from nodes.worker import Worker
+
+_logger = logging.getLogger("lab.replica")
+_SETTLE_SECONDS = 1.0
+_CHECKPOINT_SECONDS = 1.0
+
+
+class AppliedQuery(Query):
+    """From where on, and how many entries at the most."""
+
+    after: PositionText = "0-0"
+    limit: Annotated[int, Field(ge=1, le=10_000)] = 1000
+
+
+class AppliedEntry(TypedDict):
+    """When one entry was published, due and applied, by the log's clock."""
+
+    position: str
+    published_at: str | None
+    due_at: str | None
+    applied_at: str | None
+    applied_after_ms: float
+    lateness_ms: float
+
+
+class AppliedAnswer(TypedDict):
+    """What the replica has applied lately, in the order in which it did."""
+
+    source: str
+    position: str
+    applied: list[AppliedEntry]
+
+
+class Replica:
+    """Answers from the replica's own store, and runs the threads that keep it up to date."""
+
+    def __init__(
+        self,
+        config: ReplicaConfig,
+        *,
+        store: ReplicaStore,
+        gate: PositionGate,
+        inbox: Inbox,
+        reader: Reader,
+        applier: Applier,
+        acknowledger: Acknowledger,
+        history: AppliedHistory,
+        clock: LogClock,
+        roster: Roster,
+        events: Events,
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._gate = gate
+        self._inbox = inbox
+        self._acknowledger = acknowledger
+        self._applier = applier
+        self._history = history
+        self._clock = clock
+        self._membership = Membership(
+            roster=roster,
+            events=events,
+            clock=clock,
+            defaults=Settings(Fixed(config.delay_ms), config.ack_delay_ms),
+            describe=self._describe,
+            apply=self._apply_settings,
+        )
+        self._workers = {
+            "reader": Worker("reader", reader.step),
+            "applier": Worker("applier", self._apply),
+            "acknowledger": Worker("acknowledger", self._acknowledge),
+            "membership": Worker("membership", self._membership.step),
+            "checkpoint": Worker("checkpoint", self._checkpoint),
+        }
+
+    def start(self) -> None:
+        """Start the threads."""
+        for worker in self._workers.values():
+            worker.start()
+
+    def stop(self) -> None:
+        """Wake who waits and end the threads; the store stays open for requests in progress."""
+        for worker in self._workers.values():
+            worker.stop()
+        self._gate.close()
+        self._inbox.close()
+        self._acknowledger.close()
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def version(self, query: WaitQuery) -> VersionAnswer:
+        """Where the replica is, after waiting for the position that was asked for."""
+        state, target = self._wait(query)
+        answer = version_answer(self._config.node_id, state, self._clock.now_us())
+        if target is not None:
+            answer["reached"] = state.position.epoch == target.epoch and state.position >= target
+            applied = self._history.find(target) if answer["reached"] else None
+            answer["applied_at"] = timestamp(applied.applied_us) if applied else None
+            answer["applied_after_ms"] = ms(applied.applied_us - applied.at_us) if applied else None
+        return answer
+
+    def data(self, query: PageQuery) -> DataAnswer:
+        """A page of the data. Raises ``nodes.store.StoreError``."""
+        self._require(query)
+        state, records, more = self._store.page(query.after(), query.limit, PAGE_BYTES_MAX)
+        self._settle(state)
+        return data_answer(self._config.node_id, state, records, more=more, now_us=self._clock.now_us())
+
+    def key(self, key: str, query: WaitQuery) -> KeyAnswer:
+        """A key's value. Raises ``nodes.store.StoreError``."""
+        self._require(query)
+        state, record = self._store.get(key)
+        self._settle(state)
+        return key_answer(self._config.node_id, state, key, record)
+
+    def digest(self) -> DigestAnswer:
+        """The digest, computed from the stored content. Raises ``nodes.store.StoreError``."""
+        state, keys, digest = self._store.digest()
+        self._settle(state)
+        return {"source": self._config.node_id, "position": str(state.position), "keys": keys, "digest": digest}
+
+    def applied(self, query: AppliedQuery) -> AppliedAnswer:
+        """What was applied lately."""
+        found = self._history.after(Position.parse(query.after), query.limit)
+        return {
+            "source": self._config.node_id,
+            "position": str(self._gate.state.position),
+            "applied": [
+                {
+                    "position": str(applied.position),
+                    "published_at": timestamp(applied.at_us),
+                    "due_at": timestamp(applied.due_us),
+                    "applied_at": timestamp(applied.applied_us),
+                    "applied_after_ms": ms(applied.applied_us - applied.at_us),
+                    "lateness_ms": ms(applied.applied_us - applied.due_us),
+                }
+                for applied in found
+            ],
+        }
+
+    def health(self) -> dict[str, str]:
+        """Whether the log answers and the store takes what is due."""
+        log = self._workers["reader"].trouble or self._workers["membership"].trouble
+        store = self._workers["applier"].trouble or self._workers["checkpoint"].trouble
+        return {"log": log or "ok", "store": store or "ok"}
+
+    def _wait(self, query: WaitQuery) -> tuple[State, Position | None]:
+        state = self._gate.state
+        target = query.target(state.position.epoch)
+        if target is not None:
+            state = self._gate.wait_for(target, query.timeout_ms / 1000)
+        return state, target
+
+    def _require(self, query: WaitQuery) -> None:
+        state, target = self._wait(query)
+        require(target, state, query.timeout_ms)
+
+    def _settle(self, state: State) -> None:
+        """A read may see a commit a moment before the gate shows it; afterwards nobody may be shown less."""
+        self._gate.wait_for(state.position, _SETTLE_SECONDS)
+
+    # -- the threads --------------------------------------------------------------------------------------------------
+
+    def _apply(self) -> None:
+        self._inbox.wait_until_due()
+        self._applier.step()
+
+    def _acknowledge(self) -> None:
+        self._acknowledger.wait()
+        self._acknowledger.step()
+
+    def _checkpoint(self) -> None:
+        self._store.checkpoint()
+        self._workers["checkpoint"].pause(_CHECKPOINT_SECONDS)
+
+    def _describe(self) -> Member:
+        newest = self._history.newest()
+        return Member(
+            replica=self._config.node_id,
+            name_url=self._config.name_url,
+            url=self._config.advertise_url,
+            position=self._gate.state.position,
+            seen_at_us=self._clock.now_us(),
+            applied_at_us=newest.applied_us if newest else 0,
+        )
+
+    def _apply_settings(self, settings: Settings) -> None:
+        self._inbox.set_model(settings.delay)
+        self._acknowledger.set_delay(settings.ack_delay_ms)
+        _logger.info("settings in force: %s", settings.as_text())

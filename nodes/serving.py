@@ -1,0 +1,101 @@
+"""How gunicorn runs a node: one worker with threads.
+
+One worker, because it holds the node's background threads, its gate and its metrics. An app made for this has a node
+in ``app.extensions["node"]``, with ``start()`` and ``stop()``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Protocol
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+
+from nodes.config import NodeConfig
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Node(Protocol):
+    """What runs behind a node's endpoints."""
+
+    def start(self) -> None:
+        """Start the background threads."""
+
+    def stop(self) -> None:
+        """Wake everybody who waits and end the background threads."""
+
+
+class Service(BaseApplication):  # type: ignore[misc]
+    """One node as a gunicorn service. ``create_app`` is called in the worker process."""
+
+    def __init__(self, config: NodeConfig, create_app: Callable[[], Flask]) -> None:
+        self._config = config
+        self._create_app = create_app
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Gunicorn's settings."""
+        host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
+        settings: dict[str, Any] = {
+            "bind": f"{host}:{self._config.port}",
+            "proc_name": self._config.node_id,
+            "worker_class": "gthread",
+            "workers": 1,
+            "threads": self._config.threads,
+            "worker_connections": self._config.threads + 1000,
+            "keepalive": 75,
+            "graceful_timeout": 5,
+            "loglevel": "warning",
+            # A second gunicorn of the same user would steal the control socket, which all share by default.
+            "control_socket_disable": True,
+            "post_fork": _end_with_master,
+            "post_worker_init": _start,
+            "worker_exit": _stopped,
+        }
+        for name, value in settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        """The WSGI app."""
+        logging.basicConfig(
+            level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+        )
+        return self._create_app()
+
+
+def _end_with_master(_server: Any, worker: Any) -> None:
+    """A worker without its master would hold port and store for seconds, so it goes with it (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != worker.ppid:  # the master died before the kernel was told
+            os._exit(1)
+
+
+def _start(worker: Any) -> None:
+    node: Node = worker.wsgi.extensions["node"]
+    node.start()
+    graceful = signal.getsignal(signal.SIGTERM)
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        # Gunicorn waits for requests in progress, so the ones that wait for a position have to be woken. In a thread,
+        # because a signal handler must not take locks.
+        threading.Thread(target=node.stop, name="stop").start()
+        if callable(graceful):
+            graceful(number, frame)
+
+    signal.signal(signal.SIGTERM, terminate)
+
+
+def _stopped(_server: Any, worker: Any) -> None:
+    wsgi: Flask | None = worker.wsgi
+    if wsgi is not None:
+        wsgi.extensions["node"].stop()

@@ -1,0 +1,259 @@
+"""A replica's own durable store: one sqlite file with the data and the position, changed together."""
+
+from __future__ import annotations
+
+import fcntl
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from broker import digest as content
+from broker.entry import Entry, Record
+from broker.position import START, Position
+from broker.snapshot import Snapshot
+from nodes.gate import State
+
+SCHEMA_VERSION = 1
+_READERS = 8
+_LOCK_WAIT_SECONDS = 10.0
+_CHECKPOINT_BYTES = 4 * 2**20
+_RESTART_BYTES = 32 * 2**20
+_SCHEMA = """
+CREATE TABLE data (
+  key TEXT PRIMARY KEY, value TEXT NOT NULL, version INTEGER NOT NULL, write_id TEXT NOT NULL, at_us INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE state (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  epoch INTEGER NOT NULL, version INTEGER NOT NULL, write_id TEXT, at_us INTEGER
+);
+INSERT INTO state VALUES (1, 0, 0, NULL, NULL);
+PRAGMA user_version = 1;
+"""
+_UPSERT = """
+INSERT INTO data (key, value, version, write_id, at_us) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (key) DO UPDATE
+SET value = excluded.value, version = excluded.version, write_id = excluded.write_id, at_us = excluded.at_us
+"""
+
+
+class StoreError(Exception):
+    """Raised when the store cannot be opened, read or written; nothing of what was asked has happened."""
+
+
+class StorePage(NamedTuple):
+    """Some records in key order, at one position; ``more`` when there are keys after the last one."""
+
+    state: State
+    records: list[Record]
+    more: bool
+
+
+class ReplicaStore:
+    """Keys, values and the position they are at. Thread-safe; one process at a time, by a lock on the file.
+
+    WAL with ``synchronous=NORMAL``: a commit survives the death of the process. A loss of power may take the newest
+    commits with it, and then the log gives them again, because the position goes back with them.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Open the store in ``directory``, made where missing. Raises ``StoreError``."""
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._owner = _take_lock(directory / "store.lock")
+            self._path = directory / "store.sqlite"
+            self._writing = threading.Lock()
+            self._writer = self._connect()
+            self._prepare()
+            self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
+            for _ in range(_READERS):
+                reader = self._connect()
+                reader.execute("PRAGMA query_only = 1")
+                self._readers.put(reader)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"the store in {directory} cannot be opened: {error}") from error
+
+    def close(self) -> None:
+        """Close the file and release the lock."""
+        with self._writing:
+            self._writer.close()
+        for _ in range(_READERS):
+            self._readers.get().close()
+        self._owner.close()
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def apply(self, entries: Sequence[Entry]) -> State:
+        """Apply entries that follow the position, in one transaction with the new position, and return that.
+
+        Raises ``StoreError`` when they do not follow it, or the file cannot be written: then nothing is applied.
+        """
+        with self._transaction() as db:
+            before = _state(db)
+            follows = before.position
+            for entry in entries:
+                if not follows.is_followed_by(entry.position):
+                    raise StoreError(f"{entry.position} does not follow {follows}")
+                follows = entry.position
+            cleared, changed, deleted = _net_effect(entries)
+            if cleared:
+                db.execute("DELETE FROM data")
+            db.executemany("DELETE FROM data WHERE key = ?", [(key,) for key in deleted])
+            db.executemany(_UPSERT, changed)
+            last = entries[-1]
+            after = State(last.position, last.write_id, last.at_us)
+            _move(db, before.position, after)
+        return after
+
+    def install(self, snapshot: Snapshot) -> State:
+        """Replace everything by a snapshot. Raises ``StoreError``."""
+        with self._transaction() as db:
+            before = _state(db)
+            db.execute("DELETE FROM data")
+            db.executemany(_UPSERT, snapshot.records)
+            after = State(snapshot.position, snapshot.write_id, snapshot.at_us)
+            _move(db, before.position, after)
+        return after
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the file where it has grown, beside the writer. Raises ``StoreError``."""
+        size = self._path.with_name("store.sqlite-wal").stat().st_size
+        if size < _CHECKPOINT_BYTES:
+            return
+        with self._reader() as db:
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            if size >= _RESTART_BYTES:  # the writer never paused, so the log never started over: make it
+                db.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """The position, and the write that brought it there."""
+        with self._cut() as db:
+            return _state(db)
+
+    def get(self, key: str) -> tuple[State, Record | None]:
+        """A key's record, or ``None`` where it is missing, and the state in which that is so."""
+        with self._cut() as db:
+            row = db.execute("SELECT key, value, version, write_id, at_us FROM data WHERE key = ?", (key,)).fetchone()
+            return _state(db), None if row is None else Record(*row)
+
+    def page(self, after: str, limit: int, max_bytes: int) -> StorePage:
+        """Records with keys greater than ``after``: at most ``limit``, and ending once they weigh ``max_bytes``."""
+        with self._cut() as db:
+            rows = db.execute(
+                "SELECT key, value, version, write_id, at_us FROM data WHERE key > ? ORDER BY key", (after,)
+            )
+            records: list[Record] = []
+            size_bytes = 0
+            for row in rows:
+                if len(records) == limit or size_bytes >= max_bytes:
+                    return StorePage(_state(db), records, more=True)
+                records.append(Record(*row))
+                size_bytes += len(row[1])
+            return StorePage(_state(db), records, more=False)
+
+    def digest(self) -> tuple[State, int, str]:
+        """State, number of keys and digest, computed from the content itself."""
+        with self._cut() as db:
+            keys, digest = content.digest(db.execute("SELECT key, value, version FROM data"))
+            return _state(db), keys, digest
+
+    # -- connections --------------------------------------------------------------------------------------------------
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10.0)
+        db.execute("PRAGMA journal_mode = WAL").fetchone()
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA wal_autocheckpoint = 0")  # a checkpoint syncs to disk, which the applier must not wait for
+        return db
+
+    def _prepare(self) -> None:
+        found = self._writer.execute("PRAGMA user_version").fetchone()[0]
+        if found == 0:
+            self._writer.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+        elif found != SCHEMA_VERSION:
+            raise StoreError(f"{self._path} has schema version {found}, and this code reads {SCHEMA_VERSION}")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._writing:
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException as error:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise StoreError(f"the store cannot be written: {error}") from error
+                raise
+
+    @contextmanager
+    def _cut(self) -> Iterator[sqlite3.Connection]:
+        """A read transaction: everything in it is of one moment."""
+        with self._reader() as db:
+            db.execute("BEGIN")
+            try:
+                yield db
+            finally:
+                db.execute("COMMIT")
+
+    @contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        db = self._readers.get()
+        try:
+            yield db
+        except sqlite3.Error as error:
+            raise StoreError(f"the store cannot be read: {error}") from error
+        finally:
+            self._readers.put(db)
+
+
+def _take_lock(path: Path) -> IO[str]:
+    """Own the directory until the returned file is closed; wait a moment for a process that is just ending."""
+    file = path.open("a")
+    deadline = time.monotonic() + _LOCK_WAIT_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                file.close()
+                raise StoreError(f"{path.parent} is in use by another process") from None
+            time.sleep(0.05)
+        else:
+            return file
+
+
+def _net_effect(entries: Sequence[Entry]) -> tuple[bool, list[tuple[str, str, int, str, int]], list[str]]:
+    """What is left of entries applied in order: whether all is emptied first, the records set, the keys deleted."""
+    cleared = False
+    last: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.op == "epoch":
+            cleared = True
+            last.clear()
+        else:
+            last[entry.key] = entry
+    changed = [(e.key, e.value, e.position.version, e.write_id, e.at_us) for e in last.values() if e.op == "set"]
+    deleted = [entry.key for entry in last.values() if entry.op == "delete"]
+    return cleared, changed, deleted
+
+
+def _state(db: sqlite3.Connection) -> State:
+    epoch, version, write_id, at_us = db.execute("SELECT epoch, version, write_id, at_us FROM state").fetchone()
+    return State(Position(epoch, version) if epoch else START, write_id, at_us)
+
+
+def _move(db: sqlite3.Connection, before: Position, after: State) -> None:
+    moved = db.execute(
+        "UPDATE state SET epoch = ?, version = ?, write_id = ?, at_us = ? WHERE epoch = ? AND version = ?",
+        (*after.position, after.write_id, after.at_us, *before),
+    )
+    if moved.rowcount != 1:
+        raise StoreError(f"the store is not at {before} any more: another process changed it")

@@ -1,0 +1,45 @@
+"""JSON as the lab accepts it: RFC 8259 exactly, nested at most 64 deep."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+NESTING_MAX = 64
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def loads(raw: bytes) -> Any:
+    """Read one JSON text. Raises ``ValueError`` with a sentence for what is not JSON, NaN and Infinity included."""
+    try:
+        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {NESTING_MAX}") from None
+    if _too_deep(value):
+        raise ValueError(f"nested deeper than {NESTING_MAX}")
+    return value
+
+
+def dumps(value: Any) -> str:
+    """Write compact JSON text. Raises ``ValueError`` for numbers and texts that JSON cannot carry."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text.encode("utf-8")  # a lone surrogate cannot be stored, nor sent
+    return text
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(NESTING_MAX + 1):
+        level = [
+            child
+            for item in level
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True

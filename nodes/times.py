@@ -1,0 +1,19 @@
+"""Times as the lab shows them: the log's microseconds as text, and spans in milliseconds."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def timestamp(at_us: int | None) -> str | None:
+    """Microseconds since 1970 as RFC 3339 in UTC, ``2026-11-23T13:46:00.123456Z``; ``None`` stays so."""
+    if at_us is None:
+        return None
+    return (_EPOCH + timedelta(microseconds=at_us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def ms(span_us: float) -> float:
+    """A span of microseconds in milliseconds, to the microsecond."""
+    return round(span_us / 1000, 3)
