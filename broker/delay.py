@@ -33,7 +33,7 @@ class Fixed:
     @property
     def mean_ms(self) -> float:
         """The delay itself."""
-        return self.ms
+        return tidy(self.ms)
 
     def delay_us(self, position: Position) -> int:  # noqa: ARG002
         """The same for every position."""
@@ -41,7 +41,12 @@ class Fixed:
 
     def as_json(self) -> dict[str, Any]:
         """``{"kind": "fixed", "ms": 500}``."""
-        return {"kind": "fixed", "ms": self.ms}
+        return {"kind": "fixed", "ms": tidy(self.ms)}
+
+
+def tidy(milliseconds: float) -> float:
+    """A whole number without its ``.0``, as a person would write it."""
+    return int(milliseconds) if milliseconds == int(milliseconds) else milliseconds
 
 
 def from_json(model: Any) -> DelayModel:

@@ -6,7 +6,7 @@ import json
 from typing import Any, NamedTuple
 
 from broker.connection import Client, translated
-from broker.delay import DelayModel, Fixed, from_json
+from broker.delay import DelayModel, from_json, tidy
 from broker.position import Position
 
 LIVE_SECONDS = 5.0
@@ -40,7 +40,7 @@ class Settings(NamedTuple):
 
     def as_text(self) -> str:
         """JSON, readable in redis-cli."""
-        return json.dumps({"delay": self.delay.as_json(), "ack_delay_ms": self.ack_delay_ms})
+        return json.dumps({"delay": self.delay.as_json(), "ack_delay_ms": tidy(self.ack_delay_ms)})
 
     @classmethod
     def from_text(cls, text: str) -> Settings:
@@ -93,11 +93,6 @@ class Roster:
         """Put settings in force, all or none; a replica hears of it through an event."""
         with translated():
             self._client.hset(self._settings, mapping={name: new.as_text() for name, new in changes.items()})
-
-
-def defaults(delay_ms: float, ack_delay_ms: float) -> Settings:
-    """The settings that a replica brings along when it registers first."""
-    return Settings(Fixed(delay_ms), ack_delay_ms)
 
 
 def _member(text: str) -> Member:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 from flask import Flask
 from prometheus_client import CollectorRegistry
+from typing_extensions import TypedDict
 
 from nodes import guard, metrics, problem
 from nodes.api import Api

@@ -15,7 +15,14 @@ _MARGIN_SECONDS = 2.0
 
 
 class PeerError(Exception):
-    """Raised when a node cannot be reached or does not answer as a node does."""
+    """Raised when a node cannot be reached or does not answer as a node does.
+
+    ``sent``: whether the request may have reached it.
+    """
+
+    def __init__(self, detail: str, *, sent: bool) -> None:
+        super().__init__(detail)
+        self.sent = sent
 
 
 class Ask(NamedTuple):
@@ -69,9 +76,10 @@ class Peers:
             received_at = self._monotonic()
             found = strict_json.loads(answer.data)
         except (urllib3.exceptions.HTTPError, ValueError) as error:
-            raise PeerError(_sentence(ask.url, error)) from error
+            refused = isinstance(error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
+            raise PeerError(_sentence(ask.url, error), sent=not refused) from error
         if not isinstance(found, dict):
-            raise PeerError(f"{ask.url} did not answer with a JSON object")
+            raise PeerError(f"{ask.url} did not answer with a JSON object", sent=True)
         return Reply(answer.status, found, received_at)
 
     def ask_all(self, asks: Mapping[str, Ask]) -> dict[str, Reply | PeerError]:

@@ -55,6 +55,21 @@ def unavailable(error: LogError, **extra: Any) -> Problem:
     return problem
 
 
+class Passed(Exception):
+    """Raised to answer with another node's problem details as they came."""
+
+    def __init__(self, status: int, body: dict[str, Any]) -> None:
+        super().__init__(body.get("detail"))
+        self.status = status
+        self.body = body
+
+    def response(self) -> Response:
+        """The answer itself."""
+        text = json.dumps(self.body, ensure_ascii=False, separators=(",", ":")) + "\n"
+        headers = {"Retry-After": "1"} if self.status == 503 else {}
+        return Response(text, self.status, headers, mimetype="application/problem+json")
+
+
 def outcome_of(error: LogError) -> Literal["not_applied", "unknown"]:
     """What an error of the log means for a write."""
     return "not_applied" if isinstance(error, NotApplied) else "unknown"
@@ -65,6 +80,10 @@ def install(app: Flask) -> None:
 
     @app.errorhandler(Problem)
     def known(problem: Problem) -> Response:
+        return problem.response()
+
+    @app.errorhandler(Passed)
+    def passed(problem: Passed) -> Response:
         return problem.response()
 
     @app.errorhandler(LogError)

@@ -96,6 +96,6 @@ def _start(worker: Any) -> None:
 
 
 def _stopped(_server: Any, worker: Any) -> None:
-    wsgi: Flask | None = worker.wsgi
+    wsgi: Flask | None = getattr(worker, "wsgi", None)  # missing where the app could not be made
     if wsgi is not None:
         wsgi.extensions["node"].stop()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, TypedDict
 
 from flask import Flask, request
 from prometheus_client import CollectorRegistry
-from pydantic import Field
+from typing_extensions import TypedDict
 
 from broker.clock import LogClock
 from broker.connection import connect
@@ -16,7 +15,7 @@ from broker.log import ReplicationLog
 from broker.roster import Roster
 from nodes import tracing as traces
 from nodes.answers import DataAnswer, DigestAnswer, KeyAnswer, PageQuery, VersionAnswer, WaitQuery
-from nodes.api import Api, Body, Key
+from nodes.api import Api
 from nodes.base import add_health, make_app
 from nodes.config import PrimaryConfig
 from nodes.gate import EMPTY_STATE, PositionGate
@@ -31,15 +30,9 @@ from nodes.primary.delays import (
 )
 from nodes.primary.metrics import PrimaryMetrics, ReplicaCollector
 from nodes.primary.primary import Primary, ReplicasAnswer, ResetAnswer
-from nodes.primary.writes import WriteAnswer, Writes, write_id_of
+from nodes.primary.writes import Writes
 from nodes.problem import Problem
-
-
-class WriteBody(Body):
-    """A key and its new value, which is any JSON."""
-
-    key: Key
-    value: Annotated[Any, Field(description="any JSON, at most 256 KiB")]
+from nodes.writing import WriteAnswer, WriteBody, write_id_of
 
 
 class ForgottenAnswer(TypedDict):

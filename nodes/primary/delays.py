@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
+from typing_extensions import TypedDict
 
-from broker.delay import DELAY_MS_MAX, DelayModel, Fixed, from_json
+from broker.delay import DELAY_MS_MAX, DelayModel, Fixed, from_json, tidy
 from broker.events import Events
 from broker.roster import Member, Roster, Settings
 from nodes.api import Body
@@ -83,7 +84,7 @@ class Delays:
         return {
             "delays": {url: found.delay.mean_ms for url, found in settings.items()},
             "models": {url: found.delay.as_json() for url, found in settings.items()},
-            "ack_delays": {url: found.ack_delay_ms for url, found in settings.items()},
+            "ack_delays": {url: tidy(found.ack_delay_ms) for url, found in settings.items()},
         }
 
     def change(self, body: DelayBody) -> DelayAnswer:

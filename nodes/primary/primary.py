@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import uuid
-from typing import Any, TypedDict
+from typing import Any
+
+from typing_extensions import TypedDict
 
 from broker import lag
 from broker.clock import LogClock

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import time
-import uuid
-from typing import Any, TypedDict
+from typing import Any
 
 from broker.entry import Operation
 from broker.errors import LogError, WriteIdReused
@@ -17,21 +15,7 @@ from nodes.primary.metrics import PrimaryMetrics
 from nodes.problem import Problem, outcome_of, unavailable
 from nodes.times import timestamp
 from nodes.tracing import Tracing
-
-# No quote and no backslash, so that it can stand in JSON as it is.
-_WRITE_ID = re.compile(r"[!#-\[\]-~]{1,128}")
-
-
-class WriteAnswer(TypedDict):
-    """An acknowledged write, and where it is in the log."""
-
-    version: int
-    position: str
-    write_id: str
-    key: str
-    value: Any
-    write_timestamp: str | None
-    replication_started: bool
+from nodes.writing import WriteAnswer
 
 
 class Writes:
@@ -80,17 +64,6 @@ class Writes:
             self._metrics.writes.labels("acknowledged").inc()
             self._gate.advance(State(appended.position, write_id, appended.at_us))
         return appended
-
-
-def write_id_of(idempotency_key: str | None) -> str:
-    """The write id that a request asks for, or a new one. Raises ``Problem`` 400 for one that cannot be used."""
-    if idempotency_key is None:
-        return uuid.uuid4().hex
-    found = idempotency_key.strip().strip('"')
-    if _WRITE_ID.fullmatch(found) is None:
-        detail = "Idempotency-Key: 1 to 128 visible ASCII characters without quote and backslash."
-        raise Problem(400, "invalid-idempotency-key", "Invalid Idempotency-Key", detail)
-    return found
 
 
 def _answer(appended: Appended, write_id: str, key: str, value: Any) -> WriteAnswer:

@@ -1,0 +1,1 @@
+"""The client: writes, reads, compares versions, and measures how long convergence takes."""

@@ -1,0 +1,46 @@
+"""A write as primary and client take it."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Annotated, Any
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from nodes.api import Body, Key
+from nodes.problem import Problem
+
+# No quote and no backslash, so that it can stand in JSON as it is.
+_WRITE_ID = re.compile(r"[!#-\[\]-~]{1,128}")
+
+
+class WriteBody(Body):
+    """A key and its new value, which is any JSON."""
+
+    key: Key
+    value: Annotated[Any, Field(description="any JSON, at most 256 KiB")]
+
+
+class WriteAnswer(TypedDict):
+    """An acknowledged write, and where it is in the log."""
+
+    version: int
+    position: str
+    write_id: str
+    key: str
+    value: Any
+    write_timestamp: str | None
+    replication_started: bool
+
+
+def write_id_of(idempotency_key: str | None) -> str:
+    """The write id that a request asks for, or a new one. Raises ``Problem`` 400 for one that cannot be used."""
+    if idempotency_key is None:
+        return uuid.uuid4().hex
+    found = idempotency_key.strip().strip('"')
+    if _WRITE_ID.fullmatch(found) is None:
+        detail = "Idempotency-Key: 1 to 128 visible ASCII characters without quote and backslash."
+        raise Problem(400, "invalid-idempotency-key", "Invalid Idempotency-Key", detail)
+    return found
