@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 from broker.position import START, Position
@@ -24,16 +24,16 @@ EMPTY_STATE = State(START, None, None)
 class PositionGate:
     """A node's current state, and those who wait for it to reach a position.
 
-    All waiters share one lock; those for the same position share one condition, so that an apply wakes the ones it
-    concerns and no others. At most ``max_waiters`` wait at once.
+    Nobody polls, and nobody is woken for a position that is not theirs. Each waiter is parked on a lock of its own;
+    ``advance`` releases the first of those concerned, and each releases the next as soon as it runs: hundreds woken at
+    once would fight over the interpreter's lock for longer than their answers take. At most ``max_waiters`` wait.
     """
 
-    def __init__(self, state: State, max_waiters: int, monotonic: Callable[[], float]) -> None:
+    def __init__(self, state: State, max_waiters: int) -> None:
         self._lock = threading.Lock()
         self._state = state
         self._max_waiters = max_waiters
-        self._monotonic = monotonic
-        self._waiting: dict[Position, _Waiting] = {}
+        self._waiting: dict[Position, list[_Parked]] = {}
         self._soonest: Position | None = None
         self._waiters = 0
         self._closed = False
@@ -59,13 +59,6 @@ class PositionGate:
         with self._lock:
             self._move(state)
 
-    def _move(self, state: State) -> None:
-        self._state = state
-        if self._soonest is not None and self._soonest <= state.position:
-            for target in [target for target in self._waiting if target <= state.position]:
-                self._waiting.pop(target).condition.notify_all()
-            self._soonest = min(self._waiting, default=None)
-
     def wait_for(self, target: Position, timeout_seconds: float) -> State:
         """Wait until ``target`` is reached, the time is up, or the node stops; return the state then.
 
@@ -73,50 +66,79 @@ class PositionGate:
         """
         if self._state.position >= target or timeout_seconds <= 0:
             return self._state
-        deadline = self._monotonic() + timeout_seconds
+        parked = _Parked()
         with self._lock:
-            if self._waiters >= self._max_waiters:
-                detail = f"{self._waiters} requests wait on this node already, which is its bound; try again shortly."
-                problem = Problem(503, "too-many-waiters", "Too many waiters", detail)
-                problem.headers["Retry-After"] = "1"
-                raise problem
-            waiting = self._enter(target)
-            try:
-                while not self._closed and self._state.position < target:
-                    left = deadline - self._monotonic()
-                    if left <= 0 or not waiting.condition.wait(left):
-                        break
-            finally:
-                self._leave(target, waiting)
-            return self._state
+            if self._closed or self._state.position >= target:
+                return self._state
+            self._enter(target, parked)
+        if not parked.wait(timeout_seconds):
+            with self._lock:
+                left = self._leave(target, parked)
+            if not left:  # woken at this very moment: the next one depends on it
+                parked.wait(None)
+        parked.wake_next()
+        return self._state
 
     def close(self) -> None:
         """Wake everybody for good: the node stops."""
         with self._lock:
             self._closed = True
-            for waiting in self._waiting.values():
-                waiting.condition.notify_all()
+            self._wake(list(self._waiting))
 
-    def _enter(self, target: Position) -> _Waiting:
-        waiting = self._waiting.get(target)
-        if waiting is None:
-            waiting = self._waiting[target] = _Waiting(threading.Condition(self._lock))
-            self._soonest = target if self._soonest is None else min(self._soonest, target)
-        waiting.count += 1
+    def _move(self, state: State) -> None:
+        self._state = state
+        if self._soonest is not None and self._soonest <= state.position:
+            self._wake([target for target in self._waiting if target <= state.position])
+
+    def _wake(self, targets: list[Position]) -> None:
+        woken = [parked for target in targets for parked in self._waiting.pop(target)]
+        self._waiters -= len(woken)
+        self._soonest = min(self._waiting, default=None)
+        for parked, following in pairwise(woken):
+            parked.next = following
+        if woken:
+            woken[0].wake()
+
+    def _enter(self, target: Position, parked: _Parked) -> None:
+        if self._waiters >= self._max_waiters:
+            detail = f"{self._waiters} requests wait on this node already, which is its bound; try again shortly."
+            problem = Problem(503, "too-many-waiters", "Too many waiters", detail)
+            problem.headers["Retry-After"] = "1"
+            raise problem
+        self._waiting.setdefault(target, []).append(parked)
+        self._soonest = target if self._soonest is None else min(self._soonest, target)
         self._waiters += 1
-        return waiting
 
-    def _leave(self, target: Position, waiting: _Waiting) -> None:
-        waiting.count -= 1
+    def _leave(self, target: Position, parked: _Parked) -> bool:
+        """Stop waiting because the time is up; ``False`` when it is being woken already."""
+        waiting = self._waiting.get(target, [])
+        if parked not in waiting:
+            return False
+        waiting.remove(parked)
         self._waiters -= 1
-        if waiting.count == 0 and self._waiting.get(target) is waiting:
+        if not waiting:
             del self._waiting[target]
             self._soonest = min(self._waiting, default=None)
+        return True
 
 
-class _Waiting:
-    """Those who wait for one position."""
+class _Parked:
+    """One who waits, and who is to be woken after it."""
 
-    def __init__(self, condition: threading.Condition) -> None:
-        self.condition = condition
-        self.count = 0
+    def __init__(self) -> None:
+        self.next: _Parked | None = None
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def wait(self, timeout_seconds: float | None) -> bool:
+        """Wait to be woken; whether that came in time."""
+        return self._lock.acquire(timeout=-1 if timeout_seconds is None else timeout_seconds)
+
+    def wake(self) -> None:
+        """Let it go on."""
+        self._lock.release()
+
+    def wake_next(self) -> None:
+        """Let the one after it go on."""
+        if self.next is not None:
+            self.next.wake()

@@ -7,6 +7,7 @@ in ``app.extensions["node"]``, with ``start()`` and ``stop()``.
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -69,6 +70,7 @@ class Service(BaseApplication):  # type: ignore[misc]
         logging.basicConfig(
             level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
         )
+        sys.setswitchinterval(float(__import__("os").environ.get("SWI", "0.005")))
         return self._create_app()
 
 

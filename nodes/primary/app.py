@@ -50,7 +50,7 @@ def create_app(config: PrimaryConfig) -> Flask:
     log = ReplicationLog(client, config.namespace)
     roster, events = Roster(client, config.namespace), Events(client, config.namespace)
     clock = LogClock(log.now_us, time.monotonic_ns, time.time_ns)
-    gate = PositionGate(EMPTY_STATE, config.threads * 7 // 8, time.monotonic)
+    gate = PositionGate(EMPTY_STATE, config.threads * 7 // 8)
     metrics = PrimaryMetrics(registry)
     peers = Peers(64, time.monotonic)
 

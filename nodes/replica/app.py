@@ -62,7 +62,7 @@ def make_replica(config: ReplicaConfig, tracing: Tracing, registry: CollectorReg
     log = ReplicationLog(client, config.namespace)
     clock = LogClock(log.now_us, time.monotonic_ns, time.time_ns)
     store = ReplicaStore(config.data_dir)
-    gate = PositionGate(store.state(), config.threads * 7 // 8, time.monotonic)
+    gate = PositionGate(store.state(), config.threads * 7 // 8)
     metrics = ReplicaMetrics(registry, config.node_id)
     history = AppliedHistory(HISTORY_CAPACITY)
     model = Fixed(config.delay_ms)
