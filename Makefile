@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # uv where it is there (seconds), else the standard library's venv and pip; both install the same hashed locks.
 ifneq ($(shell command -v uv 2>/dev/null),)
   CREATE := uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
-  INSTALL := VIRTUAL_ENV=$(CURDIR)/$(VENV) uv pip install --quiet
+  INSTALL := VIRTUAL_ENV=$(CURDIR)/$(VENV) uv pip install --quiet --compile-bytecode
 else
   CREATE := $(PYTHON) -m venv $(VENV)
   INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check

@@ -71,7 +71,10 @@ class Service(BaseApplication):  # type: ignore[misc]
             level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
         )
         sys.setswitchinterval(float(__import__("os").environ.get("SWI", "0.005")))
-        return self._create_app()
+        app = self._create_app()
+        gc.collect()
+        gc.freeze()  # what the app is made of lives as long as the process: no collection needs to look at it
+        return app
 
 
 def _end_with_master(_server: Any, worker: Any) -> None:

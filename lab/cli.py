@@ -1,0 +1,226 @@
+"""The command line: ``lab up``, ``down``, ``status``, ``logs``, ``stream``, ``demo``."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from lab import __version__
+from lab.errors import LabError
+
+_DEGRADED = 3
+
+
+class LabGroup(click.Group):
+    """Shows an error of the lab as one sentence."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except LabError as error:
+            raise click.ClickException(str(error)) from None
+
+
+def _data_dir(command: Callable[..., Any]) -> Callable[..., Any]:
+    kind = click.Path(path_type=Path, file_okay=False)
+    help_text = "Where the lab keeps its data, logs and state."
+    option = click.option("--data-dir", type=kind, default=Path(".lab"), show_default=True, help=help_text)
+    return option(command)
+
+
+def _lab_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--base-port", type=click.IntRange(1024, 65_400), default=8000, show_default=True,
+                     help="Primary here, replicas and client behind it, the log server at +79."),
+        click.option("--host", default="127.0.0.1", show_default=True, help="The address that the nodes listen on."),
+        click.option("--replicas", type=click.IntRange(1, 20), default=2, show_default=True, help="How many."),
+        click.option("--redis-url", help="Use this Redis or Valkey server instead of starting one."),
+        click.option("--log-server", type=click.Choice(["valkey", "redis-server"]), default="valkey", show_default=True,
+                     help="The server to start: the embedded Valkey, or the system's redis-server."),
+        click.option("--fsync", type=click.Choice(["everysec", "always"]), default="everysec", show_default=True,
+                     help="When the log reaches the disk; 'always' also survives a loss of power."),
+    ):  # fmt: skip
+        command = option(command)
+    return _data_dir(command)
+
+
+@click.group(cls=LabGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lab")
+def main() -> None:
+    r"""See and measure eventual consistency: one write, one log, late replicas.
+
+    \b
+    lab demo           the whole story in half a minute
+    lab up --detach    start a lab and leave it running
+    lab status         how it is
+    lab down           stop it; its data stays
+    """
+
+
+@main.command()
+@_lab_options
+@click.option("--detach", is_flag=True, help="Return when everything is healthy, and leave it running.")
+def up(detach: bool, **chosen: Any) -> None:
+    r"""Start a lab: log server, primary, replicas, client.
+
+    Without --detach it runs until Ctrl-C. Data stays in the data directory either way.
+
+    \b
+    Example: lab up --detach --base-port 9000 --data-dir /tmp/second-lab
+    """
+    if detach:
+        _up_detached(chosen["data_dir"])
+    else:
+        _up_in_foreground(chosen)
+
+
+@main.command()
+@_data_dir
+def down(data_dir: Path) -> None:
+    r"""Stop the lab; its data stays, and `lab up` goes on from there.
+
+    \b
+    Example: lab down --data-dir /tmp/second-lab
+    """
+    from lab import detached
+
+    if not detached.stop(data_dir):
+        click.echo(f"No lab runs in {data_dir}.")
+    else:
+        click.echo("The lab is stopped.")
+
+
+@main.command()
+@_data_dir
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def status(data_dir: Path, as_json: bool) -> None:
+    r"""Show every node: its health, its position, how many versions it is behind.
+
+    Exit status 0 when all is well, 3 when something is degraded, 1 when no lab runs.
+
+    \b
+    Example: lab status --json | jq '.nodes[] | {id, behind}'
+    """
+    from lab import state, status
+    from lab.terminal import console
+
+    found = status.observe(state.require(data_dir))
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        console().print(status.table(found))
+    sys.exit(0 if found["healthy"] else _DEGRADED)
+
+
+@main.command()
+@click.argument("nodes", nargs=-1)
+@_data_dir
+@click.option("--lines", type=click.IntRange(0, 100_000), default=20, show_default=True, help="How many of each node.")
+@click.option("--follow", is_flag=True, help="Go on with new lines until Ctrl-C.")
+def logs(nodes: tuple[str, ...], data_dir: Path, lines: int, follow: bool) -> None:
+    r"""Show what the nodes wrote; all of them, or those named.
+
+    \b
+    Example: lab logs replica1 replica2 --follow
+    """
+    from lab import logs
+
+    paths = logs.find(data_dir, nodes)
+    width = max(len(path.stem) for path in paths)
+    for name, line in logs.last_lines(paths, lines):
+        click.echo(f"{name:{width}}  {line}")
+    if follow:
+        for name, line in logs.follow(paths, time.sleep):
+            click.echo(f"{name:{width}}  {line}")
+
+
+@main.command()
+@_data_dir
+@click.option("--count", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many entries.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def stream(data_dir: Path, count: int, as_json: bool) -> None:
+    r"""Show the log: its newest entries, its groups, and what is pending.
+
+    \b
+    Example: lab stream --count 5
+    """
+    from broker.errors import LogError
+    from lab import state, stream
+    from lab.terminal import console
+
+    running = state.require(data_dir)
+    try:
+        found = stream.observe(running.redis_url, running.namespace, count)
+    except LogError as error:
+        raise LabError(f"{error}; `lab status` shows what is wrong") from None
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    out = console()
+    out.print(stream.picture(found))
+    out.print("\n" + ("With redis-cli:" if stream.has_redis_cli() else "With a redis-cli (there is none on the PATH):"))
+    for line in stream.redis_cli_lines(running):
+        out.print(f"  {line}", markup=False, highlight=False)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Only the figures, for scripts.")
+@click.option("--windows", type=click.IntRange(1, 1000), default=10, show_default=True, help="Windows to measure.")
+def demo(as_json: bool, windows: int) -> None:
+    r"""Tell the whole story on a lab of its own, and stop that again.
+
+    \b
+    Example: lab demo --json | jq .windows
+    """
+    from lab.demo import run
+
+    _on_terminate(_interrupt)
+    run(as_json=as_json, windows=windows)
+
+
+def _up_in_foreground(chosen: dict[str, Any]) -> None:
+    from lab import state, status
+    from lab.layout import Options
+    from lab.runner import Lab
+    from lab.terminal import console
+
+    out = console()
+    lab = Lab(Options(**chosen), say=lambda sentence: out.print(sentence, markup=False))
+    _on_terminate(_interrupt)
+    try:
+        with out.status("Starting the lab"):
+            lab.start()
+        out.print(status.table(status.observe(state.require(lab.data_dir))))
+        out.print("The lab runs; Ctrl-C stops it.")
+        lab.wait()
+    except KeyboardInterrupt:
+        out.print("Stopping the lab")
+    finally:
+        lab.stop()
+
+
+def _up_detached(data_dir: Path) -> None:
+    from lab import detached, status
+    from lab.terminal import console
+
+    out = console()
+    with out.status("Starting the lab"):
+        running = detached.start(data_dir, [argument for argument in sys.argv[1:] if argument != "--detach"])
+    out.print(status.table(status.observe(running)))
+    out.print("The lab runs in the background; `lab down` stops it.")
+
+
+def _on_terminate(action: Callable[..., Any]) -> None:
+    signal.signal(signal.SIGTERM, action)
+
+
+def _interrupt(*_: Any) -> NoReturn:
+    raise KeyboardInterrupt

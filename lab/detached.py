@@ -1,0 +1,71 @@
+"""A lab in the background: the same ``lab up``, in a session of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from lab import state
+from lab.child import last_line
+from lab.errors import LabError
+from lab.state import LabState
+
+_START_SECONDS = 70.0
+_STOP_SECONDS = 30.0
+_PAUSE_SECONDS = 0.02
+
+
+def start(data_dir: Path, arguments: list[str]) -> LabState:
+    """Start ``lab`` with these arguments, and return when everything is healthy. Raises ``LabError``."""
+    if state.is_claimed(data_dir):
+        raise LabError(f"a lab runs in {data_dir} already; `lab status` shows it, `lab down` stops it")
+    log = data_dir / "logs" / "lab.log"
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        output = log.open("wb")
+    except OSError as error:
+        raise LabError(f"{data_dir} cannot be used as data directory: {error.strerror}") from None
+    with output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lab", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        return _await_ready(process, data_dir, log)
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+
+
+def stop(data_dir: Path) -> bool:
+    """Stop the lab in this directory and return when it has ended; ``False`` where none runs. Raises ``LabError``."""
+    deadline = time.monotonic() + _STOP_SECONDS
+    found = state.read(data_dir)
+    if found is None:
+        return False
+    os.kill(found.pid, signal.SIGTERM)
+    while state.is_claimed(data_dir):
+        if time.monotonic() > deadline:
+            raise LabError(f"the lab (process {found.pid}) does not stop; see {data_dir / 'logs'}")
+        time.sleep(_PAUSE_SECONDS)
+    return True
+
+
+def _await_ready(process: subprocess.Popen[bytes], data_dir: Path, log: Path) -> LabState:
+    deadline = time.monotonic() + _START_SECONDS
+    while process.poll() is None:
+        found = state.read(data_dir)
+        if found is not None and found.ready and found.pid == process.pid:
+            return found
+        if time.monotonic() > deadline:
+            raise LabError(f"the lab was not ready after {_START_SECONDS:g} s; see {log}")
+        time.sleep(_PAUSE_SECONDS)
+    raise LabError(last_line(log).removeprefix("Error: "))

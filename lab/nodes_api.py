@@ -1,0 +1,42 @@
+"""Asking the nodes of a running lab, from the command line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import urllib3
+
+_POOL = urllib3.PoolManager(retries=False, maxsize=32)
+
+
+class NodeUnreachable(Exception):
+    """Raised when a node does not answer."""
+
+
+def call(method: str, url: str, body: Any = None, timeout_seconds: float = 10.0) -> tuple[int, dict[str, Any]]:
+    """One request: status and JSON body. Raises ``NodeUnreachable``."""
+    raw = None if body is None else json.dumps(body).encode()
+    try:
+        answer = _POOL.request(method, url, body=raw, timeout=timeout_seconds)
+        found: dict[str, Any] = answer.json()
+    except (urllib3.exceptions.HTTPError, ValueError) as error:
+        raise NodeUnreachable(f"{url} does not answer: {error}") from error
+    return answer.status, found
+
+
+def get(url: str, timeout_seconds: float = 10.0) -> dict[str, Any]:
+    """What a node answers. Raises ``NodeUnreachable``, also for problem details."""
+    return _answered("GET", url, None, timeout_seconds)
+
+
+def post(url: str, body: Any, timeout_seconds: float = 10.0) -> dict[str, Any]:
+    """What a node answers. Raises ``NodeUnreachable``, also for problem details."""
+    return _answered("POST", url, body, timeout_seconds)
+
+
+def _answered(method: str, url: str, body: Any, timeout_seconds: float) -> dict[str, Any]:
+    status, found = call(method, url, body, timeout_seconds)
+    if status >= 400:
+        raise NodeUnreachable(f"{url} answered {status}: {found.get('detail')}")
+    return found
