@@ -4,7 +4,7 @@ import sys
 
 from rich.console import Console
 
-_PIPE_COLUMNS = 160
+_PIPE_COLUMNS = 120
 
 
 def console() -> Console:
