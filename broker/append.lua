@@ -1,22 +1,19 @@
 -- Append one change: the next version, the primary's store and the stream entry, all or nothing.
 --
 -- KEYS[1] log          stream  the history; an entry's ID is its position
--- KEYS[2] data         hash    key -> {"version","write_id","at","value"}, the value last and as it was written
+-- KEYS[2] data         hash    key -> {"version","write_id","at","digest","value"}, the value last, as it was written
 -- KEYS[3] head         hash    epoch, version, write_id, at, digest
 -- KEYS[4] keys         zset    every key with score 0, so that pages can be read in order
--- KEYS[5] writes       hash    write id -> "epoch-version at fingerprint", so that a retry is the same write
+-- KEYS[5] writes       hash    write id -> "epoch-version at contribution", so that a retry is the same write
 -- KEYS[6] write_order  list    write ids, oldest first, so that the hash above stays bounded
 --
--- ARGV: op, key, value, write id, traceparent, fingerprint, how many write ids to remember
+-- ARGV: op, key, value, write id, traceparent, how many write ids to remember, and the SHA-1 of write id, key and value:
+-- what the change contributes to the digest (broker/digest.py), and how a retry is told from another change
 --
 -- Returns {"applied" | "repeated", epoch, version, at}, {"missing"} or {"reused"}.
 
 local op, key, value, write_id = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local traceparent, fingerprint, remember = ARGV[5], ARGV[6], tonumber(ARGV[7])
-
-local function contribution(version, text)
-  return redis.sha1hex(version .. ':' .. #key .. ':' .. key .. text)
-end
+local traceparent, remember, contribution = ARGV[5], tonumber(ARGV[6]), ARGV[7]
 
 -- sum - gone + come, modulo 2^160, on 40 hexadecimal digits: five limbs of 32 bits, which a double holds exactly.
 local function shift(sum, gone, come)
@@ -37,7 +34,7 @@ if not head[1] then return redis.error_reply('NOLOG the log has not been opened'
 local known = redis.call('HGET', KEYS[5], write_id)
 if known then
   local epoch, version, at, print = known:match('^(%d+)-(%d+) (%d+) (.*)$')
-  if print ~= fingerprint then return {'reused'} end
+  if print ~= contribution then return {'reused'} end
   return {'repeated', epoch, version, at}
 end
 
@@ -53,15 +50,11 @@ local position = epoch .. '-' .. version
 redis.call('XADD', KEYS[1], position,
   'op', op, 'key', key, 'value', value, 'write_id', write_id, 'at', at, 'traceparent', traceparent)
 
-local gone, come
-if old then
-  local _, last = old:find(',"value":', 1, true)
-  gone = contribution(old:match('^{"version":(%d+)'), old:sub(last + 1, -2))
-end
+local gone, come = old and old:match('^{"version":%d+,"write_id":"[^"]*","at":%d+,"digest":"(%x+)"')
 if op == 'set' then
-  come = contribution(version, value)
-  redis.call('HSET', KEYS[2], key,
-    '{"version":' .. version .. ',"write_id":"' .. write_id .. '","at":' .. at .. ',"value":' .. value .. '}')
+  come = contribution
+  redis.call('HSET', KEYS[2], key, '{"version":' .. version .. ',"write_id":"' .. write_id .. '","at":' .. at ..
+    ',"digest":"' .. contribution .. '","value":' .. value .. '}')
   if not old then redis.call('ZADD', KEYS[4], 0, key) end
 else
   redis.call('HDEL', KEYS[2], key)
@@ -69,7 +62,7 @@ else
 end
 redis.call('HSET', KEYS[3], 'version', version, 'write_id', write_id, 'at', at, 'digest', shift(head[4], gone, come))
 
-redis.call('HSET', KEYS[5], write_id, position .. ' ' .. at .. ' ' .. fingerprint)
+redis.call('HSET', KEYS[5], write_id, position .. ' ' .. at .. ' ' .. contribution)
 redis.call('RPUSH', KEYS[6], write_id)
 if redis.call('LLEN', KEYS[6]) > remember then
   redis.call('HDEL', KEYS[5], redis.call('LPOP', KEYS[6]))

@@ -1,6 +1,6 @@
 """The digest of a store's content: equal content ⇔ equal digest.
 
-Each key contributes the SHA-1 of its version, key and value; the digest is the sum of the contributions modulo 2^160.
+Each key contributes the SHA-1 of its write id, key and value; the digest is the sum of the contributions modulo 2^160.
 A sum does not depend on order and can be kept up to date per write, which is how the primary's script keeps its own
 (Bellare and Micciancio, "A New Paradigm for Collision-Free Hashing", 1997, call it AdHash). It finds accidents, not
 attacks: it is not a defence against somebody who chooses values to collide.
@@ -13,13 +13,18 @@ _MODULUS = 2**160
 EMPTY = f"{0:040x}"
 
 
-def digest(items: Iterable[tuple[str, str, int]]) -> tuple[int, str]:
-    """Count and digest of ``(key, value, version)`` items: the number of keys, and 40 hexadecimal digits."""
+def contribution(write_id: str, key: str, value: str) -> bytes:
+    """What one key adds to the digest: 20 bytes."""
+    raw_key = key.encode()
+    text = b"%b:%d:%b%b" % (write_id.encode(), len(raw_key), raw_key, value.encode())
+    return hashlib.sha1(text, usedforsecurity=False).digest()
+
+
+def digest(items: Iterable[tuple[str, str, str]]) -> tuple[int, str]:
+    """Count and digest of ``(write id, key, value)`` items: the number of keys, and 40 hexadecimal digits."""
     total = 0
     count = 0
-    for key, value, version in items:
-        raw_key = key.encode()
-        text = b"%d:%d:%b%b" % (version, len(raw_key), raw_key, value.encode())
-        total += int.from_bytes(hashlib.sha1(text, usedforsecurity=False).digest(), "big")
+    for write_id, key, value in items:
+        total += int.from_bytes(contribution(write_id, key, value), "big")
         count += 1
     return count, f"{total % _MODULUS:040x}"

@@ -4,10 +4,10 @@ The keys, of which ``lab14`` is the namespace:
 
     lab14:log          stream  one entry per change, its ID the position; fields op, key, value, write_id, at,
                                traceparent
-    lab14:data         hash    the primary's store: key -> JSON {version, write_id, at, value}
+    lab14:data         hash    the primary's store: key -> JSON {version, write_id, at, digest, value}
     lab14:head         hash    epoch, version, write_id, at of the last change; digest of the primary's store
     lab14:keys         zset    the keys of lab14:data, for reading pages in order
-    lab14:writes       hash    write id -> position, time and fingerprint, so that a retry is the same write
+    lab14:writes       hash    write id -> position, time and SHA-1 of the change, so that a retry is the same write
     lab14:write_order  list    the write ids of lab14:writes, oldest first, so that it stays bounded
 
 A change is appended by one script (append.lua), an epoch begun by one (epoch.lua), a page of the primary's store read
@@ -17,7 +17,6 @@ acknowledged is *pending*.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any, Literal, NamedTuple, cast
@@ -25,7 +24,7 @@ from typing import Any, Literal, NamedTuple, cast
 from redis import exceptions
 
 from broker.connection import Client, translated
-from broker.digest import EMPTY
+from broker.digest import EMPTY, contribution
 from broker.entry import Entry, Operation, Record
 from broker.errors import LogMissing, LogRefused, NotApplied, OutcomeUnknown, PositionLost, WriteIdReused
 from broker.position import START, Position
@@ -111,8 +110,8 @@ class ReplicationLog:
         delete is missing, which changes nothing. An attempt without an answer is repeated under the same write id,
         up to three in all; ``OutcomeUnknown`` means that none was answered.
         """
-        fingerprint = hashlib.sha1(f"{op} {len(key)} {key}{value}".encode(), usedforsecurity=False).hexdigest()
-        args: list[str | int] = [op, key, value, write_id, traceparent, fingerprint, REMEMBERED_WRITES]
+        adds = contribution(write_id, key, value).hex()
+        args: list[str | int] = [op, key, value, write_id, traceparent, REMEMBERED_WRITES, adds]
         outcome, *rest = self._answered(lambda: self._append_script(keys=self._written, args=args))
         if outcome == "missing":
             return None
@@ -314,7 +313,7 @@ def _head(fields: list[str | None], keys: int) -> Head:
 def _record(key: str, text: str) -> Record:
     """Take a record apart by its fixed layout (append.lua writes it), so that the value stays as it was written."""
     front, _, rest = text.partition(',"value":')
-    version, write_id, at = front.split(",")
+    version, write_id, at, _ = front.split(",")
     return Record(
         key=key,
         value=rest[:-1],

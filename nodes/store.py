@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -62,28 +62,27 @@ class ReplicaStore:
 
     def __init__(self, directory: Path) -> None:
         """Open the store in ``directory``, made where missing. Raises ``StoreError``."""
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._owner = _take_lock(directory / "store.lock")
-            self._path = directory / "store.sqlite"
-            self._writing = threading.Lock()
-            self._writer = self._connect()
-            self._prepare()
-            self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
-            for _ in range(_READERS):
-                reader = self._connect()
-                reader.execute("PRAGMA query_only = 1")
-                self._readers.put(reader)
-        except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"the store in {directory} cannot be opened: {error}") from error
+        self._path = directory / "store.sqlite"
+        self._writing = threading.Lock()
+        self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
+        with ExitStack() as opened:
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+                opened.enter_context(_take_lock(directory / "store.lock"))
+                self._writer = opened.enter_context(closing(self._connect()))
+                self._prepare()
+                for _ in range(_READERS):
+                    reader = opened.enter_context(closing(self._connect()))
+                    reader.execute("PRAGMA query_only = 1")
+                    self._readers.put(reader)
+            except (OSError, sqlite3.Error) as error:
+                raise StoreError(f"the store in {directory} cannot be opened: {error}") from error
+            self._opened = opened.pop_all()
 
     def close(self) -> None:
         """Close the file and release the lock."""
         with self._writing:
-            self._writer.close()
-        for _ in range(_READERS):
-            self._readers.get().close()
-        self._owner.close()
+            self._opened.close()
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -160,16 +159,21 @@ class ReplicaStore:
     def digest(self) -> tuple[State, int, str]:
         """State, number of keys and digest, computed from the content itself."""
         with self._cut() as db:
-            keys, digest = content.digest(db.execute("SELECT key, value, version FROM data"))
+            keys, digest = content.digest(db.execute("SELECT write_id, key, value FROM data"))
             return _state(db), keys, digest
 
     # -- connections --------------------------------------------------------------------------------------------------
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10.0)
-        db.execute("PRAGMA journal_mode = WAL").fetchone()
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA wal_autocheckpoint = 0")  # a checkpoint syncs to disk, which the applier must not wait for
+        try:
+            db.execute("PRAGMA journal_mode = WAL").fetchone()
+            db.execute("PRAGMA synchronous = NORMAL")
+            # A checkpoint syncs to disk, which the applier must not wait for: see checkpoint().
+            db.execute("PRAGMA wal_autocheckpoint = 0")
+        except sqlite3.Error:
+            db.close()
+            raise
         return db
 
     def _prepare(self) -> None:

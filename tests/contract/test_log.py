@@ -1,0 +1,272 @@
+"""What the replication log promises, over the fake and over every real server."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+
+from broker import snapshot
+from broker.digest import EMPTY, digest
+from broker.entry import Entry
+from broker.errors import LogMissing, PositionLost, WriteIdReused
+from broker.log import ReplicationLog
+from broker.position import START, Position
+
+
+@pytest.fixture
+def log(client: Any) -> ReplicationLog:
+    found = ReplicationLog(client)
+    found.open("open")
+    return found
+
+
+def put(log: ReplicationLog, key: str, value: str = "1", write_id: str | None = None) -> Position:
+    appended = log.append("set", key, value, write_id or uuid.uuid4().hex)
+    assert appended is not None
+    return appended.position
+
+
+def positions(entries: list[Entry]) -> list[str]:
+    return [str(entry.position) for entry in entries]
+
+
+def test_nothing_can_be_appended_before_the_log_is_opened(client: Any) -> None:
+    with pytest.raises(LogMissing):
+        ReplicationLog(client).append("set", "k", "1", "w1")
+
+
+def test_opening_begins_epoch_1_and_does_nothing_a_second_time(client: Any) -> None:
+    log = ReplicationLog(client)
+    assert log.open("a") == Position(1, 0)
+    put(log, "k")
+    assert log.open("b") == Position(1, 0)
+    assert log.head().position == Position(1, 1)
+
+
+def test_a_lost_log_begins_after_the_epoch_that_was_reached(client: Any) -> None:
+    assert ReplicationLog(client).open("a", after_epoch=7) == Position(8, 0)
+
+
+def test_versions_count_up_without_gaps_and_are_the_stream_ids(log: ReplicationLog, client: Any) -> None:
+    assert [put(log, key) for key in "abc"] == [Position(1, 1), Position(1, 2), Position(1, 3)]
+    assert [name for name, _ in client.xrange("lab14:log")] == ["1-0", "1-1", "1-2", "1-3"]
+
+
+def test_an_entry_carries_the_change_readably(log: ReplicationLog, client: Any) -> None:
+    log.append("set", "k", '{"a":"ü"}', "w1", "00-" + "a" * 32 + "-" + "b" * 16 + "-01")
+    (_, fields) = client.xrange("lab14:log", "1-1")[0]
+    assert list(fields) == ["op", "key", "value", "write_id", "at", "traceparent"]
+    assert (fields["op"], fields["key"], fields["value"], fields["write_id"]) == ("set", "k", '{"a":"ü"}', "w1")
+
+
+def test_a_retry_with_the_same_write_id_is_the_same_write(log: ReplicationLog) -> None:
+    first = log.append("set", "k", "1", "w1")
+    again = log.append("set", "k", "1", "w1")
+    assert first is not None
+    assert again == first._replace(repeated=True)
+    assert log.head().position == Position(1, 1)
+
+
+def test_a_write_id_of_another_change_is_refused_and_changes_nothing(log: ReplicationLog) -> None:
+    log.append("set", "k", "1", "w1")
+    with pytest.raises(WriteIdReused):
+        log.append("set", "k", "2", "w1")
+    head, record = log.get("k")
+    assert head.position == Position(1, 1)
+    assert record is not None
+    assert record.value == "1"
+
+
+def test_write_ids_are_remembered_up_to_a_bound(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.log.REMEMBERED_WRITES", 3)
+    log = ReplicationLog(client)
+    log.open("open")
+    for number in range(10):
+        put(log, "k", str(number))
+    assert client.hlen("lab14:writes") == client.llen("lab14:write_order") == 3
+
+
+def test_deleting_a_missing_key_changes_nothing(log: ReplicationLog) -> None:
+    assert log.append("delete", "k", "", "w1") is None
+    assert log.head().position == Position(1, 0)
+
+
+def test_a_deleted_key_is_gone_and_the_delete_is_an_entry(log: ReplicationLog) -> None:
+    put(log, "k")
+    log.append("delete", "k", "", "d")
+    assert log.get("k")[1] is None
+    assert [entry.op for entry in log.newest(2)] == ["set", "delete"]
+    assert log.head().keys == 0
+
+
+def test_a_record_keeps_its_value_to_the_letter(log: ReplicationLog) -> None:
+    text = '{"value":"x","version":9,"a":[1,2.50,"\\"}"]}'
+    put(log, 'k"\\,', text)
+    record = log.get('k"\\,')[1]
+    assert record is not None
+    assert (record.value, record.version) == (text, 1)
+
+
+def test_the_digest_of_the_script_is_that_of_the_content(log: ReplicationLog) -> None:
+    for number in range(60):
+        put(log, f"k{number % 17}", str(number))
+    log.append("delete", "k3", "", "d")
+    held = snapshot.take(log).records
+    assert digest((r.write_id, r.key, r.value) for r in held) == (16, log.head().digest)
+
+
+def test_an_empty_store_has_the_empty_digest_again(log: ReplicationLog) -> None:
+    put(log, "k")
+    assert log.head().digest != EMPTY
+    log.append("delete", "k", "", "d")
+    assert log.head().digest == EMPTY
+
+
+def test_time_never_goes_back_in_the_log(log: ReplicationLog, client: Any) -> None:
+    client.hset("lab14:head", "at", 9_000_000_000_000_000)  # a server clock that was once far ahead
+    put(log, "k")
+    assert log.newest(1)[0].at_us == 9_000_000_000_000_000
+
+
+def test_pages_hold_every_key_once_in_byte_order(log: ReplicationLog) -> None:
+    keys = ["b", "a", "ü", "Z", "a/b", "a b", "zz", "\x00"]
+    for key in keys:
+        put(log, key)
+    seen: list[str] = []
+    more = True
+    while more:
+        page = log.page(seen[-1] if seen else "", 3, 1000)
+        seen += [record.key for record in page.records]
+        more = page.more
+    assert seen == sorted(keys, key=str.encode)
+
+
+def test_a_page_ends_once_it_is_heavy(log: ReplicationLog) -> None:
+    for key in "abcd":
+        put(log, key, '"' + "x" * 100 + '"')
+    page = log.page("", 10, 350)
+    assert [record.key for record in page.records] == ["a", "b"]
+    assert page.more
+
+
+def test_a_reset_begins_an_epoch_with_an_empty_store_and_forgets_the_old_entries(log: ReplicationLog) -> None:
+    put(log, "k")
+    assert log.reset("r") == Position(2, 0)
+    assert positions(log.newest(10)) == ["2-0"]
+    head = log.head()
+    assert (head.position, head.keys, head.digest) == (Position(2, 0), 0, EMPTY)
+    assert put(log, "k") == Position(2, 1)
+
+
+def test_a_retried_reset_is_one_reset(log: ReplicationLog) -> None:
+    assert log.reset("r") == log.reset("r") == Position(2, 0)
+
+
+def test_a_retried_write_from_before_a_reset_is_not_written_again(log: ReplicationLog) -> None:
+    put(log, "k", write_id="w")
+    log.reset("r")
+    assert put(log, "k", write_id="w") == Position(1, 1)
+    assert log.head().position == Position(2, 0)
+
+
+def test_each_replica_reads_everything_through_its_own_group(log: ReplicationLog) -> None:
+    put(log, "a")
+    for replica in ("r1", "r2"):
+        assert log.join(replica, START)
+        assert positions(log.read(replica, 10, 1)) == ["1-0", "1-1"]
+        assert log.read(replica, 10, 1) == []
+
+
+def test_a_group_is_made_once(log: ReplicationLog) -> None:
+    assert log.join("r1", START)
+    assert not log.join("r1", START)
+
+
+def test_joining_without_a_log_is_refused(client: Any) -> None:
+    with pytest.raises(LogMissing):
+        ReplicationLog(client).join("r1", START)
+
+
+def test_what_was_read_is_pending_until_it_is_acknowledged(log: ReplicationLog) -> None:
+    put(log, "a")
+    log.join("r1", START)
+    log.read("r1", 10, 1)
+    (group,) = log.groups()
+    assert (group.pending, group.oldest_pending, group.newest_pending) == (2, Position(1, 0), Position(1, 1))
+    assert log.acknowledge("r1", [Position(1, 0)]) == 1
+    assert log.acknowledge("r1", [Position(1, 0)]) == 0
+    (group,) = log.groups()
+    assert (group.pending, group.oldest_pending, group.last_delivered) == (1, Position(1, 1), Position(1, 1))
+
+
+def test_pending_entries_come_in_pages(log: ReplicationLog) -> None:
+    for key in "abc":
+        put(log, key)
+    log.join("r1", START)
+    log.read("r1", 10, 1)
+    first = log.pending("r1", START, 2)
+    rest = log.pending("r1", first[-1][0], 10)
+    assert [str(position) for position, _ in first + rest] == ["1-0", "1-1", "1-2", "1-3"]
+    assert all(entry is not None for _, entry in first + rest)
+
+
+def test_a_trimmed_pending_entry_shows_as_missing(log: ReplicationLog) -> None:
+    put(log, "a")
+    log.join("r1", START)
+    log.read("r1", 10, 1)
+    log.trim(Position(1, 0))
+    assert [entry is None for _, entry in log.pending("r1", START, 10)] == [True, False]
+
+
+def test_rewinding_gives_everything_after_a_position_again(log: ReplicationLog) -> None:
+    for key in "abc":
+        put(log, key)
+    log.join("r1", START)
+    log.read("r1", 10, 1)
+    log.rewind("r1", Position(1, 1))
+    assert positions(log.read("r1", 10, 1)) == ["1-2", "1-3"]
+
+
+def test_trimming_is_by_position(log: ReplicationLog) -> None:
+    for key in "abc":
+        put(log, key)
+    assert log.trim(Position(1, 1)) == 2
+    assert positions(log.newest(10)) == ["1-2", "1-3"]
+    assert log.length() == 2
+
+
+def test_reading_between_positions_says_when_the_beginning_is_gone(log: ReplicationLog) -> None:
+    for key in "abc":
+        put(log, key)
+    log.trim(Position(1, 1))
+    assert positions(log.between(Position(1, 2), Position(1, 3), 10)) == ["1-2", "1-3"]
+    with pytest.raises(PositionLost):
+        log.between(Position(1, 1), Position(1, 3), 10)
+
+
+def test_the_first_entry_after_a_position(log: ReplicationLog) -> None:
+    put(log, "a")
+    found = log.first_after(Position(1, 0))
+    assert found is not None
+    assert found.position == Position(1, 1)
+    assert log.first_after(Position(1, 1)) is None
+
+
+def test_there_are_no_groups_without_a_log(client: Any) -> None:
+    assert ReplicationLog(client).groups() == []
+
+
+def test_a_replica_that_left_has_no_group(log: ReplicationLog) -> None:
+    log.join("r1", START)
+    log.leave("r1")
+    assert log.groups() == []
+
+
+def test_a_namespace_is_a_lab_of_its_own(client: Any) -> None:
+    one, two = ReplicationLog(client, "one"), ReplicationLog(client, "two")
+    one.open("o")
+    two.open("o")
+    put(one, "k")
+    assert two.head().position == Position(1, 0)

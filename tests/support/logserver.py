@@ -1,0 +1,52 @@
+"""A real log server for tests."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+from broker.connection import connect
+from broker.errors import LogError
+from broker.log import ReplicationLog
+from tests.support.until import until
+
+
+class LogServer:
+    """A Valkey or Redis server on a free loopback port, with an append-only file that outlives a kill."""
+
+    def __init__(self, binary: str, directory: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._command = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory)]
+        self._command += ["--appendonly", "yes", "--save", ""]
+        self._output = directory / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, and return when it answers."""
+        with self._output.open("ab") as output:
+            self._process = subprocess.Popen(self._command, stdout=output, stderr=subprocess.STDOUT)
+        log = ReplicationLog(connect(self.url, answer_timeout_seconds=1.0))
+
+        def answers() -> bool:
+            try:
+                return log.now_us() > 0
+            except LogError:
+                return False
+
+        until(answers)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as a power cut would end the process."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()

@@ -1,0 +1,19 @@
+"""Waiting for a condition, with a bound."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Found = TypeVar("Found")
+
+
+def until(condition: Callable[[], Found], timeout_seconds: float = 10.0) -> Found:
+    """Return the first truthy result of ``condition``; fail the test when there is none in time."""
+    deadline = time.monotonic() + timeout_seconds
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_seconds} s; last seen: {found!r}")
+        time.sleep(0.01)
+    return found

@@ -1,0 +1,104 @@
+"""What each failure of a connection means for a write."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+from redis import exceptions
+
+from broker.connection import connect, translated
+from broker.errors import LogMissing, LogRefused, LogUnreachable, NotApplied, OutcomeUnknown
+from broker.log import ReplicationLog
+
+
+@pytest.fixture
+def deaf() -> Iterator[int]:
+    """A port where connections are accepted and closed as soon as something was sent; counts them."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(4096)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+
+
+def test_nothing_was_sent_where_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with pytest.raises(LogUnreachable):
+        ReplicationLog(connect(f"redis://127.0.0.1:{port}")).append("set", "k", "1", "w")
+
+
+def test_a_handshake_that_fails_is_not_a_write_in_doubt(deaf: int) -> None:
+    with pytest.raises(NotApplied):
+        ReplicationLog(connect(f"redis://127.0.0.1:{deaf}", answer_timeout_seconds=1)).append("set", "k", "1", "w")
+
+
+@pytest.mark.parametrize(
+    ("raised", "meaning"),
+    [
+        (exceptions.ConnectionError("Connection closed by server."), OutcomeUnknown),
+        (exceptions.TimeoutError("Timeout reading from socket"), OutcomeUnknown),
+        (exceptions.BusyLoadingError("loading"), LogUnreachable),
+        (exceptions.MaxConnectionsError("too many"), LogUnreachable),
+        (exceptions.OutOfMemoryError("OOM"), LogRefused),
+        (exceptions.ReadOnlyError("replica"), LogRefused),
+        (exceptions.ResponseError("NOLOG the log has not been opened"), LogMissing),
+        (exceptions.ResponseError("NOGROUP No such key"), LogMissing),
+        (exceptions.ResponseError("UNBLOCKED the stream key no longer exists"), LogMissing),
+    ],
+)
+def test_each_failure_has_one_meaning(raised: Exception, meaning: type[Exception]) -> None:
+    with pytest.raises(meaning), translated():
+        raise raised
+
+
+class Scripted:
+    """A client whose script answers or fails as told."""
+
+    def __init__(self, *outcomes: Exception | list[object]) -> None:
+        self.outcomes = list(outcomes)
+
+    def register_script(self, _: str) -> Scripted:
+        return self
+
+    def __call__(self, **_: object) -> list[object]:
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+LOST = exceptions.TimeoutError("no answer")
+
+
+def test_a_write_in_doubt_is_asked_for_again_under_its_id() -> None:
+    client = Scripted(LOST, ["repeated", "1", "7", "99"])
+    appended = ReplicationLog(client).append("set", "k", "1", "w")  # type: ignore[arg-type]
+    assert appended is not None
+    assert appended.repeated
+
+
+def test_a_refusal_after_a_doubt_leaves_the_doubt() -> None:
+    client = Scripted(LOST, exceptions.OutOfMemoryError("OOM"))
+    with pytest.raises(OutcomeUnknown):
+        ReplicationLog(client).append("set", "k", "1", "w")  # type: ignore[arg-type]
+
+
+def test_attempts_are_bounded() -> None:
+    client = Scripted(LOST, LOST, LOST, ["applied", "1", "1", "1"])
+    with pytest.raises(OutcomeUnknown):
+        ReplicationLog(client).append("set", "k", "1", "w")  # type: ignore[arg-type]
+    assert len(client.outcomes) == 1

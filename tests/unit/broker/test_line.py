@@ -1,0 +1,147 @@
+"""The delay line: never early, in log order, bounded, and live."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.delay import Fixed
+from broker.entry import Entry
+from broker.line import DelayLine
+from broker.position import Position
+
+
+def entry(version: int, at_ms: float = 0, *, epoch: int = 1, value: str = "1") -> Entry:
+    op = "set" if version else "epoch"
+    return Entry(Position(epoch, version), op, "k", value, f"w{version}", round(at_ms * 1000))
+
+
+def make(delay_ms: float = 500, max_entries: int = 100, max_bytes: int = 10**6) -> DelayLine:
+    return DelayLine(Fixed(delay_ms), max_entries=max_entries, max_bytes=max_bytes)
+
+
+def versions_due(line: DelayLine, now_ms: float, limit: int = 1000) -> list[int]:
+    return [found.position.version for found, _ in line.due(round(now_ms * 1000), limit)]
+
+
+def test_an_entry_is_due_at_its_publish_time_plus_the_delay_and_not_a_microsecond_before() -> None:
+    line = make(500)
+    line.offer([entry(1, at_ms=1000)])
+    assert line.due(1_499_999, 10) == []
+    assert line.due(1_500_000, 10) == [(entry(1, at_ms=1000), 1_500_000)]
+    assert line.next_due_us() == 1_500_000
+
+
+def test_any_number_of_entries_may_be_due_at_once() -> None:
+    line = make(500, max_entries=1000)
+    line.offer([entry(version, at_ms=version / 10) for version in range(1, 501)])
+    assert versions_due(line, 551) == list(range(1, 501))
+
+
+def test_entries_stay_until_they_are_removed() -> None:
+    line = make(0)
+    line.offer([entry(1), entry(2), entry(3)])
+    assert versions_due(line, 0) == versions_due(line, 0) == [1, 2, 3]
+    line.remove(Position(1, 2))
+    assert versions_due(line, 0) == [3]
+
+
+def test_a_lower_delay_also_counts_for_entries_that_wait() -> None:
+    line = make(30_000)
+    line.offer([entry(version, at_ms=version) for version in range(1, 101)])
+    assert versions_due(line, 2000) == []
+    line.set_model(Fixed(0), 2_000_000)
+    assert versions_due(line, 2000) == list(range(1, 101))
+
+
+def test_what_became_due_by_a_change_is_late_only_since_the_change() -> None:
+    line = make(30_000)
+    line.offer([entry(1, at_ms=0)])
+    line.set_model(Fixed(0), 2_000_000)
+    assert line.due(2_000_000, 1) == [(entry(1), 2_000_000)]
+
+
+def test_a_higher_delay_also_counts_for_entries_that_wait() -> None:
+    line = make(500)
+    line.offer([entry(1)])
+    line.set_model(Fixed(3000), 100_000)
+    assert versions_due(line, 2999) == []
+    assert versions_due(line, 3000) == [1]
+
+
+def test_an_entry_is_not_due_before_the_ones_ahead_of_it() -> None:
+    class Falling:
+        mean_ms = 0.0
+
+        def delay_us(self, position: Position) -> int:
+            return {1: 1000, 2: 10}[position.version] * 1000
+
+        def as_json(self) -> dict[str, object]:
+            return {}
+
+    line = DelayLine(Falling(), max_entries=10, max_bytes=1000)
+    line.offer([entry(1), entry(2)])
+    assert versions_due(line, 999) == []
+    assert line.due(1_000_000, 10) == [(entry(1), 1_000_000), (entry(2), 1_000_000)]
+
+
+def test_a_new_epoch_makes_void_what_waits_and_is_due_at_once() -> None:
+    line = make(500)
+    line.offer([entry(1), entry(2)])
+    assert line.offer([entry(0, at_ms=100, epoch=2)]) == [Position(1, 1), Position(1, 2)]
+    assert [found.position for found, _ in line.due(100_000, 10)] == [Position(2, 0)]
+
+
+def test_room_shrinks_with_entries_and_with_bytes() -> None:
+    line = make(max_entries=3)
+    line.offer([entry(1), entry(2)])
+    assert line.room == 1
+    heavy = make(max_entries=100, max_bytes=1000)
+    heavy.offer([entry(1, value="x" * 2000)])
+    assert heavy.room == 0
+    heavy.remove(Position(1, 1))
+    assert heavy.room == 100
+
+
+def test_a_cleared_line_is_empty() -> None:
+    line = make()
+    line.offer([entry(1, value="x" * 2000)])
+    line.clear()
+    assert (len(line), line.room, line.next_due_us(), line.oldest()) == (0, 100, None, None)
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("publish"), st.integers(0, 300)),
+        st.tuples(st.just("pass"), st.integers(0, 2000)),
+        st.tuples(st.just("delay"), st.integers(0, 3000)),
+    ),
+    max_size=60,
+)
+
+
+@given(steps)
+def test_whatever_happens_entries_leave_in_order_and_as_soon_as_they_may(script: list[tuple[str, int]]) -> None:
+    """Against a naive model: on its turn an entry leaves as soon as its delay, as it is then, is over."""
+    line = make(500, max_entries=1000)
+    now_ms, delay_ms, version = 0, 500, 0
+    waiting: list[Entry] = []
+    for step, number in script:
+        if step == "publish":
+            version += 1
+            new = entry(version, at_ms=now_ms)
+            waiting.append(new)
+            line.offer([new])
+        elif step == "pass":
+            now_ms += number
+        else:
+            delay_ms = number
+            line.set_model(Fixed(number), now_ms * 1000)
+        left = []
+        while waiting and waiting[0].at_us // 1000 + delay_ms <= now_ms:
+            left.append(waiting.pop(0))
+        due = line.due(now_ms * 1000, 1000)
+        assert [found for found, _ in due] == left
+        assert all(due_us <= now_ms * 1000 for _, due_us in due)
+        if left:
+            line.remove(left[-1].position)

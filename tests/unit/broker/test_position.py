@@ -1,0 +1,40 @@
+"""Positions: how they are written, read and ordered."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.position import START, Position
+
+numbers = st.integers(0, 10**15 - 1)
+
+
+@given(numbers, numbers)
+def test_what_is_written_can_be_read(epoch: int, version: int) -> None:
+    position = Position(epoch, version)
+    assert Position.parse(str(position)) == position
+
+
+REFUSED = [
+    *["", "1", "1-", "-1", "1-2-3", "a-1", "1-a", "01-1", "1-01", " 1-1", "1-1\n", "+1-1", "1-1.0", "1--1", "$"],
+    *["\u0661-\u0661", "1-" + "9" * 16, "9" * 4000 + "-1"],
+]
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_anything_else_is_refused_with_a_sentence(text: str) -> None:
+    with pytest.raises(ValueError, match="a position looks like 1-42"):
+        Position.parse(text)
+
+
+def test_order_is_by_number_and_not_by_text() -> None:
+    assert Position(1, 9) < Position(1, 10) < Position(2, 0) < Position(10, 0)
+    assert Position(1, 0) > START
+
+
+def test_a_position_is_followed_by_the_next_version_or_the_beginning_of_a_later_epoch() -> None:
+    here = Position(2, 7)
+    followers = [Position(2, 8), Position(3, 0), Position(9, 0)]
+    assert all(here.is_followed_by(other) for other in followers)
+    others = [here, Position(2, 9), Position(2, 6), Position(3, 1), Position(1, 0), Position(2, 0)]
+    assert not any(here.is_followed_by(other) for other in others)
