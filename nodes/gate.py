@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -29,10 +31,13 @@ class PositionGate:
     once would fight over the interpreter's lock for longer than their answers take. At most ``max_waiters`` wait.
     """
 
-    def __init__(self, state: State, max_waiters: int) -> None:
+    def __init__(self, state: State, max_waiters: int, woken: Callable[[float], None] = lambda _: None) -> None:
+        """``woken`` is told how many seconds after the advance each waiter went on."""
         self._lock = threading.Lock()
         self._state = state
         self._max_waiters = max_waiters
+        self._woken = woken
+        self._moved_at = 0.0
         self._waiting: dict[Position, list[_Parked]] = {}
         self._soonest: Position | None = None
         self._waiters = 0
@@ -73,10 +78,11 @@ class PositionGate:
             self._enter(target, parked)
         if not parked.wait(timeout_seconds):
             with self._lock:
-                left = self._leave(target, parked)
-            if not left:  # woken at this very moment: the next one depends on it
-                parked.wait(None)
+                if self._leave(target, parked):
+                    return self._state
+            parked.wait(None)  # woken at this very moment: the next one depends on it
         parked.wake_next()
+        self._woken(time.monotonic() - self._moved_at)
         return self._state
 
     def close(self) -> None:
@@ -87,6 +93,7 @@ class PositionGate:
 
     def _move(self, state: State) -> None:
         self._state = state
+        self._moved_at = time.monotonic()
         if self._soonest is not None and self._soonest <= state.position:
             self._wake([target for target in self._waiting if target <= state.position])
 

@@ -18,7 +18,8 @@ from nodes.answers import DataAnswer, DigestAnswer, KeyAnswer, PageQuery, Versio
 from nodes.api import Api
 from nodes.base import add_health, make_app
 from nodes.config import PrimaryConfig
-from nodes.gate import EMPTY_STATE, PositionGate
+from nodes.gate import EMPTY_STATE
+from nodes.metrics import make_gate
 from nodes.peers import Peers
 from nodes.primary.delays import (
     AllDelaysAnswer,
@@ -50,7 +51,7 @@ def create_app(config: PrimaryConfig) -> Flask:
     log = ReplicationLog(client, config.namespace)
     roster, events = Roster(client, config.namespace), Events(client, config.namespace)
     clock = LogClock(log.now_us, time.monotonic_ns, time.time_ns)
-    gate = PositionGate(EMPTY_STATE, config.threads * 7 // 8)
+    gate = make_gate(EMPTY_STATE, config.threads * 7 // 8, registry)
     metrics = PrimaryMetrics(registry)
     peers = Peers(64, time.monotonic)
 

@@ -20,7 +20,7 @@ from nodes.answers import DataAnswer, DigestAnswer, KeyAnswer, PageQuery, Versio
 from nodes.api import Api
 from nodes.base import add_health, make_app
 from nodes.config import ReplicaConfig
-from nodes.gate import PositionGate
+from nodes.metrics import make_gate
 from nodes.problem import Problem
 from nodes.replica.acknowledger import Acknowledger
 from nodes.replica.applier import Applier
@@ -62,7 +62,7 @@ def make_replica(config: ReplicaConfig, tracing: Tracing, registry: CollectorReg
     log = ReplicationLog(client, config.namespace)
     clock = LogClock(log.now_us, time.monotonic_ns, time.time_ns)
     store = ReplicaStore(config.data_dir)
-    gate = PositionGate(store.state(), config.threads * 7 // 8)
+    gate = make_gate(store.state(), config.threads * 7 // 8, registry)
     metrics = ReplicaMetrics(registry, config.node_id)
     history = AppliedHistory(HISTORY_CAPACITY)
     model = Fixed(config.delay_ms)

@@ -1,0 +1,205 @@
+"""The guarantees under load, delay changes, resets and kills. Each test prints its figures (``pytest -s``)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from datetime import datetime
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+import pytest
+
+from lab.runner import LOG_SERVER, Lab
+from tests.integration.conftest import applied, converge, metric, node_urls, set_delays
+from tests.support.figures import quantile, spread
+from tests.support.http import ask, get, post
+from tests.support.load import Writers
+from tests.support.until import until
+
+
+def versions(entries: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """Positions as pairs of numbers."""
+    return [(int(epoch), int(version)) for epoch, _, version in (e["position"].partition("-") for e in entries)]
+
+
+def assert_each_once_in_order(entries: list[dict[str, Any]]) -> None:
+    found = versions(entries)
+    assert all(later in {(epoch, version + 1), (epoch + 1, 0)} for (epoch, version), later in pairwise(found))
+
+
+def assert_nothing_early(entries: list[dict[str, Any]]) -> None:
+    assert min(entry["lateness_ms"] for entry in entries) >= 0
+
+
+def pairs(lab: Lab) -> list[tuple[str, str]]:
+    return list(lab.replica_urls.items())
+
+
+def test_windows_are_as_long_as_the_longest_delay(fresh: Lab) -> None:
+    """50 writes on an idle lab: how far beyond the delays the measured times are."""
+    beyond: dict[str, list[float]] = {"window": [], **{replica: [] for replica in fresh.replica_urls}}
+    delays_ms = dict(zip(fresh.replica_urls, (500, 1500), strict=True))
+    for number in range(50):
+        found = post(f"{fresh.client_url}/write-and-wait", {"key": f"w{number}", "value": number})
+        beyond["window"].append(found["consistency_time_ms"] - 1500)
+        for replica, delay_ms in delays_ms.items():
+            beyond[replica].append(found["replicas"][replica]["applied_after_ms"] - delay_ms)
+    for name, values in beyond.items():
+        print(spread(f"{name} beyond its delay, ms", values))
+        assert quantile(values, 0.5) <= 10
+        assert quantile(values, 0.99) <= 100
+    for replica in delays_ms:
+        assert min(beyond[replica]) >= 0
+
+
+def test_under_load_each_replica_stays_behind_by_its_delay_and_no_more(fresh: Lab) -> None:
+    """300 writes a second by 8 writers over 50 keys for 10 s."""
+    start = get(f"{fresh.primary_url}/version")["position"]
+    with Writers(fresh.primary_url, count=8, rate=300, keys=50) as load:
+        time.sleep(10)  # the length of the load, not a wait for anything
+    assert not load.gave_up
+    last = max(load.acknowledged, key=lambda written: int(written["version"]))
+    rate = len(load.acknowledged) / 10
+    print(f"{len(load.acknowledged)} writes, {rate:.0f}/s")
+    assert sorted(written["version"] for written in load.acknowledged) == list(range(1, len(load.acknowledged) + 1))
+    for (replica, url), delay_ms in zip(pairs(fresh), (500, 1500), strict=True):
+        found = get(f"{url}/version?min_position={last['position']}&timeout_ms=20000")
+        behind_ms = found["applied_after_ms"]
+        entries = applied(url, after=start)
+        lateness = [entry["lateness_ms"] for entry in entries]
+        print(f"{replica}: last write applied after {behind_ms:.1f} ms; " + spread("lateness, ms", lateness))
+        assert delay_ms <= behind_ms <= delay_ms + 500
+        assert len(entries) == len(load.acknowledged)
+        assert_each_once_in_order(entries)
+        assert_nothing_early(entries)
+    converge(fresh)
+
+
+def test_a_delay_from_30_s_to_0_applies_what_waits_at_once_and_in_order(fresh: Lab) -> None:
+    replica, url = pairs(fresh)[1]
+    set_delays(fresh, 500, 30_000)
+    start = get(f"{fresh.primary_url}/version")["position"]
+    for number in range(100):
+        last = post(f"{fresh.primary_url}/data", {"key": f"k{number % 10}", "value": number})
+    waiting = until(lambda: [r for r in get(f"{fresh.primary_url}/replicas")["replicas"] if r["pending"] >= 100])
+    assert replica in {found["replica_id"] for found in waiting}
+    began = time.monotonic()
+    set_delays(fresh, 500, 0)
+    found = get(f"{url}/version?min_position={last['position']}&timeout_ms=10000")
+    took_ms = (time.monotonic() - began) * 1000
+    print(f"100 waiting entries applied {took_ms:.1f} ms after the delay was set to 0")
+    assert found["reached"]
+    assert took_ms <= 1000
+    assert len(applied(url, after=start)) == 100
+    assert_each_once_in_order(applied(url, after=start))
+
+
+def test_delays_that_change_at_random_under_load_keep_the_order(fresh: Lab) -> None:
+    random = Random(14)
+    start = get(f"{fresh.primary_url}/version")["position"]
+    with Writers(fresh.primary_url, count=4, rate=200, keys=20) as load:
+        for _ in range(50):
+            set_delays(fresh, random.choice([0, 5, 100, 700]), random.choice([0, 20, 300, 1500]))
+            time.sleep(random.uniform(0.01, 0.15))
+    set_delays(fresh, 50, 100)
+    converge(fresh)
+    for _, url in pairs(fresh):
+        entries = applied(url, after=start)
+        assert len(entries) == len(load.acknowledged)
+        assert_each_once_in_order(entries)
+        assert_nothing_early(entries)
+
+
+def test_a_reset_under_load_leaves_one_epoch_and_nothing_of_the_old(fresh: Lab) -> None:
+    with Writers(fresh.primary_url, count=6, rate=200, keys=30) as load:
+        until(lambda: len(load.acknowledged) > 100)
+        reset = post(f"{fresh.primary_url}/admin/reset")
+        mark = len(load.acknowledged)
+        until(lambda: len(load.acknowledged) > mark + 100)
+    assert all(found.get("status") == "emptied" for found in reset["replicas"].values()), reset
+    converge(fresh)
+    new = [written for written in load.acknowledged if written["position"].startswith(f"{reset['epoch']}-")]
+    assert sorted(written["version"] for written in new) == list(range(1, len(new) + 1))
+    write_ids = {written["write_id"] for written in new}
+    for url in node_urls(fresh):
+        found = get(f"{url}/data")
+        assert found["epoch"] == reset["epoch"]
+        assert found["version"] == len(new)
+        held = [get(f"{url}/data/{key}") for key in found["data"]]
+        assert {record["write_id"] for record in held} <= write_ids
+
+
+def test_400_waiting_readers_all_wake_while_others_are_answered(fresh: Lab) -> None:
+    _, url = pairs(fresh)[0]
+    set_delays(fresh, 0, 0)
+    target = int(get(f"{fresh.primary_url}/version")["version"]) + 1
+    epoch = get(f"{fresh.primary_url}/version")["epoch"]
+    woken: list[tuple[dict[str, Any], float]] = []
+    other_ms: list[float] = []
+
+    def wait() -> None:
+        found = get(f"{url}/version?min_position={epoch}-{target}&timeout_ms=60000")
+        woken.append((found, time.time()))
+
+    threads = [threading.Thread(target=wait) for _ in range(400)]
+    for thread in threads:
+        thread.start()
+    until(lambda: metric(url, "ec_waiting_readers").get("", 0) == 400, 30)
+    for _ in range(50):
+        began = time.perf_counter()
+        get(f"{url}/version")
+        other_ms.append((time.perf_counter() - began) * 1000)
+    before = metric(url, "ec_wake_seconds_bucket")
+    written = post(f"{fresh.primary_url}/data", {"key": "k", "value": 1})
+    for thread in threads:
+        thread.join()
+    after = metric(url, "ec_wake_seconds_bucket")
+    woken_within = {bound: int(after[bound] - before[bound]) for bound in after if after[bound] != before[bound]}
+    applied_at = datetime.fromisoformat(woken[0][0]["applied_at"]).timestamp()
+    print(f"woken within seconds of the apply: {woken_within}")
+    print(spread("answered after the apply, ms", [(at - applied_at) * 1000 for _, at in woken]))
+    print(spread("other requests meanwhile, ms", other_ms))
+    assert woken_within['{le="0.5"}'] == 400
+    assert [found["reached"] for found, _ in woken] == [True] * 400
+    assert {found["position"] for found, _ in woken} == {written["position"]}
+    assert quantile(other_ms, 0.5) <= 100
+
+
+@pytest.mark.parametrize("victim", ["lab14-replica1", "lab14-primary", "lab14-client", LOG_SERVER])
+def test_ten_kills_under_load_lose_and_double_nothing(fresh: Lab, victim: str) -> None:
+    set_delays(fresh, 100, 300)
+    with Writers(fresh.primary_url, count=4, rate=100, keys=50) as load:
+        for _ in range(10):
+            mark = len(load.acknowledged)
+            pid = until(lambda: fresh.pids.get(victim))
+            os.kill(pid, signal.SIGKILL)
+            until(lambda pid=pid: fresh.pids.get(victim) not in {None, pid}, 20)
+            until(lambda mark=mark: len(load.acknowledged) >= mark + 20, 40)
+            until(lambda: _healthy(fresh), 40)
+    assert not load.gave_up
+    found = converge(fresh, 60)
+    head = found["primary"]["version"]
+    acknowledged = sorted(written["version"] for written in load.acknowledged)
+    print(f"{victim}: 10 kills, {len(acknowledged)} acknowledged writes, head at {head}")
+    # Each has a version of its own, so none is doubled; each is repeated until answered, so the head counts them all.
+    assert acknowledged == list(range(1, head + 1))
+    newest = {written["key"]: written for written in sorted(load.acknowledged, key=lambda w: int(w["version"]))}
+    for url in node_urls(fresh):
+        data = get(f"{url}/data")["data"]
+        assert data == {key: written["value"] for key, written in newest.items()}
+    for _, url in pairs(fresh):
+        assert_each_once_in_order(applied(url))
+        assert_nothing_early(applied(url))
+
+
+def _healthy(lab: Lab) -> bool:
+    from urllib3.exceptions import HTTPError
+
+    try:
+        return all(ask("GET", f"{url}/health")[0] == 200 for url in [*node_urls(lab), lab.client_url])
+    except (HTTPError, ValueError):
+        return False
