@@ -52,7 +52,7 @@ class PageQuery(WaitQuery):
     def after(self) -> str:
         """The key that the cursor stands for. Raises ``Problem`` 400."""
         try:
-            return base64.urlsafe_b64decode(self.cursor.encode()).decode()
+            return base64.b64decode(self.cursor.encode(), altchars=b"-_", validate=True).decode()
         except (binascii.Error, UnicodeError):
             raise Problem(
                 400, "invalid-parameter", "Invalid parameter", "cursor: not one that this lab gave."

@@ -16,8 +16,8 @@ from nodes import strict_json
 from nodes.problem import Problem
 
 BODY_BYTES_MAX = 2**20
+_DRAINED_CHUNKS = 16
 KEY_BYTES_MAX = 512
-VALUE_BYTES_MAX = 256 * 2**10
 TIMEOUT_MS_MAX = 600_000
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -80,7 +80,6 @@ class Api:
         self._schemas: dict[str, Any] = {"Problem": _PROBLEM_SCHEMA}
         app.url_map.converters["key"] = _KeyConverter
         app.url_map.merge_slashes = False
-        app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES_MAX
         self.route("GET", "/openapi.json", answer=dict[str, Any])(self.describe)
 
     def route(
@@ -164,12 +163,27 @@ class Api:
 
 def _json_object() -> dict[str, Any]:
     try:
-        value = strict_json.loads(request.get_data(cache=False))
+        value = strict_json.loads(_raw_body())
     except ValueError as error:
         raise Problem(400, "not-json", "Not JSON", f"The body is not JSON: {error}.") from None
     if not isinstance(value, dict):
         raise Problem(400, "not-an-object", "Not an object", f"The body is a JSON {_kind(value)}, not an object.")
     return value
+
+
+def _raw_body() -> bytes:
+    """The body, read to its end within bounds.
+
+    One that is too large is refused only after more of it was read: a client that is still sending when the connection
+    is closed would never see the answer.
+    """
+    raw = request.stream.read(BODY_BYTES_MAX + 1)
+    if len(raw) <= BODY_BYTES_MAX:
+        return raw
+    for _ in range(_DRAINED_CHUNKS):
+        if not request.stream.read(BODY_BYTES_MAX):
+            break
+    raise Problem(413, "body-too-large", "Body too large", f"A body has at most {BODY_BYTES_MAX} bytes.")
 
 
 def _kind(value: Any) -> str:

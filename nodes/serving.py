@@ -70,10 +70,12 @@ class Service(BaseApplication):  # type: ignore[misc]
         logging.basicConfig(
             level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
         )
-        sys.setswitchinterval(float(__import__("os").environ.get("SWI", "0.005")))
         app = self._create_app()
+        # What the app is made of lives as long as the process, and hundreds of waiting requests hold many objects that
+        # are no garbage: collections that look at either cost a third of the time in which the waiting are woken.
         gc.collect()
-        gc.freeze()  # what the app is made of lives as long as the process: no collection needs to look at it
+        gc.freeze()
+        gc.set_threshold(100_000, 20, 20)
         return app
 
 

@@ -6,12 +6,14 @@ import re
 import uuid
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr, model_validator
 from typing_extensions import TypedDict
 
+from nodes import strict_json
 from nodes.api import Body, Key
 from nodes.problem import Problem
 
+VALUE_BYTES_MAX = 256 * 2**10
 # No quote and no backslash, so that it can stand in JSON as it is.
 _WRITE_ID = re.compile(r"[!#-\[\]-~]{1,128}")
 
@@ -21,6 +23,23 @@ class WriteBody(Body):
 
     key: Key
     value: Annotated[Any, Field(description="any JSON, at most 256 KiB")]
+    _text: str = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _as_text(self) -> WriteBody:
+        try:
+            self._text = strict_json.dumps(self.value)
+        except ValueError as error:
+            raise ValueError(f"value: {error}") from None
+        size = len(self._text.encode())
+        if size > VALUE_BYTES_MAX:
+            raise ValueError(f"value: at most {VALUE_BYTES_MAX} bytes of JSON, not {size}")
+        return self
+
+    @property
+    def text(self) -> str:
+        """The value as compact JSON text, as the log carries it."""
+        return self._text
 
 
 class WriteAnswer(TypedDict):

@@ -70,7 +70,7 @@ def _add_writes(api: Api, writes: Writes) -> None:
     @api.route("POST", "/data", body=WriteBody, answer=WriteAnswer)
     def write(body: WriteBody) -> WriteAnswer:
         """Write a key. A retry with the same Idempotency-Key is the same write."""
-        return writes.set(body.key, body.value, write_id_of(request.headers.get("Idempotency-Key")))
+        return writes.set(body, write_id_of(request.headers.get("Idempotency-Key")))
 
     @api.route("DELETE", "/data/<key:key>", answer=WriteAnswer)
     def delete(key: str) -> WriteAnswer:

@@ -8,14 +8,12 @@ from typing import Any
 from broker.entry import Operation
 from broker.errors import LogError, WriteIdReused
 from broker.log import Appended, ReplicationLog
-from nodes import strict_json
-from nodes.api import VALUE_BYTES_MAX
 from nodes.gate import PositionGate, State
 from nodes.primary.metrics import PrimaryMetrics
 from nodes.problem import Problem, outcome_of, unavailable
 from nodes.times import timestamp
 from nodes.tracing import Tracing
-from nodes.writing import WriteAnswer
+from nodes.writing import WriteAnswer, WriteBody
 
 
 class Writes:
@@ -27,20 +25,12 @@ class Writes:
         self._metrics = metrics
         self._tracing = tracing
 
-    def set(self, key: str, value: Any, write_id: str) -> WriteAnswer:
-        """Set a key. Raises ``Problem`` for a value that cannot be stored, or when the log did not take the write."""
-        try:
-            text = strict_json.dumps(value)
-        except ValueError as error:
-            raise Problem(422, "invalid-field", "Invalid field", f"value: {error}.") from None
-        size = len(text.encode())
-        if size > VALUE_BYTES_MAX:
-            detail = f"value: at most {VALUE_BYTES_MAX} bytes of JSON, not {size}."
-            raise Problem(422, "invalid-field", "Invalid field", detail)
-        appended = self._append("set", key, text, write_id)
+    def set(self, body: WriteBody, write_id: str) -> WriteAnswer:
+        """Set a key. Raises ``Problem`` when the log did not take the write."""
+        appended = self._append("set", body.key, body.text, write_id)
         if appended is None:
             raise AssertionError("only a delete can find nothing to do")
-        return _answer(appended, write_id, key, value)
+        return _answer(appended, write_id, body.key, body.value)
 
     def delete(self, key: str, write_id: str) -> WriteAnswer:
         """Delete a key. Raises ``Problem`` 404, without a new version, where it is missing."""
