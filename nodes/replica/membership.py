@@ -34,6 +34,11 @@ class Membership:
         self._last_event: str | None = None
         self._settings: Settings | None = None
 
+    @property
+    def registered(self) -> bool:
+        """Whether the replica is registered and has its settings."""
+        return self._settings is not None
+
     def step(self, block_ms: int = HEARTBEAT_MS) -> None:
         """Beat, then wait for an event or the next beat. Raises ``broker.errors.LogError``."""
         if self._last_event is None:  # before the settings are read, so that no change falls in between

@@ -51,6 +51,11 @@ class Reader:
         self._recovered = False
         self._rewound = False
 
+    @property
+    def joined(self) -> bool:
+        """Whether it has its place in the log: what is pending is taken in, and new entries are being waited for."""
+        return self._recovered
+
     def step(self, block_ms: int = BLOCK_MS) -> None:
         """Take in one batch, waiting for it up to ``block_ms``. Raises ``broker.errors.LogError``."""
         try:

@@ -93,6 +93,7 @@ class Replica:
         self._store = store
         self._gate = gate
         self._inbox = inbox
+        self._reader = reader
         self._acknowledger = acknowledger
         self._applier = applier
         self._history = history
@@ -181,6 +182,8 @@ class Replica:
     def health(self) -> dict[str, str]:
         """Whether the log answers and the store takes what is due."""
         log = self._workers["reader"].trouble or self._workers["membership"].trouble
+        if log is None and not (self._reader.joined and self._membership.registered):
+            log = "joining"
         store = self._workers["applier"].trouble or self._workers["checkpoint"].trouble
         return {"log": log or "ok", "store": store or "ok"}
 

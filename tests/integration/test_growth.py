@@ -1,0 +1,75 @@
+"""What does not grow: the cost of a write with the number of keys, and the nodes' memory with the log."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import uuid
+from pathlib import Path
+
+from broker.connection import connect
+from broker.log import ReplicationLog
+from lab.runner import LOG_SERVER, Lab
+from tests.integration.conftest import converge, set_delays
+from tests.support.http import post
+
+FEW, MANY = 1_000, 200_000
+_BATCH = 500
+
+
+def load(log: ReplicationLog, first: int, last: int) -> None:
+    for number in range(first, last):
+        log.append("set", f"key-{number:07}", str(number), uuid.uuid4().hex)
+
+
+def write_cost_us(log: ReplicationLog, keys: int) -> float:
+    began = time.perf_counter()
+    for number in range(_BATCH):
+        log.append("set", f"key-{number * (keys // _BATCH):07}", "1", uuid.uuid4().hex)
+    return (time.perf_counter() - began) / _BATCH * 1e6
+
+
+def memory_mib(lab: Lab) -> dict[str, float]:
+    """Resident memory of each node's worker."""
+    found = {}
+    for name, pid in lab.pids.items():
+        if name != LOG_SERVER:
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+            pages = int(Path(f"/proc/{children[0]}/statm").read_text(encoding="ascii").split()[1])
+            found[name] = pages * 4096 / 2**20
+    return found
+
+
+def test_a_write_costs_the_same_with_many_keys_and_memory_does_not_grow_with_the_log(lab: Lab) -> None:
+    set_delays(lab, 0, 100)
+    post(f"{lab.primary_url}/admin/reset")
+    client = connect(lab.redis_url)
+    log, few, many = (ReplicationLog(client, namespace) for namespace in ("lab14", "few", "many"))
+    few.open("open")
+    load(few, 0, FEW)
+    load(log, 0, 20_000)
+    converge(lab, 120)
+    before = memory_mib(lab)
+    load(log, 20_000, MANY)
+    converge(lab, 120)
+    after = memory_mib(lab)
+    for key in (
+        "log",
+        "data",
+        "head",
+        "keys",
+        "writes",
+        "write_order",
+    ):  # the same content, but no replica that reads it
+        assert client.copy(f"lab14:{key}", f"many:{key}")
+    rounds = [(write_cost_us(few, FEW), write_cost_us(many, MANY)) for _ in range(15)]
+    few_us, many_us = (statistics.median(costs) for costs in zip(*rounds, strict=True))
+    ratio = statistics.median(with_many / with_few for with_few, with_many in rounds)
+    print(f"a write with {FEW} keys {few_us:.0f} us, with {MANY} keys {many_us:.0f} us: ratio {ratio:.2f}")
+    grown = {name: after[name] - before[name] for name in before}
+    print(
+        "memory, MiB, at 20,000 and 200,000 entries:",
+        {name: (round(before[name]), round(after[name])) for name in after},
+    )
+    assert ratio <= 2
+    assert max(grown.values()) <= 60

@@ -1,0 +1,270 @@
+"""The command line on real processes: starting, stopping, going on, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from random import SystemRandom
+from typing import Any
+
+import pytest
+import urllib3
+
+from lab.layout import free_base_port
+from tests.support.http import get, post
+from tests.support.until import until
+
+
+class Cli:
+    """``lab`` with a data directory and ports of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.base_port = free_base_port(SystemRandom())
+        self.primary_url = f"http://127.0.0.1:{self.base_port}"
+
+    def run(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(self._line(command, *arguments), capture_output=True, text=True, timeout=90, check=False)
+
+    def up(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """``lab up --detach``."""
+        return self.run("up", "--detach", "--base-port", str(self.base_port), *arguments)
+
+    def start(self, command: str, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command in the foreground."""
+        line = self._line(command, *arguments)
+        return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def status(self) -> dict[str, Any]:
+        """What ``lab status --json`` prints."""
+        found: dict[str, Any] = json.loads(self.run("status", "--json").stdout)
+        return found
+
+    def pids(self) -> dict[str, int]:
+        """The processes by id."""
+        return {node["id"]: node["pid"] for node in self.status()["nodes"]}
+
+    def _line(self, command: str, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "lab", command, "--data-dir", str(self.directory), *arguments]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    found = Cli(tmp_path / "lab")
+    yield found
+    found.run("down")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def all_ended(pids: dict[str, int]) -> bool:
+    return not any(is_running(pid) for pid in pids.values())
+
+
+def test_up_status_down(cli: Cli) -> None:
+    up = cli.up()
+    assert up.returncode == 0, up.stderr
+    assert "lab14-replica2" in up.stdout
+    status = cli.run("status")
+    assert (status.returncode, status.stdout.count(" ok")) == (0, 5)
+    found = cli.status()
+    assert found["healthy"]
+    assert [node["role"] for node in found["nodes"]] == ["primary", "replica", "replica", "client", "log"]
+    down = cli.run("down")
+    assert (down.returncode, down.stdout) == (0, "The lab is stopped.\n")
+    assert all_ended({node["id"]: node["pid"] for node in found["nodes"]})
+    status = cli.run("status")
+    assert (status.returncode, "lab up" in status.stderr) == (1, True)
+    assert cli.run("down").returncode == 0
+
+
+def test_state_survives_down_and_up(cli: Cli) -> None:
+    cli.up()
+    written = post(f"{cli.primary_url}/data", {"key": "k", "value": {"a": 1}})
+    post(f"{cli.primary_url}/admin/replication-delay", {"replica": "lab14-replica1", "delay_ms": 77})
+    get(f"http://127.0.0.1:{cli.base_port + 2}/version?min_position={written['position']}&timeout_ms=5000")
+    cli.run("down")
+    cli.up()
+    for offset in range(3):
+        assert get(f"http://127.0.0.1:{cli.base_port + offset}/data/k")["version"] == written["version"]
+    delays = get(f"{cli.primary_url}/admin/replication-delays")["delays"]
+    assert delays[f"http://lab14-replica1:{cli.base_port + 1}"] == 77
+
+
+def test_two_labs_side_by_side_do_not_disturb_each_other(cli: Cli, tmp_path: Path) -> None:
+    other = Cli(tmp_path / "other")
+    try:
+        assert cli.up().returncode == other.up("--replicas", "3").returncode == 0
+        post(f"{cli.primary_url}/data", {"key": "k", "value": 1})
+        assert get(f"{cli.primary_url}/version")["version"] == 1
+        assert get(f"{other.primary_url}/version")["version"] == 0
+        assert len(get(f"{cli.primary_url}/replicas")["replicas"]) == 2
+        assert len(get(f"{other.primary_url}/replicas")["replicas"]) == 3
+    finally:
+        other.run("down")
+    assert cli.status()["healthy"]
+
+
+def test_a_second_lab_in_the_same_directory_is_refused_and_the_first_goes_on(cli: Cli) -> None:
+    cli.up()
+    before = cli.pids()
+    again = cli.up()
+    assert again.returncode == 1
+    assert again.stderr.startswith("Error: a lab runs in ")
+    assert again.stderr.count("\n") == 1
+    assert cli.pids() == before
+
+
+def test_a_port_in_use_is_one_sentence_and_nothing_is_left_running(cli: Cli, tmp_path: Path) -> None:
+    cli.up()
+    other = Cli(tmp_path / "other")
+    other.base_port = cli.base_port
+    up = other.up()
+    assert up.returncode == 1
+    assert f"{cli.base_port}" in up.stderr
+    assert "--base-port" in up.stderr
+    assert "Traceback" not in up.stderr
+    assert other.run("status").returncode == 1
+    assert cli.status()["healthy"]
+
+
+def test_a_killed_node_is_started_again(cli: Cli) -> None:
+    cli.up()
+    for name, pid in cli.pids().items():
+        os.kill(pid, signal.SIGKILL)
+        until(lambda name=name, pid=pid: cli.pids()[name] not in {None, pid}, 20)
+    until(lambda: cli.status()["healthy"], 30)
+    assert all(node["restarts"] == 1 for node in cli.status()["nodes"])
+
+
+def test_nothing_outlives_a_killed_supervisor_and_its_place_can_be_taken(cli: Cli) -> None:
+    cli.up()
+    pids = cli.pids()
+    os.kill(cli.status()["pid"], signal.SIGKILL)
+    until(lambda: all_ended(pids), 20)
+    assert cli.run("status").returncode == 1
+    assert cli.up().returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_in_the_foreground_stops_everything(cli: Cli, number: signal.Signals) -> None:
+    process = cli.start("up", "--base-port", str(cli.base_port))
+
+    def ready() -> bool:
+        try:
+            return bool(cli.status()["healthy"])
+        except ValueError:
+            return False
+
+    until(ready, 40)
+    pids = cli.pids()
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "Traceback" not in output
+    assert all_ended(pids)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--base-port", "x"], "--base-port"),
+        (["--base-port", "80"], "--base-port"),
+        (["--replicas", "0"], "--replicas"),
+        (["--replicas", "21"], "--replicas"),
+        (["--redis-url", "nonsense"], "is not the URL of a log server"),
+        (["--redis-url", "redis://127.0.0.1:1/0"], "cannot be reached"),
+        (["--log-server", "other"], "--log-server"),
+        (["--host", "203.0.113.7"], "in use"),
+    ],
+)
+@pytest.mark.parametrize("detach", [True, False])
+def test_a_wrong_option_is_one_sentence(cli: Cli, arguments: list[str], sentence: str, detach: bool) -> None:
+    base = [] if "--base-port" in arguments else ["--base-port", str(cli.base_port)]
+    found = cli.run("up", *(["--detach"] if detach else []), *base, *arguments)
+    assert found.returncode in {1, 2}
+    assert sentence in found.stderr
+    assert "Traceback" not in found.stderr
+    assert cli.run("status").returncode == 1
+
+
+def test_a_bad_setting_of_a_node_is_told_and_nothing_is_left_running(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_THREADS", "many")
+    up = cli.up()
+    assert up.returncode == 1
+    assert "LAB_THREADS is 'many', but has to be a whole number from 4 to 4096" in up.stderr
+    assert cli.run("status").returncode == 1
+
+
+def test_logs_of_one_of_several_and_of_none(cli: Cli) -> None:
+    assert cli.run("logs").returncode == 1
+    cli.up()
+    assert "lab14-primary" in cli.run("logs").stdout
+    only = cli.run("logs", "replica1", "--lines", "1").stdout
+    assert only.startswith("lab14-replica1")
+    unknown = cli.run("logs", "replica9")
+    assert (unknown.returncode, "lab14-replica2" in unknown.stderr) == (1, True)
+
+
+def test_the_stream_is_shown_with_what_is_pending(cli: Cli) -> None:
+    cli.up()
+    post(f"{cli.primary_url}/data", {"key": "[red]k[/]", "value": "\u001b[31mx"})
+    shown = cli.run("stream").stdout
+    assert "[red]k[/]" in shown
+    assert "\u001b" not in shown
+    assert f"redis-cli -p {cli.base_port + 79} XRANGE lab14:log - +" in shown
+    found = json.loads(cli.run("stream", "--json").stdout)
+    assert found["entries"][-1]["position"] == found["head"]["position"] == "1-1"
+    groups = {group["replica"]: group for group in found["groups"]}
+    assert set(groups) == {"lab14-replica1", "lab14-replica2"}
+    assert groups["lab14-replica2"]["last_delivered"] == "1-1"
+
+
+def test_another_log_server_can_be_used(cli: Cli, server: Any) -> None:
+    assert cli.up("--redis-url", server.url).returncode == 0
+    found = cli.status()
+    assert "log" not in {node["role"] for node in found["nodes"]}
+    assert post(f"{cli.primary_url}/data", {"key": "k", "value": 1})["version"] == 1
+
+
+def test_the_demo_tells_its_story_and_leaves_nothing(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "lab", "demo", "--json", "--windows", "2"]
+    found = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    facts = json.loads(found.stdout)
+    assert facts["delays_ms"] == {"lab14-replica1": 500, "lab14-replica2": 1500}
+    assert facts["versions_at_once"] == {"lab14-primary": 1, "lab14-replica1": 0, "lab14-replica2": 0}
+    assert set(facts["versions_after"].values()) == {1}
+    assert facts["pending_at_once"] == {"lab14-replica1": 1, "lab14-replica2": 1}
+    assert len(facts["windows"]["consistency_time_ms"]) == 2
+    assert facts["slow_replica"]["consistency_time_ms"] > 2900
+    assert facts["read_your_writes"]["primary"]["stale_replicas"]
+    assert facts["stream"]["groups"][1]["pending"] == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_in_the_demo_stops_everything(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "lab", "demo"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
+    assert process.stdout is not None
+    output = ""
+    while "One write" not in output:
+        output += process.stdout.readline()
+    url = next(line.split()[1] for line in output.splitlines() if line.startswith("lab14-primary"))
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in rest
+    with pytest.raises(urllib3.exceptions.HTTPError):
+        get(f"{url}/health")
