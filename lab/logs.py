@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
@@ -32,19 +33,20 @@ def last_lines(paths: list[Path], count: int) -> Iterator[tuple[str, str]]:
             yield from ((path.stem, _printable(line)) for line in deque(file, maxlen=count))
 
 
-def follow(paths: list[Path], sleep: Callable[[float], None]) -> Iterator[tuple[str, str]]:
+def follow(paths: list[Path], sleep: Callable[[float], None]) -> Generator[tuple[str, str], None, None]:
     """New lines as they are written, without end."""
-    files = {path.stem: path.open(errors="replace") for path in paths}
-    for file in files.values():
-        file.seek(0, 2)
-    while True:
-        quiet = True
-        for name, file in files.items():
-            for line in _complete_lines(file):
-                quiet = False
-                yield name, line
-        if quiet:
-            sleep(_FOLLOW_SECONDS)
+    with ExitStack() as opened:
+        files = {path.stem: opened.enter_context(path.open(errors="replace")) for path in paths}
+        for file in files.values():
+            file.seek(0, 2)
+        while True:
+            quiet = True
+            for name, file in files.items():
+                for line in _complete_lines(file):
+                    quiet = False
+                    yield name, line
+            if quiet:
+                sleep(_FOLLOW_SECONDS)
 
 
 def _complete_lines(file: IO[str]) -> Iterator[str]:

@@ -1,0 +1,80 @@
+"""What the README shows, run as it stands against a lab; only the ports are others."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from random import SystemRandom
+from typing import Any
+
+import pytest
+
+from lab.layout import Options, free_base_port
+from lab.runner import Lab
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Lab]]:
+    """A directory like a checkout in which ``make up`` was called."""
+    for tool in ("bash", "curl", "jq"):
+        if shutil.which(tool) is None and "CI" not in os.environ:
+            pytest.skip(f"there is no {tool} on the PATH")
+    directory = tmp_path_factory.mktemp("checkout")
+    (directory / ".venv").mkdir()
+    (directory / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    with Lab(Options(data_dir=directory / ".lab", base_port=free_base_port(SystemRandom()))) as lab:
+        yield directory, lab
+
+
+def run(here: tuple[Path, Lab], block: str) -> tuple[str, list[dict[str, Any]]]:
+    """The output of a block, and the JSON answers in it."""
+    directory, lab = here
+    base_port = lab.options.base_port
+    script = re.sub(r"localhost:(800\d)", lambda port: f"localhost:{base_port + int(port[1]) - 8000}", block)
+    line = ["bash", "-e", "-o", "pipefail", "-c", script]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False, cwd=directory)
+    assert done.returncode == 0, done.stdout + done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert not [answer for answer in answers if "detail" in answer]
+    return done.stdout, answers
+
+
+def test_there_is_something_to_run() -> None:
+    assert len(BLOCKS) == 5
+
+
+def test_a_replica_does_not_have_the_write_yet_and_answers_when_it_has(here: tuple[Path, Lab]) -> None:
+    _, (written, stale) = run(here, BLOCKS[0])
+    assert stale["version"] < written["version"]
+    _, (read,) = run(here, BLOCKS[1])
+    assert (read["version"], read["value"]) == (written["version"], "hello")
+
+
+def test_a_window_is_measured_and_everybody_is_consistent_after_it(here: tuple[Path, Lab]) -> None:
+    _, (waited, status) = run(here, BLOCKS[2])
+    assert waited["consistency_achieved"]
+    assert 1400 < waited["consistency_time_ms"] < 3000
+    assert status["all_consistent"]
+
+
+def test_a_slower_replica_shows_and_the_log_can_be_looked_into(here: tuple[Path, Lab]) -> None:
+    output, (changed,) = run(here, BLOCKS[3])
+    assert changed["delay_ms"] == 3000
+    assert "lab14:log" in output
+    assert output.count(" ok") == 5
+
+
+def test_the_lab_is_emptied(here: tuple[Path, Lab]) -> None:
+    _, (reset, changed) = run(here, BLOCKS[4])
+    assert (reset["status"], reset["version"]) == ("reset", 0)
+    assert {found["status"] for found in reset["replicas"].values()} == {"emptied"}
+    assert changed["delay_ms"] == 1500

@@ -1,0 +1,186 @@
+"""The client's judgement, on answers of nodes that are not there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from nodes.client.client import Client
+from nodes.client.directory import Directory
+from nodes.client.metrics import ClientMetrics
+from nodes.config import load
+from nodes.peers import Ask, PeerError, Peers, Reply
+from nodes.problem import Passed, Problem
+from nodes.tracing import CarriedTracing
+from nodes.writing import WriteBody
+
+PRIMARY = "http://127.0.0.1:8000"
+
+
+def at(version: int, epoch: int = 1, **more: Any) -> dict[str, Any]:
+    return {"version": version, "epoch": epoch, "position": f"{epoch}-{version}", "data_age_ms": 1.0, **more}
+
+
+class StubPeers(Peers):
+    """Nodes that answer as told: by path, a body, a problem with its status, or an error."""
+
+    def __init__(self, **answers: Any) -> None:
+        super().__init__(8, lambda: 10.0)
+        self.answers = answers
+        self.asked: list[Ask] = []
+
+    def ask(self, ask: Ask) -> Reply:
+        self.asked.append(ask)
+        name = ask.url.removeprefix("http://").replace("127.0.0.1:8000", "primary")
+        found = self.answers[name]
+        if isinstance(found, list):
+            found = found.pop(0)
+        if isinstance(found, PeerError):
+            raise found
+        status, body = found if isinstance(found, tuple) else (200, found)
+        return Reply(status, body, 10.25)
+
+
+def replicas(*names: str) -> dict[str, Any]:
+    return {"replicas": [{"replica_id": name, "url": f"http://{name}", "lag_ms": 33.0} for name in names]}
+
+
+def make(**answers: Any) -> tuple[Client, StubPeers, CollectorRegistry]:
+    peers = StubPeers(**{"primary/replicas": replicas("r1", "r2"), **answers})
+    registry = CollectorRegistry()
+    directory = Directory(peers, PRIMARY, lambda: 0.0)
+    client = Client(
+        load("client", {}), peers=peers, directory=directory, metrics=ClientMetrics(registry), tracing=CarriedTracing()
+    )
+    return client, peers, registry
+
+
+BODY = WriteBody(key="k", value=1)
+WRITTEN = {"version": 7, "position": "1-7", "write_id": "w"}
+GONE = PeerError("http://r2 cannot be reached", sent=False)
+
+
+def test_reads_right_after_a_write_are_fresh_stale_or_an_error() -> None:
+    client, _, registry = make(**{"primary/data": WRITTEN, "r1/version": at(6), "r2/version": at(7)})
+    found = client.write_and_read(BODY, "w")
+    assert (found["stale_read_count"], found["total_replicas"]) == (1, 2)
+    assert found["immediate_reads"]["r1"] == {"version": 6, "has_new_data": False, "data_age_ms": 1.0}
+    assert found["immediate_reads"]["r2"]["has_new_data"]
+    assert registry.get_sample_value("ec_reads_total", {"replica": "r1", "result": "stale"}) == 1
+    assert registry.get_sample_value("ec_reads_total", {"replica": "r2", "result": "fresh"}) == 1
+
+
+def test_a_replica_that_cannot_be_reached_is_neither_fresh_nor_stale() -> None:
+    client, _, registry = make(**{"primary/data": WRITTEN, "r1/version": at(7), "r2/version": GONE})
+    found = client.write_and_read(BODY, "w")
+    assert (found["stale_read_count"], found["immediate_reads"]["r2"]) == (0, {"error": "http://r2 cannot be reached"})
+    assert registry.get_sample_value("ec_reads_total", {"replica": "r2", "result": "error"}) == 1
+
+
+def test_a_window_ends_when_the_last_replica_has_the_write() -> None:
+    reached = at(7, reached=True, applied_after_ms=500.0)
+    client, peers, registry = make(**{"primary/data": WRITTEN, "r1/version": reached, "r2/version": reached})
+    found = client.write_and_wait(BODY, "w", 5000)
+    assert (found["consistency_achieved"], found["consistency_time_ms"], found["attempts"]) == (True, 0.0, 1)
+    assert found["replicas"]["r1"] == {"applied_after_ms": 500.0, "observed_after_ms": 0.0, "attempts": 1}
+    assert registry.get_sample_value("ec_consistency_window_seconds_count", {"outcome": "converged"}) == 1
+    waits = [ask.fields for ask in peers.asked if ask.url.endswith("/version")]
+    assert all(fields is not None and fields["min_position"] == "1-7" for fields in waits)
+
+
+def test_a_reset_ends_the_wait() -> None:
+    client, _, _ = make(**{"primary/data": WRITTEN, "r1/version": at(0, epoch=2, reached=False), "r2/version": GONE})
+    found = client.write_and_wait(BODY, "w", 0)
+    assert found["missing"] == ["r1", "r2"]
+    assert "the lab was reset" in found["replicas"]["r1"]["error"]
+
+
+def test_a_refused_write_is_passed_on_as_it_came() -> None:
+    client, _, _ = make(**{"primary/data": (422, {"status": 422, "detail": "no"})})
+    with pytest.raises(Passed) as refused:
+        client.write_and_read(BODY, "w")
+    assert (refused.value.status, refused.value.body["detail"]) == (422, "no")
+
+
+@pytest.mark.parametrize(("sent", "outcome"), [(True, "unknown"), (False, "not_applied")])
+def test_a_primary_that_does_not_answer_leaves_the_outcome_known_or_not(sent: bool, outcome: str) -> None:
+    client, _, _ = make(**{"primary/data": PeerError("silence", sent=sent)})
+    with pytest.raises(Problem) as refused:
+        client.write_and_wait(BODY, "w", 100)
+    assert (refused.value.status, refused.value.extra["outcome"], refused.value.extra["write_id"]) == (
+        503,
+        outcome,
+        "w",
+    )
+
+
+def test_nothing_is_written_where_nobody_replicates() -> None:
+    client, peers, _ = make(**{"primary/replicas": replicas()})
+    with pytest.raises(Problem, match="No replica"):
+        client.write_and_read(BODY, "w")
+    assert not [ask for ask in peers.asked if ask.method == "POST"]
+
+
+def test_replicas_are_compared_with_the_primary() -> None:
+    client, _, _ = make(**{"primary/version": at(7), "r1/version": at(5), "r2/version": at(7)})
+    assert client.compare(digest=False)["analysis"] == {
+        "primary_version": 7,
+        "stale_replicas": [{"name": "r1", "version": 5, "behind_by": 2}],
+        "consistent_replicas": ["r2"],
+        "all_consistent": False,
+    }
+
+
+def test_a_replica_in_an_earlier_epoch_is_behind_whatever_its_version() -> None:
+    client, _, _ = make(**{"primary/version": at(0, epoch=2), "r1/version": at(0, epoch=2), "r2/version": at(9)})
+    analysis = client.compare(digest=False)["analysis"]
+    assert analysis["stale_replicas"] == [{"name": "r2", "version": 9, "behind_by": 1}]
+
+
+def test_without_the_primary_nothing_is_called_consistent() -> None:
+    client, _, _ = make(**{"primary/version": GONE, "r1/version": at(7), "r2/version": at(7)})
+    found = client.compare(digest=False)
+    assert "error" in found["primary"]
+    assert found["analysis"]["all_consistent"] is False
+    status = client.status()
+    assert (status["all_consistent"], status["error"]) == (False, str(GONE))
+    assert status["replicas"][0]["version_behind"] is None
+
+
+@pytest.mark.parametrize(
+    ("r1", "r2", "equal", "diverged"),
+    [
+        (("1-7", "d"), ("1-7", "d"), True, []),
+        (("1-7", "d"), ("1-7", "x"), False, ["r2"]),
+        (("1-6", "x"), ("1-7", "d"), None, []),  # at another position a digest says nothing
+    ],
+)
+def test_digests_are_compared_at_equal_positions_only(
+    r1: Any, r2: Any, equal: bool | None, diverged: list[str]
+) -> None:
+    answers = {f"{name}/version": at(7) for name in ("primary", "r1", "r2")}
+    for name, (position, digest) in {"primary": ("1-7", "d"), "r1": r1, "r2": r2}.items():
+        answers[f"{name}/digest"] = {"position": position, "digest": digest, "keys": 1}
+    analysis = make(**answers)[0].compare(digest=True)["analysis"]
+    assert (analysis["digests_equal"], analysis["diverged"]) == (equal, diverged)
+
+
+def test_the_status_has_the_lag_as_the_log_shows_it() -> None:
+    client, _, _ = make(**{"primary/version": at(7, write_id="w"), "r1/version": at(5), "r2/version": at(7)})
+    found = client.status()
+    assert (found["primary_version"], found["primary_write_id"], found["waiting_for_consistency"]) == (7, "w", False)
+    states = [(r["replica_id"], r["version_behind"], r["lag_ms"], r["is_consistent"]) for r in found["replicas"]]
+    assert states == [("r1", 2, 33.0, False), ("r2", 0, 0.0, True)]
+
+
+def test_replicas_are_remembered_while_the_primary_is_away() -> None:
+    now = [0.0]
+    peers = StubPeers(**{"primary/replicas": [replicas("r1"), GONE, replicas("r1", "r3")]})
+    directory = Directory(peers, PRIMARY, lambda: now[0])
+    seen = []
+    for now[0] in (0.0, 0.5, 2.0, 4.0):
+        seen.append([known.replica for known in directory.replicas()])
+    assert seen == [["r1"], ["r1"], ["r1"], ["r1", "r3"]]
+    assert len(peers.asked) == 3

@@ -1,0 +1,156 @@
+"""The primary's upkeep: opening, trimming, forgetting; and delays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from broker.clock import LogClock
+from broker.delay import Fixed
+from broker.events import Events
+from broker.log import ReplicationLog
+from broker.position import START, Position
+from broker.roster import Member, Roster, Settings
+from nodes.config import PrimaryConfig, load
+from nodes.gate import EMPTY_STATE, PositionGate
+from nodes.peers import Peers
+from nodes.primary.delays import DelayBody, Delays, DelaysBody
+from nodes.primary.metrics import PrimaryMetrics, ReplicaCollector
+from nodes.primary.primary import FORGET_AFTER_SECONDS, Primary
+from nodes.problem import Problem
+
+
+class Bench:
+    """A primary on a fake log server, whose upkeep is moved by hand."""
+
+    def __init__(self, client: Any, **environment: str) -> None:
+        config = load("primary", environment)
+        assert isinstance(config, PrimaryConfig)
+        self.log, self.roster, self.events = ReplicationLog(client), Roster(client), Events(client)
+        self.now_us = self.log.now_us()
+        clock = LogClock(lambda: self.now_us, lambda: 0, lambda: 0)
+        peers = Peers(2, lambda: 0.0)
+        self.gate = PositionGate(EMPTY_STATE, 10)
+        parts: dict[str, Any] = {"log": self.log, "roster": self.roster, "events": self.events}
+        self.primary = Primary(config, gate=self.gate, peers=peers, clock=clock, **parts)
+        self.delays = Delays(self.roster, self.events, PrimaryMetrics(CollectorRegistry()), lambda: 0.0)
+        self.primary._upkeep.stop()  # so that its pause does not wait
+
+    def upkeep(self) -> None:
+        self.primary._step()
+
+    def write(self, count: int) -> None:
+        for _ in range(count):
+            version = self.log.head().position.version + 1
+            self.log.append("set", "k", str(version), f"w{version}")
+
+    def replica(self, name: str, version: int, seen_seconds_ago: float = 0) -> None:
+        seen_at_us = round(self.now_us - seen_seconds_ago * 1e6)
+        member = Member(name, f"http://{name}:8001", "http://127.0.0.1:9", Position(1, version), seen_at_us, 0)
+        self.roster.heartbeat(member, Settings(Fixed(500), 0))
+
+    def first(self) -> str:
+        entry = self.log.first_after(START)
+        assert entry is not None
+        return str(entry.position)
+
+
+def test_the_log_is_begun_where_there_is_none(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    bench.upkeep()
+    assert bench.log.head().position == Position(1, 0)
+    assert bench.gate.state.position == Position(1, 0)
+
+
+def test_a_lost_log_begins_in_a_later_epoch(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    bench.log.reset("r")
+    bench.upkeep()
+    fake.flushall()
+    bench.upkeep()
+    assert bench.log.head().position == Position(3, 0)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "first"),
+    [
+        ({}, "1-0"),  # nobody is known to have anything
+        ({"a": 50, "b": 30}, "1-31"),  # behind the slowest
+        ({"a": 100, "b": 100}, "1-91"),  # but the newest ten stay
+        ({"a": 0}, "1-0"),
+    ],
+)
+def test_the_log_is_trimmed_behind_the_slowest_live_replica(fake: Any, replicas: dict[str, int], first: str) -> None:
+    bench = Bench(fake, LAB_LOG_KEEP="10")
+    bench.upkeep()
+    bench.write(100)
+    for name, version in replicas.items():
+        bench.replica(name, version)
+    bench.upkeep()
+    assert bench.first() == first
+
+
+def test_a_replica_that_is_away_does_not_hold_the_log_back(fake: Any) -> None:
+    bench = Bench(fake, LAB_LOG_KEEP="10")
+    bench.upkeep()
+    bench.write(100)
+    bench.replica("live", 60)
+    bench.replica("away", 5, seen_seconds_ago=6)
+    bench.upkeep()
+    assert bench.first() == "1-61"
+
+
+def test_the_log_never_holds_more_than_its_bound(fake: Any) -> None:
+    bench = Bench(fake, LAB_LOG_KEEP="10", LAB_LOG_MAX="20")
+    bench.upkeep()
+    bench.write(100)
+    bench.replica("slow", 1)
+    bench.upkeep()
+    assert (bench.first(), bench.log.length()) == ("1-81", 20)
+
+
+def test_a_replica_that_never_comes_back_is_forgotten_with_its_group(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    bench.replica("gone", 0, seen_seconds_ago=FORGET_AFTER_SECONDS + 1)
+    bench.log.join("gone", START)
+    bench.upkeep()
+    assert bench.roster.members() == []
+    assert bench.log.groups() == []
+
+
+def test_nothing_is_exported_about_replicas_while_the_log_cannot_be_read(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.replica("a", 0)
+    collector = ReplicaCollector(bench.log, bench.roster)
+    assert list(collector.collect()) == []
+    bench.upkeep()
+    assert "ec_replica_lag_seconds" in {family.name for family in collector.collect()}
+
+
+def test_a_change_of_a_delay_is_in_force_and_an_event(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.replica("a", 0)
+    found = bench.delays.change(DelayBody(replica="a", delay_ms=7, ack_delay_ms=3))
+    assert (found["replica_url"], found["delay_ms"], found["all_delays"]) == ("http://a:8001", 7, {"http://a:8001": 7})
+    assert bench.roster.settings() == {"a": Settings(Fixed(7), 3)}
+    assert [event.fields["kind"] for event in bench.events.after("0-0", 1)] == ["settings"]
+
+
+def test_the_acknowledgement_delay_alone_leaves_the_delay(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.replica("a", 0)
+    bench.delays.change(DelayBody(replica="a", ack_delay_ms=3))
+    assert bench.roster.settings() == {"a": Settings(Fixed(500), 3)}
+
+
+def test_of_several_delays_none_is_changed_when_one_is_wrong(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.replica("a", 0)
+    with pytest.raises(Problem):
+        bench.delays.change_several(DelaysBody(delays={"a": 1, "b": 2}))
+    assert bench.roster.settings() == {"a": Settings(Fixed(500), 0)}

@@ -1,0 +1,51 @@
+"""Traces: carried always, recorded where an endpoint is configured."""
+
+from __future__ import annotations
+
+import pytest
+from flask import Flask
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
+
+from broker.entry import Entry
+from broker.position import Position
+from nodes import tracing
+from nodes.config import load
+
+PARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+
+
+@pytest.mark.parametrize(("given", "carried"), [(PARENT, PARENT), ("nonsense", ""), ("", ""), (PARENT.upper(), "")])
+def test_without_an_endpoint_a_callers_context_goes_on_as_it_came(given: str, carried: str) -> None:
+    found = tracing.make(load("primary", {}))
+    with Flask("x").test_request_context(headers={"traceparent": given}), found.sending() as traceparent:
+        assert traceparent == carried
+        assert found.outgoing() == ({"traceparent": carried} if carried else {})
+    with found.sending() as traceparent:
+        assert traceparent == ""
+
+
+def test_with_an_endpoint_a_write_and_its_application_are_one_trace() -> None:
+    spans = InMemorySpanExporter()
+    found = tracing.make(load("primary", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}))
+    assert isinstance(found, tracing.RecordedTracing)
+    found._provider.add_span_processor(SimpleSpanProcessor(spans))
+    with found.sending() as traceparent:
+        pass
+    entry = Entry(Position(1, 7), "set", "k", "1", "w", 1_000_000, traceparent)
+    found.processed(entry, 1_500_000, 1_500_400)
+    send, process = spans.get_finished_spans()
+    assert (send.name, send.kind) == ("send lab14:log", SpanKind.PRODUCER)
+    assert (process.name, process.kind) == ("process lab14:log", SpanKind.CONSUMER)
+    assert process.context is not None
+    assert send.context is not None
+    assert process.parent is not None
+    assert process.context.trace_id == send.context.trace_id
+    assert process.parent.span_id == send.context.span_id
+    assert process.links[0].context.span_id == send.context.span_id
+    assert (process.start_time, process.end_time) == (1_500_000_000, 1_500_400_000)
+    assert process.attributes is not None
+    assert process.attributes["messaging.message.id"] == "1-7"
+    assert process.attributes["lab.delay_ms"] == 500.4
+    found._provider.shutdown()

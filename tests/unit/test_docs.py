@@ -1,0 +1,61 @@
+"""What the documents claim, compared with the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if not any(part.startswith(".") for part in path.parts[3:]))
+PYTHON = [path for package in ("broker", "nodes", "lab") for path in (ROOT / package).rglob("*.py")]
+
+
+def code() -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for path in PYTHON)
+
+
+def test_every_setting_is_in_the_readme_and_every_one_there_is_read() -> None:
+    read = set(re.findall(r'"((?:LAB|OTEL)_[A-Z_]+)"', (ROOT / "nodes/config.py").read_text(encoding="utf-8")))
+    documented = set(re.findall(r"`((?:LAB|OTEL)_[A-Z_]+)`", README))
+    assert documented == read
+
+
+def test_every_metric_is_in_the_readme_and_every_one_there_is_exported() -> None:
+    exported = set(re.findall(r'"(ec_[a-z_]+)"', code()))
+    documented = set(re.findall(r"^\| `(ec_[a-z_]+)`", README, re.MULTILINE))
+    assert {name.removesuffix("_total") for name in documented} == {name.removesuffix("_total") for name in exported}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (document.parent / target).exists(), target
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for document in DOCUMENTS:
+        named = set(re.findall(r"(?:^|`)make ([a-z]+)", document.read_text(encoding="utf-8"), re.MULTILINE))
+        assert named <= targets, document
+
+
+def test_packages_import_only_in_one_direction() -> None:
+    forbidden = {"broker": ["nodes", "lab"], "nodes": ["lab"]}
+    forbidden |= {f"nodes/{role}": [f"nodes.{other}" for other in ("primary", "replica", "client") if other != role]
+                  for role in ("primary", "replica", "client")}  # fmt: skip
+    for place, packages in forbidden.items():
+        for path in (ROOT / place).rglob("*.py"):
+            imported = re.findall(r"^\s*(?:from|import) ([\w.]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert not [name for name in imported for package in packages if f"{name}.".startswith(f"{package}.")], path
+
+
+def test_only_one_module_speaks_redis_for_the_log() -> None:
+    commands = re.compile(r"\.(xadd|xread|xreadgroup|xack|xtrim|xrange|xrevrange|xpending|xgroup_\w+|xinfo_\w+)\(")
+    speaking = {
+        path.relative_to(ROOT).as_posix() for path in PYTHON if commands.search(path.read_text(encoding="utf-8"))
+    }
+    assert speaking == {"broker/log.py", "broker/events.py"}  # the events are a stream of their own
