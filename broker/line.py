@@ -15,12 +15,14 @@ class DelayLine:
 
     An entry is due at its publish time plus its delay, by the log's clock, and not before the entries ahead of it, so
     the effective delay is a running maximum. It is a line and not a rate limit: any number of entries may be due at
-    once. ``max_entries`` and ``max_bytes`` bound what waits; ``room`` says how much more may be offered, and what
-    does not fit stays in the stream. One offer may go past ``max_bytes`` by what it brings.
+    once. Nothing is due before ``set_model`` has said what the delay is.
+
+    ``max_entries`` and ``max_bytes`` bound what waits; ``room`` says how much more may be offered, and what does not
+    fit stays in the stream. One offer may go past ``max_bytes`` by what it brings.
     """
 
-    def __init__(self, model: DelayModel, *, max_entries: int, max_bytes: int) -> None:
-        self._model = model
+    def __init__(self, *, max_entries: int, max_bytes: int) -> None:
+        self._model: DelayModel | None = None
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._waiting: deque[Entry] = deque()
@@ -49,18 +51,21 @@ class DelayLine:
         return void
 
     def set_model(self, model: DelayModel, now_us: int) -> None:
-        """Change the delay, also of what waits already; what is overdue by the new delay is due now."""
+        """Set the delay, also of what waits already; what is overdue by a change is due at the moment of the change."""
+        if self._model is not None and model != self._model:
+            self._not_before_us = now_us
         self._model = model
-        self._not_before_us = now_us
 
-    def due_us(self, entry: Entry) -> int:
+    def due_us(self, entry: Entry) -> int | None:
         """When an entry is due: microseconds since 1970 by the log's clock. An epoch is due at once."""
+        if self._model is None:
+            return None
         if entry.op == "epoch":
             return entry.at_us
         return max(entry.at_us + self._model.delay_us(entry.position), self._not_before_us)
 
     def next_due_us(self) -> int | None:
-        """When the head is due; ``None`` when nothing waits."""
+        """When the head is due; ``None`` when nothing waits, or nobody knows yet."""
         return self.due_us(self._waiting[0]) if self._waiting else None
 
     def oldest(self) -> Entry | None:
@@ -72,9 +77,10 @@ class DelayLine:
         found: list[tuple[Entry, int]] = []
         latest_us = 0
         for entry in islice(self._waiting, limit):
-            latest_us = max(latest_us, self.due_us(entry))
-            if latest_us > now_us:
+            due_us = self.due_us(entry)
+            if due_us is None or due_us > now_us:
                 break
+            latest_us = max(latest_us, due_us)
             found.append((entry, latest_us))
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import urllib3
@@ -17,8 +18,10 @@ class NodeUnreachable(Exception):
 def call(method: str, url: str, body: Any = None, timeout_seconds: float = 10.0) -> tuple[int, dict[str, Any]]:
     """One request: status and JSON body. Raises ``NodeUnreachable``."""
     raw = None if body is None else json.dumps(body).encode()
+    token = os.environ.get("LAB_ADMIN_TOKEN")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        answer = _POOL.request(method, url, body=raw, timeout=timeout_seconds)
+        answer = _POOL.request(method, url, body=raw, headers=headers, timeout=timeout_seconds)
         found: dict[str, Any] = answer.json()
     except (urllib3.exceptions.HTTPError, ValueError) as error:
         raise NodeUnreachable(f"{url} does not answer: {error}") from error

@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from broker.errors import LogError, NotApplied, WriteIdReused
 
+WRITING = frozenset({"POST", "DELETE"})
 _URN = "urn:eventual-consistency-lab:"
 _logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class Problem(Exception):
             "detail": self.detail,
             **self.extra,
         }
-        if request.method in {"POST", "DELETE"} and self.status < 500:
+        if request.method in WRITING and self.status < 500:
             body.setdefault("outcome", "not_applied")
         text = json.dumps(body, ensure_ascii=False, separators=(",", ":")) + "\n"
         response = Response(text, self.status, mimetype="application/problem+json")
@@ -49,7 +50,8 @@ class Problem(Exception):
 
 def unavailable(error: LogError, **extra: Any) -> Problem:
     """The log server is gone or did not answer: 503, what that means for a write, and when to come again."""
-    extra["outcome"] = outcome_of(error)
+    if request.method in WRITING:
+        extra["outcome"] = outcome_of(error)
     problem = Problem(503, "log-unavailable", "The log is unavailable", f"{error}.", **extra)
     problem.headers["Retry-After"] = "1"
     return problem

@@ -10,7 +10,6 @@ from prometheus_client import CollectorRegistry
 
 from broker.clock import LogClock
 from broker.connection import connect
-from broker.delay import Fixed
 from broker.events import Events
 from broker.line import DelayLine
 from broker.log import ReplicationLog
@@ -65,8 +64,7 @@ def make_replica(config: ReplicaConfig, tracing: Tracing, registry: CollectorReg
     gate = make_gate(store.state(), config.threads * 7 // 8, registry)
     metrics = ReplicaMetrics(registry, config.node_id)
     history = AppliedHistory(HISTORY_CAPACITY)
-    model = Fixed(config.delay_ms)
-    line = DelayLine(model, max_entries=config.line_max_entries, max_bytes=config.line_max_bytes)
+    line = DelayLine(max_entries=config.line_max_entries, max_bytes=config.line_max_bytes)
     inbox = Inbox(line, clock.now_us)
     acknowledger = Acknowledger(log, config.node_id, config.ack_delay_ms, clock.now_us)
     reader = Reader(

@@ -59,19 +59,18 @@ class Inbox:
         with self._changed:
             while not self._closed:
                 due_us = self._line.next_due_us()
-                left_us = None if due_us is None else due_us - self._now_us()
-                if left_us is not None and left_us <= 0:
+                if due_us is not None and due_us <= self._now_us():
                     return
-                self._changed.wait(None if left_us is None else left_us / 1e6)
+                self._wait_until(due_us)
 
     def hold(self, entry: Entry) -> bool:
         """Return ``True`` when an entry that is not in the line is due, ``False`` when the inbox is closed before."""
         with self._changed:
             while not self._closed:
-                left_us = self._line.due_us(entry) - self._now_us()
-                if left_us <= 0:
+                due_us = self._line.due_us(entry)
+                if due_us is not None and due_us <= self._now_us():
                     return True
-                self._changed.wait(left_us / 1e6)
+                self._wait_until(due_us)
             return False
 
     def wait_for_room(self) -> int:
@@ -86,3 +85,7 @@ class Inbox:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def _wait_until(self, due_us: int | None) -> None:
+        """Wait for a change, or until then."""
+        self._changed.wait(None if due_us is None else max(0, due_us - self._now_us()) / 1e6)

@@ -43,7 +43,7 @@ class Membership:
         """Beat, then wait for an event or the next beat. Raises ``broker.errors.LogError``."""
         if self._last_event is None:  # before the settings are read, so that no change falls in between
             self._last_event = self._events.last_id()
-        self._clock.measure()
+        self._clock.measure()  # before the first settings: with those in force, entries may be due
         member = self._describe()
         settings, joined = self._roster.heartbeat(member, self._defaults)
         if settings != self._settings:

@@ -17,7 +17,9 @@ def entry(version: int, at_ms: float = 0, *, epoch: int = 1, value: str = "1") -
 
 
 def make(delay_ms: float = 500, max_entries: int = 100, max_bytes: int = 10**6) -> DelayLine:
-    return DelayLine(Fixed(delay_ms), max_entries=max_entries, max_bytes=max_bytes)
+    line = DelayLine(max_entries=max_entries, max_bytes=max_bytes)
+    line.set_model(Fixed(delay_ms), 0)
+    return line
 
 
 def versions_due(line: DelayLine, now_ms: float, limit: int = 1000) -> list[int]:
@@ -69,6 +71,21 @@ def test_a_higher_delay_also_counts_for_entries_that_wait() -> None:
     assert versions_due(line, 3000) == [1]
 
 
+def test_nothing_is_due_before_the_delay_is_known() -> None:
+    line = DelayLine(max_entries=10, max_bytes=1000)
+    line.offer([entry(0), entry(1, at_ms=0)])
+    assert (line.due(10**15, 10), line.next_due_us(), line.due_us(entry(1))) == ([], None, None)
+    line.set_model(Fixed(500), 9_000_000)
+    assert line.due(9_000_000, 10) == [(entry(0), 0), (entry(1), 500_000)]  # late since it was due, not since now
+
+
+def test_setting_the_same_delay_again_changes_nothing() -> None:
+    line = make(500)
+    line.offer([entry(1)])
+    line.set_model(Fixed(500), 9_000_000)
+    assert line.due(9_000_000, 10) == [(entry(1), 500_000)]
+
+
 def test_an_entry_is_not_due_before_the_ones_ahead_of_it() -> None:
     class Falling:
         mean_ms = 0.0
@@ -79,7 +96,8 @@ def test_an_entry_is_not_due_before_the_ones_ahead_of_it() -> None:
         def as_json(self) -> dict[str, object]:
             return {}
 
-    line = DelayLine(Falling(), max_entries=10, max_bytes=1000)
+    line = DelayLine(max_entries=10, max_bytes=1000)
+    line.set_model(Falling(), 0)
     line.offer([entry(1), entry(2)])
     assert versions_due(line, 999) == []
     assert line.due(1_000_000, 10) == [(entry(1), 1_000_000), (entry(2), 1_000_000)]

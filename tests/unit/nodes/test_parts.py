@@ -65,7 +65,9 @@ def entry(version: int, at_us: int) -> Entry:
 
 
 def make_inbox(clock: FakeClock, room: int = 10) -> Inbox:
-    return Inbox(DelayLine(Fixed(1000), max_entries=room, max_bytes=10**6), clock.now_us)
+    inbox = Inbox(DelayLine(max_entries=room, max_bytes=10**6), clock.now_us)
+    inbox.set_model(Fixed(1000))
+    return inbox
 
 
 def test_the_applier_is_woken_by_an_entry_and_by_a_lower_delay() -> None:
