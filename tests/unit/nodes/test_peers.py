@@ -1,0 +1,123 @@
+"""Asking other nodes: what comes back, and what a failure says about the request."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from nodes import peers as module
+from nodes.peers import Ask, PeerError, Peers, Reply
+
+Serve = Callable[[socket.socket], None]
+
+
+class Node:
+    """A port that deals with each connection as told, in turn; the last way stays."""
+
+    def __init__(self, *ways: Serve) -> None:
+        self._ways = list(ways)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/x"
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                way = self._ways.pop(0) if len(self._ways) > 1 else self._ways[0]
+                way(connection)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._listener.close()
+
+
+def answer(body: bytes, status: int = 200) -> Serve:
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(head + body)
+
+    return serve
+
+
+def hang_up(connection: socket.socket) -> None:
+    connection.recv(65536)
+
+
+def say_nothing(connection: socket.socket) -> None:
+    connection.recv(65536)
+    connection.settimeout(10)
+    connection.recv(1)
+
+
+@pytest.fixture
+def peers() -> Iterator[Peers]:
+    found = Peers(4, lambda: 42.0)
+    yield found
+    found.close()
+
+
+def ask(peers: Peers, *ways: Serve) -> Reply:
+    node = Node(*ways)
+    try:
+        return peers.ask(Ask(node.url, "POST", body={"a": 1}))
+    finally:
+        node.close()
+
+
+def test_an_answer_has_status_body_and_the_time_when_it_came(peers: Peers) -> None:
+    assert ask(peers, answer(b'{"a":1}', 503)) == Reply(503, {"a": 1}, 42.0)
+
+
+def test_a_kept_connection_that_was_closed_meanwhile_is_made_anew(peers: Peers) -> None:
+    assert ask(peers, hang_up, answer(b"{}")).status == 200
+
+
+def test_where_nobody_listens_nothing_was_sent(peers: Peers) -> None:
+    node = Node(hang_up)
+    node.close()
+    with pytest.raises(PeerError, match="cannot be reached") as failed:
+        peers.ask(Ask(node.url))
+    assert failed.value.sent is False
+
+
+@pytest.mark.parametrize("way", [hang_up, answer(b"no json"), answer(b"[]"), answer(b"NaN")])
+def test_what_is_no_answer_leaves_a_sent_request_in_doubt(peers: Peers, way: Serve) -> None:
+    with pytest.raises(PeerError) as failed:
+        ask(peers, way)
+    assert failed.value.sent is True
+
+
+def test_silence_is_bounded_and_leaves_a_doubt(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MARGIN_SECONDS", 0.1)
+    with pytest.raises(PeerError, match="did not answer in time") as failed:
+        ask(peers, say_nothing)
+    assert failed.value.sent is True
+
+
+def test_several_are_asked_at_once_and_a_failure_stands_beside_the_answers(peers: Peers) -> None:
+    arrived = threading.Barrier(2, timeout=5)
+
+    def meet(connection: socket.socket) -> None:
+        arrived.wait()  # passes only when both requests are there at the same time
+        answer(b"{}")(connection)
+
+    nodes = [Node(meet), Node(meet), Node(hang_up)]
+    try:
+        began = time.monotonic()
+        found = peers.ask_all({str(number): Ask(node.url) for number, node in enumerate(nodes)})
+        assert time.monotonic() - began < 5
+    finally:
+        for node in nodes:
+            node.close()
+    assert [isinstance(reply, Reply) for reply in found.values()] == [True, True, False]
+    assert list(found) == ["0", "1", "2"]
