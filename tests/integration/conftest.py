@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
@@ -22,6 +23,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.integration)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """A shell may have started these tests with SIGINT ignored, and the processes they start would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +87,3 @@ def metric(url: str, name: str) -> dict[str, float]:
     lines = POOL.request("GET", f"{url}/metrics").data.decode().splitlines()
     samples = [line.rsplit(" ", 1) for line in lines if line.startswith((name + "{", name + " "))]
     return {sample.removeprefix(name): float(value) for sample, value in samples}
-
-
-Build = Callable[..., Lab]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
@@ -36,10 +37,9 @@ class Cli:
         """``lab up --detach``."""
         return self.run("up", "--detach", "--base-port", str(self.base_port), *arguments)
 
-    def start(self, command: str, *arguments: str) -> subprocess.Popen[str]:
-        """Start a command in the foreground."""
-        line = self._line(command, *arguments)
-        return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    def start(self, command: str, *arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
+        """Run a command in the foreground."""
+        return foreground(self._line(command, *arguments))
 
     def status(self) -> dict[str, Any]:
         """What ``lab status --json`` prints."""
@@ -52,6 +52,14 @@ class Cli:
 
     def _line(self, command: str, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "lab", command, "--data-dir", str(self.directory), *arguments]
+
+
+@contextmanager
+def foreground(line: list[str], directory: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A process with its output, killed at the end where it still runs."""
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=directory) as process:
+        yield process
+        process.kill()
 
 
 @pytest.fixture
@@ -159,18 +167,17 @@ def test_nothing_outlives_a_killed_supervisor_and_its_place_can_be_taken(cli: Cl
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_in_the_foreground_stops_everything(cli: Cli, number: signal.Signals) -> None:
-    process = cli.start("up", "--base-port", str(cli.base_port))
-
     def ready() -> bool:
         try:
             return bool(cli.status()["healthy"])
         except ValueError:
             return False
 
-    until(ready, 40)
-    pids = cli.pids()
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=30)
+    with cli.start("up", "--base-port", str(cli.base_port)) as process:
+        until(ready, 40)
+        pids = cli.pids()
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=30)
     assert process.returncode == 0
     assert "Traceback" not in output
     assert all_ended(pids)
@@ -255,16 +262,17 @@ def test_the_demo_tells_its_story_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_in_the_demo_stops_everything(tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "lab", "demo"]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
-    assert process.stdout is not None
     output = ""
-    while "One write" not in output:
-        output += process.stdout.readline()
-    url = next(line.split()[1] for line in output.splitlines() if line.startswith("lab14-primary"))
-    process.send_signal(signal.SIGINT)
-    rest, _ = process.communicate(timeout=30)
+    with foreground([sys.executable, "-m", "lab", "demo"], tmp_path) as process:
+        assert process.stdout is not None
+        while "One write" not in output:
+            line = process.stdout.readline()
+            assert line, output
+            output += line
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in rest
+    url = next(line.split()[1] for line in output.splitlines() if line.startswith("lab14-primary"))
     with pytest.raises(urllib3.exceptions.HTTPError):
         get(f"{url}/health")
