@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 
+from nodes import cores
 from nodes.config import NodeConfig
 
 _PR_SET_PDEATHSIG = 1
@@ -70,6 +71,7 @@ class Service(BaseApplication):  # type: ignore[misc]
         logging.basicConfig(
             level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
         )
+        cores.share_one(self._config.port)  # the nodes of a lab have successive ports
         app = self._create_app()
         # What the app is made of lives as long as the process, and hundreds of waiting requests hold many objects that
         # are no garbage: collections that look at either cost a third of the time in which the waiting are woken.

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 from broker.errors import LogError
+from nodes import cores
 from nodes.store import StoreError
 
 _BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -48,6 +49,7 @@ class Worker:
         self._stop.wait(seconds)
 
     def _run(self) -> None:
+        cores.use_any()
         failures = 0
         while not self._stop.is_set():
             try:
