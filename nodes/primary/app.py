@@ -14,7 +14,6 @@ from broker.events import Events
 from broker.log import ReplicationLog
 from broker.roster import Roster
 from nodes import tracing as traces
-from nodes.answers import DataAnswer, DigestAnswer, KeyAnswer, PageQuery, VersionAnswer, WaitQuery
 from nodes.api import Api
 from nodes.base import add_health, make_app
 from nodes.config import PrimaryConfig
@@ -33,6 +32,7 @@ from nodes.primary.metrics import PrimaryMetrics, ReplicaCollector
 from nodes.primary.primary import Primary, ReplicasAnswer, ResetAnswer
 from nodes.primary.writes import Writes
 from nodes.problem import Problem
+from nodes.reads import add_reads
 from nodes.writing import WriteAnswer, WriteBody, write_id_of
 
 
@@ -61,7 +61,8 @@ def create_app(config: PrimaryConfig) -> Flask:
     registry.register(ReplicaCollector(log, roster))
     add_health(api, config, primary.health)
     _add_writes(api, Writes(log, gate, metrics, tracing))
-    _add_reads(api, primary)
+    add_reads(api, config.node_id, primary)
+    _add_replicas(api, primary)
     _add_admin(api, primary, Delays(roster, events, metrics, lambda: clock.now_us() / 1e6))
     return app
 
@@ -78,27 +79,7 @@ def _add_writes(api: Api, writes: Writes) -> None:
         return writes.delete(key, write_id_of(request.headers.get("Idempotency-Key")))
 
 
-def _add_reads(api: Api, primary: Primary) -> None:
-    @api.route("GET", "/version", query=WaitQuery, answer=VersionAnswer)
-    def version(query: WaitQuery) -> VersionAnswer:
-        """Where the primary is; with min_position or min_version, once that is committed."""
-        return primary.version(query)
-
-    @api.route("GET", "/data", query=PageQuery, answer=DataAnswer)
-    def data(query: PageQuery) -> DataAnswer:
-        """The data in key order, a page at a time."""
-        return primary.data(query)
-
-    @api.route("GET", "/data/<key:key>", query=WaitQuery, answer=KeyAnswer)
-    def key(key: str, query: WaitQuery) -> KeyAnswer:
-        """A key's value."""
-        return primary.key(key, query)
-
-    @api.route("GET", "/digest", answer=DigestAnswer)
-    def digest() -> DigestAnswer:
-        """Number of keys and digest of the content, as one consistent cut."""
-        return primary.digest()
-
+def _add_replicas(api: Api, primary: Primary) -> None:
     @api.route("GET", "/replicas", answer=ReplicasAnswer)
     def replicas() -> ReplicasAnswer:
         """Every registered replica, where to reach it, and how far it is behind."""

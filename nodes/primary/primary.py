@@ -10,28 +10,17 @@ from typing_extensions import TypedDict
 
 from broker import lag
 from broker.clock import LogClock
+from broker.entry import Record
 from broker.errors import LogError, LogMissing
 from broker.events import Events
 from broker.log import Head, ReplicationLog
 from broker.position import START, Position
 from broker.roster import Member, Roster
-from nodes.answers import (
-    PAGE_BYTES_MAX,
-    DataAnswer,
-    DigestAnswer,
-    KeyAnswer,
-    PageQuery,
-    VersionAnswer,
-    WaitQuery,
-    data_answer,
-    key_answer,
-    require,
-    version_answer,
-)
+from nodes.answers import PAGE_BYTES_MAX
 from nodes.config import PrimaryConfig
 from nodes.gate import PositionGate, State
 from nodes.peers import Ask, Peers, Reply
-from nodes.times import ms, timestamp
+from nodes.times import ms
 from nodes.worker import Worker
 
 _logger = logging.getLogger("lab.primary")
@@ -105,35 +94,38 @@ class Primary:
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
-    def version(self, query: WaitQuery) -> VersionAnswer:
-        """Where the primary is, after waiting for the position that was asked for."""
-        state, target = self._wait(query)
-        answer = version_answer(self._config.node_id, state, self._clock.now_us())
-        if target is not None:
-            answer["reached"] = state.position.epoch == target.epoch and state.position >= target
-            at_us = self._committed_us(target) if answer["reached"] else None
-            answer["applied_at"] = timestamp(at_us)
-            answer["applied_after_ms"] = None if at_us is None else 0.0
-        return answer
+    def state(self) -> State:
+        """Where the primary is."""
+        return self._seen(self._log.head())
 
-    def data(self, query: PageQuery) -> DataAnswer:
-        """A page of the data."""
-        self._require(query)
-        page = self._log.page(query.after(), query.limit, PAGE_BYTES_MAX)
-        state = _state(page.head)
-        return data_answer(self._config.node_id, state, page.records, more=page.more, now_us=self._clock.now_us())
+    def wait_for(self, target: Position, timeout_seconds: float) -> State:
+        """Wait until that is committed, or the time is up."""
+        self._gate.wait_for(target, timeout_seconds)
+        return self.state()
 
-    def key(self, key: str, query: WaitQuery) -> KeyAnswer:
-        """A key's value."""
-        self._require(query)
+    def reached_us(self, position: Position) -> tuple[int, int] | None:
+        """When that was committed, which is when the primary applied it."""
+        found = self._log.between(position, position, 1)
+        return (found[0].at_us, found[0].at_us) if found else None
+
+    def page(self, after: str, limit: int) -> tuple[State, list[Record], bool]:
+        """A page of the primary's store."""
+        page = self._log.page(after, limit, PAGE_BYTES_MAX)
+        return _state(page.head), page.records, page.more
+
+    def get(self, key: str) -> tuple[State, Record | None]:
+        """A record of the primary's store."""
         head, record = self._log.get(key)
-        return key_answer(self._config.node_id, _state(head), key, record)
+        return _state(head), record
 
-    def digest(self) -> DigestAnswer:
+    def digest(self) -> tuple[State, int, str]:
         """The digest that the append script keeps up to date."""
         head = self._log.head()
-        source = self._config.node_id
-        return {"source": source, "position": str(head.position), "keys": head.keys, "digest": head.digest}
+        return _state(head), head.keys, head.digest
+
+    def now_us(self) -> int:
+        """The log's clock."""
+        return self._clock.now_us()
 
     def replicas(self) -> ReplicasAnswer:
         """Every registered replica."""
@@ -164,27 +156,10 @@ class Primary:
             return {"log": str(error)}
         return {"log": "ok"}
 
-    def _wait(self, query: WaitQuery) -> tuple[State, Position | None]:
-        state = self._seen(self._log.head())
-        target = query.target(state.position.epoch)
-        if target is not None and state.position < target:
-            self._gate.wait_for(target, query.timeout_ms / 1000)
-            state = self._seen(self._log.head())
-        return state, target
-
-    def _require(self, query: WaitQuery) -> None:
-        if query.min_position is not None or query.min_version is not None:
-            state, target = self._wait(query)
-            require(target, state, query.timeout_ms)
-
     def _seen(self, head: Head) -> State:
         state = _state(head)
         self._gate.advance(state)
         return state
-
-    def _committed_us(self, position: Position) -> int | None:
-        found = self._log.between(position, position, 1)
-        return found[0].at_us if found else None
 
     # -- resetting and upkeep -----------------------------------------------------------------------------------------
 

@@ -15,12 +15,12 @@ from broker.line import DelayLine
 from broker.log import ReplicationLog
 from broker.roster import Roster
 from nodes import tracing as traces
-from nodes.answers import DataAnswer, DigestAnswer, KeyAnswer, PageQuery, VersionAnswer, WaitQuery
 from nodes.api import Api
 from nodes.base import add_health, make_app
 from nodes.config import ReplicaConfig
 from nodes.metrics import make_gate
 from nodes.problem import Problem
+from nodes.reads import add_reads
 from nodes.replica.acknowledger import Acknowledger
 from nodes.replica.applier import Applier
 from nodes.replica.history import AppliedHistory
@@ -48,7 +48,8 @@ def create_app(config: ReplicaConfig) -> Flask:
         return Problem(503, "store-unavailable", "The store is unavailable", f"{error}.").response()
 
     add_health(api, config, replica.health)
-    _add_reads(api, replica)
+    add_reads(api, config.node_id, replica)
+    _add_applied(api, replica)
     _refuse_writes(app, config)
     return app
 
@@ -101,27 +102,7 @@ def make_replica(config: ReplicaConfig, tracing: Tracing, registry: CollectorReg
     )
 
 
-def _add_reads(api: Api, replica: Replica) -> None:
-    @api.route("GET", "/version", query=WaitQuery, answer=VersionAnswer)
-    def version(query: WaitQuery) -> VersionAnswer:
-        """Where the replica is; with min_position or min_version, once that is applied."""
-        return replica.version(query)
-
-    @api.route("GET", "/data", query=PageQuery, answer=DataAnswer)
-    def data(query: PageQuery) -> DataAnswer:
-        """The data in key order, a page at a time."""
-        return replica.data(query)
-
-    @api.route("GET", "/data/<key:key>", query=WaitQuery, answer=KeyAnswer)
-    def key(key: str, query: WaitQuery) -> KeyAnswer:
-        """A key's value."""
-        return replica.key(key, query)
-
-    @api.route("GET", "/digest", answer=DigestAnswer)
-    def digest() -> DigestAnswer:
-        """Number of keys and digest of the content, as one consistent cut."""
-        return replica.digest()
-
+def _add_applied(api: Api, replica: Replica) -> None:
     @api.route("GET", "/applied", query=AppliedQuery, answer=AppliedAnswer)
     def applied(query: AppliedQuery) -> AppliedAnswer:
         """The entries applied lately, with the times at which they were published, due and applied."""

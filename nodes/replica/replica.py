@@ -10,23 +10,11 @@ from typing_extensions import TypedDict
 
 from broker.clock import LogClock
 from broker.delay import Fixed
+from broker.entry import Record
 from broker.events import Events
 from broker.position import Position
 from broker.roster import Member, Roster, Settings
-from nodes.answers import (
-    PAGE_BYTES_MAX,
-    DataAnswer,
-    DigestAnswer,
-    KeyAnswer,
-    PageQuery,
-    PositionText,
-    VersionAnswer,
-    WaitQuery,
-    data_answer,
-    key_answer,
-    require,
-    version_answer,
-)
+from nodes.answers import PAGE_BYTES_MAX, PositionText
 from nodes.api import Query
 from nodes.config import ReplicaConfig
 from nodes.gate import PositionGate, State
@@ -129,36 +117,37 @@ class Replica:
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
-    def version(self, query: WaitQuery) -> VersionAnswer:
-        """Where the replica is, after waiting for the position that was asked for."""
-        state, target = self._wait(query)
-        answer = version_answer(self._config.node_id, state, self._clock.now_us())
-        if target is not None:
-            answer["reached"] = state.position.epoch == target.epoch and state.position >= target
-            applied = self._history.find(target) if answer["reached"] else None
-            answer["applied_at"] = timestamp(applied.applied_us) if applied else None
-            answer["applied_after_ms"] = ms(applied.applied_us - applied.at_us) if applied else None
-        return answer
+    def state(self) -> State:
+        """Where the replica is."""
+        return self._gate.state
 
-    def data(self, query: PageQuery) -> DataAnswer:
-        """A page of the data. Raises ``nodes.store.StoreError``."""
-        self._require(query)
-        state, records, more = self._store.page(query.after(), query.limit, PAGE_BYTES_MAX)
-        self._settle(state)
-        return data_answer(self._config.node_id, state, records, more=more, now_us=self._clock.now_us())
+    def wait_for(self, target: Position, timeout_seconds: float) -> State:
+        """Wait until that is applied, or the time is up."""
+        return self._gate.wait_for(target, timeout_seconds)
 
-    def key(self, key: str, query: WaitQuery) -> KeyAnswer:
-        """A key's value. Raises ``nodes.store.StoreError``."""
-        self._require(query)
+    def reached_us(self, position: Position) -> tuple[int, int] | None:
+        """When that was committed and when it was applied here."""
+        applied = self._history.find(position)
+        return (applied.at_us, applied.applied_us) if applied else None
+
+    def page(self, after: str, limit: int) -> tuple[State, list[Record], bool]:
+        """A page of the store. Raises ``nodes.store.StoreError``."""
+        state, records, more = self._store.page(after, limit, PAGE_BYTES_MAX)
+        return self._settled(state), records, more
+
+    def get(self, key: str) -> tuple[State, Record | None]:
+        """A record of the store. Raises ``nodes.store.StoreError``."""
         state, record = self._store.get(key)
-        self._settle(state)
-        return key_answer(self._config.node_id, state, key, record)
+        return self._settled(state), record
 
-    def digest(self) -> DigestAnswer:
+    def digest(self) -> tuple[State, int, str]:
         """The digest, computed from the stored content. Raises ``nodes.store.StoreError``."""
         state, keys, digest = self._store.digest()
-        self._settle(state)
-        return {"source": self._config.node_id, "position": str(state.position), "keys": keys, "digest": digest}
+        return self._settled(state), keys, digest
+
+    def now_us(self) -> int:
+        """The log's clock."""
+        return self._clock.now_us()
 
     def applied(self, query: AppliedQuery) -> AppliedAnswer:
         """What was applied lately."""
@@ -187,20 +176,10 @@ class Replica:
         store = self._workers["applier"].trouble or self._workers["checkpoint"].trouble
         return {"log": log or "ok", "store": store or "ok"}
 
-    def _wait(self, query: WaitQuery) -> tuple[State, Position | None]:
-        state = self._gate.state
-        target = query.target(state.position.epoch)
-        if target is not None:
-            state = self._gate.wait_for(target, query.timeout_ms / 1000)
-        return state, target
-
-    def _require(self, query: WaitQuery) -> None:
-        state, target = self._wait(query)
-        require(target, state, query.timeout_ms)
-
-    def _settle(self, state: State) -> None:
+    def _settled(self, state: State) -> State:
         """A read may see a commit a moment before the gate shows it; afterwards nobody may be shown less."""
         self._gate.wait_for(state.position, _SETTLE_SECONDS)
+        return state
 
     # -- the threads --------------------------------------------------------------------------------------------------
 
