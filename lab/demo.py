@@ -234,7 +234,8 @@ class Story:
         self._out.print(table)
 
     def _show_spread(self, measured: list[dict[str, Any]]) -> None:
-        table = _table("", "configured", "min", "median", "max", "median beyond")
+        self._out.print()
+        table = _table("", "configured", "min", "median", "max", "beyond")
         rows = {
             f"{replica}: commit to apply": (
                 [found["replicas"][replica]["applied_after_ms"] for found in measured],
@@ -272,7 +273,7 @@ class Story:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        right = column in {"version", "pending", "applied after", "configured", "min", "median", "max", "median beyond"}
+        right = column in {"version", "pending", "applied after", "configured", "min", "median", "max", "beyond"}
         table.add_column(column, justify="right" if right else "left", no_wrap=True)
     return table
 

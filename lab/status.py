@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from broker.connection import connect
@@ -31,11 +32,11 @@ def observe(state: LabState) -> dict[str, Any]:
 def table(found: dict[str, Any]) -> Table:
     """The same for people."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("node", "role", "url", "pid", "restarts", "position", "behind", "health"):
+    for name in ("node", "url", "pid", "restarts", "position", "behind", "health"):
         shown.add_column(name, justify="right" if name in {"pid", "restarts", "behind"} else "left")
     for node in found["nodes"]:
-        health = f"[green]{OK}[/]" if node["health"] == OK else f"[red]{node['health']}[/]"
-        cells = (node["id"], node["role"], node["url"], node["pid"], node["restarts"], node["position"], node["behind"])
+        health = f"[green]{OK}[/]" if node["health"] == OK else f"[red]{escape(node['health'])}[/]"
+        cells = (node["id"], node["url"], node["pid"], node["restarts"], node["position"], node["behind"])
         shown.add_row(*("" if cell is None else str(cell) for cell in cells), health)
     return shown
 

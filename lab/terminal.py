@@ -8,5 +8,6 @@ _PIPE_COLUMNS = 120
 
 
 def console() -> Console:
-    """Standard output: as wide as the terminal, and wide enough where there is none."""
-    return Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+    """Standard output: as wide as the terminal, and in a pipe wide enough and without line breaks of its own."""
+    in_terminal = sys.stdout.isatty()
+    return Console(soft_wrap=not in_terminal, highlight=False, width=None if in_terminal else _PIPE_COLUMNS)
