@@ -39,24 +39,25 @@ class Node:
         self._listener.close()
 
 
+def say_nothing(connection: socket.socket) -> None:
+    connection.settimeout(10)
+    while connection.recv(65536):  # head and body may come apart
+        pass
+
+
 def answer(body: bytes, status: int = 200) -> Serve:
     head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
 
     def serve(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(head + body)
+        say_nothing(connection)  # a body not read yet would reset the connection
 
     return serve
 
 
 def hang_up(connection: socket.socket) -> None:
     connection.recv(65536)
-
-
-def say_nothing(connection: socket.socket) -> None:
-    connection.settimeout(10)
-    while connection.recv(65536):  # head and body may come apart
-        pass
 
 
 @pytest.fixture
