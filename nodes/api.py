@@ -105,10 +105,13 @@ class Api:
 
         return register
 
-    def reply(self, answer: Mapping[str, Any], status: int = 200, position: Position | str | None = None) -> Response:
+    def reply(
+        self, answer: Mapping[str, Any] | list[Any], status: int = 200, position: Position | str | None = None
+    ) -> Response:
         """An answer; one that reflects data names its ``position`` and this node in its headers."""
         response = Response(strict_json.dumps(answer) + "\n", status, mimetype="application/json")
-        position = position or answer.get("position")
+        if position is None and isinstance(answer, Mapping):
+            position = answer.get("position")
         if position:
             response.headers["Lab-Position"] = str(position)
             response.headers["Lab-Source"] = self._node_id

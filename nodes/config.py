@@ -117,7 +117,7 @@ def load(role: Role, values: Mapping[str, str]) -> NodeConfig:
         namespace=namespace,
         host=host,
         port=port,
-        advertise_url=env.url("LAB_ADVERTISE_URL", f"http://{_reachable(host)}:{port}", ("http", "https")),
+        advertise_url=env.url("LAB_ADVERTISE_URL", f"http://{_reachable(host, node_id)}:{port}", ("http", "https")),
         redis_url=env.url("LAB_REDIS_URL", "redis://127.0.0.1:6379/0", ("redis", "rediss", "unix")),
         primary_url=env.url("LAB_PRIMARY_URL", "http://127.0.0.1:8000", ("http", "https")),
         allowed_hosts=frozenset(_names(values.get("LAB_ALLOWED_HOSTS", ""))),
@@ -142,14 +142,14 @@ def load(role: Role, values: Mapping[str, str]) -> NodeConfig:
     return common
 
 
-def _reachable(host: str) -> str:
-    """A host that others can connect to, where the node listens on all addresses."""
+def _reachable(host: str, node_id: str) -> str:
+    """A host that others can connect to: a node that listens on all addresses is taken to be known by its id."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return host
     if address.is_unspecified:
-        return "127.0.0.1"
+        return node_id
     return f"[{host}]" if address.version == 6 else host
 
 

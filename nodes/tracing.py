@@ -11,8 +11,10 @@ from typing import Any, Protocol
 from flask import Flask, has_request_context, request
 
 from broker.entry import Entry
+from broker.position import Position
 from nodes.config import NodeConfig
 
+_MESSAGE_ID = "messaging.message.id"
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -26,8 +28,11 @@ class Tracing(Protocol):
     def sending(self) -> Iterator[str]:
         """Append to the log: yields the ``traceparent`` that the entry is to carry, or nothing."""
 
-    def processed(self, entry: Entry, began_us: int, applied_us: int) -> None:
-        """Say that a replica has applied an entry, and when."""
+    def sent(self, position: Position) -> None:
+        """Say, while ``sending``, where the entry is in the log."""
+
+    def processed(self, entry: Entry, due_us: int, began_us: int, applied_us: int) -> None:
+        """Say that a replica has applied an entry, and when: microseconds since 1970 by the log's clock."""
 
     def outgoing(self) -> dict[str, str]:
         """The headers that carry the trace to another node."""
@@ -44,7 +49,10 @@ class CarriedTracing:
         """Carry the caller's context."""
         yield self.outgoing().get("traceparent", "")
 
-    def processed(self, entry: Entry, began_us: int, applied_us: int) -> None:
+    def sent(self, position: Position) -> None:
+        """Nothing to do."""
+
+    def processed(self, entry: Entry, due_us: int, began_us: int, applied_us: int) -> None:
         """Nothing to do."""
 
     def outgoing(self) -> dict[str, str]:
@@ -89,27 +97,42 @@ class RecordedTracing:
         ):
             yield self.outgoing().get("traceparent", "")
 
-    def processed(self, entry: Entry, began_us: int, applied_us: int) -> None:
-        """A CONSUMER span in the trace of the write, linked to it too."""
+    def sent(self, position: Position) -> None:
+        """The message's id on the PRODUCER span."""
+        self._trace.get_current_span().set_attribute(_MESSAGE_ID, str(position))
+
+    def processed(self, entry: Entry, due_us: int, began_us: int, applied_us: int) -> None:
+        """The delay as a span of its own, and a CONSUMER span, both in the trace of the write.
+
+        The CONSUMER span is the PRODUCER's child and linked to it as well: the messaging conventions prefer the link,
+        but it is the child that people see in one trace with its cause.
+        """
         if not entry.traceparent:
             return
         parent = self._propagate.extract({"traceparent": entry.traceparent})
         link = self._trace.Link(self._trace.get_current_span(parent).get_span_context())
-        attributes: dict[str, str | float] = {
-            **self._attributes("process"),
-            "messaging.consumer.group.name": self._node_id,
-            "messaging.message.id": str(entry.position),
-            "lab.delay_ms": (applied_us - entry.at_us) / 1000,
-        }
-        span = self._tracer.start_span(
+        common: dict[str, str | float] = {_MESSAGE_ID: str(entry.position)}
+        delay = self._tracer.start_span(
+            f"delay {self._stream}",
+            parent,
+            attributes={**common, "lab.delay_ms": (due_us - entry.at_us) / 1000},
+            start_time=entry.at_us * 1000,
+        )
+        delay.end(end_time=due_us * 1000)
+        process = self._tracer.start_span(
             f"process {self._stream}",
             parent,
             self._trace.SpanKind.CONSUMER,
-            attributes,
+            {
+                **common,
+                **self._attributes("process"),
+                "messaging.consumer.group.name": self._node_id,
+                "lab.lateness_ms": (applied_us - due_us) / 1000,
+            },
             [link],
             start_time=began_us * 1000,
         )
-        span.end(end_time=applied_us * 1000)
+        process.end(end_time=applied_us * 1000)
 
     def outgoing(self) -> dict[str, str]:
         """The current span's context."""

@@ -27,9 +27,11 @@ from nodes.peers import Ask, PeerError, Peers
 from nodes.problem import Passed, Problem
 from nodes.times import ms, timestamp
 from nodes.tracing import Tracing
+from nodes.worker import Worker
 from nodes.writing import WriteAnswer, WriteBody
 
 _RETRY_PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2)
+_LOOKOUT_SECONDS = 2.0
 _PRIMARY = "primary"
 _LAGS = "lags"
 
@@ -48,12 +50,15 @@ class Client:
         self._waiting = 0
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+        self._lookout = Worker("lookout", self._look_out)
 
     def start(self) -> None:
-        """Nothing runs in the background."""
+        """Start looking for replicas."""
+        self._lookout.start()
 
     def stop(self) -> None:
         """Give up waiting."""
+        self._lookout.stop()
         self._stopped.set()
         self._peers.close()
 
@@ -178,6 +183,12 @@ class Client:
         if "error" in primary:
             found["error"] = primary["error"]
         return found
+
+    def _look_out(self) -> None:
+        """Know of a new replica before anybody reads from it."""
+        for known in self._directory.replicas():
+            self._metrics.know(known.replica)
+        self._lookout.pause(_LOOKOUT_SECONDS)
 
     # -- parts --------------------------------------------------------------------------------------------------------
 

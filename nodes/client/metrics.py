@@ -23,3 +23,8 @@ class ClientMetrics:
         )
         for outcome in ("converged", "timeout"):
             self.window_seconds.labels(outcome)
+
+    def know(self, replica: str) -> None:
+        """Count this replica's reads from 0: a series that begins with its first read would hide that read."""
+        for result in ("fresh", "stale", "error"):
+            self.reads.labels(replica, result)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from flask import Flask, request
+from flask import Flask, Response, request
 from prometheus_client import CollectorRegistry
 from typing_extensions import TypedDict
 
@@ -29,7 +29,7 @@ from nodes.primary.delays import (
     DelaysBody,
 )
 from nodes.primary.metrics import PrimaryMetrics, ReplicaCollector
-from nodes.primary.primary import Primary, ReplicasAnswer, ResetAnswer
+from nodes.primary.primary import Primary, ReplicasAnswer, ResetAnswer, ScrapeTargets
 from nodes.primary.writes import Writes
 from nodes.problem import Problem
 from nodes.reads import add_reads
@@ -55,7 +55,9 @@ def create_app(config: PrimaryConfig) -> Flask:
     metrics = PrimaryMetrics(registry)
     peers = Peers(64, time.monotonic)
 
-    primary = Primary(config, log=log, roster=roster, events=events, gate=gate, peers=peers, clock=clock)
+    primary = Primary(
+        config, log=log, roster=roster, events=events, gate=gate, peers=peers, clock=clock, metrics=metrics
+    )
     app, api = make_app(config, tracing, registry)
     app.extensions["node"] = primary
     registry.register(ReplicaCollector(log, roster))
@@ -63,7 +65,7 @@ def create_app(config: PrimaryConfig) -> Flask:
     _add_writes(api, Writes(log, gate, metrics, tracing))
     add_reads(api, config.node_id, primary)
     _add_replicas(api, primary)
-    _add_admin(api, primary, Delays(roster, events, metrics, lambda: clock.now_us() / 1e6))
+    _add_admin(api, primary, Delays(roster, events, metrics, clock.now_us))
     return app
 
 
@@ -84,6 +86,11 @@ def _add_replicas(api: Api, primary: Primary) -> None:
     def replicas() -> ReplicasAnswer:
         """Every registered replica, where to reach it, and how far it is behind."""
         return primary.replicas()
+
+    @api.route("GET", "/replicas/targets", answer=list[ScrapeTargets])
+    def targets() -> Response:
+        """Where the replicas serve their metrics, for Prometheus's HTTP service discovery."""
+        return api.reply(primary.scrape_targets())
 
 
 def _add_admin(api: Api, primary: Primary, delays: Delays) -> None:

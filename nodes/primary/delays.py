@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -71,11 +72,11 @@ class AllDelaysAnswer(TypedDict):
 class Delays:
     """The live settings of the replicas. Methods raise ``broker.errors.LogError``."""
 
-    def __init__(self, roster: Roster, events: Events, metrics: PrimaryMetrics, now_seconds: Any) -> None:
+    def __init__(self, roster: Roster, events: Events, metrics: PrimaryMetrics, now_us: Callable[[], int]) -> None:
         self._roster = roster
         self._events = events
         self._metrics = metrics
-        self._now_seconds = now_seconds
+        self._now_us = now_us
 
     def show(self) -> DelaysAnswer:
         """Everything in force."""
@@ -115,7 +116,7 @@ class Delays:
         self._roster.set_settings(changes)
         for replica, settings in changes.items():
             self._events.publish("settings", replica=replica, settings=settings.as_text())
-            self._metrics.config_changed.labels(replica, "delay").set(self._now_seconds())
+            self._metrics.changed("delay", self._now_us(), replica)
 
     def _find(self, name: str) -> Member:
         members = self._roster.members()

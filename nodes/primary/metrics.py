@@ -34,12 +34,16 @@ class PrimaryMetrics:
         self.write_seconds = Histogram(
             "ec_write_duration_seconds", "A write as its caller sees it", buckets=SECONDS_BUCKETS, registry=registry
         )
-        self.config_changed = Gauge(
+        self._changed = Gauge(
             "ec_config_change_timestamp_seconds",
-            "When a setting was last changed",
+            "When the lab was last changed by somebody: kind delay, of one replica, or reset",
             ["replica", "kind"],
             registry=registry,
         )
+
+    def changed(self, kind: str, at_us: int, replica: str = "") -> None:
+        """Remember when somebody changed the lab."""
+        self._changed.labels(replica, kind).set(at_us / 1e6)
 
 
 class ReplicaCollector:

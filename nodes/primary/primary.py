@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from typing import Any
+from urllib.parse import urlsplit
 
 from typing_extensions import TypedDict
 
@@ -20,6 +21,7 @@ from nodes.answers import PAGE_BYTES_MAX
 from nodes.config import PrimaryConfig
 from nodes.gate import PositionGate, State
 from nodes.peers import Ask, Peers, Reply
+from nodes.primary.metrics import PrimaryMetrics
 from nodes.times import ms
 from nodes.worker import Worker
 
@@ -52,6 +54,12 @@ class ReplicaAnswer(TypedDict):
     undelivered: int
 
 
+class ScrapeTargets(TypedDict):
+    """Hosts and ports, as Prometheus's HTTP service discovery reads them."""
+
+    targets: list[str]
+
+
 class ReplicasAnswer(TypedDict):
     """Every registered replica."""
 
@@ -71,6 +79,7 @@ class Primary:
         gate: PositionGate,
         peers: Peers,
         clock: LogClock,
+        metrics: PrimaryMetrics,
     ) -> None:
         self._config = config
         self._log = log
@@ -79,6 +88,7 @@ class Primary:
         self._gate = gate
         self._peers = peers
         self._clock = clock
+        self._metrics = metrics
         self._upkeep = Worker("upkeep", self._step)
         self._last_epoch = 0
 
@@ -148,6 +158,10 @@ class Primary:
             ]
         }
 
+    def scrape_targets(self) -> list[ScrapeTargets]:
+        """Where every registered replica serves its metrics."""
+        return [{"targets": [urlsplit(member.url).netloc for member in self._roster.members()]}]
+
     def health(self) -> dict[str, str]:
         """Whether the log answers."""
         try:
@@ -169,6 +183,7 @@ class Primary:
         self._seen(self._log.head())
         self._events.publish("reset", position=str(position))
         now_us = self._clock.now_us()
+        self._metrics.changed("reset", now_us)
         members = self._roster.members()
         fields = {"min_position": str(position), "timeout_ms": str(RESET_WAIT_MS)}
         asks = {

@@ -44,6 +44,8 @@ class Writes:
         try:
             with self._tracing.sending() as traceparent:
                 appended = self._log.append(op, key, value, write_id, traceparent)
+                if appended is not None:
+                    self._tracing.sent(appended.position)
         except WriteIdReused:
             raise
         except LogError as error:

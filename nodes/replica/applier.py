@@ -67,4 +67,4 @@ class Applier:
     def _account(self, due: list[tuple[Entry, int]], began_us: int, applied_us: int) -> None:
         for entry, due_us in due:
             self._metrics.applied(entry, due_us, applied_us)
-            self._tracing.processed(entry, began_us, applied_us)
+            self._tracing.processed(entry, due_us, began_us, applied_us)

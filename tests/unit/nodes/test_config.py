@@ -24,10 +24,12 @@ def test_an_empty_value_is_no_value() -> None:
 
 
 def test_a_node_is_named_by_its_id_and_reached_by_its_address() -> None:
-    config = load("replica", {"LAB_NODE_ID": "lab14-replica2", "LAB_PORT": "8002", "LAB_HOST": "0.0.0.0"})
+    config = load("replica", {"LAB_NODE_ID": "lab14-replica2", "LAB_PORT": "8002"})
     assert config.name_url == "http://lab14-replica2:8002"
     assert config.advertise_url == "http://127.0.0.1:8002"
     assert load("replica", {"LAB_HOST": "::1"}).advertise_url == "http://[::1]:8001"
+    everywhere = {"LAB_HOST": "0.0.0.0", "LAB_NODE_ID": "lab14-replica3", "LAB_PORT": "8004"}
+    assert load("replica", everywhere).advertise_url == "http://lab14-replica3:8004"
 
 
 def test_another_namespace_names_other_nodes() -> None:

@@ -33,9 +33,11 @@ class Bench:
         clock = LogClock(lambda: self.now_us, lambda: 0, lambda: 0)
         peers = Peers(2, lambda: 0.0)
         self.gate = PositionGate(EMPTY_STATE, 10)
-        parts: dict[str, Any] = {"log": self.log, "roster": self.roster, "events": self.events}
+        self.registry = CollectorRegistry()
+        metrics = PrimaryMetrics(self.registry)
+        parts: dict[str, Any] = {"log": self.log, "roster": self.roster, "events": self.events, "metrics": metrics}
         self.primary = Primary(config, gate=self.gate, peers=peers, clock=clock, **parts)
-        self.delays = Delays(self.roster, self.events, PrimaryMetrics(CollectorRegistry()), lambda: 0.0)
+        self.delays = Delays(self.roster, self.events, metrics, lambda: self.now_us)
         self.primary._upkeep.stop()  # so that its pause does not wait
 
     def upkeep(self) -> None:
@@ -154,3 +156,23 @@ def test_of_several_delays_none_is_changed_when_one_is_wrong(fake: Any) -> None:
     with pytest.raises(Problem):
         bench.delays.change_several(DelaysBody(delays={"a": 1, "b": 2}))
     assert bench.roster.settings() == {"a": Settings(Fixed(500), 0)}
+
+
+def test_prometheus_finds_every_registered_replica(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    assert bench.primary.scrape_targets() == [{"targets": []}]
+    bench.replica("lab14-replica1", 0)
+    bench.replica("lab14-replica2", 0)
+    assert bench.primary.scrape_targets() == [{"targets": ["127.0.0.1:9", "127.0.0.1:9"]}]
+
+
+def test_when_the_lab_was_changed_is_exported(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    bench.replica("lab14-replica1", 0)
+    bench.delays.change(DelayBody(replica="lab14-replica1", delay_ms=7))
+    bench.primary.reset()
+    name, now = "ec_config_change_timestamp_seconds", bench.now_us / 1e6
+    assert bench.registry.get_sample_value(name, {"replica": "lab14-replica1", "kind": "delay"}) == now
+    assert bench.registry.get_sample_value(name, {"replica": "", "kind": "reset"}) == pytest.approx(now)

@@ -32,10 +32,10 @@ def test_with_an_endpoint_a_write_and_its_application_are_one_trace() -> None:
     assert isinstance(found, tracing.RecordedTracing)
     found._provider.add_span_processor(SimpleSpanProcessor(spans))
     with found.sending() as traceparent:
-        pass
+        found.sent(Position(1, 7))
     entry = Entry(Position(1, 7), "set", "k", "1", "w", 1_000_000, traceparent)
-    found.processed(entry, 1_500_000, 1_500_400)
-    send, process = spans.get_finished_spans()
+    found.processed(entry, 1_500_000, 1_500_100, 1_500_400)
+    send, delay, process = spans.get_finished_spans()
     assert (send.name, send.kind) == ("send lab14:log", SpanKind.PRODUCER)
     assert (process.name, process.kind) == ("process lab14:log", SpanKind.CONSUMER)
     assert process.context is not None
@@ -44,8 +44,10 @@ def test_with_an_endpoint_a_write_and_its_application_are_one_trace() -> None:
     assert process.context.trace_id == send.context.trace_id
     assert process.parent.span_id == send.context.span_id
     assert process.links[0].context.span_id == send.context.span_id
-    assert (process.start_time, process.end_time) == (1_500_000_000, 1_500_400_000)
-    assert process.attributes is not None
-    assert process.attributes["messaging.message.id"] == "1-7"
-    assert process.attributes["lab.delay_ms"] == 500.4
+    assert (process.start_time, process.end_time) == (1_500_100_000, 1_500_400_000)
+    assert {dict(span.attributes or {})["messaging.message.id"] for span in (send, delay, process)} == {"1-7"}
+    assert dict(process.attributes or {})["lab.lateness_ms"] == 0.4
+    assert delay.parent == process.parent
+    assert (delay.start_time, delay.end_time) == (1_000_000_000, 1_500_000_000)
+    assert dict(delay.attributes or {})["lab.delay_ms"] == 500.0
     found._provider.shutdown()
