@@ -31,6 +31,7 @@ def make_app(config: NodeConfig, tracing: Tracing, registry: CollectorRegistry) 
     guard.install(app, config)
     metrics.install(app, registry)
     tracing.install(app)
+    app.extensions["tracing"] = tracing
     return app, Api(app, config.node_id, f"Eventual consistency lab: {config.role}")
 
 

@@ -1,7 +1,7 @@
 """How gunicorn runs a node: one worker with threads.
 
 One worker, because it holds the node's background threads, its gate and its metrics. An app made for this has a node
-in ``app.extensions["node"]``, with ``start()`` and ``stop()``.
+in ``app.extensions["node"]``, with ``start()`` and ``stop()``, and its tracing in ``app.extensions["tracing"]``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from gunicorn.app.base import BaseApplication
 
 from nodes import cores
 from nodes.config import NodeConfig
+from nodes.tracing import Tracing
 
 _PR_SET_PDEATHSIG = 1
 
@@ -91,13 +92,18 @@ def _end_with_master(_server: Any, worker: Any) -> None:
 
 def _start(worker: Any) -> None:
     node: Node = worker.wsgi.extensions["node"]
+    tracing: Tracing = worker.wsgi.extensions["tracing"]
     node.start()
     graceful = signal.getsignal(signal.SIGTERM)
+
+    def stop() -> None:
+        node.stop()
+        tracing.flush()  # while gunicorn lingers, so that it makes the end no later
 
     def terminate(number: int, frame: FrameType | None) -> None:
         # Gunicorn waits for requests in progress, so the ones that wait for a position have to be woken. In a thread,
         # because a signal handler must not take locks.
-        threading.Thread(target=node.stop, name="stop").start()
+        threading.Thread(target=stop, name="stop").start()
         if callable(graceful):
             graceful(number, frame)
 

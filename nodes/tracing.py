@@ -14,6 +14,7 @@ from broker.entry import Entry
 from broker.position import Position
 from nodes.config import NodeConfig
 
+_EXPORT_SECONDS = 1
 _MESSAGE_ID = "messaging.message.id"
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -36,6 +37,9 @@ class Tracing(Protocol):
 
     def outgoing(self) -> dict[str, str]:
         """The headers that carry the trace to another node."""
+
+    def flush(self) -> None:
+        """Export what is recorded, or give it up within a second."""
 
 
 class CarriedTracing:
@@ -60,6 +64,9 @@ class CarriedTracing:
         given = request.headers.get("traceparent", "") if has_request_context() else ""
         return {"traceparent": given} if _TRACEPARENT.fullmatch(given) else {}
 
+    def flush(self) -> None:
+        """Nothing to do."""
+
 
 class RecordedTracing:
     """Spans by OpenTelemetry, exported as OTLP over HTTP in the background."""
@@ -78,7 +85,7 @@ class RecordedTracing:
         self._node_id = config.node_id
         self._stream = f"{config.namespace}:log"
         self._provider = TracerProvider(resource=Resource.create({"service.name": config.node_id}))
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=1)))
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=_EXPORT_SECONDS)))
         self._tracer = self._provider.get_tracer("eventual-consistency-lab")
 
     def install(self, app: Flask) -> None:
@@ -139,6 +146,10 @@ class RecordedTracing:
         headers: dict[str, str] = {}
         self._propagate.inject(headers)
         return headers
+
+    def flush(self) -> None:
+        """Empty the queue: at its end the process would wait for a collector that does not answer."""
+        self._provider.force_flush(_EXPORT_SECONDS * 1000)
 
     def _attributes(self, operation: str) -> dict[str, str | float]:
         return {

@@ -1,0 +1,164 @@
+// How long convergence takes, and what readers see meanwhile, under a steady load.
+//
+//   docker compose run --rm lab14-k6 run /scripts/read-consistency.js
+//   k6 run k6/read-consistency.js                                        (against `lab up`)
+//
+// The load is open: iterations begin at a constant rate, however long they take, and one that could not begin is a failure.
+//   writers   write, then ask every replica at once for the position of that write and wait: a consistency window
+//   readers   read a key from the primary and then from a replica: stale when the replica's version is the older one
+//   sessions  write, then read the own write from a replica with its position as a token: never an older version
+import http from 'k6/http';
+import exec from 'k6/execution';
+import { Counter, Rate, Trend } from 'k6/metrics';
+
+const PRIMARY = __ENV.BASE_PRIMARY || 'http://127.0.0.1:8000';
+const DURATION = __ENV.DURATION || '30s';
+const WRITE_RATE = number('WRITE_RATE', 20); // windows a second
+const READ_RATE = number('READ_RATE', 50); // pairs of reads a second
+const SESSION_RATE = number('SESSION_RATE', 5); // writes with a read of the own write a second
+const DELAYS_MS = (__ENV.DELAYS_MS || '500,1500').split(',').map(Number); // the last one counts for all further replicas
+const MARGIN_MS = number('MARGIN_MS', 250); // what a window may last beyond the longest delay
+const KEYS = number('KEYS', 100);
+const SUMMARY_JSON = __ENV.SUMMARY_JSON || 'read-consistency.json';
+
+const LONGEST_MS = Math.max(...DELAYS_MS);
+const WAIT_MS = LONGEST_MS + MARGIN_MS + 2000; // then a window counts as timed out, with this length
+const ADMIN = __ENV.LAB_ADMIN_TOKEN ? { Authorization: `Bearer ${__ENV.LAB_ADMIN_TOKEN}` } : {};
+
+const windowMs = new Trend('window_ms');
+const windowTimeouts = new Counter('window_timeouts');
+const staleReads = new Rate('stale_reads');
+const sessionTimeouts = new Counter('session_timeouts');
+const violations = new Counter('read_your_writes_violations');
+
+function scenario(name, rate, busyMs) {
+  const preAllocatedVUs = Math.ceil((rate * busyMs) / 1000) + 10;
+  return { executor: 'constant-arrival-rate', exec: name, rate, timeUnit: '1s', duration: DURATION, preAllocatedVUs };
+}
+
+export const options = {
+  scenarios: {
+    writers: scenario('writers', WRITE_RATE, WAIT_MS),
+    readers: scenario('readers', READ_RATE, 500),
+    sessions: scenario('sessions', SESSION_RATE, WAIT_MS),
+  },
+  thresholds: {
+    http_req_failed: ['rate==0'],
+    dropped_iterations: ['count==0'],
+    window_ms: [`p(95)<=${LONGEST_MS + MARGIN_MS}`],
+    read_your_writes_violations: ['count==0'],
+  },
+  summaryTrendStats: ['min', 'med', 'avg', 'p(50)', 'p(90)', 'p(95)', 'p(99)', 'max', 'count'],
+};
+
+// Sets the delays; what was in force before goes to teardown.
+export function setup() {
+  const replicas = answered(http.get(`${PRIMARY}/replicas`)).replicas;
+  if (replicas.length === 0) exec.test.abort('no replica is registered');
+  const before = answered(http.get(`${PRIMARY}/admin/replication-delays`, { headers: ADMIN })).models;
+  replicas.forEach((replica, i) => {
+    const delay_ms = DELAYS_MS[Math.min(i, DELAYS_MS.length - 1)];
+    configure({ replica: replica.replica_id, delay_ms });
+  });
+  return { urls: replicas.map((replica) => replica.url), before };
+}
+
+export function teardown({ before }) {
+  Object.entries(before).forEach(([replica_url, model]) => configure({ replica_url, model }));
+}
+
+export function writers({ urls }) {
+  const position = write().position;
+  if (position === undefined) return;
+  const acknowledged = Date.now();
+  const waits = http.batch(
+    urls.map((url) => ({
+      method: 'GET',
+      url: `${url}/version?min_position=${position}&timeout_ms=${WAIT_MS}`,
+      params: { tags: { name: 'wait for a position' }, timeout: WAIT_MS + 5000 },
+    })),
+  );
+  if (waits.every((wait) => wait.status === 200 && wait.json('reached'))) {
+    windowMs.add(Date.now() - acknowledged);
+  } else {
+    windowTimeouts.add(1);
+    windowMs.add(WAIT_MS);
+  }
+}
+
+export function readers({ urls }) {
+  const key = someKey();
+  const params = { tags: { name: 'read a key' }, responseCallback: http.expectedStatuses(200, 404) };
+  const newest = http.get(`${PRIMARY}/data/${key}`, params);
+  const found = http.get(`${anyOf(urls)}/data/${key}`, params);
+  if (newest.status !== 200) return; // nobody has written it yet: a replica can't be behind
+  if (found.status === 200 || found.status === 404) {
+    staleReads.add(found.status === 404 || found.json('version') < newest.json('version'));
+  }
+}
+
+export function sessions({ urls }) {
+  const written = write();
+  if (written.position === undefined) return;
+  const params = {
+    tags: { name: 'read the own write' },
+    responseCallback: http.expectedStatuses(200, 504),
+    timeout: WAIT_MS + 5000,
+  };
+  const url = `${anyOf(urls)}/data/${written.key}?min_position=${written.position}&timeout_ms=${WAIT_MS}`;
+  const found = http.get(url, params);
+  if (found.status === 504) sessionTimeouts.add(1); // said so, and shown nothing old
+  if (found.status === 200 && found.json('version') < written.version) violations.add(1);
+}
+
+function write() {
+  const body = JSON.stringify({ key: someKey(), value: exec.scenario.iterationInTest });
+  const done = http.post(`${PRIMARY}/data`, body, { tags: { name: 'write' } });
+  return done.status === 200 ? done.json() : {};
+}
+
+function configure(body) {
+  answered(http.post(`${PRIMARY}/admin/replication-delay`, JSON.stringify(body), { headers: ADMIN }));
+}
+
+function answered(response) {
+  if (response.status !== 200) exec.test.abort(`${response.url}: ${response.error || response.body}`);
+  return response.json();
+}
+
+function someKey() {
+  return `k6-${Math.floor(Math.random() * KEYS)}`;
+}
+
+function anyOf(list) {
+  return list[Math.floor(Math.random() * list.length)];
+}
+
+function number(name, otherwise) {
+  const value = __ENV[name] === undefined ? otherwise : Number(__ENV[name]);
+  if (!(value >= 0)) throw new Error(`${name} is '${__ENV[name]}', but has to be a number`);
+  return value;
+}
+
+export function handleSummary({ metrics, state }) {
+  const value = (metric, name) => (metrics[metric] ? metrics[metric].values[name] : 0) || 0;
+  const ms = (number_) => `${number_.toFixed(1)} ms`.padStart(11);
+  const spread = (metric) => ['p(50)', 'p(95)', 'p(99)', 'max'].map((name) => ms(value(metric, name))).join(' ');
+  const verdicts = Object.entries(metrics).flatMap(([metric, found]) =>
+    Object.entries(found.thresholds || {}).map(([rule, { ok }]) => `  ${ok ? 'held  ' : 'BROKEN'}  ${metric} ${rule}`),
+  );
+  const lines = [
+    '',
+    `delays ${DELAYS_MS.join(', ')} ms; ${(state.testRunDurationMs / 1000).toFixed(0)} s with set-up and end`,
+    `                        ${['p50', 'p95', 'p99', 'max'].map((name) => name.padStart(11)).join(' ')}`,
+    `  consistency window    ${spread('window_ms')}   of ${value('window_ms', 'count')}`,
+    `  request               ${spread('http_req_duration')}   of ${value('http_reqs', 'count')}`,
+    `  windows timed out     ${value('window_timeouts', 'count')}`,
+    `  stale reads           ${(100 * value('stale_reads', 'rate')).toFixed(1)} %`,
+    `  sessions timed out    ${value('session_timeouts', 'count')}`,
+    '',
+    ...verdicts,
+    '',
+  ];
+  return { stdout: lines.join('\n'), [SUMMARY_JSON]: JSON.stringify({ metrics, state }, null, 2) };
+}

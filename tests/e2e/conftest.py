@@ -1,0 +1,78 @@
+"""The whole stack in containers. Without Docker these tests are skipped; in CI they have to run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.until import until
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+SERVICES = {"primary", "replica1", "replica2", "client", "redis", "prometheus", "grafana", "jaeger"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder needs Docker."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
+def docker(*arguments: str, check: bool = True) -> str:
+    """Run docker in the checkout; what it printed."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, cwd=ROOT, timeout=300)
+    assert not check or done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
+    return done.stdout
+
+
+def compose(*arguments: str, check: bool = True) -> str:
+    """Run docker compose in the checkout; what it printed."""
+    return docker("compose", *arguments, check=check)
+
+
+def containers() -> list[dict[str, Any]]:
+    """The stack's containers as ``docker compose ps`` knows them."""
+    return [json.loads(line) for line in compose("ps", "--format", "json").splitlines()]
+
+
+def healthy() -> bool:
+    """Whether every service of the stack runs and says that it is well."""
+    found = {container["Service"]: container["Health"] for container in containers()}
+    return found == {f"lab14-{name}": "healthy" for name in SERVICES}
+
+
+def leftovers() -> str:
+    """Containers, volumes and networks of the stack."""
+    label = ("--filter", "label=com.docker.compose.project=lab14")
+    return (
+        docker("ps", "-aq", *label) + docker("volume", "ls", "-q", *label) + docker("network", "ls", "-q", *label)
+    ).strip()
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    """A Docker engine with Compose."""
+    usable = shutil.which("docker") and docker("info", check=False) and compose("version", check=False)
+    if not usable and "CI" not in os.environ:
+        pytest.skip("there is no Docker engine with Compose")
+    assert usable, "CI needs a Docker engine with Compose"
+
+
+@pytest.fixture(scope="module")
+def stack(engine: None) -> Iterator[None]:
+    """The stack from nothing, all healthy; removed afterwards."""
+    compose("down", "-v")
+    try:
+        compose("up", "--build", "-d")
+        until(healthy, 15)
+        yield
+    finally:
+        compose("down", "-v", check=False)

@@ -1,0 +1,281 @@
+"""What each block of a runbook promises, by its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from tests.e2e.conftest import SERVICES, containers, healthy, leftovers
+from tests.support.http import POOL
+from tests.support.runbook import Done
+from tests.support.until import until
+
+Promise = Callable[[Done], None]
+FIRST_DELAYS = {"http://lab14-replica1:8001": 500, "http://lab14-replica2:8002": 1500}
+PROMISES: dict[str, Promise] = {}
+
+
+def promise(name: str) -> Callable[[Promise], Promise]:
+    """Register what the block of this name promises."""
+
+    def register(check: Promise) -> Promise:
+        PROMISES[name] = check
+        return check
+
+    return register
+
+
+def versions(done: Done) -> list[int]:
+    """The versions that the answers in the output have."""
+    return [answer["version"] for answer in done.answers]
+
+
+def window(done: Done, low_ms: float, high_ms: float) -> None:
+    """The output is one consistency window, within these bounds and nobody missing."""
+    (answer,) = done.answers
+    assert answer["consistency_achieved"], answer
+    assert low_ms <= answer["consistency_time_ms"] <= high_ms
+    assert answer["missing"] == []
+
+
+@promise("check-docker")
+def docker_runs(done: Done) -> None:
+    assert done.output == "Docker is running\n"
+
+
+@promise("clean-previous")
+def nothing_is_left(done: Done) -> None:
+    assert not leftovers()
+
+
+@promise("start-lab")
+def every_service_is_started(done: Done) -> None:
+    assert {container["Service"] for container in containers()} == {f"lab14-{name}" for name in SERVICES}
+
+
+@promise("wait-healthy")
+def every_service_is_healthy(done: Done) -> None:
+    assert done.output.count("(healthy)") == len(SERVICES)
+
+
+@promise("verify-services")
+def every_node_says_who_it_is(done: Done) -> None:
+    assert [(answer["service"], answer["status"]) for answer in done.answers] == [
+        (f"lab14-{name}", "ok") for name in ("primary", "replica1", "replica2", "client")
+    ]
+
+
+@promise("show-urls")
+def something_answers_at_every_url(done: Done) -> None:
+    urls = re.findall(r"http://\S+", done.output)
+    assert len(urls) == 7
+    for url in urls:
+        assert POOL.request("GET", url).status < 500, url
+
+
+@promise("show-config")
+def the_first_delays_are_in_force(done: Done) -> None:
+    assert done.answers[0]["delays"] == FIRST_DELAYS
+
+
+@promise("write-data")
+def the_write_is_acknowledged(done: Done) -> None:
+    assert done.answers[0]["replication_started"] is True
+    assert done.answers[0]["version"] >= 1
+
+
+@promise("check-all-immediate")
+def the_slow_replica_is_behind(done: Done) -> None:
+    primary, replica1, replica2 = versions(done)
+    assert replica2 < primary
+    assert replica2 <= replica1 <= primary
+
+
+@promise("check-all-after-wait")
+def all_versions_are_the_same(done: Done) -> None:
+    assert len(set(versions(done))) == 1
+    assert len(done.answers) == 3
+
+
+@promise("write-and-read")
+def both_replicas_are_stale(done: Done) -> None:
+    assert (done.answers[0]["stale_read_count"], done.answers[0]["total_replicas"]) == (2, 2)
+
+
+@promise("read-compare")
+def everybody_is_compared(done: Done) -> None:
+    analysis = done.answers[0]["analysis"]
+    stale = [replica["name"] for replica in analysis["stale_replicas"]]
+    assert sorted(stale + analysis["consistent_replicas"]) == ["lab14-replica1", "lab14-replica2"]
+
+
+@promise("consistency-status")
+def every_replica_has_a_status(done: Done) -> None:
+    assert [replica["replica_id"] for replica in done.answers[0]["replicas"]] == ["lab14-replica1", "lab14-replica2"]
+
+
+@promise("write-and-wait")
+def the_window_is_the_longest_delay(done: Done) -> None:
+    window(done, 1490, 2500)
+    assert done.answers[0]["replicas"]["lab14-replica2"]["applied_after_ms"] >= 1500
+
+
+@promise("multiple-measurements")
+def five_windows_are_measured(done: Done) -> None:
+    windows = [float(ms) for ms in re.findall(r"^Measurement \d: ([\d.]+)ms$", done.output, re.MULTILINE)]
+    assert len(windows) == 5
+    assert all(1490 <= ms <= 2500 for ms in windows), windows
+
+
+@promise("increase-lag")
+def the_delay_is_longer(done: Done) -> None:
+    assert (done.answers[0]["status"], done.answers[0]["delay_ms"]) == ("updated", 3000)
+
+
+@promise("test-increased-lag")
+def the_window_is_longer(done: Done) -> None:
+    window(done, 2990, 4000)
+
+
+@promise("reset-lag")
+def the_delay_is_what_it_was(done: Done) -> None:
+    assert done.answers[0]["all_delays"] == FIRST_DELAYS
+
+
+@promise("ryw-primary")
+def the_primary_shows_the_write_and_the_slow_replica_does_not(done: Done) -> None:
+    written, data = done.answers
+    assert data["ryw-test"] == "read-your-writes-demo"
+    assert f"\n{written['version']}\n" in done.output
+    assert int(re.findall(r"^Replica 2: (\d+)$", done.output, re.MULTILINE)[0]) < written["version"]
+
+
+@promise("ryw-wait")
+def afterwards_every_replica_shows_the_write(done: Done) -> None:
+    window(done, 1490, 2500)
+    version = done.answers[0]["write_result"]["version"]
+    assert re.findall(r"^Replica \d: (\d+)$", done.output, re.MULTILINE) == [str(version)] * 2
+
+
+@promise("load-test")
+def every_threshold_held(done: Done) -> None:
+    assert "BROKEN" not in done.output
+    assert len(re.findall(r"^  held ", done.output, re.MULTILINE)) == 4
+
+
+@promise("load-test-json")
+def the_figures_are_kept(done: Done) -> None:
+    every_threshold_held(done)
+    figures = done.answers[-1]
+    assert 1500 <= figures["p(50)"] <= figures["p(95)"] <= figures["p(99)"]
+    assert figures["count"] >= 90
+
+
+@promise("quick-load")
+def most_reads_right_after_a_write_are_stale(done: Done) -> None:
+    found = re.search(
+        r"Completed (\d+) write\+read operations\nStale reads detected: \d+ times \((\d+)%\)", done.output
+    )
+    assert found is not None, done.output
+    assert int(found[1]) > 20
+    assert int(found[2]) > 90
+
+
+@promise("generate-data")
+def data_is_generated(done: Done) -> None:
+    assert "....................\nDone!" in done.output
+
+
+@promise("stream-entries")
+def entries_are_named_by_their_positions(done: Done) -> None:
+    positions = [int(version) for version in re.findall(r"^1-(\d+)$", done.output, re.MULTILINE)]
+    assert positions == list(range(positions[0], positions[0] - 3, -1))
+    assert done.output.count("\nwrite_id\n") == 3
+
+
+@promise("stream-groups")
+def every_replica_has_a_group(done: Done) -> None:
+    assert re.findall(r"^name\n(\S+)$", done.output, re.MULTILINE) == ["lab14-replica1", "lab14-replica2"]
+
+
+@promise("stream-pending")
+def a_write_in_flight_is_pending_and_then_not(done: Done) -> None:
+    position, _, count, _, highest, *rest = done.output.splitlines()
+    assert (int(count) >= 1, highest) == (True, position)
+    assert rest[rest.index("Two seconds later:") + 1] == "0"
+
+
+@promise("stream-native")
+def the_same_shows_without_docker(done: Done) -> None:
+    assert "lab14:log" in done.output
+    assert "in-flight" in done.output
+    assert "The lab is stopped." in done.output
+
+
+@promise("trace-write")
+def one_trace_from_the_request_to_every_apply(done: Done) -> None:
+    spans = [line.split("\t") for line in done.output.splitlines() if line.count("\t") == 3]
+    found = {(service, name) for service, _, _, name in spans}
+    assert found >= {("lab14-client", "POST /write-and-wait"), ("lab14-primary", "send lab14:log")}
+    for replica, delay_ms in (("lab14-replica1", 500), ("lab14-replica2", 1500)):
+        assert (replica, "process lab14:log") in found
+        (delay,) = [
+            float(took.split()[0])
+            for service, _, took, name in spans
+            if (service, name) == (replica, "delay lab14:log")
+        ]
+        assert delay == delay_ms
+
+
+@promise("alert-fires")
+def the_alert_fires(done: Done) -> None:
+    assert "ReplicaLagHigh is firing\n" in done.output
+    assert re.search(r"ReplicaLagHigh firing: lab14-replica2 is .* behind", done.output)
+
+
+@promise("alert-resolves")
+def the_alert_resolves(done: Done) -> None:
+    assert "ReplicaLagHigh is inactive\n" in done.output
+    assert done.answers[-1] == {"all_consistent": True}
+
+
+@promise("third-replica")
+def the_third_replica_takes_part(done: Done) -> None:
+    assert list(done.answers[-1]) == ["lab14-replica1", "lab14-replica2", "lab14-replica3"]
+    assert 2500 <= done.answers[-1]["lab14-replica3"]["applied_after_ms"] < 3500
+
+
+@promise("third-replica-gone")
+def the_third_replica_is_forgotten(done: Done) -> None:
+    assert done.answers[-1] == {"status": "forgotten", "replica_id": "lab14-replica3"}
+    assert len(containers()) == len(SERVICES)
+
+
+@promise("reset-data")
+def every_node_is_empty(done: Done) -> None:
+    assert (done.answers[0]["status"], done.answers[0]["version"]) == ("reset", 0)
+    assert {replica["status"] for replica in done.answers[0]["replicas"].values()} == {"emptied"}
+
+
+@promise("logs-all")
+@promise("logs-primary")
+@promise("logs-replicas")
+def no_node_has_met_an_unexpected_error(done: Done) -> None:
+    assert "Traceback" not in done.output
+
+
+@promise("resource-usage")
+def every_container_is_listed(done: Done) -> None:
+    for name in SERVICES:
+        assert f"lab14-{name}-1" in done.output
+
+
+@promise("restart-primary")
+def the_primary_comes_back(done: Done) -> None:
+    until(healthy, 15)
+
+
+@promise("cleanup")
+def everything_is_gone(done: Done) -> None:
+    assert done.output.endswith("Lab cleaned up\n")
+    assert not leftovers()

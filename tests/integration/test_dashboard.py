@@ -1,0 +1,167 @@
+"""The dashboard's queries and Prometheus's rules, on a real Prometheus that scrapes a real lab."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.runner import LOG_SERVER, Lab
+from tests.integration.conftest import converge, set_delays
+from tests.support.http import POOL, post
+from tests.support.load import Writers
+from tests.support.prometheus import DASHBOARDS, Prometheus, panels, require
+from tests.support.until import until
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+(BEHIND,) = panels()["Versions behind"]
+SECONDS, CONFIGURED = panels()["Seconds behind"]
+PENDING, _ = panels()["Pending and undelivered"]
+(STATE,) = panels()["State"]
+
+
+@pytest.fixture(scope="module")
+def prometheus(lab: Lab) -> Iterator[Prometheus]:
+    with Prometheus(lab) as running:
+        yield running
+
+
+class Measurers:
+    """Writes with reads and windows through the client, one after the other, until told to stop."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._url = lab.client_url
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(path,)) for path in ("and-read", "and-wait")]
+
+    def __enter__(self) -> Measurers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, path: str) -> None:
+        while not self._stop.wait(0.05):
+            post(f"{self._url}/write-{path}", {"key": path, "value": 1})
+
+
+def stop(lab: Lab, name: str, number: signal.Signals) -> None:
+    """Signal a node: gunicorn's master and its worker."""
+    pid = lab.pids[name]
+    for found in [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]:
+        os.kill(found, number)
+
+
+def wait_for_numbers(prometheus: Prometheus) -> None:
+    """Return when every query of every panel has numbers; the first that never has fails the test by name."""
+    for title, expressions in panels().items():
+        for expression in expressions:
+            try:
+                until(lambda query=expression: is_number(prometheus.query(query)), 20)
+            except AssertionError as error:
+                raise AssertionError(f"{title}: {expression}") from error
+
+
+def is_number(samples: list[dict[str, Any]] | None) -> bool:
+    return bool(samples) and all(math.isfinite(float(found["value"][1])) for found in samples or [])
+
+
+def test_rules_have_unit_tests_that_hold() -> None:
+    promtool = require("promtool")
+    for command in (["check", "rules", "rules.yml"], ["test", "rules", "rules_test.yml"]):
+        line = [promtool, *command]
+        done = subprocess.run(line, cwd=DASHBOARDS / "prometheus", capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_idle_every_query_has_a_number_and_lag_is_0(fresh: Lab, prometheus: Prometheus) -> None:
+    post(f"{fresh.client_url}/write-and-wait", {"key": "first", "value": 1})
+    wait_for_numbers(prometheus)
+    for expression in (BEHIND, SECONDS, PENDING, STATE):
+        until(lambda query=expression: prometheus.values(query) == dict.fromkeys(fresh.replica_urls, 0), 20)
+
+
+def test_under_load_every_query_and_rule_has_numbers(fresh: Lab, prometheus: Prometheus) -> None:
+    with Writers(fresh.primary_url, count=2, rate=50, keys=20), Measurers(fresh):
+        wait_for_numbers(prometheus)
+        stale = panels()["Stale reads, per replica"][0]
+        until(lambda: all(ratio > 0.5 for ratio in prometheus.values(stale).values()), 20)
+        within = panels()["P(converged ≤ t)"][0]
+        until(lambda: prometheus.values(within, "le").get("+Inf") == 1, 20)
+        until(lambda: all(healthy(prometheus, kind="recording", samples=True)), 20)
+    assert all(healthy(prometheus, kind="alerting", samples=False))
+
+
+def healthy(prometheus: Prometheus, *, kind: str, samples: bool) -> list[bool]:
+    """For each rule of a kind, whether it was evaluated well and, where asked, has numbers."""
+    rules = [rule for group in prometheus.api("rules")["groups"] for rule in group["rules"] if rule["type"] == kind]
+    assert rules
+    return [rule["health"] == "ok" and (not samples or is_number(prometheus.query(rule["name"]))) for rule in rules]
+
+
+def test_under_load_a_replica_is_its_delay_behind(fresh: Lab, prometheus: Prometheus) -> None:
+    set_delays(fresh, 500, 3000)
+    with Writers(fresh.primary_url, count=2, rate=50, keys=20):
+        until(lambda: prometheus.values(SECONDS).get("lab14-replica2", 0) > 2.9, 20)
+        median = f"quantile_over_time(0.5, ({SECONDS})[5s:500ms])"
+        until(lambda: prometheus.values(median)["lab14-replica2"] == pytest.approx(3.0, abs=0.2), 20)
+        print(f"\nseconds behind at 3000 ms, median of 5 s: {prometheus.values(median)}")
+        assert prometheus.values(CONFIGURED)["lab14-replica2"] == 3.0
+        assert prometheus.values(STATE)["lab14-replica2"] == 1
+
+
+def test_the_lag_of_a_stopped_replica_grows_by_a_second_each_second(fresh: Lab, prometheus: Prometheus) -> None:
+    stop(fresh, "lab14-replica2", signal.SIGSTOP)
+    try:
+        post(f"{fresh.primary_url}/data", {"key": "k", "value": 1})
+        until(lambda: prometheus.values(SECONDS).get("lab14-replica2", 0) > 7, 20)
+        slope = prometheus.values(f"deriv(({SECONDS})[5s:500ms])")
+        print(f"\nslope of the lag: {slope}")
+        assert slope["lab14-replica2"] == pytest.approx(1.0, abs=0.2)
+        assert prometheus.values(SECONDS)["lab14-replica1"] == 0
+        until(lambda: prometheus.values(STATE)["lab14-replica2"] == 2, 10)
+    finally:
+        stop(fresh, "lab14-replica2", signal.SIGCONT)
+    converge(fresh)
+
+
+def test_lag_that_nobody_knows_is_a_gap_and_not_0(fresh: Lab, prometheus: Prometheus) -> None:
+    until(lambda: len(prometheus.values(SECONDS)) == 2, 10)
+    os.kill(fresh.pids[LOG_SERVER], signal.SIGSTOP)
+    try:
+        until(lambda: prometheus.values(SECONDS) == {} == prometheus.values(STATE), 20)
+    finally:
+        os.kill(fresh.pids[LOG_SERVER], signal.SIGCONT)
+    until(lambda: len(prometheus.values(SECONDS)) == 2, 20)
+
+
+def test_an_applied_write_has_an_exemplar_that_names_its_trace(fresh: Lab, prometheus: Prometheus) -> None:
+    headers = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+    POOL.request("POST", f"{fresh.primary_url}/data", body=b'{"key": "k", "value": 1}', headers=headers)
+
+    def traces() -> set[str]:
+        path = f"query_exemplars?query=ec_replication_delay_seconds_bucket&start={time.time() - 60}&end={time.time()}"
+        return {found["labels"]["trace_id"] for series in prometheus.api(path) for found in series["exemplars"]}
+
+    until(lambda: TRACE in traces(), 20)
+
+
+def test_changes_are_annotated_when_they_were_made(fresh: Lab, prometheus: Prometheus) -> None:
+    before = time.time()
+    post(f"{fresh.primary_url}/admin/replication-delay", {"replica": "lab14-replica1", "delay_ms": 400})
+    post(f"{fresh.primary_url}/admin/reset")
+    query = "ec_config_change_timestamp_seconds"
+    until(lambda: all(abs(at - before) < 5 for at in prometheus.values(query, "kind").values()), 10)
+    assert set(prometheus.values(query, "kind")) == {"delay", "reset"}

@@ -1,0 +1,96 @@
+"""A real Prometheus that scrapes a local lab with the lab's own configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from lab.runner import Lab
+from tests.support.http import POOL
+from tests.support.until import until
+
+DASHBOARDS = Path(__file__).parents[2] / "dashboards"
+DASHBOARD = DASHBOARDS / "grafana" / "dashboards" / "eventual-consistency.json"
+# What Grafana puts in the place of its variables, for a time range of five minutes.
+_VARIABLES = {"$__rate_interval": "4s", "$__range": "300s", "$job": ".+", "$replica": ".+"}
+
+
+def require(tool: str) -> str:
+    """Where a tool is. Skips the test on a machine without it; CI has to have it."""
+    found = shutil.which(tool)
+    if found is None and "CI" not in os.environ:
+        pytest.skip(f"there is no {tool} on the PATH")
+    assert found is not None, f"CI needs {tool}"
+    return found
+
+
+def panels() -> dict[str, list[str]]:
+    """The dashboard's queries by the title of their panel, with values for Grafana's variables."""
+    found: dict[str, list[str]] = {}
+    for panel in json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]:
+        for target in panel.get("targets", []):
+            expression = target["expr"]
+            for variable, value in _VARIABLES.items():
+                expression = expression.replace(variable, value)
+            found.setdefault(panel["title"], []).append(expression)
+    return found
+
+
+class Prometheus:
+    """A Prometheus on a free port. ``with Prometheus(lab) as prometheus:`` runs it."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._address = f"127.0.0.1:{probe.getsockname()[1]}"
+
+    def __enter__(self) -> Prometheus:
+        """Start, and return when it has scraped every node."""
+        # In a directory that is gone with it; pytest would keep the database of each run.
+        self._directory = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        here = Path(self._directory.name)
+        config = (DASHBOARDS / "prometheus" / "prometheus.yml").read_text(encoding="utf-8")
+        config = config.replace("lab14-primary:8000", self._lab.primary_url.removeprefix("http://"))
+        config = config.replace("lab14-client:8003", self._lab.client_url.removeprefix("http://"))
+        (here / "prometheus.yml").write_text(config, encoding="utf-8")
+        shutil.copy(DASHBOARDS / "prometheus" / "rules.yml", here)
+        command = [require("prometheus"), f"--config.file={here}/prometheus.yml", f"--storage.tsdb.path={here}/data"]
+        command += [f"--web.listen-address={self._address}", "--enable-feature=exemplar-storage", "--log.level=warn"]
+        self._process = subprocess.Popen(command)
+        until(lambda: len(self.query("up == 1") or []) == 4, 30)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop."""
+        self._process.terminate()
+        self._process.wait(10)
+        self._directory.cleanup()
+
+    def api(self, path: str) -> Any:
+        """The data of an answer of its HTTP API; ``None`` while it does not answer."""
+        try:
+            answer = POOL.request("GET", f"http://{self._address}/api/v1/{path}").json()
+        except Exception:  # noqa: BLE001 - it has not started to listen
+            return None
+        assert answer["status"] == "success", answer
+        return answer["data"]
+
+    def query(self, expression: str) -> list[dict[str, Any]] | None:
+        """The samples of an expression now."""
+        data = self.api(f"query?query={quote(expression)}&time={time.time()}")
+        return None if data is None else list(data["result"])
+
+    def values(self, expression: str, label: str = "replica") -> dict[str, float]:
+        """The samples of an expression now, by a label."""
+        return {found["metric"].get(label, ""): float(found["value"][1]) for found in self.query(expression) or []}

@@ -1,0 +1,71 @@
+"""Reading and running a runbook: fenced blocks with Runme's attributes, as bash runs them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from markdown_it import MarkdownIt
+
+_INFO = re.compile(r"(?P<language>\w+)(?:\s+(?P<attributes>\{.*\}))?")
+
+
+class Block(NamedTuple):
+    """One runnable block: its name, its other attributes, its script."""
+
+    name: str
+    attributes: dict[str, Any]
+    script: str
+
+
+class Done(NamedTuple):
+    """What a block printed, both streams as a terminal would show them."""
+
+    output: str
+
+    @property
+    def answers(self) -> list[Any]:
+        """The JSON objects and arrays that begin a line of the output, in order."""
+        decoder, found, at = json.JSONDecoder(), [], 0
+        for line in re.finditer(r"^[{\[]", self.output, re.MULTILINE):
+            if line.start() >= at:
+                try:
+                    value, at = decoder.raw_decode(self.output, line.start())
+                except ValueError:
+                    continue
+                found.append(value)
+        return found
+
+
+def blocks(document: str) -> list[Block]:
+    """The bash blocks in order. Raises ``ValueError`` where attributes are no JSON, or a name is missing or double."""
+    found: dict[str, Block] = {}
+    for token in MarkdownIt().parse(document):
+        info = _INFO.fullmatch(token.info.strip()) if token.type == "fence" else None
+        if info is None or info["language"] not in {"bash", "sh"}:
+            continue
+        attributes = json.loads(info["attributes"] or "{}")
+        name = attributes.pop("name", None)
+        if not name or name in found:
+            raise ValueError(f"a block needs a name of its own, not {name!r}: {token.content[:60]!r}")
+        found[name] = Block(name, attributes, token.content)
+    return list(found.values())
+
+
+def quick_reference(document: str) -> list[str]:
+    """The curl commands in the document's tables."""
+    return re.findall(r"^\|.*\| `(curl .*?)` \|$", document, re.MULTILINE)
+
+
+def run(script: str, directory: Path, timeout_seconds: float = 300) -> Done:
+    """Run a script as Runme does, with ``-e -o pipefail``; fail the test when it does."""
+    line = ["bash", "-e", "-o", "pipefail", "-c", script]
+    done = subprocess.run(
+        line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout_seconds, check=False,
+        cwd=directory, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, f"exit status {done.returncode} of\n{script}\n{done.stdout}"
+    return Done(done.stdout)
