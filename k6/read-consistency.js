@@ -13,14 +13,15 @@ import { Counter, Rate, Trend } from 'k6/metrics';
 
 const PRIMARY = __ENV.BASE_PRIMARY || 'http://127.0.0.1:8000';
 const DURATION = __ENV.DURATION || '30s';
-const WRITE_RATE = number('WRITE_RATE', 20); // windows a second
-const READ_RATE = number('READ_RATE', 50); // pairs of reads a second
-const SESSION_RATE = number('SESSION_RATE', 5); // writes with a read of the own write a second
+const WRITE_RATE = wholeNumber('WRITE_RATE', 20); // windows a second
+const READ_RATE = wholeNumber('READ_RATE', 50); // pairs of reads a second
+const SESSION_RATE = wholeNumber('SESSION_RATE', 5); // writes with a read of the own write a second
 const DELAYS_MS = (__ENV.DELAYS_MS || '500,1500').split(',').map(Number); // the last one counts for all further replicas
-const MARGIN_MS = number('MARGIN_MS', 250); // what a window may last beyond the longest delay
-const KEYS = number('KEYS', 100);
+const MARGIN_MS = wholeNumber('MARGIN_MS', 250); // what a window may last beyond the longest delay
+const KEYS = wholeNumber('KEYS', 100);
 const SUMMARY_JSON = __ENV.SUMMARY_JSON || 'read-consistency.json';
 
+if (!DELAYS_MS.every((ms) => ms >= 0)) throw new Error(`DELAYS_MS is '${__ENV.DELAYS_MS}', but has to be like 500,1500`);
 const LONGEST_MS = Math.max(...DELAYS_MS);
 const WAIT_MS = LONGEST_MS + MARGIN_MS + 2000; // then a window counts as timed out, with this length
 const ADMIN = __ENV.LAB_ADMIN_TOKEN ? { Authorization: `Bearer ${__ENV.LAB_ADMIN_TOKEN}` } : {};
@@ -88,7 +89,7 @@ export function writers({ urls }) {
 
 export function readers({ urls }) {
   const key = someKey();
-  const params = { tags: { name: 'read a key' }, responseCallback: http.expectedStatuses(200, 404) };
+  const params = { tags: { name: 'read a key' }, responseCallback: http.expectedStatuses(200, 404), timeout: 2000 };
   const newest = http.get(`${PRIMARY}/data/${key}`, params);
   const found = http.get(`${anyOf(urls)}/data/${key}`, params);
   if (newest.status !== 200) return; // nobody has written it yet: a replica can't be behind
@@ -134,9 +135,11 @@ function anyOf(list) {
   return list[Math.floor(Math.random() * list.length)];
 }
 
-function number(name, otherwise) {
+function wholeNumber(name, otherwise) {
   const value = __ENV[name] === undefined ? otherwise : Number(__ENV[name]);
-  if (!(value >= 0)) throw new Error(`${name} is '${__ENV[name]}', but has to be a number`);
+  if (!Number.isInteger(value) || value < 1) {
+    throw new Error(`${name} is '${__ENV[name]}', but has to be a whole number from 1`);
+  }
   return value;
 }
 

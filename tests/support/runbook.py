@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 
 from markdown_it import MarkdownIt
 
-_INFO = re.compile(r"(?P<language>\w+)(?:\s+(?P<attributes>\{.*\}))?")
-
 
 class Block(NamedTuple):
     """One runnable block: its name, its other attributes, its script."""
@@ -44,10 +42,10 @@ def blocks(document: str) -> list[Block]:
     """The bash blocks in order. Raises ``ValueError`` where attributes are no JSON, or a name is missing or double."""
     found: dict[str, Block] = {}
     for token in MarkdownIt().parse(document):
-        info = _INFO.fullmatch(token.info.strip()) if token.type == "fence" else None
-        if info is None or info["language"] not in {"bash", "sh"}:
+        language, _, rest = token.info.partition(" ")
+        if token.type != "fence" or language != "bash":
             continue
-        attributes = json.loads(info["attributes"] or "{}")
+        attributes = json.loads(rest or "{}")
         name = attributes.pop("name", None)
         if not name or name in found:
             raise ValueError(f"a block needs a name of its own, not {name!r}: {token.content[:60]!r}")

@@ -1,0 +1,118 @@
+"""The stack in containers: what it is allowed to do, and what survives when its parts are restarted or killed."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import urllib3
+
+from tests.e2e.conftest import ROOT, SERVICES, compose, docker, healthy
+from tests.support.http import ask
+from tests.support.load import Writers
+from tests.support.until import until
+
+PRIMARY, CLIENT = "http://127.0.0.1:8000", "http://127.0.0.1:8003"
+K6 = ["docker", "compose", "run", "--rm"]
+SCRIPT = ["lab14-k6", "run", "--quiet", "/scripts/read-consistency.js"]
+pytestmark = pytest.mark.usefixtures("stack")
+
+
+def inspect(service: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(docker("inspect", compose("ps", "-q", f"lab14-{service}").strip()))[0]
+    return found
+
+
+def settled() -> bool:
+    """Whether every digest equals the primary's."""
+    try:
+        status, found = ask("GET", f"{CLIENT}/read-compare?digest=true")
+    except (urllib3.exceptions.HTTPError, ValueError):
+        return False
+    return status == 200 and found["analysis"]["all_consistent"] and found["analysis"]["digests_equal"] is True
+
+
+def write_ids() -> dict[str, str]:
+    """The write id of each entry in the log, by position, as redis-cli shows them."""
+    lines = compose("exec", "-T", "lab14-redis", "redis-cli", "XRANGE", "lab14:log", "-", "+").splitlines()
+    found, position = {}, ""
+    for name, value in pairwise(lines):
+        if re.fullmatch(r"[0-9]+-[0-9]+", name) and value == "op":
+            position = name
+        if name == "write_id":
+            found[position] = value
+    return found
+
+
+def test_compose_has_nothing_to_complain_about() -> None:
+    done = subprocess.run(
+        ["docker", "compose", "--profile", "*", "config"], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("service", sorted(SERVICES))
+def test_a_container_is_nobody_and_may_nothing(service: str) -> None:
+    status = compose("exec", "-T", f"lab14-{service}", "cat", "/proc/1/status")
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert "0" not in fields["Uid"].split()
+    assert {int(fields[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")} == {0}
+    assert fields["NoNewPrivs"] == "1"
+    host = inspect(service)["HostConfig"]
+    assert host["ReadonlyRootfs"] is (service != "grafana")  # which unpacks plugins at its start
+    assert host["Memory"] > 0
+    assert host["PidsLimit"] > 0
+    for bindings in (host["PortBindings"] or {}).values():
+        assert {binding["HostIp"] for binding in bindings} == {"127.0.0.1"}
+
+
+def test_under_k6_restarts_and_a_kill_of_the_log_server_lose_nothing() -> None:
+    ask("POST", f"{PRIMARY}/admin/reset")
+    with Writers(PRIMARY, count=4, rate=60, keys=50) as writers:
+        k6 = subprocess.Popen(
+            [*K6, "-e", "DURATION=60s", *SCRIPT], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+        def goes_on() -> None:
+            until(healthy, 30)
+            seen = len(writers.acknowledged)
+            until(lambda: len(writers.acknowledged) > seen + 30, 30)
+
+        goes_on()
+        for service in sorted(SERVICES):
+            compose("restart", f"lab14-{service}")
+            goes_on()
+        restarts = inspect("redis")["RestartCount"]
+        compose("exec", "-T", "lab14-redis", "sh", "-c", "kill -9 -1", check=False)
+        until(lambda: inspect("redis")["RestartCount"] > restarts, 20)
+        goes_on()
+        k6.send_signal(signal.SIGINT)
+        k6.wait(60)
+    until(settled, 60)
+    assert not writers.gave_up
+    in_log = write_ids()
+    acknowledged = {write["position"]: write["write_id"] for write in writers.acknowledged}
+    assert len(acknowledged) == len(writers.acknowledged)
+    assert acknowledged.items() <= in_log.items()
+    assert len(set(in_log.values())) == len(in_log), "a write is in the log twice"
+    print(f"\n{len(acknowledged)} acknowledged writes, all in the log of {len(in_log)} entries, digests equal")
+
+
+def test_a_replica_that_is_away_breaks_k6s_thresholds() -> None:
+    compose("pause", "lab14-replica2")
+    try:
+        done = subprocess.run(
+            [*K6, "-e", "DURATION=3s", "-e", "SESSION_RATE=1", "-e", "READ_RATE=1", *SCRIPT],
+            capture_output=True, text=True, check=False, cwd=ROOT,
+        )  # fmt: skip
+    finally:
+        compose("unpause", "lab14-replica2")
+    assert done.returncode == 99, done.stdout + done.stderr
+    assert "BROKEN  window_ms" in done.stdout
+    assert "read_your_writes_violations" in done.stdout
+    until(healthy, 30)
