@@ -11,8 +11,8 @@ The keys, of which ``lab14`` is the namespace:
     lab14:write_order  list    the write ids of lab14:writes, oldest first, so that it stays bounded
 
 A change is appended by one script (append.lua), an epoch begun by one (epoch.lua), a page of the primary's store read
-by one (page.lua). Each replica reads through a consumer group of its own name: what it was given and has not
-acknowledged is *pending*.
+by one (page.lua), a position found by its age by one (before.lua). Each replica reads through a consumer group of its
+own name: what it was given and has not acknowledged is *pending*.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ class ReplicationLog:
         self._append_script = client.register_script(_script("append.lua"))
         self._epoch_script = client.register_script(_script("epoch.lua"))
         self._page_script = client.register_script(_script("page.lua"))
+        self._before_script = client.register_script(_script("before.lua"))
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -253,6 +254,15 @@ class ReplicationLog:
         if entries and entries[0].position != first:
             raise PositionLost(f"the log begins at {entries[0].position}, after {first}")
         return entries
+
+    def before(self, age_us: int) -> tuple[Position, Position]:
+        """The newest position of the present epoch committed at least ``age_us`` ago, and the head, as one cut.
+
+        Where the log no longer goes back that far, the position before its oldest entry.
+        """
+        with translated():
+            epoch, version, newest = self._before_script(keys=[self._log, self._head], args=[age_us])
+        return Position(int(epoch), int(version)), Position(int(epoch), int(newest))
 
     def first_after(self, position: Position) -> Entry | None:
         """The oldest entry after ``position`` that the log still holds."""

@@ -1,4 +1,4 @@
-"""The command line: ``lab up``, ``down``, ``status``, ``logs``, ``stream``, ``demo``."""
+"""The command line: ``lab up``, ``down``, ``status``, ``logs``, ``stream``, ``check``, ``demo``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ import click
 
 from lab import __version__
 from lab.errors import LabError
+from nodes.client.level import LEVELS
 
 _DEGRADED = 3
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 class LabGroup(click.Group):
@@ -169,6 +171,33 @@ def stream(data_dir: Path, count: int, as_json: bool) -> None:
     out.print("\n" + ("With redis-cli:" if stream.has_redis_cli() else "With a redis-cli (there is none on the PATH):"))
     for line in stream.redis_cli_lines(running):
         out.print(f"  {line}", markup=False, highlight=False)
+
+
+@main.command()
+@_data_dir
+@click.option("--level", type=click.Choice(LEVELS), default="session", show_default=True, help="How to read.")
+@click.option("--max-lag-ms", type=click.FloatRange(0, 86_400_000), help="Bound of level bounded; judges any history.")
+@click.option("--max-lag-versions", type=click.IntRange(0), help="The other bound of level bounded.")
+@click.option("--sessions", type=click.IntRange(1, 200), default=10, show_default=True, help="How many at once.")
+@click.option("--seconds", type=click.FloatRange(0.1, 86_400), default=10.0, show_default=True, help="How long.")
+@click.option("--keys", type=click.IntRange(1, 10_000), default=10, show_default=True, help="How many.")
+@click.option("--seed", type=int, default=0, show_default=True, help="What each session does is drawn from it.")
+@click.option("--client-url", help="The client service, where the lab does not run from the data directory.")
+@click.option("--history", "recorded", type=_FILE, help="Judge this recorded history; runs nothing.")
+@click.option("--save", type=_FILE, help="Write the history here, a JSON line per operation.")
+@click.option("--export", type=_FILE, help="Write the history as elle-cli reads it (model rw-register).")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def check(data_dir: Path, **chosen: Any) -> None:
+    r"""Run sessions through a consistency level, and check which guarantees held.
+
+    Exit status 1 when one is violated that the level promises, with the smallest counterexample.
+
+    \b
+    Example: lab check --level eventual --seconds 5
+    """
+    from lab.checking import command
+
+    sys.exit(command.run(data_dir, **chosen))
 
 
 @main.command()

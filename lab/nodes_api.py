@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import urllib3
 
-_POOL = urllib3.PoolManager(retries=False, maxsize=32)
+_POOL = urllib3.PoolManager(retries=False, maxsize=256)
 
 
 class NodeUnreachable(Exception):
     """Raised when a node does not answer."""
 
 
-def call(method: str, url: str, body: Any = None, timeout_seconds: float = 10.0) -> tuple[int, dict[str, Any]]:
+def call(
+    method: str,
+    url: str,
+    body: Any = None,
+    timeout_seconds: float = 10.0,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[int, dict[str, Any]]:
     """One request: status and JSON body. Raises ``NodeUnreachable``."""
     raw = None if body is None else json.dumps(body).encode()
     token = os.environ.get("LAB_ADMIN_TOKEN")
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    admin = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        answer = _POOL.request(method, url, body=raw, headers=headers, timeout=timeout_seconds)
+        answer = _POOL.request(method, url, body=raw, headers={**headers, **admin}, timeout=timeout_seconds)
         found: dict[str, Any] = answer.json()
     except (urllib3.exceptions.HTTPError, ValueError) as error:
         raise NodeUnreachable(f"{url} does not answer: {error}") from error

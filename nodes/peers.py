@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, NamedTuple
 
 import urllib3
@@ -84,18 +84,26 @@ class Peers:
 
     def ask_all(self, asks: Mapping[str, Ask]) -> dict[str, Reply | PeerError]:
         """Send all requests at once; answers and failures by name, when the last is there."""
+        return dict(zip(asks, self._threads.map(self._answer, asks.values()), strict=True))
 
-        def answer(ask: Ask) -> Reply | PeerError:
-            try:
-                return self.ask(ask)
-            except PeerError as error:
-                return error
-
-        return dict(zip(asks, self._threads.map(answer, asks.values()), strict=True))
+    def ask_each(self, asks: Mapping[str, Ask], timeout_seconds: float) -> Iterator[tuple[str, Reply | PeerError]]:
+        """Send all requests at once, and yield each answer or failure when it is there, for so long."""
+        running = {self._threads.submit(self._answer, ask): name for name, ask in asks.items()}
+        try:
+            for done in as_completed(running, timeout_seconds):
+                yield running[done], done.result()
+        except TimeoutError:
+            return
 
     def run_all(self, calls: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
         """Run functions that ask at once; their results by name, when the last is there."""
         return dict(zip(calls, self._threads.map(lambda call: call(), calls.values()), strict=True))
+
+    def _answer(self, ask: Ask) -> Reply | PeerError:
+        try:
+            return self.ask(ask)
+        except PeerError as error:
+            return error
 
     def close(self) -> None:
         """Let go of the threads and connections."""

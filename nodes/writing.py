@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import uuid
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from pydantic import Field, PrivateAttr, model_validator
 from typing_extensions import TypedDict
 
 from nodes import strict_json
-from nodes.api import Body, Key
+from nodes.api import Body, Key, Query, TimeoutMs
 from nodes.problem import Problem
 
 VALUE_BYTES_MAX = 256 * 2**10
@@ -42,8 +42,15 @@ class WriteBody(Body):
         return self._text
 
 
+class AcksQuery(Query):
+    """How many replicas must have applied a write before it is answered, and how long to wait for them."""
+
+    acks: Annotated[int, Field(ge=0, le=1000)] = 0
+    timeout_ms: TimeoutMs = 5000
+
+
 class WriteAnswer(TypedDict):
-    """An acknowledged write, and where it is in the log."""
+    """An acknowledged write, and where it is in the log; where ``acks`` were asked for, which replicas have it."""
 
     version: int
     position: str
@@ -52,6 +59,8 @@ class WriteAnswer(TypedDict):
     value: Any
     write_timestamp: str | None
     replication_started: bool
+    acks_reached: NotRequired[int]
+    acknowledged_by: NotRequired[list[str]]
 
 
 def write_id_of(idempotency_key: str | None) -> str:

@@ -25,6 +25,12 @@ class TimeoutQuery(Query):
     timeout_ms: TimeoutMs = WAIT_TIMEOUT_MS
 
 
+class TokenAnswer(WriteAnswer):
+    """An acknowledged write, and the token with which a later read is sure to see it."""
+
+    token: str
+
+
 class ImmediateRead(TypedDict):
     """What a replica answered right after the write, or ``error``."""
 

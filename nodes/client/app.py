@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import time
+from random import SystemRandom
 from typing import Any
 
 from flask import Flask, Response, request
 from prometheus_client import CollectorRegistry
 
+from broker.position import Position
 from nodes import tracing as traces
 from nodes.api import Api
 from nodes.base import add_health, make_app
+from nodes.client import session as sessions
 from nodes.client.answers import (
     CompareAnswer,
     CompareQuery,
     StatusAnswer,
     TimeoutQuery,
+    TokenAnswer,
     WriteAndReadAnswer,
     WriteAndWaitAnswer,
 )
 from nodes.client.client import Client
 from nodes.client.directory import Directory
+from nodes.client.levels import LevelQuery, Levels, ReadAnswer
 from nodes.client.metrics import ClientMetrics
 from nodes.config import NodeConfig
 from nodes.peers import Peers
-from nodes.writing import WriteBody, write_id_of
+from nodes.problem import Problem
+from nodes.writing import AcksQuery, WriteBody, write_id_of
 
 
 def create_app(config: NodeConfig) -> Flask:
@@ -33,11 +39,19 @@ def create_app(config: NodeConfig) -> Flask:
     tracing = traces.make(config)
     peers = Peers(config.threads * 2, time.monotonic)
     directory = Directory(peers, config.primary_url, time.monotonic)
-    client = Client(config, peers=peers, directory=directory, metrics=ClientMetrics(registry), tracing=tracing)
+    metrics = ClientMetrics(registry)
+    client = Client(config, peers=peers, directory=directory, metrics=metrics, tracing=tracing)
     app, api = make_app(config, tracing, registry)
     app.extensions["node"] = client
     add_health(api, config, client.health)
     _add_measures(api, client)
+    _add_sessions(
+        api,
+        client,
+        Levels(
+            primary_url=config.primary_url, peers=peers, directory=directory, metrics=metrics, random=SystemRandom()
+        ),
+    )
     return app
 
 
@@ -65,3 +79,35 @@ def _add_measures(api: Api, client: Client) -> None:
     def status() -> StatusAnswer:
         """Every node's version, and how far each replica is behind."""
         return client.status()
+
+
+def _add_sessions(api: Api, client: Client, levels: Levels) -> None:
+    @api.route("POST", "/write", body=WriteBody, query=AcksQuery, answer=TokenAnswer)
+    def write(body: WriteBody, query: AcksQuery) -> Response:
+        """Write a key. The answer has the token of the write; a cookie keeps it as well."""
+        session = sessions.of(request)
+        written = client.write(body, write_id_of(request.headers.get("Idempotency-Key")), query)
+        session = session.after_write(Position.parse(written["position"]))
+        response = api.reply({**written, "token": str(session.token)})
+        response.headers["Set-Cookie"] = session.cookie
+        return response
+
+    @api.route("GET", "/read/<key:key>", query=LevelQuery, answer=ReadAnswer)
+    def read(key: str, query: LevelQuery) -> Response:
+        """Read a key at a consistency level; for a session, from the Lab-Position header or the cookie on."""
+        session = sessions.of(request)
+        answer = levels.read(key, query, session)
+        session = session.after_read(Position.parse(answer["position"]))
+        headers = {
+            "Lab-Source": answer["source"],
+            "Lab-Position": answer["position"],
+            "Set-Cookie": session.cookie,
+        }
+        if answer["version"] == 0:
+            evidence = {name: found for name, found in answer.items() if name != "value"}
+            problem = Problem(404, "no-such-key", "No such key", f"{answer['source']} does not have it.", **evidence)
+            problem.headers |= headers
+            raise problem
+        response = api.reply(answer)
+        response.headers.update(headers)
+        return response

@@ -28,10 +28,11 @@ from nodes.problem import Passed, Problem
 from nodes.times import ms, timestamp
 from nodes.tracing import Tracing
 from nodes.worker import Worker
-from nodes.writing import WriteAnswer, WriteBody
+from nodes.writing import AcksQuery, WriteAnswer, WriteBody
 
 _RETRY_PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2)
 _LOOKOUT_SECONDS = 2.0
+_WRITE_MS = 6000
 _PRIMARY = "primary"
 _LAGS = "lags"
 
@@ -69,6 +70,10 @@ class Client:
         except PeerError as error:
             return {"primary": str(error)}
         return {"primary": "ok" if reply.status == 200 else f"{self._config.primary_url} is degraded"}
+
+    def write(self, body: WriteBody, write_id: str, acks: AcksQuery) -> WriteAnswer:
+        """Write, and wait for as many replicas as asked. Raises ``Problem`` when the write failed."""
+        return self._write(body, write_id, acks)[0]
 
     # -- measuring ----------------------------------------------------------------------------------------------------
 
@@ -212,13 +217,15 @@ class Client:
     def _ask_all(self, urls: dict[str, str], path: str) -> dict[str, dict[str, Any]]:
         return self._peers.run_all({name: partial(self._ask, f"{url}{path}") for name, url in urls.items()})
 
-    def _write(self, body: WriteBody, write_id: str) -> tuple[WriteAnswer, float]:
+    def _write(self, body: WriteBody, write_id: str, acks: AcksQuery | None = None) -> tuple[WriteAnswer, float]:
         """Send the write; the answer, and when it had come. Raises ``Passed`` or ``Problem``."""
+        asked = f"?acks={acks.acks}&timeout_ms={acks.timeout_ms}" if acks is not None and acks.acks else ""
+        wait_ms = _WRITE_MS + (acks.timeout_ms if asked and acks is not None else 0)
         headers = {"Idempotency-Key": write_id, **self._tracing.outgoing()}
         content = {"key": body.key, "value": body.value}
         try:
             reply = self._peers.ask(
-                Ask(f"{self._config.primary_url}/data", "POST", body=content, headers=headers, wait_ms=6000)
+                Ask(f"{self._config.primary_url}/data{asked}", "POST", body=content, headers=headers, wait_ms=wait_ms)
             )
         except PeerError as error:
             outcome = "unknown" if error.sent else "not_applied"

@@ -20,6 +20,7 @@ from nodes.config import PrimaryConfig
 from nodes.gate import EMPTY_STATE
 from nodes.metrics import make_gate
 from nodes.peers import Peers
+from nodes.primary.acks import Acks
 from nodes.primary.delays import (
     AllDelaysAnswer,
     DelayAnswer,
@@ -29,11 +30,11 @@ from nodes.primary.delays import (
     DelaysBody,
 )
 from nodes.primary.metrics import PrimaryMetrics, ReplicaCollector
-from nodes.primary.primary import Primary, ReplicasAnswer, ResetAnswer, ScrapeTargets
+from nodes.primary.primary import AgeQuery, PositionAnswer, Primary, ReplicasAnswer, ResetAnswer, ScrapeTargets
 from nodes.primary.writes import Writes
 from nodes.problem import Problem
 from nodes.reads import add_reads
-from nodes.writing import WriteAnswer, WriteBody, write_id_of
+from nodes.writing import AcksQuery, WriteAnswer, WriteBody, write_id_of
 
 
 class ForgottenAnswer(TypedDict):
@@ -53,7 +54,7 @@ def create_app(config: PrimaryConfig) -> Flask:
     clock = LogClock(log.now_us, time.monotonic_ns, time.time_ns)
     gate = make_gate(EMPTY_STATE, config.threads * 7 // 8, registry)
     metrics = PrimaryMetrics(registry)
-    peers = Peers(64, time.monotonic)
+    peers = Peers(config.threads * 2, time.monotonic)
 
     primary = Primary(
         config, log=log, roster=roster, events=events, gate=gate, peers=peers, clock=clock, metrics=metrics
@@ -62,26 +63,41 @@ def create_app(config: PrimaryConfig) -> Flask:
     app.extensions["node"] = primary
     registry.register(ReplicaCollector(log, roster))
     add_health(api, config, primary.health)
-    _add_writes(api, Writes(log, gate, metrics, tracing))
+    _add_writes(api, Writes(log, gate, metrics, tracing), Acks(roster, peers))
     add_reads(api, config.node_id, primary)
     _add_replicas(api, primary)
     _add_admin(api, primary, Delays(roster, events, metrics, clock.now_us))
     return app
 
 
-def _add_writes(api: Api, writes: Writes) -> None:
-    @api.route("POST", "/data", body=WriteBody, answer=WriteAnswer)
-    def write(body: WriteBody) -> WriteAnswer:
-        """Write a key. A retry with the same Idempotency-Key is the same write."""
-        return writes.set(body, write_id_of(request.headers.get("Idempotency-Key")))
+def _write_id() -> str:
+    return write_id_of(request.headers.get("Idempotency-Key"))
 
-    @api.route("DELETE", "/data/<key:key>", answer=WriteAnswer)
-    def delete(key: str) -> WriteAnswer:
-        """Delete a key."""
-        return writes.delete(key, write_id_of(request.headers.get("Idempotency-Key")))
+
+def _add_writes(api: Api, writes: Writes, acks: Acks) -> None:
+    @api.route("POST", "/data", body=WriteBody, query=AcksQuery, answer=WriteAnswer)
+    def write(body: WriteBody, query: AcksQuery) -> WriteAnswer:
+        """Write a key; with acks, answer when so many replicas have applied it.
+
+        A retry with the same Idempotency-Key is the same write. At the deadline the answer is the same, and
+        acks_reached is less than was asked for.
+        """
+        members = acks.require(query.acks)
+        return acks.complete(writes.set(body, _write_id()), members, query)
+
+    @api.route("DELETE", "/data/<key:key>", query=AcksQuery, answer=WriteAnswer)
+    def delete(key: str, query: AcksQuery) -> WriteAnswer:
+        """Delete a key; with acks, answer when so many replicas have applied that."""
+        members = acks.require(query.acks)
+        return acks.complete(writes.delete(key, _write_id()), members, query)
 
 
 def _add_replicas(api: Api, primary: Primary) -> None:
+    @api.route("GET", "/position", query=AgeQuery, answer=PositionAnswer)
+    def position(query: AgeQuery) -> PositionAnswer:
+        """The newest position that was committed at least age_ms ago, and the newest of all."""
+        return primary.position(query.age_ms)
+
     @api.route("GET", "/replicas", answer=ReplicasAnswer)
     def replicas() -> ReplicasAnswer:
         """Every registered replica, where to reach it, and how far it is behind."""

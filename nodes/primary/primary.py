@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import uuid
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from broker import lag
@@ -18,6 +19,7 @@ from broker.log import Head, ReplicationLog
 from broker.position import START, Position
 from broker.roster import Member, Roster
 from nodes.answers import PAGE_BYTES_MAX
+from nodes.api import Query
 from nodes.config import PrimaryConfig
 from nodes.gate import PositionGate, State
 from nodes.peers import Ask, Peers, Reply
@@ -29,6 +31,21 @@ _logger = logging.getLogger("lab.primary")
 UPKEEP_SECONDS = 1.0
 RESET_WAIT_MS = 5000
 FORGET_AFTER_SECONDS = 3600.0
+
+
+class AgeQuery(Query):
+    """How old what is asked for is at least."""
+
+    age_ms: Annotated[float, Field(ge=0, le=86_400_000)] = 0
+
+
+class PositionAnswer(TypedDict):
+    """The newest position that was committed at least ``age_ms`` ago, and the newest of all."""
+
+    source: str
+    position: str
+    age_ms: float
+    head: str
 
 
 class ResetAnswer(TypedDict):
@@ -136,6 +153,11 @@ class Primary:
     def now_us(self) -> int:
         """The log's clock."""
         return self._clock.now_us()
+
+    def position(self, age_ms: float) -> PositionAnswer:
+        """What a reader has to have who must not miss anything older."""
+        position, head = self._log.before(round(age_ms * 1000))
+        return {"source": self._config.node_id, "position": str(position), "age_ms": age_ms, "head": str(head)}
 
     def replicas(self) -> ReplicasAnswer:
         """Every registered replica."""

@@ -1,0 +1,32 @@
+-- The newest position that was committed at least so long ago, by bisection: an entry's ID is its version, and times
+-- grow with versions.
+--
+-- KEYS[1] log, KEYS[2] head: see append.lua
+-- ARGV: age in microseconds
+--
+-- Returns {epoch, version, head version}. Where the log no longer goes back that far, the version before its oldest
+-- entry of the epoch, which was committed before everything that is left.
+
+local now = redis.call('TIME')
+local at_us = tonumber(now[1]) * 1000000 + tonumber(now[2]) - tonumber(ARGV[1])
+local head = redis.call('HMGET', KEYS[2], 'epoch', 'version')
+if not head[1] then return redis.error_reply('NOLOG the log has not been opened') end
+local epoch, newest = head[1], tonumber(head[2])
+
+local function entry(version)  -- the oldest entry of the epoch from this version on: its version and its time
+  local found = redis.call('XRANGE', KEYS[1], epoch .. '-' .. string.format('%.0f', version), '+', 'COUNT', 1)[1]
+  if not found then return nil end
+  local fields = found[2]
+  for i = 1, #fields, 2 do
+    if fields[i] == 'at' then return tonumber(string.match(found[1], '%d+$')), tonumber(fields[i + 1]) end
+  end
+end
+
+local oldest = entry(1)
+local low, high = (oldest or newest + 1) - 1, newest  -- low: committed in time or before the log begins; above high: too late
+while low < high do
+  local middle = math.floor((low + high + 1) / 2)
+  local version, committed_us = entry(middle)
+  if committed_us and committed_us <= at_us then low = version else high = middle - 1 end
+end
+return {epoch, string.format('%.0f', low), head[2]}

@@ -1,0 +1,8 @@
+"""The consistency levels by name, the strongest first."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Level = Literal["strong", "bounded", "session", "prefix", "eventual"]
+LEVELS: tuple[Level, ...] = ("strong", "bounded", "session", "prefix", "eventual")
