@@ -254,6 +254,23 @@ def test_the_first_entry_after_a_position(log: ReplicationLog) -> None:
     assert log.first_after(Position(1, 1)) is None
 
 
+def test_the_newest_position_of_an_age(log: ReplicationLog) -> None:
+    for key in "abcdefgh":
+        put(log, key)
+    entries = log.newest(8)
+    head = Position(1, 8)
+    assert log.before(0) == (head, head)
+    assert log.before(3_600_000_000) == (Position(1, 0), head)
+    for entry in entries:
+        # Between asking for the age and the answer time goes by, so that it may be a little more.
+        found, _ = log.before(log.now_us() - entry.at_us)
+        assert found >= max(other.position for other in entries if other.at_us <= entry.at_us)
+    log.trim(Position(1, 5))
+    assert log.before(3_600_000_000) == (Position(1, 5), head)
+    log.reset("r")
+    assert log.before(0) == (Position(2, 0), Position(2, 0))
+
+
 def test_there_are_no_groups_without_a_log(client: Any) -> None:
     assert ReplicationLog(client).groups() == []
 

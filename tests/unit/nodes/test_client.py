@@ -11,40 +11,13 @@ from nodes.client.client import Client
 from nodes.client.directory import Directory
 from nodes.client.metrics import ClientMetrics
 from nodes.config import load
-from nodes.peers import Ask, PeerError, Peers, Reply
+from nodes.peers import PeerError
 from nodes.problem import Passed, Problem
 from nodes.tracing import CarriedTracing
 from nodes.writing import WriteBody
+from tests.support.peers import StubPeers, at, replicas
 
 PRIMARY = "http://127.0.0.1:8000"
-
-
-def at(version: int, epoch: int = 1, **more: Any) -> dict[str, Any]:
-    return {"version": version, "epoch": epoch, "position": f"{epoch}-{version}", "data_age_ms": 1.0, **more}
-
-
-class StubPeers(Peers):
-    """Nodes that answer as told: by path, a body, a problem with its status, or an error."""
-
-    def __init__(self, **answers: Any) -> None:
-        super().__init__(8, lambda: 10.0)
-        self.answers = answers
-        self.asked: list[Ask] = []
-
-    def ask(self, ask: Ask) -> Reply:
-        self.asked.append(ask)
-        name = ask.url.removeprefix("http://").replace("127.0.0.1:8000", "primary")
-        found = self.answers[name]
-        if isinstance(found, list):
-            found = found.pop(0)
-        if isinstance(found, PeerError):
-            raise found
-        status, body = found if isinstance(found, tuple) else (200, found)
-        return Reply(status, body, 10.25)
-
-
-def replicas(*names: str) -> dict[str, Any]:
-    return {"replicas": [{"replica_id": name, "url": f"http://{name}", "lag_ms": 33.0} for name in names]}
 
 
 def make(**answers: Any) -> tuple[Client, StubPeers, CollectorRegistry]:

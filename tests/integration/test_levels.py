@@ -1,0 +1,152 @@
+"""Levels, acknowledgements and the checker on a real lab, under load and while things are changed and killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.checking import promises
+from lab.checking.history import History, Plan, load
+from lab.checking.workload import run
+from lab.runner import Lab
+from tests.integration.conftest import converge, set_delays
+from tests.support.http import POOL, ask, get, post
+from tests.support.load import Writers
+from tests.support.until import until
+
+
+def check(lab: Lab, *options: str) -> tuple[int, dict[str, Any]]:
+    """``lab check --json`` on this lab: its exit status and what it says."""
+    line = [sys.executable, "-m", "lab", "check", "--json", "--data-dir", str(lab.data_dir), *options]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=300)
+    assert done.stdout.startswith("{"), done.stdout + done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def verdicts(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {verdict["guarantee"]: verdict for verdict in found["verdicts"]}
+
+
+def workload(lab: Lab, plan: Plan) -> History:
+    return run(plan, lab.client_url, os.urandom(4).hex(), stop=threading.Event(), on_step=lambda _: None)
+
+
+def test_eventual_goes_back_and_says_so_and_that_is_no_failure(fresh: Lab, tmp_path: Path) -> None:
+    saved, exported = tmp_path / "history.jsonl", tmp_path / "elle.json"
+    options = ("--level", "eventual", "--seconds", "4", "--save", str(saved), "--export", str(exported))
+    status, found = check(fresh, *options)
+    assert (status, found["kept"]) == (0, True)
+    for guarantee in ("read_your_writes", "monotonic_reads"):
+        verdict = verdicts(found)[guarantee]
+        assert verdict["verdict"] == "violated"
+        assert len(verdict["operations"]) == 2
+        print(f"\n{guarantee}: {verdict['words']}")
+    for guarantee in promises.PROMISES["eventual"]:
+        assert verdicts(found)[guarantee]["verdict"] == "held", guarantee
+    # The recorded history is judged alike, and a level that promised more would have broken its promise.
+    assert [verdict.as_json() for verdict in promises.judge(load(saved))] == [
+        {name: value for name, value in verdict.items() if name != "promised"} for verdict in found["verdicts"]
+    ]
+    first, rest = saved.read_text().split("\n", 1)
+    saved.write_text(first.replace('"level": "eventual"', '"level": "session"') + "\n" + rest)
+    assert check(fresh, "--history", str(saved))[0] == 1
+    events = json.loads(exported.read_text())
+    assert {event["type"] for event in events} >= {"invoke", "ok"}
+    assert len(events) == 2 * sum(
+        count for kind, count in found["operations"].items() if kind.split()[0] in {"read", "write"}
+    )
+
+
+@pytest.mark.parametrize("level", ["strong", "bounded", "session"])
+def test_a_level_keeps_what_it_promises_through_load_changes_a_reset_and_a_kill(fresh: Lab, level: str) -> None:
+    set_delays(fresh, 50, 200)
+    bounds: dict[str, Any] = {"max_lag_ms": 150.0, "max_lag_versions": 40} if level == "bounded" else {}
+    never = threading.Event()
+
+    def disturb() -> None:
+        with Writers(fresh.primary_url, count=2, rate=40, keys=10):
+            for delays in ((10, 400), (300, 30)):
+                never.wait(2)
+                set_delays(fresh, *delays)
+            never.wait(1)
+            post(f"{fresh.primary_url}/admin/reset")
+            never.wait(1)
+            os.kill(fresh.pids["lab14-replica1"], signal.SIGKILL)
+            never.wait(2)
+
+    helper = threading.Thread(target=disturb)
+    helper.start()
+    history = workload(fresh, Plan(level, sessions=20, seconds=12, write_share=0.1, **bounds))
+    helper.join()
+    print(f"\n{level}: {len(history.reads)} reads, {len(history.writes)} writes")
+    judged = {found.guarantee: found for found in promises.judge(history)}
+    assert promises.broken(level, list(judged.values())) == []
+    assert len({found.seen.epoch for found in history.writes}) == 2, "the reset is part of it"
+    tested = promises.PROMISES[level] - {"convergence"} - ({"bounded_staleness"} if not bounds else set())
+    assert {name for name in tested if judged[name].judgement != "held"} == set()
+    assert judged["convergence"].judgement == "held"
+
+
+def test_acks_return_with_the_replicas_delays(fresh: Lab) -> None:
+    for acks, delay_ms in ((1, 500), (2, 1500)):
+        beyond_ms = []
+        for number in range(5):
+            began = time.perf_counter()
+            found = post(f"{fresh.primary_url}/data?acks={acks}", {"key": "k", "value": number})
+            beyond_ms.append((time.perf_counter() - began) * 1000 - delay_ms)
+            assert found["acks_reached"] == acks
+        print(f"\nacks={acks}: {delay_ms} ms and {min(beyond_ms):.1f} to {max(beyond_ms):.1f} ms")
+        assert statistics.median(beyond_ms) < 50
+    version = get(f"{fresh.primary_url}/version")["version"]
+    assert ask("POST", f"{fresh.primary_url}/data?acks=3", {"key": "k", "value": 1})[0] == 400
+    assert get(f"{fresh.primary_url}/version")["version"] == version
+    found = post(f"{fresh.primary_url}/data?acks=2&timeout_ms=700", {"key": "k", "value": 1})
+    assert (found["acks_reached"], found["acknowledged_by"]) == (1, ["lab14-replica1"])
+
+
+def test_tokens_of_another_time_are_answered_at_once_with_what_they_are(fresh: Lab) -> None:
+    before = post(f"{fresh.client_url}/write", {"key": "k", "value": 1})["token"]
+    post(f"{fresh.primary_url}/admin/reset")
+    epoch = get(f"{fresh.primary_url}/version")["epoch"]
+    for token, status, said in (
+        (before, 412, "earlier epoch"),
+        ("garbage", 400, "a position looks like"),
+        (f"{epoch}-1000", 400, "never issued"),
+    ):
+        began = time.perf_counter()
+        answer = POOL.request("GET", f"{fresh.client_url}/read/k?level=session", headers={"Lab-Position": token})
+        took_ms = (time.perf_counter() - began) * 1000
+        print(f"\n{token}: {answer.status} in {took_ms:.1f} ms")
+        assert (answer.status, said in answer.json()["detail"]) == (status, True)
+        assert took_ms < 100
+
+
+def test_a_cookie_carries_the_session_from_the_write_to_the_read(fresh: Lab) -> None:
+    answer = POOL.request("POST", f"{fresh.client_url}/write", body=b'{"key": "k", "value": "mine"}')
+    cookie = answer.headers["Set-Cookie"].split(";")[0]
+    url = f"{fresh.client_url}/read/k?level=session&replica=lab14-replica1"
+    found = POOL.request("GET", url, headers={"Cookie": cookie}).json()
+    assert (found["value"], found["source"]) == ("mine", "lab14-replica1")
+    assert found["waited_ms"] > 300
+    converge(fresh)
+
+
+def test_staleness_is_what_the_replica_lacked_when_it_was_read(fresh: Lab) -> None:
+    converge(fresh)
+    for number in range(3):
+        post(f"{fresh.client_url}/write", {"key": "k", "value": number})
+    time_of_write = time.monotonic()
+    found = until(lambda: ask("GET", f"{fresh.client_url}/read/k?replica=lab14-replica2")[1])
+    assert (found["stale"], found["behind_versions"]) == (True, 3)
+    assert found["stale_ms"] < 1500
+    assert found["stale_ms"] >= (time.monotonic() - time_of_write) * 1000 - 50

@@ -1,0 +1,35 @@
+"""Nodes that are not there: what they would answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nodes.peers import Ask, PeerError, Peers, Reply
+
+
+def at(version: int, epoch: int = 1, **more: Any) -> dict[str, Any]:
+    return {"version": version, "epoch": epoch, "position": f"{epoch}-{version}", "data_age_ms": 1.0, **more}
+
+
+def replicas(*names: str) -> dict[str, Any]:
+    return {"replicas": [{"replica_id": name, "url": f"http://{name}", "lag_ms": 33.0} for name in names]}
+
+
+class StubPeers(Peers):
+    """Nodes that answer as told: by path, a body, a problem with its status, or an error."""
+
+    def __init__(self, **answers: Any) -> None:
+        super().__init__(8, lambda: 10.0)
+        self.answers = answers
+        self.asked: list[Ask] = []
+
+    def ask(self, ask: Ask) -> Reply:
+        self.asked.append(ask)
+        name = ask.url.removeprefix("http://").replace("127.0.0.1:8000", "primary")
+        found = self.answers[name]
+        if isinstance(found, list):
+            found = found.pop(0)
+        if isinstance(found, PeerError):
+            raise found
+        status, body = found if isinstance(found, tuple) else (200, found)
+        return Reply(status, body, 10.25)

@@ -1,0 +1,328 @@
+"""The checkers: on histories written out, on a thousand correct ones, and on correct ones with one thing broken."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from random import Random
+
+import pytest
+
+from broker.position import Position
+from lab.checking import promises
+from lab.checking.history import History, Plan, newest_through
+from lab.checking.operation import Operation
+from lab.checking.verdict import Verdict
+from tests.support.histories import World
+
+LEVELS = tuple(promises.PROMISES)
+
+
+def write(index: int, session: int, key: str, version: int, at: int, *, epoch: int = 1) -> Operation:
+    position = Position(epoch, version)
+    return Operation(
+        index, session, "write", "ok", at, at + 1, key=key, value=f"v{version}", position=position, version=version
+    )
+
+
+def read(
+    index: int, session: int, key: str, version: int, at: int, *, position: int, node: str = "a", epoch: int = 1
+) -> Operation:
+    return Operation(
+        index, session, "read", "ok", at, at + 1, key=key, value=f"v{version}" if version else None,
+        position=Position(epoch, position), version=version, node=node,
+    )  # fmt: skip
+
+
+def judged(*operations: Operation, **bounds: float) -> dict[str, Verdict]:
+    history = History(Plan("session", **bounds), operations)  # type: ignore[arg-type]
+    return {found.guarantee: found for found in promises.judge(history)}
+
+
+def violated(verdicts: dict[str, Verdict]) -> set[str]:
+    return {name for name, found in verdicts.items() if found.judgement == "violated"}
+
+
+# -- written out -------------------------------------------------------------------------------------------------------
+
+
+def test_a_read_that_lacks_the_own_write_names_both() -> None:
+    found = judged(write(0, 1, "k", 1, 0), read(1, 1, "k", 0, 5, position=0))["read_your_writes"]
+    assert (found.judgement, found.tested, found.violations) == ("violated", 1, 1)
+    assert [operation.index for operation in found.operations] == [0, 1]
+    assert (
+        found.words
+        == "session 1 wrote k as 1-1; then session 1 read k from a and was shown nothing, at 1-0, which is older"
+    )
+
+
+def test_another_sessions_write_or_key_is_nothing_to_a_session() -> None:
+    found = judged(write(0, 1, "k", 1, 0), read(1, 2, "k", 0, 5, position=0), read(2, 1, "x", 0, 8, position=0))
+    assert found["read_your_writes"].judgement == "not tested"
+
+
+def test_going_back_between_two_replicas_is_not_monotonic() -> None:
+    operations = (
+        write(0, 9, "k", 1, 0),
+        read(1, 1, "k", 1, 5, position=1),
+        read(2, 1, "k", 0, 8, position=0, node="b"),
+    )
+    assert violated(judged(*operations)) == {"monotonic_reads", "real_time"}
+
+
+def test_after_a_reset_nothing_of_before_has_to_show() -> None:
+    operations = (write(0, 1, "k", 7, 0), read(1, 1, "k", 7, 5, position=7), read(2, 1, "k", 0, 8, position=0, epoch=2))
+    assert not violated(judged(*operations))
+
+
+def test_a_store_of_an_earlier_epoch_goes_back_in_time() -> None:
+    operations = (write(0, 1, "k", 1, 0, epoch=2), read(1, 1, "k", 5, 5, position=5, epoch=1))
+    assert violated(judged(*operations)) == {"read_your_writes", "real_time", "no_phantom_write"}
+
+
+def test_a_node_that_shows_the_second_write_and_then_not_the_first_breaks_monotonic_writes() -> None:
+    first, second = write(0, 1, "x", 1, 0), write(1, 1, "y", 2, 5)
+    shown, lacking = read(2, 7, "y", 2, 10, position=2), read(3, 8, "x", 0, 20, position=0)
+    found = judged(first, second, shown, lacking)["monotonic_writes"]
+    assert found.judgement == "violated"
+    assert found.operations == [first, second, shown, lacking]
+    assert judged(first, second, shown, replace(lacking, node="b"))["monotonic_writes"].judgement == "held"
+
+
+def test_a_node_that_shows_a_write_and_then_not_what_its_writer_had_read_breaks_writes_follow_reads() -> None:
+    cause, seen, effect = write(0, 5, "x", 1, 0), read(1, 1, "x", 1, 5, position=1), write(2, 1, "y", 2, 8)
+    shown, lacking = read(3, 7, "y", 2, 12, position=2), read(4, 8, "x", 0, 20, position=0)
+    found = judged(cause, seen, effect, shown, lacking)
+    assert found["writes_follow_reads"].operations == [seen, effect, shown, lacking]
+    assert found["monotonic_writes"].judgement == "not tested"
+
+
+def test_reads_that_overlap_show_nothing_about_each_others_order() -> None:
+    first, second = write(0, 1, "x", 1, 0), write(1, 1, "y", 2, 5)
+    shown = replace(read(2, 7, "y", 2, 10, position=2), returned_us=30)
+    lacking = read(3, 8, "x", 0, 20, position=0)
+    assert judged(first, second, shown, lacking)["monotonic_writes"].judgement == "held"
+
+
+def test_a_store_that_lacks_a_write_below_its_position_shows_no_prefix() -> None:
+    found = judged(write(0, 1, "k", 1, 0), read(1, 2, "k", 0, 5, position=3))["consistent_prefix"]
+    assert [operation.index for operation in found.operations] == [0, 1]
+    beyond = judged(write(0, 1, "k", 4, 0), read(1, 2, "k", 4, 5, position=3))["consistent_prefix"]
+    assert beyond.judgement == "violated"
+
+
+@pytest.mark.parametrize(("max_lag_ms", "judgement"), [(0.002, "violated"), (0.0039, "violated"), (0.005, "held")])
+def test_staleness_in_time_counts_from_the_acknowledgement(max_lag_ms: float, judgement: str) -> None:
+    operations = (write(0, 1, "k", 1, 0), read(1, 2, "k", 0, 5, position=0))
+    assert judged(*operations, max_lag_ms=max_lag_ms)["bounded_staleness"].judgement == judgement
+
+
+@pytest.mark.parametrize(("max_lag_versions", "judgement"), [(0, "violated"), (2, "violated"), (3, "held")])
+def test_staleness_in_versions_counts_all_writes(max_lag_versions: int, judgement: str) -> None:
+    others = [write(version, 1, "x", version, 3 * version) for version in (2, 3)]
+    operations = (write(0, 1, "k", 1, 0), *others, read(4, 2, "k", 0, 20, position=0))
+    found = judged(*operations, max_lag_versions=max_lag_versions)["bounded_staleness"]
+    assert found.judgement == judgement
+
+
+def test_without_operations_nothing_is_held() -> None:
+    assert {found.judgement for found in judged().values()} == {"not tested"}
+
+
+def test_a_write_of_unknown_outcome_may_show_or_not() -> None:
+    unknown = replace(write(0, 1, "k", 1, 0), outcome="unknown", position=None, version=0)
+    for version in (0, 1):
+        assert not violated(judged(unknown, read(1, 1, "k", version, 5, position=version)))
+
+
+# -- correct histories -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_correct_histories_are_accepted(level: str) -> None:
+    held = 0
+    for seed in range(250):
+        history = World(seed, level, length=40).history()
+        bounds = {"strong": 0, "bounded": 10_000_000}.get(level)
+        history.plan = replace(history.plan, max_lag_ms=bounds)
+        verdicts = promises.judge(history)
+        assert not promises.broken(level, verdicts), (seed, promises.broken(level, verdicts)[0])
+        held += sum(found.judgement == "held" for found in verdicts)
+    assert held > 250 * 5
+
+
+# -- one thing broken --------------------------------------------------------------------------------------------------
+
+Broken = tuple[list[Operation], set[str], set[str]] | None
+"""The history with one thing broken, who has to report it, and who may as well."""
+
+
+def older(history: History, found: Operation, below: Position) -> Operation:
+    """The operation as a store just before that position would have answered it."""
+    position = Position(below.epoch, below.version - 1)
+    before = newest_through(history.writes_by_key().get(found.key, []), position)
+    version, value = (before.version, before.value) if before else (0, None)
+    return replace(found, position=position, version=version, value=value, node="elsewhere")
+
+
+def instead(history: History, old: Operation, new: Operation) -> list[Operation]:
+    return [new if found is old else found for found in history.operations]
+
+
+def lacks_own_write(history: History, random: Random) -> Broken:
+    written: dict[tuple[int, str], Operation] = {}
+    for found in history.operations:
+        if found.kind == "write":
+            written[found.session, found.key] = found
+        elif found.kind == "read" and (own := written.get((found.session, found.key))):
+            operations = instead(history, found, older(history, found, own.seen))
+            return operations, {"read_your_writes", "real_time"}, {"monotonic_reads"}
+    return None
+
+
+def goes_back(history: History, random: Random) -> Broken:
+    shown: dict[tuple[int, str], Operation] = {}
+    for found in history.reads:
+        before = shown.get((found.session, found.key))
+        if before is not None and before.version:
+            operations = instead(history, found, older(history, found, before.seen))
+            return operations, {"monotonic_reads", "real_time"}, {"read_your_writes"}
+        shown[found.session, found.key] = found
+    return None
+
+
+def is_stale(history: History, random: Random) -> Broken:
+    candidates = [found for found in history.reads if found.version]
+    if not candidates:
+        return None
+    found = random.choice(candidates)
+    stale = replace(older(history, found, found.seen), session=99)
+    return instead(history, found, stale), {"real_time", "bounded_staleness"}, set()
+
+
+def swaps_own_writes(history: History, random: Random) -> Broken:
+    for operations in history.by_session().values():
+        writes = [found for found in operations if found.kind == "write"]
+        for one, other in pairwise(writes):
+            swapped = {
+                one.index: replace(one, position=other.position, version=other.version),
+                other.index: replace(other, position=one.position, version=one.version),
+            }
+            only_writes = [swapped.get(found.index, found) for found in history.writes]
+            return only_writes, {"monotonic_writes", "real_time"}, set()
+    return None
+
+
+def shows_second_write_only(history: History, random: Random) -> Broken:
+    for operations in history.by_session().values():
+        writes = [found for found in operations if found.kind == "write"]
+        pairs = [(one, other) for one, other in pairwise(writes) if one.key != other.key]
+        if not pairs:
+            continue
+        one, other = random.choice(pairs)
+        end = max(found.returned_us for found in history.operations)
+        shown = replace(
+            other, index=10_000, kind="read", session=98, node="odd", invoked_us=end + 1, returned_us=end + 2
+        )
+        lacking = replace(shown, index=10_001, session=99, key=one.key, invoked_us=end + 3, returned_us=end + 4)
+        lacking = replace(older(history, lacking, one.seen), node="odd")
+        may = {"writes_follow_reads", "real_time", "bounded_staleness"}
+        return [*history.operations, shown, lacking], {"monotonic_writes", "real_time"}, may
+    return None
+
+
+def writes_before_what_it_read(history: History, random: Random) -> Broken:
+    for operations in history.by_session().values():
+        for at, found in enumerate(operations):
+            if found.kind == "write" and any(before.kind == "read" for before in operations[:at]):
+                reads = [before for before in operations[:at] if before.kind == "read"]
+                later = [other for other in history.writes if other.seen > found.seen]
+                if later:
+                    source = later[0]
+                    new = replace(
+                        reads[-1], key=source.key, version=source.version, value=source.value, position=source.position
+                    )
+                    may = {"real_time", "monotonic_reads", "read_your_writes", "monotonic_writes"}
+                    return instead(history, reads[-1], new), {"writes_follow_reads"}, may
+    return None
+
+
+def misses_part_of_its_prefix(history: History, random: Random) -> Broken:
+    candidates = [found for found in history.reads if found.version]
+    if not candidates:
+        return None
+    found = random.choice(candidates)
+    lacking = replace(older(history, found, found.seen), position=found.position, session=99)
+    return instead(history, found, lacking), {"consistent_prefix", "real_time", "bounded_staleness"}, set()
+
+
+def forgets_a_write(history: History, random: Random) -> Broken:
+    candidates = [found for found in history.finals if found.version]
+    if not candidates:
+        return None
+    final = random.choice(candidates)
+    lacking = replace(older(history, final, final.seen), position=final.position)
+    return instead(history, final, lacking), {"no_lost_write", "consistent_prefix"}, set()
+
+
+def invents_a_value(history: History, random: Random) -> Broken:
+    candidates = [found for found in history.reads if found.version]
+    if not candidates:
+        return None
+    found = random.choice(candidates)
+    return instead(history, found, replace(found, value="never written")), {"no_phantom_write"}, set()
+
+
+def diverges(history: History, random: Random) -> Broken:
+    digest = history.digests[-1]
+    return instead(history, digest, replace(digest, digest="other")), {"convergence"}, set()
+
+
+BREAKS: list[Callable[[History, Random], Broken]] = [
+    lacks_own_write,
+    goes_back,
+    is_stale,
+    swaps_own_writes,
+    shows_second_write_only,
+    writes_before_what_it_read,
+    misses_part_of_its_prefix,
+    forgets_a_write,
+    invents_a_value,
+    diverges,
+]
+
+
+@pytest.mark.parametrize("breaks", BREAKS, ids=lambda breaks: breaks.__name__)
+def test_what_is_broken_is_reported_by_those_concerned_and_nobody_else(
+    breaks: Callable[[History, Random], Broken],
+) -> None:
+    tried = 0
+    for seed in range(100):
+        history = World(seed, "strong", calm=True).history()
+        found = breaks(history, Random(seed))
+        if found is None:
+            continue
+        tried += 1
+        operations, must, may = found
+        plan = Plan("strong", max_lag_ms=0) if "bounded_staleness" in must else Plan("strong")
+        reported = {verdict.guarantee for verdict in promises.judge(History(plan, operations)) if verdict.violations}
+        assert must <= reported <= must | may, (seed, reported)
+    assert tried > 50
+
+
+# -- cost --------------------------------------------------------------------------------------------------------------
+
+
+def test_judging_costs_about_as_much_per_operation_however_long_the_history_is() -> None:
+    def seconds(length: int) -> float:
+        history = World(1, "session", length=length, keys=10, sessions=10).history()
+        began = time.perf_counter()
+        assert not promises.broken("session", promises.judge(history))
+        return time.perf_counter() - began
+
+    short, long = seconds(10_000), seconds(100_000)
+    print(f"\n10,000 operations {short:.2f} s, 100,000 operations {long:.2f} s: {long / short:.1f} times as long")
+    assert long < 10 * 3 * short
+    assert long < 30

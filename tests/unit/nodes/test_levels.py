@@ -1,0 +1,279 @@
+"""Reading at a level, on answers of nodes that are not there; sessions; acknowledgements by replicas."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+from flask import Flask, request
+from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
+
+from broker.delay import Fixed
+from broker.position import START, Position
+from broker.roster import Member, Roster, Settings
+from nodes.client import session as sessions
+from nodes.client.directory import Directory
+from nodes.client.levels import LevelQuery, Levels
+from nodes.client.metrics import ClientMetrics
+from nodes.client.session import Session
+from nodes.peers import PeerError
+from nodes.primary.acks import Acks
+from nodes.problem import Problem
+from nodes.writing import AcksQuery
+from tests.support.peers import StubPeers, at, replicas
+
+HEAD = "primary/version"
+GONE = PeerError("it cannot be reached", sent=False)
+
+
+def record(source: str, version: int, position: str) -> dict[str, Any]:
+    return {"source": source, "key": "k", "value": version, "version": version, "position": position}
+
+
+def refusal(status: int, position: str) -> tuple[int, dict[str, Any]]:
+    return status, {"status": status, "detail": "no", "position": position}
+
+
+def make(**answers: Any) -> tuple[Levels, StubPeers, CollectorRegistry]:
+    peers = StubPeers(**{"primary/replicas": replicas("r1"), **answers})
+    registry = CollectorRegistry()
+    levels = Levels(
+        primary_url="http://127.0.0.1:8000",
+        peers=peers,
+        directory=Directory(peers, "http://127.0.0.1:8000", lambda: 0.0),
+        metrics=ClientMetrics(registry),
+        random=Random(1),
+    )
+    return levels, peers, registry
+
+
+def asked(peers: StubPeers, path: str) -> list[Any]:
+    return [found.fields for found in peers.asked if found.url.endswith(path)]
+
+
+def counted(registry: CollectorRegistry, level: str, outcome: str) -> float | None:
+    return registry.get_sample_value("ec_level_reads_total", {"level": level, "outcome": outcome})
+
+
+# -- each level --------------------------------------------------------------------------------------------------------
+
+
+def test_strong_is_the_primarys_answer() -> None:
+    levels, peers, registry = make(**{HEAD: at(5), "primary/data/k": record("lab14-primary", 4, "1-5")})
+    found = levels.read("k", LevelQuery(level="strong"), Session())
+    assert (found["value"], found["source"], found["level_had"], found["stale"]) == (
+        4,
+        "lab14-primary",
+        "strong",
+        False,
+    )
+    assert asked(peers, "/data/k") == [None]
+    assert counted(registry, "strong", "fresh") == 1
+
+
+def test_eventual_takes_what_the_replica_has_and_says_how_stale_that_is() -> None:
+    ages = {"applied_at": "2026-11-23T12:00:00.000Z", "write_timestamp": "2026-11-23T12:00:01.500Z"}
+    head = [at(5), {**at(5, reached=True, **ages), "data_age_ms": 20.0}]
+    levels, peers, registry = make(**{HEAD: head, "r1/data/k": record("r1", 2, "1-3")})
+    found = levels.read("k", LevelQuery(level="eventual"), Session())
+    assert (found["stale"], found["behind_versions"], found["stale_ms"]) == (True, 2, 1520.0)
+    assert found["level_had"] == "prefix"
+    assert asked(peers, "/version") == [None, {"min_position": "1-4", "timeout_ms": "0"}]
+    assert asked(peers, "r1/data/k") == [None]
+    assert counted(registry, "eventual", "stale") == 1
+
+
+def test_a_read_that_lacked_nothing_was_as_good_as_strong() -> None:
+    levels, _, _ = make(**{HEAD: at(5), "r1/data/k": record("r1", 2, "1-5")})
+    assert levels.read("k", LevelQuery(level="prefix"), Session())["level_had"] == "strong"
+
+
+def test_session_asks_for_what_the_session_wrote_and_was_shown() -> None:
+    levels, peers, _ = make(**{HEAD: at(9), "r1/data/k": record("r1", 2, "1-8")})
+    found = levels.read("k", LevelQuery(level="session"), Session(Position(1, 7), Position(1, 8)))
+    assert asked(peers, "r1/data/k")[0]["min_position"] == "1-8"
+    assert (found["level_had"], found["token"]) == ("session", "1-8")
+
+
+def test_a_new_session_waits_for_nothing() -> None:
+    levels, peers, _ = make(**{HEAD: at(9), "r1/data/k": record("r1", 2, "1-2")})
+    assert levels.read("k", LevelQuery(level="session"), Session())["level_had"] == "prefix"
+    assert asked(peers, "r1/data/k") == [None]
+
+
+@pytest.mark.parametrize(
+    ("token", "status", "slug"),
+    [
+        (Position(1, 10), 400, "position-not-issued"),
+        (Position(3, 0), 400, "position-not-issued"),
+        (Position(1, 9), 412, "earlier-epoch"),
+    ],
+)
+def test_a_token_of_another_time_is_refused_at_once_and_ends_the_session(
+    token: Position, status: int, slug: str
+) -> None:
+    head = at(9) if status == 400 else at(0, 2)
+    levels, peers, registry = make(**{HEAD: head})
+    with pytest.raises(Problem) as failed:
+        levels.read("k", LevelQuery(level="session"), Session(written=token))
+    assert (failed.value.status, failed.value.slug) == (status, slug)
+    assert "Max-Age=0" in failed.value.headers["Set-Cookie"]
+    assert not asked(peers, "/data/k")
+    assert counted(registry, "session", "refused") == 1
+
+
+@pytest.mark.parametrize(
+    ("bounds", "target"),
+    [
+        ({"max_lag_versions": 3}, "1-6"),
+        ({"max_lag_versions": 30}, "1-0"),
+        ({"max_lag_ms": 250}, "1-4"),
+        ({"max_lag_versions": 3, "max_lag_ms": 250}, "1-6"),
+        ({"max_lag_versions": 8, "max_lag_ms": 250}, "1-4"),
+    ],
+)
+def test_bounded_asks_for_what_its_bounds_allow_no_older(bounds: dict[str, Any], target: str) -> None:
+    answers = {HEAD: at(9), "primary/position": {"position": "1-4", "head": "1-9"}, "r1/data/k": record("r1", 2, "1-9")}
+    levels, peers, _ = make(**answers)
+    levels.read("k", LevelQuery(level="bounded", **bounds), Session())
+    assert asked(peers, "r1/data/k")[0]["min_position"] == target
+
+
+def test_a_reset_between_bound_and_read_makes_a_new_bound() -> None:
+    reads = [refusal(412, "2-0"), record("r1", 0, "2-1")]
+    levels, peers, _ = make(**{HEAD: [at(9), at(1, 2)], "r1/data/k": reads})
+    found = levels.read("k", LevelQuery(level="bounded", max_lag_versions=0), Session())
+    assert found["position"] == "2-1"
+    assert [fields["min_position"] for fields in asked(peers, "r1/data/k")] == ["1-9", "2-1"]
+
+
+def test_a_level_that_is_not_reached_in_time_is_a_504_that_says_what_was() -> None:
+    levels, _, registry = make(**{HEAD: at(9), "r1/data/k": refusal(504, "1-6")})
+    with pytest.raises(Problem, match="needs 1-8; the node was at 1-6 after 300 ms") as failed:
+        levels.read("k", LevelQuery(level="session", timeout_ms=300), Session(written=Position(1, 8)))
+    assert (failed.value.status, failed.value.extra["position"]) == (504, "1-6")
+    assert counted(registry, "session", "timeout") == 1
+
+
+def test_while_the_primary_is_away_replicas_are_read_and_nobody_knows_how_stale_that_is() -> None:
+    levels, _, registry = make(**{HEAD: GONE, "r1/data/k": record("r1", 2, "1-3")})
+    found = levels.read("k", LevelQuery(level="eventual"), Session())
+    assert (found["stale"], found["behind_versions"], found["stale_ms"], found["level_had"]) == (
+        None,
+        None,
+        None,
+        "prefix",
+    )
+    assert counted(registry, "eventual", "unknown") == 1
+
+
+@pytest.mark.parametrize("level", ["strong", "bounded", "eventual"])
+def test_a_node_that_does_not_answer_is_a_503(level: Any) -> None:
+    bounds = {"max_lag_versions": 1} if level == "bounded" else {}
+    levels, _, registry = make(**{HEAD: GONE, "primary/data/k": GONE, "r1/data/k": GONE})
+    with pytest.raises(Problem) as failed:
+        levels.read("k", LevelQuery(level=level, **bounds), Session())
+    assert failed.value.status == 503
+    assert counted(registry, level, "error") == 1
+
+
+def test_a_missing_key_has_version_0_and_evidence() -> None:
+    missing = (404, {"status": 404, "detail": "no", "source": "r1", "position": "1-9"})
+    levels, _, _ = make(**{HEAD: at(9), "r1/data/a%2Fb": missing})
+    found = levels.read("a/b", LevelQuery(), Session())
+    assert (found["version"], found["value"], found["position"], found["stale"]) == (0, None, "1-9", False)
+
+
+def test_an_unknown_replica_is_refused_with_the_known_ones() -> None:
+    levels, _, _ = make(**{HEAD: at(9)})
+    with pytest.raises(Problem, match="there are r1") as failed:
+        levels.read("k", LevelQuery(replica="r9"), Session())
+    assert failed.value.status == 400
+
+
+def test_what_a_session_is_shown_too_old_is_counted() -> None:
+    levels, _, registry = make(**{HEAD: at(9), "r1/data/k": record("r1", 2, "1-3")})
+    levels.read("k", LevelQuery(level="eventual"), Session(written=Position(1, 2), read=Position(1, 4)))
+    name = "ec_session_violations_total"
+    assert registry.get_sample_value(name, {"guarantee": "monotonic_reads"}) == 1
+    assert registry.get_sample_value(name, {"guarantee": "read_your_writes"}) == 0
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"level": "bounded"},
+        {"level": "strong", "max_lag_ms": "5"},
+        {"level": "strong", "replica": "r1"},
+        {"level": "linear"},
+        {"level": "bounded", "max_lag_ms": "-1"},
+        {"level": "bounded", "max_lag_versions": "1.5"},
+        {"level": "bounded", "max_lag_ms": "nan"},
+    ],
+)
+def test_a_level_that_makes_no_sense_is_refused(query: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        LevelQuery.model_validate(query)
+
+
+# -- sessions ----------------------------------------------------------------------------------------------------------
+
+
+def session_of(**headers: str) -> Session:
+    with Flask("x").test_request_context(headers=headers):
+        return sessions.of(request)
+
+
+def test_a_session_is_in_the_cookie_unless_a_header_says_otherwise() -> None:
+    session = Session().after_write(Position(1, 4)).after_read(Position(1, 6)).after_read(Position(1, 5))
+    cookie = session.cookie.split(";")[0]
+    assert session_of(Cookie=cookie) == session == Session(Position(1, 4), Position(1, 6))
+    assert session_of(**{"Cookie": cookie, "Lab-Position": "1-9"}) == Session(Position(1, 9), START)
+    assert session_of() == Session()
+
+
+@pytest.mark.parametrize("cookie", ["1-1", "x.y", "1-1.", "", "1-1.2-2.3-3"])
+def test_a_malformed_cookie_is_refused_and_taken_away(cookie: str) -> None:
+    with pytest.raises(Problem) as failed:
+        session_of(Cookie=f"lab_session={cookie}")
+    assert failed.value.status == 400
+    assert "Max-Age=0" in failed.value.headers["Set-Cookie"]
+
+
+# -- acknowledgements by replicas --------------------------------------------------------------------------------------
+
+
+def acks(fake: Any, **answers: Any) -> Acks:
+    roster = Roster(fake)
+    for name in ("r1", "r2"):
+        member = Member(name, f"http://{name}:1", f"http://{name}", Position(1, 0), 0, 0)
+        roster.heartbeat(member, Settings(Fixed(0), 0))
+    return Acks(roster, StubPeers(**answers))
+
+
+WRITTEN: Any = {"version": 7, "position": "1-7"}
+
+
+def test_a_write_is_complete_when_enough_replicas_have_it(fake: Any) -> None:
+    waiting = acks(fake, **{"r1/version": at(7, reached=True), "r2/version": at(6, reached=False)})
+    found = waiting.complete(WRITTEN, waiting.require(1), AcksQuery(acks=1))
+    assert (found["acks_reached"], found["acknowledged_by"]) == (1, ["r1"])
+
+
+def test_at_the_deadline_the_write_says_how_many_had_it(fake: Any) -> None:
+    waiting = acks(fake, **{"r1/version": at(7, reached=True), "r2/version": GONE})
+    found = waiting.complete(WRITTEN, waiting.require(2), AcksQuery(acks=2, timeout_ms=100))
+    assert found["acks_reached"] == 1
+
+
+def test_more_acknowledgements_than_replicas_are_refused_before_the_write(fake: Any) -> None:
+    with pytest.raises(Problem, match="3 replicas are asked for, and 2 are registered") as failed:
+        acks(fake).require(3)
+    assert failed.value.status == 400
+
+
+def test_without_acks_nobody_is_asked(fake: Any) -> None:
+    waiting = acks(fake)
+    assert waiting.complete(WRITTEN, waiting.require(0), AcksQuery()) == WRITTEN
