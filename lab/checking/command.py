@@ -21,6 +21,7 @@ from lab import state
 from lab.checking import elle, promises, report, workload
 from lab.checking.history import History, Plan, load, save
 from lab.errors import LabError
+from lab.nodes_api import NodeUnreachable, call
 from lab.terminal import console
 
 _BAR_WIDTH = 40
@@ -63,6 +64,10 @@ def _record(plan: Plan, client_url: str, out: Console) -> History:
     bounded = plan.max_lag_ms is not None or plan.max_lag_versions is not None
     if plan.level == "bounded" and not bounded:
         raise LabError("level bounded needs --max-lag-ms or --max-lag-versions")
+    try:
+        call("GET", f"{client_url}/health")
+    except NodeUnreachable as error:
+        raise LabError(f"{error}; `lab status` shows a lab, `lab up` starts one") from None
     columns = (TextColumn("{task.description}"), BarColumn(_BAR_WIDTH), TextColumn("{task.fields[done]:,} operations"))
     with Progress(*columns, TimeElapsedColumn(), console=out, transient=True) as progress, _stopped_by_ctrl_c() as stop:
         bar = progress.add_task(f"{plan.sessions} sessions at level {plan.level}", total=plan.seconds, done=0)
@@ -71,12 +76,7 @@ def _record(plan: Plan, client_url: str, out: Console) -> History:
         def on_step(done: int) -> None:
             progress.update(bar, completed=min(plan.seconds, time.monotonic() - began), done=done)
 
-        history = workload.run(plan, client_url, secrets.token_hex(4), stop=stop, on_step=on_step)
-    if not (history.writes or history.reads):
-        raise LabError(
-            f"{client_url} answered nothing; does the lab run there? `lab status` shows one, `lab up` starts one"
-        )
-    return history
+        return workload.run(plan, client_url, secrets.token_hex(4), stop=stop, on_step=on_step)
 
 
 @contextmanager

@@ -20,7 +20,8 @@ class Operation:
     ``write`` has the position that it was given, ``read`` the position of the store that answered, and the version of
     the record in it, 0 where the key was missing. ``final`` is such a read from the primary after everything else, and
     ``digest`` is a node's digest at its position then. ``invoked_us`` and ``returned_us`` are microseconds by one clock
-    for the whole history. ``fail`` had no effect, ``unknown`` may have had one.
+    for the whole history; ``waited_ms`` is what a read waited for its level, as the client service measured it.
+    ``fail`` had no effect, ``unknown`` may have had one.
     """
 
     index: int
@@ -35,6 +36,7 @@ class Operation:
     version: int = 0
     node: str = ""
     digest: str = ""
+    waited_ms: float = 0.0
 
     @property
     def seen(self) -> Position:
@@ -61,7 +63,11 @@ class Operation:
             "version": self.version,
             "node": self.node,
         }
-        return {**found, "digest": self.digest} if self.digest else found
+        if self.digest:
+            found["digest"] = self.digest
+        if self.kind == "read":
+            found["waited_ms"] = self.waited_ms
+        return found
 
 
 def from_json(found: dict[str, Any]) -> Operation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
+from statistics import quantiles
 from typing import Any
 
 from rich.console import Group
@@ -35,7 +36,7 @@ def picture(history: History, verdicts: list[Verdict]) -> Group:
             f"{found.tested:,}",
             f"{found.violations:,}" if found.violations else "",
         )
-    parts: list[Any] = [table]
+    parts: list[Any] = [table, *(f"{kind}s waited: {_spread(took_ms(history, kind))}" for kind in ("read", "write"))]
     for found in verdicts:
         if found.words:
             name = "smallest counterexample" if found.judgement == "violated" else found.judgement
@@ -53,9 +54,26 @@ def as_json(history: History, verdicts: list[Verdict]) -> dict[str, Any]:
     return {
         "plan": asdict(history.plan),
         "operations": dict(Counter(f"{found.kind} {found.outcome}" for found in history.operations)),
+        "took_ms": {kind: took_ms(history, kind) for kind in ("read", "write")},
         "kept": not broken(level, verdicts),
         "verdicts": [{**found.as_json(), "promised": found.guarantee in PROMISES[level]} for found in verdicts],
     }
+
+
+def took_ms(history: History, kind: str) -> dict[str, float]:
+    """What reads waited for their level and writes for their acknowledgement: 50th, 95th and 99th percentile."""
+    if kind == "read":
+        took = [found.waited_ms for found in history.reads]
+    else:
+        took = [(found.returned_us - found.invoked_us) / 1000 for found in history.writes]
+    if len(took) < 2:
+        return {}
+    cuts = quantiles(took, n=100, method="inclusive")
+    return {f"p{percent}": round(cuts[percent - 1], 1) for percent in (50, 95, 99)}
+
+
+def _spread(percentiles: dict[str, float]) -> str:
+    return ", ".join(f"{name} {ms} ms" for name, ms in percentiles.items()) or "too few to tell"
 
 
 def _counted(history: History) -> str:

@@ -167,6 +167,7 @@ def _shown(key: str, found: dict[str, Any]) -> dict[str, Any]:
         "position": Position.parse(found["position"]),
         "version": found["version"],
         "node": found["source"],
+        "waited_ms": found["waited_ms"],
     }
 
 

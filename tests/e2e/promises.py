@@ -157,6 +157,32 @@ def afterwards_every_replica_shows_the_write(done: Done) -> None:
     assert re.findall(r"^Replica \d: (\d+)$", done.output, re.MULTILINE) == [str(version)] * 2
 
 
+@promise("ryw-token")
+def a_replica_shows_the_write_to_who_has_its_token(done: Done) -> None:
+    assert done.answers[-1]["value"] == "mine"
+    assert done.answers[-1]["token"] in done.output.splitlines()[0]
+
+
+@promise("back-in-time")
+def the_second_read_is_older_than_the_first(done: Done) -> None:
+    first, second = done.answers
+    assert int(second["position"].split("-")[1]) < int(first["position"].split("-")[1])
+    assert second["stale"] is True
+
+
+@promise("check-eventual")
+def reads_of_the_own_write_and_monotonic_reads_did_not_hold(done: Done) -> None:
+    for guarantee in ("read_your_writes", "monotonic_reads"):
+        assert re.search(rf"^{guarantee} +no +violated", done.output, re.MULTILINE), done.output
+        assert f"{guarantee}, smallest counterexample:" in done.output
+
+
+@promise("check-session")
+def what_a_session_is_promised_held(done: Done) -> None:
+    for guarantee in ("read_your_writes", "monotonic_reads", "monotonic_writes", "writes_follow_reads"):
+        assert re.search(rf"^{guarantee} +yes +held", done.output, re.MULTILINE), done.output
+
+
 @promise("load-test")
 def every_threshold_held(done: Done) -> None:
     assert "BROKEN" not in done.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -150,3 +151,14 @@ def test_staleness_is_what_the_replica_lacked_when_it_was_read(fresh: Lab) -> No
     assert (found["stale"], found["behind_versions"]) == (True, 3)
     assert found["stale_ms"] < 1500
     assert found["stale_ms"] >= (time.monotonic() - time_of_write) * 1000 - 50
+
+
+def test_what_a_level_costs_is_printed_by_the_commands_in_the_document(fresh: Lab) -> None:
+    document = (Path(__file__).parents[2] / "docs/guarantees.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^\| `lab check (.*?)` \|", document, re.MULTILINE)
+    assert len(commands) == 6
+    for command in commands:
+        status, found = check(fresh, *command.split(), "--seconds", "2")
+        assert (status, found["kept"]) == (0, True)
+        print(f"\n{command}: {found['took_ms']['read']}")
+        assert found["took_ms"]["read"]["p50"] > 0

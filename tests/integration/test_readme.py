@@ -49,7 +49,7 @@ def run(here: tuple[Path, Lab], block: str) -> tuple[str, list[dict[str, Any]]]:
 
 
 def test_there_is_something_to_run() -> None:
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
 
 
 def test_a_replica_does_not_have_the_write_yet_and_answers_when_it_has(here: tuple[Path, Lab]) -> None:
@@ -66,15 +66,22 @@ def test_a_window_is_measured_and_everybody_is_consistent_after_it(here: tuple[P
     assert status["all_consistent"]
 
 
+def test_a_token_makes_a_replica_wait(here: tuple[Path, Lab]) -> None:
+    _, (session, bounded) = run(here, BLOCKS[3])
+    assert (session["value"], session["level"]) == (1, "session")
+    assert session["waited_ms"] > 300
+    assert (bounded["value"], bounded["level"]) == (1, "bounded")
+
+
 def test_a_slower_replica_shows_and_the_log_can_be_looked_into(here: tuple[Path, Lab]) -> None:
-    output, (changed,) = run(here, BLOCKS[3])
+    output, (changed,) = run(here, BLOCKS[4])
     assert changed["delay_ms"] == 3000
     assert "lab14:log" in output
     assert output.count(" ok") == 5
 
 
 def test_the_lab_is_emptied(here: tuple[Path, Lab]) -> None:
-    _, (reset, changed) = run(here, BLOCKS[4])
+    _, (reset, changed) = run(here, BLOCKS[5])
     assert (reset["status"], reset["version"]) == ("reset", 0)
     assert {found["status"] for found in reset["replicas"].values()} == {"emptied"}
     assert changed["delay_ms"] == 1500

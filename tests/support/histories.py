@@ -72,9 +72,8 @@ class World:
         position = self._head if outcome == "ok" else None
         if position is not None:
             self._tokens[session] = max(self._tokens[session], position)
-        self._add(
-            session, "write", outcome, invoked_us, key, value, position, self._head.version if position else 0, ""
-        )
+        version = position.version if position else 0
+        self._add(session, "write", outcome, invoked_us, key=key, value=value, position=position, version=version)
 
     def _read(self) -> None:
         session, key = self._random.randrange(self._sessions), self._random.choice(self._keys)

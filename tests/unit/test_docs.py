@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.checking.promises import CHECKERS, PROMISES
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if not any(part.startswith(".") for part in path.parts[3:]))
@@ -59,3 +61,13 @@ def test_only_one_module_speaks_redis_for_the_log() -> None:
         path.relative_to(ROOT).as_posix() for path in PYTHON if commands.search(path.read_text(encoding="utf-8"))
     }
     assert speaking == {"broker/log.py", "broker/events.py"}  # the events are a stream of their own
+
+
+def test_the_matrix_of_levels_and_guarantees_is_what_the_checker_holds_them_to() -> None:
+    document = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
+    header, *rows = re.findall(r"^\| (?:guarantee|`\w+`) \|.*$", document, re.MULTILINE)[-len(CHECKERS) - 1 :]
+    levels = [cell.strip() for cell in header.strip("|").split("|")][1:]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    documented = {level: {row[0].strip("`") for row in cells if row[n] == "yes"} for n, level in enumerate(levels, 1)}
+    assert documented == PROMISES
+    assert {row[0].strip("`") for row in cells} == set(CHECKERS)
