@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Iterable
+from heapq import heappop, heappush
 from itertools import islice
 
-from broker.delay import DelayModel
+from broker.delay import Schedule
 from broker.entry import Entry
 from broker.position import Position
 
 
 class DelayLine:
-    """A bounded queue in log order whose head may be taken when it is due. Pure logic; not thread-safe.
+    """A bounded set of entries, each of which may be taken when it is due. Pure logic; not thread-safe.
 
-    An entry is due at its publish time plus its delay, by the log's clock, and not before the entries ahead of it, so
-    the effective delay is a running maximum. It is a line and not a rate limit: any number of entries may be due at
-    once. Nothing is due before ``set_model`` has said what the delay is.
+    An entry is due at its publish time plus its delay, by the log's clock. In order ``log`` it is not due before the
+    entries ahead of it, so the effective delay is a running maximum; in order ``arrival`` each entry is due by itself.
+    It is a line and not a rate limit: any number of entries may be due at once. Nothing is due before ``set_schedule``
+    has said what the delay is.
 
     ``max_entries`` and ``max_bytes`` bound what waits; ``room`` says how much more may be offered, and what does not
     fit stays in the stream. One offer may go past ``max_bytes`` by what it brings.
     """
 
     def __init__(self, *, max_entries: int, max_bytes: int) -> None:
-        self._model: DelayModel | None = None
+        self._schedule: Schedule | None = None
         self._max_entries = max_entries
         self._max_bytes = max_bytes
-        self._waiting: deque[Entry] = deque()
+        self._waiting: dict[Position, Entry] = {}  # in log order
+        self._arrivals: list[tuple[int, int, Position]] = []  # a heap of epoch, due time, position; for order arrival
         self._bytes = 0
         self._not_before_us = 0
+        self._taken_us = 0  # in order log, when the last of those taken was due
 
     def __len__(self) -> int:
         """How many entries wait."""
@@ -43,40 +47,64 @@ class DelayLine:
         void: list[Position] = []
         for entry in entries:
             if entry.op == "epoch":
-                void += [waiting.position for waiting in self._waiting]
-                self._waiting.clear()
-                self._bytes = 0
-            self._waiting.append(entry)
+                void += self._waiting
+                self.clear()
+            self._waiting[entry.position] = entry
             self._bytes += entry.size_bytes
+            self._arrive(entry)
         return void
 
-    def set_model(self, model: DelayModel, now_us: int) -> None:
+    def set_schedule(self, schedule: Schedule, now_us: int) -> None:
         """Set the delay, also of what waits already; what is overdue by a change is due at the moment of the change."""
-        if self._model is not None and model != self._model:
+        if self._schedule is not None and schedule != self._schedule:
             self._not_before_us = now_us
-        self._model = model
+        self._schedule = schedule
+        self._taken_us = 0
+        self._arrivals.clear()
+        for entry in self._waiting.values():
+            self._arrive(entry)
 
     def due_us(self, entry: Entry) -> int | None:
-        """When an entry is due: microseconds since 1970 by the log's clock. An epoch is due at once."""
-        if self._model is None:
+        """When an entry is due by itself: microseconds since 1970 by the log's clock. An epoch is due at once."""
+        if self._schedule is None:
             return None
         if entry.op == "epoch":
             return entry.at_us
-        return max(entry.at_us + self._model.delay_us(entry.position), self._not_before_us)
+        return max(entry.at_us + self._schedule.delay_us(entry.position), self._not_before_us)
 
     def next_due_us(self) -> int | None:
-        """When the head is due; ``None`` when nothing waits, or nobody knows yet."""
-        return self.due_us(self._waiting[0]) if self._waiting else None
-
-    def oldest(self) -> Entry | None:
-        """The entry at the head."""
-        return self._waiting[0] if self._waiting else None
+        """When the next entry is due; ``None`` when nothing waits, or nobody knows yet."""
+        if self._in_arrival_order():
+            self._drop_taken()
+            return self._arrivals[0][1] if self._arrivals else None
+        due_us = self.due_us(next(iter(self._waiting.values()))) if self._waiting else None
+        return None if due_us is None else max(due_us, self._taken_us)
 
     def due(self, now_us: int, limit: int) -> list[tuple[Entry, int]]:
-        """The entries at the head that are due, each with when it became so; they stay until ``remove``."""
+        """The entries that are due, in the order to apply them, each with when it became so; they stay until taken."""
+        return self._due_arrivals(now_us, limit) if self._in_arrival_order() else self._due_in_log(now_us, limit)
+
+    def take(self, due: Iterable[tuple[Entry, int]]) -> None:
+        """Drop entries that were due: they have been applied."""
+        for entry, due_us in due:
+            if self._waiting.pop(entry.position, None) is not None:
+                self._bytes -= entry.size_bytes
+                self._taken_us = max(self._taken_us, due_us)
+
+    def clear(self) -> None:
+        """Drop everything: the entries will be delivered again, or a snapshot holds them."""
+        self._waiting.clear()
+        self._arrivals.clear()
+        self._bytes = 0
+        self._taken_us = 0
+
+    def _in_arrival_order(self) -> bool:
+        return self._schedule is not None and self._schedule.order == "arrival"
+
+    def _due_in_log(self, now_us: int, limit: int) -> list[tuple[Entry, int]]:
         found: list[tuple[Entry, int]] = []
-        latest_us = 0
-        for entry in islice(self._waiting, limit):
+        latest_us = self._taken_us
+        for entry in islice(self._waiting.values(), limit):
             due_us = self.due_us(entry)
             if due_us is None or due_us > now_us:
                 break
@@ -84,12 +112,24 @@ class DelayLine:
             found.append((entry, latest_us))
         return found
 
-    def remove(self, through: Position) -> None:
-        """Drop what waits up to and including ``through``: it has been applied."""
-        while self._waiting and self._waiting[0].position <= through:
-            self._bytes -= self._waiting.popleft().size_bytes
+    def _due_arrivals(self, now_us: int, limit: int) -> list[tuple[Entry, int]]:
+        found: list[tuple[Entry, int]] = []
+        seen: list[tuple[int, int, Position]] = []
+        while len(found) < limit:
+            self._drop_taken()
+            if not self._arrivals or self._arrivals[0][1] > now_us:
+                break
+            seen.append(heappop(self._arrivals))
+            _, due_us, position = seen[-1]
+            found.append((self._waiting[position], due_us))
+        for arrival in seen:  # they stay until they are taken
+            heappush(self._arrivals, arrival)
+        return found
 
-    def clear(self) -> None:
-        """Drop everything: the entries will be delivered again, or a snapshot holds them."""
-        self._waiting.clear()
-        self._bytes = 0
+    def _arrive(self, entry: Entry) -> None:
+        if self._in_arrival_order() and (due_us := self.due_us(entry)) is not None:
+            heappush(self._arrivals, (entry.position.epoch, due_us, entry.position))
+
+    def _drop_taken(self) -> None:
+        while self._arrivals and self._arrivals[0][2] not in self._waiting:
+            heappop(self._arrivals)

@@ -225,6 +225,12 @@ class ReplicationLog:
             reply = self._client.xreadgroup(replica, replica, {self._log: ">"}, count=count, block=block_ms)
         return [_entry(name, fields) for name, fields in _only(reply)]
 
+    def last_delivered(self, replica: str) -> Position:
+        """The newest position that the replica's group was given."""
+        with translated():
+            groups = self._client.xinfo_groups(self._log)
+        return next((_delivered(info) for info in groups if info["name"] == replica), START)
+
     def acknowledge(self, replica: str, positions: Sequence[Position]) -> int:
         """Acknowledge entries whose effect is durable; return how many of them were pending."""
         with translated():
@@ -335,11 +341,15 @@ def _record(key: str, text: str) -> Record:
 
 def _group(info: dict[str, Any], summary: dict[str, Any]) -> Group:
     oldest, newest = summary["min"], summary["max"]
-    last = info["last-delivered-id"]
     return Group(
         replica=info["name"],
-        last_delivered=START if last == "0-0" else Position.parse(last),
+        last_delivered=_delivered(info),
         pending=summary["pending"],
         oldest_pending=Position.parse(oldest) if oldest else None,
         newest_pending=Position.parse(newest) if newest else None,
     )
+
+
+def _delivered(info: dict[str, Any]) -> Position:
+    last = info["last-delivered-id"]
+    return START if last == "0-0" else Position.parse(last)

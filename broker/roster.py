@@ -6,7 +6,7 @@ import json
 from typing import Any, NamedTuple
 
 from broker.connection import Client, translated
-from broker.delay import DelayModel, from_json, tidy
+from broker.delay import DelayModel, Order, from_json, tidy
 from broker.position import Position
 
 LIVE_SECONDS = 5.0
@@ -33,20 +33,24 @@ class Member(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """The live settings of one replica. ``ack_delay_ms``: from apply to acknowledgement."""
+    """The live settings of one replica: its delay (see ``broker.delay.Schedule``), and apply to acknowledgement."""
 
     delay: DelayModel
     ack_delay_ms: float
+    order: Order = "log"
+    seed: int = 0
 
     def as_text(self) -> str:
         """JSON, readable in redis-cli."""
-        return json.dumps({"delay": self.delay.as_json(), "ack_delay_ms": tidy(self.ack_delay_ms)})
+        found = {"delay": self.delay.as_json(), "ack_delay_ms": tidy(self.ack_delay_ms)}
+        return json.dumps({**found, "order": self.order, "seed": self.seed})
 
     @classmethod
     def from_text(cls, text: str) -> Settings:
         """Read what ``as_text`` wrote. Raises ``ValueError`` for anything else."""
         found = json.loads(text)
-        return cls(from_json(found.get("delay")), float(found.get("ack_delay_ms", 0)))
+        order: Order = "arrival" if found.get("order") == "arrival" else "log"
+        return cls(from_json(found.get("delay")), float(found.get("ack_delay_ms", 0)), order, int(found.get("seed", 0)))
 
 
 class Roster:

@@ -62,6 +62,7 @@ class ReplicaStore:
 
     def __init__(self, directory: Path) -> None:
         """Open the store in ``directory``, made where missing. Raises ``StoreError``."""
+        self.generation = 0  # counts the snapshots that have replaced everything
         self._path = directory / "store.sqlite"
         self._writing = threading.Lock()
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
@@ -101,16 +102,33 @@ class ReplicaStore:
             cleared, changed, deleted = _net_effect(entries)
             if cleared:
                 db.execute("DELETE FROM data")
-            db.executemany("DELETE FROM data WHERE key = ?", [(key,) for key in deleted])
+            db.executemany("DELETE FROM data WHERE key = ?", [(key,) for key, _ in deleted])
             db.executemany(_UPSERT, changed)
             last = entries[-1]
             after = State(last.position, last.write_id, last.at_us)
             _move(db, before.position, after)
         return after
 
+    def merge(self, entries: Sequence[Entry], before: State, after: State, generation: int) -> None:
+        """Apply entries in any order: the newest version of each key wins. In one transaction the position moves.
+
+        Raises ``StoreError`` when the file cannot be written, or the store is not the one at ``before`` any more, but
+        was replaced by a snapshot since ``generation`` was read: then nothing is applied.
+        """
+        with self._transaction() as db:
+            if generation != self.generation or _state(db) != before:
+                raise StoreError("the store was replaced by a snapshot meanwhile")
+            cleared, changed, deleted = _net_effect(sorted(entries))
+            if cleared:
+                db.execute("DELETE FROM data")
+            db.executemany("DELETE FROM data WHERE key = ? AND version < ?", deleted)
+            db.executemany(f"{_UPSERT} WHERE excluded.version > data.version", changed)
+            _move(db, before.position, after)
+
     def install(self, snapshot: Snapshot) -> State:
         """Replace everything by a snapshot. Raises ``StoreError``."""
         with self._transaction() as db:
+            self.generation += 1
             before = _state(db)
             db.execute("DELETE FROM data")
             db.executemany(_UPSERT, snapshot.records)
@@ -234,8 +252,10 @@ def _take_lock(path: Path) -> IO[str]:
             return file
 
 
-def _net_effect(entries: Sequence[Entry]) -> tuple[bool, list[tuple[str, str, int, str, int]], list[str]]:
-    """What is left of entries applied in order: whether all is emptied first, the records set, the keys deleted."""
+def _net_effect(
+    entries: Sequence[Entry],
+) -> tuple[bool, list[tuple[str, str, int, str, int]], list[tuple[str, int]]]:
+    """What is left of entries in log order: whether all is emptied first, the records set, the keys deleted, when."""
     cleared = False
     last: dict[str, Entry] = {}
     for entry in entries:
@@ -245,7 +265,7 @@ def _net_effect(entries: Sequence[Entry]) -> tuple[bool, list[tuple[str, str, in
         else:
             last[entry.key] = entry
     changed = [(e.key, e.value, e.position.version, e.write_id, e.at_us) for e in last.values() if e.op == "set"]
-    deleted = [entry.key for entry in last.values() if entry.op == "delete"]
+    deleted = [(entry.key, entry.position.version) for entry in last.values() if entry.op == "delete"]
     return cleared, changed, deleted
 
 

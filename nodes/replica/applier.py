@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from broker.entry import Entry
-from nodes.gate import PositionGate
+from broker.position import Position
+from nodes.gate import PositionGate, State
 from nodes.replica.acknowledger import Acknowledger
 from nodes.replica.history import Applied, AppliedHistory
 from nodes.replica.inbox import Inbox
 from nodes.replica.metrics import ReplicaMetrics
+from nodes.replica.progress import Progress
 from nodes.store import ReplicaStore, StoreError
 from nodes.tracing import Tracing
 
@@ -17,7 +19,7 @@ _BATCH = 1000
 
 
 class Applier:
-    """Takes entries that are due, in log order; commits them with the position; then tells everybody."""
+    """Takes entries that are due, in the order in which they are; commits them with the position; tells everybody."""
 
     def __init__(
         self,
@@ -39,6 +41,8 @@ class Applier:
         self._metrics = metrics
         self._tracing = tracing
         self._now_us = now_us
+        self._progress = Progress()
+        self._generation = store.generation
 
     def step(self) -> int:
         """Apply one batch of what is due now; return how many entries that was.
@@ -51,7 +55,7 @@ class Applier:
         entries = [entry for entry, _ in due]
         began_us = self._now_us()
         try:
-            state = self._store.apply(entries)
+            state = self._apply(entries)
         except StoreError:
             self._metrics.failed()
             raise
@@ -59,12 +63,32 @@ class Applier:
         for entry, due_us in due:
             self._history.add(Applied(entry.position, entry.at_us, due_us, applied_us))
         self._gate.advance(state)
-        self._inbox.remove(state.position)
+        self._inbox.take(due)
         self._acknowledger.add([entry.position for entry in entries])
         self._account(due, began_us, applied_us)
         return len(due)
+
+    def _apply(self, entries: list[Entry]) -> State:
+        generation, before = self._store.generation, self._gate.state
+        if generation != self._generation:  # a snapshot has taken the place of what had been applied beyond it
+            self._progress, self._generation = Progress(), generation
+        if not self._progress.beyond and _is_chain(before.position, entries):
+            return self._store.apply(entries)
+        after, progress = self._progress.after(before, entries)
+        self._store.merge(progress.visible(entries), before, after, generation)
+        self._progress = progress
+        return after
 
     def _account(self, due: list[tuple[Entry, int]], began_us: int, applied_us: int) -> None:
         for entry, due_us in due:
             self._metrics.applied(entry, due_us, applied_us)
             self._tracing.processed(entry, due_us, began_us, applied_us)
+
+
+def _is_chain(position: Position, entries: list[Entry]) -> bool:
+    """Whether the entries follow the position and one another."""
+    for entry in entries:
+        if not position.is_followed_by(entry.position):
+            return False
+        position = entry.position
+    return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from broker.delay import DelayModel
+from broker.delay import Schedule
 from broker.entry import Entry
 from broker.line import DelayLine
 from broker.position import Position
@@ -36,10 +36,10 @@ class Inbox:
         with self._changed:
             return self._line.due(self._now_us(), limit)
 
-    def remove(self, through: Position) -> None:
+    def take(self, due: list[tuple[Entry, int]]) -> None:
         """Drop what has been applied."""
         with self._changed:
-            self._line.remove(through)
+            self._line.take(due)
             self._changed.notify_all()
 
     def clear(self) -> None:
@@ -48,14 +48,14 @@ class Inbox:
             self._line.clear()
             self._changed.notify_all()
 
-    def set_model(self, model: DelayModel) -> None:
+    def set_schedule(self, schedule: Schedule) -> None:
         """Change the delay, also of what waits."""
         with self._changed:
-            self._line.set_model(model, self._now_us())
+            self._line.set_schedule(schedule, self._now_us())
             self._changed.notify_all()
 
     def wait_until_due(self) -> None:
-        """Return when the head is due, or the inbox is closed."""
+        """Return when an entry is due, or the inbox is closed."""
         with self._changed:
             while not self._closed:
                 due_us = self._line.next_due_us()

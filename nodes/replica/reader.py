@@ -85,7 +85,7 @@ class Reader:
         while True:
             page = self._log.pending(self._replica, after, _BATCH)
             if not page:
-                return
+                break
             after = page[-1][0]
             for position, _ in page:
                 self._metrics.redelivered()
@@ -98,6 +98,9 @@ class Reader:
             self._acknowledger.add([position for position, _ in page if position <= self._store_position()] + lost)
             self._take([entry for _, entry in page if entry is not None], count=False)
             self._inbox.wait_for_room()
+        if self._log.last_delivered(self._replica) > self._last:
+            # Acknowledged and yet not there: a loss of power took it, or it was applied beyond the position.
+            self._log.rewind(self._replica, self._last)
 
     def _superseded(self, position: Position) -> bool:
         """Whether a reset has made this position void."""

@@ -9,7 +9,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from broker.clock import LogClock
-from broker.delay import Fixed
+from broker.delay import Fixed, Schedule
 from broker.entry import Record
 from broker.events import Events
 from broker.position import Position
@@ -207,6 +207,6 @@ class Replica:
         )
 
     def _apply_settings(self, settings: Settings) -> None:
-        self._inbox.set_model(settings.delay)
+        self._inbox.set_schedule(Schedule(settings.delay, settings.order, settings.seed, self._config.node_id))
         self._acknowledger.set_delay(settings.ack_delay_ms)
         _logger.info("settings in force: %s", settings.as_text())

@@ -7,7 +7,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from broker.delay import Fixed
+from broker.delay import Fixed, Schedule
 from broker.line import DelayLine
 from broker.log import ReplicationLog
 from nodes.gate import PositionGate
@@ -34,7 +34,7 @@ class Bench:
         self.store = ReplicaStore(directory)
         self.gate = PositionGate(self.store.state(), 100)
         self.inbox = Inbox(DelayLine(max_entries=room, max_bytes=10**7), self.clock.now_us)
-        self.inbox.set_model(Fixed(delay_ms))
+        self.inbox.set_schedule(Schedule(Fixed(delay_ms)))
         self.acknowledger = Acknowledger(self.log, REPLICA, 0, self.clock.now_us)
         self.history = AppliedHistory(1000)
         metrics = ReplicaMetrics(self.registry, REPLICA)

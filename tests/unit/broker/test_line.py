@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.delay import Fixed
+from broker.delay import Exponential, Fixed, Order, Schedule
 from broker.entry import Entry
 from broker.line import DelayLine
 from broker.position import Position
@@ -18,7 +18,16 @@ def entry(version: int, at_ms: float = 0, *, epoch: int = 1, value: str = "1") -
 
 def make(delay_ms: float = 500, max_entries: int = 100, max_bytes: int = 10**6) -> DelayLine:
     line = DelayLine(max_entries=max_entries, max_bytes=max_bytes)
-    line.set_model(Fixed(delay_ms), 0)
+    line.set_schedule(Schedule(Fixed(delay_ms)), 0)
+    return line
+
+
+FALLING = (1, 2)  # two successive versions of which the first draws the longer delay
+
+
+def random_line(order: Order) -> DelayLine:
+    line = DelayLine(max_entries=100, max_bytes=10**6)
+    line.set_schedule(Schedule(Exponential(500), order, seed=1), 0)
     return line
 
 
@@ -44,7 +53,7 @@ def test_entries_stay_until_they_are_removed() -> None:
     line = make(0)
     line.offer([entry(1), entry(2), entry(3)])
     assert versions_due(line, 0) == versions_due(line, 0) == [1, 2, 3]
-    line.remove(Position(1, 2))
+    line.take(line.due(0, 2))
     assert versions_due(line, 0) == [3]
 
 
@@ -52,21 +61,21 @@ def test_a_lower_delay_also_counts_for_entries_that_wait() -> None:
     line = make(30_000)
     line.offer([entry(version, at_ms=version) for version in range(1, 101)])
     assert versions_due(line, 2000) == []
-    line.set_model(Fixed(0), 2_000_000)
+    line.set_schedule(Schedule(Fixed(0)), 2_000_000)
     assert versions_due(line, 2000) == list(range(1, 101))
 
 
 def test_what_became_due_by_a_change_is_late_only_since_the_change() -> None:
     line = make(30_000)
     line.offer([entry(1, at_ms=0)])
-    line.set_model(Fixed(0), 2_000_000)
+    line.set_schedule(Schedule(Fixed(0)), 2_000_000)
     assert line.due(2_000_000, 1) == [(entry(1), 2_000_000)]
 
 
 def test_a_higher_delay_also_counts_for_entries_that_wait() -> None:
     line = make(500)
     line.offer([entry(1)])
-    line.set_model(Fixed(3000), 100_000)
+    line.set_schedule(Schedule(Fixed(3000)), 100_000)
     assert versions_due(line, 2999) == []
     assert versions_due(line, 3000) == [1]
 
@@ -75,32 +84,51 @@ def test_nothing_is_due_before_the_delay_is_known() -> None:
     line = DelayLine(max_entries=10, max_bytes=1000)
     line.offer([entry(0), entry(1, at_ms=0)])
     assert (line.due(10**15, 10), line.next_due_us(), line.due_us(entry(1))) == ([], None, None)
-    line.set_model(Fixed(500), 9_000_000)
+    line.set_schedule(Schedule(Fixed(500)), 9_000_000)
     assert line.due(9_000_000, 10) == [(entry(0), 0), (entry(1), 500_000)]  # late since it was due, not since now
 
 
 def test_setting_the_same_delay_again_changes_nothing() -> None:
     line = make(500)
     line.offer([entry(1)])
-    line.set_model(Fixed(500), 9_000_000)
+    line.set_schedule(Schedule(Fixed(500)), 9_000_000)
     assert line.due(9_000_000, 10) == [(entry(1), 500_000)]
 
 
 def test_an_entry_is_not_due_before_the_ones_ahead_of_it() -> None:
-    class Falling:
-        mean_ms = 0.0
+    line = random_line("log")
+    first, second = (line.due_us(entry(version)) or 0 for version in FALLING)
+    assert first > second, "drawn for this test"
+    line.offer([entry(version) for version in FALLING])
+    assert line.due(first - 1, 10) == []
+    assert [due_us for _, due_us in line.due(first, 10)] == [first, first]
+    line.take(line.due(first, 1))
+    assert line.due(first, 10) == [(entry(FALLING[1]), first)], "also when what was ahead has gone"
 
-        def delay_us(self, position: Position) -> int:
-            return {1: 1000, 2: 10}[position.version] * 1000
 
-        def as_json(self) -> dict[str, object]:
-            return {}
+def test_in_order_of_arrival_each_entry_is_due_by_itself() -> None:
+    line = random_line("arrival")
+    first, second = (line.due_us(entry(version)) or 0 for version in FALLING)
+    line.offer([entry(version) for version in FALLING])
+    assert line.next_due_us() == second
+    assert line.due(second, 10) == [(entry(FALLING[1]), second)]
+    line.take(line.due(second, 10))
+    assert line.next_due_us() == first
+    assert line.due(first, 10) == [(entry(FALLING[0]), first)]
 
-    line = DelayLine(max_entries=10, max_bytes=1000)
-    line.set_model(Falling(), 0)
+
+def test_a_change_of_order_counts_for_entries_that_wait() -> None:
+    line = random_line("log")
+    line.offer([entry(version) for version in FALLING])
+    line.set_schedule(Schedule(Exponential(500), "arrival", seed=1), 0)
+    assert line.next_due_us() == line.due_us(entry(FALLING[1]))
+
+
+def test_in_order_of_arrival_a_new_epoch_comes_before_everything_of_it() -> None:
+    line = random_line("arrival")
     line.offer([entry(1), entry(2)])
-    assert versions_due(line, 999) == []
-    assert line.due(1_000_000, 10) == [(entry(1), 1_000_000), (entry(2), 1_000_000)]
+    assert line.offer([entry(0, at_ms=100, epoch=2), entry(1, at_ms=100, epoch=2)]) == [Position(1, 1), Position(1, 2)]
+    assert [found.position for found, _ in line.due(10**9, 10)] == [Position(2, 0), Position(2, 1)]
 
 
 def test_a_new_epoch_makes_void_what_waits_and_is_due_at_once() -> None:
@@ -117,7 +145,7 @@ def test_room_shrinks_with_entries_and_with_bytes() -> None:
     heavy = make(max_entries=100, max_bytes=1000)
     heavy.offer([entry(1, value="x" * 2000)])
     assert heavy.room == 0
-    heavy.remove(Position(1, 1))
+    heavy.take(heavy.due(10**9, 1))
     assert heavy.room == 100
 
 
@@ -125,7 +153,7 @@ def test_a_cleared_line_is_empty() -> None:
     line = make()
     line.offer([entry(1, value="x" * 2000)])
     line.clear()
-    assert (len(line), line.room, line.next_due_us(), line.oldest()) == (0, 100, None, None)
+    assert (len(line), line.room, line.next_due_us()) == (0, 100, None)
 
 
 steps = st.lists(
@@ -154,12 +182,11 @@ def test_whatever_happens_entries_leave_in_order_and_as_soon_as_they_may(script:
             now_ms += number
         else:
             delay_ms = number
-            line.set_model(Fixed(number), now_ms * 1000)
+            line.set_schedule(Schedule(Fixed(number)), now_ms * 1000)
         left = []
         while waiting and waiting[0].at_us // 1000 + delay_ms <= now_ms:
             left.append(waiting.pop(0))
         due = line.due(now_ms * 1000, 1000)
         assert [found for found, _ in due] == left
         assert all(due_us <= now_ms * 1000 for _, due_us in due)
-        if left:
-            line.remove(left[-1].position)
+        line.take(due)

@@ -1,0 +1,35 @@
+"""A heavy tail: few entries are very late, and there is always one that is later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from broker.delay.model import Numbers
+
+
+@dataclass(frozen=True)
+class Pareto(Numbers):
+    """At least ``scale_ms``; the smaller ``alpha``, the heavier the tail."""
+
+    kind: ClassVar[str] = "pareto"
+    scale_ms: float
+    alpha: float
+
+    def __post_init__(self) -> None:
+        """Raises ``ValueError``."""
+        if self.scale_ms <= 0 or not 1 < self.alpha <= 1000:
+            raise ValueError("scale_ms is more than 0, and alpha more than 1 (else there is no mean) and at most 1000")
+
+    @property
+    def mean_ms(self) -> float:
+        """``alpha scale / (alpha - 1)``."""
+        return self.alpha * self.scale_ms / (self.alpha - 1)
+
+    def quantile_ms(self, share: float) -> float:
+        """``scale / (1 - share)^(1 / alpha)``."""
+        return float(self.scale_ms * (1 - share) ** (-1 / self.alpha))
+
+    def cdf(self, ms: float) -> float:
+        """``1 - (scale / ms)^alpha``."""
+        return 1 - (self.scale_ms / ms) ** self.alpha if ms > self.scale_ms else 0.0
