@@ -97,7 +97,7 @@ def _add_sessions(api: Api, client: Client, levels: Levels) -> None:
         """Read a key at a consistency level; for a session, from the Lab-Position header or the cookie on."""
         session = sessions.of(request)
         answer = levels.read(key, query, session)
-        session = session.after_read(Position.parse(answer["position"]))
+        session = session.after_read(Position.parse(answer["token"]))
         headers = {
             "Lab-Source": answer["source"],
             "Lab-Position": answer["position"],

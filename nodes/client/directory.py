@@ -12,11 +12,12 @@ _FRESH_SECONDS = 1.0
 
 
 class Known(NamedTuple):
-    """A registered replica, by its id; ``lag_ms`` as the log showed it when this was read."""
+    """A registered replica, by its id; ``lag_ms`` and ``in_log_order`` as they were when this was read."""
 
     replica: str
     url: str
     lag_ms: float
+    in_log_order: bool
 
 
 class Directory:
@@ -47,4 +48,7 @@ class Directory:
         found: list[dict[str, Any]] | None = reply.body.get("replicas") if reply.status == 200 else None
         if found is None:
             return None
-        return [Known(replica["replica_id"], replica["url"], replica["lag_ms"]) for replica in found]
+        return [
+            Known(replica["replica_id"], replica["url"], replica["lag_ms"], replica["order"] == "log")
+            for replica in found
+        ]

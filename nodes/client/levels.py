@@ -114,7 +114,7 @@ class Levels:
         return answer
 
     def _read(self, key: str, query: LevelQuery, session: Session) -> ReadAnswer:
-        url = self._primary_url if query.level == "strong" else self._replica(query.replica)
+        url, in_log_order = (self._primary_url, True) if query.level == "strong" else self._replica(query)
         began = time.monotonic()
         head = self._head()  # before the read, so that what it lacks was missing when the read began
         if query.level != "bounded":
@@ -129,6 +129,9 @@ class Levels:
         if served is None:
             raise PeerError("the lab was reset again and again", sent=False)
         versions, age_ms = self._missing(served, head)
+        # In order of arrival a replica may show what is beyond its position, and the session has seen it then.
+        shown = max(served.position, Position(served.position.epoch, served.body.get("version", 0)))
+        had = "strong" if versions == 0 else _had(query.level, session, served, in_log_order=in_log_order)
         return {
             "key": key,
             "value": served.body.get("value"),
@@ -136,12 +139,12 @@ class Levels:
             "position": str(served.position),
             "source": served.body["source"],
             "level": query.level,
-            "level_had": "strong" if versions == 0 or query.level == "strong" else _had(query.level, session, served),
+            "level_had": "strong" if query.level == "strong" else had,
             "waited_ms": ms((served.received_at - began) * 1e6),
             "stale": None if versions is None else versions > 0,
             "behind_versions": versions,
             "stale_ms": age_ms,
-            "token": str(max(session.token, served.position)),
+            "token": str(max(session.token, shown)),
         }
 
     def _target(self, query: LevelQuery, session: Session, head: Position | None) -> Position | None:
@@ -165,14 +168,22 @@ class Levels:
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
-    def _replica(self, name: str | None) -> str:
-        known = {found.replica: found.url for found in self._directory.replicas()}
-        if name is None and known:
-            return known[self._random.choice(sorted(known))]
-        if name in known:
-            return known[name]
-        detail = f"There is no replica {(name or '')[:100]!r}; there are {', '.join(known) or 'none yet'}."
-        raise Problem(400, "unknown-replica", "Unknown replica", detail, known_replicas=list(known))
+    def _replica(self, query: LevelQuery) -> tuple[str, bool]:
+        """The URL of a replica that can serve the level, and whether it applies in log order."""
+        known = {found.replica: found for found in self._directory.replicas()}
+        if not known or (query.replica is not None and query.replica not in known):
+            detail = f"There is no replica {(query.replica or '')[:100]!r}; there are {', '.join(known) or 'none yet'}."
+            raise Problem(400, "unknown-replica", "Unknown replica", detail, known_replicas=list(known))
+        usable = [
+            found
+            for name, found in sorted(known.items())
+            if query.replica in {None, name} and (found.in_log_order or query.level != "prefix")
+        ]
+        if not usable:
+            detail = "A replica in order of arrival shows no prefix of the history, and no other replica is asked for."
+            raise Problem(409, "level-not-available", "Level not available", detail, level=query.level)
+        chosen = self._random.choice(usable)
+        return chosen.url, chosen.in_log_order
 
     def _older_than(self, age_ms: float) -> Position:
         """The newest position of that age."""
@@ -230,11 +241,13 @@ class Levels:
         return versions, ms(max(0.0, age_ms * 1000 - (found.received_at - served.received_at) * 1e6))
 
 
-def _had(level: Level, session: Session, served: Served) -> Level:
+def _had(level: Level, session: Session, served: Served, *, in_log_order: bool) -> Level:
     """The level that an answer from a replica was good for, which lacks something that others have."""
     if level == "bounded":
         return level
-    return "session" if session.token != START and served.position >= session.token else "prefix"
+    if session.token != START and served.position >= session.token:
+        return "session"
+    return "prefix" if in_log_order else "eventual"
 
 
 def _not_reached(query: LevelQuery, target: Position, position: str) -> Problem:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
-from broker.delay import DELAY_MS_MAX, DelayModel, Fixed, from_json, tidy
+from broker.delay import DELAY_MS_MAX, DelayModel, Fixed, Order, from_json, tidy
 from broker.events import Events
 from broker.roster import Member, Roster, Settings
 from nodes.api import Body
@@ -20,13 +20,18 @@ Milliseconds = Annotated[int | float, Field(ge=0, le=DELAY_MS_MAX)]
 
 
 class DelayBody(Body):
-    """A replica by ``replica`` or ``replica_url``, and its new delay, model or acknowledgement delay."""
+    """A replica by ``replica`` or ``replica_url``, and what of its settings is to be another: the rest stays.
+
+    ``order``: in log order, or each entry when it is due. ``seed``: another one draws other delays from the model.
+    """
 
     replica: str | None = None
     replica_url: str | None = None
     delay_ms: Milliseconds | None = None
     model: dict[str, Any] | None = None
     ack_delay_ms: Milliseconds | None = None
+    order: Order | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
 
     @model_validator(mode="after")
     def _one_of_each(self) -> DelayBody:
@@ -34,8 +39,8 @@ class DelayBody(Body):
             raise ValueError("name the replica by either replica or replica_url")
         if self.delay_ms is not None and self.model is not None:
             raise ValueError("give either delay_ms or model")
-        if self.delay_ms is None and self.model is None and self.ack_delay_ms is None:
-            raise ValueError("give delay_ms, model or ack_delay_ms")
+        if all(found is None for found in (self.delay_ms, self.model, self.ack_delay_ms, self.order, self.seed)):
+            raise ValueError("give delay_ms, model, ack_delay_ms, order or seed")
         return self
 
 
@@ -46,11 +51,13 @@ class DelaysBody(Body):
 
 
 class DelaysAnswer(TypedDict):
-    """What is in force, by the replica's URL: delay in milliseconds (mean of the model), model, ``ack_delay_ms``."""
+    """What is in force, by the replica's URL. ``delays``: in milliseconds, the mean of the model."""
 
     delays: dict[str, float]
     models: dict[str, dict[str, Any]]
     ack_delays: dict[str, float]
+    orders: dict[str, Order]
+    seeds: dict[str, int]
 
 
 class DelayAnswer(TypedDict):
@@ -83,9 +90,11 @@ class Delays:
         urls = {member.replica: member.name_url for member in self._roster.members()}
         settings = {urls[replica]: found for replica, found in self._roster.settings().items() if replica in urls}
         return {
-            "delays": {url: found.delay.mean_ms for url, found in settings.items()},
+            "delays": {url: _mean_ms(found) for url, found in settings.items()},
             "models": {url: found.delay.as_json() for url, found in settings.items()},
             "ack_delays": {url: tidy(found.ack_delay_ms) for url, found in settings.items()},
+            "orders": {url: found.order for url, found in settings.items()},
+            "seeds": {url: found.seed for url, found in settings.items()},
         }
 
     def change(self, body: DelayBody) -> DelayAnswer:
@@ -95,13 +104,15 @@ class Delays:
         new = Settings(
             delay=old.delay if (model := _model(body)) is None else model,
             ack_delay_ms=old.ack_delay_ms if body.ack_delay_ms is None else body.ack_delay_ms,
+            order=body.order or old.order,
+            seed=old.seed if body.seed is None else body.seed,
         )
         self._put({member.replica: new})
         delays = self.show()["delays"]
         return {
             "status": "updated",
             "replica_url": member.name_url,
-            "delay_ms": new.delay.mean_ms,
+            "delay_ms": _mean_ms(new),
             "all_delays": delays,
         }
 
@@ -126,6 +137,10 @@ class Delays:
         known = [member.replica for member in members]
         detail = f"There is no replica {name[:100]!r}; there are {', '.join(known) or 'none yet'}."
         raise Problem(422, "unknown-replica", "Unknown replica", detail, known_replicas=known)
+
+
+def _mean_ms(settings: Settings) -> float:
+    return tidy(round(settings.delay.mean_ms, 3))
 
 
 def _host(name: str) -> str | None:

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 
 from broker import lag
 from broker.clock import LogClock
+from broker.delay import Order
 from broker.entry import Record
 from broker.errors import LogError, LogMissing
 from broker.events import Events
@@ -59,7 +60,7 @@ class ResetAnswer(TypedDict):
 
 
 class ReplicaAnswer(TypedDict):
-    """A registered replica, as the log and its last heartbeat show it."""
+    """A registered replica, as the log, its last heartbeat and its settings show it."""
 
     replica_id: str
     url: str
@@ -69,6 +70,7 @@ class ReplicaAnswer(TypedDict):
     lag_ms: float
     pending: int
     undelivered: int
+    order: Order
 
 
 class ScrapeTargets(TypedDict):
@@ -163,6 +165,7 @@ class Primary:
         """Every registered replica."""
         members = self._roster.members()
         lags = lag.observe(self._log, members)
+        settings = self._roster.settings()
         now_us = self._clock.now_us()
         return {
             "replicas": [
@@ -175,6 +178,7 @@ class Primary:
                     "lag_ms": ms(lags[member.replica].seconds * 1e6),
                     "pending": lags[member.replica].pending,
                     "undelivered": lags[member.replica].undelivered,
+                    "order": settings[member.replica].order if member.replica in settings else "log",
                 }
                 for member in members
             ]

@@ -75,7 +75,7 @@ class Applier:
         if not self._progress.beyond and _is_chain(before.position, entries):
             return self._store.apply(entries)
         after, progress = self._progress.after(before, entries)
-        self._store.merge(progress.visible(entries), before, after, generation)
+        self._store.merge(self._progress.visible(entries), before, after, generation)
         self._progress = progress
         return after
 

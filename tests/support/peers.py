@@ -12,7 +12,9 @@ def at(version: int, epoch: int = 1, **more: Any) -> dict[str, Any]:
 
 
 def replicas(*names: str) -> dict[str, Any]:
-    return {"replicas": [{"replica_id": name, "url": f"http://{name}", "lag_ms": 33.0} for name in names]}
+    return {
+        "replicas": [{"replica_id": name, "url": f"http://{name}", "lag_ms": 33.0, "order": "log"} for name in names]
+    }
 
 
 class StubPeers(Peers):

@@ -186,6 +186,26 @@ def test_a_missing_key_has_version_0_and_evidence() -> None:
     assert (found["version"], found["value"], found["position"], found["stale"]) == (0, None, "1-9", False)
 
 
+def in_order_of_arrival() -> dict[str, Any]:
+    found = replicas("r1")
+    found["replicas"][0]["order"] = "arrival"
+    return found
+
+
+def test_a_replica_in_order_of_arrival_shows_no_prefix() -> None:
+    levels, _, _ = make(**{"primary/replicas": in_order_of_arrival(), HEAD: at(9)})
+    with pytest.raises(Problem) as failed:
+        levels.read("k", LevelQuery(level="prefix"), Session())
+    assert (failed.value.status, failed.value.slug) == (409, "level-not-available")
+
+
+def test_what_a_session_was_shown_beyond_the_position_is_part_of_its_token() -> None:
+    answers = {"primary/replicas": in_order_of_arrival(), HEAD: at(9), "r1/data/k": record("r1", 8, "1-3")}
+    levels, _, _ = make(**answers)
+    found = levels.read("k", LevelQuery(), Session())
+    assert (found["position"], found["token"], found["level_had"]) == ("1-3", "1-8", "eventual")
+
+
 def test_an_unknown_replica_is_refused_with_the_known_ones() -> None:
     levels, _, _ = make(**{HEAD: at(9)})
     with pytest.raises(Problem, match="there are r1") as failed:
