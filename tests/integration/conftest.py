@@ -43,7 +43,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture
 def fresh(lab: Lab) -> Lab:
-    """The lab, emptied and with its first delays."""
+    """The lab, emptied and with its first delays, in log order."""
+    for replica in lab.replica_urls:
+        post(f"{lab.primary_url}/admin/replication-delay", {"replica": replica, "order": "log", "seed": 0})
     set_delays(lab, 500, 1500)
     post(f"{lab.primary_url}/admin/reset")
     return lab

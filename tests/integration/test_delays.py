@@ -1,0 +1,107 @@
+"""Delay models on a real lab: what was applied is distributed as the model says, and every order ends up equal."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from broker.delay import from_json
+from lab.runner import Lab
+from tests.integration.conftest import converge
+from tests.support.http import ask, get, post
+from tests.support.kolmogorov import p_value
+from tests.support.load import Writers
+from tests.support.until import until
+
+REPLICA = "lab14-replica1"
+MODELS: dict[str, dict[str, Any]] = {
+    "uniform": {"kind": "uniform", "low_ms": 20, "high_ms": 180},
+    "exponential": {"kind": "exponential", "mean_ms": 100},
+    "mixture": {
+        "kind": "mixture",
+        "parts": [
+            {"weight": 9, "model": {"kind": "pareto", "scale_ms": 40, "alpha": 3}},
+            {"weight": 1, "model": {"kind": "exponential", "mean_ms": 400}},
+        ],
+    },
+}
+
+
+def configure(lab: Lab, **settings: Any) -> dict[str, Any]:
+    return post(f"{lab.primary_url}/admin/replication-delay", {"replica": REPLICA, **settings})
+
+
+def applied_now(lab: Lab) -> list[dict[str, Any]]:
+    """What the replica has applied of the present epoch, in the order in which it did."""
+    epoch = get(f"{lab.primary_url}/version")["epoch"]
+    found: list[dict[str, Any]] = get(f"{lab.replica_urls[REPLICA]}/applied?limit=10000")["applied"]
+    return [entry for entry in found if entry["position"].startswith(f"{epoch}-") and entry["position"] != f"{epoch}-0"]
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_in_order_of_arrival_the_applied_delays_are_the_models(fresh: Lab, kind: str) -> None:
+    model = from_json(MODELS[kind])
+    changed = configure(fresh, model=MODELS[kind], order="arrival", seed=5)
+    assert changed["delay_ms"] == pytest.approx(model.mean_ms, abs=0.001)
+    with Writers(fresh.primary_url, count=8, rate=500, keys=50) as load:
+        until(lambda: len(load.acknowledged) >= 2000, 60)
+    converge(fresh)
+    delays_ms = [entry["applied_after_ms"] - entry["lateness_ms"] for entry in applied_now(fresh)]
+    assert len(delays_ms) == len(load.acknowledged)
+    found_p = p_value(delays_ms, model.cdf)
+    print(f"\n{kind}: {len(delays_ms)} applied, p = {found_p:.2f}, mean {sum(delays_ms) / len(delays_ms):.1f} ms")
+    assert found_p > 0.01
+
+
+def test_in_order_of_arrival_nothing_is_lost_through_kills_and_changes_of_order(fresh: Lab) -> None:
+    configure(fresh, model=MODELS["exponential"], order="arrival")
+    with Writers(fresh.primary_url, count=4, rate=200, keys=20) as load:
+        for number in range(4):
+            seen = len(load.acknowledged)
+            until(lambda at=seen: len(load.acknowledged) > at + 150, 30)
+            os.kill(fresh.pids[REPLICA], signal.SIGKILL)
+            until(lambda: ask_quietly(f"{fresh.replica_urls[REPLICA]}/health") == 200, 30)
+            configure(fresh, order=("log", "arrival")[number % 2])
+    analysis = converge(fresh)["analysis"]
+    print(f"\n{len(load.acknowledged)} writes, four kills, digests equal: {analysis['digests_equal']}")
+    assert get(f"{fresh.primary_url}/version")["version"] == len(load.acknowledged)
+
+
+def ask_quietly(url: str) -> int:
+    try:
+        return ask("GET", url)[0]
+    except Exception:  # noqa: BLE001 - it is being started again
+        return 0
+
+
+def test_in_log_order_the_delay_is_a_running_maximum(fresh: Lab) -> None:
+    configure(fresh, model=MODELS["exponential"], order="log", seed=5)
+    with Writers(fresh.primary_url, count=4, rate=200, keys=20) as load:
+        until(lambda: len(load.acknowledged) >= 300, 60)
+    converge(fresh)
+    found = applied_now(fresh)
+    due = [entry["due_at"] for entry in found]
+    assert due == sorted(due)
+    versions = [int(entry["position"].split("-")[1]) for entry in found]
+    assert versions == list(range(1, len(versions) + 1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"model": {"kind": "exponential", "mean_ms": -1}}, "mean_ms"),
+        ({"model": {"kind": "zipf"}}, "kind is one of"),
+        ({"order": "random"}, "order"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({}, "give delay_ms"),
+    ],
+)
+def test_what_is_no_model_is_refused_and_changes_nothing(fresh: Lab, settings: dict[str, Any], said: str) -> None:
+    before = get(f"{fresh.primary_url}/admin/replication-delays")
+    status, answer = ask("POST", f"{fresh.primary_url}/admin/replication-delay", {"replica": REPLICA, **settings})
+    assert (status, said in answer["detail"]) == (422, True), answer
+    assert get(f"{fresh.primary_url}/admin/replication-delays") == before
