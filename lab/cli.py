@@ -1,4 +1,4 @@
-"""The command line: ``lab up``, ``down``, ``status``, ``logs``, ``stream``, ``check``, ``demo``."""
+"""The command line: ``lab up``, ``down``, ``status``, ``logs``, ``stream``, ``check``, ``predict``, ``demo``."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _lab_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.group(cls=LabGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lab")
 def main() -> None:
-    r"""See and measure eventual consistency: one write, one log, late replicas.
+    """See and measure eventual consistency: one write, one log, late replicas.
 
     \b
     lab demo           the whole story in half a minute
@@ -71,7 +71,7 @@ def main() -> None:
 @_lab_options
 @click.option("--detach", is_flag=True, help="Return when everything is healthy, and leave it running.")
 def up(detach: bool, **chosen: Any) -> None:
-    r"""Start a lab: log server, primary, replicas, client.
+    """Start a lab: log server, primary, replicas, client.
 
     Without --detach it runs until Ctrl-C. Data stays in the data directory either way.
 
@@ -87,7 +87,7 @@ def up(detach: bool, **chosen: Any) -> None:
 @main.command()
 @_data_dir
 def down(data_dir: Path) -> None:
-    r"""Stop the lab; its data stays, and `lab up` goes on from there.
+    """Stop the lab; its data stays, and `lab up` goes on from there.
 
     \b
     Example: lab down --data-dir /tmp/second-lab
@@ -104,7 +104,7 @@ def down(data_dir: Path) -> None:
 @_data_dir
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def status(data_dir: Path, as_json: bool) -> None:
-    r"""Show every node: its health, its position, how many versions it is behind.
+    """Show every node: its health, its position, how many versions it is behind.
 
     Exit status 0 when all is well, 3 when something is degraded, 1 when no lab runs.
 
@@ -128,7 +128,7 @@ def status(data_dir: Path, as_json: bool) -> None:
 @click.option("--lines", type=click.IntRange(0, 100_000), default=20, show_default=True, help="How many of each node.")
 @click.option("--follow", is_flag=True, help="Go on with new lines until Ctrl-C.")
 def logs(nodes: tuple[str, ...], data_dir: Path, lines: int, follow: bool) -> None:
-    r"""Show what the nodes wrote; all of them, or those named.
+    """Show what the nodes wrote; all of them, or those named.
 
     \b
     Example: lab logs replica1 replica2 --follow
@@ -149,7 +149,7 @@ def logs(nodes: tuple[str, ...], data_dir: Path, lines: int, follow: bool) -> No
 @click.option("--count", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many entries.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def stream(data_dir: Path, count: int, as_json: bool) -> None:
-    r"""Show the log: its newest entries, its groups, and what is pending.
+    """Show the log: its newest entries, its groups, and what is pending.
 
     \b
     Example: lab stream --count 5
@@ -188,7 +188,7 @@ def stream(data_dir: Path, count: int, as_json: bool) -> None:
 @click.option("--export", type=_FILE, help="Write the history as elle-cli reads it (model rw-register).")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def check(data_dir: Path, **chosen: Any) -> None:
-    r"""Run sessions through a consistency level, and check which guarantees held.
+    """Run sessions through a consistency level, and check which guarantees held.
 
     Exit status 1 when one is violated that the level promises, with the smallest counterexample.
 
@@ -200,11 +200,83 @@ def check(data_dir: Path, **chosen: Any) -> None:
     sys.exit(command.run(data_dir, **chosen))
 
 
+@main.group()
+def predict() -> None:
+    """Say how stale reads will be, from delay models alone; runs nothing."""
+
+
+class _Model(click.ParamType[Any]):
+    """Read by the command, so that the command line starts without what reads it."""
+
+    name = "model"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from lab.prediction.command import ModelType
+
+        return ModelType().convert(value, param, ctx)
+
+
+@predict.command("replicas")
+@_data_dir
+@click.option(
+    "--replica",
+    "given",
+    type=_Model(),
+    multiple=True,
+    help="Its delay: milliseconds, a model as JSON, or a .csv file. Without any: the running lab's replicas.",
+)
+@click.option("--order", type=click.Choice(["log", "arrival"]), help="For all; otherwise the lab's, or log.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, 100_000),
+    default=10.0,
+    show_default=True,
+    help="Writes a second: in log order one write holds back the next.",
+)
+@click.option("--points", type=click.IntRange(2, 1000), default=21, show_default=True, help="Lines of the table.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def predict_replicas(data_dir: Path, **chosen: Any) -> None:
+    """P(a read is stale) and P(all replicas have the write), by the time since the write.
+
+    \b
+    Example: lab predict replicas --replica 500 --replica '{"kind": "exponential", "mean_ms": 1500}'
+    """
+    from lab.prediction import command
+
+    command.replicas(data_dir, **chosen)
+
+
+@predict.command("quorum")
+@click.option("-n", "n", type=click.IntRange(1, 20), default=3, show_default=True, help="Replicas.")
+@click.option(
+    "-r", "r", type=click.IntRange(1, 20), default=1, show_default=True, help="Answers that a read waits for."
+)
+@click.option("-w", "w", type=click.IntRange(1, 20), default=1, show_default=True, help="And a write.")
+@click.option("--write", type=_Model(), required=True, help="The write's way to a replica.")
+@click.option("--ack", type=_Model(), required=True, help="The acknowledgement's way back.")
+@click.option("--read", type=_Model(), required=True, help="The read's way to a replica.")
+@click.option("--answer", type=_Model(), required=True, help="The answer's way back.")
+@click.option("--remote-ms", type=click.FloatRange(0, 10_000), default=0.0, help="Added to all replicas but one.")
+@click.option("--trials", type=click.IntRange(1000, 20_000_000), default=1_000_000, show_default=True, help="How many.")
+@click.option("--seed", type=int, default=0, show_default=True, help="What is drawn is drawn from it.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def predict_quorum(write: Any, ack: Any, read: Any, answer: Any, remote_ms: float, **chosen: Any) -> None:
+    """Probabilistically bounded staleness of a partial quorum (WARS, Bailis et al. 2012).
+
+    \b
+    Example: lab predict quorum -w 2 --write '{"kind": "exponential", "mean_ms": 10}' --ack 1 --read 1 --answer 1
+    """
+    from lab.prediction import command
+    from lab.prediction.wars import Ways
+
+    command.quorum(Ways(write, ack, read, answer, remote_ms), **chosen)
+
+
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Only the figures, for scripts.")
 @click.option("--windows", type=click.IntRange(1, 1000), default=10, show_default=True, help="Windows to measure.")
 def demo(as_json: bool, windows: int) -> None:
-    r"""Tell the whole story on a lab of its own, and stop that again.
+    """Tell the whole story on a lab of its own, and stop that again.
 
     \b
     Example: lab demo --json | jq .windows

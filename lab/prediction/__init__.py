@@ -1,0 +1,1 @@
+"""Predicting staleness from delay models, without running anything."""

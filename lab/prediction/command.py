@@ -1,0 +1,144 @@
+"""``lab predict``: curves of staleness, from delay models alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.table import Table
+
+from broker.delay import DelayModel, Order, from_json
+from lab import state
+from lab.errors import LabError
+from lab.nodes_api import NodeUnreachable, get
+from lab.prediction.curve import Curve, Replicated, predict
+from lab.prediction.sampling import Floats
+from lab.prediction.wars import Ways, simulate
+from lab.terminal import console
+
+_BAR_WIDTH = 30
+_FINE = 4001
+_PERCENTS = (50, 95, 99)
+
+
+class ModelType(click.ParamType[Any]):
+    """A delay model on the command line: milliseconds, JSON, or a CSV file of measured delays."""
+
+    name = "model"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> DelayModel:
+        """Read it, or say what it may be."""
+        text = str(value)
+        try:
+            if text.lower().endswith(".csv"):
+                return from_json({"kind": "trace", "delays_ms": measured_ms(Path(text))})
+            found = json.loads(text)
+            return from_json({"kind": "fixed", "ms": found} if isinstance(found, int | float) else found)
+        except (ValueError, OSError) as error:
+            self.fail(f"{text[:60]!r} is neither milliseconds, nor a delay model, nor a .csv file: {error}", param, ctx)
+
+
+def measured_ms(path: Path) -> list[float]:
+    """The delays in a CSV file: the numbers of its last column; a heading is left out. Raises ``ValueError``."""
+    cells = [line.split(",")[-1].strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    body = cells[1:] if cells and not _is_number(cells[0]) else cells
+    return [float(cell) for cell in body]
+
+
+def replicas(
+    data_dir: Path, *, given: tuple[DelayModel, ...], order: Order | None, rate: float, points: int, as_json: bool
+) -> None:
+    """Print what is predicted of these replicas, or of the running lab's. Raises ``LabError``."""
+    predicted = [Replicated(model, order or "log", rate) for model in given] or _of_lab(data_dir, order, rate)
+    longest_ms = max(replica.model.quantile_ms(0.99) for replica in predicted)
+    curve = predict(predicted, np.linspace(0, max(1.0, 1.2 * longest_ms), points))
+    if as_json:
+        click.echo(json.dumps(_as_json(predicted, curve), indent=2))
+        return
+    out = console()
+    for replica in predicted:
+        out.print(
+            f"{replica.order} order, {rate:g} writes/s: {json.dumps(replica.model.as_json())[:100]}", markup=False
+        )
+    out.print(_table(curve))
+    fine = predict(predicted, np.linspace(0, 4 * longest_ms + 1, _FINE))
+    window = ", ".join(f"p{percent} {_quantile(fine, percent)}" for percent in _PERCENTS)
+    out.print(f"consistency window: {window}")
+
+
+def quorum(ways: Ways, *, n: int, r: int, w: int, trials: int, seed: int, as_json: bool) -> None:
+    """Print what WARS says of a partial quorum. Raises ``LabError``."""
+    try:
+        found = simulate(ways, n=n, r=r, w=w, trials=trials, seed=seed)
+    except ValueError as error:
+        raise LabError(str(error)) from None
+    figures = {
+        "consistent_at_once": round(found.consistent(0), 5),
+        "consistent_within_ms": {f"p{share:g}": round(found.within(share / 100), 3) for share in (50, 90, 99, 99.9)},
+        "read_latency_ms": _spread(found.read_latency),
+        "write_latency_ms": _spread(found.write_latency),
+    }
+    if as_json:
+        click.echo(json.dumps({"n": n, "r": r, "w": w, "trials": trials, "seed": seed, **figures}, indent=2))
+        return
+    out = console()
+    out.print(f"N={n} R={r} W={w}, {trials:,} trials")
+    for name, figure in figures.items():
+        shown = ", ".join(f"{key} {value}" for key, value in figure.items()) if isinstance(figure, dict) else figure
+        out.print(f"  {name.replace('_', ' '):22} {shown}")
+
+
+def _of_lab(data_dir: Path, order: Order | None, rate: float) -> list[Replicated]:
+    primary = state.require(data_dir).node_or_none("primary")
+    if primary is None:
+        raise LabError("the lab has no primary")
+    try:
+        found = get(f"{primary.url}/admin/replication-delays")
+    except NodeUnreachable as error:
+        raise LabError(str(error)) from None
+    return [Replicated(from_json(model), order or found["orders"][url], rate) for url, model in found["models"].items()]
+
+
+def _table(curve: Curve) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("ms after the write", justify="right")
+    table.add_column("P(stale)", justify="right")
+    table.add_column("")
+    table.add_column("P(converged)", justify="right")
+    for t_ms, stale, converged in zip(curve.t_ms, curve.stale, curve.converged, strict=True):
+        bar = "█" * round(stale * _BAR_WIDTH)
+        table.add_row(f"{t_ms:.0f}", f"{stale:.1%}", f"{bar:{_BAR_WIDTH}}", f"{converged:.1%}")
+    return table
+
+
+def _as_json(predicted: list[Replicated], curve: Curve) -> dict[str, Any]:
+    return {
+        "replicas": [{"model": one.model.as_json(), "order": one.order, "rate": one.rate} for one in predicted],
+        "t_ms": _rounded(curve.t_ms, 3),
+        "stale": _rounded(curve.stale, 6),
+        "converged": _rounded(curve.converged, 6),
+    }
+
+
+def _quantile(curve: Curve, percent: int) -> str:
+    reached = np.nonzero(curve.converged >= percent / 100)[0]
+    return f"{curve.t_ms[reached[0]]:.0f} ms" if len(reached) else f"beyond {curve.t_ms[-1]:.0f} ms"
+
+
+def _spread(ms: Floats) -> dict[str, float]:
+    return {f"p{percent:g}": round(float(np.percentile(ms, percent)), 3) for percent in (50, 99, 99.9)}
+
+
+def _rounded(numbers: Floats, digits: int) -> list[float]:
+    return [round(float(number), digits) for number in numbers]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,79 @@
+"""How likely a read some time after a write is stale: from the replicas' schedules alone.
+
+A read ``t`` after a write finds it on a replica whose effective delay is at most ``t``. In order ``arrival`` that delay
+is the model's. In order ``log`` it is a running maximum: an entry is not applied before those ahead of it. With writes
+at random times (a Poisson process) at a rate r, and independent delays of distribution F, nothing ahead holds an entry
+back beyond ``t`` with probability ``exp(-r * integral of 1 - F from t on)``, so that
+
+    P(effective delay <= t) = F(t) * exp(-r * integral from t to infinity of (1 - F(u)) du).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from broker.delay import DELAY_MS_MAX, DelayModel, Order
+from lab.prediction.sampling import Floats
+
+_STEPS = 5_000
+_TAIL = 1e-9
+
+
+@dataclass(frozen=True)
+class Replicated:
+    """One replica as a prediction sees it. ``rate``: writes a second, which matters in order ``log`` only."""
+
+    model: DelayModel
+    order: Order = "log"
+    rate: float = 0.0
+
+    def fresh(self, t_ms: Floats) -> Floats:
+        """P(the replica has a write ``t`` milliseconds after its commit)."""
+        alone = np.array([self.model.cdf(float(t)) for t in t_ms])
+        if self.order == "arrival" or self.rate == 0:
+            return alone
+        held: Floats = np.exp(-self.rate / 1000 * self._remaining_ms(t_ms))
+        return alone * held
+
+    def _remaining_ms(self, t_ms: Floats) -> Floats:
+        """The integral of 1 - F from each t on, by the trapezoid rule on a grid that is fine where F moves."""
+        shares = np.concatenate([np.linspace(0, 0.99, _STEPS), 1 - np.geomspace(0.01, _TAIL, _STEPS)])
+        quantiles = [min(DELAY_MS_MAX, self.model.quantile_ms(float(share))) for share in shares]
+        grid = np.unique(np.concatenate([[0.0], quantiles, t_ms]))
+        late = 1 - np.array([self.model.cdf(float(u)) for u in grid])
+        pieces = (late[1:] + late[:-1]) / 2 * np.diff(grid)
+        from_here = np.concatenate([np.cumsum(pieces[::-1])[::-1], [0.0]])
+        found: Floats = np.interp(t_ms, grid, from_here)
+        return found
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What is predicted at each of ``t_ms``: milliseconds since the write was committed.
+
+    ``stale``: a read of a replica drawn at random does not show the write. ``converged``: every replica has it; the
+    replicas' delays are independent, so this is the product of their distributions.
+    """
+
+    t_ms: Floats
+    fresh: list[Floats]
+
+    @property
+    def stale(self) -> Floats:
+        """P(a read of a random replica is stale)."""
+        found: Floats = 1 - np.mean(self.fresh, axis=0)
+        return found
+
+    @property
+    def converged(self) -> Floats:
+        """P(the consistency window is at most t)."""
+        found: Floats = np.prod(self.fresh, axis=0)
+        return found
+
+
+def predict(replicas: Sequence[Replicated], t_ms: Floats) -> Curve:
+    """The curve of these replicas."""
+    return Curve(t_ms, [replica.fresh(t_ms) for replica in replicas])
