@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal
 
+from broker.delay.fixed import Fixed
 from broker.delay.model import DelayModel
 from broker.position import Position
 
@@ -28,6 +29,8 @@ class Schedule:
 
     def delay_us(self, position: Position) -> int:
         """The delay of the entry at ``position`` in microseconds: the same each time it is asked."""
+        if isinstance(self.model, Fixed):  # nothing to draw, and this is asked for every entry
+            return round(self.model.ms * 1000)
         return round(self.model.draw_ms(uniform(self.seed, self.replica, position)) * 1000)
 
 

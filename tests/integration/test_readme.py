@@ -49,7 +49,7 @@ def run(here: tuple[Path, Lab], block: str) -> tuple[str, list[dict[str, Any]]]:
 
 
 def test_there_is_something_to_run() -> None:
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
 
 
 def test_a_replica_does_not_have_the_write_yet_and_answers_when_it_has(here: tuple[Path, Lab]) -> None:
@@ -80,8 +80,15 @@ def test_a_slower_replica_shows_and_the_log_can_be_looked_into(here: tuple[Path,
     assert output.count(" ok") == 5
 
 
+def test_a_distribution_is_set_and_what_follows_is_predicted(here: tuple[Path, Lab]) -> None:
+    output, (changed,) = run(here, BLOCKS[5])
+    assert changed["delay_ms"] == 800
+    assert "arrival order" in output
+    assert "consistency window: p50" in output
+
+
 def test_the_lab_is_emptied(here: tuple[Path, Lab]) -> None:
-    _, (reset, changed) = run(here, BLOCKS[5])
+    _, (reset, changed) = run(here, BLOCKS[6])
     assert (reset["status"], reset["version"]) == ("reset", 0)
     assert {found["status"] for found in reset["replicas"].values()} == {"emptied"}
     assert changed["delay_ms"] == 1500

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +75,13 @@ def test_a_quorum_larger_than_the_replicas_is_refused() -> None:
     ways = [part for way in ("write", "ack", "read", "answer") for part in (f"--{way}", "10")]
     done = CliRunner().invoke(main, ["predict", "quorum", "-r", "4", *ways])
     assert (done.exit_code, "between 1 and N = 3" in done.output) == (1, True)
+
+
+def test_the_commands_in_the_document_on_staleness_run() -> None:
+    document = (Path(__file__).parents[3] / "docs/staleness.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^lab (predict .*)$", document, re.MULTILINE)
+    assert len(commands) == 4
+    stale = [run(*shlex.split(command), "--json") for command in commands]
+    # "most reads are stale for far longer in log order than in order of arrival"
+    arrival, log = ([share > 0.5 for share in found["stale"]] for found in stale[1:3])
+    assert sum(log) > sum(arrival)
