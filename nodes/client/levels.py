@@ -84,6 +84,13 @@ class Served(NamedTuple):
     received_at: float
 
 
+class Place(NamedTuple):
+    """A node to read from, and whether it applies in log order."""
+
+    url: str
+    in_log_order: bool = True
+
+
 class Levels:
     """Reads at a level."""
 
@@ -114,24 +121,24 @@ class Levels:
         return answer
 
     def _read(self, key: str, query: LevelQuery, session: Session) -> ReadAnswer:
-        url, in_log_order = (self._primary_url, True) if query.level == "strong" else self._replica(query)
+        places = [Place(self._primary_url)] if query.level == "strong" else self._places(query)
         began = time.monotonic()
         head = self._head()  # before the read, so that what it lacks was missing when the read began
         if query.level != "bounded":
             began = time.monotonic()  # only a bound needs to know the head; the others would not have asked
         deadline = began + query.timeout_ms / 1000
-        served: Served | None = None
-        for _ in range(_RESETS_MAX):
-            served = self._ask(url, key, self._target(query, session, head), deadline, query)
-            if served is not None:
+        while True:
+            place = places.pop()
+            try:
+                served = self._serve(place, key, query, session=session, head=head, deadline=deadline)
                 break
-            head = self._head()
-        if served is None:
-            raise PeerError("the lab was reset again and again", sent=False)
+            except PeerError:
+                if not places:
+                    raise
         versions, age_ms = self._missing(served, head)
         # In order of arrival a replica may show what is beyond its position, and the session has seen it then.
         shown = max(served.position, Position(served.position.epoch, served.body.get("version", 0)))
-        had = "strong" if versions == 0 else _had(query.level, session, served, in_log_order=in_log_order)
+        had = "strong" if versions == 0 else _had(query.level, session, served, in_log_order=place.in_log_order)
         return {
             "key": key,
             "value": served.body.get("value"),
@@ -146,6 +153,17 @@ class Levels:
             "stale_ms": age_ms,
             "token": str(max(session.token, shown)),
         }
+
+    def _serve(
+        self, place: Place, key: str, query: LevelQuery, *, session: Session, head: Position | None, deadline: float
+    ) -> Served:
+        """Read from one node, again where a reset made a bound void."""
+        for _ in range(_RESETS_MAX):
+            served = self._ask(place.url, key, self._target(query, session, head), deadline, query)
+            if served is not None:
+                return served
+            head = self._head()
+        raise PeerError("the lab was reset again and again", sent=False)
 
     def _target(self, query: LevelQuery, session: Session, head: Position | None) -> Position | None:
         """The position that the level wants of the node, where it wants one."""
@@ -168,22 +186,22 @@ class Levels:
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
-    def _replica(self, query: LevelQuery) -> tuple[str, bool]:
-        """The URL of a replica that can serve the level, and whether it applies in log order."""
+    def _places(self, query: LevelQuery) -> list[Place]:
+        """The replicas that can serve the level, in random order: where one does not answer, another may."""
         known = {found.replica: found for found in self._directory.replicas()}
         if not known or (query.replica is not None and query.replica not in known):
             detail = f"There is no replica {(query.replica or '')[:100]!r}; there are {', '.join(known) or 'none yet'}."
             raise Problem(400, "unknown-replica", "Unknown replica", detail, known_replicas=list(known))
         usable = [
-            found
+            Place(found.url, found.in_log_order)
             for name, found in sorted(known.items())
             if query.replica in {None, name} and (found.in_log_order or query.level != "prefix")
         ]
         if not usable:
             detail = "A replica in order of arrival shows no prefix of the history, and no other replica is asked for."
             raise Problem(409, "level-not-available", "Level not available", detail, level=query.level)
-        chosen = self._random.choice(usable)
-        return chosen.url, chosen.in_log_order
+        self._random.shuffle(usable)
+        return usable
 
     def _older_than(self, age_ms: float) -> Position:
         """The newest position of that age."""

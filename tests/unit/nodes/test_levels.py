@@ -179,6 +179,16 @@ def test_a_node_that_does_not_answer_is_a_503(level: Any) -> None:
     assert counted(registry, level, "error") == 1
 
 
+def test_where_one_replica_does_not_answer_another_is_read() -> None:
+    answers = {"primary/replicas": replicas("r1", "r2", "r3"), HEAD: at(9), "r2/data/k": record("r2", 2, "1-9")}
+    for _ in range(5):
+        levels, _, registry = make(**answers, **{"r1/data/k": GONE, "r3/data/k": GONE})
+        assert levels.read("k", LevelQuery(), Session())["source"] == "r2"
+        assert counted(registry, "eventual", "fresh") == 1
+    with pytest.raises(Problem):
+        levels.read("k", LevelQuery(replica="r1"), Session())
+
+
 def test_a_missing_key_has_version_0_and_evidence() -> None:
     missing = (404, {"status": 404, "detail": "no", "source": "r1", "position": "1-9"})
     levels, _, _ = make(**{HEAD: at(9), "r1/data/a%2Fb": missing})
