@@ -111,7 +111,7 @@ def test_in_order_of_arrival_each_entry_is_due_by_itself() -> None:
     first, second = (line.due_us(entry(version)) or 0 for version in FALLING)
     line.offer([entry(version) for version in FALLING])
     assert line.next_due_us() == second
-    assert line.due(second, 10) == [(entry(FALLING[1]), second)]
+    assert line.due(second, 10) == line.due(second, 10) == [(entry(FALLING[1]), second)]
     line.take(line.due(second, 10))
     assert line.next_due_us() == first
     assert line.due(first, 10) == [(entry(FALLING[0]), first)]

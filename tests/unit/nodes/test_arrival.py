@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker import snapshot
 from broker.delay import Exponential, Schedule
 from broker.entry import Entry
 from broker.position import Position
@@ -120,20 +121,16 @@ def test_after_a_restart_what_was_beyond_the_position_is_given_again(fake: Any, 
     again.close()
 
 
-def test_a_snapshot_in_between_forgets_what_was_beyond(bench: Bench) -> None:
-    from broker import snapshot
-
+def test_nothing_is_merged_into_a_store_that_a_snapshot_has_replaced(bench: Bench) -> None:
     write(bench, 2)
-    for _ in range(3):
-        bench.read()
-    bench.clock.us = bench.log.now_us()
-    step_through(bench, steps=5)
-    before = bench.gate.state
-    entries = [found for found, _ in bench.inbox.due(1)] or [entry(99)]
-    generation = bench.store.generation
     bench.store.install(snapshot.take(bench.log))
+    generation, state = bench.store.generation, bench.store.state()
+    bench.store.install(snapshot.take(bench.log))  # at the same position
     with pytest.raises(StoreError, match="snapshot"):
-        bench.store.merge(entries, before, before, generation)
+        bench.store.merge([entry(99)], state, state, generation)
+    bench.store.merge([entry(99)], state, state, bench.store.generation)
+    with pytest.raises(StoreError, match="snapshot"):
+        bench.store.merge([entry(99)], BEGAN, BEGAN, bench.store.generation)
 
 
 def test_changing_the_order_in_between_loses_nothing(bench: Bench) -> None:

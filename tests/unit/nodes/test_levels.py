@@ -139,6 +139,7 @@ def test_bounded_asks_for_what_its_bounds_allow_no_older(bounds: dict[str, Any],
     levels, peers, _ = make(**answers)
     levels.read("k", LevelQuery(level="bounded", **bounds), Session())
     assert asked(peers, "r1/data/k")[0]["min_position"] == target
+    assert asked(peers, "/position") == ([{"age_ms": "250.0"}] if "max_lag_ms" in bounds else [])
 
 
 def test_a_reset_between_bound_and_read_makes_a_new_bound() -> None:
@@ -296,6 +297,11 @@ def test_at_the_deadline_the_write_says_how_many_had_it(fake: Any) -> None:
     waiting = acks(fake, **{"r1/version": at(7, reached=True), "r2/version": GONE})
     found = waiting.complete(WRITTEN, waiting.require(2), AcksQuery(acks=2, timeout_ms=100))
     assert found["acks_reached"] == 1
+
+
+def test_a_replica_that_answers_without_the_write_has_not_acknowledged_it(fake: Any) -> None:
+    waiting = acks(fake, **{"r1/version": at(7, reached=True), "r2/version": at(6, reached=False)})
+    assert waiting.complete(WRITTEN, waiting.require(2), AcksQuery(acks=2))["acknowledged_by"] == ["r1"]
 
 
 def test_more_acknowledgements_than_replicas_are_refused_before_the_write(fake: Any) -> None:

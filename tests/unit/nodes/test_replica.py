@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -280,3 +281,22 @@ def test_lateness_and_delay_are_measured(log: ReplicationLog, make: Make) -> Non
     bench.apply()
     assert bench.count("ec_replication_delay_seconds_sum") == pytest.approx(0.502)
     assert bench.count("ec_apply_lateness_seconds_sum") == pytest.approx(0.002)
+
+
+def test_an_acknowledged_tail_that_the_store_has_lost_comes_again_at_once(fake: Any, tmp_path: Path) -> None:
+    bench = Bench(fake, tmp_path / "now")
+    bench.log.open("o")
+    bench.log.append("set", "a", "1", "w1")
+    bench.catch_up()
+    bench.store.checkpoint()
+    bench.close()
+    shutil.copytree(tmp_path / "now", tmp_path / "before")
+    bench = Bench(fake, tmp_path / "now")
+    bench.log.append("set", "b", "2", "w2")
+    bench.catch_up()
+    assert bench.pending() == 0
+    bench.close()
+    again = Bench(fake, tmp_path / "before")  # as after a loss of power; nobody writes any more
+    again.catch_up()
+    assert (again.position(), again.data()) == ("1-2", {"a": "1", "b": "2"})
+    again.close()

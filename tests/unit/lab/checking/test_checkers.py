@@ -127,6 +127,20 @@ def test_staleness_in_versions_counts_all_writes(max_lag_versions: int, judgemen
     assert found.judgement == judgement
 
 
+def test_a_write_that_returns_while_a_read_goes_on_need_not_show() -> None:
+    going_on = replace(write(0, 1, "k", 1, 0), returned_us=12)
+    lacking = replace(read(1, 2, "k", 0, 10, position=0), returned_us=20)
+    assert judged(going_on, lacking)["real_time"].judgement == "held"
+    # It is older than the newest acknowledged write, and yet nobody had acknowledged it when the read began.
+    bounded = judged(going_on, write(2, 3, "x", 2, 3), lacking, max_lag_versions=0)["bounded_staleness"]
+    assert bounded.judgement == "held"
+
+
+def test_a_write_of_unknown_outcome_cannot_show_before_it_began() -> None:
+    later = replace(write(1, 1, "k", 1, 50), outcome="unknown", position=None, version=0)
+    assert violated(judged(read(0, 1, "k", 1, 5, position=1), later)) == {"no_phantom_write"}
+
+
 def test_without_operations_nothing_is_held() -> None:
     assert {found.judgement for found in judged().values()} == {"not tested"}
 
