@@ -34,7 +34,8 @@ class Directory:
     def replicas(self) -> list[Known]:
         """The replicas as of about a second ago, or as last heard of where the primary does not answer."""
         with self._lock:
-            if self._monotonic() - self._read_at >= _FRESH_SECONDS:
+            # None at all is what a lab that has just started says: ask again, not a second later.
+            if not self._known or self._monotonic() - self._read_at >= _FRESH_SECONDS:
                 self._known = self.ask() or self._known
                 self._read_at = self._monotonic()
             return self._known

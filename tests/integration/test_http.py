@@ -49,7 +49,7 @@ BODIES = [
 
 
 @pytest.mark.parametrize("raw", BODIES, ids=range(len(BODIES)))
-@pytest.mark.parametrize("where", ["/data", "/write-and-read", "/write-and-wait"])
+@pytest.mark.parametrize("where", ["/data", "/write", "/write-and-read", "/write-and-wait"])
 def test_a_wrong_body_is_refused_and_changes_nothing(lab: Lab, raw: bytes, where: str) -> None:
     before = version(lab)
     url = lab.primary_url if where == "/data" else lab.client_url
@@ -122,11 +122,41 @@ def test_wrong_parameters_and_paths_are_refused(lab: Lab, query: str) -> None:
         refused("GET", url + query)
 
 
-@pytest.mark.parametrize("query", ["/write-and-wait?timeout_ms=-1", "/write-and-wait?timeout_ms=600001"])
-def test_a_wrong_timeout_writes_nothing(lab: Lab, query: str) -> None:
+WRITE_QUERIES = [
+    *["/write-and-wait?timeout_ms=-1", "/write-and-wait?timeout_ms=600001", "/write?acks=-1", "/write?acks=x"],
+    *["/write?acks=3", "/write?acks=1&timeout_ms=-1", "/write?more=1"],
+]
+
+
+@pytest.mark.parametrize("query", WRITE_QUERIES)
+def test_wrong_parameters_of_a_write_write_nothing(lab: Lab, query: str) -> None:
     before = version(lab)
     refused("POST", lab.client_url + query, body("k", 1))
+    if query.startswith("/write?"):
+        refused("POST", lab.primary_url + query.replace("/write", "/data"), body("k", 1))
     assert version(lab) == before
+
+
+READ_QUERIES = [
+    *["level=linear", "level=bounded", "level=strong&max_lag_ms=1", "level=bounded&max_lag_ms=-1", "replica=nobody"],
+    *["level=bounded&max_lag_versions=1.5", "level=strong&replica=lab14-replica1", "timeout_ms=-1", "unknown=1"],
+]
+
+
+@pytest.mark.parametrize("query", READ_QUERIES)
+def test_wrong_parameters_of_a_read_at_a_level_are_refused(lab: Lab, query: str) -> None:
+    assert refused("GET", f"{lab.client_url}/read/k?{query}")[0] == 400
+
+
+@pytest.mark.parametrize("token", ["", "1", "1-", "x-y", "01-1", "1-1 ", "9" * 40])
+def test_a_token_that_is_no_position_is_refused(lab: Lab, token: str) -> None:
+    for level in ("session", "eventual"):
+        assert refused("GET", f"{lab.client_url}/read/k?level={level}", None, Lab_Position=token)[0] == 400
+
+
+def test_an_age_is_a_number_from_0(lab: Lab) -> None:
+    for age in ("-1", "x", "nan", "inf", "86400001"):
+        assert refused("GET", f"{lab.primary_url}/position?age_ms={age}")[0] == 400
 
 
 def test_a_wrong_method_is_told_the_right_ones(lab: Lab) -> None:

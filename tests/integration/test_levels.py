@@ -87,7 +87,7 @@ def test_a_level_keeps_what_it_promises_through_load_changes_a_reset_and_a_kill(
 
     helper = threading.Thread(target=disturb)
     helper.start()
-    history = workload(fresh, Plan(level, sessions=20, seconds=12, write_share=0.1, **bounds))
+    history = workload(fresh, Plan(level, sessions=20, seconds=9, write_share=0.1, **bounds))
     helper.join()
     print(f"\n{level}: {len(history.reads)} reads, {len(history.writes)} writes")
     judged = {found.guarantee: found for found in promises.judge(history)}
@@ -101,7 +101,7 @@ def test_a_level_keeps_what_it_promises_through_load_changes_a_reset_and_a_kill(
 def test_acks_return_with_the_replicas_delays(fresh: Lab) -> None:
     for acks, delay_ms in ((1, 500), (2, 1500)):
         beyond_ms = []
-        for number in range(5):
+        for number in range(3):
             began = time.perf_counter()
             found = post(f"{fresh.primary_url}/data?acks={acks}", {"key": "k", "value": number})
             beyond_ms.append((time.perf_counter() - began) * 1000 - delay_ms)
@@ -158,7 +158,7 @@ def test_what_a_level_costs_is_printed_by_the_commands_in_the_document(fresh: La
     commands = re.findall(r"^\| `lab check (.*?)` \|", document, re.MULTILINE)
     assert len(commands) == 6
     for command in commands:
-        status, found = check(fresh, *command.split(), "--seconds", "2")
+        status, found = check(fresh, *command.split(), "--seconds", "1")
         assert (status, found["kept"]) == (0, True)
         print(f"\n{command}: {found['took_ms']['read']}")
         assert found["took_ms"]["read"]["p50"] > 0

@@ -35,6 +35,14 @@ WRITTEN = {"version": 7, "position": "1-7", "write_id": "w"}
 GONE = PeerError("http://r2 cannot be reached", sent=False)
 
 
+def test_a_replica_that_registers_a_moment_later_is_known_at_once() -> None:
+    peers = StubPeers(**{"primary/replicas": [replicas(), replicas("r1"), replicas("r1", "r2")]})
+    directory = Directory(peers, PRIMARY, lambda: 0.0)
+    assert directory.replicas() == []
+    assert [known.replica for known in directory.replicas()] == ["r1"]
+    assert [known.replica for known in directory.replicas()] == ["r1"], "asked for at most once a second from then on"
+
+
 def test_reads_right_after_a_write_are_fresh_stale_or_an_error() -> None:
     client, _, registry = make(**{"primary/data": WRITTEN, "r1/version": at(6), "r2/version": at(7)})
     found = client.write_and_read(BODY, "w")
