@@ -198,8 +198,8 @@ class Client:
     # -- parts --------------------------------------------------------------------------------------------------------
 
     def _replicas(self) -> list[Known]:
-        """The replicas to measure. Raises ``Problem`` where there are none: nothing would be measured."""
-        replicas = self._directory.replicas()
+        """The replicas to measure, a new one included. Raises ``Problem`` where there are none to measure."""
+        replicas = self._directory.now()
         if not replicas:
             problem = Problem(503, "no-replicas", "No replicas", "No replica is registered yet.", outcome="not_applied")
             problem.headers["Retry-After"] = "1"

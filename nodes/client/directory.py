@@ -21,7 +21,7 @@ class Known(NamedTuple):
 
 
 class Directory:
-    """The registered replicas, asked for at most once a second. Thread-safe."""
+    """The registered replicas, remembered for a second by those who may miss one that is new. Thread-safe."""
 
     def __init__(self, peers: Peers, primary_url: str, monotonic: Callable[[], float]) -> None:
         self._peers = peers
@@ -34,10 +34,17 @@ class Directory:
     def replicas(self) -> list[Known]:
         """The replicas as of about a second ago, or as last heard of where the primary does not answer."""
         with self._lock:
-            # None at all is what a lab that has just started says: ask again, not a second later.
-            if not self._known or self._monotonic() - self._read_at >= _FRESH_SECONDS:
-                self._known = self.ask() or self._known
-                self._read_at = self._monotonic()
+            fresh = self._known and self._monotonic() - self._read_at < _FRESH_SECONDS
+            known = self._known
+        return known if fresh else self.now()
+
+    def now(self) -> list[Known]:
+        """The replicas as of now, or as last heard of where the primary does not answer."""
+        found = self.ask()
+        with self._lock:
+            if found is not None:
+                self._known = found
+            self._read_at = self._monotonic()
             return self._known
 
     def ask(self) -> list[Known] | None:

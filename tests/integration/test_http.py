@@ -148,7 +148,7 @@ def test_wrong_parameters_of_a_read_at_a_level_are_refused(lab: Lab, query: str)
     assert refused("GET", f"{lab.client_url}/read/k?{query}")[0] == 400
 
 
-@pytest.mark.parametrize("token", ["", "1", "1-", "x-y", "01-1", "1-1 ", "9" * 40])
+@pytest.mark.parametrize("token", ["", "1", "1-", "x-y", "01-1", "1 -1", "9" * 40])
 def test_a_token_that_is_no_position_is_refused(lab: Lab, token: str) -> None:
     for level in ("session", "eventual"):
         assert refused("GET", f"{lab.client_url}/read/k?level={level}", None, Lab_Position=token)[0] == 400

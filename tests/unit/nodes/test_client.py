@@ -41,6 +41,7 @@ def test_a_replica_that_registers_a_moment_later_is_known_at_once() -> None:
     assert directory.replicas() == []
     assert [known.replica for known in directory.replicas()] == ["r1"]
     assert [known.replica for known in directory.replicas()] == ["r1"], "asked for at most once a second from then on"
+    assert [known.replica for known in directory.now()] == ["r1", "r2"], "what measures misses none"
 
 
 def test_reads_right_after_a_write_are_fresh_stale_or_an_error() -> None:
