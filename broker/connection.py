@@ -30,8 +30,10 @@ class _Refusal:
             raise _NotConnected(str(error)) from error
 
 
-def connect(url: str, *, answer_timeout_seconds: float = 2.0, max_connections: int = 256) -> Client:
-    """Make a client for the log; nothing is sent before the first command.
+def connect(
+    url: str, *, answer_timeout_seconds: float = 2.0, max_connections: int = 256, as_text: bool = True
+) -> Client:
+    """Make a client for the log; nothing is sent before the first command. Without ``as_text`` it answers in bytes.
 
     Commands are never retried by the client library: a retried append would be a second write, and a retried group
     read would leave entries delivered but unseen. A command that has no answer after ``answer_timeout_seconds`` fails.
@@ -44,7 +46,7 @@ def connect(url: str, *, answer_timeout_seconds: float = 2.0, max_connections: i
         socket_connect_timeout=min(answer_timeout_seconds, 2.0),
         retry=Retry(NoBackoff(), 0),
         protocol=2,
-        decode_responses=True,
+        decode_responses=as_text,
         encoding_errors="replace",
     )
     base: Any = pool.connection_class

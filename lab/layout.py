@@ -10,11 +10,13 @@ from random import Random
 from typing import Literal
 
 from lab.errors import LabError
+from nodes.config import Role
 
 NAMESPACE = "lab14"
 REPLICAS_MAX = 20
 BLOCK = 80
 _CLIENT = 3
+_WORKER = 78
 _LOG_SERVER = 79
 _FIRST_DELAYS_MS = (500, 1500)
 _FURTHER_DELAY_MS = 1000
@@ -38,16 +40,16 @@ class Place:
     """One node of the lab, and where it listens. ``delay_ms``: a replica's delay when it is new."""
 
     node_id: str
-    role: Literal["primary", "replica", "client"]
+    role: Role
     port: int
     url: str
     delay_ms: int = 0
 
 
 def places(options: Options) -> list[Place]:
-    """The nodes: primary, replicas, client, in the order in which they are listed to people."""
+    """The nodes: primary, replicas, client, worker, in the order in which they are listed to people."""
 
-    def place(name: str, role: Literal["primary", "replica", "client"], offset: int, delay_ms: int = 0) -> Place:
+    def place(name: str, role: Role, offset: int, delay_ms: int = 0) -> Place:
         port = options.base_port + offset
         return Place(f"{NAMESPACE}-{name}", role, port, f"http://{_loopback(options.host)}:{port}", delay_ms)
 
@@ -56,7 +58,12 @@ def places(options: Options) -> list[Place]:
         place(f"replica{n}", "replica", n if n < _CLIENT else n + 1, _delay_ms(n))
         for n in range(1, options.replicas + 1)
     ]
-    return [place("primary", "primary", 0), *replicas, place("client", "client", _CLIENT)]
+    return [
+        place("primary", "primary", 0),
+        *replicas,
+        place("client", "client", _CLIENT),
+        place("worker", "worker", _WORKER),
+    ]
 
 
 def log_server_port(options: Options) -> int:

@@ -22,6 +22,7 @@ from lab.child import Child
 from lab.errors import LabError
 from lab.layout import NAMESPACE, Options, Place
 from lab.state import Claim, LabState, NodeState
+from nodes.config import Role
 
 LOG_SERVER = f"{NAMESPACE}-redis"
 _WATCH_SECONDS = 0.1
@@ -63,7 +64,12 @@ class Lab:
     @property
     def client_url(self) -> str:
         """Where the client listens."""
-        return self._places[-1].url
+        return self._url_of("client")
+
+    @property
+    def worker_url(self) -> str:
+        """Where the worker listens."""
+        return self._url_of("worker")
 
     @property
     def replica_urls(self) -> dict[str, str]:
@@ -123,11 +129,15 @@ class Lab:
             directory.mkdir(exist_ok=True)
             self._add(LOG_SERVER, server.command(self.options, directory), dict(os.environ))
         for place in self._places:
-            self._add(place.node_id, [sys.executable, "-m", "nodes", place.role], self._environment(place))
+            module = ["lab.experiments"] if place.role == "worker" else ["nodes", place.role]
+            self._add(place.node_id, [sys.executable, "-m", *module], self._environment(place))
 
     def _add(self, name: str, command: list[str], environment: dict[str, str]) -> None:
         log = self.data_dir / "logs" / f"{name}.log"
         self._children[name] = Child(name, command, environment, log, time.monotonic)
+
+    def _url_of(self, role: Role) -> str:
+        return next(place.url for place in self._places if place.role == role)
 
     def _environment(self, place: Place) -> dict[str, str]:
         return {
@@ -139,7 +149,8 @@ class Lab:
             "LAB_ADVERTISE_URL": place.url,
             "LAB_REDIS_URL": self.redis_url,
             "LAB_PRIMARY_URL": self.primary_url,
-            "LAB_DATA_DIR": str(self.data_dir / "replicas" / place.node_id),
+            "LAB_CLIENT_URL": self.client_url,
+            "LAB_DATA_DIR": str(self.data_dir / ("replicas" if place.role == "replica" else "") / place.node_id),
             "LAB_DELAY_MS": str(place.delay_ms),
         }
 

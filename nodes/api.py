@@ -83,7 +83,13 @@ class Api:
         self.route("GET", "/openapi.json", answer=dict[str, Any])(self.describe)
 
     def route(
-        self, method: str, path: str, *, answer: Any, body: type[Body] | None = None, query: type[Query] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        answer: Any,
+        body: type[BaseModel] | None = None,
+        query: type[Query] | None = None,
     ) -> Callable[[View], View]:
         """Register a view. ``answer`` is the type of what it returns; its docstring is the description."""
 
@@ -127,7 +133,7 @@ class Api:
         }
 
     def _describe(
-        self, method: str, path: str, doc: str, *, answer: Any, body: type[Body] | None, query: type[Query] | None
+        self, method: str, path: str, doc: str, *, answer: Any, body: type[BaseModel] | None, query: type[Query] | None
     ) -> None:
         name = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", path)
         parameters: list[dict[str, Any]] = [
@@ -198,8 +204,9 @@ def _parsed(model: type[BaseModel], values: dict[str, Any], status: int, slug: s
     try:
         return model.model_validate(values)
     except ValidationError as failure:
+        tags: int = getattr(model, "TAGS", 0)
         errors = [
-            {"field": ".".join(map(str, error["loc"])), "message": error["msg"].removeprefix("Value error, ")}
+            {"field": _field(error, tags), "message": error["msg"].removeprefix("Value error, ")}
             for error in failure.errors(include_url=False, include_input=False)
         ]
     detail = "; ".join(
@@ -207,6 +214,12 @@ def _parsed(model: type[BaseModel], values: dict[str, Any], status: int, slug: s
     )
     title = "Invalid parameter" if status == 400 else "Invalid field"
     raise Problem(status, slug, title, f"{detail}.", errors=errors)
+
+
+def _field(error: Any, tags: int) -> str:
+    """The field that an error is about; one of choosing a kind is about what the kind is chosen by."""
+    chosen_by = str(error.get("ctx", {}).get("discriminator", "")).strip("'")
+    return ".".join([*map(str, error["loc"][tags:]), *filter(None, [chosen_by])])
 
 
 def _unknown_parameters(names: list[str]) -> Problem:

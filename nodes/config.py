@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from broker.delay import DELAY_MS_MAX
 
-Role = Literal["primary", "replica", "client"]
-_DEFAULT_PORTS: dict[Role, int] = {"primary": 8000, "replica": 8001, "client": 8003}
+Role = Literal["primary", "replica", "client", "worker"]
+_DEFAULT_PORTS: dict[Role, int] = {"primary": 8000, "replica": 8001, "client": 8003, "worker": 8078}
 
 
 class ConfigError(ValueError):
@@ -60,6 +60,20 @@ class ReplicaConfig(NodeConfig):
     ack_delay_ms: float
     line_max_entries: int
     line_max_bytes: int
+
+
+@dataclass(frozen=True)
+class ClientConfig(NodeConfig):
+    """Where the client keeps experiments."""
+
+    data_dir: Path
+
+
+@dataclass(frozen=True)
+class WorkerConfig(NodeConfig):
+    """Where the worker finds the client that it measures through."""
+
+    client_url: str
 
 
 class _Environment:
@@ -139,7 +153,11 @@ def load(role: Role, values: Mapping[str, str]) -> NodeConfig:
             line_max_entries=env.integer("LAB_LINE_MAX_ENTRIES", 10_000, 1, 1_000_000),
             line_max_bytes=env.integer("LAB_LINE_MAX_BYTES", 64 * 2**20, 1024, 2**34),
         )
-    return common
+    if role == "worker":
+        return WorkerConfig(
+            **vars(common), client_url=env.url("LAB_CLIENT_URL", "http://127.0.0.1:8003", ("http", "https"))
+        )
+    return ClientConfig(**vars(common), data_dir=Path(values.get("LAB_DATA_DIR") or f".lab/{node_id}"))
 
 
 def _reachable(host: str, node_id: str) -> str:

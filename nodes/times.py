@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -12,6 +13,11 @@ def timestamp(at_us: int | None) -> str | None:
     if at_us is None:
         return None
     return (_EPOCH + timedelta(microseconds=at_us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def wall_timestamp() -> str:
+    """Now by this machine's clock, in the same form."""
+    return str(timestamp(time.time_ns() // 1000))
 
 
 def ms(span_us: float) -> float:

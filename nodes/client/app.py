@@ -9,6 +9,7 @@ from typing import Any
 from flask import Flask, Response, request
 from prometheus_client import CollectorRegistry
 
+from broker.connection import connect
 from broker.position import Position
 from nodes import tracing as traces
 from nodes.api import Api
@@ -25,24 +26,46 @@ from nodes.client.answers import (
 )
 from nodes.client.client import Client
 from nodes.client.directory import Directory
+from nodes.client.experiments import Experiments, add_experiments
 from nodes.client.levels import LevelQuery, Levels, ReadAnswer
 from nodes.client.metrics import ClientMetrics
-from nodes.config import NodeConfig
+from nodes.client.shelf import Shelf
+from nodes.config import ClientConfig
+from nodes.experiments.queue import ExperimentQueue
 from nodes.peers import Peers
 from nodes.problem import Problem
 from nodes.writing import AcksQuery, WriteBody, write_id_of
 
 
-def create_app(config: NodeConfig) -> Flask:
+class _Together:
+    """What runs behind the client's endpoints."""
+
+    def __init__(self, client: Client, experiments: Experiments) -> None:
+        self._parts = (client, experiments)
+
+    def start(self) -> None:
+        """Start all parts."""
+        for part in self._parts:
+            part.start()
+
+    def stop(self) -> None:
+        """Stop all parts."""
+        for part in self._parts:
+            part.stop()
+
+
+def create_app(config: ClientConfig) -> Flask:
     """The client as a WSGI app, with its node in ``app.extensions["node"]``."""
     registry = CollectorRegistry()
     tracing = traces.make(config)
     peers = Peers(config.threads * 2, time.monotonic)
     directory = Directory(peers, config.primary_url, time.monotonic)
     metrics = ClientMetrics(registry)
+    queue = ExperimentQueue(connect(config.redis_url, max_connections=config.threads, as_text=False), config.namespace)
+    experiments = Experiments(queue, Shelf(config.data_dir))
     client = Client(config, peers=peers, directory=directory, metrics=metrics, tracing=tracing)
     app, api = make_app(config, tracing, registry)
-    app.extensions["node"] = client
+    app.extensions["node"] = _Together(client, experiments)
     add_health(api, config, client.health)
     _add_measures(api, client)
     _add_sessions(
@@ -52,6 +75,7 @@ def create_app(config: NodeConfig) -> Flask:
             primary_url=config.primary_url, peers=peers, directory=directory, metrics=metrics, random=SystemRandom()
         ),
     )
+    add_experiments(api, experiments)
     return app
 
 

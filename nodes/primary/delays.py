@@ -9,38 +9,25 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
-from broker.delay import DELAY_MS_MAX, DelayModel, Fixed, Order, from_json, tidy
+from broker.delay import Fixed, Order, tidy
 from broker.events import Events
 from broker.roster import Member, Roster, Settings
 from nodes.api import Body
 from nodes.primary.metrics import PrimaryMetrics
 from nodes.problem import Problem
+from nodes.settings import Milliseconds, SettingsBody
 
-Milliseconds = Annotated[int | float, Field(ge=0, le=DELAY_MS_MAX)]
 
-
-class DelayBody(Body):
-    """A replica by ``replica`` or ``replica_url``, and what of its settings is to be another: the rest stays.
-
-    ``order``: in log order, or each entry when it is due. ``seed``: another one draws other delays from the model.
-    """
+class DelayBody(SettingsBody):
+    """A replica by ``replica`` or ``replica_url``, and what of its settings is to be another."""
 
     replica: str | None = None
     replica_url: str | None = None
-    delay_ms: Milliseconds | None = None
-    model: dict[str, Any] | None = None
-    ack_delay_ms: Milliseconds | None = None
-    order: Order | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
 
     @model_validator(mode="after")
-    def _one_of_each(self) -> DelayBody:
+    def _names_one(self) -> DelayBody:
         if (self.replica is None) == (self.replica_url is None):
             raise ValueError("name the replica by either replica or replica_url")
-        if self.delay_ms is not None and self.model is not None:
-            raise ValueError("give either delay_ms or model")
-        if all(found is None for found in (self.delay_ms, self.model, self.ack_delay_ms, self.order, self.seed)):
-            raise ValueError("give delay_ms, model, ack_delay_ms, order or seed")
         return self
 
 
@@ -98,15 +85,9 @@ class Delays:
         }
 
     def change(self, body: DelayBody) -> DelayAnswer:
-        """Change one replica. Raises ``Problem`` 422 for an unknown replica or model."""
+        """Change one replica. Raises ``Problem`` 422 for an unknown replica."""
         member = self._find(body.replica or body.replica_url or "")
-        old = self._roster.settings()[member.replica]
-        new = Settings(
-            delay=old.delay if (model := _model(body)) is None else model,
-            ack_delay_ms=old.ack_delay_ms if body.ack_delay_ms is None else body.ack_delay_ms,
-            order=body.order or old.order,
-            seed=old.seed if body.seed is None else body.seed,
-        )
+        new = body.applied_to(self._roster.settings()[member.replica])
         self._put({member.replica: new})
         delays = self.show()["delays"]
         return {
@@ -148,14 +129,3 @@ def _host(name: str) -> str | None:
         return urlsplit(name).hostname
     except ValueError:
         return None
-
-
-def _model(body: DelayBody) -> DelayModel | None:
-    if body.delay_ms is not None:
-        return Fixed(body.delay_ms)
-    if body.model is None:
-        return None
-    try:
-        return from_json(body.model)
-    except ValueError as error:
-        raise Problem(422, "invalid-field", "Invalid field", f"model: {error}.") from None

@@ -20,7 +20,7 @@ from tests.support.until import until
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-SERVICES = {"primary", "replica1", "replica2", "client", "redis", "prometheus", "grafana", "jaeger"}
+SERVICES = {"primary", "replica1", "replica2", "client", "worker", "redis", "prometheus", "grafana", "jaeger"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -63,12 +63,13 @@ class Prometheus:
         config = (DASHBOARDS / "prometheus" / "prometheus.yml").read_text(encoding="utf-8")
         config = config.replace("lab14-primary:8000", self._lab.primary_url.removeprefix("http://"))
         config = config.replace("lab14-client:8003", self._lab.client_url.removeprefix("http://"))
+        config = config.replace("lab14-worker:8078", self._lab.worker_url.removeprefix("http://"))
         (here / "prometheus.yml").write_text(config, encoding="utf-8")
         shutil.copy(DASHBOARDS / "prometheus" / "rules.yml", here)
         command = [require("prometheus"), f"--config.file={here}/prometheus.yml", f"--storage.tsdb.path={here}/data"]
         command += [f"--web.listen-address={self._address}", "--enable-feature=exemplar-storage", "--log.level=warn"]
         self._process = subprocess.Popen(command)
-        until(lambda: len(self.query("up == 1") or []) == 4, 30)
+        until(lambda: len(self.query("up == 1") or []) == 5, 30)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -74,11 +74,12 @@ def test_a_fixed_delay_is_the_same_for_every_entry() -> None:
     assert (Fixed(1.5).mean_ms, Fixed(5).cdf(4.9), Fixed(5).cdf(5)) == (1.5, 0, 1)
 
 
-def test_a_draw_is_repeated_for_a_position_and_differs_between_positions_seeds_and_replicas() -> None:
+def test_a_draw_is_repeated_for_a_version_and_differs_between_versions_seeds_and_replicas() -> None:
     position = Position(1, 7)
     first = uniform(1, "a", position)
     assert first == uniform(1, "a", position)
-    others = [uniform(1, "a", Position(2, 7)), uniform(2, "a", position), uniform(1, "b", position)]
+    assert first == uniform(1, "a", Position(2, 7)), "after a reset a run can be repeated"
+    others = [uniform(1, "a", Position(1, 8)), uniform(2, "a", position), uniform(1, "b", position)]
     assert len({first, *others}) == 4
     assert 0 < min(first, *others) <= max(first, *others) < 1
 

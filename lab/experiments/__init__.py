@@ -1,0 +1,1 @@
+"""Experiments: what the worker measures on the running lab, and how it is shown."""

@@ -1,0 +1,28 @@
+"""Run the worker: ``python -m lab.experiments``, configured by the environment as the nodes are."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import cast
+
+from nodes.config import ConfigError, WorkerConfig, load
+from nodes.serving import Service
+
+
+def main() -> int:
+    """Serve until told to stop."""
+    try:
+        config = cast("WorkerConfig", load("worker", os.environ))
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+
+    from lab.experiments.app import create_app
+
+    Service(config, lambda: create_app(config)).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

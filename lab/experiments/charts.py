@@ -1,0 +1,146 @@
+"""Results as pictures: SVG, with its texts as text."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Chart = tuple[str, str]
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "lab",  # the same data gives the same file
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+}
+_SIZE_INCHES = (8.0, 3.6)
+_MEASURED, _PREDICTED = "#0b6e99", "#c2410c"
+_CYCLE = ("#0b6e99", "#c2410c", "#4d7c0f", "#7e22ce", "#a16207")
+_MARKS = ("o", "s", "^", "D", "v")
+_BINS = 40
+
+
+def charts(kind: str, spec: dict[str, Any], result: dict[str, Any]) -> list[Chart]:
+    """Title and SVG of each chart of a result."""
+    if kind == "sweep":
+        return [_sweep(spec["experiment"]["kind"], result)]
+    draw: Callable[[dict[str, Any]], list[Chart]] = {"windows": _windows, "staleness": _staleness, "levels": _levels}[
+        kind
+    ]
+    return draw(result)
+
+
+def svg(draw: Callable[[Axes], None], size_inches: tuple[float, float] = _SIZE_INCHES) -> str:
+    """One picture, drawn by a function."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=size_inches, layout="constrained")
+        draw(figure.add_subplot())
+        out = io.StringIO()
+        figure.savefig(out, format="svg", transparent=False, metadata={"Date": None})
+    text = out.getvalue()
+    # The XML declaration is for files of their own, and a size in points would not follow the page's width.
+    text = text[text.index("<svg") :]
+    return re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"|(<svg[^>]*?) height="[^"]*"', r"\1\2", text, count=1)
+
+
+def staleness_axes(axes: Axes, curve: dict[str, Any], name: str) -> None:
+    """Measured and predicted staleness in the same axes."""
+    if "predicted" in curve:
+        axes.plot(curve["t_ms"], curve["predicted"], color=_PREDICTED, linewidth=2, label=f"{name}: predicted")
+    axes.plot(curve["t_ms"], curve["measured"], "o", color=_MEASURED, markersize=5, label=f"{name}: measured")
+    axes.set(xlabel="milliseconds after the write", ylabel="P(a read is stale)", ylim=(-0.03, 1.03), xlim=(0, None))
+    axes.legend()
+
+
+def _windows(result: dict[str, Any]) -> list[Chart]:
+    converged = result["converged"]
+    windows = [window for window in result["raw"]["window_ms"] if window is not None]
+
+    def curve(axes: Axes) -> None:
+        axes.plot(converged["t_ms"], converged["predicted"], color=_PREDICTED, linewidth=2, label="predicted")
+        axes.plot(converged["t_ms"], converged["measured"], "o", color=_MEASURED, markersize=4, label="measured")
+        axes.set(xlabel="milliseconds after the write", ylabel="P(all replicas have it)", ylim=(-0.03, 1.03))
+        axes.legend()
+
+    def histogram(axes: Axes) -> None:
+        axes.hist(windows, bins=_BINS, color=_MEASURED)
+        for name, style in (("p50", "-"), ("p95", "--"), ("p99", ":")):
+            value = result["window_ms"][name]
+            axes.axvline(value, color=_PREDICTED, linestyle=style, label=f"{name} {value:.1f} ms")
+        axes.set(xlabel="consistency window in milliseconds", ylabel="writes")
+        axes.legend()
+
+    found = [("How likely all replicas have a write", svg(curve))]
+    return [*found, ("How long the windows were", svg(histogram))] if windows else found
+
+
+def _staleness(result: dict[str, Any]) -> list[Chart]:
+    found = [
+        (
+            "How likely a read of a random replica is stale",
+            svg(lambda axes: staleness_axes(axes, result["stale"], "all")),
+        )
+    ]
+    for replica, curve in result["replicas"].items():
+        found.append((f"Reads of {replica}", svg(lambda axes, c=curve, r=replica: staleness_axes(axes, c, r))))  # type: ignore[misc]
+    return found
+
+
+def _levels(result: dict[str, Any]) -> list[Chart]:
+    def draw(axes: Axes) -> None:
+        for number, (level, waited) in enumerate(result["raw"]["waited_ms"].items()):
+            ordered = np.sort(np.maximum(waited, 0.1))
+            share = np.arange(1, len(ordered) + 1) / max(1, len(ordered))
+            axes.step(ordered, share, where="post", label=level, color=_CYCLE[number], linewidth=2)
+        axes.set(xscale="log", xlabel="milliseconds until the answer", ylabel="share of the reads", ylim=(-0.03, 1.03))
+        axes.legend()
+
+    return [("How long a reader waits at each level", svg(draw))]
+
+
+def _sweep(kind: str, result: dict[str, Any]) -> Chart:
+    steps = result["steps"]
+
+    def over_values(axes: Axes, lines: dict[str, list[float | None]], label: str) -> None:
+        for number, (name, values) in enumerate(lines.items()):
+            axes.plot(
+                range(len(values)), [np.nan if value is None else value for value in values],
+                marker=_MARKS[number], color=_CYCLE[number], label=name,
+            )  # fmt: skip
+        axes.set(xlabel=result["parameter"], ylabel=label, ylim=(0, None))
+        axes.set_xticks(range(len(steps)), [json.dumps(step["value"])[:24] for step in steps])
+        axes.legend()
+
+    if kind == "windows":
+        names = ("p50", "p95", "p99")
+        lines = {name: [step["result"]["window_ms"][name] for step in steps] for name in names}
+        return ("Consistency windows", svg(lambda axes: over_values(axes, lines, "milliseconds")))
+    if kind == "levels":
+        levels = list(steps[0]["result"]["levels"])
+        lines = {lvl: [step["result"]["levels"][lvl]["waited_ms"]["p50"] for step in steps] for lvl in levels}
+        return ("Median wait for an answer", svg(lambda axes: over_values(axes, lines, "milliseconds")))
+
+    def curves(axes: Axes) -> None:
+        for number, step in enumerate(steps):
+            curve, colour = step["result"]["stale"], _CYCLE[number % len(_CYCLE)]
+            axes.plot(curve["t_ms"], curve["predicted"], color=colour)
+            name = json.dumps(step["value"])[:24]
+            axes.plot(
+                curve["t_ms"], curve["measured"], _MARKS[number % len(_MARKS)], color=colour, markersize=4, label=name
+            )
+        axes.set(xlabel="milliseconds after the write", ylabel="P(a read is stale)", ylim=(-0.03, 1.03), xlim=(0, None))
+        axes.legend(title=result["parameter"])
+
+    return ("How likely a read is stale (lines: predicted)", svg(curves))

@@ -1,0 +1,108 @@
+"""What came of an experiment, as tables for the terminal and for the page."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.table import Table
+
+_LINES = 15
+_PERCENTILES = ("p50", "p95", "p99")
+
+Rows = tuple[str, list[str], list[list[str]]]
+
+
+def tables(kind: str, spec: dict[str, Any], result: dict[str, Any]) -> list[Table]:
+    """The tables of a result, for the terminal."""
+    return [_shown(rows) for rows in rows_of(kind, spec, result)]
+
+
+def rows_of(kind: str, spec: dict[str, Any], result: dict[str, Any]) -> list[Rows]:
+    """Title, headings and rows of each table; a partial result has fewer."""
+    if kind == "sweep":
+        return _sweep(spec, result)
+    found = {"windows": _windows, "staleness": _staleness, "levels": _levels}[kind](result)
+    return [found, *_troubles(result)]
+
+
+def _windows(result: dict[str, Any]) -> Rows:
+    rows = [_spread_row("consistency window", result["window_ms"])]
+    rows += [_spread_row(f"{replica}: commit to apply", found) for replica, found in result["applied_after_ms"].items()]
+    if "converged" in result:
+        rows.append(["predicted and measured differ by", f"{result['converged']['rmse']:.2%}", *[""] * 4])
+    return ("Milliseconds", ["", "count", *_PERCENTILES, "max"], rows)
+
+
+def _staleness(result: dict[str, Any]) -> Rows:
+    curve = result["stale"]
+    steps = range(len(curve["t_ms"]))
+    every = max(1, -(-len(steps) // _LINES))
+    predicted = curve.get("predicted")
+    rows = [
+        [
+            f"{curve['t_ms'][step]:.0f}",
+            str(curve["reads"][step]),
+            f"{curve['measured'][step]:.1%}",
+            f"{predicted[step]:.1%}" if predicted else "",
+        ]
+        for step in steps
+        if step % every == 0
+    ]
+    if "rmse" in curve:
+        rows.append([f"all {len(steps)} steps", str(result["reads"]), "RMSE", f"{curve['rmse']:.2%}"])
+    return ("P(a read is stale)", ["ms after the write", "reads", "measured", "predicted"], rows)
+
+
+def _levels(result: dict[str, Any]) -> Rows:
+    rows = [
+        [*_spread_row(level, found["waited_ms"]), f"{found['stale']:.1%}", f"{found['own_write']:.1%}",
+         str(found["refused"] + found["errors"])]
+        for level, found in result["levels"].items()
+    ]  # fmt: skip
+    headings = ["level", "reads", *_PERCENTILES, "max", "stale", "saw the own write", "failed"]
+    return ("Waiting for an answer, in milliseconds", headings, rows)
+
+
+def _sweep(spec: dict[str, Any], result: dict[str, Any]) -> list[Rows]:
+    kind, steps = spec["experiment"]["kind"], result["steps"]
+    values = [json.dumps(step["value"]) for step in steps]
+    if kind == "windows":
+        rows = [_spread_row(value, step["result"]["window_ms"]) for value, step in zip(values, steps, strict=True)]
+        return [("Consistency window in milliseconds", [result["parameter"], "count", *_PERCENTILES, "max"], rows)]
+    if kind == "staleness":
+        rows = [
+            [value, str(step["result"]["reads"]), f"{step['result']['stale']['rmse']:.2%}"]
+            for value, step in zip(values, steps, strict=True)
+        ]
+        return [("P(a read is stale)", [result["parameter"], "reads", "RMSE"], rows)]
+    rows = [
+        [value, level, *_spread_row("", found["waited_ms"])[1:], f"{found['stale']:.1%}"]
+        for value, step in zip(values, steps, strict=True)
+        for level, found in step["result"]["levels"].items()
+    ]
+    headings = [result["parameter"], "level", "reads", *_PERCENTILES, "max", "stale"]
+    return [("Waiting for an answer, in milliseconds", headings, rows)]
+
+
+def _troubles(result: dict[str, Any]) -> list[Rows]:
+    """What went wrong, where anything did."""
+    found = [[name, str(result[name])] for name in ("timeouts", "errors") if result.get(name)]
+    if result.get("error"):
+        found.append(["the last error", result["error"]])
+    return [("Trouble", ["", ""], found)] if found else []
+
+
+def _spread_row(name: str, spread: dict[str, Any]) -> list[str]:
+    figures = (spread[key] for key in (*_PERCENTILES, "max"))
+    return [name, str(spread["count"]), *("" if value is None else f"{value:.1f}" for value in figures)]
+
+
+def _shown(rows: Rows) -> Table:
+    title, headings, body = rows
+    shown = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="bold")
+    for number, heading in enumerate(headings):
+        shown.add_column(heading, justify="left" if number == 0 else "right")
+    for row in body:
+        shown.add_row(*row)
+    return shown

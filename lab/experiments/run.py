@@ -1,0 +1,122 @@
+"""One run of an experiment: what its kind needs to do it, and a way out at any time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from broker.clock import LogClock
+from lab.experiments.agenda import Agenda
+from lab.experiments.site import Site
+from lab.prediction.curve import Replicated
+from nodes.experiments.queue import Stop
+
+Result = dict[str, Any]
+THREADS = 256
+_REPORT_SECONDS = 0.5
+_PERCENTS = (50, 95, 99)
+
+
+class Stopped(Exception):
+    """Raised in a run that was told to end."""
+
+    def __init__(self, stop: Stop) -> None:
+        super().__init__(stop.reason)
+        self.stop = stop
+
+
+class Run:
+    """What a kind of experiment is given. ``report`` hears of progress, 0 to 1, and of the result so far."""
+
+    def __init__(self, site: Site, clock: LogClock, report: Callable[[float, Result | None], None]) -> None:
+        self.site = site
+        self.clock = clock
+        self._report = report
+        self._lock = threading.Lock()
+        self._stop: Stop | None = None
+        self._agenda: Agenda | None = None
+        self._span = (0.0, 1.0)
+
+    def stop(self, stop: Stop) -> None:
+        """End the run, from any thread."""
+        with self._lock:
+            self._stop = self._stop or stop
+            if self._agenda is not None:
+                self._agenda.stop()
+
+    def check(self) -> None:
+        """Raises ``Stopped`` where the run was told to end."""
+        if self._stop is not None:
+            raise Stopped(self._stop)
+
+    def part(self, number: int, count: int) -> None:
+        """What comes next is one of so many parts of the whole."""
+        self._span = (number / count, 1 / count)
+
+    def say(self, progress: float, result: Result | None = None) -> None:
+        """Report progress of this part."""
+        begin, length = self._span
+        self._report(begin + length * min(1.0, progress), result)
+
+    def perform(self, agenda: Agenda, progress: Callable[[], tuple[float, Result | None]]) -> None:
+        """Run an agenda to its end, and report meanwhile. Raises ``Stopped``."""
+        with self._lock:
+            self._agenda = agenda
+        self.check()
+        done = threading.Event()
+
+        def report() -> None:
+            while not done.wait(_REPORT_SECONDS):
+                self.say(*progress())
+
+        reporting = threading.Thread(target=report, name="progress", daemon=True)
+        reporting.start()
+        try:
+            agenda.run()
+        finally:
+            done.set()
+            reporting.join()
+            self._agenda = None
+        self.check()
+
+    def replicated(self, rate: float) -> dict[str, Replicated]:
+        """The replicas as a prediction sees them, by id, with the settings in force and so many writes a second."""
+        return {name: Replicated(found.model, found.order, rate) for name, found in self.site.settings().items()}
+
+
+def moments(random: Random, count: int, rate: float) -> list[float]:
+    """Random moments from 0 on, in seconds: a Poisson process of so many a second."""
+    found, now = [], 0.0
+    for _ in range(count):
+        now += random.expovariate(rate)
+        found.append(now)
+    return found
+
+
+def now() -> float:
+    """The clock of every agenda."""
+    return time.monotonic()
+
+
+def spread(values: list[float]) -> dict[str, float | int | None]:
+    """How many, the least, the percentiles, the most; rounded to a microsecond where they are milliseconds."""
+    if not values:
+        return {"count": 0, "min": None, **{f"p{percent}": None for percent in _PERCENTS}, "max": None}
+    figures = {f"p{percent}": float(np.percentile(values, percent)) for percent in _PERCENTS}
+    found = {"min": min(values), **figures, "max": max(values)}
+    return {"count": len(values), **{name: round(value, 3) for name, value in found.items()}}
+
+
+def rmse(measured: Any, predicted: Any) -> float:
+    """The root of the mean squared difference."""
+    return round(float(np.sqrt(np.mean((np.asarray(measured) - np.asarray(predicted)) ** 2))), 5)
+
+
+def rounded(numbers: Any, digits: int = 5) -> list[float]:
+    """Numbers as they go into a result."""
+    return [round(float(number), digits) for number in numbers]

@@ -1,0 +1,172 @@
+"""What an experiment may be. Bounds are part of it: one that would run for more than an hour is refused."""
+
+from __future__ import annotations
+
+import copy
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, RootModel, ValidationError, model_validator
+from typing_extensions import TypedDict
+
+from broker.delay import DELAY_MS_MAX
+from nodes.api import TIMEOUT_MS_MAX, Body
+from nodes.client.level import LEVELS, Level
+from nodes.settings import SettingsBody
+
+SECONDS_MAX = 3600
+_PATH = r"[a-z0-9_-]+(\.[a-z0-9_-]+)*"
+Rate = Annotated[float, Field(ge=0.1, le=200)]
+WaitMs = Annotated[int, Field(ge=1, le=TIMEOUT_MS_MAX)]
+
+
+class Spec(Body):
+    """What all kinds have. ``settings``: of replicas by id, in force for the experiment and put back after it.
+
+    ``seed``: the moments of writes and reads are drawn from it, so that an experiment can be repeated.
+    """
+
+    settings: Annotated[dict[str, SettingsBody], Field(max_length=20)] = Field(default_factory=dict)
+    seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long the load lasts; waiting for the last write comes on top."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _ends(self) -> Spec:
+        if self.seconds > SECONDS_MAX:
+            raise ValueError(f"this would take {self.seconds:,.0f} s; at most {SECONDS_MAX} s are allowed")
+        return self
+
+
+class Windows(Spec):
+    """How long until every replica has a write: ``writes`` at random moments, ``rate`` a second on average."""
+
+    kind: Literal["windows"]
+    writes: Annotated[int, Field(ge=1, le=20_000)] = 200
+    rate: Rate = 10.0
+    timeout_ms: WaitMs = 30_000
+
+    @property
+    def seconds(self) -> float:
+        """See ``Spec``."""
+        return self.writes / self.rate
+
+
+class Staleness(Spec):
+    """How likely a read is stale, by the time since its write.
+
+    Writes at random moments, ``rate`` a second on average, each followed by reads at random moments up to
+    ``horizon_ms`` (three times the longest mean delay, where it is not given), spread evenly over ``steps`` steps.
+    """
+
+    kind: Literal["staleness"]
+    reads: Annotated[int, Field(ge=100, le=200_000)] = 20_000
+    reads_per_second: Annotated[float, Field(ge=1, le=1000)] = 400.0
+    rate: Rate = 20.0
+    steps: Annotated[int, Field(ge=2, le=200)] = 30
+    horizon_ms: Annotated[float, Field(ge=1, le=DELAY_MS_MAX)] | None = None
+
+    @property
+    def seconds(self) -> float:
+        """See ``Spec``."""
+        return self.reads / self.reads_per_second
+
+
+class Levels(Spec):
+    """What each consistency level costs: a write, and at once a read of it at the level, ``reads`` times each."""
+
+    kind: Literal["levels"]
+    reads: Annotated[int, Field(ge=1, le=10_000)] = 100
+    rate: Rate = 20.0
+    levels: Annotated[list[Level], Field(min_length=1, max_length=len(LEVELS))] = Field(
+        default_factory=lambda: list(LEVELS)
+    )
+    max_lag_ms: Annotated[float, Field(ge=0, le=DELAY_MS_MAX)] = 200.0
+    timeout_ms: WaitMs = 30_000
+
+    @property
+    def seconds(self) -> float:
+        """See ``Spec``."""
+        return self.reads / self.rate * len(self.levels)
+
+
+class Sweep(Spec):
+    """One of the other experiments again and again, with another value of one of its parameters each time.
+
+    ``parameter``: the way to it, such as ``rate`` or ``settings.lab14-replica2.delay_ms``.
+    """
+
+    kind: Literal["sweep"]
+    parameter: Annotated[str, Field(pattern=f"^{_PATH}$", max_length=100)]
+    values: Annotated[list[Any], Field(min_length=2, max_length=20)]
+    experiment: Annotated[Windows | Staleness | Levels, Field(discriminator="kind")]
+
+    @property
+    def steps(self) -> list[Windows | Staleness | Levels]:
+        """The experiment with each of the values. Raises ``ValueError`` where one does not fit."""
+        return [self._step(value) for value in self.values]
+
+    def _step(self, value: Any) -> Windows | Staleness | Levels:
+        try:
+            found = _with(self.experiment.model_dump(exclude_none=True), self.parameter, value)
+            return type(self.experiment).model_validate(found)
+        except ValidationError as failure:
+            first = failure.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ValueError(f"values: {str(value)[:40]!r} for {place}: {first['msg']}") from None
+
+    @property
+    def seconds(self) -> float:
+        """See ``Spec``."""
+        return sum(step.seconds for step in self.steps)
+
+    @model_validator(mode="after")
+    def _sweeps(self) -> Sweep:
+        if self.parameter == "kind":
+            raise ValueError("parameter: the kind stays the same")
+        if self.settings:
+            raise ValueError("settings: belong to the experiment that is swept")
+        return self
+
+
+class ExperimentBody(RootModel[Annotated[Windows | Staleness | Levels | Sweep, Field(discriminator="kind")]]):
+    """One of the kinds."""
+
+    TAGS: ClassVar[int] = 1  # an error's location begins with the kind, which is no field
+
+
+class Experiment(TypedDict):
+    """An experiment as it is shown. Times are RFC 3339; ``progress`` goes from 0 to 1.
+
+    ``reason`` says why it failed or was cancelled. ``result`` is partial while it runs, and ``null`` before.
+    """
+
+    id: str
+    kind: str
+    state: Literal["queued", "running", "finished", "failed", "cancelled"]
+    progress: float
+    reason: str | None
+    submitted_at: str
+    started_at: str | None
+    ended_at: str | None
+    spec: dict[str, Any]
+    result: dict[str, Any] | None
+
+
+ENDED = frozenset({"finished", "failed", "cancelled"})
+
+
+def _with(base: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    found = copy.deepcopy(base)
+    *way, last = path.split(".")
+    place = found
+    for name in way:
+        place = place.setdefault(name, {})
+        if not isinstance(place, dict):
+            raise ValueError(f"parameter: there is nothing behind {name}")
+    if last == "delay_ms":
+        place.pop("model", None)
+    place[last] = value
+    return found

@@ -1,0 +1,218 @@
+"""Experiments on a real lab: what they measure, beside what is predicted, and that nothing of them stays behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import SystemRandom
+from typing import Any
+
+import pytest
+
+from lab.layout import Options, free_base_port
+from lab.runner import Lab
+from nodes.experiments.spec import ENDED
+from tests.support import chromium
+from tests.support.http import ask, get
+from tests.support.until import until
+
+REPLICA = "lab14-replica2"
+SLOW = {"kind": "windows", "writes": 200, "rate": 10, "settings": {REPLICA: {"delay_ms": 40}}}
+QUICK = {"kind": "windows", "writes": 3, "rate": 50}
+
+
+def submit(lab: Lab, spec: dict[str, Any]) -> str:
+    status, found = ask("POST", f"{lab.client_url}/experiments", spec)
+    assert status == 202, found
+    return str(found["id"])
+
+
+def show(lab: Lab, name: str, query: str = "") -> dict[str, Any]:
+    return get(f"{lab.client_url}/experiments/{name}{query}")
+
+
+def ended(lab: Lab, name: str, timeout_seconds: float = 60.0) -> dict[str, Any]:
+    until(lambda: show(lab, name)["state"] in ENDED, timeout_seconds)
+    return show(lab, name, "?raw=true")
+
+
+def finished(lab: Lab, spec: dict[str, Any]) -> dict[str, Any]:
+    found = ended(lab, submit(lab, spec))
+    assert found["state"] == "finished", found["reason"]
+    result: dict[str, Any] = found["result"]
+    assert result.get("errors", 0) == 0, result["error"]
+    return result
+
+
+def settings(lab: Lab) -> dict[str, Any]:
+    return get(f"{lab.primary_url}/admin/replication-delays")
+
+
+def begun(lab: Lab, spec: dict[str, Any]) -> str:
+    """The id of an experiment that runs, with its settings in force."""
+    name = submit(lab, spec)
+    until(lambda: settings(lab)["delays"][f"http://{REPLICA}:{lab.replica_urls[REPLICA].rsplit(':', 1)[1]}"] == 40, 20)
+    until(lambda: show(lab, name)["state"] == "running", 5)
+    return name
+
+
+def worker_processes(lab: Lab) -> list[int]:
+    pid = lab.pids["lab14-worker"]
+    return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+
+@pytest.mark.parametrize("order", ["arrival", "log"])
+def test_measured_staleness_is_what_the_models_predict(fresh: Lab, order: str) -> None:
+    before = settings(fresh)
+    means = dict(zip(fresh.replica_urls, (40, 60), strict=True))
+    wanted = {
+        name: {"model": {"kind": "exponential", "mean_ms": mean}, "order": order, "seed": 3}
+        for name, mean in means.items()
+    }
+    load = {"reads": 10_000, "reads_per_second": 500, "rate": 60 if order == "arrival" else 15}
+    found = finished(fresh, {"kind": "staleness", **load, "seed": 3, "settings": wanted})
+    curve = found["stale"]
+    assert found["reads"] == sum(curve["reads"]) + sum(t_ms >= 180 for t_ms in found["raw"]["t_ms"])
+    assert len(curve["t_ms"]) == 30
+    print(f"\n{order}: {found['reads']} reads, RMSE {curve['rmse']:.2%}, late {found['late_ms']['p99']} ms")
+    assert curve["rmse"] < 0.035  # of so few reads; docs/staleness.md has the figures of many
+    assert max(curve["measured"]) > 0.8
+    assert settings(fresh) == before
+
+
+def test_windows_from_the_command_line_and_their_page_in_a_browser(fresh: Lab, tmp_path: Path) -> None:
+    before = settings(fresh)
+    description = tmp_path / "windows.yaml"
+    description.write_text("kind: windows\nwrites: 20\nrate: 20\n")
+    done = lab_cli(fresh, "run", str(description), "--set", f"settings.{REPLICA}.delay_ms=700")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert settings(fresh) == before
+    name = re.findall(r"^experiment (\w+)$", done.stdout, re.MULTILINE)[0]
+    found = show(fresh, name, "?raw=true")
+    windows = found["result"]["raw"]["window_ms"]
+    assert len(windows) == 20
+    assert 690 < found["result"]["window_ms"]["p50"] < 800
+    assert found["result"]["settings"][REPLICA]["model"] == {"kind": "fixed", "ms": 700}
+    assert found["result"]["versions"]["log server"].startswith(("Valkey", "Redis"))
+    assert f"{found['result']['window_ms']['p50']:.1f}" in done.stdout
+    assert name in lab_cli(fresh, "list").stdout
+    assert json.loads(lab_cli(fresh, "show", name, "--json").stdout) == found
+
+    page = tmp_path / "report.html"
+    done = lab_cli(fresh, "report", name, "--out", str(page))
+    assert done.returncode == 0, done.stderr
+    elements, console = chromium.shown(page, tmp_path / "report.png")
+    assert console == []
+    assert elements.count("<svg") == 2
+    assert f"{found['result']['window_ms']['p50']:.1f}" in elements
+    assert (tmp_path / "report.png").stat().st_size > 20_000
+
+
+def lab_cli(lab: Lab, *arguments: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "lab", "experiment", *arguments, "--client-url", lab.client_url]
+    return subprocess.run(line, capture_output=True, text=True, timeout=90, check=False)
+
+
+def test_what_each_level_costs(fresh: Lab) -> None:
+    levels = finished(fresh, {"kind": "levels", "reads": 20, "rate": 40})["levels"]
+    assert {name: found["waited_ms"]["count"] for name, found in levels.items()} == dict.fromkeys(levels, 20)
+    assert levels["session"]["own_write"] == levels["strong"]["own_write"] == 1
+    assert levels["session"]["waited_ms"]["p50"] > 300 > levels["eventual"]["waited_ms"]["p50"]
+    assert levels["eventual"]["stale"] > 0.9
+
+
+def test_a_sweep_measures_each_value_and_then_everything_is_as_it_was(fresh: Lab) -> None:
+    before = settings(fresh)
+    spec = {"kind": "sweep", "parameter": f"settings.{REPLICA}.delay_ms", "values": [600, 800], "experiment": QUICK}
+    steps = finished(fresh, spec)["steps"]
+    assert [step["value"] for step in steps] == [600, 800]
+    for step in steps:
+        assert step["value"] - 10 < step["result"]["window_ms"]["p50"] < step["value"] + 200
+    assert settings(fresh) == before
+
+
+def test_a_killed_worker_fails_its_experiment_and_the_next_one_runs(fresh: Lab) -> None:
+    before = settings(fresh)
+    killed, waiting = begun(fresh, SLOW), submit(fresh, QUICK)
+    for pid in worker_processes(fresh):
+        os.kill(pid, signal.SIGKILL)
+    found = ended(fresh, killed)
+    assert (found["state"], found["reason"]) == ("failed", "its worker died; the settings are back")
+    assert settings(fresh) == before
+    assert ended(fresh, waiting)["state"] == "finished"
+
+
+def test_a_cancelled_experiment_ends_within_a_second_and_the_next_one_runs(fresh: Lab) -> None:
+    before = settings(fresh)
+    name, waiting = begun(fresh, SLOW), submit(fresh, QUICK)
+    began = time.monotonic()
+    assert ask("DELETE", f"{fresh.client_url}/experiments/{name}")[0] == 200
+    found = ended(fresh, name)
+    took = time.monotonic() - began
+    print(f"\ncancelled within {took * 1000:.0f} ms")
+    assert (found["state"], found["reason"]) == ("cancelled", "it was cancelled")
+    assert took < 3  # a second, and what a busy machine adds
+    assert settings(fresh) == before
+    assert ask("DELETE", f"{fresh.client_url}/experiments/{name}")[0] == 409
+    assert ended(fresh, waiting)["state"] == "finished"
+
+
+def test_ctrl_c_cancels_the_experiment_that_is_watched(fresh: Lab) -> None:
+    before = settings(fresh)
+    line = [sys.executable, "-m", "lab", "experiment", "run", "windows", "--client-url", fresh.client_url]
+    line += ["--set", "writes=200", "--set", f"settings.{REPLICA}.delay_ms=40"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+        until(lambda: settings(fresh) != before, 20)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "cancelled: it was cancelled" in output
+    assert settings(fresh) == before
+
+
+def test_a_lab_that_is_stopped_meanwhile_comes_back_with_the_settings_of_before(tmp_path: Path) -> None:
+    options = Options(data_dir=tmp_path, base_port=free_base_port(SystemRandom()))
+    with Lab(options) as lab:
+        before = settings(lab)
+        name = begun(lab, SLOW)
+    with Lab(options) as lab:
+        found = ended(lab, name)
+        assert found["state"] == "failed"
+        assert found["reason"].startswith(("its worker died; the settings are back", "the worker was stopped"))
+        until(lambda: settings(lab) == before, 10)
+        assert finished(lab, QUICK)["window_ms"]["count"] == 3
+
+
+def test_one_of_an_unknown_replica_fails_with_the_reason(fresh: Lab) -> None:
+    found = ended(fresh, submit(fresh, {**QUICK, "settings": {"nobody": {"delay_ms": 1}}}))
+    assert (found["state"], "no replica 'nobody'" in found["reason"]) == ("failed", True)
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({}, "kind"),
+        ({"kind": "x"}, "kind"),
+        ({"kind": "windows", "writes": "5"}, "writes"),
+        ({"kind": "windows", "nothing": 5}, "nothing"),
+        ({"kind": "staleness", "settings": {"r": {"model": {"kind": "zipf"}}}}, "settings.r.model"),
+        ({"kind": "levels", "levels": ["best"]}, "levels.0"),
+        ({"kind": "sweep", "parameter": "rate", "values": [1, 2], "experiment": {"kind": "x"}}, "experiment.kind"),
+    ],
+)
+def test_a_bad_specification_is_refused_with_the_field(fresh: Lab, spec: dict[str, Any], field: str) -> None:
+    before = get(f"{fresh.client_url}/experiments")
+    status, found = ask("POST", f"{fresh.client_url}/experiments", spec)
+    assert (status, found["errors"][0]["field"]) == (422, field), found
+    assert get(f"{fresh.client_url}/experiments") == before
+
+
+def test_unknown_experiments_are_not_there(fresh: Lab) -> None:
+    for method in ("GET", "DELETE"):
+        assert ask(method, f"{fresh.client_url}/experiments/nothing")[0] == 404

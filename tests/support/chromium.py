@@ -1,0 +1,36 @@
+"""A page in a real browser, without a window."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+_FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--hide-scrollbars", "--enable-logging=stderr"),
+)
+
+
+def require() -> str:
+    """Where Chromium is. Skips the test on a machine without it; CI has to have it."""
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None and "CI" not in os.environ:
+        pytest.skip("there is no Chromium on the PATH")
+    assert found is not None, "CI needs Chromium"
+    return found
+
+
+def shown(page: Path, picture: Path, *, width: int = 1000, height: int = 2600) -> tuple[str, list[str]]:
+    """The page's elements as the browser has them, and what it wrote to its console; a picture goes to a file."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        base = [require(), *_FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}"]
+        dumped = subprocess.run(
+            [*base, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120, check=True
+        )
+        subprocess.run([*base, f"--screenshot={picture}", page.as_uri()], capture_output=True, timeout=120, check=True)
+    return dumped.stdout, [line for line in dumped.stderr.splitlines() if ":CONSOLE" in line]
