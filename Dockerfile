@@ -17,7 +17,7 @@ COPY --from=build /opt/lab /opt/lab
 RUN install -d -o 10001 -g 10001 /data
 USER 10001:10001
 WORKDIR /data
-ENV PATH=/opt/lab/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+ENV PATH=/opt/lab/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 MPLCONFIGDIR=/tmp \
     LAB_HOST=0.0.0.0 LAB_PORT=8000 LAB_DATA_DIR=/data
 # By bash, because starting Python every two seconds would cost more than the node itself does.
 HEALTHCHECK --interval=2s --timeout=3s --start-period=15s --retries=3 CMD ["bash", "-c", \

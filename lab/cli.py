@@ -356,9 +356,15 @@ def experiment_cancel(name: str, **place: Any) -> None:
 
 @experiment.command("report")
 @click.argument("name", metavar="ID")
-@click.option("--out", type=_FILE, default=Path("report.html"), show_default=True, help="Where to write the page.")
+@click.option(
+    "--out",
+    type=click.File("w", encoding="utf-8", lazy=True),
+    default="report.html",
+    show_default=True,
+    help="Where to write the page; - for standard output.",
+)
 @_client_option
-def experiment_report(name: str, out: Path, **place: Any) -> None:
+def experiment_report(name: str, out: Any, **place: Any) -> None:  # fmt: skip
     """Make one page of a finished experiment: configuration, charts, tables, and every measurement.
 
     \b
@@ -366,12 +372,8 @@ def experiment_report(name: str, out: Path, **place: Any) -> None:
     """
     from lab.experiments import command, report
 
-    page = report.page(command.Experiments(**place).get(name, raw=True))
-    try:
-        out.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise LabError(f"{out} cannot be written: {error.strerror}") from None
-    click.echo(f"{out} has the report.")
+    out.write(report.page(command.Experiments(**place).get(name, raw=True)))
+    click.echo(f"{out.name} has the report.", err=True)
 
 
 @main.command()

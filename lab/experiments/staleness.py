@@ -25,11 +25,15 @@ _KEYS_PER_HORIZON = 4
 
 
 class Read(NamedTuple):
-    """One read: how long after the write's commit, by the log's clock, of which replica, and whether it was stale."""
+    """One read: how long after the write's commit, by the log's clock, of which replica, whether it was stale.
+
+    ``version``: of the write.
+    """
 
     t_ms: float
     replica: int
     stale: bool
+    version: int
 
 
 class Measured:
@@ -93,7 +97,7 @@ def measure(spec: Staleness, run: Run) -> Result:
     warm_up_ms = max(found.model.quantile_ms(_WARM_UP_SHARE) for found in models.values())
     rate = load.perform(min(_WARM_UP_SECONDS_MAX, warm_up_ms / 1000))
     result = measured.figures(run.replicated(rate))
-    raw = list(zip(*measured.reads, strict=True)) or [(), (), ()]
+    raw = list(zip(*measured.reads, strict=True)) or [(), (), (), ()]
     return {
         **result,
         "rate": round(rate, 3),
@@ -103,6 +107,7 @@ def measure(spec: Staleness, run: Run) -> Result:
             "t_ms": rounded(raw[0], 2),
             "replica": list(raw[1]),
             "stale": [int(stale) for stale in raw[2]],
+            "version": list(raw[3]),
         },
     }
 
@@ -201,4 +206,4 @@ class _Load:
         # The store was read at some moment in between; the middle is wrong by at most half of the time it took.
         t_ms = ((began_us + ended_us) / 2 - at_us) / 1000
         fresh = reply.status == 200 and reply.body["version"] >= written["version"]
-        self._measured.reads.append(Read(t_ms, replica, not fresh))
+        self._measured.reads.append(Read(t_ms, replica, not fresh, written["version"]))

@@ -277,6 +277,23 @@ def the_third_replica_is_forgotten(done: Done) -> None:
     assert len(containers()) == len(SERVICES)
 
 
+@promise("experiment")
+def what_was_measured_is_near_to_what_was_predicted(done: Done) -> None:
+    assert "staleness, finished" in done.output
+    found = re.search(r"^all 30 steps +3000 +RMSE +([\d.]+)%$", done.output, re.MULTILINE)
+    assert found is not None, done.output
+    assert float(found[1]) < 8  # of so few reads
+    assert POOL.request("GET", "http://localhost:8000/admin/replication-delays").json()["delays"] == FIRST_DELAYS
+
+
+@promise("experiment-page")
+def there_is_a_page_with_charts(done: Done) -> None:
+    (found,) = done.answers
+    assert (found["state"], found["window_ms"]["count"]) == ("finished", 40)
+    assert 1490 < found["window_ms"]["p50"] < 1700
+    assert done.output.endswith("\n2\n")
+
+
 @promise("reset-data")
 def every_node_is_empty(done: Done) -> None:
     assert (done.answers[0]["status"], done.answers[0]["version"]) == ("reset", 0)

@@ -1,4 +1,4 @@
-"""What the README shows, run as it stands against a lab; only the ports are others."""
+"""What the README and the document on experiments show, run as it stands against a lab; only the ports are others."""
 
 from __future__ import annotations
 
@@ -14,12 +14,20 @@ from random import SystemRandom
 from typing import Any
 
 import pytest
+import yaml
 
 from lab.layout import Options, free_base_port
 from lab.runner import Lab
+from nodes.experiments.spec import ExperimentBody
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+ROOT = Path(__file__).parents[2]
+
+
+def blocks(document: str) -> list[str]:
+    return re.findall(r"^```bash\n(.*?)^```", (ROOT / document).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+BLOCKS = blocks("README.md")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +57,7 @@ def run(here: tuple[Path, Lab], block: str) -> tuple[str, list[dict[str, Any]]]:
 
 
 def test_there_is_something_to_run() -> None:
-    assert len(BLOCKS) == 7
+    assert len(BLOCKS) == 8
 
 
 def test_a_replica_does_not_have_the_write_yet_and_answers_when_it_has(here: tuple[Path, Lab]) -> None:
@@ -77,7 +85,7 @@ def test_a_slower_replica_shows_and_the_log_can_be_looked_into(here: tuple[Path,
     output, (changed,) = run(here, BLOCKS[4])
     assert changed["delay_ms"] == 3000
     assert "lab14:log" in output
-    assert output.count(" ok") == 5
+    assert output.count(" ok") == 6
 
 
 def test_a_distribution_is_set_and_what_follows_is_predicted(here: tuple[Path, Lab]) -> None:
@@ -87,8 +95,27 @@ def test_a_distribution_is_set_and_what_follows_is_predicted(here: tuple[Path, L
     assert "consistency window: p50" in output
 
 
+def test_staleness_is_measured_beside_what_is_predicted(here: tuple[Path, Lab]) -> None:
+    output, _ = run(here, BLOCKS[6])
+    assert re.search(r"^all 30 steps +2000 +RMSE +[\d.]+%$", output, re.MULTILINE)
+
+
 def test_the_lab_is_emptied(here: tuple[Path, Lab]) -> None:
-    _, (reset, changed) = run(here, BLOCKS[6])
+    _, (reset, changed) = run(here, BLOCKS[7])
     assert (reset["status"], reset["version"]) == ("reset", 0)
     assert {found["status"] for found in reset["replicas"].values()} == {"emptied"}
     assert changed["delay_ms"] == 1500
+
+
+def test_the_commands_in_the_document_on_experiments_run(here: tuple[Path, Lab]) -> None:
+    from_terminal, by_curl = blocks("docs/experiments.md")
+    output, _ = run(here, from_terminal)
+    assert "consistency window" in output
+    assert re.search(r"^\w+ +windows +finished", output, re.MULTILINE)
+    _, (waited_ms,) = run(here, by_curl)
+    assert waited_ms["strong"] < waited_ms["session"]
+
+
+def test_the_sweep_in_the_document_on_experiments_is_one() -> None:
+    (found,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs/experiments.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert ExperimentBody.model_validate(yaml.safe_load(found)).root.kind == "sweep"

@@ -47,7 +47,7 @@ STALENESS = {
     "reads": 110,
     "errors": 0,
     "error": None,
-    "raw": {"replicas": ["r1"], "t_ms": [1.5], "replica": [0], "stale": [1]},
+    "raw": {"replicas": ["r1"], "t_ms": [1.5], "replica": [0], "stale": [1], "version": [7]},
 }
 LEVELS = {
     "levels": {

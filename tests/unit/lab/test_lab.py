@@ -22,8 +22,8 @@ def test_the_client_keeps_its_port_whatever_the_number_of_replicas() -> None:
     for replicas in (1, 2, 3, 20):
         places = layout.places(Options(base_port=9000, replicas=replicas))
         ports = {place.node_id: place.port for place in places}
-        assert (ports["lab14-primary"], ports["lab14-client"]) == (9000, 9003)
-        assert len(set(ports.values())) == replicas + 2
+        assert (ports["lab14-primary"], ports["lab14-client"], ports["lab14-worker"]) == (9000, 9003, 9078)
+        assert len(set(ports.values())) == replicas + 3
         assert layout.log_server_port(Options(base_port=9000)) not in ports.values()
 
 

@@ -1,0 +1,182 @@
+"""The figures and pictures of the documents, made again: ``python docs/figures.py orders|curves|example``.
+
+Each starts a lab of its own, and stops it again. ``orders`` takes 20 seconds, ``example`` 30, ``curves`` 25 minutes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from random import Random, SystemRandom
+from typing import Any
+
+import click
+import numpy as np
+from matplotlib.axes import Axes
+from rich.console import Console
+from rich.progress import track
+
+from lab.experiments import charts, report
+from lab.experiments.command import Experiments
+from lab.experiments.run import moments
+from lab.layout import Options, free_base_port
+from lab.nodes_api import get, post
+from lab.runner import Lab
+
+HERE = Path(__file__).parent
+ORDERS = ("arrival", "log")
+REPLICA = "lab14-replica1"
+ENTRIES, RATE, MEAN_MS, SEED = 60, 12, 400, 3
+READS, READS_PER_SECOND = 100_000, 500
+READS_OF_FIXED = 20_000  # which has no chance in it
+# In log order one late entry holds back all after it, so that many writes a second teach little more than few.
+WRITES_PER_SECOND = {"arrival": 100, "log": 20}
+
+
+def mixture(scale_ms: float) -> dict[str, Any]:
+    """Mostly early, and a heavy tail."""
+    pareto = {"kind": "pareto", "scale_ms": scale_ms, "alpha": 3}
+    parts = [{"weight": 9, "model": pareto}, {"weight": 1, "model": {"kind": "exponential", "mean_ms": 4 * scale_ms}}]
+    return {"kind": "mixture", "parts": parts}
+
+
+MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "fixed": ({"kind": "fixed", "ms": 500}, {"kind": "fixed", "ms": 1500}),
+    "uniform": ({"kind": "uniform", "low_ms": 10, "high_ms": 90}, {"kind": "uniform", "low_ms": 20, "high_ms": 160}),
+    "exponential": ({"kind": "exponential", "mean_ms": 40}, {"kind": "exponential", "mean_ms": 60}),
+    "mixture": (mixture(20), mixture(30)),
+}
+
+
+@click.group()
+def main() -> None:
+    """Make the figures and pictures of the documents again."""
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=HERE, show_default=True)
+def orders(out: Path) -> None:
+    """The same delays in both orders: what each entry drew, and what it got."""
+    with a_lab() as lab:
+        drawn, effective = (delays(lab, order) for order in ORDERS)
+    expected = running_maximum([at_ms for at_ms, _ in effective], [delay_ms for _, delay_ms in drawn])
+    difference_ms = np.abs(np.array([delay_ms for _, delay_ms in effective]) - expected)
+
+    def draw(axes: Axes) -> None:
+        seconds = [at_ms / 1000 for at_ms, _ in effective]
+        axes.plot(seconds, expected, color="#9ca3af", linewidth=5, alpha=0.6, label="running maximum of what was drawn")
+        axes.plot(seconds, [delay for _, delay in effective], "s-", color="#c2410c", markersize=4, label="order log")
+        axes.plot(seconds, [delay for _, delay in drawn], "o", color="#0b6e99", markersize=5, label="order arrival")
+        axes.set(xlabel="committed, in seconds", ylabel="applied after, in ms", ylim=(0, None))
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncol=3)
+
+    save(out / "orders.svg", charts.svg(draw))
+    click.echo(json.dumps({"entries": len(drawn), "largest_difference_ms": round(float(difference_ms.max()), 3)}))
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=HERE, show_default=True)
+@click.option("--reads", type=click.IntRange(100, 200_000), default=READS, show_default=True, help="For each curve.")
+@click.option("--seed", type=int, default=1, show_default=True)
+def curves(out: Path, reads: int, seed: int) -> None:
+    """P(a read is stale), predicted and measured, for four models in both orders."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    with a_lab() as lab:
+        for order, name in track(list(itertools.product(ORDERS, MODELS)), console=Console(stderr=True)):
+            count = min(reads, READS_OF_FIXED) if name == "fixed" else reads
+            found[order, name] = staleness(lab, order, name, count, seed)["result"]
+    click.echo("| model | order | reads | RMSE |\n| --- | --- | --- | --- |")
+    for (order, name), result in found.items():
+        click.echo(f"| {name} | {order} | {result['reads']:,} | {result['stale']['rmse']:.2%} |")
+    for order in ORDERS:
+
+        def draw(axes: Axes, order: str = order) -> None:
+            for number, name in enumerate(MODELS):
+                curve, colour = found[order, name]["stale"], f"C{number}"
+                t = np.array(curve["t_ms"]) / curve["t_ms"][-1]  # each to its own horizon
+                axes.plot(t, curve["predicted"], color=colour)
+                axes.plot(t, curve["measured"], "o", color=colour, markersize=4, label=name)
+            axes.set(xlabel="time since the write, by three times the longest mean", ylabel="P(a read is stale)")
+            axes.legend(title=f"order {order}; lines: predicted")
+
+        save(out / f"staleness-{order}.svg", charts.svg(draw))
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=HERE, show_default=True)
+@click.option("--reads", type=click.IntRange(100, 200_000), default=8000, show_default=True)
+def example(out: Path, reads: int) -> None:
+    """The report of one experiment."""
+    with a_lab() as lab:
+        save(out / "example-report.html", report.page(staleness(lab, "arrival", "exponential", reads, 1)))
+
+
+@contextmanager
+def a_lab() -> Iterator[Lab]:
+    """A lab with two replicas, on free ports."""
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        Lab(Options(data_dir=Path(directory), base_port=free_base_port(SystemRandom()))) as lab,
+    ):
+        yield lab
+
+
+def delays(lab: Lab, order: str) -> list[tuple[float, float]]:
+    """When each entry was committed, from the first on, and after how long it was due: both in milliseconds."""
+    settings = {"model": {"kind": "exponential", "mean_ms": MEAN_MS}, "order": order, "seed": SEED}
+    post(f"{lab.primary_url}/admin/replication-delay", {"replica": REPLICA, **settings})
+    epoch = post(f"{lab.primary_url}/admin/reset", {})["epoch"]
+    began, written = time.monotonic(), []
+    for number, moment in enumerate(moments(Random(SEED), ENTRIES, RATE)):  # noqa: S311
+        time.sleep(max(0.0, began + moment - time.monotonic()))
+        answer = post(f"{lab.primary_url}/data", {"key": f"k{number}", "value": number})
+        written.append(datetime.fromisoformat(answer["write_timestamp"]))
+    last = f"{lab.replica_urls[REPLICA]}/version?min_position={epoch}-{ENTRIES}&timeout_ms=60000"
+    if not get(last, timeout_seconds=70)["reached"]:
+        raise click.ClickException("the replica did not apply everything within a minute")
+    applied = get(f"{lab.replica_urls[REPLICA]}/applied?limit=10000")["applied"]
+    due_ms = {entry["position"]: entry["applied_after_ms"] - entry["lateness_ms"] for entry in applied}
+    ages = [(at - written[0]) / timedelta(milliseconds=1) for at in written]
+    return [(at_ms, due_ms[f"{epoch}-{version}"]) for version, at_ms in enumerate(ages, 1)]
+
+
+def running_maximum(at_ms: list[float], drawn_ms: list[float]) -> Any:
+    """What log order makes of drawn delays: no entry is due before those ahead of it."""
+    return np.maximum.accumulate(np.array(at_ms) + drawn_ms) - at_ms
+
+
+def staleness(lab: Lab, order: str, name: str, reads: int, seed: int) -> dict[str, Any]:
+    """A finished experiment, with every measurement."""
+    chosen = zip(lab.replica_urls, MODELS[name], strict=True)
+    spec = {
+        "kind": "staleness",
+        "reads": reads,
+        "reads_per_second": READS_PER_SECOND,
+        "rate": WRITES_PER_SECOND[order],
+        "seed": seed,
+        "settings": {replica: {"model": model, "order": order, "seed": seed} for replica, model in chosen},
+    }
+    experiments = Experiments(Path(), lab.client_url)
+    submitted = experiments.submit(spec)
+    experiments.wait(submitted["id"], Console(quiet=True))
+    found = experiments.get(submitted["id"], raw=True)
+    if found["state"] != "finished":
+        raise click.ClickException(f"{order}, {name}: {found['reason']}")
+    return found
+
+
+def save(path: Path, text: str) -> None:
+    """Write a file, and say so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n", encoding="utf-8")
+    click.echo(f"wrote {path}", err=True)
+
+
+if __name__ == "__main__":
+    main()
