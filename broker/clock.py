@@ -24,6 +24,7 @@ class LogClock:
         self._server_us = server_us
         self._monotonic_ns = monotonic_ns
         self._offset_us = wall_ns() // 1000 - monotonic_ns() // 1000
+        self._skew_us = 0
         self._lock = threading.Lock()
 
     def measure(self) -> None:
@@ -37,4 +38,8 @@ class LogClock:
 
     def now_us(self) -> int:
         """The log server's time: microseconds since 1970, never ahead of it but for drift since ``measure``."""
-        return self._monotonic_ns() // 1000 + self._offset_us
+        return self._monotonic_ns() // 1000 + self._offset_us + self._skew_us
+
+    def set_skew(self, skew_us: int) -> None:
+        """Be wrong by so much from now on."""
+        self._skew_us = skew_us

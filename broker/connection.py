@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import redis
@@ -20,18 +23,68 @@ class _NotConnected(exceptions.ConnectionError):
     """No connection, so nothing was sent: the one distinction redis-py does not make."""
 
 
+class Link:
+    """The way to the log server, which can be cut: then connections break, and no new one is made. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_cut = False
+        self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def cut(self) -> None:
+        """Break every connection, those that wait for an answer too."""
+        with self._lock:
+            self._is_cut = True
+            connections = list(self._connections)
+        for connection in connections:
+            connection.sever()
+
+    def mend(self) -> None:
+        """Let connections be made again."""
+        with self._lock:
+            self._is_cut = False
+
+    def require(self) -> None:
+        """Raises redis-py's ``ConnectionError`` while the link is cut."""
+        if self._is_cut:
+            raise _NotConnected("the link to it is cut")
+
+    def made(self, connection: Any) -> None:
+        """Remember a connection, to break it. Raises as ``require`` does."""
+        with self._lock:
+            self._connections.add(connection)
+            self.require()
+
+
 class _Refusal:
-    """Mixed into redis-py's connection classes, to tell a failed connect from a failed command."""
+    """Mixed into redis-py's connection classes, to tell a failed connect from a failed command, and to be cut off."""
+
+    link: Link
+    _sock: socket.socket | None
 
     def connect(self) -> None:
+        self.link.require()
         try:
             super().connect()  # type: ignore[misc]
         except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
             raise _NotConnected(str(error)) from error
+        self.link.made(self)
+
+    def sever(self) -> None:
+        """Break the connection, from any thread."""
+        sock = self._sock
+        if sock is not None:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
 
 def connect(
-    url: str, *, answer_timeout_seconds: float = 2.0, max_connections: int = 256, as_text: bool = True
+    url: str,
+    *,
+    answer_timeout_seconds: float = 2.0,
+    max_connections: int = 256,
+    as_text: bool = True,
+    link: Link | None = None,
 ) -> Client:
     """Make a client for the log; nothing is sent before the first command. Without ``as_text`` it answers in bytes.
 
@@ -50,7 +103,7 @@ def connect(
         encoding_errors="replace",
     )
     base: Any = pool.connection_class
-    pool.connection_class = type(f"Lab{base.__name__}", (_Refusal, base), {})
+    pool.connection_class = type(f"Lab{base.__name__}", (_Refusal, base), {"link": link or Link()})
     return redis.Redis(connection_pool=pool)
 
 

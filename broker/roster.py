@@ -16,6 +16,7 @@ class Member(NamedTuple):
     """A replica as its last heartbeat described it.
 
     ``name_url`` has the replica's id for a host and is how people name it; ``url`` is where it can be reached.
+    ``diverged``: its content differs from the primary's at the same position. ``faults``: those in force, by name.
     ``seen_at_us`` and ``applied_at_us`` are microseconds since 1970 by the log's clock; the latter is 0 before anything
     was applied.
     """
@@ -26,6 +27,8 @@ class Member(NamedTuple):
     position: Position
     seen_at_us: int
     applied_at_us: int
+    diverged: bool = False
+    faults: tuple[str, ...] = ()
 
     def is_live(self, now_us: int) -> bool:
         """Whether the last heartbeat is recent."""
@@ -101,4 +104,5 @@ class Roster:
 
 def _member(text: str) -> Member:
     found = json.loads(text)
-    return Member(**(found | {"position": Position.parse(found["position"])}))
+    faults = tuple(found.get("faults", ()))
+    return Member(**(found | {"position": Position.parse(found["position"]), "faults": faults}))

@@ -100,6 +100,14 @@ def require(data_dir: Path) -> LabState:
     return state
 
 
+def client_url(data_dir: Path) -> str:
+    """Where the client service of the running lab listens. Raises ``LabError`` where there is none."""
+    client = require(data_dir).node_or_none("client")
+    if client is None:
+        raise LabError("the lab has no client service")
+    return client.url
+
+
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

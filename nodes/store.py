@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import queue
 import sqlite3
 import threading
@@ -18,6 +19,7 @@ from broker.position import START, Position
 from broker.snapshot import Snapshot
 from nodes.gate import State
 
+_logger = logging.getLogger("lab.store")
 SCHEMA_VERSION = 1
 _READERS = 8
 _LOCK_WAIT_SECONDS = 10.0
@@ -34,6 +36,7 @@ CREATE TABLE state (
 INSERT INTO state VALUES (1, 0, 0, NULL, NULL);
 PRAGMA user_version = 1;
 """
+_TABLES = {"data", "state"}
 _UPSERT = """
 INSERT INTO data (key, value, version, write_id, at_us) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE
@@ -43,6 +46,10 @@ SET value = excluded.value, version = excluded.version, write_id = excluded.writ
 
 class StoreError(Exception):
     """Raised when the store cannot be opened, read or written; nothing of what was asked has happened."""
+
+
+class StoreDamaged(StoreError):
+    """Raised when the file is not what this code has written; opened again, the store begins anew."""
 
 
 class StorePage(NamedTuple):
@@ -61,7 +68,11 @@ class ReplicaStore:
     """
 
     def __init__(self, directory: Path) -> None:
-        """Open the store in ``directory``, made where missing. Raises ``StoreError``."""
+        """Open the store in ``directory``, made where missing. Raises ``StoreError``.
+
+        A file that is damaged, or of another version, is set aside: the log and the primary's store have everything
+        that it had.
+        """
         self.generation = 0  # counts the snapshots that have replaced everything
         self._path = directory / "store.sqlite"
         self._writing = threading.Lock()
@@ -70,6 +81,8 @@ class ReplicaStore:
             try:
                 directory.mkdir(parents=True, exist_ok=True)
                 opened.enter_context(_take_lock(directory / "store.lock"))
+                if (damage := self._damage()) is not None:
+                    _set_aside(self._path, damage)
                 self._writer = opened.enter_context(closing(self._connect()))
                 self._prepare()
                 for _ in range(_READERS):
@@ -136,6 +149,14 @@ class ReplicaStore:
             _move(db, before.position, after)
         return after
 
+    def corrupt(self, key: str | None) -> bool:
+        """Change a value behind everybody's back: of this key, or of any; ``False`` where there is none."""
+        with self._transaction() as db:
+            row = db.execute("SELECT key, value FROM data WHERE ?1 IS NULL OR key = ?1 LIMIT 1", (key,)).fetchone()
+            if row is not None:
+                db.execute("UPDATE data SET value = ? WHERE key = ?", (_other_than(row[1]), row[0]))
+        return row is not None
+
     def checkpoint(self) -> None:
         """Move the write-ahead log into the file where it has grown, beside the writer. Raises ``StoreError``."""
         size = self._path.with_name("store.sqlite-wal").stat().st_size
@@ -195,11 +216,27 @@ class ReplicaStore:
         return db
 
     def _prepare(self) -> None:
-        found = self._writer.execute("PRAGMA user_version").fetchone()[0]
-        if found == 0:
+        if self._writer.execute("PRAGMA user_version").fetchone()[0] == 0:
             self._writer.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-        elif found != SCHEMA_VERSION:
-            raise StoreError(f"{self._path} has schema version {found}, and this code reads {SCHEMA_VERSION}")
+
+    def _damage(self) -> str | None:
+        """What is wrong with the file, as a sentence; ``None`` for one that is well, or not there."""
+        if not self._path.exists():
+            return None
+        try:
+            with closing(self._connect()) as db:
+                found = db.execute("PRAGMA user_version").fetchone()[0]
+                if found not in {0, SCHEMA_VERSION}:
+                    return f"it has schema version {found}, and this code reads {SCHEMA_VERSION}"
+                tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+                if tables != (_TABLES if found else set()):
+                    return f"it has the tables {', '.join(sorted(tables)) or 'of nothing'}"
+                (checked,) = db.execute("PRAGMA quick_check(1)").fetchone()
+                return None if checked == "ok" else str(checked)
+        except sqlite3.DatabaseError as error:
+            if _is_damage(error):
+                return str(error)
+            raise
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -212,7 +249,7 @@ class ReplicaStore:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 if isinstance(error, sqlite3.Error):
-                    raise StoreError(f"the store cannot be written: {error}") from error
+                    raise _failure("written", error) from error
                 raise
 
     @contextmanager
@@ -231,9 +268,32 @@ class ReplicaStore:
         try:
             yield db
         except sqlite3.Error as error:
-            raise StoreError(f"the store cannot be read: {error}") from error
+            raise _failure("read", error) from error
         finally:
             self._readers.put(db)
+
+
+def _failure(what: str, error: sqlite3.Error) -> StoreError:
+    kind = StoreDamaged if _is_damage(error) else StoreError
+    return kind(f"the store cannot be {what}: {error}")
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file itself is wrong, and not the disk, a lock, or the use that was made of it."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def _set_aside(path: Path, reason: str) -> None:
+    """Keep the newest damaged file for whoever wants to look at it."""
+    aside = path.with_name(path.name + ".set-aside")
+    path.replace(aside)
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    _logger.error("%s is set aside as %s, and the store begins anew: %s", path, aside.name, reason)
+
+
+def _other_than(value: str) -> str:
+    return '"corrupt"' if value != '"corrupt"' else '"corrupt again"'
 
 
 def _take_lock(path: Path) -> IO[str]:

@@ -35,7 +35,7 @@ def run(data_dir: Path, *, as_json: bool, recorded: Path | None, client_url: str
     if recorded is not None:
         history = _with_bounds(load(recorded), plan)
     else:
-        history = _record(plan, client_url or _client_url(data_dir), out)
+        history = _record(plan, client_url or state.client_url(data_dir), out)
     if save_to is not None:
         save(history, save_to)
     if export_to is not None:
@@ -45,13 +45,6 @@ def run(data_dir: Path, *, as_json: bool, recorded: Path | None, client_url: str
         click.echo(json.dumps(report.as_json(history, verdicts), indent=2, ensure_ascii=False))
     out.print(report.picture(history, verdicts))
     return 1 if promises.broken(history.plan.level, verdicts) else 0
-
-
-def _client_url(data_dir: Path) -> str:
-    client = state.require(data_dir).node_or_none("client")
-    if client is None:
-        raise LabError("the lab has no client service")
-    return client.url
 
 
 def _with_bounds(history: History, plan: Plan) -> History:

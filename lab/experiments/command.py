@@ -35,12 +35,7 @@ class Experiments:
 
     def __init__(self, data_dir: Path, client_url: str | None) -> None:
         """``client_url``: where the lab does not run from the data directory."""
-        if client_url is None:
-            client = state.require(data_dir).node_or_none("client")
-            if client is None:
-                raise LabError("the lab has no client service")
-            client_url = client.url
-        self._url = client_url
+        self._url = client_url or state.client_url(data_dir)
 
     def submit(self, spec: dict[str, Any]) -> dict[str, Any]:
         """Put an experiment in the queue."""

@@ -43,10 +43,9 @@ class Desk:
         self._name = f"{node_id}-{uuid.uuid4().hex[:8]}"
         self._queue = queue
         self._site = site
-        self._rq = _ThreadWorker([queue.jobs.name], name=self._name, connection=client, serializer=JSONSerializer)
-        self._rq.log.setLevel(logging.WARNING)
+        self._client = client
+        self._rq: _ThreadWorker | None = None  # made when a turn begins: it asks the log server who it is
         self._my_turn = False
-        self._cleared = False
         self._turns = Worker("turn", self._keep_turn)
         self._work = Worker("work", self._step)
 
@@ -59,14 +58,13 @@ class Desk:
         """End the experiment that runs, and wait a little until its settings are back."""
         self._turns.stop()
         self._work.stop()
-        running = self._rq.executions and self._rq.get_current_job_id()
-        if running:
+        if (running := self._running()) is not None:
             try:
                 self._queue.stop(running, Stop("failed", "the worker was stopped"))
             except LogError:
                 return  # the next worker clears up
             deadline = time.monotonic() + _END_SECONDS
-            while self._rq.executions and time.monotonic() < deadline:
+            while self._running() is not None and time.monotonic() < deadline:
                 time.sleep(0.05)
         try:
             self._queue.end_turn(self._name)
@@ -79,10 +77,10 @@ class Desk:
 
     def _keep_turn(self) -> None:
         mine = self._queue.take_turn(self._name)
-        if self._my_turn and not mine and self._rq.executions:
-            self._queue.stop(str(self._rq.get_current_job_id()), Stop("failed", "another worker took its turn"))
         if not mine:
-            self._cleared = False
+            if (running := self._running()) is not None:
+                self._queue.stop(running, Stop("failed", "another worker took its turn"))
+            self._rq = None
         self._my_turn = mine
         self._turns.pause(_TURN_PAUSE_SECONDS)
 
@@ -90,21 +88,28 @@ class Desk:
         if not self._my_turn:
             self._work.pause(_TURN_PAUSE_SECONDS / 4)
             return
-        if not self._cleared:
-            self._clear_up()
-            self._cleared = True
+        rq = self._rq = self._rq or self._begin_turn()
         put_back(self._queue, self._site)  # where the last experiment could not
-        found = self._rq.dequeue_job_and_maintain_ttl(_IDLE_SECONDS, _IDLE_SECONDS)
+        found = rq.dequeue_job_and_maintain_ttl(_IDLE_SECONDS, _IDLE_SECONDS)
         if found is not None:
-            self._rq.execute_job(*found)
+            rq.execute_job(*found)
 
-    def _clear_up(self) -> None:
+    def _running(self) -> str | None:
+        """The id of the experiment that runs."""
+        return None if self._rq is None or not self._rq.executions else self._rq.get_current_job_id()
+
+    def _begin_turn(self) -> _ThreadWorker:
+        """Clear up after the one before."""
         left = self._queue.abandoned()
         put_back(self._queue, self._site)
         for experiment in left:
             ended = experiment["state"] in ENDED
             self._queue.abandon(experiment if ended else _failed(experiment))
-        self._rq.register_birth()  # type: ignore[no-untyped-call]
+        rq = _ThreadWorker([self._queue.jobs.name], name=self._name, connection=self._client, serializer=JSONSerializer)
+        rq.log.setLevel(logging.WARNING)
+        if not rq.connection.exists(rq.key):
+            rq.register_birth()  # type: ignore[no-untyped-call]
+        return rq
 
 
 def _failed(experiment: Experiment) -> Experiment:

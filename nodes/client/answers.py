@@ -87,6 +87,8 @@ class ReplicaStatus(TypedDict):
     version_behind: int | None
     lag_ms: float | None
     data_age_ms: float | None
+    diverged: bool
+    faults: list[str]
     error: NotRequired[str]
 
 

@@ -27,6 +27,7 @@ from nodes.client.answers import (
 from nodes.client.client import Client
 from nodes.client.directory import Directory
 from nodes.client.experiments import Experiments, add_experiments
+from nodes.client.faults import Faults, add_faults
 from nodes.client.levels import LevelQuery, Levels, ReadAnswer
 from nodes.client.metrics import ClientMetrics
 from nodes.client.shelf import Shelf
@@ -76,6 +77,7 @@ def create_app(config: ClientConfig) -> Flask:
         ),
     )
     add_experiments(api, experiments)
+    add_faults(api, Faults(peers, directory))
     return app
 
 

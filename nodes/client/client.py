@@ -34,7 +34,7 @@ _RETRY_PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2)
 _LOOKOUT_SECONDS = 2.0
 _WRITE_MS = 6000
 _PRIMARY = "primary"
-_LAGS = "lags"
+_KNOWN = "known"
 
 
 class Client:
@@ -173,10 +173,10 @@ class Client:
         urls = {_PRIMARY: self._config.primary_url}
         urls |= {known.replica: known.url for known in self._directory.replicas()}
         calls: dict[str, Callable[[], Any]] = {name: partial(self._ask, f"{url}/version") for name, url in urls.items()}
-        answers = self._peers.run_all({**calls, _LAGS: self._directory.ask})
-        lags = {known.replica: known.lag_ms for known in answers.pop(_LAGS) or []}
+        answers = self._peers.run_all({**calls, _KNOWN: self._directory.ask})
+        known = {found.replica: found for found in answers.pop(_KNOWN) or []}
         primary = answers.pop(_PRIMARY)
-        replicas = [_status(name, answer, primary, lags.get(name)) for name, answer in answers.items()]
+        replicas = [_status(name, answer, primary, known.get(name)) for name, answer in answers.items()]
         found: StatusAnswer = {
             "primary_version": primary.get("version"),
             "primary_write_id": primary.get("write_id"),
@@ -288,15 +288,18 @@ def _behind(answer: dict[str, Any], primary: dict[str, Any]) -> int | None:
     return max(0, int(primary["version"]) - int(answer["version"]))
 
 
-def _status(name: str, answer: dict[str, Any], primary: dict[str, Any], lag_ms: float | None) -> ReplicaStatus:
+def _status(name: str, answer: dict[str, Any], primary: dict[str, Any], known: Known | None) -> ReplicaStatus:
     behind = _behind(answer, primary)
+    diverged = known is not None and known.diverged
     found: ReplicaStatus = {
         "replica_id": name,
         "version": answer.get("version"),
-        "is_consistent": behind == 0,
+        "is_consistent": behind == 0 and not diverged,
         "version_behind": behind,
-        "lag_ms": 0.0 if behind == 0 else lag_ms,
+        "lag_ms": 0.0 if behind == 0 else None if known is None else known.lag_ms,
         "data_age_ms": answer.get("data_age_ms"),
+        "diverged": diverged,
+        "faults": [] if known is None else list(known.faults),
     }
     if "error" in answer:
         found["error"] = answer["error"]

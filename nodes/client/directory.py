@@ -12,12 +12,14 @@ _FRESH_SECONDS = 1.0
 
 
 class Known(NamedTuple):
-    """A registered replica, by its id; ``lag_ms`` and ``in_log_order`` as they were when this was read."""
+    """A registered replica, by its id; the rest as it was when this was read."""
 
     replica: str
     url: str
     lag_ms: float
     in_log_order: bool
+    diverged: bool = False
+    faults: tuple[str, ...] = ()
 
 
 class Directory:
@@ -57,6 +59,13 @@ class Directory:
         if found is None:
             return None
         return [
-            Known(replica["replica_id"], replica["url"], replica["lag_ms"], replica["order"] == "log")
+            Known(
+                replica=replica["replica_id"],
+                url=replica["url"],
+                lag_ms=replica["lag_ms"],
+                in_log_order=replica["order"] == "log",
+                diverged=replica["diverged"],
+                faults=tuple(replica["faults"]),
+            )
             for replica in found
         ]

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 from rq import Queue
-from rq.exceptions import NoSuchJobError
+from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
@@ -79,7 +79,7 @@ class ExperimentQueue:
         with translated():
             try:
                 status = Job.fetch(name, connection=self._client, serializer=JSONSerializer).get_status()
-            except NoSuchJobError:
+            except (NoSuchJobError, InvalidJobOperation):  # it may vanish while it is looked at
                 return True
         return status in {JobStatus.FAILED, JobStatus.CANCELED, JobStatus.STOPPED}
 
@@ -93,8 +93,7 @@ class ExperimentQueue:
         """Remove every trace of an experiment that has ended."""
         with translated():
             self._client.delete(f"{self._prefix}:{name}", f"{self._prefix}:{name}:stop")
-            with suppress(NoSuchJobError):
-                Job.fetch(name, connection=self._client, serializer=JSONSerializer).delete()
+        self._forget_job(name)
 
     def stop(self, name: str, stop: Stop) -> None:
         """Tell whoever runs an experiment to end it."""
@@ -151,8 +150,12 @@ class ExperimentQueue:
     def abandon(self, experiment: Experiment) -> None:
         """Report the end of an abandoned experiment, and make RQ forget its job; the report stays for the client."""
         self.report(experiment)
-        with translated(), suppress(NoSuchJobError):
-            Job.fetch(experiment["id"], connection=self._client, serializer=JSONSerializer).delete()
+        self._forget_job(experiment["id"])
+
+    def _forget_job(self, name: str) -> None:
+        # Client and worker both see to it that nothing stays, and may do so at the same moment.
+        with translated(), suppress(NoSuchJobError, InvalidJobOperation):
+            Job.fetch(name, connection=self._client, serializer=JSONSerializer).delete()
 
     def server(self) -> str:
         """The log server by name and version."""

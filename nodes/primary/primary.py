@@ -70,6 +70,8 @@ class ReplicaAnswer(TypedDict):
     lag_ms: float
     pending: int
     undelivered: int
+    diverged: bool
+    faults: list[str]
     order: Order
 
 
@@ -178,6 +180,8 @@ class Primary:
                     "lag_ms": ms(lags[member.replica].seconds * 1e6),
                     "pending": lags[member.replica].pending,
                     "undelivered": lags[member.replica].undelivered,
+                    "diverged": member.diverged,
+                    "faults": list(member.faults),
                     "order": settings[member.replica].order if member.replica in settings else "log",
                 }
                 for member in members

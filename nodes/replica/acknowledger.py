@@ -28,6 +28,7 @@ class Acknowledger:
         self._changed = threading.Condition()
         self._queue: deque[tuple[int, Position]] = deque()
         self._closed = False
+        self.is_lost: Callable[[], bool] | None = None  # asked for each acknowledgement, where some are to be lost
 
     def __len__(self) -> int:
         """How many positions wait to be acknowledged."""
@@ -57,7 +58,10 @@ class Acknowledger:
                 batch.append(position)
         if not batch:
             return False
-        self._log.acknowledge(self._replica, batch)
+        is_lost = self.is_lost
+        sent = batch if is_lost is None else [position for position in batch if not is_lost()]
+        if sent:
+            self._log.acknowledge(self._replica, sent)
         with self._changed:
             for _ in batch:
                 self._queue.popleft()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from random import Random
 from typing import Any, NoReturn
 
 from flask import Flask, Response
 from prometheus_client import CollectorRegistry
 
 from broker.clock import LogClock
-from broker.connection import connect
+from broker.connection import Link, connect
 from broker.events import Events
 from broker.line import DelayLine
 from broker.log import ReplicationLog
@@ -23,12 +24,16 @@ from nodes.problem import Problem
 from nodes.reads import add_reads
 from nodes.replica.acknowledger import Acknowledger
 from nodes.replica.applier import Applier
+from nodes.replica.audit import Audit
+from nodes.replica.faults import FAULTS, FaultBody, Parts
+from nodes.replica.faults.active import ActiveFaults, EndedAnswer, FaultsAnswer, FaultShown
 from nodes.replica.history import AppliedHistory
 from nodes.replica.inbox import Inbox
 from nodes.replica.membership import HEARTBEAT_MS
 from nodes.replica.metrics import ReplicaMetrics
 from nodes.replica.reader import BLOCK_MS, Reader
-from nodes.replica.replica import AppliedAnswer, AppliedQuery, Replica
+from nodes.replica.replica import AppliedAnswer, AppliedQuery, Replica, ResyncAnswer
+from nodes.serving import end_at_once
 from nodes.store import ReplicaStore, StoreError
 from nodes.tracing import Tracing
 
@@ -50,6 +55,7 @@ def create_app(config: ReplicaConfig) -> Flask:
     add_health(api, config, replica.health)
     add_reads(api, config.node_id, replica)
     _add_applied(api, replica)
+    _add_faults(api, replica)
     _refuse_writes(app, config)
     return app
 
@@ -57,13 +63,14 @@ def create_app(config: ReplicaConfig) -> Flask:
 def make_replica(config: ReplicaConfig, tracing: Tracing, registry: CollectorRegistry) -> Replica:
     """Wire a replica together. Raises ``nodes.store.StoreError``."""
     # A client that waits for an answer as long as the server may block, and then some.
-    reading = connect(config.redis_url, answer_timeout_seconds=BLOCK_MS / 1000 + 5)
-    client = connect(config.redis_url, answer_timeout_seconds=HEARTBEAT_MS / 1000 + 2)
+    link = Link()
+    reading = connect(config.redis_url, answer_timeout_seconds=BLOCK_MS / 1000 + 5, link=link)
+    client = connect(config.redis_url, answer_timeout_seconds=HEARTBEAT_MS / 1000 + 2, link=link)
     log = ReplicationLog(client, config.namespace)
     clock = LogClock(log.now_us, time.monotonic_ns, time.time_ns)
     store = ReplicaStore(config.data_dir)
     gate = make_gate(store.state(), config.threads * 7 // 8, registry)
-    metrics = ReplicaMetrics(registry, config.node_id)
+    metrics = ReplicaMetrics(registry, config.node_id, FAULTS)
     history = AppliedHistory(HISTORY_CAPACITY)
     line = DelayLine(max_entries=config.line_max_entries, max_bytes=config.line_max_bytes)
     inbox = Inbox(line, clock.now_us)
@@ -87,6 +94,18 @@ def make_replica(config: ReplicaConfig, tracing: Tracing, registry: CollectorReg
         tracing=tracing,
         now_us=clock.now_us,
     )
+    parts = Parts(
+        inbox=inbox,
+        reader=reader,
+        acknowledger=acknowledger,
+        store=store,
+        clock=clock,
+        link=link,
+        random=Random(),  # noqa: S311 - chance, not a secret
+        end_process=end_at_once,
+    )
+    # What is broken on purpose is told of over a connection that nobody cuts.
+    told = Events(connect(config.redis_url), config.namespace)
     return Replica(
         config,
         store=store,
@@ -99,6 +118,9 @@ def make_replica(config: ReplicaConfig, tracing: Tracing, registry: CollectorReg
         clock=clock,
         roster=Roster(client, config.namespace),
         events=Events(client, config.namespace),
+        audit=Audit(log, store, metrics, time.monotonic),
+        faults=ActiveFaults(config.node_id, parts, told, metrics),
+        end_process=end_at_once,
     )
 
 
@@ -107,6 +129,33 @@ def _add_applied(api: Api, replica: Replica) -> None:
     def applied(query: AppliedQuery) -> AppliedAnswer:
         """The entries applied lately, with the times at which they were published, due and applied."""
         return replica.applied(query)
+
+
+def _add_faults(api: Api, replica: Replica) -> None:
+    @api.route("POST", "/admin/faults", body=FaultBody, answer=FaultShown)
+    def begin(body: FaultBody) -> FaultShown:
+        """Make something wrong with this replica, until it is ended or its time is up."""
+        return replica.faults.begin(body.root)
+
+    @api.route("GET", "/admin/faults", answer=FaultsAnswer)
+    def show() -> FaultsAnswer:
+        """What is wrong with this replica on purpose, and what could be."""
+        return replica.faults.show()
+
+    @api.route("DELETE", "/admin/faults", answer=EndedAnswer)
+    def end_all() -> EndedAnswer:
+        """End every fault of this replica."""
+        return replica.faults.end(None)
+
+    @api.route("DELETE", "/admin/faults/<key:fault>", answer=EndedAnswer)
+    def end(fault: str) -> EndedAnswer:
+        """End one fault."""
+        return replica.faults.end(fault)
+
+    @api.route("POST", "/admin/resync", answer=ResyncAnswer)
+    def resync() -> ResyncAnswer:
+        """Replace the content by a snapshot of the primary's, as soon as that is due here."""
+        return replica.resync()
 
 
 def _refuse_writes(app: Flask, config: ReplicaConfig) -> None:

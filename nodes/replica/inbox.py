@@ -19,6 +19,9 @@ class Inbox:
         self._now_us = now_us
         self._changed = threading.Condition()
         self._closed = False
+        self._paused = False
+        self._rest_us = 0  # after each entry, where the rate is limited
+        self._rest_until_us = 0
 
     def __len__(self) -> int:
         """How many entries wait."""
@@ -34,12 +37,16 @@ class Inbox:
     def due(self, limit: int) -> list[tuple[Entry, int]]:
         """The entries that are due now, each with when it became so."""
         with self._changed:
-            return self._line.due(self._now_us(), limit)
+            now_us = self._now_us()
+            if self._paused or now_us < self._rest_until_us:
+                return []
+            return self._line.due(now_us, 1 if self._rest_us else limit)
 
     def take(self, due: list[tuple[Entry, int]]) -> None:
         """Drop what has been applied."""
         with self._changed:
             self._line.take(due)
+            self._rest_until_us = self._now_us() + self._rest_us if self._rest_us else 0
             self._changed.notify_all()
 
     def clear(self) -> None:
@@ -54,11 +61,30 @@ class Inbox:
             self._line.set_schedule(schedule, self._now_us())
             self._changed.notify_all()
 
+    def set_paused(self, *, paused: bool) -> None:
+        """Let nothing be due any more, or again what is."""
+        with self._changed:
+            self._paused = paused
+            self._changed.notify_all()
+
+    def set_rate(self, entries_per_second: float | None) -> None:
+        """Let so many entries a second be due at the most, one at a time; ``None``: any number."""
+        with self._changed:
+            self._rest_us = round(1e6 / entries_per_second) if entries_per_second else 0
+            self._rest_until_us = 0
+            self._changed.notify_all()
+
+    def look_again(self) -> None:
+        """What is due may be another, because the clock was set."""
+        with self._changed:
+            self._rest_until_us = 0
+            self._changed.notify_all()
+
     def wait_until_due(self) -> None:
         """Return when an entry is due, or the inbox is closed."""
         with self._changed:
             while not self._closed:
-                due_us = self._line.next_due_us()
+                due_us = self._next_due_us()
                 if due_us is not None and due_us <= self._now_us():
                     return
                 self._wait_until(due_us)
@@ -67,7 +93,7 @@ class Inbox:
         """Return ``True`` when an entry that is not in the line is due, ``False`` when the inbox is closed before."""
         with self._changed:
             while not self._closed:
-                due_us = self._line.due_us(entry)
+                due_us = None if self._paused else self._line.due_us(entry)
                 if due_us is not None and due_us <= self._now_us():
                     return True
                 self._wait_until(due_us)
@@ -85,6 +111,10 @@ class Inbox:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def _next_due_us(self) -> int | None:
+        due_us = None if self._paused else self._line.next_due_us()
+        return None if due_us is None else max(due_us, self._rest_until_us)
 
     def _wait_until(self, due_us: int | None) -> None:
         """Wait for a change, or until then."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from broker.entry import Entry
 from nodes.metrics import LATENESS_BUCKETS, SECONDS_BUCKETS
@@ -11,7 +13,8 @@ from nodes.metrics import LATENESS_BUCKETS, SECONDS_BUCKETS
 class ReplicaMetrics:
     """Counters and histograms of one replica; every series carries its id."""
 
-    def __init__(self, registry: CollectorRegistry, replica: str) -> None:
+    def __init__(self, registry: CollectorRegistry, replica: str, faults: Iterable[str] = ()) -> None:
+        """``faults``: the names of what can be made wrong."""
         delay = Histogram(
             "ec_replication_delay_seconds", "Commit to apply", ["replica"], buckets=SECONDS_BUCKETS, registry=registry
         )
@@ -28,6 +31,18 @@ class ReplicaMetrics:
         self._resyncs = Counter(
             "ec_resyncs", "Times the store was replaced by a snapshot", ["replica", "reason"], registry=registry
         )
+        self._fault = Gauge("ec_fault_active", "Whether a fault is in force", ["replica", "fault"], registry=registry)
+        self._changed_at = Gauge(
+            "ec_config_change_timestamp_seconds", "When somebody changed this", ["replica", "kind"], registry=registry
+        )
+        for fault in faults:
+            self._fault.labels(replica, fault)
+        self._diverged = Gauge(
+            "ec_replica_diverged",
+            "Whether the content differed from the primary's at the same position when last compared",
+            ["replica"],
+            registry=registry,
+        ).labels(replica)
         self._replica = replica
         self._delay = delay.labels(replica)
         self._lateness = lateness.labels(replica)
@@ -35,7 +50,7 @@ class ReplicaMetrics:
         self._duplicate = applied.labels(replica, "duplicate")
         self._error = applied.labels(replica, "error")
         self._redelivered = redeliveries.labels(replica)
-        for reason in ("gap", "log_behind"):
+        for reason in ("gap", "log_behind", "requested"):
             self._resyncs.labels(replica, reason)
 
     def applied(self, entry: Entry, due_us: int, applied_us: int) -> None:
@@ -58,6 +73,15 @@ class ReplicaMetrics:
     def redelivered(self) -> None:
         """Count an entry that was delivered again."""
         self._redelivered.inc()
+
+    def fault(self, name: str, *, active: bool, at_us: int) -> None:
+        """Say that a fault began or ended, or happened, and when by the log's clock."""
+        self._fault.labels(self._replica, name).set(active)
+        self._changed_at.labels(self._replica, "fault").set(at_us / 1e6)
+
+    def compared(self, *, diverged: bool) -> None:
+        """Say what comparing the content with the primary's has shown."""
+        self._diverged.set(diverged)
 
     def resynced(self, reason: str) -> None:
         """Count a snapshot."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from broker import snapshot
 from broker.entry import Entry
@@ -50,11 +51,22 @@ class Reader:
         self._last = gate.state.position
         self._recovered = False
         self._rewound = False
+        self._look_at_pending = False
+        self._resync_wanted = False
+        self.read_again: Callable[[], bool] | None = None  # asked after each batch, where some are to come twice
 
     @property
     def joined(self) -> bool:
         """Whether it has its place in the log: what is pending is taken in, and new entries are being waited for."""
         return self._recovered
+
+    def look_at_pending(self) -> None:
+        """With the next step, acknowledge what is pending and has been applied."""
+        self._look_at_pending = True
+
+    def want_resync(self) -> None:
+        """With the next step, replace the store by a snapshot."""
+        self._resync_wanted = True
 
     def step(self, block_ms: int = BLOCK_MS) -> None:
         """Take in one batch, waiting for it up to ``block_ms``. Raises ``broker.errors.LogError``."""
@@ -67,13 +79,23 @@ class Reader:
 
     def _read(self, block_ms: int) -> None:
         try:
-            if not self._recovered:
+            if not self._recovered or self._look_at_pending:
+                self._look_at_pending = False
                 self._recover()
                 self._recovered = True
+            if self._resync_wanted:
+                self._resync_wanted = False
+                self._resync("requested")
+                return
             self._acknowledger.wait_for_room()
             room = self._inbox.wait_for_room()
             if room:
-                self._take(self._log.read(self._replica, min(room, _BATCH), block_ms))
+                before = self._last
+                entries = self._log.read(self._replica, min(room, _BATCH), block_ms)
+                self._take(entries)
+                # Never a batch in which something has come twice already: that would come again for ever.
+                if entries and entries[0].position > before and self.read_again is not None and self.read_again():
+                    self._log.rewind(self._replica, before)
         except PositionLost:
             self._close_gap()
 

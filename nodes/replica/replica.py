@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 from pydantic import Field
@@ -20,11 +22,13 @@ from nodes.config import ReplicaConfig
 from nodes.gate import PositionGate, State
 from nodes.replica.acknowledger import Acknowledger
 from nodes.replica.applier import Applier
+from nodes.replica.audit import Audit
+from nodes.replica.faults.active import ActiveFaults
 from nodes.replica.history import AppliedHistory
 from nodes.replica.inbox import Inbox
 from nodes.replica.membership import Membership
 from nodes.replica.reader import Reader
-from nodes.store import ReplicaStore
+from nodes.store import ReplicaStore, StoreDamaged
 from nodes.times import ms, timestamp
 from nodes.worker import Worker
 
@@ -59,6 +63,13 @@ class AppliedAnswer(TypedDict):
     applied: list[AppliedEntry]
 
 
+class ResyncAnswer(TypedDict):
+    """That a snapshot will be taken."""
+
+    source: str
+    status: str
+
+
 class Replica:
     """Answers from the replica's own store, and runs the threads that keep it up to date."""
 
@@ -76,6 +87,9 @@ class Replica:
         clock: LogClock,
         roster: Roster,
         events: Events,
+        audit: Audit,
+        faults: ActiveFaults,
+        end_process: Callable[[], None],
     ) -> None:
         self._config = config
         self._store = store
@@ -86,6 +100,9 @@ class Replica:
         self._applier = applier
         self._history = history
         self._clock = clock
+        self._audit = audit
+        self._end_process = end_process
+        self.faults = faults
         self._membership = Membership(
             roster=roster,
             events=events,
@@ -100,6 +117,7 @@ class Replica:
             "acknowledger": Worker("acknowledger", self._acknowledge),
             "membership": Worker("membership", self._membership.step),
             "checkpoint": Worker("checkpoint", self._checkpoint),
+            "audit": Worker("audit", self._compare),
         }
 
     def start(self) -> None:
@@ -111,6 +129,7 @@ class Replica:
         """Wake who waits and end the threads; the store stays open for requests in progress."""
         for worker in self._workers.values():
             worker.stop()
+        self.faults.stop()
         self._gate.close()
         self._inbox.close()
         self._acknowledger.close()
@@ -168,6 +187,11 @@ class Replica:
             ],
         }
 
+    def resync(self) -> ResyncAnswer:
+        """Have the content replaced by a snapshot of the primary's; reads are answered from the old one until then."""
+        self._reader.want_resync()
+        return {"source": self._config.node_id, "status": "resync requested"}
+
     def health(self) -> dict[str, str]:
         """Whether the log answers and the store takes what is due."""
         log = self._workers["reader"].trouble or self._workers["membership"].trouble
@@ -185,7 +209,8 @@ class Replica:
 
     def _apply(self) -> None:
         self._inbox.wait_until_due()
-        self._applier.step()
+        with self._begun_anew_where_damaged():
+            self._applier.step()
 
     def _acknowledge(self) -> None:
         self._acknowledger.wait()
@@ -194,6 +219,21 @@ class Replica:
     def _checkpoint(self) -> None:
         self._store.checkpoint()
         self._workers["checkpoint"].pause(_CHECKPOINT_SECONDS)
+
+    def _compare(self) -> None:
+        with self._begun_anew_where_damaged():
+            pause_seconds = self._audit.step()
+        self._workers["audit"].pause(pause_seconds)
+
+    @contextmanager
+    def _begun_anew_where_damaged(self) -> Iterator[None]:
+        """A store whose file is damaged is set aside when it is opened, so the process ends and is started again."""
+        try:
+            yield
+        except StoreDamaged:
+            _logger.exception("the store is damaged: ending, to begin it anew")
+            self._end_process()
+            raise
 
     def _describe(self) -> Member:
         newest = self._history.newest()
@@ -204,6 +244,8 @@ class Replica:
             position=self._gate.state.position,
             seen_at_us=self._clock.now_us(),
             applied_at_us=newest.applied_us if newest else 0,
+            diverged=self._audit.diverged,
+            faults=self.faults.names(),
         )
 
     def _apply_settings(self, settings: Settings) -> None:

@@ -294,6 +294,65 @@ def there_is_a_page_with_charts(done: Done) -> None:
     assert done.output.endswith("\n2\n")
 
 
+@promise("fault-pause")
+def a_window_is_as_long_as_the_pause(done: Done) -> None:
+    begun, measured = done.answers
+    assert begun["fault"] == "pause"
+    assert 3000 < measured["consistency_time_ms"] < 6000
+
+
+@promise("fault-partition")
+def it_is_cut_off_and_heals(done: Done) -> None:
+    _, checks, first, second, healed = done.answers
+    assert "cut" in checks["log"]
+    assert (first["version_behind"], second["version_behind"]) == (1, 0)
+    assert healed["consistency_achieved"]
+
+
+@promise("fault-crash")
+def it_is_started_again_and_catches_up(done: Done) -> None:
+    _, converged, restarted = done.answers
+    assert converged["consistency_achieved"]
+    assert restarted["restarts"] >= 1
+    until(healthy, 15)
+
+
+@promise("fault-slow")
+def it_falls_behind(done: Done) -> None:
+    _, first, second = done.answers
+    assert first["version_behind"] > 3
+    assert second["version_behind"] == 0
+
+
+@promise("fault-duplicate")
+def entries_came_again(done: Done) -> None:
+    found = re.search(r"^ec_redeliveries_total\{.*\} ([\d.]+)$", done.output, re.MULTILINE)
+    assert found is not None, done.output
+    assert float(found[1]) >= 1
+
+
+@promise("fault-drop-ack")
+def what_is_applied_stays_pending(done: Done) -> None:
+    _, found, ended = done.answers
+    assert (found["lag_versions"], found["pending"] >= 5) == (0, True), found
+    assert ended["ended"] == ["drop_ack"]
+
+
+@promise("fault-skew")
+def it_applies_early(done: Done) -> None:
+    _, found, ended = done.answers
+    assert found["observed_after_ms"] < 400
+    assert ended["lab14-replica1"] == ["skew"]
+
+
+@promise("fault-corrupt")
+def it_is_found_and_repaired(done: Done) -> None:
+    _, found, wrong, _, right = done.answers
+    assert (found["diverged"], found["version_behind"]) == (True, 0)
+    assert (wrong["value"], right["value"]) == ("corrupt", "gold")
+    assert wrong["version"] == right["version"]
+
+
 @promise("reset-data")
 def every_node_is_empty(done: Done) -> None:
     assert (done.answers[0]["status"], done.answers[0]["version"]) == ("reset", 0)

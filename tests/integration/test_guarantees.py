@@ -42,10 +42,11 @@ def pairs(lab: Lab) -> list[tuple[str, str]]:
 def test_windows_are_as_long_as_the_longest_delay(fresh: Lab) -> None:
     """50 writes on an idle lab: how far beyond the delays the measured times are."""
     beyond: dict[str, list[float]] = {"window": [], **{replica: [] for replica in fresh.replica_urls}}
-    delays_ms = dict(zip(fresh.replica_urls, (500, 1500), strict=True))
+    set_delays(fresh, 200, 600)
+    delays_ms = dict(zip(fresh.replica_urls, (200, 600), strict=True))
     for number in range(50):
         found = post(f"{fresh.client_url}/write-and-wait", {"key": f"w{number}", "value": number})
-        beyond["window"].append(found["consistency_time_ms"] - 1500)
+        beyond["window"].append(found["consistency_time_ms"] - 600)
         for replica, delay_ms in delays_ms.items():
             beyond[replica].append(found["replicas"][replica]["applied_after_ms"] - delay_ms)
     for name, values in beyond.items():

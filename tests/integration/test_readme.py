@@ -57,7 +57,7 @@ def run(here: tuple[Path, Lab], block: str) -> tuple[str, list[dict[str, Any]]]:
 
 
 def test_there_is_something_to_run() -> None:
-    assert len(BLOCKS) == 8
+    assert len(BLOCKS) == 9
 
 
 def test_a_replica_does_not_have_the_write_yet_and_answers_when_it_has(here: tuple[Path, Lab]) -> None:
@@ -100,8 +100,15 @@ def test_staleness_is_measured_beside_what_is_predicted(here: tuple[Path, Lab]) 
     assert re.search(r"^all 30 steps +2000 +RMSE +[\d.]+%$", output, re.MULTILINE)
 
 
+def test_a_replica_is_broken_and_mended(here: tuple[Path, Lab]) -> None:
+    output, (written, ended) = run(here, BLOCKS[7])
+    assert not written["immediate_reads"]["lab14-replica1"]["has_new_data"]
+    assert "duration_ms=3000" in output
+    assert ended["replicas"]["lab14-replica1"]["ended"] == ["pause"]
+
+
 def test_the_lab_is_emptied(here: tuple[Path, Lab]) -> None:
-    _, (reset, changed) = run(here, BLOCKS[7])
+    _, (reset, changed) = run(here, BLOCKS[8])
     assert (reset["status"], reset["version"]) == ("reset", 0)
     assert {found["status"] for found in reset["replicas"].values()} == {"emptied"}
     assert changed["delay_ms"] == 1500

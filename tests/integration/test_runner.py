@@ -85,10 +85,10 @@ def test_up_status_down(cli: Cli) -> None:
     assert up.returncode == 0, up.stderr
     assert "lab14-replica2" in up.stdout
     status = cli.run("status")
-    assert (status.returncode, status.stdout.count(" ok")) == (0, 5)
+    assert (status.returncode, status.stdout.count(" ok")) == (0, 6)
     found = cli.status()
     assert found["healthy"]
-    assert [node["role"] for node in found["nodes"]] == ["primary", "replica", "replica", "client", "log"]
+    assert [node["role"] for node in found["nodes"]] == ["primary", "replica", "replica", "client", "worker", "log"]
     down = cli.run("down")
     assert (down.returncode, down.stdout) == (0, "The lab is stopped.\n")
     assert all_ended({node["id"]: node["pid"] for node in found["nodes"]})
@@ -153,7 +153,7 @@ def test_a_killed_node_is_started_again(cli: Cli) -> None:
         os.kill(pid, signal.SIGKILL)
         until(lambda name=name, pid=pid: cli.pids()[name] not in {None, pid}, 20)
     until(lambda: cli.status()["healthy"], 30)
-    assert all(node["restarts"] == 1 for node in cli.status()["nodes"])
+    assert {node["id"]: node["restarts"] for node in cli.status()["nodes"]} == dict.fromkeys(cli.pids(), 1)
 
 
 def test_nothing_outlives_a_killed_supervisor_and_its_place_can_be_taken(cli: Cli) -> None:

@@ -13,7 +13,17 @@ def at(version: int, epoch: int = 1, **more: Any) -> dict[str, Any]:
 
 def replicas(*names: str) -> dict[str, Any]:
     return {
-        "replicas": [{"replica_id": name, "url": f"http://{name}", "lag_ms": 33.0, "order": "log"} for name in names]
+        "replicas": [
+            {
+                "replica_id": name,
+                "url": f"http://{name}",
+                "lag_ms": 33.0,
+                "order": "log",
+                "diverged": False,
+                "faults": [],
+            }
+            for name in names
+        ]
     }
 
 

@@ -29,7 +29,7 @@ def test_help_says_what_it_does_with_an_example(command: list[str]) -> None:
     assert "\\b" not in shown.output
     assert "Options:" in shown.output
     example = f"lab {' '.join(command)}".strip()
-    assert command in ([], ["predict"], ["experiment"]) or f"Example: {example}" in shown.output
+    assert command in ([], ["predict"], ["experiment"], ["fault"]) or f"Example: {example}" in shown.output
 
 
 def run(*arguments: str) -> Any:

@@ -272,6 +272,25 @@ def test_a_store_that_refuses_keeps_the_entries_waiting_and_pending(
     assert (bench.position(), bench.pending()) == ("1-1", 0)
 
 
+@pytest.mark.parametrize("trimmed", [False, True])
+def test_a_replica_whose_store_is_damaged_has_everything_again(
+    log: ReplicationLog, make: Make, tmp_path: Path, trimmed: bool
+) -> None:
+    write(log, "a", "b", "c")
+    bench = make()
+    bench.catch_up()
+    bench.close()
+    (tmp_path / "store" / "store.sqlite").write_bytes(b"not a database" * 100)
+    if trimmed:
+        log.trim(Position(1, 2))
+    write(log, "d")
+    bench = make()
+    bench.catch_up()
+    assert (bench.position(), bench.data()) == ("1-4", {"a": "1", "b": "2", "c": "3", "d": "4"})
+    assert bench.count("ec_resyncs_total", reason="gap") == trimmed
+    assert bench.pending() == 0
+
+
 def test_lateness_and_delay_are_measured(log: ReplicationLog, make: Make) -> None:
     bench = make(delay_ms=500)
     bench.catch_up()

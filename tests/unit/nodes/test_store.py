@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from broker.entry import Entry, Operation, Record
 from broker.position import START, Position
 from broker.snapshot import Snapshot
 from nodes import store as module
-from nodes.store import ReplicaStore, StoreError
+from nodes.store import ReplicaStore, StoreDamaged, StoreError
 
 
 def entry(version: int, key: str = "k", value: str = "1", op: Operation = "set", epoch: int = 1) -> Entry:
@@ -121,18 +122,69 @@ def test_one_process_at_a_time(store: ReplicaStore, tmp_path: Path, monkeypatch:
         ReplicaStore(tmp_path / "deep" / "store")
 
 
-def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "store.sqlite") as db:
+def damage_version(path: Path) -> None:
+    with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(StoreError, match="schema version 99"):
-        ReplicaStore(tmp_path)
 
 
-def test_a_file_that_is_no_store_is_refused_with_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "store.sqlite").write_bytes(b"not a database" * 100)
-    with pytest.raises(StoreError, match="cannot be opened"):
-        ReplicaStore(tmp_path)
+def damage_tables(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE data")
+    db.close()
+
+
+def damage_header(path: Path) -> None:
+    path.write_bytes(b"not a database" * 100)
+
+
+def damage_pages(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[4096:8192] = b"\xff" * 4096
+    path.write_bytes(content)
+
+
+def damage_end(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+DAMAGES = [damage_version, damage_tables, damage_header, damage_pages, damage_end]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_damaged_file_is_set_aside_and_the_store_begins_anew(
+    tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):  # also a second time, with a file that stands there already
+        with closing(ReplicaStore(tmp_path)) as store:
+            store.install(Snapshot(Position(1, 1), "w", 1, [Record(f"k{n}", "1", 1, "w", 1) for n in range(500)]))
+        damage(tmp_path / "store.sqlite")
+        caplog.clear()
+        with closing(ReplicaStore(tmp_path)) as store:
+            assert (store.state().position, store.page("", 10, 1000).records) == (Position(0, 0), [])
+        assert "is set aside as store.sqlite.set-aside" in caplog.text
+        (tmp_path / "store.sqlite").unlink()
+    assert (tmp_path / "store.sqlite.set-aside").exists()
+
+
+def test_an_empty_or_a_missing_file_is_a_new_store(tmp_path: Path) -> None:
+    (tmp_path / "store.sqlite").touch()
+    with closing(ReplicaStore(tmp_path)) as store:
+        assert store.state().position == Position(0, 0)
+    assert not (tmp_path / "store.sqlite.set-aside").exists()
+
+
+def test_damage_that_shows_later_is_told_from_other_errors(tmp_path: Path) -> None:
+    with closing(ReplicaStore(tmp_path)) as store:
+        store.install(Snapshot(Position(1, 1), "w", 1, [Record(f"k{n}", "1" * 100, 1, "w", 1) for n in range(5000)]))
+        with sqlite3.connect(tmp_path / "store.sqlite") as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        db.close()
+        with (tmp_path / "store.sqlite").open("r+b") as file:
+            file.seek(4096)
+            file.write(b"\xff" * 300_000)
+        with pytest.raises(StoreDamaged):
+            store.digest()
 
 
 def test_a_checkpoint_keeps_the_write_ahead_log_bounded(

@@ -1,0 +1,126 @@
+"""Faults through the client: begun, shown and ended on any replica, or on all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import request
+from pydantic import ConfigDict
+from typing_extensions import TypedDict
+
+from nodes.api import Api, Body
+from nodes.client.directory import Directory
+from nodes.peers import Ask, PeerError, Peers
+from nodes.problem import Passed, Problem
+
+
+class FaultOrder(Body):
+    """On which replica; the rest is the fault as the replica takes it."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    replica: str
+    fault: str
+
+
+class ReplicaName(Body):
+    """Which replica."""
+
+    replica: str
+
+
+class FaultsByReplica(TypedDict):
+    """What each replica answered, or ``error`` for one that did not."""
+
+    replicas: dict[str, dict[str, Any]]
+
+
+class Faults:
+    """Passes on to the replicas. Methods raise ``Passed`` or ``Problem``."""
+
+    def __init__(self, peers: Peers, directory: Directory) -> None:
+        self._peers = peers
+        self._directory = directory
+
+    def begin(self, order: FaultOrder) -> dict[str, Any]:
+        """Begin a fault on a replica."""
+        fault = order.model_dump(exclude={"replica"})
+        return {"replica": order.replica, **self._one(order.replica, "POST", "/admin/faults", fault)}
+
+    def end(self, replica: str, fault: str | None) -> dict[str, Any]:
+        """End a fault of a replica, or all of them."""
+        path = "/admin/faults" if fault is None else f"/admin/faults/{fault}"
+        return {"replica": replica, **self._one(replica, "DELETE", path)}
+
+    def resync(self, replica: str) -> dict[str, Any]:
+        """Have a replica take a snapshot."""
+        return {"replica": replica, **self._one(replica, "POST", "/admin/resync")}
+
+    def all(self, method: str) -> FaultsByReplica:
+        """Show the faults of every replica, or end them."""
+        asks = {
+            known.replica: Ask(f"{known.url}/admin/faults", method, headers=_admin()) for known in self._directory.now()
+        }
+        found = self._peers.ask_all(asks)
+        return {
+            "replicas": {
+                name: {"error": str(reply)} if isinstance(reply, PeerError) else dict(reply.body)
+                for name, reply in found.items()
+            }
+        }
+
+    def _one(self, replica: str, method: str, path: str, body: Any = None) -> Mapping[str, Any]:
+        known = {found.replica: found.url for found in self._directory.now()}
+        if replica not in known:
+            detail = f"There is no replica {replica[:100]!r}; there are {', '.join(known) or 'none yet'}."
+            raise Problem(422, "unknown-replica", "Unknown replica", detail, known_replicas=list(known))
+        try:
+            reply = self._peers.ask(Ask(f"{known[replica]}{path}", method, body=body, headers=_admin()))
+        except PeerError as error:
+            problem = Problem(503, "node-unavailable", "The node is unavailable", f"{error}.")
+            problem.headers["Retry-After"] = "1"
+            raise problem from error
+        if reply.status != 200:
+            raise Passed(reply.status, reply.body)
+        return reply.body
+
+
+def add_faults(api: Api, faults: Faults) -> None:
+    """Add the endpoints."""
+
+    @api.route("POST", "/faults", body=FaultOrder, answer=dict[str, Any])
+    def begin(body: FaultOrder) -> dict[str, Any]:
+        """Make something wrong with a replica. GET /faults lists what can be, with its parameters."""
+        return faults.begin(body)
+
+    @api.route("GET", "/faults", answer=FaultsByReplica)
+    def show() -> FaultsByReplica:
+        """What is wrong with each replica on purpose, and what could be."""
+        return faults.all("GET")
+
+    @api.route("DELETE", "/faults/<replica>", answer=dict[str, Any])
+    def end_all(replica: str) -> dict[str, Any]:
+        """End every fault of a replica."""
+        return faults.end(replica, None)
+
+    @api.route("DELETE", "/faults/<replica>/<fault>", answer=dict[str, Any])
+    def end(replica: str, fault: str) -> dict[str, Any]:
+        """End one fault of a replica."""
+        return faults.end(replica, fault)
+
+    @api.route("POST", "/faults/reset", answer=FaultsByReplica)
+    def reset() -> FaultsByReplica:
+        """End every fault of every replica."""
+        return faults.all("DELETE")
+
+    @api.route("POST", "/resync", body=ReplicaName, answer=dict[str, Any])
+    def resync(body: ReplicaName) -> dict[str, Any]:
+        """Replace a replica's content by a snapshot of the primary's: what repairs one that has diverged."""
+        return faults.resync(body.replica)
+
+
+def _admin() -> dict[str, str]:
+    """The caller's own right to do this, which the replica judges."""
+    given = request.headers.get("Authorization")
+    return {"Authorization": given} if given else {}

@@ -1,0 +1,221 @@
+"""Each fault on a real lab: begun, seen where the documents say, ended, and healed to equal digests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from broker.connection import connect
+from broker.events import Events
+from lab.runner import Lab
+from tests.integration.conftest import converge, set_delays
+from tests.support.http import POOL, ask, get, post
+from tests.support.load import Writers
+from tests.support.until import until
+
+REPLICA, OTHER = "lab14-replica1", "lab14-replica2"
+
+
+@pytest.fixture
+def quick(fresh: Lab) -> Lab:
+    """The lab with short delays and no fault."""
+    set_delays(fresh, 20, 20)
+    return fresh
+
+
+def begin(lab: Lab, fault: str, **parameters: Any) -> dict[str, Any]:
+    return post(f"{lab.client_url}/faults", {"replica": REPLICA, "fault": fault, **parameters})
+
+
+def end(lab: Lab, fault: str) -> None:
+    status, found = ask("DELETE", f"{lab.client_url}/faults/{REPLICA}/{fault}")
+    assert (status, found["ended"]) == (200, [fault]), found
+
+
+def status(lab: Lab, replica: str = REPLICA) -> dict[str, Any]:
+    found = get(f"{lab.client_url}/status")["replicas"]
+    return next(one for one in found if one["replica_id"] == replica)
+
+
+def registered(lab: Lab) -> dict[str, Any]:
+    found = get(f"{lab.primary_url}/replicas")["replicas"]
+    return next(one for one in found if one["replica_id"] == REPLICA)
+
+
+def metric(lab: Lab, sample: str) -> float:
+    text = POOL.request("GET", f"{lab.replica_urls[REPLICA]}/metrics").data.decode()
+    return next((float(line.split()[-1]) for line in text.splitlines() if line.startswith(sample)), 0.0)
+
+
+def active(lab: Lab, fault: str) -> float:
+    return metric(lab, f'ec_fault_active{{fault="{fault}",replica="{REPLICA}"}}')
+
+
+def write(lab: Lab, count: int, prefix: str = "k") -> dict[str, Any]:
+    return [post(f"{lab.primary_url}/data", {"key": f"{prefix}{n}", "value": n}) for n in range(count)][-1]
+
+
+def events(lab: Lab, fault: str) -> list[str]:
+    """What was said of a fault, in order."""
+    found = Events(connect(lab.redis_url)).after("0-0", 1, 10_000)
+    return [event.fields["kind"] for event in found if event.fields.get("fault") == fault]
+
+
+def is_told(lab: Lab, fault: str, before: list[str]) -> None:
+    assert events(lab, fault)[len(before) :] == ["fault", "fault_ended"]
+    assert active(lab, fault) == 0
+
+
+def test_pause_lets_entries_wait_and_then_applies_them_all(quick: Lab) -> None:
+    before = events(quick, "pause")
+    begin(quick, "pause")
+    assert active(quick, "pause") == 1
+    write(quick, 5)
+    until(lambda: status(quick, OTHER)["is_consistent"])
+    until(lambda: status(quick)["faults"] == ["pause"])
+    assert (status(quick)["version_behind"], registered(quick)["pending"]) == (5, 5)
+    assert status(quick)["lag_ms"] > 0
+    end(quick, "pause")
+    converge(quick)
+    is_told(quick, "pause", before)
+
+
+def test_partition_cuts_it_off_and_it_still_answers_reads(quick: Lab) -> None:
+    before = events(quick, "partition")
+    write(quick, 3)
+    converge(quick)
+    begin(quick, "partition")
+    written = write(quick, 3, "later")
+    until(lambda: not registered(quick)["live"], 15)
+    assert get(f"{quick.replica_urls[REPLICA]}/data/k0")["value"] == 0
+    assert ask("GET", f"{quick.replica_urls[REPLICA]}/data/later0")[0] == 404
+    assert status(quick)["version_behind"] == 3
+    health = ask("GET", f"{quick.replica_urls[REPLICA]}/health")
+    assert (health[0], "cut" in health[1]["checks"]["log"]) == (503, True)
+    end(quick, "partition")
+    url = f"{quick.replica_urls[REPLICA]}/version?min_position={written['position']}&timeout_ms=10000"
+    assert get(url)["reached"]
+    converge(quick)
+    is_told(quick, "partition", before)
+    until(lambda: ask("GET", f"{quick.replica_urls[REPLICA]}/health")[0] == 200)
+
+
+def test_crash_ends_the_process_and_it_comes_back(quick: Lab) -> None:
+    pid = quick.pids[REPLICA]
+    with Writers(quick.primary_url, count=2, rate=100, keys=20) as load:
+        begin(quick, "crash")
+        until(lambda: quick.pids.get(REPLICA) not in {None, pid}, 20)
+        seen = len(load.acknowledged)
+        until(lambda: len(load.acknowledged) > seen + 50)
+    converge(quick)
+    assert events(quick, "crash")[-1] == "fault"
+
+
+def test_slow_apply_is_a_rate_and_the_backlog_grows(quick: Lab) -> None:
+    begin(quick, "slow_apply", entries_per_second=20)
+    write(quick, 40)
+    until(lambda: status(quick, OTHER)["is_consistent"])
+    behind = status(quick)["version_behind"]
+    assert behind > 10
+    began = time.monotonic()
+    until(lambda: status(quick)["version_behind"] <= behind - 10)
+    assert 0.3 < time.monotonic() - began < 5  # ten entries at 20 a second, polled
+    end(quick, "slow_apply")
+    converge(quick)
+
+
+def test_duplicate_delivers_again_and_nothing_is_applied_twice(quick: Lab) -> None:
+    twice = metric(quick, "ec_redeliveries_total")
+    applied = metric(quick, f'ec_applied_total{{replica="{REPLICA}",result="applied"}}')
+    begin(quick, "duplicate")
+    write(quick, 50)
+    converge(quick)
+    until(lambda: metric(quick, "ec_redeliveries_total") > twice)
+    assert metric(quick, f'ec_applied_total{{replica="{REPLICA}",result="applied"}}') == applied + 50
+    end(quick, "duplicate")
+
+
+def test_drop_ack_leaves_applied_entries_pending_until_it_ends(quick: Lab) -> None:
+    begin(quick, "drop_ack")
+    write(quick, 20)
+    converge(quick)
+    assert registered(quick)["pending"] == 20
+    end(quick, "drop_ack")
+    write(quick, 1, "wake")
+    until(lambda: registered(quick)["pending"] == 0, 15)
+    converge(quick)
+
+
+def test_a_clock_that_is_ahead_applies_before_it_is_due(quick: Lab) -> None:
+    set_delays(quick, 1000, 20)
+    begin(quick, "skew", skew_ms=900)
+    found = post(f"{quick.client_url}/write-and-wait", {"key": "early", "value": 1})
+    assert found["replicas"][REPLICA]["observed_after_ms"] < 600
+    end(quick, "skew")
+    found = post(f"{quick.client_url}/write-and-wait", {"key": "on-time", "value": 1})
+    assert found["replicas"][REPLICA]["observed_after_ms"] > 950
+
+
+def test_a_corrupt_value_is_found_by_its_digest_and_repaired_by_a_resync(quick: Lab) -> None:
+    write(quick, 10)
+    converge(quick)
+    assert not status(quick)["diverged"]
+    begin(quick, "corrupt", key="k3")
+    assert get(f"{quick.replica_urls[REPLICA]}/data/k3")["value"] == "corrupt"
+    found = until(lambda: status(quick)["diverged"] and status(quick), 30)
+    assert (found["version_behind"], found["is_consistent"]) == (0, False)
+    assert metric(quick, "ec_replica_diverged") == 1
+    before = metric(quick, f'ec_resyncs_total{{reason="requested",replica="{REPLICA}"}}')
+    post(f"{quick.client_url}/resync", {"replica": REPLICA})
+    until(lambda: not status(quick)["diverged"], 30)
+    assert metric(quick, f'ec_resyncs_total{{reason="requested",replica="{REPLICA}"}}') == before + 1
+    assert get(f"{quick.replica_urls[REPLICA]}/data/k3")["value"] == 3
+    assert converge(quick)["analysis"]["digests_equal"]
+
+
+def test_a_fault_ends_when_its_time_is_up_and_all_end_at_once(quick: Lab) -> None:
+    found = begin(quick, "pause", duration_ms=300)
+    assert found["until"] > found["since"]
+    until(lambda: get(f"{quick.client_url}/faults")["replicas"][REPLICA]["faults"] == [])
+    begin(quick, "pause")
+    begin(quick, "drop_ack", probability=0.5)
+    ended = post(f"{quick.client_url}/faults/reset", None)["replicas"]
+    assert {name: found["ended"] for name, found in ended.items()} == {REPLICA: ["drop_ack", "pause"], OTHER: []}
+
+
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        ({"fault": "nothing"}, 422),
+        ({"fault": "pause", "more": 1}, 422),
+        ({"fault": "skew"}, 422),
+        ({"fault": "drop_ack", "probability": 2}, 422),
+        ({"fault": "pause", "duration_ms": 0}, 422),
+        ({"fault": "corrupt", "key": "nobody wrote it"}, 409),
+        ({"fault": "pause", "replica": "nobody"}, 422),
+    ],
+)
+def test_what_is_no_fault_is_refused_and_nothing_is_wrong(quick: Lab, body: dict[str, Any], wanted: int) -> None:
+    assert ask("POST", f"{quick.client_url}/faults", {"replica": REPLICA, **body})[0] == wanted
+    assert get(f"{quick.client_url}/faults")["replicas"][REPLICA]["faults"] == []
+    assert ask("DELETE", f"{quick.client_url}/faults/{REPLICA}/pause")[0] == 404
+
+
+def lab_fault(lab: Lab, *arguments: str) -> str:
+    line = [sys.executable, "-m", "lab", "fault", *arguments, "--client-url", lab.client_url]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_command_line_begins_shows_and_ends(quick: Lab) -> None:
+    assert "pause on lab14-replica1, until " in lab_fault(quick, "start", REPLICA, "pause", "duration_ms=60000")
+    shown = lab_fault(quick, "list")
+    assert "duration_ms=60000" in shown
+    assert "corrupt, crash, drop_ack, duplicate, partition, pause, skew, slow_apply" in shown
+    assert lab_fault(quick, "end", REPLICA, "pause") == "lab14-replica1: pause\n"
+    assert "nothing was in force" in lab_fault(quick, "end")
