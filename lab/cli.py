@@ -14,7 +14,7 @@ import click
 
 from lab import __version__
 from lab.errors import LabError
-from nodes.client.level import LEVELS
+from nodes.level import LEVELS
 
 _DEGRADED = 3
 _FILE = click.Path(path_type=Path, dir_okay=False)

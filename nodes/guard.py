@@ -1,4 +1,4 @@
-"""Who may ask: not a foreign web page through somebody's browser, and on ``/admin`` only who has the token."""
+"""Who may ask: not a foreign web page through somebody's browser, and to change the lab only who has the token."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from flask import Flask, request
 
 from nodes.config import NodeConfig
 from nodes.problem import Problem
+
+_CHANGING = ("/experiments", "/faults", "/resync")
 
 
 def install(app: Flask, config: NodeConfig) -> None:
@@ -31,7 +33,7 @@ def install(app: Flask, config: NodeConfig) -> None:
 
     @app.before_request
     def require_admin_token() -> None:
-        if config.admin_token is None or not request.path.startswith("/admin"):
+        if config.admin_token is None or not _changes_the_lab():
             return
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if not compare_digest(given.encode(), config.admin_token.encode()):
@@ -39,6 +41,13 @@ def install(app: Flask, config: NodeConfig) -> None:
             problem = Problem(401, "admin-token", "Admin token required", detail)
             problem.headers["WWW-Authenticate"] = "Bearer"
             raise problem
+
+
+def _changes_the_lab() -> bool:
+    """Whether this request is of those that need the token: ``/admin``, and what comes to the same at the client."""
+    if request.path.startswith("/admin"):
+        return True
+    return request.method not in {"GET", "HEAD"} and request.path.startswith(_CHANGING)
 
 
 def _is_foreign(host: str) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 
 from lab.experiments.agenda import Agenda
 from lab.experiments.run import THREADS, Result, Run, moments, now, spread
-from nodes.client.level import Level
 from nodes.experiments.spec import Levels
+from nodes.level import Level
 from nodes.peers import Ask, PeerError
 
 

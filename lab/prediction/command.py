@@ -22,6 +22,7 @@ from lab.terminal import console
 _BAR_WIDTH = 30
 _FINE = 4001
 _PERCENTS = (50, 95, 99)
+_NEWEST = (1, 2, 3, 5, 10)
 
 
 class ModelType(click.ParamType[Any]):
@@ -67,6 +68,8 @@ def replicas(
     fine = predict(predicted, np.linspace(0, 4 * longest_ms + 1, _FINE))
     window = ", ".join(f"p{percent} {_quantile(fine, percent)}" for percent in _PERCENTS)
     out.print(f"consistency window: {window}")
+    newest = ", ".join(f"{k}: {share:.1%}" for k, share in _newest(predicted).items())
+    out.print(f"a read shows one of the newest k writes: {newest}")
 
 
 def quorum(ways: Ways, *, n: int, r: int, w: int, trials: int, seed: int, as_json: bool) -> None:
@@ -120,7 +123,13 @@ def _as_json(predicted: list[Replicated], curve: Curve) -> dict[str, Any]:
         "t_ms": _rounded(curve.t_ms, 3),
         "stale": _rounded(curve.stale, 6),
         "converged": _rounded(curve.converged, 6),
+        "newest": {str(k): round(share, 6) for k, share in _newest(predicted).items()},
     }
+
+
+def _newest(predicted: list[Replicated]) -> dict[int, float]:
+    """P(a read of a random replica shows one of the newest k writes), by k."""
+    return {k: sum(replica.shows_newest(k) for replica in predicted) / len(predicted) for k in _NEWEST}
 
 
 def _quantile(curve: Curve, percent: int) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import lgamma
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from broker.delay import DELAY_MS_MAX, DelayModel, Order
 from lab.prediction.sampling import Floats
 
 _STEPS = 5_000
+_AGES = 20_001
+_GAMMA_SPREAD = 10.0
 _TAIL = 1e-9
 
 
@@ -37,6 +40,25 @@ class Replicated:
             return alone
         held: Floats = np.exp(-self.rate / 1000 * self._remaining_ms(t_ms))
         return alone * held
+
+    def shows_newest(self, k: int) -> float:
+        """P(a read at a random moment shows one of the newest ``k`` writes), which is k-staleness.
+
+        In log order that is so when the k-th newest has been applied, whose age has a Gamma distribution. In order
+        ``arrival`` any of the k will do; given the age of the k-th, the ages of the others are uniform below it.
+        """
+        if self.rate == 0:
+            return 1.0  # the newest write was long ago
+        rate = self.rate / 1000
+        age_ms = np.linspace(0, (k + _GAMMA_SPREAD * np.sqrt(k) + 2 * _GAMMA_SPREAD) / rate, _AGES)
+        weight = np.exp((k - 1) * np.log(rate * age_ms[1:]) - rate * age_ms[1:] - lgamma(k))
+        weight = np.concatenate([[1.0 if k == 1 else 0.0], weight])
+        missed = 1 - self.fresh(age_ms)
+        if self.order == "arrival":
+            pieces = (missed[1:] + missed[:-1]) / 2 * np.diff(age_ms)
+            mean_missed = np.concatenate([[1.0], np.cumsum(pieces) / age_ms[1:]])
+            missed = missed * mean_missed ** (k - 1)
+        return float(1 - np.trapezoid(missed * weight, age_ms) / np.trapezoid(weight, age_ms))
 
     def _remaining_ms(self, t_ms: Floats) -> Floats:
         """The integral of 1 - F from each t on, by the trapezoid rule on a grid that is fine where F moves."""

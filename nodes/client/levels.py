@@ -23,9 +23,9 @@ from typing_extensions import TypedDict
 from broker.position import START, Position
 from nodes.api import Query, TimeoutMs
 from nodes.client.directory import Directory
-from nodes.client.level import Level
 from nodes.client.metrics import ClientMetrics
 from nodes.client.session import Session, end
+from nodes.level import Level
 from nodes.peers import Ask, PeerError, Peers
 from nodes.problem import Passed, Problem
 from nodes.times import ms

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from nodes.client.level import LEVELS, Level
+from nodes.level import LEVELS, Level
 from nodes.metrics import SECONDS_BUCKETS
 
 

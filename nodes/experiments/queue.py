@@ -27,6 +27,7 @@ from nodes.experiments.spec import Experiment
 TURN_SECONDS = 5
 _TASK = "lab.experiments.performance.perform"
 _FORGET_SECONDS = 86_400
+_REPORT_SECONDS = 30 * 86_400
 _FOREVER = -1
 _RENEW = """
 local owner = redis.call('GET', KEYS[1])
@@ -70,8 +71,8 @@ class ExperimentQueue:
         """Take an experiment out of the queue; ``False`` where it has left it already."""
         with translated():
             waited = bool(self._client.lrem(self.jobs.key, 1, name))
-            if waited:
-                self.forget(name)
+        if waited:
+            self._forget_job(name)
         return waited
 
     def is_lost(self, name: str) -> bool:
@@ -90,10 +91,9 @@ class ExperimentQueue:
         return None if text is None else cast("Experiment", json.loads(text))
 
     def forget(self, name: str) -> None:
-        """Remove every trace of an experiment that has ended."""
+        """Remove what was reported of an experiment, and what was to end it. Its job is RQ's to remove."""
         with translated():
             self._client.delete(f"{self._prefix}:{name}", f"{self._prefix}:{name}:stop")
-        self._forget_job(name)
 
     def stop(self, name: str, stop: Stop) -> None:
         """Tell whoever runs an experiment to end it."""
@@ -109,7 +109,7 @@ class ExperimentQueue:
     def report(self, experiment: Experiment) -> None:
         """Say how an experiment is."""
         with translated():
-            self._client.set(f"{self._prefix}:{experiment['id']}", json.dumps(experiment))
+            self._client.set(f"{self._prefix}:{experiment['id']}", json.dumps(experiment), ex=_REPORT_SECONDS)
 
     def wait_for_stop(self, name: str, timeout_seconds: float) -> Stop | None:
         """Wait until somebody tells the experiment to end, or the time is up."""
@@ -153,8 +153,7 @@ class ExperimentQueue:
         self._forget_job(experiment["id"])
 
     def _forget_job(self, name: str) -> None:
-        # Client and worker both see to it that nothing stays, and may do so at the same moment.
-        with translated(), suppress(NoSuchJobError, InvalidJobOperation):
+        with translated(), suppress(NoSuchJobError):
             Job.fetch(name, connection=self._client, serializer=JSONSerializer).delete()
 
     def server(self) -> str:

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from broker.delay import DELAY_MS_MAX
 from nodes.api import TIMEOUT_MS_MAX, Body
-from nodes.client.level import LEVELS, Level
+from nodes.level import LEVELS, Level
 from nodes.settings import SettingsBody
 
 SECONDS_MAX = 3600

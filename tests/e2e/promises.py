@@ -13,6 +13,7 @@ from tests.support.until import until
 Promise = Callable[[Done], None]
 FIRST_DELAYS = {"http://lab14-replica1:8001": 500, "http://lab14-replica2:8002": 1500}
 PROMISES: dict[str, Promise] = {}
+_SHORTEST_MS = 1400  # of 1500: a window begins with the acknowledgement, which may take its time on a busy machine
 
 
 def promise(name: str) -> Callable[[Promise], Promise]:
@@ -116,7 +117,7 @@ def every_replica_has_a_status(done: Done) -> None:
 
 @promise("write-and-wait")
 def the_window_is_the_longest_delay(done: Done) -> None:
-    window(done, 1490, 2500)
+    window(done, _SHORTEST_MS, 2500)
     assert done.answers[0]["replicas"]["lab14-replica2"]["applied_after_ms"] >= 1500
 
 
@@ -124,7 +125,7 @@ def the_window_is_the_longest_delay(done: Done) -> None:
 def five_windows_are_measured(done: Done) -> None:
     windows = [float(ms) for ms in re.findall(r"^Measurement \d: ([\d.]+)ms$", done.output, re.MULTILINE)]
     assert len(windows) == 5
-    assert all(1490 <= ms <= 2500 for ms in windows), windows
+    assert all(_SHORTEST_MS <= ms <= 2500 for ms in windows), windows
 
 
 @promise("increase-lag")
@@ -134,7 +135,7 @@ def the_delay_is_longer(done: Done) -> None:
 
 @promise("test-increased-lag")
 def the_window_is_longer(done: Done) -> None:
-    window(done, 2990, 4000)
+    window(done, _SHORTEST_MS + 1500, 4000)
 
 
 @promise("reset-lag")
@@ -152,7 +153,7 @@ def the_primary_shows_the_write_and_the_slow_replica_does_not(done: Done) -> Non
 
 @promise("ryw-wait")
 def afterwards_every_replica_shows_the_write(done: Done) -> None:
-    window(done, 1490, 2500)
+    window(done, _SHORTEST_MS, 2500)
     version = done.answers[0]["write_result"]["version"]
     assert re.findall(r"^Replica \d: (\d+)$", done.output, re.MULTILINE) == [str(version)] * 2
 
@@ -290,7 +291,7 @@ def what_was_measured_is_near_to_what_was_predicted(done: Done) -> None:
 def there_is_a_page_with_charts(done: Done) -> None:
     (found,) = done.answers
     assert (found["state"], found["window_ms"]["count"]) == ("finished", 40)
-    assert 1490 < found["window_ms"]["p50"] < 1700
+    assert _SHORTEST_MS < found["window_ms"]["p50"] < 1700
     assert done.output.endswith("\n2\n")
 
 

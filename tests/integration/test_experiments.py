@@ -75,14 +75,14 @@ def test_measured_staleness_is_what_the_models_predict(fresh: Lab, order: str) -
         name: {"model": {"kind": "exponential", "mean_ms": mean}, "order": order, "seed": 3}
         for name, mean in means.items()
     }
-    load = {"reads": 10_000, "reads_per_second": 500, "rate": 60 if order == "arrival" else 15}
+    load = {"reads": 6000, "reads_per_second": 500, "rate": 60 if order == "arrival" else 15}
     found = finished(fresh, {"kind": "staleness", **load, "seed": 3, "settings": wanted})
     curve = found["stale"]
-    assert found["reads"] == len(found["raw"]["t_ms"]) == 10_000
-    assert sum(curve["reads"]) > 5_000  # the others came after the horizon, on a busy machine
+    assert found["reads"] == len(found["raw"]["t_ms"]) == 6000
+    assert sum(curve["reads"]) > 3000  # the others came after the horizon, on a busy machine
     assert len(curve["t_ms"]) == 30
     print(f"\n{order}: {found['reads']} reads, RMSE {curve['rmse']:.2%}, late {found['late_ms']['p99']} ms")
-    assert curve["rmse"] < 0.06  # of so few reads; docs/staleness.md has the figures of many
+    assert curve["rmse"] < 0.07  # of so few reads; docs/staleness.md has the figures of many
     assert max(curve["measured"]) > 0.8
     assert settings(fresh) == before
 

@@ -123,6 +123,13 @@ def test_the_commands_in_the_document_on_experiments_run(here: tuple[Path, Lab])
     assert waited_ms["strong"] < waited_ms["session"]
 
 
+def test_the_commands_in_the_document_on_faults_run(here: tuple[Path, Lab]) -> None:
+    (block,) = blocks("docs/faults.md")
+    _, (begun, first, second, ended) = run(here, block)
+    assert (begun["fault"], ended["ended"]) == ("pause", ["pause"])
+    assert {first["replica_id"], second["replica_id"]} == {"lab14-replica1", "lab14-replica2"}
+
+
 def test_the_sweep_in_the_document_on_experiments_is_one() -> None:
     (found,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs/experiments.md").read_text(), re.MULTILINE | re.DOTALL)
     assert ExperimentBody.model_validate(yaml.safe_load(found)).root.kind == "sweep"

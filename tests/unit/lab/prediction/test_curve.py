@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from broker.delay import DelayModel, Exponential, Fixed, Lognormal, Mixture, Pareto, Trace, Uniform
+from broker.delay import DelayModel, Exponential, Fixed, Lognormal, Mixture, Order, Pareto, Trace, Uniform
 from lab.prediction.curve import Replicated, predict
 from lab.prediction.sampling import draw_ms
 from tests.support.kolmogorov import p_value
@@ -42,6 +42,26 @@ def test_in_order_of_arrival_the_delay_is_the_models_whatever_the_rate() -> None
     model = Exponential(500)
     for rate in (0, 1, 100):
         assert Replicated(model, "arrival", rate).fresh(T_MS) == pytest.approx([model.cdf(t) for t in T_MS])
+
+
+@pytest.mark.parametrize("order", ["log", "arrival"])
+@pytest.mark.parametrize("model", [*MODELS, Fixed(500)], ids=lambda model: model.kind)
+def test_a_read_shows_one_of_the_newest_writes_as_often_as_by_brute_force(model: DelayModel, order: Order) -> None:
+    random = np.random.default_rng(3)
+    count, rate = 200_000, 4.0
+    published = np.cumsum(random.exponential(1000 / rate, count))
+    applied = published + draw_ms(model, random, (count,))
+    if order == "log":
+        applied = np.maximum.accumulate(applied)
+    reads = np.sort(random.uniform(published[1000], published[-1000], count))
+    newest = np.searchsorted(published, reads, side="right") - 1
+    for k in (1, 2, 5):
+        shown = np.any([applied[newest - back] <= reads for back in range(k)], axis=0)
+        assert Replicated(model, order, rate).shows_newest(k) == pytest.approx(float(np.mean(shown)), abs=0.01)
+
+
+def test_where_nobody_writes_every_read_shows_the_newest() -> None:
+    assert Replicated(Exponential(500), "log", 0).shows_newest(1) == 1
 
 
 def test_fixed_delays_are_not_held_back_by_one_another() -> None:
