@@ -93,8 +93,7 @@ class Reader:
                 before = self._last
                 entries = self._log.read(self._replica, min(room, _BATCH), block_ms)
                 self._take(entries)
-                # Never a batch in which something has come twice already: that would come again for ever.
-                if entries and entries[0].position > before and self.read_again is not None and self.read_again():
+                if entries and self.read_again is not None and self.read_again():
                     self._log.rewind(self._replica, before)
         except PositionLost:
             self._close_gap()
