@@ -82,7 +82,7 @@ class ReplicaStore:
                 directory.mkdir(parents=True, exist_ok=True)
                 opened.enter_context(_take_lock(directory / "store.lock"))
                 if (damage := self._damage()) is not None:
-                    _set_aside(self._path, damage)
+                    set_aside(self._path, damage)
                 self._writer = opened.enter_context(closing(self._connect()))
                 self._prepare()
                 for _ in range(_READERS):
@@ -234,7 +234,7 @@ class ReplicaStore:
                 (checked,) = db.execute("PRAGMA quick_check(1)").fetchone()
                 return None if checked == "ok" else str(checked)
         except sqlite3.DatabaseError as error:
-            if _is_damage(error):
+            if is_damage(error):
                 return str(error)
             raise
 
@@ -274,16 +274,16 @@ class ReplicaStore:
 
 
 def _failure(what: str, error: sqlite3.Error) -> StoreError:
-    kind = StoreDamaged if _is_damage(error) else StoreError
+    kind = StoreDamaged if is_damage(error) else StoreError
     return kind(f"the store cannot be {what}: {error}")
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
+def is_damage(error: sqlite3.Error) -> bool:
     """Whether the file itself is wrong, and not the disk, a lock, or the use that was made of it."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-def _set_aside(path: Path, reason: str) -> None:
+def set_aside(path: Path, reason: str) -> None:
     """Keep the newest damaged file for whoever wants to look at it."""
     aside = path.with_name(path.name + ".set-aside")
     path.replace(aside)

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from nodes.experiments.spec import ENDED, Experiment
 from nodes.problem import Problem
+from nodes.store import is_damage, set_aside
 
 KEPT = 200
 _SCHEMA = """
@@ -35,14 +36,18 @@ class Shelf:
     """
 
     def __init__(self, directory: Path) -> None:
-        """Open the store in ``directory``, made where missing."""
+        """Open the store in ``directory``, made where missing; a damaged one is set aside, or no client would start."""
         self._lock = threading.Lock()
+        path = directory / "experiments.sqlite"
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            path = directory / "experiments.sqlite"
-            self._file = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._file.execute("PRAGMA journal_mode = WAL")
-            self._file.execute(_SCHEMA)
+            try:
+                self._file = _opened(path)
+            except sqlite3.DatabaseError as error:
+                if not is_damage(error):
+                    raise
+                set_aside(path, str(error))
+                self._file = _opened(path)
         except (OSError, sqlite3.Error) as error:
             raise _unusable(error) from error
 
@@ -81,6 +86,17 @@ class Shelf:
                     return [cast("Experiment", json.loads(text)) for (text,) in rows]
             except sqlite3.Error as error:
                 raise _unusable(error) from error
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    file = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    try:
+        file.execute("PRAGMA journal_mode = WAL")
+        file.execute(_SCHEMA)
+    except sqlite3.Error:
+        file.close()
+        raise
+    return file
 
 
 def _unusable(error: Exception) -> Problem:

@@ -20,7 +20,7 @@ from tests.support.http import ask, get, post
 from tests.support.load import Writers
 from tests.support.until import until
 
-KILLS = 6  # one more takes five seconds more: whoever ends early is started again ever later
+KILLS = 10
 
 
 def versions(entries: list[dict[str, Any]]) -> list[tuple[int, int]]:
