@@ -10,7 +10,12 @@
 -- ARGV: op, key, value, write id, traceparent, how many write ids to remember, and the SHA-1 of write id, key and value:
 -- what the change contributes to the digest (broker/digest.py), and how a retry is told from another change
 --
+-- Called with "load" alone, and no keys, it does nothing but stay in the server's cache, by which ReplicationLog.open
+-- says that this server may take appends.
+--
 -- Returns {"applied" | "repeated", epoch, version, at}, {"missing"} or {"reused"}.
+
+if ARGV[1] == 'load' then return 'loaded' end
 
 local op, key, value, write_id = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local traceparent, remember, contribution = ARGV[5], tonumber(ARGV[6]), ARGV[7]

@@ -38,7 +38,11 @@ class LogClock:
 
     def now_us(self) -> int:
         """The log server's time: microseconds since 1970, never ahead of it but for drift since ``measure``."""
-        return self._monotonic_ns() // 1000 + self._offset_us + self._skew_us
+        return self.measured_us() + self._skew_us
+
+    def measured_us(self) -> int:
+        """The same, whatever the skew: to say to others when something was."""
+        return self._monotonic_ns() // 1000 + self._offset_us
 
     def set_skew(self, skew_us: int) -> None:
         """Be wrong by so much from now on."""

@@ -14,7 +14,7 @@ from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from broker.errors import LogMissing, LogRefused, LogUnreachable, OutcomeUnknown
+from broker.errors import LogMissing, LogRefused, LogUnreachable, LogUnverified, OutcomeUnknown
 
 Client = redis.Redis
 
@@ -116,6 +116,8 @@ def translated() -> Iterator[None]:
         raise LogUnreachable(f"the log server cannot be reached: {error}") from error
     except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
         raise OutcomeUnknown(f"the log server did not answer: {error}") from error
+    except exceptions.NoScriptError as error:
+        raise LogUnverified("the log server was started again, and its log is not verified yet") from error
     except exceptions.ResponseError as error:
         if "NOLOG" in str(error) or "NOGROUP" in str(error) or "UNBLOCKED" in str(error):
             raise LogMissing(f"the log server holds no log: {error}") from error

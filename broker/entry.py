@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Literal, NamedTuple
 
 from broker.position import Position
@@ -12,7 +13,10 @@ Operation = Literal["set", "delete", "epoch"]
 class Entry(NamedTuple):
     """One entry of the replication log.
 
-    ``value`` is compact JSON text, empty unless ``op`` is ``set``; ``at_us`` is the publish time in microseconds since
+    ``op epoch`` begins an epoch: with an empty ``value`` one of an empty store, otherwise one that goes on from the
+    position in ``value``, with the content that was there.
+
+    ``value`` is compact JSON text, empty for ``delete``; ``at_us`` is the publish time in microseconds since
     1970 by the log server's clock; ``traceparent`` is a W3C trace context or empty.
     """
 
@@ -23,6 +27,11 @@ class Entry(NamedTuple):
     write_id: str
     at_us: int
     traceparent: str = ""
+
+    @property
+    def goes_on_from(self) -> Position | None:
+        """Where an epoch that keeps the content goes on from; ``None`` for every other entry."""
+        return Position.parse(json.loads(self.value)) if self.op == "epoch" and self.value else None
 
     @property
     def size_bytes(self) -> int:

@@ -1,38 +1,47 @@
--- Begin an epoch: an empty store, version 0, and the entry that tells every replica.
+-- Begin an epoch: the entry that tells every replica, and an empty store with version 0, or the content as it is.
 --
 -- KEYS[1] log, KEYS[2] data, KEYS[3] head, KEYS[4] keys, KEYS[5] writes, KEYS[6] write_order: see append.lua
--- ARGV: "open" (only where there is no log) or "reset", write id, how many write ids to remember, and the epoch that a
--- lost log had reached as far as the caller knows, so that no position comes a second time
+-- ARGV: "reset", or "open", which begins one only where there is no log, or it is behind; write id; how many write ids to
+-- remember; epoch and version that somebody has seen; "doubt" where somebody may have seen more
 --
--- Returns {"begun" | "repeated" | "open", epoch, at}.
+-- Returns {"begun" | "repeated" | "goes on" | "open", epoch, version}.
 
-local mode, write_id, remember, after = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local mode, write_id, remember = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local seen_epoch, seen_version, doubt = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 
-local head = redis.call('HMGET', KEYS[3], 'epoch', 'at')
-if mode == 'open' and head[1] then return {'open', head[1], head[2]} end
+local head = redis.call('HMGET', KEYS[3], 'epoch', 'version', 'at')
 if mode == 'reset' and not head[1] then return redis.error_reply('NOLOG the log has not been opened') end
+local last, version = tonumber(head[1] or 0), tonumber(head[2] or 0)
+local behind = last < seen_epoch or (last == seen_epoch and version < seen_version)
+if mode == 'open' and head[1] and not behind and doubt == '' then return {'open', head[1], head[2]} end
 
 local known = redis.call('HGET', KEYS[5], write_id)
 if known then
-  local epoch, at = known:match('^(%d+)-%d+ (%d+) ')
-  return {'repeated', epoch, at}
+  local begun, at_version = known:match('^(%d+)-(%d+) ')
+  return {'repeated', begun, at_version}
 end
 
-local epoch = string.format('%.0f', math.max(tonumber(head[1] or 0), after) + 1)
+local epoch = string.format('%.0f', math.max(last, seen_epoch) + 1)
 local time = redis.call('TIME')
 local at = time[1] .. string.format('%06d', time[2])
-if tonumber(at) < tonumber(head[2] or 0) then at = head[2] end
-local position = epoch .. '-0'
+if tonumber(at) < tonumber(head[3] or 0) then at = head[3] end
 
+local keeps = mode == 'open' and head[1]
+local position = epoch .. '-' .. (keeps and head[2] or '0')
+local value = keeps and '"' .. head[1] .. '-' .. head[2] .. '"' or ''
 redis.call('XADD', KEYS[1], position,
-  'op', 'epoch', 'key', '', 'value', '', 'write_id', write_id, 'at', at, 'traceparent', '')
-redis.call('XTRIM', KEYS[1], 'MINID', '=', position) -- nothing of an earlier epoch is of use to anybody
-redis.call('UNLINK', KEYS[2], KEYS[4])
-redis.call('HSET', KEYS[3], 'epoch', epoch, 'version', 0, 'write_id', write_id, 'at', at, 'digest', string.rep('0', 40))
+  'op', 'epoch', 'key', '', 'value', value, 'write_id', write_id, 'at', at, 'traceparent', '')
+if keeps then
+  redis.call('HSET', KEYS[3], 'epoch', epoch)
+else
+  redis.call('XTRIM', KEYS[1], 'MINID', '=', position) -- nothing of an earlier epoch is of use to anybody
+  redis.call('UNLINK', KEYS[2], KEYS[4])
+  redis.call('HSET', KEYS[3], 'epoch', epoch, 'version', 0, 'write_id', write_id, 'at', at, 'digest', string.rep('0', 40))
+end
 
 redis.call('HSET', KEYS[5], write_id, position .. ' ' .. at .. ' epoch')
 redis.call('RPUSH', KEYS[6], write_id)
 if redis.call('LLEN', KEYS[6]) > remember then
   redis.call('HDEL', KEYS[5], redis.call('LPOP', KEYS[6]))
 end
-return {'begun', epoch, at}
+return {keeps and 'goes on' or 'begun', epoch, keeps and head[2] or '0'}

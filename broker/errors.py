@@ -5,9 +5,11 @@
     │   ├── LogUnreachable  no connection could be made, so nothing was sent
     │   ├── LogRefused      the server answered with an error
     │   ├── LogMissing      the server holds no log (empty or flushed)
+    │   ├── LogUnverified   the server was started again, and nobody has said yet that its log has everything
     │   └── WriteIdReused   the write id belongs to another change
     ├── OutcomeUnknown      sent, and no answer came: the change may or may not be in the log
-    └── PositionLost        the log no longer holds what a replica needs next
+    ├── PositionLost        the log no longer holds what a replica needs next
+    └── LogBehind           the log has lost what a replica has applied; a new epoch is to begin
 
 A caller may retry ``NotApplied`` as it likes, and ``OutcomeUnknown`` with the same write id.
 """
@@ -33,6 +35,10 @@ class LogMissing(NotApplied):
     """Raised when the server holds no log: it was never opened, or its data was flushed."""
 
 
+class LogUnverified(NotApplied):
+    """Raised by an append to a server that has been started again: see ``ReplicationLog.open``."""
+
+
 class WriteIdReused(NotApplied):
     """Raised when a write id comes again with another operation, key or value."""
 
@@ -43,3 +49,7 @@ class OutcomeUnknown(LogError):
 
 class PositionLost(LogError):
     """Raised when the log no longer holds the entry that a replica needs next: only a snapshot helps."""
+
+
+class LogBehind(LogError):
+    """Raised when the log ends before what a replica has applied: until a new epoch begins there is nothing to read."""

@@ -64,6 +64,11 @@ class DelayLine:
         for entry in self._waiting.values():
             self._arrive(entry)
 
+    def set_clock(self, now_us: int) -> None:
+        """The clock was set: neither a change of the delay nor a taking was later than now."""
+        self._not_before_us = min(self._not_before_us, now_us)
+        self._taken_us = min(self._taken_us, now_us)
+
     def due_us(self, entry: Entry) -> int | None:
         """When an entry is due by itself: microseconds since 1970 by the log's clock. An epoch is due at once."""
         if self._schedule is None:

@@ -17,16 +17,25 @@ own name: what it was given and has not acknowledged is *pending*.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from importlib import resources
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from redis import exceptions
 
 from broker.connection import Client, translated
 from broker.digest import EMPTY, contribution
 from broker.entry import Entry, Operation, Record
-from broker.errors import LogMissing, LogRefused, NotApplied, OutcomeUnknown, PositionLost, WriteIdReused
+from broker.errors import (
+    LogMissing,
+    LogRefused,
+    LogUnverified,
+    NotApplied,
+    OutcomeUnknown,
+    PositionLost,
+    WriteIdReused,
+)
 from broker.position import START, Position
 
 REMEMBERED_WRITES = 100_000
@@ -77,6 +86,7 @@ class ReplicationLog:
 
     def __init__(self, client: Client, namespace: str = "lab14") -> None:
         self._client: Any = client  # redis-py's types name every reply of every setting at once; ours are pinned
+        self.verify: Callable[[], None] | None = None  # called where an append finds the server unverified; see open()
         self._log = f"{namespace}:log"
         self._data = f"{namespace}:data"
         self._head = f"{namespace}:head"
@@ -89,20 +99,54 @@ class ReplicationLog:
             f"{namespace}:writes",
             f"{namespace}:write_order",
         ]
-        self._append_script = client.register_script(_script("append.lua"))
+        self._append_text = _script("append.lua")
+        self._append_sha = hashlib.sha1(self._append_text.encode(), usedforsecurity=False).hexdigest()
         self._epoch_script = client.register_script(_script("epoch.lua"))
         self._page_script = client.register_script(_script("page.lua"))
         self._before_script = client.register_script(_script("before.lua"))
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
-    def open(self, write_id: str, after_epoch: int = 0) -> Position:
-        """Begin an epoch where there is no log (the first, or one later than ``after_epoch``); return its position."""
-        return self._begin_epoch("open", write_id, after_epoch)
+    def open(self, write_id: str, seen: Position = START, *, in_doubt: bool = False) -> Position:
+        """Let appends begin, on a log that lacks nothing of what anybody has seen of it; return where it is.
 
-    def reset(self, write_id: str) -> Position:
-        """Begin the next epoch with an empty store; return its first position. Idempotent by ``write_id``."""
-        return self._begin_epoch("reset", write_id, 0)
+        ``seen`` is the newest position that anybody knows of. Where the log ends before that, or it is ``in_doubt``
+        whether somebody knows more, an epoch begins that goes on from where the log ends, with the content that is
+        there: so no position ever names two changes. Where there is no log, an empty epoch begins.
+
+        A server that is started again refuses appends (``LogUnverified``) until this has been called: its log may have
+        lost its end, or be that of another server.
+        """
+        args: list[str | int] = [
+            "open",
+            write_id,
+            REMEMBERED_WRITES,
+            seen.epoch,
+            seen.version,
+            "doubt" if in_doubt else "",
+        ]
+        position = self._begin_epoch(args)
+        with translated():
+            # Cached scripts are the one thing that a server forgets when it ends. By EVAL, because Redis 6.2 writes
+            # SCRIPT LOAD to its append-only file.
+            self._client.eval(self._append_text, 0, "load")
+        return position
+
+    def is_verified(self) -> bool:
+        """Whether there is a log, and its server has been running since ``open``, so that it has lost nothing."""
+        with translated():
+            return bool(self._client.script_exists(self._append_sha)[0] and self._client.exists(self._head))
+
+    def position(self) -> Position | None:
+        """Where the log is; ``None`` where there is none."""
+        try:
+            return self.head().position
+        except LogMissing:
+            return None
+
+    def reset(self, write_id: str, seen: Position = START) -> Position:
+        """Begin an empty epoch after that of ``seen``; return its first position. Idempotent by ``write_id``."""
+        return self._begin_epoch(["reset", write_id, REMEMBERED_WRITES, seen.epoch, 0, ""])
 
     def append(self, op: Operation, key: str, value: str, write_id: str, traceparent: str = "") -> Appended | None:
         """Append one change, or find it where ``write_id`` has put it before.
@@ -112,8 +156,9 @@ class ReplicationLog:
         up to three in all; ``OutcomeUnknown`` means that none was answered.
         """
         adds = contribution(write_id, key, value).hex()
-        args: list[str | int] = [op, key, value, write_id, traceparent, REMEMBERED_WRITES, adds]
-        outcome, *rest = self._answered(lambda: self._append_script(keys=self._written, args=args))
+        call = [self._append_sha, len(self._written), *self._written]
+        call += [op, key, value, write_id, traceparent, REMEMBERED_WRITES, adds]
+        outcome, *rest = self._answered(lambda: self._verified(lambda: self._client.evalsha(*call)))
         if outcome == "missing":
             return None
         if outcome == "reused":
@@ -121,12 +166,22 @@ class ReplicationLog:
         epoch, version, at_us = map(int, rest)
         return Appended(Position(epoch, version), at_us, outcome == "repeated")
 
-    def _begin_epoch(self, mode: Literal["open", "reset"], write_id: str, after_epoch: int) -> Position:
-        args: list[str | int] = [mode, write_id, REMEMBERED_WRITES, after_epoch]
-        _, epoch, _ = self._answered(lambda: self._epoch_script(keys=self._written, args=args))
-        return Position(int(epoch), 0)
+    def _begin_epoch(self, args: list[str | int]) -> Position:
+        _, epoch, version = self._answered(lambda: self._epoch_script(keys=self._written, args=args))
+        return Position(int(epoch), int(version))
 
-    def _answered(self, send: Any) -> list[Any]:
+    def _verified(self, send: Callable[[], Any]) -> Any:
+        """Send, where need be after ``verify``."""
+        try:
+            with translated():
+                return send()
+        except LogUnverified:
+            if self.verify is None:
+                raise
+        self.verify()
+        return send()
+
+    def _answered(self, send: Callable[[], Any]) -> list[Any]:
         """Repeat an idempotent script while its outcome is unknown; a refusal does not settle an earlier doubt."""
         doubt: OutcomeUnknown | None = None
         for _ in range(_APPEND_ATTEMPTS):

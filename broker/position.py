@@ -12,8 +12,9 @@ _TEXT = re.compile(r"(0|[1-9][0-9]{0,14})-(0|[1-9][0-9]{0,14})", re.ASCII)
 class Position(NamedTuple):
     """A point in the history, ordered by epoch, then version.
 
-    ``epoch`` counts resets from 1; ``version`` counts acknowledged changes within the epoch from 1, and is 0 right
-    after a reset. ``Position(0, 0)`` is before everything: a replica that has read nothing yet.
+    ``epoch`` counts resets from 1, and the times that the log went on after it may have lost its end; ``version``
+    counts acknowledged changes from 1, and is 0 right after a reset. ``Position(0, 0)`` is before everything: a replica
+    that has read nothing yet.
     """
 
     epoch: int
@@ -32,7 +33,7 @@ class Position(NamedTuple):
         return cls(int(match[1]), int(match[2]))
 
     def is_followed_by(self, other: Position) -> bool:
-        """Whether nothing lies between the two: the next version, or the beginning of a later epoch."""
+        """Whether nothing lies between the two: the next version, or the beginning of a later, empty epoch."""
         if other.epoch == self.epoch:
             return other.version == self.version + 1
         return other.epoch > self.epoch and other.version == 0

@@ -17,6 +17,7 @@ class Member(NamedTuple):
 
     ``name_url`` has the replica's id for a host and is how people name it; ``url`` is where it can be reached.
     ``diverged``: its content differs from the primary's at the same position. ``faults``: those in force, by name.
+    ``resyncing``: why its content is being replaced by a snapshot, or empty.
     ``seen_at_us`` and ``applied_at_us`` are microseconds since 1970 by the log's clock; the latter is 0 before anything
     was applied.
     """
@@ -29,6 +30,7 @@ class Member(NamedTuple):
     applied_at_us: int
     diverged: bool = False
     faults: tuple[str, ...] = ()
+    resyncing: str = ""
 
     def is_live(self, now_us: int) -> bool:
         """Whether the last heartbeat is recent."""

@@ -146,7 +146,9 @@ def require(target: Position | None, state: State, timeout_ms: int) -> None:
         return
     asked: dict[str, Any] = {"min_position": str(target), "position": str(state.position)}
     if state.position > target:
-        detail = f"{target} is of an earlier epoch; the data was reset, and the node is at {state.position}."
+        detail = (
+            f"{target} is of an earlier epoch; the data was reset, or the log lost its end; it is at {state.position}."
+        )
         raise Problem(412, "earlier-epoch", "Position of an earlier epoch", detail, **asked)
     detail = f"{target} was not reached within {timeout_ms} ms; the node is at {state.position}."
     raise Problem(504, "position-not-reached", "Position not reached", detail, **asked)

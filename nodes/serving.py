@@ -19,9 +19,11 @@ from typing import Any, Protocol
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.errors import AppImportError
 
 from nodes import cores
 from nodes.config import NodeConfig
+from nodes.store import StoreError
 from nodes.tracing import Tracing
 
 _PR_SET_PDEATHSIG = 1
@@ -74,7 +76,10 @@ class Service(BaseApplication):  # type: ignore[misc]
             level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
         )
         cores.share_one(self._config.port)  # the nodes of a lab have successive ports
-        app = self._create_app()
+        try:
+            app = self._create_app()
+        except StoreError as error:
+            raise AppImportError(str(error)) from None  # which gunicorn shows as the sentence that it is
         # What the app is made of lives as long as the process, and hundreds of waiting requests hold many objects that
         # are no garbage: collections that look at either cost a third of the time in which the waiting are woken.
         gc.collect()

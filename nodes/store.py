@@ -149,6 +149,14 @@ class ReplicaStore:
             _move(db, before.position, after)
         return after
 
+    def go_on(self, position: Position) -> State:
+        """Be at the beginning of an epoch that keeps the content; return the state. Raises ``StoreError``."""
+        with self._transaction() as db:
+            before = _state(db)
+            after = before._replace(position=position)
+            _move(db, before.position, after)
+        return after
+
     def corrupt(self, key: str | None) -> bool:
         """Change a value behind everybody's back: of this key, or of any; ``False`` where there is none."""
         with self._transaction() as db:
@@ -218,6 +226,7 @@ class ReplicaStore:
     def _prepare(self) -> None:
         if self._writer.execute("PRAGMA user_version").fetchone()[0] == 0:
             self._writer.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+            _logger.info("%s is new, and the store is empty", self._path)
 
     def _damage(self) -> str | None:
         """What is wrong with the file, as a sentence; ``None`` for one that is well, or not there."""

@@ -27,7 +27,8 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-def _binary(which: str) -> str:
+def binary_of(which: str) -> str:
+    """The program of a log server."""
     if which == "valkey":
         return str(get_binary_path())
     return which
@@ -40,7 +41,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
 
     def get(which: str) -> LogServer:
         if which not in running:
-            binary = _binary(which)
+            binary = binary_of(which)
             running[which] = LogServer(binary, tmp_path_factory.mktemp(which))
             running[which].start()
         return running[which]
@@ -53,7 +54,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[LogServer]:
     """A log server of the test's own, to be killed, stopped and started again."""
-    own = LogServer(_binary("valkey"), tmp_path)
+    own = LogServer(binary_of("valkey"), tmp_path)
     own.start()
     yield own
     own.kill()

@@ -79,7 +79,11 @@ class CompareAnswer(TypedDict):
 
 
 class ReplicaStatus(TypedDict):
-    """A replica now. ``lag_ms``: age of the oldest write it has not applied; ``null`` where nobody knows."""
+    """A replica now.
+
+    ``lag_ms``: age of the oldest write it has not applied; ``null`` where nobody knows. ``resyncing``: why its content
+    is being replaced by a snapshot, or empty.
+    """
 
     replica_id: str
     version: int | None
@@ -89,6 +93,7 @@ class ReplicaStatus(TypedDict):
     data_age_ms: float | None
     diverged: bool
     faults: list[str]
+    resyncing: str
     error: NotRequired[str]
 
 

@@ -300,6 +300,7 @@ def _status(name: str, answer: dict[str, Any], primary: dict[str, Any], known: K
         "data_age_ms": answer.get("data_age_ms"),
         "diverged": diverged,
         "faults": [] if known is None else list(known.faults),
+        "resyncing": "" if known is None else known.resyncing,
     }
     if "error" in answer:
         found["error"] = answer["error"]

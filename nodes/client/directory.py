@@ -20,6 +20,7 @@ class Known(NamedTuple):
     in_log_order: bool
     diverged: bool = False
     faults: tuple[str, ...] = ()
+    resyncing: str = ""
 
 
 class Directory:
@@ -66,6 +67,7 @@ class Directory:
                 in_log_order=replica["order"] == "log",
                 diverged=replica["diverged"],
                 faults=tuple(replica["faults"]),
+                resyncing=replica["resyncing"],
             )
             for replica in found
         ]

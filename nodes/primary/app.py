@@ -31,6 +31,7 @@ from nodes.primary.delays import (
 )
 from nodes.primary.metrics import PrimaryMetrics, ReplicaCollector
 from nodes.primary.primary import AgeQuery, PositionAnswer, Primary, ReplicasAnswer, ResetAnswer, ScrapeTargets
+from nodes.primary.verification import Verification
 from nodes.primary.writes import Writes
 from nodes.problem import Problem
 from nodes.reads import add_reads
@@ -55,9 +56,27 @@ def create_app(config: PrimaryConfig) -> Flask:
     gate = make_gate(EMPTY_STATE, config.threads * 7 // 8, registry)
     metrics = PrimaryMetrics(registry)
     peers = Peers(config.threads * 2, time.monotonic)
+    verification = Verification(
+        log=log,
+        roster=roster,
+        events=events,
+        gate=gate,
+        peers=peers,
+        monotonic=time.monotonic,
+        pause=time.sleep,
+    )
+    log.verify = verification.require
 
     primary = Primary(
-        config, log=log, roster=roster, events=events, gate=gate, peers=peers, clock=clock, metrics=metrics
+        config,
+        log=log,
+        roster=roster,
+        events=events,
+        gate=gate,
+        peers=peers,
+        clock=clock,
+        metrics=metrics,
+        verification=verification,
     )
     app, api = make_app(config, tracing, registry)
     app.extensions["node"] = primary

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -14,7 +13,7 @@ from broker import lag
 from broker.clock import LogClock
 from broker.delay import Order
 from broker.entry import Record
-from broker.errors import LogError, LogMissing
+from broker.errors import LogError
 from broker.events import Events
 from broker.log import Head, ReplicationLog
 from broker.position import START, Position
@@ -25,10 +24,10 @@ from nodes.config import PrimaryConfig
 from nodes.gate import PositionGate, State
 from nodes.peers import Ask, Peers, Reply
 from nodes.primary.metrics import PrimaryMetrics
+from nodes.primary.verification import Verification
 from nodes.times import ms
 from nodes.worker import Worker
 
-_logger = logging.getLogger("lab.primary")
 UPKEEP_SECONDS = 1.0
 RESET_WAIT_MS = 5000
 FORGET_AFTER_SECONDS = 3600.0
@@ -72,6 +71,7 @@ class ReplicaAnswer(TypedDict):
     undelivered: int
     diverged: bool
     faults: list[str]
+    resyncing: str
     order: Order
 
 
@@ -101,6 +101,7 @@ class Primary:
         peers: Peers,
         clock: LogClock,
         metrics: PrimaryMetrics,
+        verification: Verification,
     ) -> None:
         self._config = config
         self._log = log
@@ -110,8 +111,8 @@ class Primary:
         self._peers = peers
         self._clock = clock
         self._metrics = metrics
+        self._verification = verification
         self._upkeep = Worker("upkeep", self._step)
-        self._last_epoch = 0
 
     def start(self) -> None:
         """Start the upkeep of the log."""
@@ -182,6 +183,7 @@ class Primary:
                     "undelivered": lags[member.replica].undelivered,
                     "diverged": member.diverged,
                     "faults": list(member.faults),
+                    "resyncing": member.resyncing,
                     "order": settings[member.replica].order if member.replica in settings else "log",
                 }
                 for member in members
@@ -193,12 +195,11 @@ class Primary:
         return [{"targets": [urlsplit(member.url).netloc for member in self._roster.members()]}]
 
     def health(self) -> dict[str, str]:
-        """Whether the log answers."""
+        """Whether the log answers, and may be appended to."""
         try:
-            self._log.head()
+            return {"log": "ok" if self._log.is_verified() else "asking the replicas whether it has everything"}
         except LogError as error:
             return {"log": str(error)}
-        return {"log": "ok"}
 
     def _seen(self, head: Head) -> State:
         state = _state(head)
@@ -209,7 +210,8 @@ class Primary:
 
     def reset(self) -> ResetAnswer:
         """Begin the next epoch, and answer when every live replica has read that and is empty."""
-        position = self._log.reset(uuid.uuid4().hex)
+        self._verification.require()
+        position = self._log.reset(uuid.uuid4().hex, self._gate.state.position)
         self._seen(self._log.head())
         self._events.publish("reset", position=str(position))
         now_us = self._clock.now_us()
@@ -239,25 +241,17 @@ class Primary:
         return True
 
     def _step(self) -> None:
-        self._open()
+        self._verification.require()
         self._clock.measure()
         now_us = self._clock.now_us()
         members = self._roster.members()
+        self._verification.compare(members)
+        self._seen(self._log.head())
         for member in members:
             if now_us - member.seen_at_us > FORGET_AFTER_SECONDS * 1e6:
                 self.forget(member.replica)
         self._trim([member for member in members if member.is_live(now_us)])
         self._upkeep.pause(UPKEEP_SECONDS)
-
-    def _open(self) -> None:
-        try:
-            head = self._log.head()
-        except LogMissing:
-            self._log.open(uuid.uuid4().hex, self._last_epoch)
-            head = self._log.head()
-            _logger.info("began the log at %s", head.position)
-        self._last_epoch = head.position.epoch
-        self._seen(head)
 
     def _trim(self, live: list[Member]) -> None:
         """Drop what every live replica has applied, but not the newest entries; and all beyond the hard bound."""

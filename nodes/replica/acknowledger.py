@@ -21,6 +21,7 @@ class Acknowledger:
     """
 
     def __init__(self, log: ReplicationLog, replica: str, ack_delay_ms: float, now_us: Callable[[], int]) -> None:
+        """``now_us`` is any clock that is never set."""
         self._log = log
         self._replica = replica
         self._ack_delay_us = ack_delay_ms * 1000

@@ -52,6 +52,12 @@ def create_app(config: ReplicaConfig) -> Flask:
     def store_error(error: StoreError) -> Response:
         return Problem(503, "store-unavailable", "The store is unavailable", f"{error}.").response()
 
+    @app.after_request
+    def mark(response: Response) -> Response:
+        if replica.resyncing and "Lab-Position" in response.headers:
+            response.headers["Lab-Resyncing"] = replica.resyncing
+        return response
+
     add_health(api, config, replica.health)
     add_reads(api, config.node_id, replica)
     _add_applied(api, replica)
@@ -74,7 +80,7 @@ def make_replica(config: ReplicaConfig, tracing: Tracing, registry: CollectorReg
     history = AppliedHistory(HISTORY_CAPACITY)
     line = DelayLine(max_entries=config.line_max_entries, max_bytes=config.line_max_bytes)
     inbox = Inbox(line, clock.now_us)
-    acknowledger = Acknowledger(log, config.node_id, config.ack_delay_ms, clock.now_us)
+    acknowledger = Acknowledger(log, config.node_id, config.ack_delay_ms, lambda: time.monotonic_ns() // 1000)
     reader = Reader(
         log=ReplicationLog(reading, config.namespace),
         replica=config.node_id,

@@ -78,6 +78,7 @@ class Inbox:
         """What is due may be another, because the clock was set."""
         with self._changed:
             self._rest_until_us = 0
+            self._line.set_clock(self._now_us())
             self._changed.notify_all()
 
     def wait_until_due(self) -> None:
@@ -98,6 +99,13 @@ class Inbox:
                     return True
                 self._wait_until(due_us)
             return False
+
+    def wait_until_empty(self) -> bool:
+        """Return ``True`` when nothing waits any more, ``False`` when the inbox is closed before."""
+        with self._changed:
+            while not self._closed and len(self._line):
+                self._changed.wait()
+            return not self._closed
 
     def wait_for_room(self) -> int:
         """How many more entries may be offered; waits while there is no room, and returns 0 once closed."""

@@ -50,7 +50,7 @@ class ReplicaMetrics:
         self._duplicate = applied.labels(replica, "duplicate")
         self._error = applied.labels(replica, "error")
         self._redelivered = redeliveries.labels(replica)
-        for reason in ("gap", "log_behind", "requested"):
+        for reason in ("gap", "log_rolled_back", "other_history", "requested"):
             self._resyncs.labels(replica, reason)
 
     def applied(self, entry: Entry, due_us: int, applied_us: int) -> None:

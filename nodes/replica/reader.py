@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from broker import snapshot
 from broker.entry import Entry
-from broker.errors import LogError, PositionLost
+from broker.errors import LogBehind, LogError, PositionLost
 from broker.log import ReplicationLog
 from broker.position import START, Position
 from broker.snapshot import Snapshot
@@ -53,12 +53,18 @@ class Reader:
         self._rewound = False
         self._look_at_pending = False
         self._resync_wanted = False
+        self.resyncing = ""  # why, while a snapshot is being taken or waits until it is due
         self.read_again: Callable[[], bool] | None = None  # asked after each batch, where some are to come twice
 
     @property
     def joined(self) -> bool:
         """Whether it has its place in the log: what is pending is taken in, and new entries are being waited for."""
         return self._recovered
+
+    @property
+    def delivered(self) -> Position:
+        """The newest position that it was given."""
+        return self._last
 
     def look_at_pending(self) -> None:
         """With the next step, acknowledge what is pending and has been applied."""
@@ -99,9 +105,10 @@ class Reader:
             self._close_gap()
 
     def _recover(self) -> None:
+        self._require_log_ahead()
         self._log.join(self._replica, self._store_position())
-        if self._log.head().position < self._store_position():
-            self._resync("log_behind")
+        if self._is_of_another_history():
+            self._resync("other_history")
         after = START
         while True:
             page = self._log.pending(self._replica, after, _BATCH)
@@ -123,6 +130,17 @@ class Reader:
             # Acknowledged and yet not there: a loss of power took it, or it was applied beyond the position.
             self._log.rewind(self._replica, self._last)
 
+    def _require_log_ahead(self) -> None:
+        head = self._log.head().position
+        if head < self._last:
+            raise LogBehind(f"the log ends at {head}, before {self._last} of this replica: a new epoch is to begin")
+
+    def _is_of_another_history(self) -> bool:
+        """Whether the log has another change where the store is: it was lost, and begun anew while nobody knew more."""
+        state = self._store.state()
+        found = self._log.between(state.position, state.position, 1)
+        return bool(found) and found[0].goes_on_from is None and found[0].write_id != state.write_id
+
     def _superseded(self, position: Position) -> bool:
         """Whether a reset has made this position void."""
         return position.epoch < self._log.head().position.epoch
@@ -133,6 +151,10 @@ class Reader:
             if entry.position <= self._last:
                 if count:
                     self._known(entry.position)
+            elif entry.goes_on_from is not None:
+                self._offer(fresh)
+                fresh = []
+                self._go_on(entry, entry.goes_on_from)
             elif self._last.is_followed_by(entry.position):
                 fresh.append(entry)
                 self._last = entry.position
@@ -140,6 +162,17 @@ class Reader:
                 self._offer(fresh)
                 raise PositionLost(f"{entry.position} does not follow {self._last}")
         self._offer(fresh)
+
+    def _go_on(self, entry: Entry, after: Position) -> None:
+        """Take over an epoch that goes on from ``after``, once everything up to there is applied."""
+        if self._last < after:
+            raise PositionLost(f"{entry.position} goes on from {after}, not from {self._last}")
+        if self._last > after:
+            self._resync("log_rolled_back")
+        elif self._inbox.wait_until_empty():
+            self._gate.advance(self._store.go_on(entry.position))
+            self._acknowledger.add([entry.position])
+            self._last = entry.position
 
     def _known(self, position: Position) -> None:
         """An entry came again: where it is applied, it only lacks its acknowledgement."""
@@ -164,6 +197,13 @@ class Reader:
 
     def _resync(self, reason: str) -> None:
         """Replace the store by a snapshot, once that is due; meanwhile reads are answered from the old store."""
+        self.resyncing = reason
+        try:
+            self._replace(reason)
+        finally:
+            self.resyncing = ""
+
+    def _replace(self, reason: str) -> None:
         taken = snapshot.take(self._log)
         _logger.warning("%s after %s: taking a snapshot of %s", reason, self._last, taken.position)
         if not self._inbox.hold(_stand_in(taken)):

@@ -56,10 +56,11 @@ class AppliedEntry(TypedDict):
 
 
 class AppliedAnswer(TypedDict):
-    """What the replica has applied lately, in the order in which it did."""
+    """What the replica has applied lately, in the order in which it did; ``delivered``: the newest it was given."""
 
     source: str
     position: str
+    delivered: str
     applied: list[AppliedEntry]
 
 
@@ -174,6 +175,7 @@ class Replica:
         return {
             "source": self._config.node_id,
             "position": str(self._gate.state.position),
+            "delivered": str(self._reader.delivered),
             "applied": [
                 {
                     "position": str(applied.position),
@@ -191,6 +193,11 @@ class Replica:
         """Have the content replaced by a snapshot of the primary's; reads are answered from the old one until then."""
         self._reader.want_resync()
         return {"source": self._config.node_id, "status": "resync requested"}
+
+    @property
+    def resyncing(self) -> str:
+        """Why the content is being replaced by a snapshot just now, reads being answered from the old one; or empty."""
+        return self._reader.resyncing
 
     def health(self) -> dict[str, str]:
         """Whether the log answers and the store takes what is due."""
@@ -242,10 +249,11 @@ class Replica:
             name_url=self._config.name_url,
             url=self._config.advertise_url,
             position=self._gate.state.position,
-            seen_at_us=self._clock.now_us(),
+            seen_at_us=self._clock.measured_us(),  # by its own wrong clock it would be forgotten after an hour
             applied_at_us=newest.applied_us if newest else 0,
             diverged=self._audit.diverged,
             faults=self.faults.names(),
+            resyncing=self._reader.resyncing,
         )
 
     def _apply_settings(self, settings: Settings) -> None:

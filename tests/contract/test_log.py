@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from broker import snapshot
+from broker.connection import connect
 from broker.digest import EMPTY, digest
 from broker.entry import Entry
-from broker.errors import LogMissing, PositionLost, WriteIdReused
+from broker.errors import LogMissing, LogUnverified, PositionLost, WriteIdReused
 from broker.log import ReplicationLog
 from broker.position import START, Position
+from tests.conftest import REAL_SERVERS, binary_of
+from tests.support.logserver import LogServer
 
 
 @pytest.fixture
@@ -33,7 +37,7 @@ def positions(entries: list[Entry]) -> list[str]:
 
 
 def test_nothing_can_be_appended_before_the_log_is_opened(client: Any) -> None:
-    with pytest.raises(LogMissing):
+    with pytest.raises((LogMissing, LogUnverified)):
         ReplicationLog(client).append("set", "k", "1", "w1")
 
 
@@ -41,12 +45,73 @@ def test_opening_begins_epoch_1_and_does_nothing_a_second_time(client: Any) -> N
     log = ReplicationLog(client)
     assert log.open("a") == Position(1, 0)
     put(log, "k")
-    assert log.open("b") == Position(1, 0)
+    assert log.open("b") == Position(1, 1)
     assert log.head().position == Position(1, 1)
 
 
 def test_a_lost_log_begins_after_the_epoch_that_was_reached(client: Any) -> None:
-    assert ReplicationLog(client).open("a", after_epoch=7) == Position(8, 0)
+    log = ReplicationLog(client)
+    assert log.open("a", seen=Position(7, 12)) == Position(8, 0)
+    assert log.reset("r", seen=Position(11, 3)) == Position(12, 0)
+
+
+def test_a_log_that_ends_before_what_was_seen_goes_on_in_a_new_epoch_with_its_content(log: ReplicationLog) -> None:
+    put(log, "a")
+    put(log, "b", write_id="b")
+    before = log.head()
+    assert log.open("o", seen=Position(1, 2)) == Position(1, 2)
+    assert log.open("o", seen=Position(1, 5)) == Position(2, 2)
+    assert log.head() == before._replace(position=Position(2, 2))
+    entry = log.newest(1)[0]
+    assert (entry.op, entry.position, entry.goes_on_from) == ("epoch", Position(2, 2), Position(1, 2))
+    assert positions(log.newest(10)) == ["1-0", "1-1", "1-2", "2-2"]
+    assert put(log, "c") == Position(2, 3)
+    assert snapshot.take(log).position == Position(2, 3)
+    assert {record.key for record in log.page("", 10, 10**6).records} == {"a", "b", "c"}
+    again = log.append("set", "b", "1", "b")
+    assert again is not None
+    assert (again.position, again.repeated) == (Position(1, 2), True)
+
+
+def test_where_it_is_in_doubt_what_was_seen_the_log_goes_on_in_a_new_epoch(log: ReplicationLog) -> None:
+    put(log, "a")
+    assert log.open("o", in_doubt=True) == Position(2, 1)
+    assert log.open("p", seen=Position(4, 0)) == Position(5, 1)
+    assert log.reset("r") == Position(6, 0)
+    assert log.newest(1)[0].goes_on_from is None
+
+
+def test_the_newest_position_of_an_age_is_found_in_an_epoch_that_goes_on(log: ReplicationLog) -> None:
+    for key in "abc":
+        put(log, key)
+    log.open("o", in_doubt=True)
+    put(log, "d")
+    assert log.before(0) == (Position(2, 4), Position(2, 4))
+    oldest, head = log.before(10**12)
+    assert oldest < Position(2, 3)
+    assert head == Position(2, 4)
+
+
+@pytest.mark.parametrize("which", ["valkey", *REAL_SERVERS[1:]])
+def test_a_server_that_was_started_again_takes_no_append_before_it_is_verified(which: str, tmp_path: Path) -> None:
+    server = LogServer(binary_of(which), tmp_path)
+    server.start()
+    try:
+        log = ReplicationLog(connect(server.url))
+        log.open("o")
+        put(log, "a")
+        assert log.is_verified()
+        server.kill()
+        server.start()
+        assert not log.is_verified()
+        with pytest.raises(LogUnverified):
+            put(log, "b")
+        assert log.head().position == Position(1, 1)
+        log.verify = lambda: log.open("again", seen=Position(1, 1)) and None
+        assert put(log, "b") == Position(1, 2)
+        assert log.is_verified()
+    finally:
+        server.kill()
 
 
 def test_versions_count_up_without_gaps_and_are_the_stream_ids(log: ReplicationLog, client: Any) -> None:

@@ -21,6 +21,7 @@ def replicas(*names: str) -> dict[str, Any]:
                 "order": "log",
                 "diverged": False,
                 "faults": [],
+                "resyncing": "",
             }
             for name in names
         ]

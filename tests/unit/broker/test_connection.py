@@ -66,7 +66,7 @@ def test_each_failure_has_one_meaning(raised: Exception, meaning: type[Exception
 
 
 class Scripted:
-    """A client whose script answers or fails as told."""
+    """A client whose scripts answer or fail as told."""
 
     def __init__(self, *outcomes: Exception | list[object]) -> None:
         self.outcomes = list(outcomes)
@@ -74,7 +74,7 @@ class Scripted:
     def register_script(self, _: str) -> Scripted:
         return self
 
-    def __call__(self, **_: object) -> list[object]:
+    def evalsha(self, *_: object) -> list[object]:
         outcome = self.outcomes.pop(0)
         if isinstance(outcome, Exception):
             raise outcome
@@ -95,6 +95,27 @@ def test_a_refusal_after_a_doubt_leaves_the_doubt() -> None:
     client = Scripted(LOST, exceptions.OutOfMemoryError("OOM"))
     with pytest.raises(OutcomeUnknown):
         ReplicationLog(client).append("set", "k", "1", "w")  # type: ignore[arg-type]
+
+
+def test_a_server_started_again_is_verified_before_the_doubt_is_settled() -> None:
+    client = Scripted(LOST, exceptions.NoScriptError("NOSCRIPT"), ["repeated", "1", "7", "99"])
+    log = ReplicationLog(client)  # type: ignore[arg-type]
+    verified: list[int] = []
+    log.verify = lambda: verified.append(1)
+    appended = log.append("set", "k", "1", "w")
+    assert (appended is not None and appended.repeated, verified) == (True, [1])
+
+
+def test_a_doubt_stays_where_the_server_cannot_be_verified() -> None:
+    client = Scripted(LOST, exceptions.NoScriptError("NOSCRIPT"))
+    log = ReplicationLog(client)  # type: ignore[arg-type]
+
+    def verify() -> None:
+        raise LogUnreachable("gone again")
+
+    log.verify = verify
+    with pytest.raises(OutcomeUnknown):
+        log.append("set", "k", "1", "w")
 
 
 def test_attempts_are_bounded() -> None:

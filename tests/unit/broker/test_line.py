@@ -190,3 +190,15 @@ def test_whatever_happens_entries_leave_in_order_and_as_soon_as_they_may(script:
         assert [found for found, _ in due] == left
         assert all(due_us <= now_ms * 1000 for _, due_us in due)
         line.take(due)
+
+
+def test_a_clock_that_was_ahead_when_the_delay_was_changed_holds_nothing_back() -> None:
+    line = make(delay_ms=500)
+    line.offer([entry(1)])
+    line.set_schedule(Schedule(Fixed(100)), 3_600_000_000)
+    line.take(line.due(3_600_000_000, 10))
+    line.offer([entry(2, 10)])
+    assert versions_due(line, 110) == []
+    line.set_clock(100_000)
+    assert versions_due(line, 109) == []
+    assert versions_due(line, 110) == [2]

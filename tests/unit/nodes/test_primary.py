@@ -14,29 +14,44 @@ from broker.log import ReplicationLog
 from broker.position import START, Position
 from broker.roster import Member, Roster, Settings
 from nodes.config import PrimaryConfig, load
-from nodes.gate import EMPTY_STATE, PositionGate
-from nodes.peers import Peers
+from nodes.gate import EMPTY_STATE, PositionGate, State
+from nodes.peers import PeerError, Peers
 from nodes.primary.delays import DelayBody, Delays, DelaysBody
 from nodes.primary.metrics import PrimaryMetrics, ReplicaCollector
 from nodes.primary.primary import FORGET_AFTER_SECONDS, Primary
+from nodes.primary.verification import Verification
 from nodes.problem import Problem
+from tests.support.peers import StubPeers
 
 
 class Bench:
     """A primary on a fake log server, whose upkeep is moved by hand."""
 
-    def __init__(self, client: Any, **environment: str) -> None:
+    def __init__(self, client: Any, peers: Peers | None = None, **environment: str) -> None:
         config = load("primary", environment)
         assert isinstance(config, PrimaryConfig)
         self.log, self.roster, self.events = ReplicationLog(client), Roster(client), Events(client)
         self.now_us = self.log.now_us()
         clock = LogClock(lambda: self.now_us, lambda: 0, lambda: 0)
-        peers = Peers(2, lambda: 0.0)
+        peers = peers or Peers(2, lambda: 0.0)
         self.gate = PositionGate(EMPTY_STATE, 10)
         self.registry = CollectorRegistry()
         metrics = PrimaryMetrics(self.registry)
         parts: dict[str, Any] = {"log": self.log, "roster": self.roster, "events": self.events, "metrics": metrics}
-        self.primary = Primary(config, gate=self.gate, peers=peers, clock=clock, **parts)
+        times = iter(range(10**6))
+        self.verification = Verification(
+            log=self.log,
+            roster=self.roster,
+            events=self.events,
+            gate=self.gate,
+            peers=peers,
+            monotonic=lambda: float(next(times)),
+            pause=lambda _: None,
+        )
+        self.log.verify = self.verification.require
+        self.primary = Primary(
+            config, gate=self.gate, peers=peers, clock=clock, verification=self.verification, **parts
+        )
         self.delays = Delays(self.roster, self.events, metrics, lambda: self.now_us)
         self.primary._upkeep.stop()  # so that its pause does not wait
 
@@ -48,9 +63,16 @@ class Bench:
             version = self.log.head().position.version + 1
             self.log.append("set", "k", str(version), f"w{version}")
 
+    def write_one(self) -> None:
+        self.log.append("set", "k", "1", "one more")
+
+    def told(self, kind: str) -> list[dict[str, str]]:
+        found = self.events.after("0-0", 1, 100) if self.events.last_id() != "0-0" else []
+        return [event.fields for event in found if event.fields["kind"] == kind]
+
     def replica(self, name: str, version: int, seen_seconds_ago: float = 0) -> None:
         seen_at_us = round(self.now_us - seen_seconds_ago * 1e6)
-        member = Member(name, f"http://{name}:8001", "http://127.0.0.1:9", Position(1, version), seen_at_us, 0)
+        member = Member(name, f"http://{name}:8001", f"http://{name}", Position(1, version), seen_at_us, 0)
         self.roster.heartbeat(member, Settings(Fixed(500), 0))
 
     def first(self) -> str:
@@ -75,6 +97,101 @@ def test_a_lost_log_begins_in_a_later_epoch(fake: Any) -> None:
     fake.flushall()
     bench.upkeep()
     assert bench.log.head().position == Position(3, 0)
+
+
+def restarted(bench: Bench, client: Any) -> None:
+    """The log server was started again: it has forgotten its scripts."""
+    client.script_flush()
+    assert not bench.log.is_verified()
+
+
+def delivered(**positions: str) -> StubPeers:
+    return StubPeers(**{f"{name}/applied": {"delivered": position} for name, position in positions.items()})
+
+
+def test_a_restarted_log_server_that_has_everything_goes_on_in_its_epoch(fake: Any) -> None:
+    bench = Bench(fake, delivered(a="1-10", b="1-7"))
+    bench.upkeep()
+    bench.write(10)
+    bench.replica("a", 9)
+    bench.replica("b", 7)
+    restarted(bench, fake)
+    bench.write_one()
+    assert bench.log.head().position == Position(1, 11)
+    assert bench.told("epoch") == []
+
+
+def test_a_log_behind_what_a_replica_was_given_goes_on_in_a_new_epoch_before_the_next_write(fake: Any) -> None:
+    bench = Bench(fake, delivered(a="1-12", b="1-7"))
+    bench.upkeep()
+    bench.write(10)
+    bench.replica("a", 9)
+    bench.replica("b", 7)
+    restarted(bench, fake)
+    bench.write_one()
+    assert bench.log.head().position == Position(2, 11)
+    (told,) = bench.told("epoch")
+    assert (told["position"], told["after"], told["reason"]) == ("2-10", "1-10", "1-12 had been seen")
+
+
+@pytest.mark.parametrize(
+    "answer", [PeerError("gone", sent=False), (503, {}), {"delivered": "nonsense"}, {"delivered": 7}, {}]
+)
+def test_a_replica_that_does_not_say_what_it_was_given_leaves_a_doubt(fake: Any, answer: Any) -> None:
+    bench = Bench(fake, StubPeers(**{"a/applied": answer}))
+    bench.upkeep()
+    bench.write(10)
+    bench.replica("a", 9)
+    restarted(bench, fake)
+    bench.write_one()
+    assert bench.log.head().position == Position(2, 11)
+    assert bench.told("epoch")[0]["reason"] == "a did not say what it had seen"
+
+
+def test_a_replica_that_is_only_just_starting_is_waited_for(fake: Any) -> None:
+    peers = StubPeers(**{"a/applied": [PeerError("not yet", sent=False), {"delivered": "1-10"}]})
+    bench = Bench(fake, peers)
+    bench.upkeep()
+    bench.write(10)
+    bench.replica("a", 9)
+    restarted(bench, fake)
+    bench.upkeep()
+    assert (bench.log.head().position, bench.log.is_verified()) == (Position(1, 10), True)
+
+
+def test_a_log_behind_what_the_primary_itself_has_seen_goes_on_in_a_new_epoch(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    bench.write(10)
+    bench.upkeep()
+    fake.hset("lab14:head", "version", 8)
+    for version in (9, 10):
+        fake.xdel("lab14:log", f"1-{version}")
+    restarted(bench, fake)
+    assert bench.primary.health() == {"log": "asking the replicas whether it has everything"}
+    bench.upkeep()
+    assert bench.log.head().position == Position(2, 8)
+    assert bench.primary.health() == {"log": "ok"}
+
+
+def test_a_heartbeat_ahead_of_the_log_begins_a_new_epoch_too(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    bench.write(3)
+    bench.replica("a", 5)
+    bench.upkeep()
+    assert bench.log.head().position == Position(2, 3)
+    bench.upkeep()
+    assert bench.log.head().position == Position(2, 3)
+
+
+def test_a_reset_after_a_lost_reset_takes_none_of_its_positions(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    bench.gate.advance(State(Position(4, 7), "w", 1))
+    restarted(bench, fake)
+    bench.primary.reset()
+    assert bench.log.head().position.epoch > 4
 
 
 @pytest.mark.parametrize(
@@ -164,7 +281,7 @@ def test_prometheus_finds_every_registered_replica(fake: Any) -> None:
     assert bench.primary.scrape_targets() == [{"targets": []}]
     bench.replica("lab14-replica1", 0)
     bench.replica("lab14-replica2", 0)
-    assert bench.primary.scrape_targets() == [{"targets": ["127.0.0.1:9", "127.0.0.1:9"]}]
+    assert bench.primary.scrape_targets() == [{"targets": ["lab14-replica1", "lab14-replica2"]}]
 
 
 def test_when_the_lab_was_changed_is_exported(fake: Any) -> None:

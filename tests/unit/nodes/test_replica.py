@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from broker.errors import LogUnreachable
+from broker.errors import LogBehind, LogUnreachable
 from broker.log import ReplicationLog
 from broker.position import Position
 from nodes.store import StoreError
@@ -188,16 +188,107 @@ def test_a_snapshot_is_not_shown_before_it_is_due(log: ReplicationLog, make: Mak
     assert bench.position() == "1-2"
 
 
-def test_a_log_that_lost_its_end_is_taken_as_it_is_now(log: ReplicationLog, make: Make, fake: Any) -> None:
+def roll_back(fake: Any, log: ReplicationLog, lost: int) -> None:
+    """Take the newest entries from the log, as a server does that comes back with an older copy."""
+    for entry in log.newest(lost):
+        fake.xdel("lab14:log", str(entry.position))
+    version = log.head().position.version - lost
+    fake.hset("lab14:head", "version", version)
+
+
+def test_while_the_log_is_behind_a_replica_reads_nothing_of_it(log: ReplicationLog, make: Make, fake: Any) -> None:
     write(log, "a", "b", "c")
+    make().catch_up()
+    roll_back(fake, log, 2)
+    after = make()
+    with pytest.raises(LogBehind, match="1-1, before 1-3"):
+        after.read()
+    assert (after.position(), after.data()) == ("1-3", {"a": "1", "b": "2", "c": "3"})
+
+
+def test_a_replica_with_what_the_log_lost_takes_the_content_of_the_new_epoch(
+    log: ReplicationLog, make: Make, fake: Any
+) -> None:
+    write(log, "a", "b", "c")
+    make().catch_up()
+    fake.hdel("lab14:data", "b", "c")
+    roll_back(fake, log, 2)
+    log.open("o2", seen=Position(1, 3))
+    log.append("set", "d", "9", "new")
+    after = make()
+    after.catch_up()
+    assert (after.position(), after.data(), after.pending()) == ("2-2", {"a": "1", "d": "9"}, 0)
+    assert after.count("ec_resyncs_total", reason="log_rolled_back") == 1
+
+
+def test_what_waits_of_a_lost_end_does_not_stay(log: ReplicationLog, make: Make, fake: Any) -> None:
+    bench = make(delay_ms=60_000)
+    bench.catch_up()
+    write(log, "a", "b", "c")
+    bench.read()
+    fake.hdel("lab14:data", "b", "c")
+    roll_back(fake, log, 2)
+    assert bench.reader.delivered == Position(1, 3)
+    log.open("o2", seen=bench.reader.delivered)
+    bench.clock.advance_ms(120_000)
+    bench.catch_up()
+    assert (bench.position(), bench.data()) == ("2-1", {"a": "1"})
+
+
+def test_a_replica_that_has_no_more_than_the_log_goes_on_with_what_it_has(log: ReplicationLog, make: Make) -> None:
+    bench = make()
+    write(log, "a", "b")
+    bench.catch_up()
+    log.open("o2", in_doubt=True)
+    write(log, "c")
+    bench.catch_up()
+    assert (bench.position(), bench.data()) == ("2-3", {"a": "1", "b": "2", "c": "3"})
+    assert bench.pending() == 0
+    assert sum(bench.count("ec_resyncs_total", reason=reason) for reason in ("gap", "log_rolled_back")) == 0
+    assert make().position() == "2-3"
+
+
+def test_a_new_epoch_is_not_taken_over_before_what_came_before_it_is_applied(
+    log: ReplicationLog, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make(delay_ms=60_000)
+    bench.catch_up()
+    write(log, "a")
+    log.open("o2", in_doubt=True)
+    waited: list[int] = []
+
+    def apply_all() -> bool:
+        waited.append(len(bench.inbox))
+        bench.clock.advance_ms(120_000)
+        bench.apply()
+        return True
+
+    monkeypatch.setattr(bench.inbox, "wait_until_empty", apply_all)
+    bench.read()
+    assert (waited, bench.position(), bench.data()) == ([1], "2-1", {"a": "1"})
+
+
+def test_a_replica_of_another_history_takes_the_content_of_this_one(log: ReplicationLog, make: Make, fake: Any) -> None:
+    write(log, "a", "b")
     make().catch_up()
     fake.flushall()
     log.open("o")
-    write(log, "x")
+    for number in range(5):
+        log.append("set", "x", str(number), f"new{number}")
     after = make()
     after.catch_up()
-    assert (after.position(), after.data()) == ("1-1", {"x": "1"})
-    assert after.count("ec_resyncs_total", reason="log_behind") == 1
+    assert (after.position(), after.data()) == ("1-5", {"x": "4"})
+    assert after.count("ec_resyncs_total", reason="other_history") == 1
+
+
+def test_while_it_resyncs_a_replica_says_so(log: ReplicationLog, make: Make) -> None:
+    bench = make()
+    write(log, "a")
+    said: list[str] = []
+    bench.inbox.hold = lambda _: bool(said.append(bench.reader.resyncing)) or True  # type: ignore[method-assign]
+    bench.reader.want_resync()
+    bench.read()
+    assert (said, bench.reader.resyncing) == (["requested"], "")
 
 
 def test_a_reset_empties_at_once_and_drops_what_still_waits(log: ReplicationLog, make: Make) -> None:
