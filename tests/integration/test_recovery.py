@@ -29,7 +29,7 @@ from tests.support.until import until
 
 REPLICA, OTHER = "lab14-replica1", "lab14-replica2"
 DOWN_SECONDS = 10
-DISK_BYTES = 4 * 2**20
+DISK_BYTES = 64 * 2**20
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def full(path: Path) -> Iterator[None]:
     with ballast.open("wb", buffering=0) as file:
         try:
             while True:
-                file.write(bytes(4096))
+                file.write(bytes(2**16))
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
