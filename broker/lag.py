@@ -28,7 +28,7 @@ def observe(log: ReplicationLog, members: list[Member]) -> dict[str, Lag]:
 def _lag(log: ReplicationLog, head: Head, member: Member, group: Group | None) -> Lag:
     applied = _applied(member, group)
     delivered = group.last_delivered if group else START
-    oldest = log.first_after(applied) if applied < head.position else None
+    oldest = next(iter(log.after(applied, 1)), None) if applied < head.position else None
     return Lag(
         versions=_versions(applied, head.position),
         seconds=max(0, log.now_us() - oldest.at_us) / 1e6 if oldest else 0.0,

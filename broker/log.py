@@ -325,11 +325,11 @@ class ReplicationLog:
             epoch, version, newest = self._before_script(keys=[self._log, self._head], args=[age_us])
         return Position(int(epoch), int(version)), Position(int(epoch), int(newest))
 
-    def first_after(self, position: Position) -> Entry | None:
-        """The oldest entry after ``position`` that the log still holds."""
+    def after(self, position: Position, count: int) -> list[Entry]:
+        """The oldest entries after ``position`` that the log still holds, oldest first, at most ``count``."""
         with translated():
-            found = self._client.xrange(self._log, min=f"({position}", max="+", count=1)
-        return _entry(*found[0]) if found else None
+            found = self._client.xrange(self._log, min=f"({position}", max="+", count=count)
+        return [_entry(name, fields) for name, fields in found]
 
     def newest(self, count: int) -> list[Entry]:
         """The newest entries, oldest of them first."""

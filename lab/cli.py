@@ -200,6 +200,44 @@ def check(data_dir: Path, **chosen: Any) -> None:
     sys.exit(command.run(data_dir, **chosen))
 
 
+class _FaultNames(click.ParamType[Any]):
+    """Read by the command, so that the command line starts without what reads it."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from lab.torture.command import FaultNames
+
+        return FaultNames().convert(value, param, ctx)
+
+
+@main.command()
+@click.option("--seed", type=click.IntRange(0), help="The schedule is drawn from it; without it, from chance.")
+@click.option("--seconds", type=click.FloatRange(5, 86_400), default=60.0, show_default=True, help="How long.")
+@click.option(
+    "--faults", type=_FaultNames(), default="", help="Only these, with commas between; default: all but corrupt."
+)
+@click.option("--replicas", type=click.IntRange(1, 20), default=2, show_default=True, help="Of a lab of its own.")
+@click.option("--compose", is_flag=True, help="Torture the stack in containers instead of a lab of its own.")
+@click.option("--schedule", "only_schedule", is_flag=True, help="Only show what would be done, and when.")
+@click.option("--save", type=_FILE, help="Write the history here, for `lab check --history`.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts, with the schedule.")
+def torture(**chosen: Any) -> None:
+    """Break a lab again and again under load, heal it, and judge what it did meanwhile.
+
+    Sessions write and read at every level while processes are killed and hang, replicas have faults, and delays
+    change. Nothing may be lost, doubled, reordered, early, regressed or diverged, and every level keeps what it
+    promises. Exit status 1 where that is not so; the same seed does the same again.
+
+    \b
+    Example: lab torture --seed 14 --seconds 120
+    """
+    from lab.torture import command
+
+    _on_terminate(_interrupt)
+    sys.exit(command.torture(**chosen))
+
+
 @main.group()
 def predict() -> None:
     """Say how stale reads will be, from delay models alone; runs nothing."""

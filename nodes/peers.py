@@ -37,11 +37,15 @@ class Ask(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """An answer: status, JSON body, and when it had come, by this node's monotonic clock."""
+    """An answer: status, JSON body, and when it had come, by this node's monotonic clock.
+
+    ``repeated``: the request was sent a second time, and what became of the first nobody knows.
+    """
 
     status: int
     body: dict[str, Any]
     received_at: float
+    repeated: bool = False
 
 
 class Peers:
@@ -68,19 +72,21 @@ class Peers:
                 timeout=timeout,
             )
 
+        repeated = False
         try:
             try:
                 answer = send()
             except urllib3.exceptions.ProtocolError:
+                repeated = True
                 answer = send()  # a kept connection was closed by the other side meanwhile
             received_at = self._monotonic()
             found = strict_json.loads(answer.data)
         except (urllib3.exceptions.HTTPError, ValueError) as error:
             refused = isinstance(error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
-            raise PeerError(_sentence(ask.url, error), sent=not refused) from error
+            raise PeerError(_sentence(ask.url, error), sent=repeated or not refused) from error
         if not isinstance(found, dict):
             raise PeerError(f"{ask.url} did not answer with a JSON object", sent=True)
-        return Reply(answer.status, found, received_at)
+        return Reply(answer.status, found, received_at, repeated)
 
     def ask_all(self, asks: Mapping[str, Ask]) -> dict[str, Reply | PeerError]:
         """Send all requests at once; answers and failures by name, when the last is there."""

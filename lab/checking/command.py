@@ -62,7 +62,7 @@ def _record(plan: Plan, client_url: str, out: Console) -> History:
     except NodeUnreachable as error:
         raise LabError(f"{error}; `lab status` shows a lab, `lab up` starts one") from None
     columns = (TextColumn("{task.description}"), BarColumn(_BAR_WIDTH), TextColumn("{task.fields[done]:,} operations"))
-    with Progress(*columns, TimeElapsedColumn(), console=out, transient=True) as progress, _stopped_by_ctrl_c() as stop:
+    with Progress(*columns, TimeElapsedColumn(), console=out, transient=True) as progress, stopped_by_ctrl_c() as stop:
         bar = progress.add_task(f"{plan.sessions} sessions at level {plan.level}", total=plan.seconds, done=0)
         began = time.monotonic()
 
@@ -73,7 +73,7 @@ def _record(plan: Plan, client_url: str, out: Console) -> History:
 
 
 @contextmanager
-def _stopped_by_ctrl_c() -> Iterator[threading.Event]:
+def stopped_by_ctrl_c() -> Iterator[threading.Event]:
     """An event that Ctrl-C sets: what has been recorded by then is judged all the same."""
     stop = threading.Event()
     before = signal.signal(signal.SIGINT, lambda *_: stop.set())

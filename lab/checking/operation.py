@@ -21,6 +21,8 @@ class Operation:
     the record in it, 0 where the key was missing. ``final`` is such a read from the primary after everything else, and
     ``digest`` is a node's digest at its position then. ``invoked_us`` and ``returned_us`` are microseconds by one clock
     for the whole history; ``waited_ms`` is what a read waited for its level, as the client service measured it.
+    ``epoch`` is that of the record where it is known, and otherwise taken to be the store's: a log may go on, with the
+    records that there are, in a later one.
     ``fail`` had no effect, ``unknown`` may have had one.
     """
 
@@ -37,6 +39,7 @@ class Operation:
     node: str = ""
     digest: str = ""
     waited_ms: float = 0.0
+    epoch: int | None = None
 
     @property
     def seen(self) -> Position:
@@ -46,7 +49,9 @@ class Operation:
         """
         if self.position is None:
             raise ValueError(f"operation {self.index} has no position")
-        return self.position if self.kind == "write" else Position(self.position.epoch, self.version)
+        if self.kind == "write":
+            return self.position
+        return Position(self.position.epoch if self.epoch is None else self.epoch, self.version)
 
     def as_json(self) -> dict[str, Any]:
         """The operation as a line of a file."""
@@ -67,6 +72,8 @@ class Operation:
             found["digest"] = self.digest
         if self.kind == "read":
             found["waited_ms"] = self.waited_ms
+        if self.epoch is not None:
+            found["epoch"] = self.epoch
         return found
 
 

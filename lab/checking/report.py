@@ -21,7 +21,7 @@ _STYLES = {"held": "green", "violated": "yellow", "not tested": "dim", "unknown"
 def picture(history: History, verdicts: list[Verdict]) -> Group:
     """A table of the guarantees, and the smallest counterexample of each that was violated."""
     level = history.plan.level
-    table = Table(box=None, pad_edge=False, title=f"level {level}: {_counted(history)}", title_justify="left")
+    table = Table(box=None, pad_edge=False, title=f"level {level}: {counted(history)}", title_justify="left")
     for name in ("guarantee", "promised", "verdict"):
         table.add_column(name)
     for name in ("tested on", "violations"):
@@ -41,7 +41,7 @@ def picture(history: History, verdicts: list[Verdict]) -> Group:
         if found.words:
             name = "smallest counterexample" if found.judgement == "violated" else found.judgement
             parts.append(f"\n{found.guarantee}, {name}:")
-            parts += [f"  {_since(history, operation)}" for operation in found.operations]
+            parts += [f"  {since(history, operation)}" for operation in found.operations]
             parts.append(escape(f"  {found.words}"))
     if bad:
         parts.append(f"\n[bold red]{level} promises {', '.join(sorted(bad))}, and did not keep it.[/]")
@@ -76,13 +76,15 @@ def _spread(percentiles: dict[str, float]) -> str:
     return ", ".join(f"{name} {ms} ms" for name, ms in percentiles.items()) or "too few to tell"
 
 
-def _counted(history: History) -> str:
+def counted(history: History) -> str:
+    """How many operations there were, in words."""
     done = Counter((found.kind, found.outcome) for found in history.operations)
     failed = sum(count for (_, outcome), count in done.items() if outcome != "ok")
     rest = f", {failed:,} failed or unknown" if failed else ""
     return f"{done['write', 'ok']:,} writes, {done['read', 'ok']:,} reads{rest}"
 
 
-def _since(history: History, operation: Any) -> str:
+def since(history: History, operation: Any) -> str:
+    """When an operation was, since the history began."""
     begin, end = ((at - history.began_us) / 1e6 for at in (operation.invoked_us, operation.returned_us))
     return escape(f"{begin:9.3f} s to {end:9.3f} s  operation {operation.index}")

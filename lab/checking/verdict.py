@@ -46,7 +46,8 @@ class Tally:
     def violated(self, words: str, *operations: Operation) -> None:
         """One violation. Of several the one with the fewest operations counts, then the shortest."""
         self._violations += 1
-        span_us = max(found.returned_us for found in operations) - min(found.invoked_us for found in operations)
+        ends_us = [found.returned_us for found in operations], [found.invoked_us for found in operations]
+        span_us = max(ends_us[0], default=0) - min(ends_us[1], default=0)
         size = (len(operations), span_us)
         if self._size is None or size < self._size:
             self._size = size

@@ -125,11 +125,11 @@ def run(plan: Plan, client_url: str, run_id: str, *, stop: threading.Event, on_s
 
     with ThreadPoolExecutor(plan.sessions) as threads:
         list(threads.map(live, range(plan.sessions)))
-    _record_end(client_url, keys, recorder, stop)
+    record_end(client_url, keys, recorder, stop)
     return History(plan, recorder.operations)
 
 
-def _record_end(client_url: str, keys: list[str], recorder: Recorder, stop: threading.Event) -> None:
+def record_end(client_url: str, keys: list[str], recorder: Recorder, stop: threading.Event) -> None:
     """What every node holds when writes have stopped: each key as the primary has it, and all digests."""
     nodes: dict[str, dict[str, Any]] = {}
     deadline = time.monotonic() + _SETTLE_SECONDS

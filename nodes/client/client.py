@@ -240,7 +240,8 @@ class Client:
             problem.headers["Retry-After"] = "1"
             raise problem from error
         if reply.status != 200:
-            raise Passed(reply.status, reply.body)
+            doubt = {"outcome": "unknown"} if reply.repeated else {}
+            raise Passed(reply.status, reply.body | doubt)
         return cast("WriteAnswer", reply.body), reply.received_at
 
     def _immediate(self, replica: str, answer: dict[str, Any], written: WriteAnswer) -> ImmediateRead:

@@ -313,10 +313,10 @@ def test_reading_between_positions_says_when_the_beginning_is_gone(log: Replicat
 
 def test_the_first_entry_after_a_position(log: ReplicationLog) -> None:
     put(log, "a")
-    found = log.first_after(Position(1, 0))
+    (found,) = log.after(Position(1, 0), 1)
     assert found is not None
     assert found.position == Position(1, 1)
-    assert log.first_after(Position(1, 1)) is None
+    assert log.after(Position(1, 1), 1) == []
 
 
 def test_the_newest_position_of_an_age(log: ReplicationLog) -> None:

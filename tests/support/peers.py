@@ -44,5 +44,7 @@ class StubPeers(Peers):
             found = found.pop(0)
         if isinstance(found, PeerError):
             raise found
+        if isinstance(found, Reply):
+            return found
         status, body = found if isinstance(found, tuple) else (200, found)
         return Reply(status, body, 10.25)

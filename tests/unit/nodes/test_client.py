@@ -11,7 +11,7 @@ from nodes.client.client import Client
 from nodes.client.directory import Directory
 from nodes.client.metrics import ClientMetrics
 from nodes.config import load
-from nodes.peers import PeerError
+from nodes.peers import PeerError, Reply
 from nodes.problem import Passed, Problem
 from nodes.tracing import CarriedTracing
 from nodes.writing import WriteBody
@@ -84,6 +84,14 @@ def test_a_refused_write_is_passed_on_as_it_came() -> None:
     with pytest.raises(Passed) as refused:
         client.write_and_read(BODY, "w")
     assert (refused.value.status, refused.value.body["detail"]) == (422, "no")
+
+
+def test_what_a_second_attempt_was_told_says_nothing_of_the_first() -> None:
+    refusal = {"status": 503, "outcome": "not_applied"}
+    client, _, _ = make(**{"primary/data": Reply(503, refusal, 1.0, repeated=True)})
+    with pytest.raises(Passed) as refused:
+        client.write_and_read(BODY, "w")
+    assert refused.value.body["outcome"] == "unknown"
 
 
 @pytest.mark.parametrize(("sent", "outcome"), [(True, "unknown"), (False, "not_applied")])

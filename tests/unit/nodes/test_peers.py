@@ -83,11 +83,29 @@ def test_a_kept_connection_that_was_closed_meanwhile_is_made_anew(peers: Peers) 
     assert ask(peers, hang_up, answer(b"{}")).status == 200
 
 
-def test_where_nobody_listens_nothing_was_sent(peers: Peers) -> None:
+def test_a_request_that_found_nobody_the_second_time_is_in_doubt(peers: Peers) -> None:
     node = Node(hang_up)
-    node.close()
+
+    def hang_up_for_good(connection: socket.socket) -> None:
+        node.close()
+        hang_up(connection)
+
+    node._ways = [hang_up_for_good]
     with pytest.raises(PeerError, match="cannot be reached") as failed:
         peers.ask(Ask(node.url))
+    assert failed.value.sent is True
+
+
+def test_an_answer_to_a_repeated_request_says_so(peers: Peers) -> None:
+    assert ask(peers, hang_up, answer(b"{}", 503)).repeated is True
+    assert ask(peers, answer(b"{}", 503)).repeated is False
+
+
+def test_where_nobody_listens_nothing_was_sent(peers: Peers) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(PeerError, match="cannot be reached") as failed:
+        peers.ask(Ask(f"http://127.0.0.1:{port}"))
     assert failed.value.sent is False
 
 

@@ -1,0 +1,134 @@
+"""``lab torture``: draw a schedule, run it, judge it, say so."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import SystemRandom
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from lab import layout
+from lab.checking import history as histories
+from lab.checking.command import stopped_by_ctrl_c
+from lab.errors import LabError
+from lab.layout import Options
+from lab.nodes_api import NodeUnreachable, get
+from lab.runner import Lab
+from lab.terminal import console
+from lab.torture import judge, report, run
+from lab.torture.run import Order
+from lab.torture.schedule import ALL_FAULTS, DEFAULT_FAULTS, draw
+from lab.torture.site import ComposeSite, NativeSite, Site
+
+_BAR_WIDTH = 40
+
+
+def torture(
+    *,
+    seed: int | None,
+    seconds: float,
+    faults: tuple[str, ...],
+    replicas: int,
+    compose: bool,
+    save: Path | None,
+    only_schedule: bool,
+    as_json: bool,
+) -> int:
+    """Do what the options say; the exit status. Raises ``LabError``."""
+    seed = secrets.randbelow(10**6) if seed is None else seed
+    out = Console(quiet=True) if as_json else console()
+    with _site(out, replicas, compose=compose) as (site, directory):
+        names = _replicas(site)
+        order = Order(seed, seconds, draw(seed, seconds, site.processes, names, faults or DEFAULT_FAULTS))
+        if only_schedule:
+            click.echo("\n".join(map(str, order.acts)))
+            return 0
+        record = _run(order, site, names, out)
+        verdicts = judge.judge(record.history, record.ledger, record.floors)
+        levels = judge.by_level(record.plans, record.history)
+        again = _again(order, faults, replicas, compose=compose)
+        judged = report.Judged(order, record, verdicts, levels, again)
+        if not judged.clean and directory is not None:
+            kept = Path(tempfile.mkdtemp(prefix="lab-torture-kept-"))
+            shutil.copytree(directory / "logs", kept, dirs_exist_ok=True)
+            (kept / "schedule.txt").write_text(report.schedule(judged) + "\n", encoding="utf-8")
+            out.print(f"What the nodes said, and the schedule, are kept in {kept}.")
+    if save is not None:
+        histories.save(record.history, save)
+    if as_json:
+        click.echo(json.dumps(judged.as_json(), indent=2, ensure_ascii=False))
+    out.print(report.picture(judged))
+    return 0 if judged.clean else 1
+
+
+@contextmanager
+def _site(out: Console, replicas: int, *, compose: bool) -> Iterator[tuple[Site, Path | None]]:
+    """The stack in containers, or a lab of its own, which is stopped in the end."""
+    if compose:
+        yield ComposeSite(), None
+        return
+    with tempfile.TemporaryDirectory(prefix="lab-torture-") as name:
+        directory = Path(name)
+        base_port = layout.free_base_port(SystemRandom())
+        lab = Lab(Options(data_dir=directory, base_port=base_port, replicas=replicas))
+        try:
+            with out.status("Starting a lab"):
+                lab.start()
+            yield NativeSite(lab), directory
+        finally:
+            with out.status("Stopping the lab"):
+                lab.stop()
+
+
+def _replicas(site: Site) -> list[str]:
+    try:
+        return [replica["replica_id"] for replica in get(f"{site.primary_url}/replicas")["replicas"]]
+    except NodeUnreachable as error:
+        raise LabError(str(error)) from None
+
+
+def _run(order: Order, site: Site, replicas: list[str], out: Console) -> run.Record:
+    columns = (
+        TextColumn("seed {task.fields[seed]}"),
+        BarColumn(_BAR_WIDTH),
+        TextColumn("{task.fields[operations]:,} operations, {task.fields[acts]} of {task.fields[planned]} acts"),
+    )
+    with Progress(*columns, TimeElapsedColumn(), console=out, transient=True) as progress, stopped_by_ctrl_c() as stop:
+        bar = progress.add_task("", total=order.seconds, seed=order.seed, operations=0, acts=0, planned=len(order.acts))
+        began = time.monotonic()
+
+        def on_step(operations: int, acts: int) -> None:
+            progress.update(
+                bar, completed=min(order.seconds, time.monotonic() - began), operations=operations, acts=acts
+            )
+
+        return run.run(order, site, replicas, stop=stop, on_step=on_step)
+
+
+def _again(order: Order, faults: tuple[str, ...], replicas: int, *, compose: bool) -> str:
+    given = f"lab torture --seed {order.seed} --seconds {order.seconds:g}"
+    given += " --compose" if compose else f" --replicas {replicas}"
+    return given + (f" --faults {','.join(faults)}" if faults else "")
+
+
+class FaultNames(click.ParamType[tuple[str, ...]]):
+    """Names with commas between them."""
+
+    name = "names"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """See click."""
+        names = tuple(name.strip() for name in str(value).split(",") if name.strip())
+        unknown = [name for name in names if name not in ALL_FAULTS]
+        if unknown:
+            self.fail(f"{unknown[0]} is none; there are {', '.join(ALL_FAULTS)}", param, ctx)
+        return names

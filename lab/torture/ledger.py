@@ -1,0 +1,110 @@
+"""The ledger: every entry of the log, read beside the replicas while the run goes on."""
+
+from __future__ import annotations
+
+import json
+import threading
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from broker.connection import connect
+from broker.entry import Entry
+from broker.errors import LogError
+from broker.log import ReplicationLog
+from broker.position import Position
+from lab.errors import LabError
+from lab.layout import NAMESPACE
+
+_PAGE = 1000
+_PAUSE_SECONDS = 0.2
+
+
+class Ledger:
+    """What the log says was written, in its order."""
+
+    def __init__(self, since: Position, entries: Iterable[Entry]) -> None:
+        """``since``: where the log was when the first of the entries came."""
+        self.since = since
+        self.entries = list(entries)
+        self.at = {entry.position: entry for entry in self.entries}
+        self._by_key: dict[str, list[Entry]] = defaultdict(list)
+        self._emptied: list[Position] = []
+        for entry in self.entries:
+            if entry.op != "epoch":
+                self._by_key[entry.key].append(entry)
+            elif entry.goes_on_from is None:
+                self._emptied.append(entry.position)
+
+    def newest(self, key: str, position: Position) -> Entry | None:
+        """What a store at ``position`` has under the key; ``None`` where it has nothing that is in the ledger."""
+        entries = self._by_key.get(key, [])
+        found = bisect_right(entries, position, key=lambda entry: entry.position)
+        if not found or entries[found - 1].op == "delete":
+            return None
+        emptied = bisect_right(self._emptied, position)
+        entry = entries[found - 1]
+        return None if emptied and entry.position < self._emptied[emptied - 1] else entry
+
+    def holding(self) -> dict[tuple[str, str], list[Position]]:
+        """Where each value of each key was written."""
+        found: dict[tuple[str, str], list[Position]] = defaultdict(list)
+        for entry in self.entries:
+            if entry.op == "set":
+                found[entry.key, json.loads(entry.value)].append(entry.position)
+        return found
+
+
+class Follower:
+    """Reads the log from its end on, in a thread, through every loss of connection."""
+
+    def __init__(self, redis_url: Callable[[], str]) -> None:
+        """``redis_url`` is asked again after each error. Raises ``LabError`` where the log cannot be read at all."""
+        self._redis_url = redis_url
+        self._stop = threading.Event()
+        self._entries: list[Entry] = []
+        self._log: ReplicationLog | None = None
+        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        try:
+            self._last = self._connected().head().position
+        except LogError as error:
+            raise LabError(f"the log cannot be read: {error}") from None
+        self._since = self._last
+
+    def __enter__(self) -> Follower:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+        self._stop.set()
+        self._thread.join()
+
+    def finish(self) -> Ledger:
+        """Everything up to now. Raises ``LabError`` where the log cannot be read, or not without a gap."""
+        self._stop.set()
+        self._thread.join()
+        try:
+            self._read()
+        except LogError as error:
+            raise LabError(f"the log cannot be read to its end: {error}") from None
+        return Ledger(self._since, self._entries)
+
+    def _run(self) -> None:
+        while not self._stop.wait(_PAUSE_SECONDS):
+            try:
+                self._read()
+            except (LogError, LabError):
+                self._log = None
+
+    def _read(self) -> None:
+        log = self._connected()
+        while page := log.after(self._last, _PAGE):
+            self._entries += page
+            self._last = page[-1].position
+
+    def _connected(self) -> ReplicationLog:
+        if self._log is None:
+            self._log = ReplicationLog(connect(self._redis_url()), NAMESPACE)
+        return self._log

@@ -1,0 +1,87 @@
+"""What is done to the lab, and when: drawn from a seed, so that it can be done again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from random import Random
+from typing import Any
+
+from broker.delay import Fixed, Uniform
+
+DELAY = "delay"
+# Faults of a process, whichever it is, and those of a replica. ``corrupt`` breaks what the lab promises, and is drawn
+# only where it is asked for: the verdict has to say so then.
+PROCESS_FAULTS = ("kill", "hang")
+REPLICA_FAULTS = ("pause", "partition", "crash", "slow_apply", "duplicate", "drop_ack", "skew")
+ALL_FAULTS = (*PROCESS_FAULTS, *REPLICA_FAULTS, "corrupt")
+DEFAULT_FAULTS = (*PROCESS_FAULTS, *REPLICA_FAULTS)
+SKEW_MS_MAX = 80
+DELAY_MS_MIN = 100
+_FIRST_MS, _LAST_MS = 1000, 2000
+_GAP_MS = (500, 1700)
+_DELAY_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Act:
+    """One thing that is done: to a process or a replica, ``at_ms`` after the beginning."""
+
+    at_ms: int
+    kind: str
+    target: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """The act for scripts."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """The act in words."""
+        given = f" {json.dumps(self.parameters)}" if self.parameters else ""
+        return f"{self.at_ms / 1000:8.3f} s  {self.kind} {self.target}{given}"
+
+
+def draw(
+    seed: int, seconds: float, processes: Iterable[str], replicas: Iterable[str], faults: Iterable[str]
+) -> list[Act]:
+    """The schedule of a run: the same for the same arguments, in order of time."""
+    random = Random(f"torture-{seed}")  # noqa: S311 - to be repeated, not to be secret
+    processes, replicas, faults = sorted(processes), sorted(replicas), sorted(faults)
+    acts: list[Act] = []
+    at_ms = _FIRST_MS
+    while at_ms < seconds * 1000 - _LAST_MS:
+        if not faults or random.random() < _DELAY_SHARE:
+            acts.append(Act(at_ms, DELAY, random.choice(replicas), {"model": _model(random)}))
+        else:
+            kind = random.choice(faults)
+            target = random.choice(processes if kind in PROCESS_FAULTS else replicas)
+            acts.append(Act(at_ms, kind, target, _PARAMETERS.get(kind, _nothing)(random)))
+        at_ms += random.randint(*_GAP_MS)
+    return acts
+
+
+def _model(random: Random) -> dict[str, Any]:
+    low_ms = random.randint(DELAY_MS_MIN, 500)
+    model = random.choice([Fixed(low_ms), Fixed(low_ms * 3), Uniform(low_ms, low_ms + random.randint(1, 1000))])
+    return model.as_json()
+
+
+def _nothing(_: Random) -> dict[str, Any]:
+    return {}
+
+
+def _lasting(random: Random) -> dict[str, Any]:
+    return {"duration_ms": random.randint(300, 4000)}
+
+
+_PARAMETERS: dict[str, Callable[[Random], dict[str, Any]]] = {
+    "hang": lambda random: {"duration_ms": random.randint(200, 3500)},
+    "pause": _lasting,
+    "partition": _lasting,
+    "slow_apply": lambda random: {"entries_per_second": random.randint(20, 200), **_lasting(random)},
+    "duplicate": lambda random: {"probability": random.choice([0.3, 1]), **_lasting(random)},
+    "drop_ack": lambda random: {"probability": random.choice([0.3, 1]), **_lasting(random)},
+    "skew": lambda random: {"skew_ms": random.choice([-1, 1]) * random.randint(20, SKEW_MS_MAX), **_lasting(random)},
+}

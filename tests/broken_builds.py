@@ -1,0 +1,151 @@
+"""Builds of the lab that are broken on purpose, and who catches them: ``make broken``.
+
+A test that cannot fail shows nothing. Each build is a copy with one thing wrong; the fast tests of broker and nodes, and a short
+torture run, are let loose on it, and at least one of them has to say so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+_COPIED = ("broker", "nodes", "lab", "tests", "setup.cfg", "pyproject.toml")
+_FAST = ("tests/unit/nodes", "tests/unit/broker", "tests/contract")
+_TESTS_SECONDS, _TORTURE_SECONDS = 300, 300
+
+
+@dataclass(frozen=True)
+class Build:
+    """What is wrong: in ``path`` the text ``before`` becomes ``after``."""
+
+    name: str
+    path: str
+    before: str
+    after: str
+
+
+BUILDS = (
+    Build(
+        "acknowledges before it commits",
+        "nodes/replica/applier.py",
+        "        began_us = self._now_us()\n        try:\n",
+        "        began_us = self._now_us()\n        self._acknowledger.add([one.position for one in entries])\n        try:\n",
+    ),
+    Build(
+        "applies on arrival, without order",
+        "broker/line.py",
+        'return self._schedule is not None and self._schedule.order == "arrival"',
+        "return True",
+    ),
+    Build(
+        "applies before it is due",
+        "broker/line.py",
+        "return max(entry.at_us + self._schedule.delay_us(entry.position), self._not_before_us)",
+        "return entry.at_us",
+    ),
+    Build(
+        "ignores a gap",
+        "broker/position.py",
+        "return other.version == self.version + 1",
+        "return other.version > self.version",
+    ),
+    Build(
+        "forgets the epoch",
+        "nodes/store.py",
+        '        if entry.op == "epoch":\n            cleared = True\n            last.clear()\n',
+        '        if entry.op == "epoch":\n            pass\n',
+    ),
+    Build(
+        "takes a write for a new one when it is repeated",
+        "broker/append.lua",
+        "if known then",
+        "if known and false then",
+    ),
+    Build(
+        "appends to a log that lost its end",
+        "nodes/primary/verification.py",
+        "known = max(seen, self._gate.state.position)",
+        "known, silent = START, []",
+    ),
+    Build(
+        "takes a write that may have been done for one that was not",
+        "nodes/peers.py",
+        "sent=repeated or not refused",
+        "sent=not refused",
+    ),
+)
+
+
+def make(build: Build, directory: Path) -> None:
+    """A copy of the lab with that wrong."""
+    for name in _COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, directory / name)
+    file = directory / build.path
+    text = file.read_text(encoding="utf-8")
+    if text.count(build.before) != 1:
+        raise AssertionError(f"{build.path} has not once what {build.name!r} changes: bring it up to date")
+    file.write_text(text.replace(build.before, build.after), encoding="utf-8")
+
+
+def failing_tests(directory: Path) -> list[str]:
+    """The fast tests that fail on it."""
+    line = ["-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=20", *_FAST]
+    done = _run(directory, line, _TESTS_SECONDS)
+    return [text.split(" - ")[0].split("::")[-1] for text in done.stdout.splitlines() if text.startswith("FAILED ")]
+
+
+def torture(directory: Path, seconds: float = 20, seed: int = 14) -> list[str]:
+    """What a torture run finds on it."""
+    done = _run(
+        directory, ["-m", "lab", "torture", "--json", "--seed", str(seed), "--seconds", str(seconds)], _TORTURE_SECONDS
+    )
+    if done.returncode not in {0, 1} or not done.stdout.startswith("{"):
+        return [f"no verdict: {done.stderr.strip()[-200:]}"]
+    found = json.loads(done.stdout)
+    broken = [verdict["guarantee"] for verdict in found["verdicts"] if verdict["verdict"] != "held"]
+    return broken + [f"level {level}" for level in found["broken_promises"]]
+
+
+def _run(directory: Path, line: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        [sys.executable, *line],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds,
+    )
+
+
+def main() -> int:
+    """Let them loose on each build; the exit status is 1 where one is caught by nobody."""
+    missed = 0
+    for build in BUILDS:
+        with tempfile.TemporaryDirectory(prefix="lab-broken-") as name:
+            make(build, Path(name))
+            tests, found = failing_tests(Path(name)), torture(Path(name))
+        missed += not tests and not found
+        sys.stdout.write(f"a build that {build.name}\n")
+        sys.stdout.write(
+            f"  tests:   {len(tests)} fail, for example {tests[0]}\n" if tests else "  tests:   none fails\n"
+        )
+        sys.stdout.write(f"  torture: {', '.join(found) or 'clean'}\n")
+        sys.stdout.flush()
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
