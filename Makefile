@@ -54,6 +54,10 @@ check: $(VENV)/dev.stamp ## what CI runs first: format, lint, types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
+.PHONY: broken
+broken: $(VENV)/dev.stamp ## builds of the lab with one thing wrong, and which tests catch each
+	@$(BIN)/python -m tests.broken_builds
+
 .PHONY: format
 format: $(VENV)/dev.stamp ## rewrite the code in the project's format
 	@$(BIN)/ruff format .

@@ -13,6 +13,10 @@ from typing import Any, NoReturn
 import click
 
 from lab import __version__
+from lab.commands.experiment import experiment
+from lab.commands.fault import fault
+from lab.commands.options import data_dir_option
+from lab.commands.predict import predict
 from lab.errors import LabError
 from nodes.level import LEVELS
 
@@ -31,13 +35,6 @@ class LabGroup(click.Group):
             raise click.ClickException(str(error)) from None
 
 
-def _data_dir(command: Callable[..., Any]) -> Callable[..., Any]:
-    kind = click.Path(path_type=Path, file_okay=False)
-    help_text = "Where the lab keeps its data, logs and state."
-    option = click.option("--data-dir", type=kind, default=Path(".lab"), show_default=True, help=help_text)
-    return option(command)
-
-
 def _lab_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--base-port", type=click.IntRange(1024, 65_400), default=8000, show_default=True,
@@ -51,7 +48,7 @@ def _lab_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="When the log reaches the disk; 'always' also survives a loss of power."),
     ):  # fmt: skip
         command = option(command)
-    return _data_dir(command)
+    return data_dir_option(command)
 
 
 @click.group(cls=LabGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -85,7 +82,7 @@ def up(detach: bool, **chosen: Any) -> None:
 
 
 @main.command()
-@_data_dir
+@data_dir_option
 def down(data_dir: Path) -> None:
     """Stop the lab; its data stays, and `lab up` goes on from there.
 
@@ -101,7 +98,7 @@ def down(data_dir: Path) -> None:
 
 
 @main.command()
-@_data_dir
+@data_dir_option
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def status(data_dir: Path, as_json: bool) -> None:
     """Show every node: its health, its position, how many versions it is behind.
@@ -124,7 +121,7 @@ def status(data_dir: Path, as_json: bool) -> None:
 
 @main.command()
 @click.argument("nodes", nargs=-1)
-@_data_dir
+@data_dir_option
 @click.option("--lines", type=click.IntRange(0, 100_000), default=20, show_default=True, help="How many of each node.")
 @click.option("--follow", is_flag=True, help="Go on with new lines until Ctrl-C.")
 def logs(nodes: tuple[str, ...], data_dir: Path, lines: int, follow: bool) -> None:
@@ -145,7 +142,7 @@ def logs(nodes: tuple[str, ...], data_dir: Path, lines: int, follow: bool) -> No
 
 
 @main.command()
-@_data_dir
+@data_dir_option
 @click.option("--count", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many entries.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def stream(data_dir: Path, count: int, as_json: bool) -> None:
@@ -174,7 +171,7 @@ def stream(data_dir: Path, count: int, as_json: bool) -> None:
 
 
 @main.command()
-@_data_dir
+@data_dir_option
 @click.option("--level", type=click.Choice(LEVELS), default="session", show_default=True, help="How to read.")
 @click.option("--max-lag-ms", type=click.FloatRange(0, 86_400_000), help="Bound of level bounded; judges any history.")
 @click.option("--max-lag-versions", type=click.IntRange(0), help="The other bound of level bounded.")
@@ -238,257 +235,6 @@ def torture(**chosen: Any) -> None:
     sys.exit(command.torture(**chosen))
 
 
-@main.group()
-def predict() -> None:
-    """Say how stale reads will be, from delay models alone; runs nothing."""
-
-
-class _Model(click.ParamType[Any]):
-    """Read by the command, so that the command line starts without what reads it."""
-
-    name = "model"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from lab.prediction.command import ModelType
-
-        return ModelType().convert(value, param, ctx)
-
-
-@predict.command("replicas")
-@_data_dir
-@click.option(
-    "--replica",
-    "given",
-    type=_Model(),
-    multiple=True,
-    help="Its delay: milliseconds, a model as JSON, or a .csv file. Without any: the running lab's replicas.",
-)
-@click.option("--order", type=click.Choice(["log", "arrival"]), help="For all; otherwise the lab's, or log.")
-@click.option(
-    "--rate",
-    type=click.FloatRange(0, 100_000),
-    default=10.0,
-    show_default=True,
-    help="Writes a second: in log order one write holds back the next.",
-)
-@click.option("--points", type=click.IntRange(2, 1000), default=21, show_default=True, help="Lines of the table.")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def predict_replicas(data_dir: Path, **chosen: Any) -> None:
-    """P(a read is stale) and P(all replicas have the write), by the time since the write.
-
-    \b
-    Example: lab predict replicas --replica 500 --replica '{"kind": "exponential", "mean_ms": 1500}'
-    """
-    from lab.prediction import command
-
-    command.replicas(data_dir, **chosen)
-
-
-@predict.command("quorum")
-@click.option("-n", "n", type=click.IntRange(1, 20), default=3, show_default=True, help="Replicas.")
-@click.option(
-    "-r", "r", type=click.IntRange(1, 20), default=1, show_default=True, help="Answers that a read waits for."
-)
-@click.option("-w", "w", type=click.IntRange(1, 20), default=1, show_default=True, help="And a write.")
-@click.option("--write", type=_Model(), required=True, help="The write's way to a replica.")
-@click.option("--ack", type=_Model(), required=True, help="The acknowledgement's way back.")
-@click.option("--read", type=_Model(), required=True, help="The read's way to a replica.")
-@click.option("--answer", type=_Model(), required=True, help="The answer's way back.")
-@click.option("--remote-ms", type=click.FloatRange(0, 10_000), default=0.0, help="Added to all replicas but one.")
-@click.option("--trials", type=click.IntRange(1000, 20_000_000), default=1_000_000, show_default=True, help="How many.")
-@click.option("--seed", type=int, default=0, show_default=True, help="What is drawn is drawn from it.")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def predict_quorum(write: Any, ack: Any, read: Any, answer: Any, remote_ms: float, **chosen: Any) -> None:
-    """Probabilistically bounded staleness of a partial quorum (WARS, Bailis et al. 2012).
-
-    \b
-    Example: lab predict quorum -w 2 --write '{"kind": "exponential", "mean_ms": 10}' --ack 1 --read 1 --answer 1
-    """
-    from lab.prediction import command
-    from lab.prediction.wars import Ways
-
-    command.quorum(Ways(write, ack, read, answer, remote_ms), **chosen)
-
-
-@main.group()
-def experiment() -> None:
-    """Measure on the running lab, in the background, with what is predicted beside it."""
-
-
-def _client_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    help_text = "The client service, where the lab does not run from the data directory."
-    return _data_dir(click.option("--client-url", help=help_text)(command))
-
-
-@experiment.command("run")
-@click.argument("what", metavar="KIND|FILE.yaml")
-@click.option("--set", "changes", multiple=True, metavar="PATH=VALUE", help="Change a parameter; again for more.")
-@_client_option
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def experiment_run(what: str, changes: tuple[str, ...], as_json: bool, **place: Any) -> None:
-    """Run an experiment and wait for it: windows, staleness, levels, or one described in a file.
-
-    Ctrl-C cancels it. Settings of replicas that it changes are put back in any case. Exit status 1 when it failed.
-
-    \b
-    Example: lab experiment run windows --set writes=50 --set settings.lab14-replica2.delay_ms=800
-    """
-    from lab.experiments import command
-
-    sys.exit(command.run(command.Experiments(**place), what, changes, as_json=as_json))
-
-
-@experiment.command("list")
-@_client_option
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def experiment_list(as_json: bool, **place: Any) -> None:
-    """Show what waits and runs, and the last 200 that have ended.
-
-    \b
-    Example: lab experiment list
-    """
-    from lab.experiments import command
-    from lab.terminal import console
-
-    found = command.Experiments(**place).all()
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-    else:
-        console().print(command.table(found))
-
-
-@experiment.command("show")
-@click.argument("name", metavar="ID")
-@_client_option
-@click.option("--json", "as_json", is_flag=True, help="For scripts, with every single measurement.")
-def experiment_show(name: str, as_json: bool, **place: Any) -> None:
-    """Show an experiment and its result, as far as there is one.
-
-    \b
-    Example: lab experiment show 3f2c9a1b7d40
-    """
-    from lab.experiments import command
-    from lab.terminal import console
-
-    found = command.Experiments(**place).get(name, raw=as_json)
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-    else:
-        command.show(found, console())
-
-
-@experiment.command("cancel")
-@click.argument("name", metavar="ID")
-@_client_option
-def experiment_cancel(name: str, **place: Any) -> None:
-    """End an experiment early; what it has changed is put back.
-
-    \b
-    Example: lab experiment cancel 3f2c9a1b7d40
-    """
-    from lab.experiments import command
-    from lab.terminal import console
-
-    command.show(command.Experiments(**place).cancel(name), console())
-
-
-@experiment.command("report")
-@click.argument("name", metavar="ID")
-@click.option(
-    "--out",
-    type=click.File("w", encoding="utf-8", lazy=True),
-    default="report.html",
-    show_default=True,
-    help="Where to write the page; - for standard output.",
-)
-@_client_option
-def experiment_report(name: str, out: Any, **place: Any) -> None:  # fmt: skip
-    """Make one page of a finished experiment: configuration, charts, tables, and every measurement.
-
-    \b
-    Example: lab experiment report 3f2c9a1b7d40 --out report.html
-    """
-    from lab.experiments import command, report
-
-    out.write(report.page(command.Experiments(**place).get(name, raw=True)))
-    click.echo(f"{out.name} has the report.", err=True)
-
-
-@main.group()
-def fault() -> None:
-    """Break a replica on purpose, and mend it."""
-
-
-@fault.command("start")
-@click.argument("replica")
-@click.argument("name", metavar="FAULT")
-@click.argument("given", metavar="[PARAMETER=VALUE]...", nargs=-1)
-@_client_option
-def fault_start(replica: str, name: str, given: tuple[str, ...], **place: Any) -> None:
-    """Begin a fault; `lab fault list` says which there are. With duration_ms=5000 it ends by itself.
-
-    \b
-    Example: lab fault start lab14-replica2 pause duration_ms=5000
-    """
-    from lab import faults
-
-    found = faults.Faults(**place).begin(replica, name, faults.parameters(given))
-    until = f", until {found['until']}" if found["until"] else ""
-    click.echo(f"{found['fault']} on {found['replica']}{until}.")
-
-
-@fault.command("list")
-@_client_option
-@click.option("--json", "as_json", is_flag=True, help="For scripts, with the parameters of every fault.")
-def fault_list(as_json: bool, **place: Any) -> None:
-    """Show the faults in force, and which there are.
-
-    \b
-    Example: lab fault list
-    """
-    from lab import faults
-    from lab.terminal import console
-
-    found = faults.Faults(**place).show()
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-        return
-    out = console()
-    out.print(faults.table(found))
-    out.print(f"\nThere are: {', '.join(faults.available(found))}")
-
-
-@fault.command("end")
-@click.argument("replica", required=False)
-@click.argument("name", metavar="FAULT", required=False)
-@_client_option
-def fault_end(replica: str | None, name: str | None, **place: Any) -> None:
-    """End a fault of a replica; without FAULT all of it, without REPLICA those of all.
-
-    \b
-    Example: lab fault end lab14-replica2 pause
-    """
-    from lab import faults
-
-    for one, ended in faults.Faults(**place).end(replica, name).items():
-        click.echo(f"{one}: {', '.join(ended) or 'nothing was in force'}")
-
-
-@fault.command("resync")
-@click.argument("replica")
-@_client_option
-def fault_resync(replica: str, **place: Any) -> None:
-    """Replace a replica's content by a snapshot of the primary's, which repairs what is corrupt.
-
-    \b
-    Example: lab fault resync lab14-replica2
-    """
-    from lab import faults
-
-    faults.Faults(**place).resync(replica)
-    click.echo(f"{replica} takes a snapshot as soon as that is due there.")
-
-
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Only the figures, for scripts.")
 @click.option("--windows", type=click.IntRange(1, 1000), default=10, show_default=True, help="Windows to measure.")
@@ -502,6 +248,11 @@ def demo(as_json: bool, windows: int) -> None:
 
     _on_terminate(_interrupt)
     run(as_json=as_json, windows=windows)
+
+
+main.add_command(experiment)
+main.add_command(fault)
+main.add_command(predict)
 
 
 def _up_in_foreground(chosen: dict[str, Any]) -> None:

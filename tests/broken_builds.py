@@ -1,7 +1,7 @@
 """Builds of the lab that are broken on purpose, and who catches them: ``make broken``.
 
-A test that cannot fail shows nothing. Each build is a copy with one thing wrong; the fast tests of broker and nodes, and a short
-torture run, are let loose on it, and at least one of them has to say so.
+A test that cannot fail shows nothing. Each build is a copy with one thing wrong; the fast tests of broker and nodes,
+and a short torture run, are let loose on it, and at least one of them has to say so.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ BUILDS = (
     Build(
         "acknowledges before it commits",
         "nodes/replica/applier.py",
-        "        began_us = self._now_us()\n        try:\n",
-        "        began_us = self._now_us()\n        self._acknowledger.add([one.position for one in entries])\n        try:\n",
+        "            state = self._apply(entries)\n",
+        "            self._acknowledger.add([e.position for e in entries])\n            state = self._apply(entries)\n",
     ),
     Build(
         "applies on arrival, without order",

@@ -19,15 +19,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from lab import layout
 from lab.checking import history as histories
 from lab.checking.command import stopped_by_ctrl_c
-from lab.errors import LabError
-from lab.layout import Options
-from lab.nodes_api import NodeUnreachable, get
+from lab.layout import NAMESPACE, Options
 from lab.runner import Lab
 from lab.terminal import console
 from lab.torture import judge, report, run
 from lab.torture.run import Order
 from lab.torture.schedule import ALL_FAULTS, DEFAULT_FAULTS, draw
-from lab.torture.site import ComposeSite, NativeSite, Site
+from lab.torture.site import ComposeSite, NativeSite, Site, native_processes
 
 _BAR_WIDTH = 40
 
@@ -46,12 +44,13 @@ def torture(
     """Do what the options say; the exit status. Raises ``LabError``."""
     seed = secrets.randbelow(10**6) if seed is None else seed
     out = Console(quiet=True) if as_json else console()
+    processes = ComposeSite().processes if compose else native_processes(replicas)
+    names = [name for name in processes if name.startswith(f"{NAMESPACE}-replica")]
+    order = Order(seed, seconds, draw(seed, seconds, processes, names, faults or DEFAULT_FAULTS))
+    if only_schedule:
+        click.echo("\n".join(map(str, order.acts)))
+        return 0
     with _site(out, replicas, compose=compose) as (site, directory):
-        names = _replicas(site)
-        order = Order(seed, seconds, draw(seed, seconds, site.processes, names, faults or DEFAULT_FAULTS))
-        if only_schedule:
-            click.echo("\n".join(map(str, order.acts)))
-            return 0
         record = _run(order, site, names, out)
         verdicts = judge.judge(record.history, record.ledger, record.floors)
         levels = judge.by_level(record.plans, record.history)
@@ -87,13 +86,6 @@ def _site(out: Console, replicas: int, *, compose: bool) -> Iterator[tuple[Site,
         finally:
             with out.status("Stopping the lab"):
                 lab.stop()
-
-
-def _replicas(site: Site) -> list[str]:
-    try:
-        return [replica["replica_id"] for replica in get(f"{site.primary_url}/replicas")["replicas"]]
-    except NodeUnreachable as error:
-        raise LabError(str(error)) from None
 
 
 def _run(order: Order, site: Site, replicas: list[str], out: Console) -> run.Record:

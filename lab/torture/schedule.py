@@ -22,6 +22,7 @@ DELAY_MS_MIN = 100
 _FIRST_MS, _LAST_MS = 1000, 2000
 _GAP_MS = (500, 1700)
 _DELAY_SHARE = 0.25
+_WEIGHTS = {"kill": 3}
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,15 @@ def draw(
 ) -> list[Act]:
     """The schedule of a run: the same for the same arguments, in order of time."""
     random = Random(f"torture-{seed}")  # noqa: S311 - to be repeated, not to be secret
-    processes, replicas, faults = sorted(processes), sorted(replicas), sorted(faults)
+    processes, replicas, kinds = sorted(processes), sorted(replicas), sorted(set(faults))
+    weights = [_WEIGHTS.get(kind, 1) for kind in kinds]
     acts: list[Act] = []
     at_ms = _FIRST_MS
     while at_ms < seconds * 1000 - _LAST_MS:
-        if not faults or random.random() < _DELAY_SHARE:
+        if not kinds or random.random() < _DELAY_SHARE:
             acts.append(Act(at_ms, DELAY, random.choice(replicas), {"model": _model(random)}))
         else:
-            kind = random.choice(faults)
+            (kind,) = random.choices(kinds, weights)
             target = random.choice(processes if kind in PROCESS_FAULTS else replicas)
             acts.append(Act(at_ms, kind, target, _PARAMETERS.get(kind, _nothing)(random)))
         at_ms += random.randint(*_GAP_MS)

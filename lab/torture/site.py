@@ -9,8 +9,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
+from lab import layout
 from lab.errors import LabError
-from lab.layout import NAMESPACE
+from lab.layout import NAMESPACE, Options
 from lab.runner import LOG_SERVER, Lab
 
 _COMPOSE_SECONDS = 60.0
@@ -33,6 +34,12 @@ class Site(Protocol):
         """Have a process do nothing any more; what is returned lets it go on."""
 
 
+def native_processes(replicas: int) -> list[str]:
+    """What can be killed of a lab on this machine with so many replicas."""
+    nodes = [place.node_id for place in layout.places(Options(replicas=replicas)) if place.role != "worker"]
+    return sorted([*nodes, LOG_SERVER])
+
+
 class NativeSite:
     """A lab on this machine."""
 
@@ -40,7 +47,7 @@ class NativeSite:
         self._lab = lab
         self.client_url = lab.client_url
         self.primary_url = lab.primary_url
-        self.processes = sorted([*lab.replica_urls, f"{NAMESPACE}-primary", f"{NAMESPACE}-client", LOG_SERVER])
+        self.processes = native_processes(lab.options.replicas)
 
     def redis_url(self) -> str:
         """See ``Site``."""

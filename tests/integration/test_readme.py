@@ -57,7 +57,7 @@ def run(here: tuple[Path, Lab], block: str) -> tuple[str, list[dict[str, Any]]]:
 
 
 def test_there_is_something_to_run() -> None:
-    assert len(BLOCKS) == 9
+    assert len(BLOCKS) == 10
 
 
 def test_a_replica_does_not_have_the_write_yet_and_answers_when_it_has(here: tuple[Path, Lab]) -> None:
@@ -107,8 +107,13 @@ def test_a_replica_is_broken_and_mended(here: tuple[Path, Lab]) -> None:
     assert ended["replicas"]["lab14-replica1"]["ended"] == ["pause"]
 
 
+def test_a_lab_of_its_own_is_tortured_and_nothing_is_found(here: tuple[Path, Lab]) -> None:
+    output, _ = run(here, BLOCKS[8])
+    assert "Clean." in output
+
+
 def test_the_lab_is_emptied(here: tuple[Path, Lab]) -> None:
-    _, (reset, changed) = run(here, BLOCKS[8])
+    _, (reset, changed) = run(here, BLOCKS[9])
     assert (reset["status"], reset["version"]) == ("reset", 0)
     assert {found["status"] for found in reset["replicas"].values()} == {"emptied"}
     assert changed["delay_ms"] == 1500

@@ -1,0 +1,48 @@
+"""``lab torture`` on labs of its own: clean where nothing is wrong, and not where something is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+
+def torture(*arguments: str) -> tuple[int, dict[str, Any]]:
+    line = [sys.executable, "-m", "lab", "torture", "--json", *arguments]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode in {0, 1}, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_whatever_is_broken_nothing_is_lost_doubled_reordered_early_regressed_or_diverged() -> None:
+    status, found = torture("--seed", "6", "--seconds", "45")
+    print(found["acts"], found["operations"], [(one["guarantee"], one["tested"]) for one in found["verdicts"]])
+    assert (status, found["clean"], found["broken_promises"]) == (0, True, {}), found
+    assert {one["guarantee"]: one["verdict"] for one in found["verdicts"]} == dict.fromkeys(
+        ["lost", "doubled", "reordered", "early", "regressed", "diverged"], "held"
+    )
+    assert sum(count for kind, count in found["acts"].items() if kind != "delay") >= 15
+    assert all(one["tested"] >= 2 for one in found["verdicts"])
+    assert found["operations"]["write ok"] >= 500
+
+
+def test_a_value_that_was_corrupted_is_no_clean_verdict() -> None:
+    status, found = torture("--seed", "1", "--seconds", "8", "--faults", "corrupt")
+    assert (status, found["clean"]) == (1, False)
+    assert {one["guarantee"]: one["verdict"] for one in found["verdicts"]}["reordered"] == "violated"
+    assert found["acts"]["corrupt"] >= 1
+
+
+def test_the_schedule_can_be_seen_before() -> None:
+    line = [sys.executable, "-m", "lab", "torture", "--seed", "14", "--seconds", "60", "--schedule"]
+    shown = [subprocess.run(line, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    assert shown[0] == shown[1]
+    assert len(shown[0].splitlines()) > 30
+
+
+def test_a_fault_that_there_is_not_is_refused() -> None:
+    line = [sys.executable, "-m", "lab", "torture", "--faults", "pause,nothing"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "nothing is none; there are kill, hang, pause" in done.stderr
