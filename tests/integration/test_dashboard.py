@@ -16,7 +16,7 @@ import pytest
 
 from lab.runner import LOG_SERVER, Lab
 from tests.integration.conftest import converge, set_delays
-from tests.support.http import POOL, post
+from tests.support.http import POOL, ask, post
 from tests.support.load import Writers
 from tests.support.prometheus import DASHBOARDS, Prometheus, panels, require
 from tests.support.until import until
@@ -26,6 +26,21 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SECONDS, CONFIGURED = panels()["Seconds behind"]
 PENDING, _ = panels()["Pending and undelivered"]
 (STATE,) = panels()["State"]
+_, UNDELIVERED = panels()["Pending and undelivered"]
+(IN_FORCE,) = panels()["Faults in force"]
+(DIVERGED,) = panels()["Diverged"]
+REDELIVERED = panels()["Repairs"][0]
+LATENESS_P50 = panels()["Lateness, p50 and p99"][1]
+WINDOW_P50 = panels()["Consistency window"][0]
+# Where each fault shows: a panel's query, and what it has to be beyond, under 50 writes a second.
+SHOWS: dict[str, tuple[dict[str, Any], str, float]] = {
+    "pause": ({}, SECONDS, 2),
+    "partition": ({}, UNDELIVERED, 50),
+    "crash": ({}, BEHIND, 25),
+    "slow_apply": ({"entries_per_second": 5}, LATENESS_P50, 0.5),
+    "duplicate": ({}, REDELIVERED, 5),
+    "drop_ack": ({}, PENDING, 100),
+}
 
 
 @pytest.fixture(scope="module")
@@ -165,3 +180,52 @@ def test_changes_are_annotated_when_they_were_made(fresh: Lab, prometheus: Prome
     query = "ec_config_change_timestamp_seconds"
     until(lambda: all(abs(at - before) < 5 for at in prometheus.values(query, "kind").values()), 10)
     assert set(prometheus.values(query, "kind")) == {"delay", "reset"}
+
+
+@pytest.mark.parametrize("fault", SHOWS)
+def test_a_fault_shows_on_its_panel_and_is_gone_when_it_has_ended(
+    fresh: Lab, prometheus: Prometheus, fault: str
+) -> None:
+    replica, other = fresh.replica_urls
+    set_delays(fresh, 20, 20)
+    parameters, query, beyond = SHOWS[fault]
+    with Writers(fresh.primary_url, count=2, rate=50, keys=20):
+        post(f"{fresh.client_url}/faults", {"replica": replica, "fault": fault, **parameters})
+        if fault != "crash":  # which is over at once
+            until(lambda: fault in prometheus.values(f"{IN_FORCE} == 1", "fault"), 10)
+        until(lambda: prometheus.values(query).get(replica, 0) > beyond, 20)
+        assert prometheus.values(query).get(other, 0) <= beyond
+        if fault != "crash":
+            status, found = ask("DELETE", f"{fresh.client_url}/faults/{replica}")
+            assert (status, found["ended"]) == (200, [fault])
+    converge(fresh)
+    until(lambda: prometheus.values(query).get(replica) == 0, 20)
+    until(lambda: fault not in prometheus.values(f"{IN_FORCE} == 1", "fault"), 10)
+    assert fault in prometheus.values(f"{IN_FORCE} == 0", "fault")
+
+
+def test_a_clock_that_is_ahead_shows_in_windows_shorter_than_the_delay(fresh: Lab, prometheus: Prometheus) -> None:
+    replica, _ = fresh.replica_urls
+    set_delays(fresh, 2000, 20)
+    post(f"{fresh.client_url}/faults", {"replica": replica, "fault": "skew", "skew_ms": 1800})
+
+    def window_ms() -> float:
+        return float(post(f"{fresh.client_url}/write-and-wait", {"key": "k", "value": 1})["consistency_time_ms"])
+
+    until(lambda: prometheus.values(CONFIGURED)[replica] == 2, 10)
+    windows_ms = [window_ms() for _ in range(5)]
+    until(lambda: 0 < prometheus.values(WINDOW_P50, "")[""] < 1, 20)
+    assert max(windows_ms) < 1500
+    ask("DELETE", f"{fresh.client_url}/faults/{replica}")
+    assert window_ms() > 1900
+
+
+def test_a_corrupt_value_shows_on_its_panel_until_it_is_repaired(fresh: Lab, prometheus: Prometheus) -> None:
+    replica, other = fresh.replica_urls
+    set_delays(fresh, 20, 20)
+    post(f"{fresh.client_url}/write-and-wait", {"key": "k", "value": 1})
+    post(f"{fresh.client_url}/faults", {"replica": replica, "fault": "corrupt"})
+    until(lambda: prometheus.values(DIVERGED) == {replica: 1, other: 0}, 30)
+    assert prometheus.values(BEHIND)[replica] == 0
+    post(f"{fresh.client_url}/resync", {"replica": replica})
+    until(lambda: prometheus.values(DIVERGED) == {replica: 0, other: 0}, 30)
