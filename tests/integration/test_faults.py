@@ -12,12 +12,14 @@ import pytest
 from broker.connection import connect
 from broker.events import Events
 from lab.runner import Lab
-from tests.integration.conftest import converge, set_delays
+from tests.integration.conftest import applied, converge, set_delays
+from tests.support.figures import quantile, spread
 from tests.support.http import POOL, ask, get, post
 from tests.support.load import Writers
 from tests.support.until import until
 
 REPLICA, OTHER = "lab14-replica1", "lab14-replica2"
+PARTITION_SECONDS = 8
 
 
 @pytest.fixture
@@ -102,6 +104,39 @@ def test_partition_cuts_it_off_and_it_still_answers_reads(quick: Lab) -> None:
     converge(quick)
     is_told(quick, "partition", before)
     until(lambda: ask("GET", f"{quick.replica_urls[REPLICA]}/health")[0] == 200)
+
+
+def test_a_partition_is_nothing_to_the_others_and_is_soon_caught_up_with(fresh: Lab) -> None:
+    """300 writes a second: lateness of the other replica and duration of writes, before and meanwhile."""
+    set_delays(fresh, 20, 20)
+    late: list[list[float]] = []
+    took: list[list[float]] = []
+    with Writers(fresh.primary_url, count=8, rate=300, keys=50) as load:
+        for partitioned in (False, True):
+            if partitioned:
+                begin(fresh, "partition")
+            since = get(f"{fresh.primary_url}/version")["position"]
+            mark = len(load.took_ms)
+            time.sleep(PARTITION_SECONDS)  # the length of a measurement, not a wait for anything
+            late.append([entry["lateness_ms"] for entry in applied(fresh.replica_urls[OTHER], after=since)])
+            took.append(load.took_ms[mark:])
+        head = get(f"{fresh.primary_url}/version")
+        behind = status(fresh)["version_behind"]
+        end(fresh, "partition")
+        began = time.monotonic()
+        url = f"{fresh.replica_urls[REPLICA]}/version?min_position={head['position']}&timeout_ms=30000"
+        assert get(url)["reached"]
+        caught_up_seconds = time.monotonic() - began
+    for name, (before, meanwhile) in (("lateness of the other replica", late), ("a write", took)):
+        print(spread(f"{name}, ms, before", before))
+        print(spread(f"{name}, ms, meanwhile", meanwhile))
+        assert quantile(meanwhile, 0.5) <= 2 * quantile(before, 0.5) + 5
+        assert quantile(meanwhile, 0.99) <= 2 * quantile(before, 0.99) + 100
+    print(f"{behind} versions behind after {PARTITION_SECONDS} s, caught up with in {caught_up_seconds:.2f} s: "
+          f"{PARTITION_SECONDS / caught_up_seconds:.0f} times real time")  # fmt: skip
+    assert behind >= 200 * PARTITION_SECONDS
+    assert caught_up_seconds <= 3 + PARTITION_SECONDS / 20
+    converge(fresh)
 
 
 def test_crash_ends_the_process_and_it_comes_back(quick: Lab) -> None:

@@ -26,6 +26,7 @@ class Writers:
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(count)]
         self.acknowledged: list[dict[str, Any]] = []
+        self.took_ms: list[float] = []
         self.gave_up: list[str] = []
 
     def __enter__(self) -> Writers:
@@ -51,7 +52,7 @@ class Writers:
     def _write(self, key: str, value: str) -> None:
         write_id = uuid.uuid4().hex
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
+        while (sent_at := time.monotonic()) < deadline:
             try:
                 status, answer = ask("POST", self._url, {"key": key, "value": value}, Idempotency_Key=write_id)
             except (urllib3.exceptions.HTTPError, ValueError):
@@ -59,6 +60,7 @@ class Writers:
                 continue
             if status == 200:
                 self.acknowledged.append(answer)
+                self.took_ms.append((time.monotonic() - sent_at) * 1000)
                 return
             assert status == 503, answer
             time.sleep(0.05)
