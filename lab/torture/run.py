@@ -174,6 +174,7 @@ class Torturer:
         deadline = time.monotonic() + _HEAL_SECONDS
         while True:
             try:
+                self._site.start_what_ended()
                 self._ask("POST", f"{self._site.client_url}/faults/reset")
                 _, health = call("GET", f"{self._site.client_url}/health")
                 _, status = call("GET", f"{self._site.client_url}/status")

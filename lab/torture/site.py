@@ -33,6 +33,9 @@ class Site(Protocol):
     def stop(self, process: str) -> Callable[[], None]:
         """Have a process do nothing any more; what is returned lets it go on."""
 
+    def start_what_ended(self) -> None:
+        """Start what does not run and nobody else starts."""
+
 
 def native_processes(replicas: int) -> list[str]:
     """What can be killed of a lab on this machine with so many replicas."""
@@ -68,6 +71,9 @@ class NativeSite:
 
         return go_on
 
+    def start_what_ended(self) -> None:
+        """See ``Site``. The supervisor does."""
+
     def _pid(self, process: str) -> int:
         pid = self._lab.pids.get(process)
         if pid is None:
@@ -89,35 +95,49 @@ class ComposeSite:
 
     def __init__(self) -> None:
         """Raises ``LabError`` where it does not run."""
-        services = self._compose("ps", "--services", "--status", "running").split()
+        running = set(self._compose("ps", "--services", "--status", "running").split())
         nodes = {f"{NAMESPACE}-primary", f"{NAMESPACE}-client", LOG_SERVER}
-        if not nodes <= set(services):
-            raise LabError("the stack does not run; `docker compose up --build -d` starts it")
-        self.processes = sorted(nodes | {one for one in services if one.startswith(f"{NAMESPACE}-replica")})
+        nodes |= {
+            one for one in self._compose("config", "--services").split() if one.startswith(f"{NAMESPACE}-replica")
+        }
+        if missing := nodes - running:
+            raise LabError(
+                f"{', '.join(sorted(missing))} does not run; `docker compose up --build -d` starts the stack"
+            )
+        self.processes = sorted(nodes)
 
     def redis_url(self) -> str:
         """See ``Site``. The log server is not published, but its container can be reached from a Linux host."""
-        container = self._compose("ps", "-q", LOG_SERVER).strip()
         networks = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
-        addresses = self._run("docker", "inspect", "-f", networks, container).split()
+        addresses = self._run("docker", "inspect", "-f", networks, self._container(LOG_SERVER)).split()
         if not addresses:
             raise LabError(f"{LOG_SERVER} is being started again")
         return f"redis://{addresses[0]}:6379/0"
 
     def kill(self, process: str) -> None:
-        """See ``Site``."""
-        self._compose("kill", "-s", "KILL", process)
-        self._compose("start", process)
+        """See ``Site``. What Docker was told to kill, nobody starts again."""
+        container = self._container(process)
+        self._run("docker", "kill", container)
+        self._run("docker", "start", container)
 
     def stop(self, process: str) -> Callable[[], None]:
         """See ``Site``."""
-        self._compose("pause", process)
+        container = self._container(process)
+        self._run("docker", "pause", container)
 
         def go_on() -> None:
             with suppress(LabError):
-                self._compose("unpause", process)
+                self._run("docker", "unpause", container)
 
         return go_on
+
+    def start_what_ended(self) -> None:
+        """See ``Site``."""
+        for process in self.processes:
+            self._run("docker", "start", self._container(process))
+
+    def _container(self, process: str) -> str:
+        return self._compose("ps", "--all", "-q", process).strip()
 
     def _compose(self, *arguments: str) -> str:
         return self._run("docker", "compose", *arguments)

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+import sys
 from itertools import pairwise
 from typing import Any
 
@@ -101,6 +102,17 @@ def test_under_k6_restarts_and_a_kill_of_the_log_server_lose_nothing() -> None:
     assert acknowledged.items() <= in_log.items()
     assert len(set(in_log.values())) == len(in_log), "a write is in the log twice"
     print(f"\n{len(acknowledged)} acknowledged writes, all in the log of {len(in_log)} entries, digests equal")
+
+
+def test_the_stack_is_tortured_and_nothing_is_found() -> None:
+    line = [sys.executable, "-m", "lab", "torture", "--compose", "--seconds", "15", "--seed", "3", "--json"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert sum(count for kind, count in found["acts"].items() if kind != "delay") >= 3
+    print(f"\n{found['acts']}, {found['operations']}")
+    ask("POST", f"{PRIMARY}/admin/replication-delays", {"delays": {"lab14-replica1": 500, "lab14-replica2": 1500}})
+    until(settled, 30)
 
 
 def test_a_replica_that_is_away_breaks_k6s_thresholds() -> None:
