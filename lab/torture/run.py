@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from broker.delay import Fixed
 from lab.checking import workload
@@ -136,6 +137,8 @@ class Torturer:
 
     def begin(self, replicas: Iterable[str]) -> None:
         """Give every replica a delay that is known. Raises ``LabError``."""
+        models = self._ask("GET", f"{self._site.primary_url}/admin/replication-delays")["models"]
+        self._delays_ms = {urlsplit(url).hostname or "": _least_ms(model) for url, model in models.items()}
         for replica in replicas:
             self._set_delay(Act(0, DELAY, replica, {"model": Fixed(_FIRST_DELAY_MS).as_json()}))
 
@@ -189,7 +192,7 @@ class Torturer:
 
     def _set_delay(self, act: Act) -> None:
         model = act.parameters["model"]
-        new_ms = float(model.get("ms", model.get("low_ms", 0)))
+        new_ms = _least_ms(model)
         old_ms = self._delays_ms.get(act.target, 0.0)
         self._floors.add(act.target, self._now_us(), min(old_ms, new_ms))
         url = f"{self._site.primary_url}/admin/replication-delay"
@@ -216,3 +219,8 @@ class Torturer:
             if time.monotonic() > deadline:
                 raise LabError(why)
             self._sleep(_PAUSE_SECONDS)
+
+
+def _least_ms(model: dict[str, Any]) -> float:
+    """No delay that the model draws is shorter."""
+    return float({"fixed": model.get("ms"), "uniform": model.get("low_ms")}.get(model["kind"]) or 0)
