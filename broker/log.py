@@ -331,6 +331,12 @@ class ReplicationLog:
             found = self._client.xrange(self._log, min=f"({position}", max="+", count=count)
         return [_entry(name, fields) for name, fields in found]
 
+    def follow(self, position: Position, count: int, block_ms: int) -> list[Entry]:
+        """The entries after ``position``, waiting for the first of them up to ``block_ms``; nobody's group knows."""
+        with translated():
+            reply = self._client.xread({self._log: str(position)}, count=count, block=block_ms)
+        return [_entry(name, fields) for name, fields in _only(reply)]
+
     def newest(self, count: int) -> list[Entry]:
         """The newest entries, oldest of them first."""
         with translated():

@@ -10,6 +10,8 @@ from flask import Flask, Response, request
 from prometheus_client import CollectorRegistry
 
 from broker.connection import connect
+from broker.events import Events
+from broker.log import ReplicationLog
 from broker.position import Position
 from nodes import tracing as traces
 from nodes.api import Api
@@ -28,6 +30,8 @@ from nodes.client.client import Client
 from nodes.client.directory import Directory
 from nodes.client.experiments import Experiments, add_experiments
 from nodes.client.faults import Faults, add_faults
+from nodes.client.feed.feed import LISTENERS_MAX, Feed, FeedQuery, TooManyListeners
+from nodes.client.feed.sources import WAIT_MS, Sources, read_item
 from nodes.client.levels import LevelQuery, Levels, ReadAnswer
 from nodes.client.metrics import ClientMetrics
 from nodes.client.shelf import Shelf
@@ -41,8 +45,8 @@ from nodes.writing import AcksQuery, WriteBody, write_id_of
 class _Together:
     """What runs behind the client's endpoints."""
 
-    def __init__(self, client: Client, experiments: Experiments) -> None:
-        self._parts = (client, experiments)
+    def __init__(self, *parts: Client | Experiments | Sources) -> None:
+        self._parts = parts
 
     def start(self) -> None:
         """Start all parts."""
@@ -64,21 +68,55 @@ def create_app(config: ClientConfig) -> Flask:
     metrics = ClientMetrics(registry)
     queue = ExperimentQueue(connect(config.redis_url, max_connections=config.threads, as_text=False), config.namespace)
     experiments = Experiments(queue, Shelf(config.data_dir))
+    feed = Feed()
     client = Client(config, peers=peers, directory=directory, metrics=metrics, tracing=tracing)
     app, api = make_app(config, tracing, registry)
-    app.extensions["node"] = _Together(client, experiments)
+    app.extensions["node"] = _Together(_sources(config, feed, peers), client, experiments)
     add_health(api, config, client.health)
+    _add_feed(api, feed)
     _add_measures(api, client)
     _add_sessions(
         api,
         client,
         Levels(
-            primary_url=config.primary_url, peers=peers, directory=directory, metrics=metrics, random=SystemRandom()
+            primary_url=config.primary_url,
+            peers=peers,
+            directory=directory,
+            metrics=metrics,
+            random=SystemRandom(),
+            seen=lambda answer: feed.publish("reads", read_item(answer)),
         ),
     )
     add_experiments(api, experiments)
     add_faults(api, Faults(peers, directory))
     return app
+
+
+def _sources(config: ClientConfig, feed: Feed, peers: Peers) -> Sources:
+    # A connection that waits for an answer as long as the log server may block, and then some.
+    waiting = connect(config.redis_url, answer_timeout_seconds=WAIT_MS / 1000 + 5)
+    log, events = ReplicationLog(waiting, config.namespace), Events(waiting, config.namespace)
+    return Sources(feed, log=log, events=events, peers=peers, primary_url=config.primary_url)
+
+
+def _add_feed(api: Api, feed: Feed) -> None:
+    @api.route("GET", "/events", query=FeedQuery, answer=str)
+    def events(query: FeedQuery) -> Response:
+        """Everything that happens, as server-sent events: writes, applies, reads, and how far everybody is.
+
+        A message comes every 100 ms at the most; its data is JSON with a list for each kind of happening. The header
+        Last-Event-ID, or the parameter, goes on from there, up to a minute back; an event of type missed says that
+        there was more than that.
+        """
+        last_id = request.headers.get("Last-Event-ID") or query.last_event_id
+        try:
+            found = feed.listen(last_id)
+        except TooManyListeners:
+            detail = f"{LISTENERS_MAX} listen already, which is the bound; close one of them."
+            problem = Problem(503, "too-many-listeners", "Too many listeners", detail)
+            problem.headers["Retry-After"] = "5"
+            raise problem from None
+        return Response(found, mimetype="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
 def _add_measures(api: Api, client: Client) -> None:

@@ -12,6 +12,7 @@ eventual   a replica as it is
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from random import Random
 from typing import Annotated, Any, NamedTuple
@@ -95,8 +96,17 @@ class Levels:
     """Reads at a level."""
 
     def __init__(
-        self, *, primary_url: str, peers: Peers, directory: Directory, metrics: ClientMetrics, random: Random
+        self,
+        *,
+        primary_url: str,
+        peers: Peers,
+        directory: Directory,
+        metrics: ClientMetrics,
+        random: Random,
+        seen: Callable[[ReadAnswer], None] = lambda _: None,
     ) -> None:
+        """``seen`` is told of every answer."""
+        self._seen = seen
         self._primary_url = primary_url
         self._peers = peers
         self._directory = directory
@@ -118,6 +128,7 @@ class Levels:
         self._metrics.read_at_level(query.level, stale=answer["stale"], waited_ms=answer["waited_ms"])
         position = Position.parse(answer["position"])
         self._metrics.shown(went_back=position < session.read, lost_own_write=position < session.written)
+        self._seen(answer)
         return answer
 
     def _read(self, key: str, query: LevelQuery, session: Session) -> ReadAnswer:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from broker.position import Position
 
+_WAITING_MAX = 64
+
 
 class Applied(NamedTuple):
     """One applied entry: published, due and applied, in microseconds since 1970 by the log's clock."""
@@ -24,8 +26,16 @@ class AppliedHistory:
         self._ring: list[Applied] = []
         self._capacity = capacity
         self._next = 0
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._index: dict[Position, int] = {}
+        self._count = 0
+        self._waiting = 0
+        self._closed = False
+
+    @property
+    def count(self) -> int:
+        """How many have been applied since the process began."""
+        return self._count
 
     def add(self, applied: Applied) -> None:
         """Remember one more, and forget the oldest where there are too many."""
@@ -38,6 +48,15 @@ class AppliedHistory:
                 self._ring[self._next] = applied
             self._index[applied.position] = self._next
             self._next = (self._next + 1) % self._capacity
+            self._count += 1
+            if self._waiting:
+                self._lock.notify_all()
+
+    def close(self) -> None:
+        """Wake everybody who waits."""
+        with self._lock:
+            self._closed = True
+            self._lock.notify_all()
 
     def newest(self) -> Applied | None:
         """The entry applied last."""
@@ -67,3 +86,20 @@ class AppliedHistory:
                     if len(found) == limit:
                         break
             return found
+
+    def since(self, count: int, limit: int, timeout_seconds: float) -> tuple[list[Applied], int]:
+        """What was applied after the first ``count``, waiting for the first of it; and the count up to its end.
+
+        At most ``limit``, oldest first; of what is not remembered any more, nothing. At most 64 wait; who comes then is
+        answered at once.
+        """
+        with self._lock:
+            if self._count <= count and self._waiting < _WAITING_MAX:
+                self._waiting += 1
+                self._lock.wait_for(lambda: self._closed or self._count > count, timeout_seconds)
+                self._waiting -= 1
+            first = max(count, self._count - len(self._ring))
+            last = min(self._count, first + limit)
+            size = len(self._ring)
+            found = [self._ring[(self._next - self._count + step) % size] for step in range(first, last)]
+            return found, max(last, count)

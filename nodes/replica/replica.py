@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -17,7 +18,7 @@ from broker.events import Events
 from broker.position import Position
 from broker.roster import Member, Roster, Settings
 from nodes.answers import PAGE_BYTES_MAX, PositionText
-from nodes.api import Query
+from nodes.api import Query, TimeoutMs
 from nodes.config import ReplicaConfig
 from nodes.gate import PositionGate, State
 from nodes.replica.acknowledger import Acknowledger
@@ -38,9 +39,14 @@ _CHECKPOINT_SECONDS = 1.0
 
 
 class AppliedQuery(Query):
-    """From where on, and how many entries at the most."""
+    """From where on: after a position, or what an earlier answer's cursor has not seen; and how many at the most.
+
+    With a cursor the answer comes when there is something, or after ``timeout_ms``.
+    """
 
     after: PositionText = "0-0"
+    cursor: Annotated[str, Field(pattern=r"^([0-9a-f]{8}-[0-9]{1,15})?$")] = ""
+    timeout_ms: TimeoutMs = 0
     limit: Annotated[int, Field(ge=1, le=10_000)] = 1000
 
 
@@ -61,6 +67,7 @@ class AppliedAnswer(TypedDict):
     source: str
     position: str
     delivered: str
+    cursor: str
     applied: list[AppliedEntry]
 
 
@@ -103,6 +110,7 @@ class Replica:
         self._clock = clock
         self._audit = audit
         self._end_process = end_process
+        self._process = secrets.token_hex(4)  # cursors of another process count something else
         self.faults = faults
         self._membership = Membership(
             roster=roster,
@@ -132,6 +140,7 @@ class Replica:
             worker.stop()
         self.faults.stop()
         self._gate.close()
+        self._history.close()
         self._inbox.close()
         self._acknowledger.close()
 
@@ -171,11 +180,17 @@ class Replica:
 
     def applied(self, query: AppliedQuery) -> AppliedAnswer:
         """What was applied lately."""
-        found = self._history.after(Position.parse(query.after), query.limit)
+        if query.cursor:
+            process, _, count = query.cursor.partition("-")
+            seen = int(count) if process == self._process else 0
+            found, end = self._history.since(seen, query.limit, query.timeout_ms / 1000)
+        else:
+            found, end = self._history.after(Position.parse(query.after), query.limit), self._history.count
         return {
             "source": self._config.node_id,
             "position": str(self._gate.state.position),
             "delivered": str(self._reader.delivered),
+            "cursor": f"{self._process}-{end}",
             "applied": [
                 {
                     "position": str(applied.position),

@@ -1,0 +1,1 @@
+"""What happens in the lab, as it happens: for everybody who watches."""

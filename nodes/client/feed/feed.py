@@ -1,0 +1,165 @@
+"""The feed: everything that happens, in messages that come ten times a second while somebody listens."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import deque
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field
+
+from nodes import strict_json
+from nodes.api import Query
+
+INTERVAL_SECONDS = 0.1
+HEARTBEAT_SECONDS = 5.0
+LISTENERS_MAX = 50
+_KEPT = 600  # a minute of messages
+_ITEMS_MAX = 2000
+
+
+class FeedQuery(Query):
+    """From where on."""
+
+    last_event_id: Annotated[str, Field(max_length=40)] = ""
+
+
+class Message(NamedTuple):
+    """One message. ``number`` counts them; ``text`` is JSON: what happened, a list for each kind."""
+
+    number: int
+    text: str
+
+
+class TooManyListeners(Exception):
+    """Raised when fifty listen already."""
+
+
+class Feed:
+    """Collects what happens into messages, and gives them to those who listen. Thread-safe.
+
+    All listeners read from one ring of the last minute, each at its own pace, so that a slow one holds back nobody and
+    costs no memory. One that falls behind the ring is told so (``missed``), and goes on with what there is. A message
+    has at most 2,000 items of a kind; what is beyond that is counted (``left_out``).
+    """
+
+    def __init__(self) -> None:
+        self._process = secrets.token_hex(4)  # numbers of another process count something else
+        self._changed = threading.Condition()
+        self._batch: dict[str, list[Any]] = {}
+        self._left_out = 0
+        self._ring: deque[Message] = deque(maxlen=_KEPT)
+        self._number = 0
+        self._listeners = 0
+        self._closed = False
+
+    @property
+    def listeners(self) -> int:
+        """How many listen."""
+        return self._listeners
+
+    def publish(self, kind: str, item: Any) -> None:
+        """Something of this kind has happened; nobody hears of it where nobody listens."""
+        if not self._listeners:
+            return
+        with self._changed:
+            items = self._batch.setdefault(kind, [])
+            if len(items) < _ITEMS_MAX:
+                items.append(item)
+            else:
+                self._left_out += 1
+
+    def flush(self) -> None:
+        """Make a message of what has happened since the last, where anything has."""
+        with self._changed:
+            if not self._batch:
+                return
+            batch: dict[str, Any] = dict(self._batch)
+            if self._left_out:
+                batch["left_out"] = self._left_out
+            self._batch, self._left_out = {}, 0
+            self._number += 1
+            self._ring.append(Message(self._number, strict_json.dumps(batch)))
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End every listening."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def listen(self, last_id: str | None) -> Listener:
+        """Listen from after ``last_id`` on, or from now on. Raises ``TooManyListeners``."""
+        with self._changed:
+            if self._listeners >= LISTENERS_MAX:
+                raise TooManyListeners
+            self._listeners += 1
+            return Listener(self, self._seen(last_id))
+
+    def name(self, number: int) -> str:
+        """The ID of a message, by which a listener goes on."""
+        return f"{self._process}-{number}"
+
+    def after(self, seen: int) -> tuple[list[Message], int | None] | None:
+        """The messages after ``seen``, waiting for the first of them; ``None`` at the end.
+
+        Where some of them are gone: none, and the number to go on from.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._number != seen, HEARTBEAT_SECONDS)
+            if self._closed:
+                return None
+            oldest = self._ring[0].number if self._ring else self._number + 1
+            if seen < oldest - 1 or seen > self._number:
+                return [], self._number
+            return [message for message in self._ring if message.number > seen], None
+
+    def leave(self) -> None:
+        """One listens no more."""
+        with self._changed:
+            self._listeners -= 1
+
+    def _seen(self, last_id: str | None) -> int:
+        """The number of the last message that a listener knows; -1 where nobody can say what it has missed."""
+        if not last_id:
+            return self._number
+        process, _, number = last_id.partition("-")
+        return int(number) if process == self._process and number.isdecimal() else -1
+
+
+class Listener:
+    """One who listens: an iterator of texts, each some server-sent events (WHATWG HTML, 9.2)."""
+
+    def __init__(self, feed: Feed, seen: int) -> None:
+        self._feed = feed
+        self._seen = seen
+        self._began = False
+        self._left = False
+
+    def __iter__(self) -> Listener:
+        """Itself."""
+        return self
+
+    def __next__(self) -> str:
+        """What has happened since, when something has, or a comment after a while in which nothing did."""
+        if not self._began:
+            self._began = True
+            return "retry: 1000\n\n"
+        found = self._feed.after(self._seen)
+        if found is None:
+            raise StopIteration
+        messages, missed_until = found
+        if missed_until is not None:
+            self._seen = missed_until
+            return f"id: {self._feed.name(missed_until)}\nevent: missed\ndata: {{}}\n\n"
+        if not messages:
+            return ": nothing has happened\n\n"
+        self._seen = messages[-1].number
+        return "".join(f"id: {self._feed.name(message.number)}\ndata: {message.text}\n\n" for message in messages)
+
+    def close(self) -> None:
+        """Listen no more. The server calls it when the connection is gone."""
+        if not self._left:
+            self._left = True
+            self._feed.leave()
