@@ -12,7 +12,7 @@ from flask import Flask, request
 from nodes.config import NodeConfig
 from nodes.problem import Problem
 
-_CHANGING = ("/experiments", "/faults", "/resync")
+_CHANGING = ("/delays", "/experiments", "/faults", "/reset", "/resync")
 
 
 def install(app: Flask, config: NodeConfig) -> None:

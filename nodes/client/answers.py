@@ -78,6 +78,22 @@ class CompareAnswer(TypedDict):
     analysis: Analysis
 
 
+class NodeAnswer(TypedDict):
+    """A node's answer about a key; version 0 where it is missing, ``error`` where there is none."""
+
+    value: NotRequired[Any]
+    version: NotRequired[int]
+    position: NotRequired[str]
+    error: NotRequired[str]
+
+
+class EverywhereAnswer(TypedDict):
+    """What each node answers for a key now, by name; the primary is ``primary``."""
+
+    key: str
+    nodes: dict[str, NodeAnswer]
+
+
 class ReplicaStatus(TypedDict):
     """A replica now.
 

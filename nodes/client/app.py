@@ -9,6 +9,7 @@ from typing import Any
 from flask import Flask, Response, request
 from prometheus_client import CollectorRegistry
 
+from broker.clock import LogClock
 from broker.connection import connect
 from broker.events import Events
 from broker.log import ReplicationLog
@@ -20,6 +21,7 @@ from nodes.client import session as sessions
 from nodes.client.answers import (
     CompareAnswer,
     CompareQuery,
+    EverywhereAnswer,
     StatusAnswer,
     TimeoutQuery,
     TokenAnswer,
@@ -27,6 +29,7 @@ from nodes.client.answers import (
     WriteAndWaitAnswer,
 )
 from nodes.client.client import Client
+from nodes.client.controls import Controls, add_controls
 from nodes.client.directory import Directory
 from nodes.client.experiments import Experiments, add_experiments
 from nodes.client.faults import Faults, add_faults
@@ -34,6 +37,7 @@ from nodes.client.feed.feed import LISTENERS_MAX, Feed, FeedQuery, TooManyListen
 from nodes.client.feed.sources import WAIT_MS, Sources, read_item
 from nodes.client.levels import LevelQuery, Levels, ReadAnswer
 from nodes.client.metrics import ClientMetrics
+from nodes.client.pages import add_pages
 from nodes.client.shelf import Shelf
 from nodes.config import ClientConfig
 from nodes.experiments.queue import ExperimentQueue
@@ -68,12 +72,26 @@ def create_app(config: ClientConfig) -> Flask:
     metrics = ClientMetrics(registry)
     queue = ExperimentQueue(connect(config.redis_url, max_connections=config.threads, as_text=False), config.namespace)
     experiments = Experiments(queue, Shelf(config.data_dir))
-    feed = Feed()
+    # A connection that waits for an answer as long as the log server may block, and then some.
+    waiting = connect(config.redis_url, answer_timeout_seconds=WAIT_MS / 1000 + 5)
+    log = ReplicationLog(waiting, config.namespace)
+    clock = LogClock(log.now_us, time.monotonic_ns, time.time_ns)
+    feed = Feed(lambda: clock.now_us() / 1000)
+    sources = Sources(
+        feed,
+        log=log,
+        events=Events(waiting, config.namespace),
+        peers=peers,
+        primary_url=config.primary_url,
+        clock=clock,
+    )
     client = Client(config, peers=peers, directory=directory, metrics=metrics, tracing=tracing)
     app, api = make_app(config, tracing, registry)
-    app.extensions["node"] = _Together(_sources(config, feed, peers), client, experiments)
+    app.extensions["node"] = _Together(sources, client, experiments)
     add_health(api, config, client.health)
     _add_feed(api, feed)
+    add_controls(api, Controls(peers, config.primary_url))
+    add_pages(app)
     _add_measures(api, client)
     _add_sessions(
         api,
@@ -84,19 +102,12 @@ def create_app(config: ClientConfig) -> Flask:
             directory=directory,
             metrics=metrics,
             random=SystemRandom(),
-            seen=lambda answer: feed.publish("reads", read_item(answer)),
+            seen=lambda answer: feed.publish("reads", read_item(answer, clock.now_us() / 1000)),
         ),
     )
     add_experiments(api, experiments)
     add_faults(api, Faults(peers, directory))
     return app
-
-
-def _sources(config: ClientConfig, feed: Feed, peers: Peers) -> Sources:
-    # A connection that waits for an answer as long as the log server may block, and then some.
-    waiting = connect(config.redis_url, answer_timeout_seconds=WAIT_MS / 1000 + 5)
-    log, events = ReplicationLog(waiting, config.namespace), Events(waiting, config.namespace)
-    return Sources(feed, log=log, events=events, peers=peers, primary_url=config.primary_url)
 
 
 def _add_feed(api: Api, feed: Feed) -> None:
@@ -138,6 +149,11 @@ def _add_measures(api: Api, client: Client) -> None:
     def read_compare(query: CompareQuery) -> CompareAnswer:
         """Read from every node at once, and compare."""
         return client.compare(digest=query.digest)
+
+    @api.route("GET", "/everywhere/<key:key>", answer=EverywhereAnswer)
+    def everywhere(key: str) -> EverywhereAnswer:
+        """What each node answers for a key now, without waiting for anything."""
+        return client.everywhere(key)
 
     @api.route("GET", "/status", answer=StatusAnswer)
     def status() -> StatusAnswer:

@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
+from urllib.parse import quote
 
 from broker.position import Position
 from nodes.client.answers import (
     Analysis,
     CompareAnswer,
+    EverywhereAnswer,
     ImmediateRead,
+    NodeAnswer,
     ReplicaStatus,
     ReplicaWait,
     StaleReplica,
@@ -23,7 +26,7 @@ from nodes.client.answers import (
 from nodes.client.directory import Directory, Known
 from nodes.client.metrics import ClientMetrics
 from nodes.config import NodeConfig
-from nodes.peers import Ask, PeerError, Peers
+from nodes.peers import Ask, PeerError, Peers, Reply
 from nodes.problem import Passed, Problem
 from nodes.times import ms, timestamp
 from nodes.tracing import Tracing
@@ -168,6 +171,14 @@ class Client:
             analysis |= _analyse_content(primary, answers)
         return {"primary": primary, "replicas": answers, "analysis": analysis}
 
+    def everywhere(self, key: str) -> EverywhereAnswer:
+        """What each node answers for a key now, without waiting for anything; a missing one has version 0."""
+        urls = {known.replica: known.url for known in self._directory.replicas()}
+        path = f"/data/{quote(key, safe='')}"
+        asks = {_PRIMARY: f"{self._config.primary_url}{path}"} | {name: f"{url}{path}" for name, url in urls.items()}
+        found = self._peers.ask_all({name: Ask(url) for name, url in asks.items()})
+        return {"key": key, "nodes": {name: _answered(reply) for name, reply in found.items()}}
+
     def status(self) -> StatusAnswer:
         """All nodes now."""
         urls = {_PRIMARY: self._config.primary_url}
@@ -251,6 +262,18 @@ class Client:
         fresh = Position.parse(answer["position"]) >= Position.parse(written["position"])
         self._metrics.reads.labels(replica, "fresh" if fresh else "stale").inc()
         return {"version": answer["version"], "has_new_data": fresh, "data_age_ms": answer["data_age_ms"]}
+
+
+def _answered(reply: Reply | PeerError) -> NodeAnswer:
+    if isinstance(reply, PeerError):
+        return {"error": str(reply)}
+    if reply.status not in {200, 404} or "position" not in reply.body:
+        return {"error": str(reply.body.get("detail", reply.status))}
+    return {
+        "value": reply.body.get("value"),
+        "version": reply.body.get("version", 0),
+        "position": reply.body["position"],
+    }
 
 
 def _analyse(primary: dict[str, Any], replicas: dict[str, dict[str, Any]]) -> Analysis:

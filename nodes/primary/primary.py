@@ -59,7 +59,7 @@ class ResetAnswer(TypedDict):
 
 
 class ReplicaAnswer(TypedDict):
-    """A registered replica, as the log, its last heartbeat and its settings show it."""
+    """A registered replica, as the log, its last heartbeat and its settings show it. ``delay_ms``: the model's mean."""
 
     replica_id: str
     url: str
@@ -73,6 +73,7 @@ class ReplicaAnswer(TypedDict):
     faults: list[str]
     resyncing: str
     order: Order
+    delay_ms: float
 
 
 class ScrapeTargets(TypedDict):
@@ -185,6 +186,7 @@ class Primary:
                     "faults": list(member.faults),
                     "resyncing": member.resyncing,
                     "order": settings[member.replica].order if member.replica in settings else "log",
+                    "delay_ms": settings[member.replica].delay.mean_ms if member.replica in settings else 0.0,
                 }
                 for member in members
             ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
@@ -44,7 +45,9 @@ class Feed:
     has at most 2,000 items of a kind; what is beyond that is counted (``left_out``).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now_ms: Callable[[], float]) -> None:
+        """``now_ms`` is the log's clock, in milliseconds since 1970; each message says when it was made."""
+        self._now_ms = now_ms
         self._process = secrets.token_hex(4)  # numbers of another process count something else
         self._changed = threading.Condition()
         self._batch: dict[str, list[Any]] = {}
@@ -75,7 +78,7 @@ class Feed:
         with self._changed:
             if not self._batch:
                 return
-            batch: dict[str, Any] = dict(self._batch)
+            batch: dict[str, Any] = {"now_ms": self._now_ms(), **self._batch}
             if self._left_out:
                 batch["left_out"] = self._left_out
             self._batch, self._left_out = {}, 0

@@ -5,11 +5,11 @@ Only what nobody tells of is asked for, once a second: how far the log has every
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from broker.clock import LogClock
 from broker.entry import Entry
 from broker.events import Events
 from broker.log import ReplicationLog
@@ -29,8 +29,11 @@ _PAGE = 1000
 class Sources:
     """The threads that fill a feed while somebody listens, and rest while nobody does."""
 
-    def __init__(self, feed: Feed, *, log: ReplicationLog, events: Events, peers: Peers, primary_url: str) -> None:
+    def __init__(
+        self, feed: Feed, *, log: ReplicationLog, events: Events, peers: Peers, primary_url: str, clock: LogClock
+    ) -> None:
         self._feed = feed
+        self._clock = clock
         self._log = log
         self._events = events
         self._peers = peers
@@ -95,10 +98,11 @@ class Sources:
         self._last_event = None
 
     def _observe(self) -> None:
+        self._clock.measure()
         try:
             reply = self._peers.ask(Ask(f"{self._primary_url}/replicas"))
         except PeerError as error:
-            self._feed.publish("unreachable", _unreachable("primary", error))
+            self._feed.publish("unreachable", {"node": "primary", "detail": str(error)})
         else:
             for replica in reply.body.get("replicas", []):
                 self._feed.publish("state", replica)
@@ -122,7 +126,7 @@ class Sources:
         try:
             reply = self._peers.ask(Ask(f"{url}/applied", fields=fields, wait_ms=WAIT_MS))
         except PeerError as error:
-            self._feed.publish("unreachable", _unreachable(replica, error))
+            self._feed.publish("unreachable", {"node": replica, "detail": str(error)})
             self._replicas[replica].pause(_STATE_SECONDS)
             return
         if cursor:
@@ -146,10 +150,6 @@ def _write(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _unreachable(node: str, error: PeerError) -> dict[str, Any]:
-    return {"node": node, "detail": str(error), "at_ms": time.time() * 1000}
-
-
 def _applied(replica: str, applied: dict[str, Any]) -> dict[str, Any]:
     return {
         "replica": replica,
@@ -160,7 +160,7 @@ def _applied(replica: str, applied: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_item(answer: ReadAnswer) -> dict[str, Any]:
+def read_item(answer: ReadAnswer, at_ms: float) -> dict[str, Any]:
     """A read as the feed tells of it: ``behind`` counts the versions that it lacked, ``None`` where nobody knows."""
     return {
         "source": answer["source"],
@@ -168,5 +168,5 @@ def read_item(answer: ReadAnswer) -> dict[str, Any]:
         "version": answer["version"],
         "behind": answer["behind_versions"],
         "level": answer["level"],
-        "at_ms": time.time() * 1000,
+        "at_ms": at_ms,
     }

@@ -1,0 +1,313 @@
+"""The console in a real browser, on a real lab: it shows what the services say, and its controls do what they say."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+
+from lab.runner import Lab
+from tests.integration.conftest import applied, converge, set_delays
+from tests.support import chromium
+from tests.support.http import POOL, ask, get, post
+from tests.support.load import Writers
+from tests.support.until import until
+
+REPLICA, OTHER = "lab14-replica1", "lab14-replica2"
+NASTY = "<img src=x onerror=\"document.title='hurt'\">"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, without a window."""
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=chromium.require(), args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+class Seen:
+    """What a page wrote to its console, and whom it asked."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        self.hosts: set[str] = set()
+
+    def watch(self, page: Page) -> None:
+        """Begin."""
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(message.text)
+
+
+@pytest.fixture
+def seen() -> Seen:
+    """What the page of this test met."""
+    return Seen()
+
+
+@pytest.fixture
+def page(browser: Browser, seen: Seen, fresh: Lab) -> Iterator[Page]:
+    """The console, live. In the end it has met no error, and asked nobody but the client."""
+    found = browser.new_page(viewport={"width": 1280, "height": 1000})
+    seen.watch(found)
+    found.goto(f"{fresh.client_url}/?pace=0.05")
+    found.wait_for_selector("#connection[data-state=open]")
+    found.wait_for_selector(f"#delay-{OTHER}")
+    yield found
+    assert seen.errors == []
+    assert {host for host in seen.hosts if host} == {fresh.client_url.removeprefix("http://")}
+    found.close()
+
+
+def text(page: Page, selector: str) -> str:
+    return page.locator(selector).inner_text()
+
+
+def slide(page: Page, name: str, value: float) -> None:
+    """Move a slider."""
+    move = "(element, value) => { element.value = value; element.dispatchEvent(new Event('input')); }"
+    page.locator(f"#{name}").evaluate(move, value)
+
+
+def shown_after_ms(page: Page, position: str) -> dict[str, float]:
+    """Commit to apply of a write, as the table behind the picture has it."""
+    page.evaluate("document.getElementById('writes').closest('details').open = true")
+    row = page.locator(f"#writes tbody tr:has(td:text-is('{position}'))")
+    row.wait_for()
+
+    def times() -> list[str] | None:
+        cells = row.locator("td").all_inner_texts()[2:]
+        return cells if all(cell.endswith(" ms") for cell in cells) else None
+
+    page_names = page.locator("#writes thead th").all_inner_texts()[2:]
+    found = waited(page, times)
+    return {name: float(cell.removesuffix(" ms")) for name, cell in zip(page_names, found, strict=True)}
+
+
+def waited(page: Page, condition: Any, timeout_seconds: float = 15) -> Any:
+    """The first truthy result; the page goes on meanwhile."""
+    deadline = time.monotonic() + timeout_seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"last seen: {found!r}"
+        page.wait_for_timeout(100)
+    return found
+
+
+def test_a_write_appears_on_every_lane_when_it_was_applied_there(page: Page, fresh: Lab) -> None:
+    page.fill("#key", "travels")
+    page.click("button[value=write]")
+    waited(page, lambda: text(page, "#answer").startswith("Position "))
+    position = text(page, "#answer").removeprefix("Position ").rstrip(".")
+    shown = shown_after_ms(page, position)
+    for replica, url in fresh.replica_urls.items():
+        (entry,) = [one for one in applied(url) if one["position"] == position]
+        assert abs(shown[replica] - entry["applied_after_ms"]) < 100
+    marks = page.evaluate(
+        "document.getElementById('lanes').getContext('2d').getImageData(0, 0, 2000, 1000).data.some(Boolean)"
+    )
+    assert marks
+
+
+def test_now_shows_what_each_node_answers_for_the_watched_key(page: Page, fresh: Lab) -> None:
+    set_delays(fresh, 20, 20)
+    page.fill("#key", "watched")
+    post(f"{fresh.client_url}/write-and-wait", {"key": "watched", "value": "a value"})
+    waited(page, lambda: text(page, "#now tbody").count('"a value"') == 3)
+    assert text(page, "#watched-name") == "watched"
+
+
+def test_the_controls_do_what_they_say(page: Page, fresh: Lab) -> None:
+    page.fill(f"#delay-{REPLICA} input[name=delay]", "40")
+    page.click(f"#delay-{REPLICA} button")
+    waited(page, lambda: "now late by 40 ms" in text(page, "#changed"))
+    page.select_option(f"#delay-{OTHER} select[name=model]", "exponential")
+    page.fill(f"#delay-{OTHER} input[name=delay]", "80")
+    page.click(f"#delay-{OTHER} button")
+    waited(page, lambda: "(exponential)" in text(page, "#changed"))
+    models = get(f"{fresh.primary_url}/admin/replication-delays")["models"]
+    assert sorted((model["kind"], model.get("ms") or model.get("mean_ms")) for model in models.values()) == [
+        ("exponential", 80),
+        ("fixed", 40),
+    ]
+
+    page.click("button[value=write-and-wait]")
+    waited(page, lambda: "every replica had it after" in text(page, "#answer"))
+    page.click("button[value=write-and-read]")
+    waited(page, lambda: "replicas" in text(page, "#answer"))
+    page.select_option("#level", "strong")
+    page.click("#read-form button")
+    waited(page, lambda: "lab14-primary answered" in text(page, "#answer"))
+    page.select_option("#level", "eventual")
+    page.select_option("#from", REPLICA)
+    page.click("#read-form button")
+    waited(page, lambda: f"{REPLICA} answered" in text(page, "#answer"))
+
+    page.select_option(f"#fault-{REPLICA} select", "pause")
+    page.click(f"#fault-{REPLICA} button")
+    waited(page, lambda: "pause has begun" in text(page, "#changed"))
+    assert [one["fault"] for one in get(f"{fresh.client_url}/faults")["replicas"][REPLICA]["faults"]] == ["pause"]
+    waited(page, lambda: "pause" in text(page, "#now tbody"))
+    page.click("#end-faults")
+    waited(page, lambda: "is ended" in text(page, "#changed"))
+    assert get(f"{fresh.client_url}/faults")["replicas"][REPLICA]["faults"] == []
+
+    epoch = get(f"{fresh.primary_url}/version")["epoch"]
+    page.click("#reset")
+    waited(page, lambda: "new epoch" in text(page, "#changed"))
+    assert get(f"{fresh.primary_url}/version")["epoch"] == epoch + 1
+
+
+def test_a_steady_load_runs_until_it_is_turned_off(page: Page, fresh: Lab) -> None:
+    page.evaluate(
+        "const rate = document.getElementById('rate'); rate.value = 20; rate.dispatchEvent(new Event('input'))"
+    )
+    waited(page, lambda: get(f"{fresh.primary_url}/version")["version"] > 30)
+    waited(page, lambda: "windows in the last minute: p50" in text(page, "#percentiles"))
+    page.evaluate(
+        "const rate = document.getElementById('rate'); rate.value = 0; rate.dispatchEvent(new Event('input'))"
+    )
+    page.wait_for_timeout(300)
+    version = get(f"{fresh.primary_url}/version")["version"]
+    page.wait_for_timeout(500)
+    assert get(f"{fresh.primary_url}/version")["version"] == version
+
+
+def test_paused_the_picture_stands_still_and_can_be_stepped_back(page: Page, fresh: Lab) -> None:
+    post(f"{fresh.primary_url}/data", {"key": "k", "value": 1})
+    page.wait_for_timeout(1000)
+    page.click("#pause")
+    pixels = "document.getElementById('lanes').toDataURL()"
+    before = page.evaluate(pixels)
+    page.wait_for_timeout(500)
+    assert page.evaluate(pixels) == before
+    page.evaluate(
+        "const back = document.getElementById('back'); back.value = 5; back.dispatchEvent(new Event('input'))"
+    )
+    assert page.evaluate(pixels) != before
+    assert text(page, "#back-text") == "5 s before"
+    page.click("#pause")
+    assert page.get_attribute("#pause", "aria-pressed") == "false"
+
+
+@pytest.mark.parametrize("scene", range(5))
+def test_a_scene_runs_to_its_end_and_puts_the_delays_back(page: Page, fresh: Lab, scene: int) -> None:
+    before = get(f"{fresh.primary_url}/admin/replication-delays")["delays"]
+    page.locator("#scene-buttons button").nth(scene).click()
+    waited(page, lambda: "That was it" in text(page, "#scene-text"), 60)
+    assert get(f"{fresh.primary_url}/admin/replication-delays")["delays"] == before
+    assert all(found["faults"] == [] for found in get(f"{fresh.client_url}/faults")["replicas"].values())
+    converge(fresh, 30)
+
+
+def test_a_scene_can_be_stopped(page: Page, fresh: Lab) -> None:
+    page.goto(f"{fresh.client_url}/")
+    page.wait_for_selector(f"#delay-{OTHER}")
+    before = get(f"{fresh.primary_url}/admin/replication-delays")["delays"]
+    page.locator("#scene-buttons button").nth(0).click()
+    page.click("#scene-stop")
+    waited(page, lambda: "Stopped" in text(page, "#scene-text"))
+    assert get(f"{fresh.primary_url}/admin/replication-delays")["delays"] == before
+
+
+def test_values_are_text_whatever_they_are(page: Page, fresh: Lab) -> None:
+    set_delays(fresh, 20, 20)
+    page.fill("#key", NASTY)
+    post(f"{fresh.client_url}/write-and-wait", {"key": NASTY, "value": NASTY})
+    waited(page, lambda: text(page, "#now tbody").count("onerror") == 3)
+    post(f"{fresh.client_url}/write-and-wait", {"key": NASTY, "value": "x" * 200_000})
+    waited(page, lambda: "xxxx" in text(page, "#now tbody"))
+    assert len(text(page, "#now tbody")) < 2000
+    assert page.title() == "Eventual consistency lab"
+    assert page.locator("main img").count() == 0
+
+
+def test_the_policy_of_the_page_is_in_force(page: Page, seen: Seen, fresh: Lab) -> None:
+    answer = POOL.request("GET", f"{fresh.client_url}/")
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    inline = "const s = document.createElement('script'); s.textContent = 'window.hurt = 1'; document.body.append(s);"
+    assert page.evaluate(f"() => {{ {inline} return window.hurt === undefined; }}")
+    assert "Content Security Policy" in seen.errors.pop()
+    assert POOL.request("GET", f"{fresh.client_url}/console/../app.py").status == 404
+    assert POOL.request("GET", f"{fresh.client_url}/console/nothing.js").status == 404
+
+
+def test_a_lost_connection_is_shown_and_comes_back(browser: Browser, fresh: Lab) -> None:
+    found = browser.new_page()
+    found.goto(f"{fresh.client_url}/")
+    found.wait_for_selector("#connection[data-state=open]")
+    os.kill(fresh.pids["lab14-client"], signal.SIGKILL)
+    found.wait_for_selector("#connection[data-state=lost]", timeout=15_000)
+    found.wait_for_selector("#connection[data-state=open]", timeout=30_000)
+    until(lambda: _healthy(fresh), 20)
+    written = post(f"{fresh.client_url}/write", {"key": "after", "value": 1})
+    found.evaluate("document.getElementById('writes').closest('details').open = true")
+    found.locator(f"#writes tbody tr:has(td:text-is('{written['position']}'))").wait_for()
+    found.close()
+
+
+def _healthy(lab: Lab) -> bool:
+    try:
+        return ask("GET", f"{lab.client_url}/health")[0] == 200
+    except Exception:  # noqa: BLE001 - it is being started
+        return False
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (360, "dark"), (1024, "light"), (1920, "dark")])
+def test_the_page_fits_at_each_width(browser: Browser, fresh: Lab, tmp_path: Path, width: int, scheme: Any) -> None:
+    found = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    found.goto(f"{fresh.client_url}/")
+    found.wait_for_selector(f"#delay-{OTHER}")
+    with Writers(fresh.primary_url, count=1, rate=5, keys=5):
+        found.wait_for_timeout(2000)
+    assert found.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    found.screenshot(path=tmp_path / f"console-{width}-{scheme}.png", full_page=True)
+    found.close()
+
+
+def test_the_feed_can_be_followed_with_curl_and_goes_on_where_it_was(fresh: Lab) -> None:
+    def listen(last_id: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+        headers = {"Last-Event-ID": last_id} if last_id else {}
+        answer = POOL.request("GET", f"{fresh.client_url}/events", preload_content=False, headers=headers)
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        lines = (line for chunk in answer.stream(65536) for line in chunk.decode().splitlines())
+        name = ""
+        try:
+            for line in lines:
+                if line.startswith("id: "):
+                    name = line[4:]
+                if line.startswith("data: "):
+                    yield name, json.loads(line[6:])
+        finally:
+            answer.close()
+
+    first = listen()
+    name, message = next(first)
+    assert message["now_ms"] == pytest.approx(time.time() * 1000, abs=5000)
+    written = post(f"{fresh.primary_url}/data", {"key": "k", "value": "v"})
+    for name, message in first:  # noqa: B007 - the last is wanted
+        if any(write["position"] == written["position"] for write in message.get("writes", [])):
+            break
+    first.close()
+    later = listen(name)
+    positions = []
+    for _, message in later:
+        positions += [one["position"] for one in message.get("applied", []) if one["replica"] == OTHER]
+        assert written["position"] not in [write["position"] for write in message.get("writes", [])]
+        if written["position"] in positions:
+            break
+    later.close()
