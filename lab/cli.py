@@ -15,7 +15,7 @@ import click
 from lab import __version__
 from lab.commands.experiment import experiment
 from lab.commands.fault import fault
-from lab.commands.options import data_dir_option
+from lab.commands.options import client_option, data_dir_option
 from lab.commands.predict import predict
 from lab.errors import LabError
 from nodes.level import LEVELS
@@ -60,6 +60,7 @@ def main() -> None:
     lab demo           the whole story in half a minute
     lab up --detach    start a lab and leave it running
     lab status         how it is
+    lab watch          the same, live
     lab down           stop it; its data stays
     """
 
@@ -67,7 +68,8 @@ def main() -> None:
 @main.command()
 @_lab_options
 @click.option("--detach", is_flag=True, help="Return when everything is healthy, and leave it running.")
-def up(detach: bool, **chosen: Any) -> None:
+@click.option("--open", "open_console", is_flag=True, help="Open the console in the browser.")
+def up(detach: bool, open_console: bool, **chosen: Any) -> None:
     """Start a lab: log server, primary, replicas, client.
 
     Without --detach it runs until Ctrl-C. Data stays in the data directory either way.
@@ -76,9 +78,9 @@ def up(detach: bool, **chosen: Any) -> None:
     Example: lab up --detach --base-port 9000 --data-dir /tmp/second-lab
     """
     if detach:
-        _up_detached(chosen["data_dir"])
+        _up_detached(chosen["data_dir"], open_console=open_console)
     else:
-        _up_in_foreground(chosen)
+        _up_in_foreground(chosen, open_console=open_console)
 
 
 @main.command()
@@ -139,6 +141,19 @@ def logs(nodes: tuple[str, ...], data_dir: Path, lines: int, follow: bool) -> No
     if follow:
         for name, line in logs.follow(paths, time.sleep):
             click.echo(f"{name:{width}}  {line}")
+
+
+@main.command()
+@client_option
+def watch(data_dir: Path, client_url: str | None) -> None:
+    """Show the lab live: positions, lag with its recent course, what is pending, and what happens. Ctrl-C ends it.
+
+    \b
+    Example: lab watch
+    """
+    from lab import state, watch
+
+    watch.run(client_url or state.client_url(data_dir), time.sleep)
 
 
 @main.command()
@@ -255,7 +270,7 @@ main.add_command(fault)
 main.add_command(predict)
 
 
-def _up_in_foreground(chosen: dict[str, Any]) -> None:
+def _up_in_foreground(chosen: dict[str, Any], *, open_console: bool) -> None:
     from lab import state, status
     from lab.layout import Options
     from lab.runner import Lab
@@ -268,7 +283,9 @@ def _up_in_foreground(chosen: dict[str, Any]) -> None:
         with out.status("Starting the lab"):
             lab.start()
         out.print(status.table(status.observe(state.require(lab.data_dir))))
-        out.print("The lab runs; Ctrl-C stops it.")
+        out.print(f"The lab runs, with its console at {lab.client_url}/; Ctrl-C stops it.")
+        if open_console:
+            click.launch(f"{lab.client_url}/")
         lab.wait()
     except KeyboardInterrupt:
         out.print("Stopping the lab")
@@ -276,15 +293,21 @@ def _up_in_foreground(chosen: dict[str, Any]) -> None:
         lab.stop()
 
 
-def _up_detached(data_dir: Path) -> None:
+def _up_detached(data_dir: Path, *, open_console: bool) -> None:
     from lab import detached, status
     from lab.terminal import console
 
     out = console()
     with out.status("Starting the lab"):
-        running = detached.start(data_dir, [argument for argument in sys.argv[1:] if argument != "--detach"])
+        running = detached.start(
+            data_dir, [argument for argument in sys.argv[1:] if argument not in {"--detach", "--open"}]
+        )
     out.print(status.table(status.observe(running)))
-    out.print("The lab runs in the background; `lab down` stops it.")
+    client = running.node_or_none("client")
+    url = f"{client.url}/" if client is not None else ""
+    out.print(f"The lab runs in the background, with its console at {url}; `lab down` stops it.")
+    if open_console:
+        click.launch(url)
 
 
 def _on_terminate(action: Callable[..., Any]) -> None:

@@ -87,6 +87,7 @@ class Story:
             delay_ms = self._delays_ms.get(name)
             table.add_row(name, url, "" if delay_ms is None else f"{delay_ms:g} ms")
         self._out.print(table)
+        self._out.print(f"\nWatch it as a picture meanwhile: {self._lab.client_url}/")
         self.facts["delays_ms"] = self._delays_ms
 
     def _one_write(self) -> None:

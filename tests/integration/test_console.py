@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from lab.runner import Lab
@@ -276,6 +277,23 @@ def test_the_page_fits_at_each_width(browser: Browser, fresh: Lab, tmp_path: Pat
         found.wait_for_timeout(2000)
     assert found.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     found.screenshot(path=tmp_path / f"console-{width}-{scheme}.png", full_page=True)
+    found.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nobody_is_kept_out(browser: Browser, fresh: Lab, scheme: Any) -> None:
+    """Axe finds nothing serious."""
+    found = browser.new_page(viewport={"width": 1024, "height": 900}, color_scheme=scheme)
+    found.goto(f"{fresh.client_url}/")
+    found.wait_for_selector(f"#delay-{OTHER}")
+    for details in found.locator("details").all():
+        details.evaluate("element => { element.open = true; }")
+    post(f"{fresh.client_url}/write-and-wait", {"key": "k", "value": 1})
+    found.wait_for_timeout(1500)
+    violations = Axe().run(found).response["violations"]
+    print([(one["id"], one["impact"]) for one in violations])
+    serious = [one for one in violations if one["impact"] in {"serious", "critical"}]
+    assert not serious, json.dumps(serious, indent=1)[:3000]
     found.close()
 
 

@@ -222,3 +222,21 @@ def test_an_event_ends_the_wait_for_the_next_heartbeat(fake: Any) -> None:
         step = threads.submit(found.membership.step, 60_000)
         found.events.publish("settings", replica="r1")
         step.result(10)
+
+
+def test_what_was_applied_since_is_told_as_soon_as_there_is_some() -> None:
+    history = AppliedHistory(3)
+    assert history.since(0, 10, 0) == ([], 0)
+    for version in range(1, 6):
+        history.add(Applied(Position(1, version), 0, 0, version))
+    found, count = history.since(0, 2, 0)
+    assert ([applied.applied_us for applied in found], count) == ([3, 4], 4)  # of five, three are remembered
+    assert [applied.applied_us for applied in history.since(count, 10, 0)[0]] == [5]
+    waiting: list[tuple[list[Applied], int]] = []
+    thread = threading.Thread(target=lambda: waiting.append(history.since(5, 10, 10)))
+    thread.start()
+    history.add(Applied(Position(1, 6), 0, 0, 6))
+    thread.join(5)
+    assert ([applied.applied_us for applied in waiting[0][0]], waiting[0][1]) == ([6], 6)
+    history.close()
+    assert history.since(6, 10, 10) == ([], 6)

@@ -1,0 +1,59 @@
+"""The lab in a terminal: what the feed tells becomes a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from lab.watch import View, sparkline
+
+
+def shown(view: View) -> str:
+    console = Console(width=160, color_system=None)
+    with console.capture() as capture:
+        console.print(view.picture())
+    return " ".join(capture.get().split())
+
+
+def state(**changes: Any) -> dict[str, Any]:
+    found = {
+        "replica_id": "r1",
+        "applied_position": "1-3",
+        "lag_ms": 120.0,
+        "pending": 2,
+        "delay_ms": 500.0,
+        "live": True,
+    }
+    return {**found, "faults": [], "diverged": False, "resyncing": "", **changes}
+
+
+def test_positions_lag_and_what_is_pending_are_shown_and_move_on_between_states() -> None:
+    view = View()
+    view.take({"now_ms": 0, "state": [state()], "writes": [{"position": "1-5"}]})
+    assert "r1 1-3 2 120 ms 2 500 ms █ live" in shown(view)
+    view.take({"now_ms": 0, "applied": [{"replica": "r1", "position": "1-4"}]})
+    assert "r1 1-4 1 120 ms" in shown(view)
+
+
+def test_faults_events_and_who_does_not_answer_are_shown() -> None:
+    view = View()
+    view.take({"now_ms": 0, "state": [state(faults=["pause"], diverged=True, resyncing="gap")]})
+    view.take({"now_ms": 0, "events": [{"at_ms": 0, "kind": "fault", "replica": "[red]r1"}]})
+    view.take({"now_ms": 0, "unreachable": [{"node": "r1", "detail": "r1 cannot be reached"}]})
+    text = shown(view)
+    assert "pause, diverged, gap" in text
+    assert "fault replica=[red]r1" in text
+    assert "r1 cannot be reached" in text
+
+
+def test_a_replica_of_another_epoch_is_behind_by_what_the_log_says() -> None:
+    view = View()
+    view.take({"now_ms": 0, "state": [state(lag_versions=50)], "writes": [{"position": "2-50"}]})
+    assert "r1 1-3 50 120 ms" in shown(view)
+
+
+@pytest.mark.parametrize(("values", "bars"), [([], ""), ([0, 0], "▁▁"), ([0, 5, 10], "▁▅█")])
+def test_a_sparkline_is_as_high_as_its_highest(values: list[float], bars: str) -> None:
+    assert sparkline(values) == bars

@@ -1,0 +1,126 @@
+"""The feed: what happens, in messages, for those who listen, each at its own pace."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import pytest
+
+from nodes.client.feed import feed as module
+from nodes.client.feed.feed import LISTENERS_MAX, Feed, Listener, TooManyListeners
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.01)
+
+
+def make() -> Feed:
+    return Feed(lambda: 42.0)
+
+
+def say(feed: Feed, *numbers: int) -> None:
+    for number in numbers:
+        feed.publish("writes", number)
+        feed.flush()
+
+
+def heard(listener: Listener) -> list[tuple[str, dict[str, Any]]]:
+    """The events of the next text: their IDs, and their data."""
+    found = []
+    for event in next(listener).split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in event.splitlines() if ": " in line and not line.startswith(":"))
+        if "data" in fields:
+            found.append((fields["id"], json.loads(fields["data"])))
+    return found
+
+
+def begun(feed: Feed, last_id: str | None = None) -> Listener:
+    listener = feed.listen(last_id)
+    assert next(listener) == "retry: 1000\n\n"
+    return listener
+
+
+def test_what_happens_together_is_one_message_that_says_when() -> None:
+    feed = make()
+    listener = begun(feed)
+    feed.publish("writes", 1)
+    feed.publish("writes", 2)
+    feed.publish("reads", 3)
+    feed.flush()
+    assert [message for _, message in heard(listener)] == [{"now_ms": 42.0, "writes": [1, 2], "reads": [3]}]
+
+
+def test_nothing_is_kept_while_nobody_listens() -> None:
+    feed = make()
+    say(feed, 1)
+    listener = begun(feed)
+    say(feed, 2)
+    assert [message["writes"] for _, message in heard(listener)] == [[2]]
+
+
+def test_where_nothing_happens_a_comment_keeps_the_connection() -> None:
+    listener = begun(make())
+    assert next(listener) == ": nothing has happened\n\n"
+
+
+def test_a_listener_goes_on_after_the_last_that_it_knows() -> None:
+    feed = make()
+    listener = begun(feed)
+    say(feed, 1, 2, 3)
+    found = heard(listener)
+    assert [message["writes"] for _, message in found] == [[1], [2], [3]]
+    again = begun(feed, found[0][0])
+    assert [message["writes"] for _, message in heard(again)] == [[2], [3]]
+
+
+@pytest.mark.parametrize("last_id", ["another-1", "nonsense", "-", "1-1"])
+def test_a_listener_of_another_process_is_told_that_it_missed_something(last_id: str) -> None:
+    feed = make()
+    listener = begun(feed, last_id)
+    assert "event: missed" in next(listener)
+    say(feed, 1)
+    assert [message["writes"] for _, message in heard(listener)] == [[1]]
+
+
+def test_a_slow_listener_is_told_what_it_missed_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = make()
+    slow, quick = begun(feed), begun(feed)
+    kept = module._KEPT
+    for number in range(kept + 10):
+        say(feed, number)
+        assert heard(quick)[0][1]["writes"] == [number]
+    assert "event: missed" in next(slow)
+    say(feed, -1)
+    assert [message["writes"] for _, message in heard(slow)] == [[-1]]
+
+
+def test_a_message_has_no_more_than_its_bound_and_says_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ITEMS_MAX", 3)
+    feed = make()
+    listener = begun(feed)
+    for number in range(5):
+        feed.publish("writes", number)
+    feed.flush()
+    ((_, message),) = heard(listener)
+    assert (message["writes"], message["left_out"]) == ([0, 1, 2], 2)
+
+
+def test_so_many_may_listen_and_no_more_until_one_leaves() -> None:
+    feed = make()
+    listeners = [feed.listen(None) for _ in range(LISTENERS_MAX)]
+    with pytest.raises(TooManyListeners):
+        feed.listen(None)
+    listeners[0].close()
+    listeners[0].close()
+    assert feed.listeners == LISTENERS_MAX - 1
+    feed.listen(None)
+
+
+def test_in_the_end_every_listening_ends() -> None:
+    feed = make()
+    listener = begun(feed)
+    threading.Timer(0.05, feed.close).start()
+    assert all(text.startswith(":") for text in listener)
