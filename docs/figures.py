@@ -1,12 +1,14 @@
-"""The figures and pictures of the documents, made again: ``python docs/figures.py orders|curves|example``.
+"""The figures and pictures of the documents, made again: ``python docs/figures.py orders|curves|example|console``.
 
-Each starts a lab of its own, and stops it again. ``orders`` takes 20 seconds, ``example`` 30, ``curves`` 17 minutes.
+Each starts a lab of its own, and stops it again. ``orders`` takes 20 seconds, ``example`` 30, ``console`` 20 and a
+Chromium, ``curves`` 17 minutes.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -116,6 +118,30 @@ def example(out: Path, reads: int) -> None:
     """The report of one experiment."""
     with a_lab() as lab:
         save(out / "example-report.html", report.page(staleness(lab, "arrival", "exponential", reads, 1)))
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), default=HERE / "console.png", show_default=True)
+@click.option(
+    "--chromium", default=lambda: shutil.which("chromium"), help="The browser; by default the one on the PATH."
+)
+def console(out: Path, chromium: str | None) -> None:
+    """The console under a light load, with some reads: a picture of it."""
+    from playwright.sync_api import sync_playwright
+
+    with a_lab() as lab, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(f"{lab.client_url}/")
+        page.wait_for_selector("#connection[data-state=open]")
+        post(f"{lab.client_url}/write-and-wait", {"key": "greeting", "value": "hello"})
+        for number in range(20):
+            post(f"{lab.client_url}/write", {"key": "greeting", "value": f"hello {number}"})
+            get(f"{lab.client_url}/read/greeting?level={'session' if number % 4 == 3 else 'eventual'}")
+            page.wait_for_timeout(300)
+        page.screenshot(path=out)
+        browser.close()
+    click.echo(f"wrote {out}", err=True)
 
 
 @contextmanager

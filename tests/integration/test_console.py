@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from tests.support.http import POOL, ask, get, post
 from tests.support.load import Writers
 from tests.support.until import until
 
+ROOT = Path(__file__).parents[2]
 REPLICA, OTHER = "lab14-replica1", "lab14-replica2"
 NASTY = "<img src=x onerror=\"document.title='hurt'\">"
 
@@ -276,8 +279,32 @@ def test_the_page_fits_at_each_width(browser: Browser, fresh: Lab, tmp_path: Pat
     with Writers(fresh.primary_url, count=1, rate=5, keys=5):
         found.wait_for_timeout(2000)
     assert found.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    found.screenshot(path=tmp_path / f"console-{width}-{scheme}.png", full_page=True)
+    # Kept where CI runs, for whoever wants to look.
+    directory = ROOT / "build" / "screenshots" if "CI" in os.environ else tmp_path
+    found.screenshot(path=directory / f"console-{width}-{scheme}.png", full_page=True)
     found.close()
+
+
+def test_the_readmes_picture_is_made_by_a_command(tmp_path: Path) -> None:
+    line = [sys.executable, str(ROOT / "docs" / "figures.py"), "console", "--out", str(tmp_path / "console.png")]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "console.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_lab_can_be_watched_in_a_terminal_until_ctrl_c(fresh: Lab) -> None:
+    line = [sys.executable, "-m", "lab", "watch", "--client-url", fresh.client_url]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        post(f"{fresh.client_url}/write-and-wait", {"key": "k", "value": 1})
+        time.sleep(2)  # as long as somebody watches
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=20)
+    assert process.returncode == 0, output
+    assert f"{REPLICA}" in output
+    assert "Traceback" not in output
+    line[-1] = "http://127.0.0.1:1"
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, "does not answer" in done.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

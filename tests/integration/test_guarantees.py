@@ -20,7 +20,7 @@ from tests.support.http import ask, get, post
 from tests.support.load import Writers
 from tests.support.until import until
 
-KILLS = 4
+KILLS = 3
 
 
 def versions(entries: list[dict[str, Any]]) -> list[tuple[int, int]]:

@@ -107,7 +107,7 @@ def test_acks_return_with_the_replicas_delays(fresh: Lab) -> None:
             beyond_ms.append((time.perf_counter() - began) * 1000 - delay_ms)
             assert found["acks_reached"] == acks
         print(f"\nacks={acks}: {delay_ms} ms and {min(beyond_ms):.1f} to {max(beyond_ms):.1f} ms")
-        assert statistics.median(beyond_ms) < 50
+        assert statistics.median(beyond_ms) < 100
     version = get(f"{fresh.primary_url}/version")["version"]
     assert ask("POST", f"{fresh.primary_url}/data?acks=3", {"key": "k", "value": 1})[0] == 400
     assert get(f"{fresh.primary_url}/version")["version"] == version

@@ -28,7 +28,7 @@ from tests.support.load import Writers
 from tests.support.until import until
 
 REPLICA, OTHER = "lab14-replica1", "lab14-replica2"
-DOWN_SECONDS = 10
+DOWN_SECONDS = 6
 DISK_BYTES = 64 * 2**20
 
 

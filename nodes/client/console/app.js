@@ -11,6 +11,7 @@ const CHARTS_MS = 1000;
 const SUMMARY_MS = 5000;
 const RACE_POINTS = 120;
 const ROWS = 20;
+const BUSY_MS = 4;
 
 const find = (id) => document.getElementById(id);
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -43,17 +44,10 @@ function say(state, text) {
 function take(message) {
   timeline.take(message);
   const names = timeline.names();
-  for (const state of message.state ?? []) delays.set(state.replica_id, state.delay_ms);
-  for (const write of message.writes ?? []) {
-    const known = timeline.writes.get(write.position);
-    if (known) known.delays = Object.fromEntries(delays);
-  }
   if (names.length) controls.replicas(names).catch((error) => { find("changed").textContent = error.message; });
   const touched = (position) => timeline.writes.get(position)?.key === watched || timeline.writes.get(position)?.op === "epoch";
   if ([...(message.writes ?? []), ...(message.applied ?? [])].some(({ position }) => touched(position))) refresh();
 }
-
-const delays = new Map();
 
 function watch(key) {
   watched = key;
@@ -97,10 +91,12 @@ function sample() {
 
 function appliedVersion(name) {
   const state = timeline.replicas.get(name);
-  let version = state ? Number(state.applied_position.split("-")[1]) : null;
-  const epoch = state ? Number(state.applied_position.split("-")[0]) : 0;
-  for (const write of timeline.writes.values()) {
-    if (write.applied.has(name) && write.epoch >= epoch && (write.epoch > epoch || write.version > version)) version = write.version;
+  if (!state) return null;
+  const [epoch, version] = state.applied_position.split("-").map(Number);
+  for (let index = timeline.list.length - 1; index >= 0; index -= 1) {
+    const write = timeline.list[index];
+    if (write.epoch < epoch || (write.epoch === epoch && write.version <= version)) break;
+    if (write.applied.has(name)) return write.version;
   }
   return version;
 }
@@ -138,7 +134,7 @@ function showNow() {
 
 function showWrites() {
   const names = timeline.names();
-  const last = [...timeline.writes.values()].slice(-ROWS).reverse();
+  const last = timeline.list.slice(-ROWS).reverse();
   const rows = last.map((write) => [
     write.position,
     write.op === "epoch" ? "a new epoch" : short(write.key),
@@ -184,12 +180,16 @@ function stepped() {
 
 find("pause").addEventListener("click", pause);
 find("back").addEventListener("input", stepped);
-// A picture that is asked to keep still changes once a second; others move ten times a second, as often as there is news.
+// Ten pictures a second, fewer where one takes long, and one where the picture is asked to keep still.
 let drawn = 0;
+let took = 0;
 setInterval(() => {
-  if (document.hidden || (calm.matches && performance.now() - drawn < 1000)) return;
-  drawn = performance.now();
+  const began = performance.now();
+  const rest = calm.matches ? 1000 : took > BUSY_MS ? 200 : 0;
+  if (document.hidden || began - drawn < rest) return;
+  drawn = began;
   frame();
+  took = performance.now() - began;
 }, 100);
 setInterval(() => {
   sample();

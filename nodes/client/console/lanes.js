@@ -1,6 +1,6 @@
 // Space and time: a lane per node, time to the right, each write as a mark and its ways to the replicas.
 
-const DRAWN_MAX = 800;
+const DRAWN_MAX = 400;
 const MARGIN = { left: 130, right: 24, top: 24, bottom: 30 };
 
 export class Lanes {
@@ -39,45 +39,68 @@ export class Lanes {
     pen.beginPath();
     pen.rect(left, 0, width - left - MARGIN.right + size, height);
     pen.clip();
-    const seen = [...timeline.writes.values()].filter((write) => {
-      const last = Math.max(write.at_ms, ...write.applied.values());
-      return write.at_ms <= end && (last >= end - span || names.some((name) => !timeline.has(name, write)));
-    });
-    const drawn = seen.slice(-DRAWN_MAX);
-    for (const write of drawn) this._write(pen, write, { timeline, names, end: Math.min(end, now), x, y, size, colour });
+    const { seen, left: leftOut } = visible(timeline, names, end, span);
+    this._writes(pen, seen, { timeline, names, end: Math.min(end, now), x, y, size, colour });
     for (const read of timeline.reads) {
       if (read.at_ms >= end - span && read.at_ms <= end) this._read(pen, read, { lanes, x, y, size, colour });
     }
     pen.restore();
-    return seen.length - drawn.length;
+    return leftOut;
   }
 
-  _write(pen, write, { timeline, names, end, x, y, size, colour }) {
-    const from = [x(write.at_ms), y("primary")];
-    for (const name of write.op === "epoch" ? [] : names) {
-      const applied = write.applied.get(name);
-      if (applied === undefined && timeline.has(name, write)) continue; // when that was, nobody has told this page
-      const landed = applied !== undefined && applied <= end;
-      pen.strokeStyle = colour(landed ? "applied" : "write");
-      pen.lineWidth = landed ? 1.2 : 1.6;
-      pen.setLineDash(landed ? [] : [4, 4]);
-      if (landed) {
-        this._line(...from, x(applied), y(name));
-        pen.fillStyle = colour("applied");
-        pen.fillRect(x(applied) - size / 2, y(name) - size / 2, size, size);
-      } else {
-        // On its way: as far down as the part of its delay that has passed, or near the lane where it is overdue.
-        const due = write.at_ms + (write.delays?.[name] ?? 1000);
-        const share = Math.min(0.97, Math.max(0, (end - write.at_ms) / Math.max(1, due - write.at_ms)));
-        this._line(...from, x(end), y("primary") + (y(name) - y("primary")) * share);
+  // One path for each kind of line and mark: a stroke for each would take most of the page's time. The context's own
+  // path, because Path2D objects hold memory that the browser is slow to give back.
+  _writes(pen, writes, { timeline, names, end, x, y, size, colour }) {
+    const [ways, flights, squares, circles, epochs] = [[], [], [], [], []];
+    const top = y("primary");
+    for (const write of writes) {
+      const from = x(write.at_ms);
+      if (write.op === "epoch") {
+        epochs.push(from);
+        continue;
+      }
+      circles.push(from);
+      for (const name of names) {
+        const applied = write.applied.get(name);
+        if (applied === undefined && timeline.has(name, write)) continue; // when that was, nobody has told this page
+        if (applied !== undefined && applied <= end) {
+          ways.push(from, top, x(applied), y(name));
+          squares.push(x(applied), y(name));
+        } else {
+          // On its way: as far down as the part of its delay that has passed, or near the lane where it is overdue.
+          const share = Math.min(0.97, Math.max(0, (end - write.at_ms) / Math.max(1, write.delays[name] ?? 1000)));
+          flights.push(from, top, x(end), top + (y(name) - top) * share);
+        }
       }
     }
-    pen.setLineDash([]);
-    pen.fillStyle = colour("write");
+    pen.lineWidth = 1.2;
+    pen.strokeStyle = pen.fillStyle = colour("applied");
+    this._lines(ways);
     pen.beginPath();
-    if (write.op === "epoch") pen.rect(x(write.at_ms) - 1, 0, 2, y(names.at(-1) ?? "primary") + 20);
-    else pen.arc(...from, size * 0.7, 0, 2 * Math.PI);
+    for (let at = 0; at < squares.length; at += 2) pen.rect(squares[at] - size / 2, squares[at + 1] - size / 2, size, size);
     pen.fill();
+    pen.strokeStyle = pen.fillStyle = colour("write");
+    pen.setLineDash([4, 4]);
+    this._lines(flights);
+    pen.setLineDash([]);
+    pen.beginPath();
+    for (const from of epochs) pen.rect(from - 1, 0, 2, y(names.at(-1) ?? "primary") + 20);
+    for (const from of circles) {
+      pen.moveTo(from, top);
+      pen.arc(from, top, size * 0.7, 0, 2 * Math.PI);
+    }
+    pen.fill();
+  }
+
+  // Four numbers for each line.
+  _lines(ends) {
+    const pen = this._context;
+    pen.beginPath();
+    for (let at = 0; at < ends.length; at += 4) {
+      pen.moveTo(ends[at], ends[at + 1]);
+      pen.lineTo(ends[at + 2], ends[at + 3]);
+    }
+    pen.stroke();
   }
 
   _read(pen, read, { lanes, x, y, size, colour }) {
@@ -130,4 +153,19 @@ export class Lanes {
     this._context.setTransform(ratio, 0, 0, ratio, 0, 0);
     return { width, height };
   }
+}
+
+// The newest writes of which something is to be seen, at most so many, and how many older ones are left out.
+function visible(timeline, names, end, span) {
+  const seen = [];
+  let left = 0;
+  for (let index = timeline.list.length - 1; index >= 0; index -= 1) {
+    const write = timeline.list[index];
+    if (write.at_ms > end) continue;
+    const landed = names.every((name) => (write.applied.get(name) ?? (timeline.has(name, write) ? 0 : Infinity)) < end - span);
+    if (write.at_ms < end - span && landed) break; // and so have all before it
+    if (seen.length < DRAWN_MAX) seen.push(write);
+    else left += 1;
+  }
+  return { seen, left };
 }

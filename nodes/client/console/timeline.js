@@ -8,7 +8,9 @@ export class Timeline {
   constructor(now = () => performance.now()) {
     this._now = now;
     this._offset = null;
-    this.writes = new Map(); // by position, in log order
+    this.writes = new Map(); // by position
+    this.list = []; // the same, in log order
+    this.delays = {}; // by replica, in milliseconds: one object for all writes until a delay is changed
     this.reads = [];
     this.replicas = new Map(); // by id: its state a second ago at the most
     this.away = new Map(); // by node: what was wrong when it did not answer
@@ -30,6 +32,7 @@ export class Timeline {
     for (const read of message.reads ?? []) this.reads.push(read);
     for (const state of message.state ?? []) {
       this.replicas.set(state.replica_id, state);
+      this._delay(state);
       this.away.delete("primary");
       if (state.live) this.away.delete(state.replica_id);
     }
@@ -40,34 +43,37 @@ export class Timeline {
   _write(write) {
     const [epoch, version] = write.position.split("-").map(Number);
     this.head = { epoch, version, at_ms: write.at_ms };
-    if (write.op === "epoch") {
-      this.writes.set(write.position, { ...write, epoch, version, applied: new Map() });
-      return;
-    }
     const known = this.writes.get(write.position);
-    this.writes.set(write.position, { ...write, epoch, version, applied: known?.applied ?? new Map() });
+    if (known) Object.assign(known, write);
+    else this._remember({ ...write, epoch, version });
   }
 
   _applied(applied) {
-    const write = this.writes.get(applied.position);
-    if (write) {
-      write.applied.set(applied.replica, applied.applied_ms);
-      return;
+    if (!this.writes.has(applied.position)) {
+      // It was written before this page listened, or its message is still to come: applied minus how long it took.
+      const [epoch, version] = applied.position.split("-").map(Number);
+      const at_ms = applied.applied_ms - applied.applied_after_ms;
+      this._remember({ position: applied.position, op: "set", key: "", value: "", at_ms, epoch, version });
     }
-    // It was written before this page listened, or its message is still to come: applied minus how long it took.
-    const [epoch, version] = applied.position.split("-").map(Number);
-    const at_ms = applied.applied_ms - applied.applied_after_ms;
-    const write_ = { position: applied.position, op: "set", key: "", value: "", at_ms, epoch, version, applied: new Map() };
-    write_.applied.set(applied.replica, applied.applied_ms);
-    this.writes.set(applied.position, write_);
+    this.writes.get(applied.position).applied.set(applied.replica, applied.applied_ms);
+  }
+
+  _remember(write) {
+    Object.assign(write, { applied: new Map(), delays: this.delays });
+    this.writes.set(write.position, write);
+    this.list.push(write);
+  }
+
+  _delay(state) {
+    if (this.delays[state.replica_id] !== state.delay_ms) {
+      this.delays = { ...this.delays, [state.replica_id]: state.delay_ms };
+    }
   }
 
   _forget() {
     const oldest = this.now() - KEPT_MS;
-    for (const [position, write] of this.writes) {
-      if (this.writes.size <= WRITES_MAX && write.at_ms >= oldest) break;
-      this.writes.delete(position);
-    }
+    const gone = this.list.findIndex((write, index) => this.list.length - index <= WRITES_MAX && write.at_ms >= oldest);
+    for (const write of this.list.splice(0, gone < 0 ? this.list.length : gone)) this.writes.delete(write.position);
     while (this.reads.length > READS_MAX || (this.reads.length && this.reads[0].at_ms < oldest)) this.reads.shift();
   }
 
@@ -85,7 +91,7 @@ export class Timeline {
   windows() {
     const names = this.names();
     const found = [];
-    for (const write of this.writes.values()) {
+    for (const write of this.list) {
       if (write.op === "epoch" || !names.length || !names.every((name) => write.applied.has(name))) continue;
       found.push(Math.max(...names.map((name) => write.applied.get(name))) - write.at_ms);
     }
@@ -95,15 +101,17 @@ export class Timeline {
   // [t, share of pairs of write and replica in which the replica did not have the write t after it], t in milliseconds.
   stale(points = 41) {
     const took = [];
-    for (const write of this.writes.values()) {
+    for (const write of this.list) {
       if (write.op !== "epoch") for (const at of write.applied.values()) took.push(at - write.at_ms);
     }
     if (!took.length) return [];
     took.sort((a, b) => a - b);
     const last = took[took.length - 1] * 1.05;
+    let passed = 0;
     return Array.from({ length: points }, (_, step) => {
       const t = (last * step) / (points - 1);
-      return [t, took.filter((one) => one > t).length / took.length];
+      while (passed < took.length && took[passed] <= t) passed += 1;
+      return [t, 1 - passed / took.length];
     });
   }
 }

@@ -214,7 +214,7 @@ def test_admin_asks_for_the_token_where_one_is_set() -> None:
         assert_problem(answer, 401)
         assert answer.headers["WWW-Authenticate"] == "Bearer"
     assert http.get("/admin/thing", headers={"Authorization": "Bearer s3cret"}).status_code == 200
-    for path in ("/experiments", "/experiments/1", "/faults", "/faults/r1/pause", "/resync"):
+    for path in ("/experiments", "/experiments/1", "/faults", "/faults/r1/pause", "/resync", "/delays", "/reset"):
         assert_problem(http.post(path), 401)
         assert_problem(http.delete(path), 401)
         assert_problem(http.get(path), 404)
