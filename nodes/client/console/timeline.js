@@ -30,6 +30,10 @@ export class Timeline {
     for (const write of message.writes ?? []) this._write(write);
     for (const applied of message.applied ?? []) this._applied(applied);
     for (const read of message.reads ?? []) this.reads.push(read);
+    if (message.state) {
+      const registered = new Set(message.state.map((state) => state.replica_id));
+      for (const name of this.replicas.keys()) if (!registered.has(name)) this.replicas.delete(name);
+    }
     for (const state of message.state ?? []) {
       this.replicas.set(state.replica_id, state);
       this._delay(state);

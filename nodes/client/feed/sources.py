@@ -40,7 +40,7 @@ class Sources:
         self._primary_url = primary_url
         self._at: Position | None = None
         self._last_event: str | None = None
-        self._cursors: dict[str, str] = {}
+        self._watched: dict[str, str] = {}
         self._replicas: dict[str, Worker] = {}
         self._workers = {
             "feed": Worker("feed", self._flush),
@@ -60,12 +60,15 @@ class Sources:
         for worker in [*self._workers.values(), *self._replicas.values()]:
             worker.stop()
 
-    def _while_listened(self, name: str, step: Callable[[], None], forget: Callable[[], None]) -> Worker:
-        """A thread that takes steps while somebody listens, and otherwise forgets where it was."""
+    def _while_listened(self, name: str, step: Callable[[], float], forget: Callable[[], None]) -> Worker:
+        """A thread that takes steps while somebody listens, and otherwise forgets where it was.
+
+        A step returns how many seconds to pause after it.
+        """
 
         def run() -> None:
             if self._feed.listeners:
-                step()
+                worker.pause(step())
             else:
                 forget()
                 worker.pause(_IDLE_SECONDS)
@@ -77,65 +80,83 @@ class Sources:
         self._feed.flush()
         self._workers["feed"].pause(INTERVAL_SECONDS)
 
-    def _follow_log(self) -> None:
+    def _follow_log(self) -> float:
         if self._at is None:
             self._at = self._log.head().position
         for entry in self._log.follow(self._at, _PAGE, WAIT_MS):
             self._at = entry.position
             self._feed.publish("writes", _write(entry))
+        return 0
 
     def _forget_log(self) -> None:
         self._at = None
 
-    def _follow_events(self) -> None:
+    def _follow_events(self) -> float:
         if self._last_event is None:
             self._last_event = self._events.last_id()
         for event in self._events.after(self._last_event, WAIT_MS):
             self._last_event = event.id
             self._feed.publish("events", {"at_ms": int(event.id.partition("-")[0]), **event.fields})
+        return 0
 
     def _forget_events(self) -> None:
         self._last_event = None
 
-    def _observe(self) -> None:
+    def _observe(self) -> float:
         self._clock.measure()
         try:
             reply = self._peers.ask(Ask(f"{self._primary_url}/replicas"))
         except PeerError as error:
             self._feed.publish("unreachable", {"node": "primary", "detail": str(error)})
         else:
-            for replica in reply.body.get("replicas", []):
+            registered = reply.body.get("replicas", [])
+            for replica in registered:
                 self._feed.publish("state", replica)
-                self._watch(replica["replica_id"], replica["url"])
-        self._workers["state"].pause(_STATE_SECONDS)
+            if reply.status == 200:
+                self._watch({replica["replica_id"]: replica["url"] for replica in registered})
+        return _STATE_SECONDS
 
-    def _watch(self, replica: str, url: str) -> None:
-        """See to it that somebody listens to this replica."""
-        if replica not in self._replicas:
-            worker = self._while_listened(
-                f"feed-{replica}",
-                lambda: self._follow_replica(replica, url),
-                lambda: self._forget_replica(replica),
-            )
-            self._replicas[replica] = worker
-            worker.start()
+    def _watch(self, urls: dict[str, str]) -> None:
+        """See to it that somebody listens to each of these replicas, where it is, and to no other."""
+        for gone in self._watched.items() - urls.items():
+            self._replicas.pop(gone[0]).stop()
+        for replica, url in urls.items() - self._watched.items():
+            follower = Follower(self._feed, self._peers, replica, url)
+            self._replicas[replica] = self._while_listened(f"feed-{replica}", follower.step, follower.forget)
+            self._replicas[replica].start()
+        self._watched = urls
 
-    def _follow_replica(self, replica: str, url: str) -> None:
-        cursor = self._cursors.get(replica)
-        fields = {"cursor": cursor, "timeout_ms": str(WAIT_MS), "limit": str(_PAGE)} if cursor else {"limit": "1"}
+
+class Follower:
+    """Follows what one replica applies."""
+
+    def __init__(self, feed: Feed, peers: Peers, replica: str, url: str) -> None:
+        self._feed = feed
+        self._peers = peers
+        self._replica = replica
+        self._url = f"{url}/applied"
+        self._cursor = ""
+
+    def step(self) -> float:
+        """Wait for what it applies next; how many seconds to pause then."""
+        wait = {"cursor": self._cursor, "timeout_ms": str(WAIT_MS), "limit": str(_PAGE)}
+        fields = wait if self._cursor else {"limit": "1"}
         try:
-            reply = self._peers.ask(Ask(f"{url}/applied", fields=fields, wait_ms=WAIT_MS))
+            reply = self._peers.ask(Ask(self._url, fields=fields, wait_ms=WAIT_MS))
         except PeerError as error:
-            self._feed.publish("unreachable", {"node": replica, "detail": str(error)})
-            self._replicas[replica].pause(_STATE_SECONDS)
-            return
-        if cursor:
+            self._feed.publish("unreachable", {"node": self._replica, "detail": str(error)})
+            return _STATE_SECONDS
+        if reply.status != 200:
+            return _STATE_SECONDS
+        if self._cursor:
             for applied in reply.body["applied"]:
-                self._feed.publish("applied", _applied(replica, applied))
-        self._cursors[replica] = reply.body["cursor"]
+                self._feed.publish("applied", _applied(self._replica, applied))
+        self._cursor = reply.body["cursor"]
+        return 0
 
-    def _forget_replica(self, replica: str) -> None:
-        self._cursors.pop(replica, None)
+    def forget(self) -> None:
+        """Nobody listens any more."""
+        self._cursor = ""
 
 
 def _write(entry: Entry) -> dict[str, Any]:

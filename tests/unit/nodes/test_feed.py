@@ -8,8 +8,14 @@ from typing import Any
 
 import pytest
 
+from broker.clock import LogClock
+from broker.events import Events
+from broker.log import ReplicationLog
 from nodes.client.feed import feed as module
 from nodes.client.feed.feed import LISTENERS_MAX, Feed, Listener, TooManyListeners
+from nodes.client.feed.sources import Follower, Sources
+from nodes.peers import PeerError
+from tests.support.peers import StubPeers
 
 
 @pytest.fixture(autouse=True)
@@ -124,3 +130,49 @@ def test_in_the_end_every_listening_ends() -> None:
     listener = begun(feed)
     threading.Timer(0.05, feed.close).start()
     assert all(text.startswith(":") for text in listener)
+
+
+def test_replicas_are_followed_where_they_are_and_no_longer_than_they_are_registered(fake: Any) -> None:
+    log = ReplicationLog(fake)
+    clock = LogClock(log.now_us, lambda: 0, lambda: 0)
+    parts: dict[str, Any] = {"log": log, "events": Events(fake), "peers": StubPeers(), "clock": clock}
+    sources = Sources(make(), primary_url="http://primary", **parts)
+    sources._watch({"r1": "http://one", "r2": "http://two"})
+    first, second = sources._replicas["r1"], sources._replicas["r2"]
+    sources._watch({"r1": "http://one", "r2": "http://elsewhere"})
+    assert (sources._replicas["r1"], second.stopping) == (first, True)
+    sources._watch({"r2": "http://elsewhere"})
+    assert (list(sources._replicas), first.stopping) == (["r2"], True)
+    sources.stop()
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (PeerError("gone", sent=False), {"unreachable": [{"node": "r1", "detail": "gone"}]}),
+        ((503, {"detail": "no"}), {}),
+    ],
+)
+def test_a_replica_that_does_not_answer_is_asked_again_after_a_pause(answer: Any, told: dict[str, Any]) -> None:
+    feed = make()
+    listener = begun(feed)
+    follower = Follower(feed, StubPeers(**{"r1/applied": answer}), "r1", "http://r1")
+    assert follower.step() > 0
+    feed.publish("end", 1)
+    feed.flush()
+    ((_, message),) = heard(listener)
+    assert {kind: items for kind, items in message.items() if kind not in {"now_ms", "end"}} == told
+
+
+def test_what_a_replica_applies_is_told_from_the_first_answer_on_and_not_before() -> None:
+    entry = {"position": "1-7", "applied_at": "2026-01-01T00:00:00Z", "applied_after_ms": 500.4, "lateness_ms": 0.4}
+    answers = [{"applied": [entry], "cursor": "a-7"}, {"applied": [entry | {"position": "1-8"}], "cursor": "a-8"}]
+    feed = make()
+    listener = begun(feed)
+    peers = StubPeers(**{"r1/applied": answers})
+    follower = Follower(feed, peers, "r1", "http://r1")
+    assert (follower.step(), follower.step()) == (0, 0)
+    feed.flush()
+    ((_, message),) = heard(listener)
+    assert [(one["position"], one["applied_ms"]) for one in message["applied"]] == [("1-8", 1767225600000)]
+    assert [ask.fields and ask.fields.get("cursor") for ask in peers.asked] == [None, "a-7"]
