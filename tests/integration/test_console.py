@@ -277,7 +277,7 @@ def test_the_page_fits_at_each_width(browser: Browser, fresh: Lab, tmp_path: Pat
     found.goto(f"{fresh.client_url}/")
     found.wait_for_selector(f"#delay-{OTHER}")
     with Writers(fresh.primary_url, count=1, rate=5, keys=5):
-        found.wait_for_timeout(2000)
+        found.wait_for_timeout(800)
     assert found.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     # Kept where CI runs, for whoever wants to look.
     directory = ROOT / "build" / "screenshots" if "CI" in os.environ else tmp_path

@@ -19,7 +19,7 @@ from tests.support.load import Writers
 from tests.support.until import until
 
 REPLICA, OTHER = "lab14-replica1", "lab14-replica2"
-PARTITION_SECONDS = 8
+PARTITION_SECONDS = 5
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from lab.runner import LOG_SERVER, Lab
 from tests.integration.conftest import converge, set_delays
 from tests.support.http import post
 
-FEW, MANY = 1_000, 120_000
+FEW, MANY = 1_000, 80_000
 _BATCH = 500
 
 
@@ -68,7 +68,7 @@ def test_a_write_costs_the_same_with_many_keys_and_memory_does_not_grow_with_the
     print(f"a write with {FEW} keys {few_us:.0f} us, with {MANY} keys {many_us:.0f} us: ratio {ratio:.2f}")
     grown = {name: after[name] - before[name] for name in before}
     print(
-        "memory, MiB, at 20,000 and 120,000 entries:",
+        "memory, MiB, at 20,000 and 80,000 entries:",
         {name: (round(before[name]), round(after[name])) for name in after},
     )
     assert ratio <= 2

@@ -16,13 +16,13 @@ def torture(*arguments: str) -> tuple[int, dict[str, Any]]:
 
 
 def test_whatever_is_broken_nothing_is_lost_doubled_reordered_early_regressed_or_diverged() -> None:
-    status, found = torture("--seed", "6", "--seconds", "32")
+    status, found = torture("--seed", "6", "--seconds", "22")
     print(found["acts"], found["operations"], [(one["guarantee"], one["tested"]) for one in found["verdicts"]])
     assert (status, found["clean"], found["broken_promises"]) == (0, True, {}), found
     assert {one["guarantee"]: one["verdict"] for one in found["verdicts"]} == dict.fromkeys(
         ["lost", "doubled", "reordered", "early", "regressed", "diverged"], "held"
     )
-    assert sum(count for kind, count in found["acts"].items() if kind != "delay") >= 10
+    assert sum(count for kind, count in found["acts"].items() if kind != "delay") >= 6
     assert all(one["tested"] >= 2 for one in found["verdicts"])
     assert found["operations"]["write ok"] >= 500
 
