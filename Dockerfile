@@ -20,6 +20,6 @@ WORKDIR /data
 ENV PATH=/opt/lab/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 MPLCONFIGDIR=/tmp \
     LAB_HOST=0.0.0.0 LAB_PORT=8000 LAB_DATA_DIR=/data
 # By bash, because starting Python every two seconds would cost more than the node itself does.
-HEALTHCHECK --interval=2s --timeout=3s --start-period=15s --retries=3 CMD ["bash", "-c", \
+HEALTHCHECK --interval=2s --timeout=5s --start-period=15s --retries=5 CMD ["bash", "-c", \
     "exec 3<>/dev/tcp/127.0.0.1/$LAB_PORT && printf 'GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n' >&3 && read -r status <&3 && [[ $status == *' 200 '* ]]"]
 ENTRYPOINT ["python", "-m", "nodes"]

@@ -112,7 +112,7 @@ def test_the_stack_is_tortured_and_nothing_is_found() -> None:
     assert sum(count for kind, count in found["acts"].items() if kind != "delay") >= 2
     print(f"\n{found['acts']}, {found['operations']}")
     ask("POST", f"{PRIMARY}/admin/replication-delays", {"delays": {"lab14-replica1": 500, "lab14-replica2": 1500}})
-    until(settled, 30)
+    until(lambda: settled() and healthy(), 30)
 
 
 def test_a_replica_that_is_away_breaks_k6s_thresholds() -> None:
