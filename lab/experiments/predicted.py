@@ -11,8 +11,8 @@ import numpy as np
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from broker.delay.curve import Replicated, predict
 from lab.experiments.site import Setting, Site, SiteError
-from lab.prediction.curve import Replicated, predict
 from nodes.metrics import SECONDS_BUCKETS
 
 _RATE_SECONDS = 60.0

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from broker.clock import LogClock
+from broker.delay.curve import Replicated
 from lab.experiments.agenda import Agenda
 from lab.experiments.site import Site
-from lab.prediction.curve import Replicated
 from nodes.experiments.queue import Stop
 
 Result = dict[str, Any]

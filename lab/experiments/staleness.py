@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from broker.delay.curve import Replicated
 from lab.experiments.agenda import Agenda
 from lab.experiments.run import THREADS, Result, Run, now, rmse, rounded, spread
 from lab.experiments.site import SiteError
-from lab.prediction.curve import Replicated
 from nodes.experiments.spec import Staleness
 from nodes.peers import Ask, PeerError
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from broker.delay.curve import predict
 from lab.experiments.agenda import Agenda
 from lab.experiments.run import THREADS, Result, Run, moments, now, rmse, rounded, spread
-from lab.prediction.curve import predict
 from nodes.experiments.spec import Windows
 from nodes.peers import Ask, PeerError
 

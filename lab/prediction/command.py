@@ -11,11 +11,10 @@ import numpy as np
 from rich.table import Table
 
 from broker.delay import DelayModel, Order, from_json
+from broker.delay.curve import Curve, Floats, Replicated, predict
 from lab import state
 from lab.errors import LabError
 from lab.nodes_api import NodeUnreachable, get
-from lab.prediction.curve import Curve, Replicated, predict
-from lab.prediction.sampling import Floats
 from lab.prediction.wars import Ways, simulate
 from lab.terminal import console
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from broker.delay import DelayModel, Exponential, Fixed, Lognormal, Mixture, Pareto, Trace, Uniform
-
-Floats = NDArray[np.float64]
+from broker.delay.curve import Floats
 
 
 def draw_ms(model: DelayModel, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:

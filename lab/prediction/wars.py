@@ -14,7 +14,8 @@ from math import comb
 import numpy as np
 
 from broker.delay import DelayModel
-from lab.prediction.sampling import Floats, draw_ms
+from broker.delay.curve import Floats
+from lab.prediction.sampling import draw_ms
 
 _BATCH = 250_000
 

@@ -134,11 +134,13 @@ class Torturer:
         self._sleep = sleep
         self._stopped: list[tuple[float, Callable[[], None]]] = []
         self._delays_ms: dict[str, float] = {}
+        self._before: dict[str, Any] = {}
 
     def begin(self, replicas: Iterable[str]) -> None:
         """Give every replica a delay that is known. Raises ``LabError``."""
         models = self._ask("GET", f"{self._site.primary_url}/admin/replication-delays")["models"]
-        self._delays_ms = {urlsplit(url).hostname or "": _least_ms(model) for url, model in models.items()}
+        self._before = {urlsplit(url).hostname or "": model for url, model in models.items()}
+        self._delays_ms = {replica: _least_ms(model) for replica, model in self._before.items()}
         for replica in replicas:
             self._set_delay(Act(0, DELAY, replica, {"model": Fixed(_FIRST_DELAY_MS).as_json()}))
 
@@ -172,7 +174,10 @@ class Torturer:
         self._stopped = left
 
     def heal(self) -> None:
-        """End everything, and wait until every node is well. Raises ``LabError`` where one does not come back."""
+        """End everything, wait until every node is well, and put the delays back.
+
+        Raises ``LabError`` where a node does not come back.
+        """
         self.go_on(all_of_them=True)
         deadline = time.monotonic() + _HEAL_SECONDS
         while True:
@@ -183,12 +188,14 @@ class Torturer:
                 _, status = call("GET", f"{self._site.client_url}/status")
                 replicas = status.get("replicas", [])
                 if health["status"] == "ok" and replicas and not any("error" in r or r["faults"] for r in replicas):
-                    return
+                    break
             except (NodeUnreachable, LabError, KeyError):
                 pass
             if time.monotonic() > deadline:
                 raise LabError(f"the lab is not well {_HEAL_SECONDS:g} s after the last fault")
             self._sleep(_PAUSE_SECONDS)
+        for replica, model in self._before.items():
+            self._set_delay(Act(0, DELAY, replica, {"model": model}))
 
     def _set_delay(self, act: Act) -> None:
         model = act.parameters["model"]

@@ -38,6 +38,7 @@ from nodes.client.feed.sources import WAIT_MS, Sources, read_item
 from nodes.client.levels import LevelQuery, Levels, ReadAnswer
 from nodes.client.metrics import ClientMetrics
 from nodes.client.pages import add_pages
+from nodes.client.prediction import add_prediction
 from nodes.client.shelf import Shelf
 from nodes.config import ClientConfig
 from nodes.experiments.queue import ExperimentQueue
@@ -90,7 +91,9 @@ def create_app(config: ClientConfig) -> Flask:
     app.extensions["node"] = _Together(sources, client, experiments)
     add_health(api, config, client.health)
     _add_feed(api, feed)
-    add_controls(api, Controls(peers, config.primary_url))
+    controls = Controls(peers, config.primary_url)
+    add_controls(api, controls)
+    add_prediction(api, controls.delays)
     add_pages(app)
     _add_measures(api, client)
     _add_sessions(

@@ -188,6 +188,28 @@ def test_a_steady_load_runs_until_it_is_turned_off(page: Page, fresh: Lab) -> No
     assert get(f"{fresh.primary_url}/version")["version"] == version
 
 
+def test_what_is_measured_is_shown_beside_what_is_predicted(page: Page, fresh: Lab) -> None:
+    set_delays(fresh, 110, 310)
+    with Writers(fresh.primary_url, count=2, rate=20, keys=5):
+
+        def both() -> list[list[float]] | None:
+            lines = page.locator("#stale-table tbody tr").evaluate_all(
+                "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
+            )
+            return [[float(cell) for cell in line] for line in lines] if lines and all(map(all, lines)) else None
+
+        def alike() -> bool:
+            # At a step of the curve a millisecond makes a difference; everywhere else there is none.
+            rows = both()
+            return rows is not None and sum(abs(measured - predicted) > 0.1 for _, measured, predicted in rows) <= 2
+
+        waited(page, alike)
+    asked = get(f"{fresh.client_url}/prediction?until_ms=400&points=5")
+    assert (asked["t_ms"], asked["stale"]) == ([0, 100, 200, 300, 400], [1, 1, 0.5, 0.5, 0])
+    assert asked["converged"] == [0, 0, 0, 0, 1]
+    assert ask("GET", f"{fresh.client_url}/prediction?points=1")[0] == 400
+
+
 def test_paused_the_picture_stands_still_and_can_be_stepped_back(page: Page, fresh: Lab) -> None:
     post(f"{fresh.primary_url}/data", {"key": "k", "value": 1})
     page.wait_for_timeout(1000)

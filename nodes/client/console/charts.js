@@ -1,22 +1,26 @@
 // The charts beside the lanes, each with a table behind it that shows the same.
 
-import { quantile } from "./timeline.js";
+import * as services from "./services.js";
+import { quantile, stale } from "./timeline.js";
 
 const { uPlot } = window;
 const STROKES = ["write", "applied", "stale", "missing", "muted"];
 const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3], [1, 4]];
 const BINS = 24;
+const POINTS = 41;
+const PREDICTION_MS = 2000;
 
 export class Charts {
   constructor(document) {
     this._document = document;
     this._plots = new Map();
+    this._prediction = { asked: 0, until: null, stale: [] };
   }
 
   draw(timeline, race) {
     this._race(race);
     this._windows(timeline.windows());
-    this._stale(timeline.stale());
+    this._stale(timeline);
   }
 
   _race(race) {
@@ -44,11 +48,28 @@ export class Charts {
     table(this._document, "windows-table", ["from, ms", "to, ms", "writes"], sorted.length ? rows.filter((row) => row[2]) : []);
   }
 
-  _stale(points) {
-    this._plot("stale", ["ms since the write", "P(stale)"], [points.map(([t]) => t), points.map(([, p]) => p)], "P(stale)", {
-      range: [0, 1],
-    });
-    table(this._document, "stale-table", ["ms since the write", "P(stale)"], points.map(([t, p]) => [t.toFixed(0), p.toFixed(3)]));
+  _stale(timeline) {
+    const took = timeline.delaysSeen();
+    const until = rounded(Math.max(100, took.at(-1) ?? 0, ...Object.values(timeline.delays).map((ms) => 1.5 * ms)));
+    this._predict(timeline, until);
+    const predicted = this._prediction.until === until ? this._prediction.stale : [];
+    const points = stale(took, until, POINTS).map(([t, measured], step) => [t, measured, predicted[step] ?? null]);
+    const labels = ["ms since the write", "measured", "predicted"];
+    this._plot("stale", labels, labels.map((_, column) => points.map((point) => point[column])), "P(stale)", { range: [0, 1] });
+    const shown = (share) => share?.toFixed(3) ?? "";
+    table(this._document, "stale-table", labels, points.map(([t, measured, share]) => [t.toFixed(0), shown(measured), shown(share)]));
+  }
+
+  // Asked now and then, because a model may change without its mean, and drawn when it has come.
+  _predict(timeline, until) {
+    const now = performance.now();
+    if (this._prediction.until === until && now - this._prediction.asked < PREDICTION_MS) return;
+    if (this._prediction.until !== until) this._prediction.stale = [];
+    Object.assign(this._prediction, { asked: now, until });
+    services
+      .prediction(Number(timeline.writesPerSecond().toPrecision(2)), until, POINTS)
+      .then(({ body }) => { if (this._prediction.until === until) this._prediction.stale = body.stale; })
+      .catch(() => { this._prediction.stale = []; });
   }
 
   _plot(id, labels, data, axis, { stepped = false, bars = false, range = null } = {}) {
@@ -85,6 +106,12 @@ export class Charts {
     const plot = new uPlot({ width, height, series: [{ label: labels[0] }, ...series], axes, scales, cursor: { show: false }, legend: { live: false } }, data, place);
     this._plots.set(id, { plot, shape, width });
   }
+}
+
+// The next number with one digit that is not 0.
+function rounded(ms) {
+  const unit = 10 ** Math.floor(Math.log10(ms));
+  return Math.ceil(ms / unit) * unit;
 }
 
 // Rows of texts; whatever they are, they are shown as text.

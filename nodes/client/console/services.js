@@ -25,6 +25,8 @@ export function read(key, level, replica) {
 export const everywhere = (key) => ask("GET", `/everywhere/${encodeURIComponent(key)}`);
 export const delays = () => ask("GET", "/delays");
 export const setDelay = (replica, change) => ask("POST", "/delays", { replica, ...change });
+export const prediction = (writesPerSecond, untilMs, points) =>
+  ask("GET", `/prediction?${new URLSearchParams({ writes_per_second: writesPerSecond, until_ms: untilMs, points })}`);
 export const faults = () => ask("GET", "/faults");
 export const beginFault = (replica, fault, parameters) => ask("POST", "/faults", { replica, fault, ...parameters });
 export const endFaults = () => ask("POST", "/faults/reset");

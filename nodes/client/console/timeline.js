@@ -8,6 +8,7 @@ export class Timeline {
   constructor(now = () => performance.now()) {
     this._now = now;
     this._offset = null;
+    this.began = null;
     this.writes = new Map(); // by position
     this.list = []; // the same, in log order
     this.delays = {}; // by replica, in milliseconds: one object for all writes until a delay is changed
@@ -26,6 +27,7 @@ export class Timeline {
   take(message) {
     const offset = message.now_ms - this._now();
     // A message is late by its way here, never early: the largest offset is the nearest to the truth.
+    this.began ??= message.now_ms;
     this._offset = this._offset === null || Math.abs(offset - this._offset) > 1000 ? offset : Math.max(offset, this._offset);
     for (const write of message.writes ?? []) this._write(write);
     for (const applied of message.applied ?? []) this._applied(applied);
@@ -102,22 +104,31 @@ export class Timeline {
     return found;
   }
 
-  // [t, share of pairs of write and replica in which the replica did not have the write t after it], t in milliseconds.
-  stale(points = 41) {
+  // How long each apply took from its commit, in milliseconds, shortest first.
+  delaysSeen() {
     const took = [];
     for (const write of this.list) {
       if (write.op !== "epoch") for (const at of write.applied.values()) took.push(at - write.at_ms);
     }
-    if (!took.length) return [];
-    took.sort((a, b) => a - b);
-    const last = took[took.length - 1] * 1.05;
-    let passed = 0;
-    return Array.from({ length: points }, (_, step) => {
-      const t = (last * step) / (points - 1);
-      while (passed < took.length && took[passed] <= t) passed += 1;
-      return [t, 1 - passed / took.length];
-    });
+    return took.sort((a, b) => a - b);
   }
+
+  // Writes a second over the last minute, or since this page listens.
+  writesPerSecond() {
+    const seconds = Math.min(KEPT_MS, this.now() - this.began) / 1000;
+    const since = this.now() - KEPT_MS;
+    return seconds > 0 ? this.list.filter((write) => write.op !== "epoch" && write.at_ms >= since).length / seconds : 0;
+  }
+}
+
+// [t, share of what took longer than t] at so many t from 0 to until.
+export function stale(took, until, points) {
+  let passed = 0;
+  return Array.from({ length: points }, (_, step) => {
+    const t = (until * step) / (points - 1);
+    while (passed < took.length && took[passed] <= t) passed += 1;
+    return [t, took.length ? 1 - passed / took.length : null];
+  });
 }
 
 export function quantile(sorted, q) {

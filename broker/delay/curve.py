@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from math import lgamma
 
 import numpy as np
+from numpy.typing import NDArray
 
-from broker.delay import DELAY_MS_MAX, DelayModel, Order
-from lab.prediction.sampling import Floats
+from broker.delay.model import DELAY_MS_MAX, DelayModel
+from broker.delay.schedule import Order
+
+Floats = NDArray[np.float64]
 
 _STEPS = 5_000
 _AGES = 20_001

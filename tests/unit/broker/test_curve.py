@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from broker.delay import DelayModel, Exponential, Fixed, Lognormal, Mixture, Order, Pareto, Trace, Uniform
-from lab.prediction.curve import Replicated, predict
+from broker.delay.curve import Replicated, predict
 from lab.prediction.sampling import draw_ms
 from tests.support.kolmogorov import p_value
 

@@ -1,0 +1,70 @@
+"""What the delays in force predict, for whoever wants to hold it against what is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Annotated, Any
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from broker.delay import DELAY_MS_MAX, from_json
+from nodes import strict_json
+from nodes.api import Api, Query
+from nodes.problem import Problem
+
+_POINTS_MAX = 201
+_RATE_MAX = 100_000
+
+
+class PredictionQuery(Query):
+    """For so many writes a second, at so many moments from 0 to ``until_ms`` after a write."""
+
+    writes_per_second: Annotated[float, Field(ge=0, le=_RATE_MAX)] = 0
+    until_ms: Annotated[float, Field(gt=0, le=DELAY_MS_MAX)] = 3000
+    points: Annotated[int, Field(ge=2, le=_POINTS_MAX)] = 41
+
+
+class PredictionAnswer(TypedDict):
+    """At each ``t_ms`` after a write: P(a read of a random replica is stale), and P(every replica has it)."""
+
+    writes_per_second: float
+    t_ms: list[float]
+    stale: list[float]
+    converged: list[float]
+
+
+def add_prediction(api: Api, delays: Callable[[], dict[str, Any]]) -> None:
+    """Add the endpoint. ``delays`` says what is in force, as the primary does."""
+
+    @api.route("GET", "/prediction", query=PredictionQuery, answer=PredictionAnswer)
+    def prediction(query: PredictionQuery) -> PredictionAnswer:
+        """How likely a read is stale by the time since the write, from the delays in force alone."""
+        found = delays()
+        settings = sorted((strict_json.dumps(model), found["orders"][url]) for url, model in found["models"].items())
+        if not settings:
+            raise Problem(503, "no-replicas", "No replicas", "No replica is registered yet.")
+        return _predict(tuple(settings), query.writes_per_second, query.until_ms, query.points)
+
+
+@lru_cache(maxsize=16)
+def _predict(
+    settings: tuple[tuple[str, Any], ...], writes_per_second: float, until_ms: float, points: int
+) -> PredictionAnswer:
+    # Here, because importing numpy takes longer and more memory than all else of a client that nobody asks for this.
+    import numpy as np
+
+    from broker.delay.curve import Replicated, predict
+
+    t_ms = np.linspace(0, until_ms, points)
+    replicated = [
+        Replicated(from_json(strict_json.loads(model.encode())), order, writes_per_second) for model, order in settings
+    ]
+    curve = predict(replicated, t_ms)
+    return {
+        "writes_per_second": writes_per_second,
+        "t_ms": t_ms.tolist(),
+        "stale": curve.stale.round(6).tolist(),
+        "converged": curve.converged.round(6).tolist(),
+    }
