@@ -54,6 +54,10 @@ check: $(VENV)/dev.stamp ## what CI runs first: format, lint, types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
+.PHONY: bench
+bench: $(VENV)/run.stamp ## how fast and how exact, as ratios against baselines in the same run
+	@$(BIN)/lab bench $(ARGS)
+
 .PHONY: broken
 broken: $(VENV)/dev.stamp ## builds of the lab with one thing wrong, and which tests catch each
 	@$(BIN)/python -m tests.broken_builds

@@ -28,6 +28,7 @@ from broker.connection import Client, translated
 from broker.digest import EMPTY, contribution
 from broker.entry import Entry, Operation, Record
 from broker.errors import (
+    LogError,
     LogMissing,
     LogRefused,
     LogUnverified,
@@ -50,6 +51,16 @@ class Head(NamedTuple):
     at_us: int
     keys: int
     digest: str
+
+
+class Change(NamedTuple):
+    """One change to append: compact JSON text for a value, and a write id free of quotes and backslashes."""
+
+    op: Operation
+    key: str
+    value: str
+    write_id: str
+    traceparent: str = ""
 
 
 class Appended(NamedTuple):
@@ -155,16 +166,37 @@ class ReplicationLog:
         delete is missing, which changes nothing. An attempt without an answer is repeated under the same write id,
         up to three in all; ``OutcomeUnknown`` means that none was answered.
         """
-        adds = contribution(write_id, key, value).hex()
-        call = [self._append_sha, len(self._written), *self._written]
-        call += [op, key, value, write_id, traceparent, REMEMBERED_WRITES, adds]
-        outcome, *rest = self._answered(lambda: self._verified(lambda: self._client.evalsha(*call)))
-        if outcome == "missing":
-            return None
-        if outcome == "reused":
-            raise WriteIdReused(f"the write id {write_id} belongs to another change")
-        epoch, version, at_us = map(int, rest)
-        return Appended(Position(epoch, version), at_us, outcome == "repeated")
+        change = Change(op, key, value, write_id, traceparent)
+        call = self._append_call(change)
+        return _appended(change, self._answered(lambda: self._verified(lambda: self._client.evalsha(*call))))
+
+    def append_many(self, changes: Sequence[Change]) -> list[Appended | LogError | None]:
+        """Append changes one after another, each as ``append`` does, in one exchange with the server.
+
+        For each what ``append`` would return or raise. Raises where the same is true of all.
+        """
+        calls = [self._append_call(change) for change in changes]
+        sent = 0
+
+        def send() -> list[Any]:
+            nonlocal sent
+            sent += 1
+            pipe = self._client.pipeline(transaction=False)
+            for call in calls:
+                pipe.execute_command("EVALSHA", *call)
+            replies: list[Any] = pipe.execute(raise_on_error=False)
+            for reply in replies:
+                if isinstance(reply, exceptions.NoScriptError):
+                    raise reply
+            return replies
+
+        replies = self._answered(lambda: self._verified(send))
+        return [_outcome(change, reply, in_doubt=sent > 1) for change, reply in zip(changes, replies, strict=True)]
+
+    def _append_call(self, change: Change) -> list[str | int]:
+        """What EVALSHA takes."""
+        adds = contribution(change.write_id, change.key, change.value).hex()
+        return [self._append_sha, len(self._written), *self._written, *change, REMEMBERED_WRITES, adds]
 
     def _begin_epoch(self, args: list[str | int]) -> Position:
         _, epoch, version = self._answered(lambda: self._epoch_script(keys=self._written, args=args))
@@ -357,6 +389,30 @@ class ReplicationLog:
                 return []
             raise
         return sorted(_group(info, summary) for info, summary in zip(infos, summaries, strict=True))
+
+
+def _appended(change: Change, reply: list[Any]) -> Appended | None:
+    """What append.lua has answered. Raises ``WriteIdReused``."""
+    outcome, *rest = reply
+    if outcome == "missing":
+        return None
+    if outcome == "reused":
+        raise WriteIdReused(f"the write id {change.write_id} belongs to another change")
+    epoch, version, at_us = map(int, rest)
+    return Appended(Position(epoch, version), at_us, outcome == "repeated")
+
+
+def _outcome(change: Change, reply: Any, *, in_doubt: bool) -> Appended | LogError | None:
+    """The same of one among many; a refusal does not settle an earlier doubt."""
+    try:
+        with translated():
+            if isinstance(reply, Exception):
+                raise reply
+            return _appended(change, reply)
+    except WriteIdReused as error:
+        return error
+    except LogError as error:
+        return OutcomeUnknown(f"the log server did not answer at first, and then: {error}") if in_doubt else error
 
 
 def _script(name: str) -> str:

@@ -15,6 +15,7 @@ import click
 from lab import __version__
 from lab.commands.experiment import experiment
 from lab.commands.fault import fault
+from lab.commands.load import load
 from lab.commands.options import client_option, data_dir_option
 from lab.commands.predict import predict
 from lab.errors import LabError
@@ -251,6 +252,22 @@ def torture(**chosen: Any) -> None:
 
 
 @main.command()
+@click.option("--quick", is_flag=True, help="Shorter, to see that everything works; not to be quoted.")
+@click.option("--only", metavar="GROUP", multiple=True, help="Only this group, several times for several.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts, with every round.")
+def bench(**chosen: Any) -> None:
+    """Measure the lab against the bare parts that it is made of, in the same run.
+
+    \b
+    Example: lab bench --only writes
+    """
+    from lab.bench import command
+
+    _on_terminate(_interrupt)
+    command.bench(**chosen)
+
+
+@main.command()
 @click.option("--json", "as_json", is_flag=True, help="Only the figures, for scripts.")
 @click.option("--windows", type=click.IntRange(1, 1000), default=10, show_default=True, help="Windows to measure.")
 def demo(as_json: bool, windows: int) -> None:
@@ -267,6 +284,7 @@ def demo(as_json: bool, windows: int) -> None:
 
 main.add_command(experiment)
 main.add_command(fault)
+main.add_command(load)
 main.add_command(predict)
 
 

@@ -96,6 +96,14 @@ def free_base_port(random: Random, host: str = "127.0.0.1", preferred: Iterable[
     raise LabError("no block of free ports was found; choose one with --base-port")
 
 
+def free_port() -> int:
+    """A port on which nobody listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def _delay_ms(number: int) -> int:
     return _FIRST_DELAYS_MS[number - 1] if number <= len(_FIRST_DELAYS_MS) else _FURTHER_DELAY_MS
 

@@ -102,10 +102,19 @@ def require(data_dir: Path) -> LabState:
 
 def client_url(data_dir: Path) -> str:
     """Where the client service of the running lab listens. Raises ``LabError`` where there is none."""
-    client = require(data_dir).node_or_none("client")
-    if client is None:
-        raise LabError("the lab has no client service")
-    return client.url
+    return _url(data_dir, "client")
+
+
+def primary_url(data_dir: Path) -> str:
+    """Where the primary of the running lab listens. Raises ``LabError`` where there is none."""
+    return _url(data_dir, "primary")
+
+
+def _url(data_dir: Path, role: str) -> str:
+    node = require(data_dir).node_or_none(role)
+    if node is None:
+        raise LabError(f"the lab has no {role}")
+    return node.url
 
 
 def _is_alive(pid: int) -> bool:

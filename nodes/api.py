@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 from flask import Flask, Response, request
@@ -20,6 +21,7 @@ _DRAINED_CHUNKS = 16
 KEY_BYTES_MAX = 512
 TIMEOUT_MS_MAX = 600_000
 
+Model = TypeVar("Model", bound=BaseModel)
 View = TypeVar("View", bound=Callable[..., Any])
 _PROBLEM_SCHEMA = {
     "type": "object",
@@ -89,24 +91,29 @@ class Api:
         *,
         answer: Any,
         body: type[BaseModel] | None = None,
+        reads: Mapping[str, Any] = MappingProxyType({}),
         query: type[Query] | None = None,
     ) -> Callable[[View], View]:
-        """Register a view. ``answer`` is the type of what it returns; its docstring is the description."""
+        """Register a view. ``answer`` is the type of what it returns; its docstring is the description.
+
+        A view that reads the request's body by itself says of what type it may be, by media type.
+        """
 
         def register(view: View) -> View:
             def endpoint(**arguments: Any) -> Response:
                 if query is not None:
-                    arguments["query"] = _parsed(query, request.args.to_dict(), 400, "invalid-parameter")
+                    arguments["query"] = parsed(query, request.args.to_dict(), 400, "invalid-parameter")
                 elif request.args:
                     raise _unknown_parameters(list(request.args))
                 if body is not None:
-                    arguments["body"] = _parsed(body, _json_object(), 422, "invalid-field")
+                    arguments["body"] = parsed(body, as_object(raw_body(BODY_BYTES_MAX)), 422, "invalid-field")
                 result = view(**arguments)
                 return result if isinstance(result, Response) else self.reply(result)
 
             name = f"{method} {path}"
             self._app.add_url_rule(path, name, endpoint, methods=[method])
-            self._describe(method, path, view.__doc__ or "", answer=answer, body=body, query=query)
+            kinds = reads if body is None else {"application/json": body}
+            self._describe(method, path, view.__doc__ or "", answer=answer, kinds=kinds, query=query)
             return view
 
         return register
@@ -133,7 +140,7 @@ class Api:
         }
 
     def _describe(
-        self, method: str, path: str, doc: str, *, answer: Any, body: type[BaseModel] | None, query: type[Query] | None
+        self, method: str, path: str, doc: str, *, answer: Any, kinds: Mapping[str, Any], query: type[Query] | None
     ) -> None:
         name = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", path)
         parameters: list[dict[str, Any]] = [
@@ -159,8 +166,8 @@ class Api:
                 "default": {"description": "Problem details (RFC 9457)", "content": problem},
             },
         }
-        if body is not None:
-            content = {"application/json": {"schema": self._schema(body)}}
+        if kinds:
+            content = {name: {"schema": self._schema(kind)} for name, kind in kinds.items()}
             operation["requestBody"] = {"required": True, "content": content}
         self._paths.setdefault(name, {})[method.lower()] = operation
 
@@ -170,29 +177,36 @@ class Api:
         return schema
 
 
-def _json_object() -> dict[str, Any]:
-    try:
-        value = strict_json.loads(_raw_body())
-    except ValueError as error:
-        raise Problem(400, "not-json", "Not JSON", f"The body is not JSON: {error}.") from None
+def as_object(value: Any) -> dict[str, Any]:
+    """A JSON object, given as bytes or as a value that was read already. Raises ``Problem``."""
+    if isinstance(value, bytes):
+        try:
+            value = strict_json.loads(value)
+        except ValueError as error:
+            raise not_json(error) from None
     if not isinstance(value, dict):
-        raise Problem(400, "not-an-object", "Not an object", f"The body is a JSON {_kind(value)}, not an object.")
+        raise Problem(400, "not-an-object", "Not an object", f"This is a JSON {_kind(value)}, not an object.")
     return value
 
 
-def _raw_body() -> bytes:
-    """The body, read to its end within bounds.
+def not_json(error: ValueError) -> Problem:
+    """What to answer to what is not JSON."""
+    return Problem(400, "not-json", "Not JSON", f"This is not JSON: {error}.")
+
+
+def raw_body(bytes_max: int) -> bytes:
+    """The request's body, read to its end within bounds. Raises ``Problem``.
 
     One that is too large is refused only after more of it was read: a client that is still sending when the connection
     is closed would never see the answer.
     """
-    raw = request.stream.read(BODY_BYTES_MAX + 1)
-    if len(raw) <= BODY_BYTES_MAX:
+    raw = request.stream.read(bytes_max + 1)
+    if len(raw) <= bytes_max:
         return raw
     for _ in range(_DRAINED_CHUNKS):
         if not request.stream.read(BODY_BYTES_MAX):
             break
-    raise Problem(413, "body-too-large", "Body too large", f"A body has at most {BODY_BYTES_MAX} bytes.")
+    raise Problem(413, "body-too-large", "Body too large", f"A body has at most {bytes_max} bytes.")
 
 
 def _kind(value: Any) -> str:
@@ -200,7 +214,8 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "number")
 
 
-def _parsed(model: type[BaseModel], values: dict[str, Any], status: int, slug: str) -> BaseModel:
+def parsed(model: type[Model], values: dict[str, Any], status: int, slug: str) -> Model:
+    """The values as a model. Raises ``Problem`` of this status, with a sentence for each field."""
     try:
         return model.model_validate(values)
     except ValidationError as failure:

@@ -31,8 +31,8 @@ class Problem(Exception):
         self.extra = extra
         self.headers: dict[str, str] = {}
 
-    def response(self) -> Response:
-        """The answer itself. A refused write says that it was not applied."""
+    def body(self) -> dict[str, Any]:
+        """The members of the answer. A refused write says that it was not applied."""
         body: dict[str, Any] = {
             "type": _URN + self.slug,
             "title": self.title,
@@ -42,7 +42,11 @@ class Problem(Exception):
         }
         if request.method in WRITING and self.status < 500:
             body.setdefault("outcome", "not_applied")
-        text = json.dumps(body, ensure_ascii=False, separators=(",", ":")) + "\n"
+        return body
+
+    def response(self) -> Response:
+        """The answer itself."""
+        text = json.dumps(self.body(), ensure_ascii=False, separators=(",", ":")) + "\n"
         response = Response(text, self.status, mimetype="application/problem+json")
         response.headers.update(self.headers)
         return response

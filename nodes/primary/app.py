@@ -21,6 +21,7 @@ from nodes.gate import EMPTY_STATE
 from nodes.metrics import make_gate
 from nodes.peers import Peers
 from nodes.primary.acks import Acks
+from nodes.primary.batch import Batches, add_batch
 from nodes.primary.delays import (
     AllDelaysAnswer,
     DelayAnswer,
@@ -82,6 +83,7 @@ def create_app(config: PrimaryConfig) -> Flask:
     app.extensions["node"] = primary
     registry.register(ReplicaCollector(log, roster))
     add_health(api, config, primary.health)
+    add_batch(api, Batches(log, gate, metrics))
     _add_writes(api, Writes(log, gate, metrics, tracing), Acks(roster, peers))
     add_reads(api, config.node_id, primary)
     _add_replicas(api, primary)

@@ -13,7 +13,7 @@ from broker.connection import connect
 from broker.digest import EMPTY, digest
 from broker.entry import Entry
 from broker.errors import LogMissing, LogUnverified, PositionLost, WriteIdReused
-from broker.log import ReplicationLog
+from broker.log import Appended, Change, ReplicationLog
 from broker.position import START, Position
 from tests.conftest import REAL_SERVERS, binary_of
 from tests.support.logserver import LogServer
@@ -132,6 +132,29 @@ def test_a_retry_with_the_same_write_id_is_the_same_write(log: ReplicationLog) -
     assert first is not None
     assert again == first._replace(repeated=True)
     assert log.head().position == Position(1, 1)
+
+
+def test_many_changes_are_appended_one_after_another_each_with_its_own_outcome(log: ReplicationLog) -> None:
+    put(log, "k", write_id="known")
+    changes = [
+        Change("set", "a", "1", "w1"),
+        Change("delete", "missing", "", "w2"),
+        Change("set", "k", "1", "known"),
+        Change("set", "k", "2", "known"),
+        Change("delete", "a", "", "w3"),
+    ]
+    first, missing, repeated, reused, last = log.append_many(changes)
+    assert isinstance(first, Appended)
+    assert isinstance(repeated, Appended)
+    assert isinstance(last, Appended)
+    assert (first.position, first.repeated) == (Position(1, 2), False)
+    assert missing is None
+    assert (repeated.position, repeated.repeated) == (Position(1, 1), True)
+    assert isinstance(reused, WriteIdReused)
+    assert last.position == Position(1, 3)
+    again = log.append_many(changes)
+    assert [found.position for found in again if isinstance(found, Appended)] == [(1, 2), (1, 1), (1, 3)]
+    assert log.head().position == Position(1, 3)
 
 
 def test_a_write_id_of_another_change_is_refused_and_changes_nothing(log: ReplicationLog) -> None:

@@ -1,0 +1,123 @@
+"""How fast replicas catch up, against bare loops that read, store and acknowledge the same entries."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from broker.connection import connect
+from lab.bench import load, site
+from lab.bench.figure import Figure, Target
+from lab.bench.scale import Scale
+from lab.bench.step import Step
+from lab.bench.writes import BATCH, batch_request
+from lab.layout import NAMESPACE
+from lab.runner import Lab
+
+_READS_PER_SECOND = 50
+_CATCH_UP_SECONDS = 300
+
+
+def measure(scale: Scale, step: Step) -> Iterator[Figure]:
+    """Both replicas are cut off, then come back to ``scale.entries`` entries; the bare loops read the same."""
+    keep = str(scale.entries + 100_000)  # so that nothing is trimmed while the replicas are away
+    with site.running(environment={"LAB_LOG_KEEP": keep}) as lab:
+        site.set_delays(lab, 0)
+        ours, bare = [], []
+        for _ in range(max(2, scale.rounds - 2)):
+            begin = _fall_behind(lab, scale.entries, step)
+            ours.append(_catch_up(lab, begin, scale.entries))
+            step("replicas catch up")
+            bare.append(_bare(lab, begin, scale.entries))
+            step("bare loops")
+        yield Figure(
+            "apply", f"catching up on {scale.entries:,}, each of two replicas", "1/s",
+            ours, "bare loops, two at once", bare, Target("at least", 0.6),
+        )  # fmt: skip
+
+
+def _fall_behind(lab: Lab, entries: int, step: Step) -> str:
+    """Cut the replicas off and write; where the log was before."""
+    begin: str = site.ask("GET", f"{lab.primary_url}/version")["position"]
+    for replica in lab.replica_urls:
+        site.ask("POST", f"{lab.client_url}/faults", {"replica": replica, "fault": "partition"})
+    for written in range(0, entries, BATCH):
+        load.once(lab.primary_url, batch_request())
+        step(f"{written:,} of {entries:,} written")
+    return begin
+
+
+def _catch_up(lab: Lab, begin: str, entries: int) -> float:
+    """Entries a second of each replica, from its first to its last; meanwhile both are read."""
+    epoch, version = map(int, begin.split("-"))
+    site.ask("POST", f"{lab.client_url}/faults/reset")
+
+    def seconds(url: str) -> float:
+        times = []
+        for reached in (version + 1, version + entries):
+            query = f"min_position={epoch}-{reached}&timeout_ms={_CATCH_UP_SECONDS * 1000}"
+            site.ask("GET", f"{url}/version?{query}", timeout_seconds=_CATCH_UP_SECONDS + 5)
+            times.append(time.perf_counter())
+        return times[1] - times[0]
+
+    with _readers(lab), ThreadPoolExecutor() as threads:
+        return (entries - 1) / max(threads.map(seconds, lab.replica_urls.values()))
+
+
+@contextmanager
+def _readers(lab: Lab) -> Iterator[None]:
+    """Reads of both replicas, at a steady rate."""
+    over = threading.Event()
+
+    def read(url: str) -> None:
+        while not over.wait(1 / _READS_PER_SECOND):
+            load.once(url, load.request("GET", "/data/key-1"))
+
+    with ThreadPoolExecutor() as threads:
+        running = [threads.submit(read, url) for url in lab.replica_urls.values()]
+        try:
+            yield
+        finally:
+            over.set()
+    for one in running:
+        one.result()
+
+
+def _bare(lab: Lab, begin: str, entries: int) -> float:
+    """Entries a second of each of two bare loops at once."""
+    client: Any = connect(lab.redis_url)
+    stream = f"{NAMESPACE}:log"
+    with tempfile.TemporaryDirectory(prefix="lab-bench-") as directory:
+        loops = []
+        for number in range(len(lab.replica_urls)):
+            group = f"bare{number}"
+            client.xgroup_create(stream, group, id=begin)
+            line = [sys.executable, "-m", "lab.bench.baselines.apply_loop", lab.redis_url, stream, group, str(entries)]
+            loops.append(
+                subprocess.Popen(
+                    [*line, str(Path(directory) / group)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                )
+            )
+        for loop in loops:
+            loop.stdout.readline()  # type: ignore[union-attr]
+        seconds = [json.loads(loop.communicate()[0])["seconds"] for loop in _told(loops)]
+        for number in range(len(loops)):
+            client.xgroup_destroy(stream, f"bare{number}")
+    return float(entries / max(seconds))
+
+
+def _told(loops: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]:
+    """All of them begin."""
+    for loop in loops:
+        loop.stdin.write("go\n")  # type: ignore[union-attr]
+        loop.stdin.flush()  # type: ignore[union-attr]
+    return loops

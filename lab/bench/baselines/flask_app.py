@@ -1,0 +1,56 @@
+"""The least that a primary has to do: Flask, one script call a write, JSON. Started as ``python -m``, like a node."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from flask import Flask, request
+
+from broker.connection import connect
+from nodes import config as configs
+from nodes.serving import Service
+from nodes.tracing import CarriedTracing
+
+# The next version, the newest value and the history: the least of which a primary can be made.
+SCRIPT = """
+local version = redis.call('INCR', KEYS[1])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+redis.call('XADD', KEYS[3], '1-' .. version, 'key', ARGV[1], 'value', ARGV[2])
+return version
+"""
+KEYS = ["bare:version", "bare:data", "bare:log"]
+
+
+class _Nothing:
+    """No background threads."""
+
+    def start(self) -> None:
+        """Nothing to do."""
+
+    def stop(self) -> None:
+        """Nothing to do."""
+
+
+def create_app(config: configs.NodeConfig) -> Flask:
+    """The app, served by the same gunicorn settings as the lab's nodes."""
+    app = Flask("bare")
+    script: Any = connect(config.redis_url, max_connections=config.threads + 16).register_script(SCRIPT)
+
+    @app.post("/data")
+    def write() -> dict[str, Any]:
+        body = request.get_json()
+        version = script(keys=KEYS, args=[body["key"], body["value"]])
+        return {"version": version, "key": body["key"], "value": body["value"]}
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    app.extensions |= {"node": _Nothing(), "tracing": CarriedTracing()}
+    return app
+
+
+if __name__ == "__main__":
+    found = configs.load("primary", os.environ)
+    Service(found, lambda: create_app(found)).run()

@@ -1,0 +1,86 @@
+"""Many at once: twenty replicas on one machine, and hundreds of requests that wait for one position."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import datetime
+
+import numpy as np
+
+from lab.bench import load, site
+from lab.bench.figure import Figure, Target
+from lab.bench.scale import Scale
+from lab.bench.step import Step
+from lab.bench.writes import requests
+from lab.runner import Lab
+
+_WRITES_PER_SECOND = 50
+_DELAY_MS = 100
+_WAKE_DELAY_MS = 1500
+_WAKE_ROUNDS = 5
+
+
+def measure(scale: Scale, step: Step) -> Iterator[Figure]:
+    """Both."""
+    with site.running(replicas=scale.replicas) as lab:
+        yield _lateness(lab, scale, step)
+    with site.running() as lab:
+        yield _wake(lab, scale, step)
+
+
+def _lateness(lab: Lab, scale: Scale, step: Step) -> Figure:
+    """How late entries are applied on all replicas, under a steady load: p99 of a round."""
+    site.set_delays(lab, _DELAY_MS)
+    site.settle(lab)
+    rounds = []
+    with load.Paced(lab.primary_url, requests(), _WRITES_PER_SECOND) as paced:
+        for _ in range(scale.rounds):
+            first = paced.sent
+            time.sleep(scale.seconds)
+            limit = max(1, paced.sent - first)
+            late = [
+                entry["lateness_ms"]
+                for url in lab.replica_urls.values()
+                for entry in site.ask("GET", f"{url}/applied?limit={limit}")["applied"]
+            ]
+            rounds.append(float(np.quantile(late, 0.99)))
+            step(f"{len(lab.replica_urls)} replicas")
+    return Figure(
+        "crowd", f"lateness on {len(lab.replica_urls)} replicas, {_WRITES_PER_SECOND} writes/s, p99", "ms",
+        rounds, target=Target("at most", 100),
+    )  # fmt: skip
+
+
+def _wake(lab: Lab, scale: Scale, step: Step) -> Figure:
+    """From the apply on a replica to the answer at each of those who wait for it: p50 of a round."""
+    replica, url = next(iter(lab.replica_urls.items()))
+    site.set_delays(lab, _WAKE_DELAY_MS)
+    rounds = []
+    for _ in range(_WAKE_ROUNDS):
+        epoch, version = map(int, site.ask("GET", f"{lab.primary_url}/version")["position"].split("-"))
+        path = f"/version?min_position={epoch}-{version + 1}&timeout_ms=20000"
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(load.connected(url)) for _ in range(scale.waiting)]
+            for one in sockets:
+                one.sendall(load.request("GET", path))
+            site.ask("POST", f"{lab.primary_url}/data", {"key": "wake", "value": 1})
+            arrived_ms = _arrivals_ms(sockets)
+        (entry,) = site.ask("GET", f"{url}/applied?limit=1")["applied"]
+        rounds.append(float(np.quantile(np.array(arrived_ms) - _ms(entry["applied_at"]), 0.5)))
+        step(f"{scale.waiting} waiting at {replica}")
+    return Figure(
+        "crowd", f"{scale.waiting} waiting readers are answered after, p50", "ms",
+        rounds, target=Target("at most", 60),
+    )  # fmt: skip
+
+
+def _ms(timestamp: str) -> float:
+    return datetime.fromisoformat(timestamp).timestamp() * 1000
+
+
+def _arrivals_ms(sockets: list[socket.socket]) -> list[float]:
+    """When each was answered, by the clock of this machine, which is also the log server's."""
+    return [time.time() * 1000 for _ in load.answers(sockets)]

@@ -1,0 +1,77 @@
+"""How near what is measured is to what was configured, against a client that polls."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from lab.bench import load, site
+from lab.bench.figure import Figure, Target
+from lab.bench.scale import Scale
+from lab.bench.step import Step
+from lab.bench.writes import requests
+from lab.runner import Lab
+
+DELAYS_MS = (20, 40)
+_LOAD_PER_SECOND = 300
+_POLL_SECONDS = 0.05
+_WINDOWS_PER_ROUND = 20
+
+
+def measure(scale: Scale, step: Step) -> Iterator[Figure]:
+    """Windows through the client service and by polling, in turns; then windows under load."""
+    with site.running() as lab:
+        site.set_delays(lab, *DELAYS_MS)
+        site.settle(lab)
+        idle, polled, per_round = [], [], []
+        for _ in range(max(1, scale.windows // _WINDOWS_PER_ROUND)):
+            late = [_beyond(lab) for _ in range(_WINDOWS_PER_ROUND)]
+            by_poll = [_polled(lab) for _ in range(_WINDOWS_PER_ROUND // 4)]
+            step("idle")
+            idle += late
+            polled += by_poll
+            per_round.append((statistics.median(late), statistics.median(by_poll)))
+        ours, theirs = zip(*per_round, strict=True)
+        yield Figure(
+            "exactness", "window minus longest delay, idle, p50", "ms",
+            ours, f"polling every {_POLL_SECONDS * 1000:.0f} ms", theirs, Target("at most", 0.05),
+        )  # fmt: skip
+        yield _quantile("idle", idle, 0.5, 2)
+        yield _quantile("idle", idle, 0.99, 8)
+        with load.Paced(lab.primary_url, requests(), _LOAD_PER_SECOND):
+            loaded = []
+            for _ in range(scale.windows):
+                loaded.append(_beyond(lab))
+                step(f"under {_LOAD_PER_SECOND} writes a second")
+        yield _quantile(f"{_LOAD_PER_SECOND} writes/s", loaded, 0.99, 25)
+
+
+def _quantile(when: str, late_ms: list[float], q: float, target_ms: float) -> Figure:
+    found = float(np.quantile(late_ms, q))
+    name = f"the same, {when}, p{q * 100:.0f} of {len(late_ms)}"
+    return Figure("exactness", name, "ms", [found], target=Target("at most", target_ms))
+
+
+def _beyond(lab: Lab) -> float:
+    """A window through the client service, minus the longest delay, in milliseconds."""
+    found = site.ask("POST", f"{lab.client_url}/write-and-wait", {"key": "window", "value": 1})
+    return float(found["consistency_time_ms"]) - max(DELAYS_MS)
+
+
+_numbers = itertools.count()
+
+
+def _polled(lab: Lab) -> float:
+    """The same as somebody measures it who asks each replica again and again."""
+    value = f"polled {next(_numbers)}"
+    site.ask("POST", f"{lab.primary_url}/data", {"key": "polled", "value": value})
+    began = time.perf_counter()
+    missing = list(lab.replica_urls.values())
+    while missing:
+        time.sleep(_POLL_SECONDS)
+        missing = [url for url in missing if site.value(url, "polled") != value]
+    return (time.perf_counter() - began) * 1000 - max(DELAYS_MS)

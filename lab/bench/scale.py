@@ -1,0 +1,47 @@
+"""How much is measured: enough to quote, or enough to see that everything works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Rounds and sizes. ``seconds``: how long one load runs."""
+
+    rounds: int
+    seconds: float
+    calls: int
+    entries: int
+    windows: int
+    keys: int
+    more_entries: int
+    replicas: int
+    waiting: int
+    idle_seconds: float
+
+
+FULL = Scale(
+    rounds=5,
+    seconds=4.0,
+    calls=3000,
+    entries=200_000,
+    windows=200,
+    keys=1_000_000,
+    more_entries=1_000_000,
+    replicas=20,
+    waiting=400,
+    idle_seconds=20.0,
+)
+QUICK = Scale(
+    rounds=2,
+    seconds=1.0,
+    calls=500,
+    entries=10_000,
+    windows=20,
+    keys=20_000,
+    more_entries=20_000,
+    replicas=4,
+    waiting=100,
+    idle_seconds=2.0,
+)

@@ -1,0 +1,50 @@
+"""What tracing costs: with a collector that takes everything, and with none where one should be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from lab.bench import load, site
+from lab.bench.figure import Figure, Target
+from lab.bench.scale import Scale
+from lab.bench.step import Step
+from lab.bench.writes import CONNECTIONS, requests
+from lab.layout import free_port
+from lab.runner import Lab
+
+
+def measure(scale: Scale, step: Step) -> Iterator[Figure]:
+    """Three labs side by side: tracing off, on with a collector, and on without one."""
+    sink_port, nobody = free_port(), free_port()
+    with (
+        subprocess.Popen([sys.executable, "-m", "lab.bench.baselines.otlp_sink", str(sink_port)]) as sink,
+        site.running() as off,
+        site.running(environment={"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{sink_port}"}) as on,
+        site.running(environment={"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{nobody}"}) as down,
+    ):
+        try:
+            yield from _compared(off, on, down, scale, step)
+        finally:
+            sink.terminate()
+
+
+def _compared(off: Lab, on: Lab, down: Lab, scale: Scale, step: Step) -> Iterator[Figure]:
+    found: dict[str, list[load.Loaded]] = {"off": [], "on": [], "down": []}
+    for number in range(scale.rounds + 1):
+        for name, lab in (("off", off), ("on", on), ("down", down)):
+            loaded = load.run(lab.primary_url, requests(), CONNECTIONS, scale.seconds)
+            site.settle(lab)
+            step(f"tracing {name}")
+            if number:  # the first round makes connections and fills caches
+                found[name].append(loaded)
+    each = {name: [one.per_second for one in loads] for name, loads in found.items()}
+    p50 = {name: [one.quantile_ms(0.5) for one in loads] for name, loads in found.items()}
+    yield Figure(
+        "tracing", "POST /data, tracing on", "1/s", each["on"], "tracing off", each["off"], Target("at least", 0.6)
+    )
+    yield Figure(
+        "tracing", "its p50, no collector there", "ms",
+        p50["down"], "collector there", p50["on"], Target("at most", 1.1),
+    )  # fmt: skip

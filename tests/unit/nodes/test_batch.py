@@ -1,0 +1,182 @@
+"""Many writes in one request: each is taken or refused by itself, and nothing is written twice."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from prometheus_client import CollectorRegistry
+from redis import exceptions
+
+from broker.errors import LogError, LogUnreachable, OutcomeUnknown
+from broker.log import Appended, Change, ReplicationLog
+from broker.position import Position
+from nodes.base import make_app
+from nodes.config import load
+from nodes.gate import EMPTY_STATE, PositionGate
+from nodes.primary import batch
+from nodes.primary.batch import Batches, add_batch
+from nodes.primary.metrics import PrimaryMetrics
+from nodes.tracing import CarriedTracing
+
+
+class Site:
+    """The endpoint on a log."""
+
+    def __init__(self, log: Any) -> None:
+        self.registry = CollectorRegistry()
+        app, api = make_app(load("primary", {}), CarriedTracing(), CollectorRegistry())
+        self.gate = PositionGate(EMPTY_STATE, 10)
+        self.batches = Batches(log, self.gate, PrimaryMetrics(self.registry))
+        add_batch(api, self.batches)
+        self.http: FlaskClient = app.test_client()
+
+    def send(self, raw: bytes | str, key: str | None = None) -> tuple[int, dict[str, Any]]:
+        answer = self.http.post("/data/batch", data=raw, headers={"Idempotency-Key": key} if key else {})
+        found: dict[str, Any] = json.loads(answer.data)
+        return answer.status_code, found
+
+    def counted(self, result: str) -> float | None:
+        return self.registry.get_sample_value("ec_writes_total", {"result": result})
+
+
+@pytest.fixture
+def log(fake: Any) -> ReplicationLog:
+    found = ReplicationLog(fake)
+    found.open("open")
+    return found
+
+
+@pytest.fixture
+def site(log: ReplicationLog) -> Site:
+    return Site(log)
+
+
+ITEMS = [{"key": "a", "value": 1}, {"key": "b", "value": {"x": [None, "ü"]}}, {"key": "a", "value": 2}]
+
+
+@pytest.mark.parametrize(
+    "raw", [json.dumps(ITEMS), "\n".join(map(json.dumps, ITEMS)), "\n\r\n".join(map(json.dumps, ITEMS)) + "\n"]
+)
+def test_an_array_and_lines_are_the_same_batch(site: Site, log: ReplicationLog, raw: str) -> None:
+    status, found = site.send(raw, key="load")
+    assert (status, found["acknowledged"], found["position"]) == (200, 3, "1-3")
+    assert found["results"][2] == {"version": 3, "position": "1-3", "write_id": "load-3"}
+    records = {record.key: record.value for record in log.page("", 10, 10**6).records}
+    assert records == {"a": "2", "b": '{"x":[null,"ü"]}'}
+    assert site.gate.state.position == Position(1, 3)
+    assert site.counted("acknowledged") == 3
+
+
+def test_what_is_wrong_with_an_item_is_its_own_answer(site: Site, log: ReplicationLog) -> None:
+    lines = ['{"key":"a","value":1}', "{", "[]", '{"key":"","value":1}', '{"key":"b","value":1}']
+    status, found = site.send("\n".join(lines), key="mixed")
+    assert (status, found["acknowledged"], found["not_applied"]) == (207, 2, 3)
+    assert [item.get("status", 200) for item in found["results"]] == [200, 400, 400, 422, 200]
+    assert "key" in found["results"][3]["detail"]
+    assert found["results"][4]["write_id"] == "mixed-5"
+    assert log.head().position == Position(1, 2)
+
+
+def test_a_batch_that_comes_again_writes_nothing_twice(site: Site, log: ReplicationLog) -> None:
+    raw = json.dumps(ITEMS)
+    assert site.send(raw, key="k") == site.send(raw, key="k")
+    assert log.head().position == Position(1, 3)
+    status, found = site.send(json.dumps([{"key": "a", "value": "other"}]), key="k")
+    assert (status, found["results"][0]["status"], found["position"]) == (207, 422, None)
+
+
+@pytest.mark.parametrize("raw", ["[", "[1", '[{"key":"a","value":NaN}]'])
+def test_what_is_no_batch_is_refused_as_a_whole(site: Site, log: ReplicationLog, raw: str) -> None:
+    assert site.send(raw)[0] == 400
+    assert log.head().position == Position(1, 0)
+
+
+def test_a_batch_is_bounded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "BATCH_ITEMS_MAX", 2)
+    assert site.send(json.dumps(ITEMS))[0] == 413
+    monkeypatch.setattr(batch, "BATCH_BYTES_MAX", 10)
+    assert site.send(json.dumps(ITEMS[:1]))[0] == 413
+    assert site.send("[]", key="k" * 121)[0] == 400
+
+
+def test_so_many_batches_are_taken_at_once_and_no_more(site: Site) -> None:
+    for _ in range(batch.BATCHES_MAX):
+        assert site.batches._room.acquire(blocking=False)
+    status, found = site.send("[]")
+    assert (status, found["outcome"]) == (503, "not_applied")
+    site.batches._room.release()
+    assert site.send("[]")[0] == 200
+
+
+class Failing:
+    """A log that takes so many exchanges and then fails."""
+
+    def __init__(self, takes: int, error: LogError) -> None:
+        self.left, self.error = takes, error
+
+    def append_many(self, changes: list[Change]) -> list[Appended]:
+        if not self.left:
+            raise self.error
+        self.left -= 1
+        return [Appended(Position(1, number), 0, repeated=False) for number, _ in enumerate(changes, 1)]
+
+
+@pytest.mark.parametrize(("error", "outcome"), [(LogUnreachable("x"), "not_applied"), (OutcomeUnknown("x"), "unknown")])
+def test_where_the_log_fails_each_item_says_what_became_of_it(
+    monkeypatch: pytest.MonkeyPatch, error: LogError, outcome: str
+) -> None:
+    monkeypatch.setattr(batch, "_EXCHANGE", 1)
+    site = Site(Failing(1, error))
+    status, found = site.send(json.dumps(ITEMS))
+    assert status == 207
+    assert [item.get("outcome") for item in found["results"]] == [None, outcome, "not_applied"]
+    assert [item.get("status") for item in found["results"]] == [None, 503, 503]
+    assert (site.counted("acknowledged"), site.counted(outcome)) == (1, 1)
+    status, found = Site(Failing(0, error)).send(json.dumps(ITEMS))
+    assert (status, found["outcome"]) == (503, outcome)
+
+
+class Pipeline:
+    """A client whose pipelines answer as told."""
+
+    def __init__(self, *replies: Any) -> None:
+        self.replies = list(replies)
+
+    def register_script(self, _: str) -> None:
+        """Not called."""
+
+    def pipeline(self, **_: Any) -> Pipeline:
+        return self
+
+    def execute_command(self, *_: Any) -> None:
+        """Queue."""
+
+    def execute(self, **_: Any) -> Any:
+        reply = self.replies.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+
+def test_a_refused_item_is_in_doubt_where_an_earlier_attempt_was_not_answered() -> None:
+    changes = [Change("set", "a", "1", "w1"), Change("set", "b", "1", "w2")]
+    taken, full = ["repeated", "1", "1", "5"], exceptions.OutOfMemoryError("OOM")
+    log = ReplicationLog(Pipeline(exceptions.TimeoutError("no answer"), [taken, full]))  # type: ignore[arg-type]
+    first, second = log.append_many(changes)
+    assert isinstance(first, Appended)
+    assert isinstance(second, OutcomeUnknown)
+    log = ReplicationLog(Pipeline([taken, full]))  # type: ignore[arg-type]
+    assert not isinstance(log.append_many(changes)[1], OutcomeUnknown)
+
+
+def test_changes_that_a_server_did_not_take_because_it_was_started_again_are_sent_again() -> None:
+    taken, again = ["applied", "1", "1", "5"], exceptions.NoScriptError("NOSCRIPT")
+    log = ReplicationLog(Pipeline([taken, again], [taken, taken]))  # type: ignore[arg-type]
+    verified: list[int] = []
+    log.verify = lambda: verified.append(1)
+    found = log.append_many([Change("set", "a", "1", "w1"), Change("set", "b", "1", "w2")])
+    assert [type(one) for one in found] == [Appended, Appended]
+    assert verified == [1]
