@@ -1,4 +1,5 @@
--- Append one change: the next version, the primary's store and the stream entry, all or nothing.
+-- Append changes, one after another: for each the next version, the primary's store and the stream entry. All of what is
+-- asked for happens, or, where the server refuses, nothing: it never does so after a script's first write.
 --
 -- KEYS[1] log          stream  the history; an entry's ID is its position
 -- KEYS[2] data         hash    key -> {"version","write_id","at","digest","value"}, the value last, as it was written
@@ -7,69 +8,86 @@
 -- KEYS[5] writes       hash    write id -> "epoch-version at contribution", so that a retry is the same write
 -- KEYS[6] write_order  list    write ids, oldest first, so that the hash above stays bounded
 --
--- ARGV: op, key, value, write id, traceparent, how many write ids to remember, and the SHA-1 of write id, key and value:
--- what the change contributes to the digest (broker/digest.py), and how a retry is told from another change
+-- ARGV: how many write ids to remember, and for each change op, key, value, write id, traceparent, and the SHA-1 of write
+-- id, key and value: what it contributes to the digest (broker/digest.py), and how a retry is told from another change
 --
 -- Called with "load" alone, and no keys, it does nothing but stay in the server's cache, by which ReplicationLog.open
 -- says that this server may take appends.
 --
--- Returns {"applied" | "repeated", epoch, version, at}, {"missing"} or {"reused"}.
+-- Returns for each change {"applied" | "repeated", epoch, version, at}, {"missing"} or {"reused"}.
 
 if ARGV[1] == 'load' then return 'loaded' end
 
-local op, key, value, write_id = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local traceparent, remember, contribution = ARGV[5], tonumber(ARGV[6]), ARGV[7]
-
--- sum - gone + come, modulo 2^160, on 40 hexadecimal digits: five limbs of 32 bits, which a double holds exactly.
-local function shift(sum, gone, come)
-  local out, carry = '', 0
-  for i = 33, 1, -8 do
-    local limb = tonumber(sum:sub(i, i + 7), 16) + carry
-    if gone then limb = limb - tonumber(gone:sub(i, i + 7), 16) end
-    if come then limb = limb + tonumber(come:sub(i, i + 7), 16) end
-    carry = math.floor(limb / 4294967296)
-    out = string.format('%08x', limb % 4294967296) .. out
-  end
-  return out
-end
+local FIELDS = 6
+local remember = tonumber(ARGV[1])
 
 local head = redis.call('HMGET', KEYS[3], 'epoch', 'version', 'at', 'digest')
 if not head[1] then return redis.error_reply('NOLOG the log has not been opened') end
-
-local known = redis.call('HGET', KEYS[5], write_id)
-if known then
-  local epoch, version, at, print = known:match('^(%d+)-(%d+) (%d+) (.*)$')
-  if print ~= contribution then return {'reused'} end
-  return {'repeated', epoch, version, at}
-end
-
-local old = redis.call('HGET', KEYS[2], key)
-if op == 'delete' and not old then return {'missing'} end
-
-local epoch, version = head[1], string.format('%.0f', tonumber(head[2]) + 1)
+local epoch, version, at = head[1], tonumber(head[2]), head[3]
 local time = redis.call('TIME')
-local at = time[1] .. string.format('%06d', time[2])
-if tonumber(at) < tonumber(head[3]) then at = head[3] end -- the server's clock went back; the history must not
-local position = epoch .. '-' .. version
+local now = time[1] .. string.format('%06d', time[2])
+if tonumber(now) > tonumber(at) then at = now end -- the server's clock may go back; the history must not
 
-redis.call('XADD', KEYS[1], position,
-  'op', op, 'key', key, 'value', value, 'write_id', write_id, 'at', at, 'traceparent', traceparent)
-
-local gone, come = old and old:match('^{"version":%d+,"write_id":"[^"]*","at":%d+,"digest":"(%x+)"')
-if op == 'set' then
-  come = contribution
-  redis.call('HSET', KEYS[2], key, '{"version":' .. version .. ',"write_id":"' .. write_id .. '","at":' .. at ..
-    ',"digest":"' .. contribution .. '","value":' .. value .. '}')
-  if not old then redis.call('ZADD', KEYS[4], 0, key) end
-else
-  redis.call('HDEL', KEYS[2], key)
-  redis.call('ZREM', KEYS[4], key)
+-- The digest is a sum modulo 2^160: five limbs of 32 bits, the lowest first, which a double holds exactly.
+local sum = {}
+local function add(sign, digits)
+  local carry = 0
+  for limb = 1, 5 do
+    local total = (sum[limb] or 0) + sign * tonumber(digits:sub(41 - 8 * limb, 48 - 8 * limb), 16) + carry
+    carry = math.floor(total / 4294967296)
+    sum[limb] = total % 4294967296
+  end
 end
-redis.call('HSET', KEYS[3], 'version', version, 'write_id', write_id, 'at', at, 'digest', shift(head[4], gone, come))
+add(1, head[4])
 
-redis.call('HSET', KEYS[5], write_id, position .. ' ' .. at .. ' ' .. contribution)
-redis.call('RPUSH', KEYS[6], write_id)
-if redis.call('LLEN', KEYS[6]) > remember then
-  redis.call('HDEL', KEYS[5], redis.call('LPOP', KEYS[6]))
+local ids = {}
+for i = 5, #ARGV, FIELDS do ids[#ids + 1] = ARGV[i] end
+local known = redis.call('HMGET', KEYS[5], unpack(ids))
+local own, news, order = {}, {}, {} -- of this call: write id -> what is to be known of it; the same as HSET and RPUSH take it
+
+local function append(known, op, key, value, write_id, traceparent, contribution)
+  if known then
+    local epoch, version, at, print = known:match('^(%d+)-(%d+) (%d+) (.*)$')
+    if print ~= contribution then return {'reused'} end
+    return {'repeated', epoch, version, at}
+  end
+  local old = redis.call('HGET', KEYS[2], key)
+  if op == 'delete' and not old then return {'missing'} end
+
+  version = version + 1
+  local number = string.format('%.0f', version)
+  local position = epoch .. '-' .. number
+  redis.call('XADD', KEYS[1], position,
+    'op', op, 'key', key, 'value', value, 'write_id', write_id, 'at', at, 'traceparent', traceparent)
+  if old then add(-1, old:match('^{"version":%d+,"write_id":"[^"]*","at":%d+,"digest":"(%x+)"')) end
+  if op == 'set' then
+    redis.call('HSET', KEYS[2], key, '{"version":' .. number .. ',"write_id":"' .. write_id .. '","at":' .. at ..
+      ',"digest":"' .. contribution .. '","value":' .. value .. '}')
+    if not old then redis.call('ZADD', KEYS[4], 0, key) end
+    add(1, contribution)
+  else
+    redis.call('HDEL', KEYS[2], key)
+    redis.call('ZREM', KEYS[4], key)
+  end
+
+  own[write_id] = position .. ' ' .. at .. ' ' .. contribution
+  news[#news + 1], news[#news + 2] = write_id, own[write_id]
+  order[#order + 1] = write_id
+  return {'applied', epoch, number, at}
 end
-return {'applied', epoch, version, at}
+
+local answers = {}
+for n, write_id in ipairs(ids) do
+  local first = 2 + FIELDS * (n - 1)
+  answers[n] = append(known[n] or own[write_id], unpack(ARGV, first, first + FIELDS - 1))
+end
+if #order == 0 then return answers end
+
+local digest = ''
+for limb = 1, 5 do digest = string.format('%08x', sum[limb]) .. digest end
+redis.call('HSET', KEYS[3], 'version', string.format('%.0f', version), 'write_id', order[#order], 'at', at,
+  'digest', digest)
+redis.call('HSET', KEYS[5], unpack(news))
+local beyond = redis.call('RPUSH', KEYS[6], unpack(order)) - remember
+if beyond > 0 then redis.call('HDEL', KEYS[5], unpack(redis.call('LPOP', KEYS[6], beyond))) end
+return answers

@@ -28,7 +28,6 @@ from broker.connection import Client, translated
 from broker.digest import EMPTY, contribution
 from broker.entry import Entry, Operation, Record
 from broker.errors import (
-    LogError,
     LogMissing,
     LogRefused,
     LogUnverified,
@@ -40,6 +39,7 @@ from broker.errors import (
 from broker.position import START, Position
 
 REMEMBERED_WRITES = 100_000
+CHANGES_MAX = 1000
 _APPEND_ATTEMPTS = 3
 
 
@@ -166,37 +166,21 @@ class ReplicationLog:
         delete is missing, which changes nothing. An attempt without an answer is repeated under the same write id,
         up to three in all; ``OutcomeUnknown`` means that none was answered.
         """
-        change = Change(op, key, value, write_id, traceparent)
-        call = self._append_call(change)
-        return _appended(change, self._answered(lambda: self._verified(lambda: self._client.evalsha(*call))))
+        (outcome,) = self.append_many([Change(op, key, value, write_id, traceparent)])
+        if isinstance(outcome, WriteIdReused):
+            raise outcome
+        return outcome
 
-    def append_many(self, changes: Sequence[Change]) -> list[Appended | LogError | None]:
-        """Append changes one after another, each as ``append`` does, in one exchange with the server.
+    def append_many(self, changes: Sequence[Change]) -> list[Appended | WriteIdReused | None]:
+        """Append changes one after another, all or none of them, at most ``CHANGES_MAX``.
 
-        For each what ``append`` would return or raise. Raises where the same is true of all.
+        For each what ``append`` would return, or raise where that is of this change alone.
         """
-        calls = [self._append_call(change) for change in changes]
-        sent = 0
-
-        def send() -> list[Any]:
-            nonlocal sent
-            sent += 1
-            pipe = self._client.pipeline(transaction=False)
-            for call in calls:
-                pipe.execute_command("EVALSHA", *call)
-            replies: list[Any] = pipe.execute(raise_on_error=False)
-            for reply in replies:
-                if isinstance(reply, exceptions.NoScriptError):
-                    raise reply
-            return replies
-
-        replies = self._answered(lambda: self._verified(send))
-        return [_outcome(change, reply, in_doubt=sent > 1) for change, reply in zip(changes, replies, strict=True)]
-
-    def _append_call(self, change: Change) -> list[str | int]:
-        """What EVALSHA takes."""
-        adds = contribution(change.write_id, change.key, change.value).hex()
-        return [self._append_sha, len(self._written), *self._written, *change, REMEMBERED_WRITES, adds]
+        call: list[str | int] = ["EVALSHA", self._append_sha, len(self._written), *self._written, REMEMBERED_WRITES]
+        for change in changes:
+            call += [*change, contribution(change.write_id, change.key, change.value).hex()]
+        replies = self._answered(lambda: self._verified(lambda: self._client.execute_command(*call)))
+        return [_appended(change, reply) for change, reply in zip(changes, replies, strict=True)]
 
     def _begin_epoch(self, args: list[str | int]) -> Position:
         _, epoch, version = self._answered(lambda: self._epoch_script(keys=self._written, args=args))
@@ -391,28 +375,15 @@ class ReplicationLog:
         return sorted(_group(info, summary) for info, summary in zip(infos, summaries, strict=True))
 
 
-def _appended(change: Change, reply: list[Any]) -> Appended | None:
-    """What append.lua has answered. Raises ``WriteIdReused``."""
+def _appended(change: Change, reply: list[Any]) -> Appended | WriteIdReused | None:
+    """What append.lua has answered to a change."""
     outcome, *rest = reply
     if outcome == "missing":
         return None
     if outcome == "reused":
-        raise WriteIdReused(f"the write id {change.write_id} belongs to another change")
+        return WriteIdReused(f"the write id {change.write_id} belongs to another change")
     epoch, version, at_us = map(int, rest)
     return Appended(Position(epoch, version), at_us, outcome == "repeated")
-
-
-def _outcome(change: Change, reply: Any, *, in_doubt: bool) -> Appended | LogError | None:
-    """The same of one among many; a refusal does not settle an earlier doubt."""
-    try:
-        with translated():
-            if isinstance(reply, Exception):
-                raise reply
-            return _appended(change, reply)
-    except WriteIdReused as error:
-        return error
-    except LogError as error:
-        return OutcomeUnknown(f"the log server did not answer at first, and then: {error}") if in_doubt else error
 
 
 def _script(name: str) -> str:

@@ -46,7 +46,7 @@ class Body(BaseModel):
 class Query(BaseModel):
     """Query parameters: texts that are converted, and no parameters but the named ones."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def checked_key(key: str) -> str:
@@ -100,9 +100,14 @@ class Api:
         """
 
         def register(view: View) -> View:
+            defaults = None if query is None else _without_parameters(query)
+
             def endpoint(**arguments: Any) -> Response:
                 if query is not None:
-                    arguments["query"] = parsed(query, request.args.to_dict(), 400, "invalid-parameter")
+                    as_it_is = defaults is not None and not request.query_string
+                    arguments["query"] = (
+                        defaults if as_it_is else parsed(query, request.args.to_dict(), 400, "invalid-parameter")
+                    )
                 elif request.args:
                     raise _unknown_parameters(list(request.args))
                 if body is not None:
@@ -122,13 +127,12 @@ class Api:
         self, answer: Mapping[str, Any] | list[Any], status: int = 200, position: Position | str | None = None
     ) -> Response:
         """An answer; one that reflects data names its ``position`` and this node in its headers."""
-        response = Response(strict_json.dumps(answer) + "\n", status, mimetype="application/json")
+        headers = {"Content-Type": "application/json"}
         if position is None and isinstance(answer, Mapping):
             position = answer.get("position")
         if position:
-            response.headers["Lab-Position"] = str(position)
-            response.headers["Lab-Source"] = self._node_id
-        return response
+            headers |= {"Lab-Position": str(position), "Lab-Source": self._node_id}
+        return Response(strict_json.dumps(answer) + "\n", status, headers)
 
     def describe(self) -> dict[str, Any]:
         """The description of this node's endpoints, as OpenAPI 3.1."""
@@ -235,6 +239,14 @@ def _field(error: Any, tags: int) -> str:
     """The field that an error is about; one of choosing a kind is about what the kind is chosen by."""
     chosen_by = str(error.get("ctx", {}).get("discriminator", "")).strip("'")
     return ".".join([*map(str, error["loc"][tags:]), *filter(None, [chosen_by])])
+
+
+def _without_parameters(model: type[Query]) -> Query | None:
+    """What a request without any parameters asks for, made once; ``None`` where some are required."""
+    try:
+        return model()
+    except ValidationError:
+        return None
 
 
 def _unknown_parameters(names: list[str]) -> Problem:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from hmac import compare_digest
 from urllib.parse import urlsplit
 
@@ -19,24 +20,27 @@ def install(app: Flask, config: NodeConfig) -> None:
     """Check every request before it reaches a view."""
     own_names = re.compile(rf"{re.escape(config.namespace.strip('{}'))}-[a-z0-9-]+")
 
-    @app.before_request
-    def refuse_foreign_pages() -> None:
-        host = request.headers.get("Host", "")
+    @lru_cache(maxsize=256)
+    def is_own(host: str) -> bool:
         name = _hostname(host)
         known = name in {"localhost", config.node_id} or name in config.allowed_hosts
-        if name is None or not (known or own_names.fullmatch(name) or _is_address(name)):
+        return name is not None and bool(known or own_names.fullmatch(name) or _is_address(name))
+
+    @app.before_request
+    def let_in() -> None:
+        host = request.environ.get("HTTP_HOST", "")
+        if not is_own(host):
             detail = f"The host name {host[:100]!r} is not one of this lab; LAB_ALLOWED_HOSTS adds names."
             raise Problem(403, "foreign-host", "Foreign host", detail)
         if _is_foreign(host):
             detail = "This request was made by a web page of another origin; the lab answers only its own."
             raise Problem(403, "foreign-origin", "Foreign origin", detail)
+        if config.admin_token is not None and _changes_the_lab():
+            require(config.admin_token)
 
-    @app.before_request
-    def require_admin_token() -> None:
-        if config.admin_token is None or not _changes_the_lab():
-            return
+    def require(token: str) -> None:
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not compare_digest(given.encode(), config.admin_token.encode()):
+        if not compare_digest(given.encode(), token.encode()):
             detail = "LAB_ADMIN_TOKEN is set: send it as Authorization: Bearer TOKEN."
             problem = Problem(401, "admin-token", "Admin token required", detail)
             problem.headers["WWW-Authenticate"] = "Bearer"
@@ -52,11 +56,12 @@ def _changes_the_lab() -> bool:
 
 def _is_foreign(host: str) -> bool:
     """Whether a page of another origin made the browser send this; a link that somebody followed is not that."""
-    origin = request.headers.get("Origin")
+    environ = request.environ
+    origin = environ.get("HTTP_ORIGIN")
     if origin is not None and urlsplit(origin).netloc != host:
         return True
-    followed_link = request.method == "GET" and request.headers.get("Sec-Fetch-Mode") == "navigate"
-    return request.headers.get("Sec-Fetch-Site") == "cross-site" and not followed_link
+    followed_link = environ["REQUEST_METHOD"] == "GET" and environ.get("HTTP_SEC_FETCH_MODE") == "navigate"
+    return environ.get("HTTP_SEC_FETCH_SITE") == "cross-site" and not followed_link
 
 
 def _is_address(name: str) -> bool:

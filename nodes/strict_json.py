@@ -6,16 +6,22 @@ import json
 from typing import Any, NoReturn
 
 NESTING_MAX = 64
+_NESTS = (dict, list)
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+# Made once: json.loads and json.dumps make one for each call that wants anything unusual.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def loads(raw: bytes) -> Any:
     """Read one JSON text. Raises ``ValueError`` with a sentence for what is not JSON, NaN and Infinity included."""
     try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+        value = _DECODER.decode(raw.decode("utf-8"))
     except RecursionError:
         raise ValueError(f"nested deeper than {NESTING_MAX}") from None
     if _too_deep(value):
@@ -25,7 +31,7 @@ def loads(raw: bytes) -> Any:
 
 def dumps(value: Any) -> str:
     """Write compact JSON text. Raises ``ValueError`` for numbers and texts that JSON cannot carry."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = _ENCODER.encode(value)
     text.encode("utf-8")  # a lone surrogate cannot be stored, nor sent
     return text
 
@@ -36,9 +42,9 @@ def _too_deep(value: Any) -> bool:
         level = [
             child
             for item in level
-            if isinstance(item, dict | list)
+            if isinstance(item, _NESTS)
             for child in (item.values() if isinstance(item, dict) else item)
-            if isinstance(child, dict | list)
+            if isinstance(child, _NESTS)
         ]
         if not level:
             return False

@@ -12,7 +12,7 @@ def timestamp(at_us: int | None) -> str | None:
     """Microseconds since 1970 as RFC 3339 in UTC, ``2026-11-23T13:46:00.123456Z``; ``None`` stays so."""
     if at_us is None:
         return None
-    return (_EPOCH + timedelta(microseconds=at_us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (_EPOCH + timedelta(microseconds=at_us)).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def wall_timestamp() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import uuid
+import secrets
 from typing import Annotated, Any, NotRequired
 
 from pydantic import Field, PrivateAttr, model_validator
@@ -66,7 +66,7 @@ class WriteAnswer(TypedDict):
 def write_id_of(idempotency_key: str | None) -> str:
     """The write id that a request asks for, or a new one. Raises ``Problem`` 400 for one that cannot be used."""
     if idempotency_key is None:
-        return uuid.uuid4().hex
+        return secrets.token_hex(16)
     found = idempotency_key.strip().strip('"')
     if _WRITE_ID.fullmatch(found) is None:
         detail = "Idempotency-Key: 1 to 128 visible ASCII characters without quote and backslash."

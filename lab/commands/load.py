@@ -23,6 +23,7 @@ def load(file: IO[bytes], data_dir: Path, primary_url: str | None, skip: int) ->
     Exit status 1 where a line was refused; the others are loaded.
 
     \b
+    Example: lab load customers.jsonl
     Example: seq 100000 | jq -c '{key: "key-\\(. % 1000)", value: .}' | lab load -
     """
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn

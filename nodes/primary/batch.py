@@ -102,18 +102,15 @@ class Batches:
             answers += [self._account(change, outcome) for change, outcome in zip(chosen, outcomes, strict=True)]
         return answers
 
-    def _account(self, change: Change, outcome: Appended | LogError | None) -> dict[str, Any]:
+    def _account(self, change: Change, outcome: Appended | WriteIdReused | None) -> dict[str, Any]:
         if isinstance(outcome, Appended):
-            self._metrics.writes.labels("acknowledged").inc()
+            self._metrics.acknowledged.inc()
             self._gate.advance(State(outcome.position, change.write_id, outcome.at_us))
             position = outcome.position
             return {"version": position.version, "position": str(position), "write_id": change.write_id}
         if isinstance(outcome, WriteIdReused):
             return Problem(422, "idempotency-key-reused", "Idempotency-Key reused", f"{outcome}.").body()
-        if outcome is None:
-            raise AssertionError("only a delete can find nothing to do")
-        self._metrics.writes.labels(outcome_of(outcome)).inc()
-        return unavailable(outcome).body()
+        raise AssertionError("only a delete can find nothing to do")
 
 
 def add_batch(api: Api, batches: Batches) -> None:

@@ -31,6 +31,7 @@ class PrimaryMetrics:
         self.writes = Counter("ec_writes_total", "Writes by what became of them", ["result"], registry=registry)
         for result in ("acknowledged", "not_applied", "unknown"):
             self.writes.labels(result)
+        self.acknowledged = self.writes.labels("acknowledged")
         self.write_seconds = Histogram(
             "ec_write_duration_seconds", "A write as its caller sees it", buckets=SECONDS_BUCKETS, registry=registry
         )

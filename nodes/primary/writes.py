@@ -53,7 +53,7 @@ class Writes:
             raise unavailable(error, write_id=write_id) from error
         self._metrics.write_seconds.observe(time.perf_counter() - began)
         if appended is not None:
-            self._metrics.writes.labels("acknowledged").inc()
+            self._metrics.acknowledged.inc()
             self._gate.advance(State(appended.position, write_id, appended.at_us))
         return appended
 

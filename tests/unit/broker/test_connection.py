@@ -74,7 +74,7 @@ class Scripted:
     def register_script(self, _: str) -> Scripted:
         return self
 
-    def evalsha(self, *_: object) -> list[object]:
+    def execute_command(self, *_: object) -> list[object]:
         outcome = self.outcomes.pop(0)
         if isinstance(outcome, Exception):
             raise outcome
@@ -85,7 +85,7 @@ LOST = exceptions.TimeoutError("no answer")
 
 
 def test_a_write_in_doubt_is_asked_for_again_under_its_id() -> None:
-    client = Scripted(LOST, ["repeated", "1", "7", "99"])
+    client = Scripted(LOST, [["repeated", "1", "7", "99"]])
     appended = ReplicationLog(client).append("set", "k", "1", "w")  # type: ignore[arg-type]
     assert appended is not None
     assert appended.repeated
@@ -98,7 +98,7 @@ def test_a_refusal_after_a_doubt_leaves_the_doubt() -> None:
 
 
 def test_a_server_started_again_is_verified_before_the_doubt_is_settled() -> None:
-    client = Scripted(LOST, exceptions.NoScriptError("NOSCRIPT"), ["repeated", "1", "7", "99"])
+    client = Scripted(LOST, exceptions.NoScriptError("NOSCRIPT"), [["repeated", "1", "7", "99"]])
     log = ReplicationLog(client)  # type: ignore[arg-type]
     verified: list[int] = []
     log.verify = lambda: verified.append(1)
@@ -119,7 +119,7 @@ def test_a_doubt_stays_where_the_server_cannot_be_verified() -> None:
 
 
 def test_attempts_are_bounded() -> None:
-    client = Scripted(LOST, LOST, LOST, ["applied", "1", "1", "1"])
+    client = Scripted(LOST, LOST, LOST, [["applied", "1", "1", "1"]])
     with pytest.raises(OutcomeUnknown):
         ReplicationLog(client).append("set", "k", "1", "w")  # type: ignore[arg-type]
     assert len(client.outcomes) == 1

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 from prometheus_client import CollectorRegistry
-from redis import exceptions
 
 from broker.errors import LogError, LogUnreachable, OutcomeUnknown
 from broker.log import Appended, Change, ReplicationLog
@@ -137,46 +136,3 @@ def test_where_the_log_fails_each_item_says_what_became_of_it(
     assert (site.counted("acknowledged"), site.counted(outcome)) == (1, 1)
     status, found = Site(Failing(0, error)).send(json.dumps(ITEMS))
     assert (status, found["outcome"]) == (503, outcome)
-
-
-class Pipeline:
-    """A client whose pipelines answer as told."""
-
-    def __init__(self, *replies: Any) -> None:
-        self.replies = list(replies)
-
-    def register_script(self, _: str) -> None:
-        """Not called."""
-
-    def pipeline(self, **_: Any) -> Pipeline:
-        return self
-
-    def execute_command(self, *_: Any) -> None:
-        """Queue."""
-
-    def execute(self, **_: Any) -> Any:
-        reply = self.replies.pop(0)
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
-
-
-def test_a_refused_item_is_in_doubt_where_an_earlier_attempt_was_not_answered() -> None:
-    changes = [Change("set", "a", "1", "w1"), Change("set", "b", "1", "w2")]
-    taken, full = ["repeated", "1", "1", "5"], exceptions.OutOfMemoryError("OOM")
-    log = ReplicationLog(Pipeline(exceptions.TimeoutError("no answer"), [taken, full]))  # type: ignore[arg-type]
-    first, second = log.append_many(changes)
-    assert isinstance(first, Appended)
-    assert isinstance(second, OutcomeUnknown)
-    log = ReplicationLog(Pipeline([taken, full]))  # type: ignore[arg-type]
-    assert not isinstance(log.append_many(changes)[1], OutcomeUnknown)
-
-
-def test_changes_that_a_server_did_not_take_because_it_was_started_again_are_sent_again() -> None:
-    taken, again = ["applied", "1", "1", "5"], exceptions.NoScriptError("NOSCRIPT")
-    log = ReplicationLog(Pipeline([taken, again], [taken, taken]))  # type: ignore[arg-type]
-    verified: list[int] = []
-    log.verify = lambda: verified.append(1)
-    found = log.append_many([Change("set", "a", "1", "w1"), Change("set", "b", "1", "w2")])
-    assert [type(one) for one in found] == [Appended, Appended]
-    assert verified == [1]
