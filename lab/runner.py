@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 import time
@@ -14,9 +15,6 @@ from typing import Self
 
 import urllib3
 
-from broker.connection import connect
-from broker.errors import LogError
-from broker.log import ReplicationLog
 from lab import layout, server
 from lab.child import Child
 from lab.errors import LabError
@@ -155,6 +153,11 @@ class Lab:
         }
 
     def _require_log_server(self) -> None:
+        # Imported here: the supervisor of a lab with a log server of its own does without, and takes less memory.
+        from broker.connection import connect
+        from broker.errors import LogError
+        from broker.log import ReplicationLog
+
         try:
             ReplicationLog(connect(self.redis_url), NAMESPACE).now_us()
         except ValueError as error:
@@ -201,19 +204,17 @@ class Lab:
             self._stop_children()
 
     def _await_log_server(self, child: Child) -> None:
-        log = ReplicationLog(connect(self.redis_url, answer_timeout_seconds=1.0), NAMESPACE)
+        address = ("127.0.0.1", layout.log_server_port(self.options))
         deadline = time.monotonic() + _SERVER_SECONDS
         while not self._stop.is_set():
-            try:
-                log.now_us()
-            except LogError as error:
-                if child.pid is None:
-                    raise LabError(f"the log server does not start: {child.last_words()}") from None
-                if time.monotonic() > deadline:
-                    raise LabError(f"the log server does not answer: {error}") from None
-                time.sleep(0.005)
-            else:
+            answer = _ping(address)
+            if answer == "+PONG":
                 return
+            if child.pid is None:
+                raise LabError(f"the log server does not start: {child.last_words()}")
+            if time.monotonic() > deadline:
+                raise LabError(f"the log server is not ready: {answer}")
+            time.sleep(0.005)
 
     def _watch(self) -> None:
         happened = [sentence for child in self._children.values() if (sentence := child.watch()) is not None]
@@ -260,3 +261,13 @@ def _is_healthy(pool: urllib3.PoolManager, url: str) -> bool:
 def log_path(data_dir: Path, name: str) -> Path:
     """The log file of a process of the lab."""
     return data_dir / "logs" / f"{name}.log"
+
+
+def _ping(address: tuple[str, int]) -> str:
+    """What a log server answers to PING, in its protocol's words: -LOADING while it reads its file."""
+    try:
+        with socket.create_connection(address, timeout=1.0) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(200).decode(errors="replace").strip()
+    except OSError as error:
+        return str(error)

@@ -15,16 +15,18 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import AppImportError
 
 from nodes import cores
 from nodes.config import NodeConfig
-from nodes.store import StoreError
-from nodes.tracing import Tracing
+
+if TYPE_CHECKING:  # the master process only waits: what a node is made of is imported in its worker
+    from flask import Flask
+
+    from nodes.tracing import Tracing
 
 _PR_SET_PDEATHSIG = 1
 _LAST_ANSWER_SECONDS = 0.05
@@ -75,6 +77,8 @@ class Service(BaseApplication):  # type: ignore[misc]
         logging.basicConfig(
             level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
         )
+        from nodes.store import StoreError
+
         cores.share_one(self._config.port)  # the nodes of a lab have successive ports
         try:
             app = self._create_app()

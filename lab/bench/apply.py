@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.connection import connect
+from broker.position import Position
 from lab.bench import load, site
 from lab.bench.figure import Figure, Target
 from lab.bench.scale import Scale
@@ -32,6 +33,8 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
     keep = str(scale.entries + 100_000)  # so that nothing is trimmed while the replicas are away
     with site.running(environment={"LAB_LOG_KEEP": keep}) as lab:
         site.set_delays(lab, 0)
+        load.once(lab.primary_url, batch_request())  # something to read
+        site.settle(lab)
         ours, bare = [], []
         for _ in range(max(2, scale.rounds - 2)):
             begin = _fall_behind(lab, scale.entries, step)
@@ -45,9 +48,9 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
         )  # fmt: skip
 
 
-def _fall_behind(lab: Lab, entries: int, step: Step) -> str:
+def _fall_behind(lab: Lab, entries: int, step: Step) -> Position:
     """Cut the replicas off and write; where the log was before."""
-    begin: str = site.ask("GET", f"{lab.primary_url}/version")["position"]
+    begin = site.position(lab)
     for replica in lab.replica_urls:
         site.ask("POST", f"{lab.client_url}/faults", {"replica": replica, "fault": "partition"})
     for written in range(0, entries, BATCH):
@@ -56,15 +59,14 @@ def _fall_behind(lab: Lab, entries: int, step: Step) -> str:
     return begin
 
 
-def _catch_up(lab: Lab, begin: str, entries: int) -> float:
+def _catch_up(lab: Lab, begin: Position, entries: int) -> float:
     """Entries a second of each replica, from its first to its last; meanwhile both are read."""
-    epoch, version = map(int, begin.split("-"))
     site.ask("POST", f"{lab.client_url}/faults/reset")
 
     def seconds(url: str) -> float:
         times = []
-        for reached in (version + 1, version + entries):
-            query = f"min_position={epoch}-{reached}&timeout_ms={_CATCH_UP_SECONDS * 1000}"
+        for reached in (begin.version + 1, begin.version + entries):
+            query = f"min_position={begin.epoch}-{reached}&timeout_ms={_CATCH_UP_SECONDS * 1000}"
             site.ask("GET", f"{url}/version?{query}", timeout_seconds=_CATCH_UP_SECONDS + 5)
             times.append(time.perf_counter())
         return times[1] - times[0]
@@ -92,7 +94,7 @@ def _readers(lab: Lab) -> Iterator[None]:
         one.result()
 
 
-def _bare(lab: Lab, begin: str, entries: int) -> float:
+def _bare(lab: Lab, begin: Position, entries: int) -> float:
     """Entries a second of each of two bare loops at once."""
     client: Any = connect(lab.redis_url)
     stream = f"{NAMESPACE}:log"
@@ -100,7 +102,7 @@ def _bare(lab: Lab, begin: str, entries: int) -> float:
         loops = []
         for number in range(len(lab.replica_urls)):
             group = f"bare{number}"
-            client.xgroup_create(stream, group, id=begin)
+            client.xgroup_create(stream, group, id=str(begin))
             line = [sys.executable, "-m", "lab.bench.baselines.apply_loop", lab.redis_url, stream, group, str(entries)]
             loops.append(
                 subprocess.Popen(

@@ -36,15 +36,14 @@ def _lateness(lab: Lab, scale: Scale, step: Step) -> Figure:
     site.set_delays(lab, _DELAY_MS)
     site.settle(lab)
     rounds = []
-    with load.Paced(lab.primary_url, requests(), _WRITES_PER_SECOND) as paced:
+    with load.Paced(lab.primary_url, requests(), _WRITES_PER_SECOND):
         for _ in range(scale.rounds):
-            first = paced.sent
+            begin = site.position(lab)
             time.sleep(scale.seconds)
-            limit = max(1, paced.sent - first)
             late = [
                 entry["lateness_ms"]
                 for url in lab.replica_urls.values()
-                for entry in site.ask("GET", f"{url}/applied?limit={limit}")["applied"]
+                for entry in site.ask("GET", f"{url}/applied?after={begin}")["applied"]
             ]
             rounds.append(float(np.quantile(late, 0.99)))
             step(f"{len(lab.replica_urls)} replicas")
@@ -60,15 +59,15 @@ def _wake(lab: Lab, scale: Scale, step: Step) -> Figure:
     site.set_delays(lab, _WAKE_DELAY_MS)
     rounds = []
     for _ in range(_WAKE_ROUNDS):
-        epoch, version = map(int, site.ask("GET", f"{lab.primary_url}/version")["position"].split("-"))
-        path = f"/version?min_position={epoch}-{version + 1}&timeout_ms=20000"
+        begin = site.position(lab)
+        path = f"/version?min_position={begin.epoch}-{begin.version + 1}&timeout_ms=20000"
         with ExitStack() as stack:
             sockets = [stack.enter_context(load.connected(url)) for _ in range(scale.waiting)]
             for one in sockets:
                 one.sendall(load.request("GET", path))
             site.ask("POST", f"{lab.primary_url}/data", {"key": "wake", "value": 1})
             arrived_ms = _arrivals_ms(sockets)
-        (entry,) = site.ask("GET", f"{url}/applied?limit=1")["applied"]
+        (entry,) = site.ask("GET", f"{url}/applied?after={begin}")["applied"]
         rounds.append(float(np.quantile(np.array(arrived_ms) - _ms(entry["applied_at"]), 0.5)))
         step(f"{scale.waiting} waiting at {replica}")
     return Figure(

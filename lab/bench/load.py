@@ -17,13 +17,15 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from lab.errors import LabError
+
 _ANSWER_SECONDS = 30.0
 _CHUNK = 65536
 _END = b"\r\n\r\n"
 _LENGTH = b"content-length:"
 
 
-class LoadError(Exception):
+class LoadError(LabError):
     """Raised when a server does not answer, or does so with another status than 200."""
 
 
@@ -97,7 +99,6 @@ class Paced:
         self._interval = 1 / per_second
         self._over = threading.Event()
         self._threads = ThreadPoolExecutor(1)
-        self.sent = 0
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -114,11 +115,12 @@ class Paced:
         with connected(self._url) as one:
             connection = _Connection(one)
             due = time.perf_counter()
+            sent = 0
             while not self._over.wait(max(0.0, due - time.perf_counter())):
-                connection.send(self._requests[self.sent % len(self._requests)])
+                connection.send(self._requests[sent % len(self._requests)])
                 while not connection.answered():
                     pass
-                self.sent += 1
+                sent += 1
                 due += self._interval
 
 

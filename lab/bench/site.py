@@ -14,6 +14,7 @@ from random import SystemRandom
 from typing import Any
 
 from broker.connection import connect
+from broker.position import Position
 from lab import layout
 from lab.errors import LabError
 from lab.layout import Options
@@ -72,6 +73,11 @@ def empty(lab: Lab) -> None:
     client = connect(lab.redis_url)
     for key in client.scan_iter("bare:*"):
         client.unlink(key)
+
+
+def position(lab: Lab) -> Position:
+    """Where the log ends. Raises ``LabError``."""
+    return Position.parse(ask("GET", f"{lab.primary_url}/version")["position"])
 
 
 def value(url: str, key: str) -> Any:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from nodes.config import ConfigError, WorkerConfig, load
 from nodes.serving import Service
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 
 def main() -> int:
@@ -18,9 +21,12 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 1
 
-    from lab.experiments.app import create_app
+    def create() -> Flask:
+        from lab.experiments.app import create_app  # in the worker process only
 
-    Service(config, lambda: create_app(config)).run()
+        return create_app(config)
+
+    Service(config, create).run()
     return 0
 
 

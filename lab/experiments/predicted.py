@@ -7,11 +7,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-import numpy as np
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from broker.delay.curve import Replicated, predict
 from lab.experiments.site import Setting, Site, SiteError
 from nodes.metrics import SECONDS_BUCKETS
 
@@ -60,6 +58,10 @@ class Predicted(Collector):
         rate = round(self._rate(), _RATE_DIGITS)
         key = (rate if _matters(settings) else 0.0, {name: found.as_json() for name, found in settings.items()})
         if key != self._known[0]:
+            import numpy as np  # only where somebody asks, because it is a good part of the worker's memory
+
+            from broker.delay.curve import Replicated, predict
+
             replicated = [Replicated(found.model, found.order, rate) for found in settings.values()]
             curve = predict(replicated, np.array(SECONDS_BUCKETS) * 1000)
             self._known = (key, [float(share) for share in curve.converged])
