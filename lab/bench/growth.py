@@ -59,16 +59,16 @@ def _memory(lab: Lab, scale: Scale, step: Step) -> Figure:
             step(f"{written:,} of {entries:,} entries")
         site.settle(lab)
 
-    def mib() -> list[float]:
-        found = processes.memory_mib(lab)
-        return [found[replica] for replica in lab.replica_urls]
+    def memory_mb() -> list[float]:
+        pids = lab.pids
+        return [processes.memory_mb(pids[replica]) for replica in lab.replica_urls]
 
     write(scale.more_entries // 10)
-    before = mib()
+    before = memory_mb()
     write(scale.more_entries)
     return Figure(
-        "growth", f"a replica's memory, {scale.more_entries:,} entries later", "MiB",
-        mib(), "before", before, Target("at most", 1.1),
+        "growth", f"a replica's memory, {scale.more_entries:,} entries later", "MB",
+        memory_mb(), "before", before, Target("at most", 1.1),
     )  # fmt: skip
 
 

@@ -1,36 +1,27 @@
-"""What the lab's processes take of the machine."""
+"""What processes take of the machine, each with its children."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterable
 
 import psutil
 
-from lab.runner import Lab
 
-
-def memory_mib(lab: Lab) -> dict[str, float]:
-    """Memory of each process of the lab with its children, by name: its own and its share of what several use.
+def memory_mb(*pids: int) -> float:
+    """Memory of these processes and all their children, in 10^6 bytes: their own, and their share of what several use.
 
     Where the system does not tell shares (macOS), what is resident, which counts shared pages for each.
     """
-    found = {}
-    for name, family in _families(lab).items():
-        memory = [process.memory_full_info() for process in family]
-        found[name] = sum(getattr(one, "pss", one.rss) for one in memory) / 2**20
-    return found
+    found = [process.memory_full_info() for process in _with_children(pids)]
+    return sum(getattr(one, "pss", one.rss) for one in found) / 1e6
 
 
-def cpu_seconds(lab: Lab) -> float:
-    """Processor time that all processes of the lab have used so far, and the one that runs them."""
-    families = [*_families(lab).values(), [psutil.Process(os.getpid())]]
-    times = [process.cpu_times() for family in families for process in family]
+def cpu_seconds(*pids: int) -> float:
+    """Processor time that these processes and all their children have used so far."""
+    times = [process.cpu_times() for process in _with_children(pids)]
     return float(sum(one.user + one.system for one in times))
 
 
-def _families(lab: Lab) -> dict[str, list[psutil.Process]]:
-    found = {}
-    for name, pid in lab.pids.items():
-        process = psutil.Process(pid)
-        found[name] = [process, *process.children(recursive=True)]
-    return found
+def _with_children(pids: Iterable[int]) -> list[psutil.Process]:
+    processes = [psutil.Process(pid) for pid in pids]
+    return processes + [child for process in processes for child in process.children(recursive=True)]

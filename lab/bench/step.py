@@ -1,4 +1,4 @@
-"""Being told that a part of the bench is done."""
+"""Being told what the bench is at."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Step(Protocol):
-    """Called after each part, with what that was."""
+    """Called every few seconds at most, with what is being measured."""
 
     def __call__(self, what: str, /) -> None:
-        """One more is done."""
+        """Show this."""

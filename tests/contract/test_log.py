@@ -15,7 +15,8 @@ from broker.entry import Entry
 from broker.errors import LogMissing, LogUnverified, PositionLost, WriteIdReused
 from broker.log import Appended, Change, ReplicationLog
 from broker.position import START, Position
-from tests.conftest import REAL_SERVERS, binary_of
+from lab.server import binary_path
+from tests.conftest import REAL_SERVERS
 from tests.support.logserver import LogServer
 
 
@@ -94,7 +95,7 @@ def test_the_newest_position_of_an_age_is_found_in_an_epoch_that_goes_on(log: Re
 
 @pytest.mark.parametrize("which", ["valkey", *REAL_SERVERS[1:]])
 def test_a_server_that_was_started_again_takes_no_append_before_it_is_verified(which: str, tmp_path: Path) -> None:
-    server = LogServer(binary_of(which), tmp_path)
+    server = LogServer(binary_path(which), tmp_path)
     server.start()
     try:
         log = ReplicationLog(connect(server.url))
