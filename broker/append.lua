@@ -40,9 +40,16 @@ local function add(sign, digits)
 end
 add(1, head[4])
 
-local ids = {}
-for i = 5, #ARGV, FIELDS do ids[#ids + 1] = ARGV[i] end
+local ids, keys = {}, {}
+for i = 2, #ARGV, FIELDS do
+  keys[#keys + 1], ids[#ids + 1] = ARGV[i + 1], ARGV[i + 3]
+end
 local known = redis.call('HMGET', KEYS[5], unpack(ids))
+local before = redis.call('HMGET', KEYS[2], unpack(keys))
+
+-- What has become of the store by the changes so far: key -> record, or false where it is missing.
+local store = {}
+for n, key in ipairs(keys) do store[key] = before[n] end
 local own, news, order = {}, {}, {} -- of this call: write id -> what is to be known of it; the same as HSET and RPUSH take it
 
 local function append(known, op, key, value, write_id, traceparent, contribution)
@@ -51,7 +58,7 @@ local function append(known, op, key, value, write_id, traceparent, contribution
     if print ~= contribution then return {'reused'} end
     return {'repeated', epoch, version, at}
   end
-  local old = redis.call('HGET', KEYS[2], key)
+  local old = store[key]
   if op == 'delete' and not old then return {'missing'} end
 
   version = version + 1
@@ -61,13 +68,11 @@ local function append(known, op, key, value, write_id, traceparent, contribution
     'op', op, 'key', key, 'value', value, 'write_id', write_id, 'at', at, 'traceparent', traceparent)
   if old then add(-1, old:match('^{"version":%d+,"write_id":"[^"]*","at":%d+,"digest":"(%x+)"')) end
   if op == 'set' then
-    redis.call('HSET', KEYS[2], key, '{"version":' .. number .. ',"write_id":"' .. write_id .. '","at":' .. at ..
-      ',"digest":"' .. contribution .. '","value":' .. value .. '}')
-    if not old then redis.call('ZADD', KEYS[4], 0, key) end
+    store[key] = '{"version":' .. number .. ',"write_id":"' .. write_id .. '","at":' .. at ..
+      ',"digest":"' .. contribution .. '","value":' .. value .. '}'
     add(1, contribution)
   else
-    redis.call('HDEL', KEYS[2], key)
-    redis.call('ZREM', KEYS[4], key)
+    store[key] = false
   end
 
   own[write_id] = position .. ' ' .. at .. ' ' .. contribution
@@ -82,6 +87,23 @@ for n, write_id in ipairs(ids) do
   answers[n] = append(known[n] or own[write_id], unpack(ARGV, first, first + FIELDS - 1))
 end
 if #order == 0 then return answers end
+
+local records, appeared, gone = {}, {}, {}
+for n, key in ipairs(keys) do
+  local record = store[key]
+  if record and record ~= before[n] then
+    records[#records + 1], records[#records + 2] = key, record
+    if not before[n] then appeared[#appeared + 1], appeared[#appeared + 2] = 0, key end
+  elseif before[n] and not record then
+    gone[#gone + 1] = key
+  end
+end
+if #records > 0 then redis.call('HSET', KEYS[2], unpack(records)) end
+if #appeared > 0 then redis.call('ZADD', KEYS[4], unpack(appeared)) end
+if #gone > 0 then
+  redis.call('HDEL', KEYS[2], unpack(gone))
+  redis.call('ZREM', KEYS[4], unpack(gone))
+end
 
 local digest = ''
 for limb = 1, 5 do digest = string.format('%08x', sum[limb]) .. digest end

@@ -24,7 +24,7 @@ def loads(raw: bytes) -> Any:
         value = _DECODER.decode(raw.decode("utf-8"))
     except RecursionError:
         raise ValueError(f"nested deeper than {NESTING_MAX}") from None
-    if _too_deep(value):
+    if raw.count(b"[") + raw.count(b"{") > NESTING_MAX and _too_deep(value):
         raise ValueError(f"nested deeper than {NESTING_MAX}")
     return value
 

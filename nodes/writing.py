@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import secrets
+from functools import cached_property
 from typing import Annotated, Any, NotRequired
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
 from nodes import strict_json
@@ -23,23 +24,21 @@ class WriteBody(Body):
 
     key: Key
     value: Annotated[Any, Field(description="any JSON, at most 256 KiB")]
-    _text: str = PrivateAttr()
+
+    @cached_property
+    def text(self) -> str:
+        """The value as compact JSON text, as the log carries it."""
+        return strict_json.dumps(self.value)
 
     @model_validator(mode="after")
-    def _as_text(self) -> WriteBody:
+    def _can_be_written(self) -> WriteBody:
         try:
-            self._text = strict_json.dumps(self.value)
+            size = len(self.text.encode())
         except ValueError as error:
             raise ValueError(f"value: {error}") from None
-        size = len(self._text.encode())
         if size > VALUE_BYTES_MAX:
             raise ValueError(f"value: at most {VALUE_BYTES_MAX} bytes of JSON, not {size}")
         return self
-
-    @property
-    def text(self) -> str:
-        """The value as compact JSON text, as the log carries it."""
-        return self._text
 
 
 class AcksQuery(Query):

@@ -17,6 +17,7 @@ from lab.bench.figure import Figure, Target
 from lab.bench.scale import Scale
 from lab.bench.step import Step
 from lab.runner import Lab
+from nodes.primary.batch import BATCHES_MAX
 
 CONNECTIONS = 32
 BATCH = 1000
@@ -54,7 +55,7 @@ def _requests(lab: Lab, bare_url: str, scale: Scale, step: Step) -> Iterator[Fig
         site.settle(lab)
         bare.append(load.run(bare_url, single, CONNECTIONS, scale.seconds))
         step("a bare Flask app")
-        many.append(load.run(lab.primary_url, batched, 1, scale.seconds))
+        many.append(load.run(lab.primary_url, batched, BATCHES_MAX, scale.seconds))
         step("POST /data/batch")
     each = [one.per_second for one in ours]
     yield Figure(
@@ -67,7 +68,7 @@ def _requests(lab: Lab, bare_url: str, scale: Scale, step: Step) -> Iterator[Fig
             [one.quantile_ms(q) for one in ours], "bare Flask app", [one.quantile_ms(q) for one in bare], target,
         )  # fmt: skip
     yield Figure(
-        "writes", f"POST /data/batch, {BATCH:,} items, 1 connection", "items/s",
+        "writes", f"POST /data/batch, {BATCH:,} items, {BATCHES_MAX} connections", "items/s",
         [one.per_second * BATCH for one in many], "POST /data", each, Target("at least", 10),
     )  # fmt: skip
 

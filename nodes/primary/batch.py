@@ -72,11 +72,10 @@ class Batches:
             self._room.release()
 
     def _answer(self, items: list[Change | Problem]) -> BatchAnswer:
-        changes = [item for item in items if isinstance(item, Change)]
-        outcomes = iter(self._append(changes))
-        found = [next(outcomes) if isinstance(item, Change) else item.body() for item in items]
+        answers, newest = self._append([item for item in items if isinstance(item, Change)])
+        of_changes = iter(answers)
+        found = [next(of_changes) if isinstance(item, Change) else item.body() for item in items]
         outcome = Counter(item.get("outcome", "acknowledged") for item in found)
-        newest = max((Position.parse(item["position"]) for item in found if "position" in item), default=None)
         return {
             "acknowledged": outcome["acknowledged"],
             "not_applied": outcome["not_applied"],
@@ -85,9 +84,10 @@ class Batches:
             "results": found,
         }
 
-    def _append(self, changes: list[Change]) -> list[dict[str, Any]]:
-        """The answer to each change. Raises ``LogError`` where the log took none."""
+    def _append(self, changes: list[Change]) -> tuple[list[dict[str, Any]], Position | None]:
+        """The answer to each change, and the newest position of all. Raises ``LogError`` where the log took none."""
         answers: list[dict[str, Any]] = []
+        newest: Position | None = None
         for first in range(0, len(changes), _EXCHANGE):
             chosen = changes[first : first + _EXCHANGE]
             try:
@@ -99,18 +99,18 @@ class Batches:
                 answers += [unavailable(error).body()] * len(chosen)
                 answers += [_NOT_SENT.body()] * (len(changes) - len(answers))
                 break
-            answers += [self._account(change, outcome) for change, outcome in zip(chosen, outcomes, strict=True)]
-        return answers
-
-    def _account(self, change: Change, outcome: Appended | WriteIdReused | None) -> dict[str, Any]:
-        if isinstance(outcome, Appended):
-            self._metrics.acknowledged.inc()
-            self._gate.advance(State(outcome.position, change.write_id, outcome.at_us))
-            position = outcome.position
-            return {"version": position.version, "position": str(position), "write_id": change.write_id}
-        if isinstance(outcome, WriteIdReused):
-            return Problem(422, "idempotency-key-reused", "Idempotency-Key reused", f"{outcome}.").body()
-        raise AssertionError("only a delete can find nothing to do")
+            answers += map(_answer, chosen, outcomes)
+            taken = [
+                State(outcome.position, change.write_id, outcome.at_us)
+                for change, outcome in zip(chosen, outcomes, strict=True)
+                if isinstance(outcome, Appended)
+            ]
+            if taken:
+                self._metrics.acknowledged.inc(len(taken))
+                state = max(taken)
+                self._gate.advance(state)
+                newest = max(newest or state.position, state.position)
+        return answers, newest
 
 
 def add_batch(api: Api, batches: Batches) -> None:
@@ -127,6 +127,16 @@ def add_batch(api: Api, batches: Batches) -> None:
         """
         answer = batches.take(write_id_of(request.headers.get("Idempotency-Key")))
         return api.reply(answer, 200 if answer["acknowledged"] == len(answer["results"]) else 207)
+
+
+def _answer(change: Change, outcome: Appended | WriteIdReused | None) -> dict[str, Any]:
+    """What to say of one item."""
+    if isinstance(outcome, Appended):
+        position = outcome.position
+        return {"version": position.version, "position": str(position), "write_id": change.write_id}
+    if isinstance(outcome, WriteIdReused):
+        return Problem(422, "idempotency-key-reused", "Idempotency-Key reused", f"{outcome}.").body()
+    raise AssertionError("only a delete can find nothing to do")
 
 
 def _checked(raw: bytes, write_id: str) -> Iterator[Change | Problem]:
