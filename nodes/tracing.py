@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,15 +73,16 @@ class RecordedTracing:
     """Spans by OpenTelemetry, exported as OTLP over HTTP in the background."""
 
     def __init__(self, config: NodeConfig) -> None:
-        from opentelemetry import propagate, trace
+        from opentelemetry import trace
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         # Without a collector the exporter would log each failure, and hold up the end of the process.
         logging.getLogger("opentelemetry.exporter.otlp").setLevel(logging.CRITICAL)
-        self._propagate = propagate
+        self._w3c = TraceContextTextMapPropagator()  # the log carries a traceparent and nothing else
         self._trace = trace
         self._node_id = config.node_id
         self._stream = f"{config.namespace}:log"
@@ -89,7 +91,12 @@ class RecordedTracing:
         self._tracer = self._provider.get_tracer("eventual-consistency-lab")
 
     def install(self, app: Flask) -> None:
-        """A server span for each request but the ones that only watch."""
+        """A server span for each request but the ones that only watch.
+
+        With the attributes of the stable HTTP conventions, unless the environment wants others; the instrumentation's
+        own default are the old ones, which are more and cost more.
+        """
+        os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
         from opentelemetry.instrumentation.flask import FlaskInstrumentor
 
         instrument: Any = FlaskInstrumentor().instrument_app
@@ -116,7 +123,7 @@ class RecordedTracing:
         """
         if not entry.traceparent:
             return
-        parent = self._propagate.extract({"traceparent": entry.traceparent})
+        parent = self._w3c.extract({"traceparent": entry.traceparent})
         link = self._trace.Link(self._trace.get_current_span(parent).get_span_context())
         common: dict[str, str | float] = {_MESSAGE_ID: str(entry.position)}
         delay = self._tracer.start_span(
@@ -144,7 +151,7 @@ class RecordedTracing:
     def outgoing(self) -> dict[str, str]:
         """The current span's context."""
         headers: dict[str, str] = {}
-        self._propagate.inject(headers)
+        self._w3c.inject(headers)
         return headers
 
     def flush(self) -> None:

@@ -12,7 +12,7 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 from rich.table import Table
 
 from lab.bench.figure import Figure
-from lab.bench.groups import GROUPS, measure
+from lab.bench.groups import GROUPS, measure_of
 from lab.bench.scale import FULL, QUICK
 from lab.terminal import console
 
@@ -28,7 +28,7 @@ def bench(*, quick: bool, only: tuple[str, ...], as_json: bool) -> None:
             def step(what: str, bar: TaskID = bar, group: str = group) -> None:
                 progress.update(bar, description=f"{group}: {what}")
 
-            figures += measure(group, QUICK if quick else FULL, step)
+            figures += measure_of(group)(QUICK if quick else FULL, step)
             progress.remove_task(bar)
     if as_json:
         found = {"quick": quick, "machine": machine(), "figures": [figure.as_json() for figure in figures]}

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from random import SystemRandom
-from typing import Any
+from typing import Any, Literal
 
 from broker.connection import connect
 from broker.position import Position
@@ -21,7 +21,7 @@ from lab.layout import Options
 from lab.nodes_api import NodeUnreachable, call
 from lab.runner import Lab
 
-_BASELINE_OFFSET = 64  # the same core as the primary's, however many there are
+_BASELINE_OFFSETS = {"": 64, "metrics": 128}  # the same core as the primary's, however many there are
 _START_SECONDS = 30.0
 _SETTLED_SECONDS = 120.0
 
@@ -36,12 +36,14 @@ def running(replicas: int = 2, environment: Mapping[str, str] | None = None) -> 
 
 
 @contextmanager
-def bare_primary(lab: Lab) -> Iterator[str]:
+def bare_primary(lab: Lab, argument: Literal["", "metrics"] = "") -> Iterator[str]:
     """The bare Flask app on the lab's log server; its URL."""
-    port = lab.options.base_port + _BASELINE_OFFSET
+    port = lab.options.base_port + _BASELINE_OFFSETS[argument]
     environment = {**os.environ, "LAB_PORT": str(port), "LAB_REDIS_URL": lab.redis_url}
     url = f"http://127.0.0.1:{port}"
-    with subprocess.Popen([sys.executable, "-m", "lab.bench.baselines.flask_app"], env=environment) as process:
+    with subprocess.Popen(
+        [sys.executable, "-m", "lab.bench.baselines.flask_app", argument], env=environment
+    ) as process:
         try:
             _await(url)
             yield url

@@ -37,17 +37,17 @@ def batch_request() -> bytes:
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
     """All of them, in turns, on one lab without delays."""
-    with site.running() as lab, site.bare_primary(lab) as bare_url:
+    with site.running() as lab, site.bare_primary(lab) as bare_url, site.bare_primary(lab, "metrics") as measured_url:
         site.set_delays(lab, 0)
-        yield from _requests(lab, bare_url, scale, step)
+        yield from _requests(lab, bare_url, measured_url, scale, step)
         yield _appends(lab, scale, step)
 
 
-def _requests(lab: Lab, bare_url: str, scale: Scale, step: Step) -> Iterator[Figure]:
+def _requests(lab: Lab, bare_url: str, measured_url: str, scale: Scale, step: Step) -> Iterator[Figure]:
     single, batched = requests(), [batch_request()]
-    for url in (lab.primary_url, bare_url):
+    for url in (lab.primary_url, bare_url, measured_url):
         load.run(url, single, CONNECTIONS, min(1.0, scale.seconds))  # connections and caches
-    ours, bare, many = [], [], []
+    ours, bare, measured, many = [], [], [], []
     for _ in range(scale.rounds):
         site.settle(lab)
         ours.append(load.run(lab.primary_url, single, CONNECTIONS, scale.seconds))
@@ -55,6 +55,8 @@ def _requests(lab: Lab, bare_url: str, scale: Scale, step: Step) -> Iterator[Fig
         site.settle(lab)
         bare.append(load.run(bare_url, single, CONNECTIONS, scale.seconds))
         step("a bare Flask app")
+        measured.append(load.run(measured_url, single, CONNECTIONS, scale.seconds))
+        step("a bare Flask app with metrics")
         many.append(load.run(lab.primary_url, batched, BATCHES_MAX, scale.seconds))
         step("POST /data/batch")
     each = [one.per_second for one in ours]
@@ -67,6 +69,10 @@ def _requests(lab: Lab, bare_url: str, scale: Scale, step: Step) -> Iterator[Fig
             "writes", f"its latency, {name}", "ms",
             [one.quantile_ms(q) for one in ours], "bare Flask app", [one.quantile_ms(q) for one in bare], target,
         )  # fmt: skip
+    yield Figure(
+        "writes", "a bare Flask app with the lab's metrics", "1/s",
+        [one.per_second for one in measured], "without", [one.per_second for one in bare],
+    )  # fmt: skip
     yield Figure(
         "writes", f"POST /data/batch, {BATCH:,} items, {BATCHES_MAX} connections", "items/s",
         [one.per_second * BATCH for one in many], "POST /data", each, Target("at least", 10),

@@ -57,7 +57,7 @@ def run(here: tuple[Path, Lab], block: str) -> tuple[str, list[dict[str, Any]]]:
 
 
 def test_there_is_something_to_run() -> None:
-    assert len(BLOCKS) == 10
+    assert len(BLOCKS) == 11
 
 
 def test_a_replica_does_not_have_the_write_yet_and_answers_when_it_has(here: tuple[Path, Lab]) -> None:

@@ -1,14 +1,20 @@
-"""The least that a primary has to do: Flask, one script call a write, JSON. Started as ``python -m``, like a node."""
+"""The least that a primary has to do: Flask, one script call a write, JSON. Started as ``python -m``, like a node.
+
+With ``metrics`` as argument every request is measured as the lab's nodes measure theirs.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 from flask import Flask, request
+from prometheus_client import CollectorRegistry
 
 from broker.connection import connect
 from nodes import config as configs
+from nodes import metrics
 from nodes.serving import Service
 from nodes.tracing import CarriedTracing
 
@@ -32,7 +38,7 @@ class _Nothing:
         """Nothing to do."""
 
 
-def create_app(config: configs.NodeConfig) -> Flask:
+def create_app(config: configs.NodeConfig, *, measured: bool = False) -> Flask:
     """The app, served by the same gunicorn settings as the lab's nodes."""
     app = Flask("bare")
     script: Any = connect(config.redis_url, max_connections=config.threads + 16).register_script(SCRIPT)
@@ -47,10 +53,12 @@ def create_app(config: configs.NodeConfig) -> Flask:
     def health() -> dict[str, str]:
         return {"status": "ok"}
 
+    if measured:
+        metrics.install(app, CollectorRegistry())
     app.extensions |= {"node": _Nothing(), "tracing": CarriedTracing()}
     return app
 
 
 if __name__ == "__main__":
     found = configs.load("primary", os.environ)
-    Service(found, lambda: create_app(found)).run()
+    Service(found, lambda: create_app(found, measured="metrics" in sys.argv)).run()

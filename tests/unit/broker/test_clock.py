@@ -58,6 +58,38 @@ def test_a_step_of_the_servers_clock_is_followed_at_the_next_measurement() -> No
     assert 0 <= world.true_us - clock.now_us() <= 100
 
 
+def test_slow_answers_do_not_set_it_back() -> None:
+    world = World()
+    clock = world.clock()
+    clock.measure()
+    late = world.true_us - clock.now_us()
+    world.rtts_us = [9_000]
+    clock.measure()
+    assert world.true_us - clock.now_us() == late
+
+
+def test_a_better_answer_sets_it_forward() -> None:
+    world = World()
+    world.rtts_us = [9_000]
+    clock = world.clock()
+    clock.measure()
+    world.rtts_us = [100]
+    clock.measure()
+    assert 0 <= world.true_us - clock.now_us() <= 100
+
+
+def test_where_the_servers_clock_was_set_back_by_less_than_a_slow_answer_a_quick_one_shows_it() -> None:
+    world = World()
+    clock = world.clock()
+    clock.measure()
+    world.true_us -= 5_000
+    world.rtts_us = [9_000]
+    clock.measure()
+    world.rtts_us = [100]
+    clock.measure()
+    assert 0 <= world.true_us - clock.now_us() <= 100
+
+
 def test_a_failed_measurement_leaves_the_clock_as_it_was() -> None:
     world = World()
     clock = world.clock()
