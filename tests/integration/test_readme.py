@@ -112,8 +112,13 @@ def test_a_lab_of_its_own_is_tortured_and_nothing_is_found(here: tuple[Path, Lab
     assert "Clean." in output
 
 
+def test_data_is_loaded(here: tuple[Path, Lab]) -> None:
+    output, _ = run(here, BLOCKS[9])
+    assert re.search(r"^5,000 lines written in [\d.]+ s, [\d,]+ a second\.$", output, re.MULTILINE)
+
+
 def test_the_lab_is_emptied(here: tuple[Path, Lab]) -> None:
-    _, (reset, changed) = run(here, BLOCKS[9])
+    _, (reset, changed) = run(here, BLOCKS[10])
     assert (reset["status"], reset["version"]) == ("reset", 0)
     assert {found["status"] for found in reset["replicas"].values()} == {"emptied"}
     assert changed["delay_ms"] == 1500
