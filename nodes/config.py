@@ -36,6 +36,7 @@ class NodeConfig:
     admin_token: str | None
     threads: int
     tracing: bool
+    traces_bounded: bool
 
     @property
     def name_url(self) -> str:
@@ -138,6 +139,7 @@ def load(role: Role, values: Mapping[str, str]) -> NodeConfig:
         admin_token=values.get("LAB_ADMIN_TOKEN") or None,
         threads=env.integer("LAB_THREADS", 512, 4, 4096),
         tracing=bool(values.get("OTEL_EXPORTER_OTLP_ENDPOINT")),
+        traces_bounded=not values.get("OTEL_TRACES_SAMPLER"),
     )
     if role == "primary":
         keep = env.integer("LAB_LOG_KEEP", 10_000, 0, 10_000_000)

@@ -107,11 +107,10 @@ class ReplicaStore:
         """
         with self._transaction() as db:
             before = _state(db)
-            follows = before.position
-            for entry in entries:
-                if not follows.is_followed_by(entry.position):
-                    raise StoreError(f"{entry.position} does not follow {follows}")
-                follows = entry.position
+            if not before.position.is_followed_by_all(entry.position for entry in entries):
+                raise StoreError(
+                    f"{entries[0].position} to {entries[-1].position} does not follow {before.position} without a gap"
+                )
             cleared, changed, deleted = _net_effect(entries)
             if cleared:
                 db.execute("DELETE FROM data")

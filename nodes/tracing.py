@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from broker.entry import Entry
 from broker.position import Position
 from nodes.config import NodeConfig
 
+TRACES_PER_SECOND = 500
 _EXPORT_SECONDS = 1
 _MESSAGE_ID = "messaging.message.id"
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -33,8 +35,11 @@ class Tracing(Protocol):
     def sent(self, position: Position) -> None:
         """Say, while ``sending``, where the entry is in the log."""
 
-    def processed(self, entry: Entry, due_us: int, began_us: int, applied_us: int) -> None:
-        """Say that a replica has applied an entry, and when: microseconds since 1970 by the log's clock."""
+    def processed(self, due: Sequence[tuple[Entry, int]], began_us: int, applied_us: int) -> None:
+        """Say that a replica has applied entries, each with when it was due, and when it did.
+
+        Times are microseconds since 1970 by the log's clock.
+        """
 
     def outgoing(self) -> dict[str, str]:
         """The headers that carry the trace to another node."""
@@ -57,7 +62,7 @@ class CarriedTracing:
     def sent(self, position: Position) -> None:
         """Nothing to do."""
 
-    def processed(self, entry: Entry, due_us: int, began_us: int, applied_us: int) -> None:
+    def processed(self, due: Sequence[tuple[Entry, int]], began_us: int, applied_us: int) -> None:
         """Nothing to do."""
 
     def outgoing(self) -> dict[str, str]:
@@ -70,7 +75,11 @@ class CarriedTracing:
 
 
 class RecordedTracing:
-    """Spans by OpenTelemetry, exported as OTLP over HTTP in the background."""
+    """Spans by OpenTelemetry, exported as OTLP over HTTP in the background.
+
+    A node begins at most 500 traces a second, unless ``OTEL_TRACES_SAMPLER`` says otherwise; one that another has begun
+    goes on as that has decided.
+    """
 
     def __init__(self, config: NodeConfig) -> None:
         from opentelemetry import trace
@@ -78,7 +87,10 @@ class RecordedTracing:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.sampling import ParentBased
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        from nodes.sampler import AtMostPerSecond
 
         # Without a collector the exporter would log each failure, and hold up the end of the process.
         logging.getLogger("opentelemetry.exporter.otlp").setLevel(logging.CRITICAL)
@@ -86,7 +98,8 @@ class RecordedTracing:
         self._trace = trace
         self._node_id = config.node_id
         self._stream = f"{config.namespace}:log"
-        self._provider = TracerProvider(resource=Resource.create({"service.name": config.node_id}))
+        sampler = ParentBased(AtMostPerSecond(TRACES_PER_SECOND, time.monotonic)) if config.traces_bounded else None
+        self._provider = TracerProvider(sampler, Resource.create({"service.name": config.node_id}))
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=_EXPORT_SECONDS)))
         self._tracer = self._provider.get_tracer("eventual-consistency-lab")
 
@@ -100,7 +113,7 @@ class RecordedTracing:
         from opentelemetry.instrumentation.flask import FlaskInstrumentor
 
         instrument: Any = FlaskInstrumentor().instrument_app
-        instrument(app, tracer_provider=self._provider, excluded_urls="/health$,/metrics$")
+        instrument(app, tracer_provider=self._provider, excluded_urls="/health$,/metrics$", enable_commenter=False)
 
     @contextmanager
     def sending(self) -> Iterator[str]:
@@ -115,14 +128,17 @@ class RecordedTracing:
         """The message's id on the PRODUCER span."""
         self._trace.get_current_span().set_attribute(_MESSAGE_ID, str(position))
 
-    def processed(self, entry: Entry, due_us: int, began_us: int, applied_us: int) -> None:
+    def processed(self, due: Sequence[tuple[Entry, int]], began_us: int, applied_us: int) -> None:
         """The delay as a span of its own, and a CONSUMER span, both in the trace of the write.
 
         The CONSUMER span is the PRODUCER's child and linked to it as well: the messaging conventions prefer the link,
         but it is the child that people see in one trace with its cause.
         """
-        if not entry.traceparent:
-            return
+        for entry, due_us in due:
+            if entry.trace_id:
+                self._processed(entry, due_us, began_us, applied_us)
+
+    def _processed(self, entry: Entry, due_us: int, began_us: int, applied_us: int) -> None:
         parent = self._w3c.extract({"traceparent": entry.traceparent})
         link = self._trace.Link(self._trace.get_current_span(parent).get_span_context())
         common: dict[str, str | float] = {_MESSAGE_ID: str(entry.position)}

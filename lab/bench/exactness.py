@@ -20,6 +20,7 @@ DELAYS_MS = (20, 40)
 _LOAD_PER_SECOND = 300
 _POLL_SECONDS = 0.05
 _WINDOWS_PER_ROUND = 20
+_POLLS_PER_ROUND = 5
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
@@ -30,7 +31,7 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
         idle, polled, per_round = [], [], []
         for _ in range(max(1, scale.windows // _WINDOWS_PER_ROUND)):
             late = [_beyond(lab) for _ in range(_WINDOWS_PER_ROUND)]
-            by_poll = [_polled(lab) for _ in range(_WINDOWS_PER_ROUND // 4)]
+            by_poll = [_polled(lab, (poll + 0.5) / _POLLS_PER_ROUND) for poll in range(_POLLS_PER_ROUND)]
             step("idle")
             idle += late
             polled += by_poll
@@ -65,13 +66,16 @@ def _beyond(lab: Lab) -> float:
 _numbers = itertools.count()
 
 
-def _polled(lab: Lab) -> float:
-    """The same as somebody measures it who asks each replica again and again."""
+def _polled(lab: Lab, phase: float) -> float:
+    """The same as somebody measures it who asks each replica again and again, and was at it before the write.
+
+    ``phase``, from 0 to 1: how much of the pause between two polls is left when the write is acknowledged.
+    """
     value = f"polled {next(_numbers)}"
     site.ask("POST", f"{lab.primary_url}/data", {"key": "polled", "value": value})
     began = time.perf_counter()
+    time.sleep(phase * _POLL_SECONDS)
     missing = list(lab.replica_urls.values())
-    while missing:
+    while missing := [url for url in missing if site.value(url, "polled") != value]:
         time.sleep(_POLL_SECONDS)
-        missing = [url for url in missing if site.value(url, "polled") != value]
     return (time.perf_counter() - began) * 1000 - max(DELAYS_MS)

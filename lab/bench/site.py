@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import SystemRandom
 from typing import Any, Literal
@@ -29,10 +29,12 @@ _SETTLED_SECONDS = 120.0
 @contextmanager
 def running(replicas: int = 2, environment: Mapping[str, str] | None = None) -> Iterator[Lab]:
     """A lab in a directory of its own, with these variables in its environment; stopped and removed in the end."""
-    with tempfile.TemporaryDirectory(prefix="lab-bench-") as name, _environment(environment or {}):
+    with ExitStack() as stack:
+        name = stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-bench-"))
         base_port = layout.free_base_port(SystemRandom())
-        with Lab(Options(data_dir=Path(name), base_port=base_port, replicas=replicas)) as lab:
-            yield lab
+        with _environment(environment or {}):  # while it starts: another lab beside it has its own
+            lab = stack.enter_context(Lab(Options(data_dir=Path(name), base_port=base_port, replicas=replicas)))
+        yield lab
 
 
 @contextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 
 from lab.bench import load, site
 from lab.bench.figure import Figure, Target
@@ -16,24 +17,30 @@ from lab.runner import Lab
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
-    """Three labs side by side: tracing off, on with a collector, and on without one."""
+    """Labs side by side: tracing off; on, with a collector; on, and every request traced; on, without a collector."""
     sink_port, nobody = free_port(), free_port()
-    with (
-        subprocess.Popen([sys.executable, "-m", "lab.bench.baselines.otlp_sink", str(sink_port)]) as sink,
-        site.running() as off,
-        site.running(environment={"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{sink_port}"}) as on,
-        site.running(environment={"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{nobody}"}) as down,
-    ):
-        try:
-            yield from _compared(off, on, down, scale, step)
-        finally:
-            sink.terminate()
+    there = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{sink_port}"}
+    environments: dict[str, dict[str, str]] = {
+        "off": {},
+        "on": there,
+        "every": {**there, "OTEL_TRACES_SAMPLER": "parentbased_always_on"},
+        "down": {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{nobody}"},
+    }
+    with ExitStack() as stack:
+        sink = subprocess.Popen([sys.executable, "-m", "lab.bench.baselines.otlp_sink", str(sink_port)])
+        stack.enter_context(sink)
+        stack.callback(sink.terminate)
+        labs = {
+            name: stack.enter_context(site.running(environment=environment))
+            for name, environment in environments.items()
+        }
+        yield from _compared(labs, scale, step)
 
 
-def _compared(off: Lab, on: Lab, down: Lab, scale: Scale, step: Step) -> Iterator[Figure]:
-    found: dict[str, list[load.Loaded]] = {"off": [], "on": [], "down": []}
+def _compared(labs: Mapping[str, Lab], scale: Scale, step: Step) -> Iterator[Figure]:
+    found: dict[str, list[load.Loaded]] = {name: [] for name in labs}
     for number in range(scale.rounds + 1):
-        for name, lab in (("off", off), ("on", on), ("down", down)):
+        for name, lab in labs.items():
             loaded = load.run(lab.primary_url, requests(), CONNECTIONS, scale.seconds)
             site.settle(lab)
             step(f"tracing {name}")
@@ -44,6 +51,7 @@ def _compared(off: Lab, on: Lab, down: Lab, scale: Scale, step: Step) -> Iterato
     yield Figure(
         "tracing", "POST /data, tracing on", "1/s", each["on"], "tracing off", each["off"], Target("at least", 0.6)
     )
+    yield Figure("tracing", "the same, every request traced", "1/s", each["every"], "tracing off", each["off"])
     yield Figure(
         "tracing", "its p50, no collector there", "ms",
         p50["down"], "collector there", p50["on"], Target("at most", 1.1),

@@ -27,13 +27,14 @@ class Acknowledger:
         self._ack_delay_us = ack_delay_ms * 1000
         self._now_us = now_us
         self._changed = threading.Condition()
-        self._queue: deque[tuple[int, Position]] = deque()
+        self._queue: deque[tuple[int, list[Position]]] = deque()
+        self._waiting = 0
         self._closed = False
         self.is_lost: Callable[[], bool] | None = None  # asked for each acknowledgement, where some are to be lost
 
     def __len__(self) -> int:
         """How many positions wait to be acknowledged."""
-        return len(self._queue)
+        return self._waiting
 
     def set_delay(self, ack_delay_ms: float) -> None:
         """Change how long acknowledgements are held back, also of what waits."""
@@ -45,18 +46,21 @@ class Acknowledger:
         """Hand over positions whose effect is durable."""
         now_us = self._now_us()
         with self._changed:
-            self._queue.extend((now_us, position) for position in positions)
+            for first in range(0, len(positions), _BATCH):
+                self._queue.append((now_us, positions[first : first + _BATCH]))
+            self._waiting += len(positions)
             self._changed.notify_all()
 
     def step(self) -> bool:
         """Acknowledge one batch of what is due; ``False`` when nothing was. Raises ``broker.errors.LogError``."""
         due_us = self._now_us() - self._ack_delay_us
         with self._changed:
-            batch: list[Position] = []
-            for handed_us, position in self._queue:
-                if handed_us > due_us or len(batch) == _BATCH:
+            taken, batch = 0, list[Position]()
+            for handed_us, positions in self._queue:
+                if handed_us > due_us or len(batch) + len(positions) > _BATCH:
                     break
-                batch.append(position)
+                batch += positions
+                taken += 1
         if not batch:
             return False
         is_lost = self.is_lost
@@ -64,8 +68,9 @@ class Acknowledger:
         if sent:
             self._log.acknowledge(self._replica, sent)
         with self._changed:
-            for _ in batch:
+            for _ in range(taken):
                 self._queue.popleft()
+            self._waiting -= len(batch)
             self._changed.notify_all()
         return True
 
@@ -83,7 +88,7 @@ class Acknowledger:
     def wait_for_room(self) -> None:
         """Return when the queue has room again, or on close."""
         with self._changed:
-            while not self._closed and len(self._queue) >= _QUEUED_MAX:
+            while not self._closed and self._waiting >= _QUEUED_MAX:
                 self._changed.wait()
 
     def close(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from broker.entry import Entry
-from broker.position import Position
 from nodes.gate import PositionGate, State
 from nodes.replica.acknowledger import Acknowledger
 from nodes.replica.history import Applied, AppliedHistory
@@ -60,35 +59,21 @@ class Applier:
             self._metrics.failed()
             raise
         applied_us = self._now_us()
-        for entry, due_us in due:
-            self._history.add(Applied(entry.position, entry.at_us, due_us, applied_us))
+        self._history.extend(Applied(entry.position, entry.at_us, due_us, applied_us) for entry, due_us in due)
         self._gate.advance(state)
         self._inbox.take(due)
         self._acknowledger.add([entry.position for entry in entries])
-        self._account(due, began_us, applied_us)
+        self._metrics.applied(due, applied_us)
+        self._tracing.processed(due, began_us, applied_us)
         return len(due)
 
     def _apply(self, entries: list[Entry]) -> State:
         generation, before = self._store.generation, self._gate.state
         if generation != self._generation:  # a snapshot has taken the place of what had been applied beyond it
             self._progress, self._generation = Progress(), generation
-        if not self._progress.beyond and _is_chain(before.position, entries):
+        if not self._progress.beyond and before.position.is_followed_by_all(entry.position for entry in entries):
             return self._store.apply(entries)
         after, progress = self._progress.after(before, entries)
         self._store.merge(self._progress.visible(entries), before, after, generation)
         self._progress = progress
         return after
-
-    def _account(self, due: list[tuple[Entry, int]], began_us: int, applied_us: int) -> None:
-        for entry, due_us in due:
-            self._metrics.applied(entry, due_us, applied_us)
-            self._tracing.processed(entry, due_us, began_us, applied_us)
-
-
-def _is_chain(position: Position, entries: list[Entry]) -> bool:
-    """Whether the entries follow the position and one another."""
-    for entry in entries:
-        if not position.is_followed_by(entry.position):
-            return False
-        position = entry.position
-    return True

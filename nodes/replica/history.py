@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from broker.position import Position
@@ -37,18 +38,11 @@ class AppliedHistory:
         """How many have been applied since the process began."""
         return self._count
 
-    def add(self, applied: Applied) -> None:
-        """Remember one more, and forget the oldest where there are too many."""
+    def extend(self, applied: Iterable[Applied]) -> None:
+        """Remember these too, and forget the oldest where there are too many."""
         with self._lock:
-            if len(self._ring) < self._capacity:
-                self._ring.append(applied)
-            else:
-                if self._index.get(oldest := self._ring[self._next].position) == self._next:
-                    del self._index[oldest]
-                self._ring[self._next] = applied
-            self._index[applied.position] = self._next
-            self._next = (self._next + 1) % self._capacity
-            self._count += 1
+            for one in applied:
+                self._add(one)
             if self._waiting:
                 self._lock.notify_all()
 
@@ -103,3 +97,14 @@ class AppliedHistory:
             size = len(self._ring)
             found = [self._ring[(self._next - self._count + step) % size] for step in range(first, last)]
             return found, max(last, count)
+
+    def _add(self, applied: Applied) -> None:
+        if len(self._ring) < self._capacity:
+            self._ring.append(applied)
+        else:
+            if self._index.get(oldest := self._ring[self._next].position) == self._next:
+                del self._index[oldest]
+            self._ring[self._next] = applied
+        self._index[applied.position] = self._next
+        self._next = (self._next + 1) % self._capacity
+        self._count += 1

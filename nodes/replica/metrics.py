@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from broker.entry import Entry
+from nodes.distribution import Distribution
 from nodes.metrics import LATENESS_BUCKETS, SECONDS_BUCKETS
 
 
@@ -15,12 +16,11 @@ class ReplicaMetrics:
 
     def __init__(self, registry: CollectorRegistry, replica: str, faults: Iterable[str] = ()) -> None:
         """``faults``: the names of what can be made wrong."""
-        delay = Histogram(
-            "ec_replication_delay_seconds", "Commit to apply", ["replica"], buckets=SECONDS_BUCKETS, registry=registry
-        )
-        lateness = Histogram(
-            "ec_apply_lateness_seconds", "Due to applied", ["replica"], buckets=LATENESS_BUCKETS, registry=registry
-        )
+        labels = {"replica": replica}
+        self._delay = Distribution("ec_replication_delay_seconds", "Commit to apply", labels, SECONDS_BUCKETS)
+        self._lateness = Distribution("ec_apply_lateness_seconds", "Due to applied", labels, LATENESS_BUCKETS)
+        registry.register(self._delay)
+        registry.register(self._lateness)
         applied = Counter("ec_applied", "Entries by what became of them", ["replica", "result"], registry=registry)
         redeliveries = Counter(
             "ec_redeliveries",
@@ -44,8 +44,6 @@ class ReplicaMetrics:
             registry=registry,
         ).labels(replica)
         self._replica = replica
-        self._delay = delay.labels(replica)
-        self._lateness = lateness.labels(replica)
         self._applied = applied.labels(replica, "applied")
         self._duplicate = applied.labels(replica, "duplicate")
         self._error = applied.labels(replica, "error")
@@ -53,14 +51,14 @@ class ReplicaMetrics:
         for reason in ("gap", "log_rolled_back", "other_history", "requested"):
             self._resyncs.labels(replica, reason)
 
-    def applied(self, entry: Entry, due_us: int, applied_us: int) -> None:
-        """Count one applied entry, its delay and its lateness."""
-        self._applied.inc()
-        if entry.op == "epoch":
-            return
-        trace_id = entry.traceparent[3:35]  # 00-<trace id>-<span id>-<flags>
-        self._delay.observe((applied_us - entry.at_us) / 1e6, {"trace_id": trace_id} if trace_id else None)
-        self._lateness.observe((applied_us - due_us) / 1e6)
+    def applied(self, due: Sequence[tuple[Entry, int]], applied_us: int) -> None:
+        """Count applied entries, each with when it was due, their delay and their lateness."""
+        self._applied.inc(len(due))
+        changes = [(entry, due_us) for entry, due_us in due if entry.op != "epoch"]
+        self._delay.observe(
+            [applied_us - entry.at_us for entry, _ in changes], [entry.trace_id for entry, _ in changes]
+        )
+        self._lateness.observe([applied_us - due_us for _, due_us in changes])
 
     def duplicate(self) -> None:
         """Count an entry that came again after it had been applied."""

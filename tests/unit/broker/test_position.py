@@ -12,7 +12,7 @@ numbers = st.integers(0, 10**15 - 1)
 @given(numbers, numbers)
 def test_what_is_written_can_be_read(epoch: int, version: int) -> None:
     position = Position(epoch, version)
-    assert Position.parse(str(position)) == position
+    assert Position.parse(str(position)) == Position.of_entry(str(position)) == position
 
 
 REFUSED = [
@@ -38,3 +38,12 @@ def test_a_position_is_followed_by_the_next_version_or_the_beginning_of_a_later_
     assert all(here.is_followed_by(other) for other in followers)
     others = [here, Position(2, 9), Position(2, 6), Position(3, 1), Position(1, 0), Position(2, 0)]
     assert not any(here.is_followed_by(other) for other in others)
+
+
+def test_a_position_is_followed_by_all_of_what_leaves_no_gap() -> None:
+    here = Position(2, 7)
+    chain = [Position(2, 8), Position(2, 9), Position(4, 0), Position(4, 1)]
+    assert here.is_followed_by_all(chain)
+    assert here.is_followed_by_all([])
+    for others in ([(2, 9)], [(2, 8), (2, 10)], [(2, 8), (2, 8)], [(2, 8), (4, 1)]):
+        assert not here.is_followed_by_all(Position(*other) for other in others)

@@ -34,8 +34,8 @@ def applied(version: int, epoch: int = 1) -> Applied:
 def test_history_finds_what_was_applied_and_forgets_the_oldest() -> None:
     history = AppliedHistory(3)
     assert history.newest() is None
-    for version in range(1, 6):
-        history.add(applied(version))
+    history.extend(applied(version) for version in range(1, 3))
+    history.extend(applied(version) for version in range(3, 6))
     assert history.find(Position(1, 2)) is None
     assert history.find(Position(1, 4)) == applied(4)
     assert history.newest() == applied(5)
@@ -45,8 +45,7 @@ def test_history_finds_what_was_applied_and_forgets_the_oldest() -> None:
 @pytest.mark.parametrize("after", range(8))
 def test_history_after_a_position_is_the_rest_in_order(count: int, after: int) -> None:
     history = AppliedHistory(4)
-    for version in range(1, count + 1):
-        history.add(applied(version))
+    history.extend(applied(version) for version in range(1, count + 1))
     kept = range(max(1, count - 3), count + 1)
     expected = [version for version in kept if version > after]
     assert [found.position.version for found in history.after(Position(1, after), 10)] == expected
@@ -55,8 +54,7 @@ def test_history_after_a_position_is_the_rest_in_order(count: int, after: int) -
 
 def test_history_spans_epochs() -> None:
     history = AppliedHistory(10)
-    for found in (applied(1), applied(2), applied(0, epoch=2), applied(1, epoch=2)):
-        history.add(found)
+    history.extend([applied(1), applied(2), applied(0, epoch=2), applied(1, epoch=2)])
     assert [str(found.position) for found in history.after(Position(1, 2), 10)] == ["2-0", "2-1"]
 
 
@@ -227,15 +225,14 @@ def test_an_event_ends_the_wait_for_the_next_heartbeat(fake: Any) -> None:
 def test_what_was_applied_since_is_told_as_soon_as_there_is_some() -> None:
     history = AppliedHistory(3)
     assert history.since(0, 10, 0) == ([], 0)
-    for version in range(1, 6):
-        history.add(Applied(Position(1, version), 0, 0, version))
+    history.extend(Applied(Position(1, version), 0, 0, version) for version in range(1, 6))
     found, count = history.since(0, 2, 0)
     assert ([applied.applied_us for applied in found], count) == ([3, 4], 4)  # of five, three are remembered
     assert [applied.applied_us for applied in history.since(count, 10, 0)[0]] == [5]
     waiting: list[tuple[list[Applied], int]] = []
     thread = threading.Thread(target=lambda: waiting.append(history.since(5, 10, 10)))
     thread.start()
-    history.add(Applied(Position(1, 6), 0, 0, 6))
+    history.extend([Applied(Position(1, 6), 0, 0, 6)])
     thread.join(5)
     assert ([applied.applied_us for applied in waiting[0][0]], waiting[0][1]) == ([6], 6)
     history.close()

@@ -34,7 +34,7 @@ def test_with_an_endpoint_a_write_and_its_application_are_one_trace() -> None:
     with found.sending() as traceparent:
         found.sent(Position(1, 7))
     entry = Entry(Position(1, 7), "set", "k", "1", "w", 1_000_000, traceparent)
-    found.processed(entry, 1_500_000, 1_500_100, 1_500_400)
+    found.processed([(entry, 1_500_000)], 1_500_100, 1_500_400)
     send, delay, process = spans.get_finished_spans()
     assert (send.name, send.kind) == ("send lab14:log", SpanKind.PRODUCER)
     assert (process.name, process.kind) == ("process lab14:log", SpanKind.CONSUMER)
@@ -51,3 +51,41 @@ def test_with_an_endpoint_a_write_and_its_application_are_one_trace() -> None:
     assert (delay.start_time, delay.end_time) == (1_000_000_000, 1_500_000_000)
     assert dict(delay.attributes or {})["lab.delay_ms"] == 500.0
     found._provider.shutdown()
+
+
+def test_a_write_beyond_the_bound_of_traces_carries_an_unsampled_context_and_nothing_is_recorded_of_it() -> None:
+    spans = InMemorySpanExporter()
+    found = tracing.make(load("primary", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}))
+    assert isinstance(found, tracing.RecordedTracing)
+    found._provider.add_span_processor(SimpleSpanProcessor(spans))
+    entries = []
+    for version in range(1, 2 * tracing.TRACES_PER_SECOND):
+        with found.sending() as traceparent:
+            pass
+        entries.append(Entry(Position(1, version), "set", "k", "1", "w", 1_000_000, traceparent))
+    begun = len(spans.get_finished_spans())
+    assert tracing.TRACES_PER_SECOND <= begun == sum(bool(entry.trace_id) for entry in entries) < len(entries)
+    spans.clear()
+    found.processed([(entry, 1_500_000) for entry in entries], 1_500_100, 1_500_400)
+    assert len(spans.get_finished_spans()) == 2 * begun
+    found._provider.shutdown()
+
+
+def test_the_environment_may_want_every_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_TRACES_SAMPLER": "always_on"}
+    found = tracing.make(load("primary", environment))
+    assert isinstance(found, tracing.RecordedTracing)
+    for _ in range(2 * tracing.TRACES_PER_SECOND):
+        with found.sending() as traceparent:
+            assert Entry(Position(1, 1), "set", "k", "1", "w", 1, traceparent).trace_id
+    found._provider.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("flags", "recorded"), [("00", False), ("01", True), ("02", False), ("03", True), ("0a", False), ("0b", True)]
+)
+def test_an_entry_tells_whether_a_trace_is_recorded_of_it(flags: str, *, recorded: bool) -> None:
+    entry = Entry(Position(1, 1), "set", "k", "1", "w", 1, f"{PARENT[:-2]}{flags}")
+    assert entry.trace_id == ("a" * 32 if recorded else "")
+    assert Entry(Position(1, 1), "set", "k", "1", "w", 1).trace_id == ""
