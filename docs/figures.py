@@ -1,13 +1,14 @@
-"""The figures and pictures of the documents, made again: ``python docs/figures.py orders|curves|example|console``.
+"""The figures and pictures of the documents, made again: ``python docs/figures.py`` and the name of one.
 
 Each starts a lab of its own, and stops it again. ``orders`` takes 20 seconds, ``example`` 30, ``console`` 20 and a
-Chromium, ``curves`` 17 minutes.
+Chromium, ``curves`` 17 minutes. ``performance`` starts none: it makes a table of what ``lab bench --json`` has printed.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random, SystemRandom
-from typing import Any
+from typing import Any, TextIO
 
 import click
 import numpy as np
@@ -24,6 +25,7 @@ from matplotlib.axes import Axes
 from rich.console import Console
 from rich.progress import track
 
+from lab.bench.command import short
 from lab.experiments import charts, report
 from lab.experiments.command import Experiments
 from lab.experiments.run import moments
@@ -142,6 +144,42 @@ def console(out: Path, chromium: str | None) -> None:
         page.screenshot(path=out)
         browser.close()
     click.echo(f"wrote {out}", err=True)
+
+
+@main.command()
+@click.argument("found", type=click.File())
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), default=HERE / "performance.md", show_default=True
+)
+def performance(found: TextIO, out: Path) -> None:
+    """The table in a document, from what lab bench --json has printed into the file FOUND."""
+    before, *_, after = re.split(r"(?m)^(?=\| figure)(?:\|.*\n)+", out.read_text(encoding="utf-8"))
+    save(out, before + bench_table(json.load(found)["figures"]) + after.rstrip("\n"))
+
+
+def bench_table(figures: list[dict[str, Any]]) -> str:
+    """The figures of a bench in Markdown, under the name of their group."""
+    lines = ["| figure | unit | lab | baseline | ratio | wanted |", "| --- | --- | --- | --- | --- | --- |"]
+    for group, members in itertools.groupby(figures, key=lambda figure: figure["group"]):
+        lines.append(f"| **{group}** | | | | | |")
+        for figure in members:
+            cells = [figure["name"], figure["unit"], *(spread(figure[name]) for name in ("lab", "baseline", "ratio"))]
+            cells[3] = f"{cells[3]} {figure['baseline_name']}".strip()
+            lines.append(f"| {' | '.join([*cells, wanted(figure)])} |")
+    return "\n".join(lines) + "\n"
+
+
+def spread(found: dict[str, float] | None) -> str:
+    """The median, and in brackets the lowest and the highest round."""
+    return "" if found is None else f"{short(found['median'])} ({short(found['min'])} to {short(found['max'])})"
+
+
+def wanted(figure: dict[str, Any]) -> str:
+    """What is to be reached, and where it was not."""
+    if figure["target"] is None:
+        return ""
+    sign = "≥" if figure["target"]["bound"] == "at least" else "≤"
+    return f"{sign} {figure['target']['value']:g}{'' if figure['reached'] else ', not reached'}"
 
 
 @contextmanager

@@ -62,8 +62,9 @@ def table(figures: list[Figure]) -> Table:
 def _spread(found: dict[str, float] | None) -> str:
     if found is None:
         return ""
-    return f"{_short(found['median'])} [dim]({_short(found['min'])} to {_short(found['max'])})[/]"
+    return f"{short(found['median'])} [dim]({short(found['min'])} to {short(found['max'])})[/]"
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """A number with three digits, or without decimals where it is large."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -21,7 +21,8 @@ from lab.layout import Options
 from lab.nodes_api import NodeUnreachable, call
 from lab.runner import Lab
 
-_BASELINE_OFFSETS = {"": 64, "metrics": 128}  # the same core as the primary's, however many there are
+# The same core as the primary's, however many there are.
+_BASELINE_OFFSETS = {"": 64, "metrics": 128, "tracing": 192}
 _START_SECONDS = 30.0
 _SETTLED_SECONDS = 120.0
 
@@ -38,13 +39,16 @@ def running(replicas: int = 2, environment: Mapping[str, str] | None = None) -> 
 
 
 @contextmanager
-def bare_primary(lab: Lab, argument: Literal["", "metrics"] = "") -> Iterator[str]:
+def bare_primary(
+    lab: Lab, argument: Literal["", "metrics", "tracing"] = "", environment: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """The bare Flask app on the lab's log server; its URL."""
     port = lab.options.base_port + _BASELINE_OFFSETS[argument]
-    environment = {**os.environ, "LAB_PORT": str(port), "LAB_REDIS_URL": lab.redis_url}
+    own = {"LAB_PORT": str(port), "LAB_REDIS_URL": lab.redis_url}
     url = f"http://127.0.0.1:{port}"
     with subprocess.Popen(
-        [sys.executable, "-m", "lab.bench.baselines.flask_app", argument], env=environment
+        [sys.executable, "-m", "lab.bench.baselines.flask_app", argument],
+        env={**os.environ, **(environment or {}), **own},
     ) as process:
         try:
             _await(url)

@@ -17,7 +17,10 @@ from lab.runner import Lab
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
-    """Labs side by side: tracing off; on, with a collector; on, and every request traced; on, without a collector."""
+    """Labs side by side: tracing off; on, with a collector; on, and every request traced; on, without a collector.
+
+    And what is the instrumentation's alone: the bare app with and without it.
+    """
     sink_port, nobody = free_port(), free_port()
     there = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{sink_port}"}
     environments: dict[str, dict[str, str]] = {
@@ -34,15 +37,21 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
             name: stack.enter_context(site.running(environment=environment))
             for name, environment in environments.items()
         }
-        yield from _compared(labs, scale, step)
+        bare = {
+            "bare": stack.enter_context(site.bare_primary(labs["off"])),
+            "bare traced": stack.enter_context(site.bare_primary(labs["off"], "tracing", environments["every"])),
+        }
+        yield from _compared(labs, bare, scale, step)
 
 
-def _compared(labs: Mapping[str, Lab], scale: Scale, step: Step) -> Iterator[Figure]:
-    found: dict[str, list[load.Loaded]] = {name: [] for name in labs}
+def _compared(labs: Mapping[str, Lab], bare: Mapping[str, str], scale: Scale, step: Step) -> Iterator[Figure]:
+    urls = {**{name: lab.primary_url for name, lab in labs.items()}, **bare}
+    found: dict[str, list[load.Loaded]] = {name: [] for name in urls}
     for number in range(scale.rounds + 1):
-        for name, lab in labs.items():
-            loaded = load.run(lab.primary_url, requests(), CONNECTIONS, scale.seconds)
-            site.settle(lab)
+        for name, url in urls.items():
+            loaded = load.run(url, requests(), CONNECTIONS, scale.seconds)
+            if name in labs:
+                site.settle(labs[name])
             step(f"tracing {name}")
             if number:  # the first round makes connections and fills caches
                 found[name].append(loaded)
@@ -52,6 +61,9 @@ def _compared(labs: Mapping[str, Lab], scale: Scale, step: Step) -> Iterator[Fig
         "tracing", "POST /data, tracing on", "1/s", each["on"], "tracing off", each["off"], Target("at least", 0.6)
     )
     yield Figure("tracing", "the same, every request traced", "1/s", each["every"], "tracing off", each["off"])
+    yield Figure(
+        "tracing", "a bare Flask app, every request traced", "1/s", each["bare traced"], "not traced", each["bare"]
+    )
     yield Figure(
         "tracing", "its p50, no collector there", "ms",
         p50["down"], "collector there", p50["on"], Target("at most", 1.1),

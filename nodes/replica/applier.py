@@ -59,7 +59,7 @@ class Applier:
             self._metrics.failed()
             raise
         applied_us = self._now_us()
-        self._history.extend(Applied(entry.position, entry.at_us, due_us, applied_us) for entry, due_us in due)
+        self._history.extend([Applied(entry.position, entry.at_us, due_us, applied_us) for entry, due_us in due])
         self._gate.advance(state)
         self._inbox.take(due)
         self._acknowledger.add([entry.position for entry in entries])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Collection
 from typing import NamedTuple
 
 from broker.position import Position
@@ -24,11 +26,10 @@ class AppliedHistory:
     """The newest ``capacity`` applied entries, in the order of their application. Thread-safe."""
 
     def __init__(self, capacity: int) -> None:
-        self._ring: list[Applied] = []
+        self._newest: deque[Applied] = deque(maxlen=capacity)
         self._capacity = capacity
-        self._next = 0
         self._lock = threading.Condition()
-        self._index: dict[Position, int] = {}
+        self._numbers: dict[Position, int] = {}  # counted from 0; those of forgotten entries stay for a while
         self._count = 0
         self._waiting = 0
         self._closed = False
@@ -38,11 +39,14 @@ class AppliedHistory:
         """How many have been applied since the process began."""
         return self._count
 
-    def extend(self, applied: Iterable[Applied]) -> None:
+    def extend(self, applied: Collection[Applied]) -> None:
         """Remember these too, and forget the oldest where there are too many."""
         with self._lock:
-            for one in applied:
-                self._add(one)
+            self._newest.extend(applied)
+            self._numbers.update(zip((one.position for one in applied), itertools.count(self._count)))
+            self._count += len(applied)
+            if len(self._numbers) > 2 * self._capacity:
+                self._numbers = dict(zip((one.position for one in self._newest), itertools.count(self._first)))
             if self._waiting:
                 self._lock.notify_all()
 
@@ -55,31 +59,20 @@ class AppliedHistory:
     def newest(self) -> Applied | None:
         """The entry applied last."""
         with self._lock:
-            return self._ring[self._next - 1] if self._ring else None
+            return self._newest[-1] if self._newest else None
 
     def find(self, position: Position) -> Applied | None:
         """When the entry at this position was applied, where that is remembered."""
         with self._lock:
-            slot = self._index.get(position)
-            return None if slot is None else self._ring[slot]
+            number = self._numbers.get(position, -1)
+            return self._newest[number - self._first] if number >= self._first else None
 
     def after(self, position: Position, limit: int) -> list[Applied]:
         """What was applied after this position, oldest first, at most ``limit``."""
         with self._lock:
-            start = self._next if len(self._ring) == self._capacity else 0
-            known = self._index.get(position)
-            if known is not None:
-                start = known + 1
-            size = len(self._ring)
-            span = (self._next - start) % size if known is not None and size else size
-            ordered = (self._ring[(start + step) % size] for step in range(span))
-            found: list[Applied] = []
-            for applied in ordered:
-                if applied.position > position:
-                    found.append(applied)
-                    if len(found) == limit:
-                        break
-            return found
+            first = max(self._numbers.get(position, -1) + 1, self._first)
+            later = (applied for applied in self._between(first, self._count) if applied.position > position)
+            return list(itertools.islice(later, limit))
 
     def since(self, count: int, limit: int, timeout_seconds: float) -> tuple[list[Applied], int]:
         """What was applied after the first ``count``, waiting for the first of it; and the count up to its end.
@@ -92,19 +85,16 @@ class AppliedHistory:
                 self._waiting += 1
                 self._lock.wait_for(lambda: self._closed or self._count > count, timeout_seconds)
                 self._waiting -= 1
-            first = max(count, self._count - len(self._ring))
+            first = max(count, self._first)
             last = min(self._count, first + limit)
-            size = len(self._ring)
-            found = [self._ring[(self._next - self._count + step) % size] for step in range(first, last)]
-            return found, max(last, count)
+            return self._between(first, last), max(last, count)
 
-    def _add(self, applied: Applied) -> None:
-        if len(self._ring) < self._capacity:
-            self._ring.append(applied)
-        else:
-            if self._index.get(oldest := self._ring[self._next].position) == self._next:
-                del self._index[oldest]
-            self._ring[self._next] = applied
-        self._index[applied.position] = self._next
-        self._next = (self._next + 1) % self._capacity
-        self._count += 1
+    @property
+    def _first(self) -> int:
+        """The number of the oldest that is remembered."""
+        return self._count - len(self._newest)
+
+    def _between(self, first: int, last: int) -> list[Applied]:
+        """Those from number ``first`` up to ``last``, exclusive; found from the newest, near which most ask."""
+        backwards = itertools.islice(reversed(self._newest), self._count - last, max(self._count - first, 0))
+        return list(backwards)[::-1]

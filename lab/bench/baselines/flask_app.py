@@ -1,6 +1,6 @@
 """The least that a primary has to do: Flask, one script call a write, JSON. Started as ``python -m``, like a node.
 
-With ``metrics`` as argument every request is measured as the lab's nodes measure theirs.
+With ``metrics`` as argument every request is measured as the lab's nodes measure theirs, with ``tracing`` it is traced.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from broker.connection import connect
 from nodes import config as configs
 from nodes import metrics
+from nodes import tracing as traces
 from nodes.serving import Service
 from nodes.tracing import CarriedTracing
 
@@ -38,8 +39,8 @@ class _Nothing:
         """Nothing to do."""
 
 
-def create_app(config: configs.NodeConfig, *, measured: bool = False) -> Flask:
-    """The app, served by the same gunicorn settings as the lab's nodes."""
+def create_app(config: configs.NodeConfig, *also: str) -> Flask:
+    """The app, served by the same gunicorn settings as the lab's nodes; ``also``: what it has of what they have."""
     app = Flask("bare")
     script: Any = connect(config.redis_url, max_connections=config.threads + 16).register_script(SCRIPT)
 
@@ -53,12 +54,14 @@ def create_app(config: configs.NodeConfig, *, measured: bool = False) -> Flask:
     def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    if measured:
+    tracing = traces.make(config) if "tracing" in also else CarriedTracing()
+    tracing.install(app)
+    if "metrics" in also:
         metrics.install(app, CollectorRegistry())
-    app.extensions |= {"node": _Nothing(), "tracing": CarriedTracing()}
+    app.extensions |= {"node": _Nothing(), "tracing": tracing}
     return app
 
 
 if __name__ == "__main__":
     found = configs.load("primary", os.environ)
-    Service(found, lambda: create_app(found, measured="metrics" in sys.argv)).run()
+    Service(found, lambda: create_app(found, *sys.argv[1:])).run()
