@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_a_quick_bench_measures_the_lab_against_its_baselines() -> None:
+def test_a_quick_bench_measures_the_lab_against_its_baselines(tmp_path: Path) -> None:
     line = [sys.executable, "-m", "lab", "bench", "--quick", "--only", "writes", "--json"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr
@@ -20,3 +23,15 @@ def test_a_quick_bench_measures_the_lab_against_its_baselines() -> None:
         assert len(figure["ratio"]["rounds"]) == 2
         assert min(figure["ratio"]["rounds"]) > 0
         assert figure["reached"] in {True, False, None}
+
+    bench, document = tmp_path / "bench.json", tmp_path / "performance.md"
+    bench.write_text(done.stdout)
+    document.write_text(before := (DOCS / "performance.md").read_text())
+    line = [sys.executable, str(DOCS / "figures.py"), "performance", str(bench), "--out", str(document)]
+    subprocess.run(line, check=True, timeout=60)
+    after = document.read_text()
+    head, end = "| figure", "\nThe baselines are"
+    assert after.split(head)[0] == before.split(head)[0]
+    assert after.split(end)[1] == before.split(end)[1]
+    table = after.split(head)[1].split(end)[0]
+    assert [line.split(" | ")[0] for line in table.splitlines()[3:]] == [f"| {name}" for name in figures]
