@@ -16,7 +16,7 @@ from broker.entry import Entry
 from broker.position import Position
 from nodes.config import NodeConfig
 
-TRACES_PER_SECOND = 500
+TRACES_PER_SECOND = 200
 _EXPORT_SECONDS = 1
 _MESSAGE_ID = "messaging.message.id"
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -77,7 +77,7 @@ class CarriedTracing:
 class RecordedTracing:
     """Spans by OpenTelemetry, exported as OTLP over HTTP in the background.
 
-    A node begins at most 500 traces a second, unless ``OTEL_TRACES_SAMPLER`` says otherwise; one that another has begun
+    A node begins at most 200 traces a second, unless ``OTEL_TRACES_SAMPLER`` says otherwise; one that another has begun
     goes on as that has decided.
     """
 
