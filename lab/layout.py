@@ -88,8 +88,12 @@ def require_free_ports(options: Options) -> None:
 
 
 def free_base_port(random: Random, host: str = "127.0.0.1", preferred: Iterable[int] = ()) -> int:
-    """A base port whose whole block is free. Raises ``LabError`` when none is found in 100 tries."""
-    candidates = [*preferred, *(random.randrange(20_000, 60_000, 100) for _ in range(100))]
+    """A base port whose whole block is free. Raises ``LabError`` when none is found in 100 tries.
+
+    Below the ports that systems give to outgoing connections: one of these could take the port of a node that is being
+    started again.
+    """
+    candidates = [*preferred, *(random.randrange(10_000, 32_000, 100) for _ in range(100))]
     for base in candidates:
         if all(_is_free(host, base + offset) for offset in range(BLOCK)):
             return base

@@ -21,13 +21,13 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
 
     And what is the instrumentation's alone: the bare app with and without it.
     """
-    sink_port, nobody = free_port(), free_port()
+    sink_port = free_port()
     there = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{sink_port}"}
     environments: dict[str, dict[str, str]] = {
         "off": {},
         "on": there,
         "every": {**there, "OTEL_TRACES_SAMPLER": "parentbased_always_on"},
-        "down": {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{nobody}"},
+        "down": {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"},
     }
     with ExitStack() as stack:
         sink = subprocess.Popen([sys.executable, "-m", "lab.bench.baselines.otlp_sink", str(sink_port)])

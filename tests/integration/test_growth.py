@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 
 from broker.connection import connect
-from broker.log import ReplicationLog
+from broker.log import Change, ReplicationLog
 from lab.runner import LOG_SERVER, Lab
 from tests.integration.conftest import converge, set_delays
 from tests.support.http import post
@@ -18,8 +18,9 @@ _BATCH = 500
 
 
 def load(log: ReplicationLog, first: int, last: int) -> None:
-    for number in range(first, last):
-        log.append("set", f"key-{number:07}", str(number), uuid.uuid4().hex)
+    for begin in range(first, last, _BATCH):
+        numbers = range(begin, begin + _BATCH)
+        log.append_many([Change("set", f"key-{n:07}", str(n), uuid.uuid4().hex) for n in numbers])
 
 
 def write_cost_us(log: ReplicationLog, keys: int) -> float:
