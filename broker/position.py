@@ -35,7 +35,7 @@ class Position(NamedTuple):
 
     @classmethod
     def of_entry(cls, name: str) -> Position:
-        """The position that a stream ID is, which the log server has written: in a third of the time of ``parse``."""
+        """The position that a stream ID is, which the log server has written, so that nothing is to be checked."""
         epoch, _, version = name.partition("-")
         return cls(int(epoch), int(version))
 
