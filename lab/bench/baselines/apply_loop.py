@@ -10,6 +10,7 @@ import json
 import sqlite3
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from broker.connection import connect
@@ -42,4 +43,5 @@ def apply(url: str, stream: str, group: str, count: int, path: str) -> float:
 
 if __name__ == "__main__":
     _, server, name, member, number, file = sys.argv
-    print(json.dumps({"seconds": apply(server, name, member, int(number), file)}))
+    with suppress(KeyboardInterrupt):
+        print(json.dumps({"seconds": apply(server, name, member, int(number), file)}))
