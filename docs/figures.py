@@ -153,7 +153,10 @@ def console(out: Path, chromium: str | None) -> None:
 )
 def performance(found: TextIO, out: Path) -> None:
     """The table in a document, from what lab bench --json has printed into the file FOUND."""
-    before, *_, after = re.split(r"(?m)^(?=\| figure)(?:\|.*\n)+", out.read_text(encoding="utf-8"))
+    parts = re.split(r"(?m)^(?=\| figure)(?:\|.*\n)+", out.read_text(encoding="utf-8"), maxsplit=1)
+    if len(parts) != 2:
+        raise click.ClickException(f"{out} has no table that begins with a column 'figure'")
+    before, after = parts
     save(out, before + bench_table(json.load(found)["figures"]) + after.rstrip("\n"))
 
 

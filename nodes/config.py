@@ -16,6 +16,10 @@ Role = Literal["primary", "replica", "client", "worker"]
 _DEFAULT_PORTS: dict[Role, int] = {"primary": 8000, "replica": 8001, "client": 8003, "worker": 8078}
 
 
+_SAMPLERS = "(?:parentbased_)?(?:always_on|always_off|traceidratio)|"
+_SAMPLERS_ALLOWED = "always_on, always_off or traceidratio, with parentbased_ before it or not"
+
+
 class ConfigError(ValueError):
     """Raised for a bad value; the message names the variable, the value and what is allowed."""
 
@@ -139,7 +143,7 @@ def load(role: Role, values: Mapping[str, str]) -> NodeConfig:
         admin_token=values.get("LAB_ADMIN_TOKEN") or None,
         threads=env.integer("LAB_THREADS", 512, 4, 4096),
         tracing=bool(values.get("OTEL_EXPORTER_OTLP_ENDPOINT")),
-        traces_bounded=not values.get("OTEL_TRACES_SAMPLER"),
+        traces_bounded=not env.text("OTEL_TRACES_SAMPLER", "", _SAMPLERS, _SAMPLERS_ALLOWED),
     )
     if role == "primary":
         keep = env.integer("LAB_LOG_KEEP", 10_000, 0, 10_000_000)

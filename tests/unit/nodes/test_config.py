@@ -37,6 +37,7 @@ def test_another_namespace_names_other_nodes() -> None:
 
 
 BAD = [
+    ("OTEL_TRACES_SAMPLER", "nonsense"),
     ("LAB_NAMESPACE", "Lab 14"),
     ("LAB_NODE_ID", "a_b"),
     ("LAB_NODE_ID", "<b>"),

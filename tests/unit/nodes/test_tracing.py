@@ -63,6 +63,8 @@ def test_a_write_beyond_the_bound_of_traces_carries_an_unsampled_context_and_not
         with found.sending() as traceparent:
             pass
         entries.append(Entry(Position(1, version), "set", "k", "1", "w", 1_000_000, traceparent))
+    caller = found._w3c.extract({"traceparent": PARENT})
+    assert found._tracer.start_span("of a caller who records it", caller).is_recording()
     begun = len(spans.get_finished_spans())
     assert tracing.TRACES_PER_SECOND <= begun == sum(bool(entry.trace_id) for entry in entries) < len(entries)
     spans.clear()
