@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import AppImportError
+from gunicorn.workers import gthread
 
 from nodes import cores
 from nodes.config import NodeConfig
@@ -30,6 +31,9 @@ if TYPE_CHECKING:  # the master process only waits: what a node is made of is im
 
 _PR_SET_PDEATHSIG = 1
 _LAST_ANSWER_SECONDS = 0.05
+# How long a stopping node answers what arrives on connections that are kept open. Gunicorn's 2 s have no setting, and
+# would be most of the time that a lab takes to stop.
+gthread.STOP_KEEPALIVE_LINGER = 0.3
 
 
 class Node(Protocol):
