@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from broker.connection import connect
 from lab.server import binary_path
 from tests.support.logserver import LogServer
 
-# The embedded server always; the system's where there is one, which CI sees to.
-REAL_SERVERS = ["valkey", *(["redis-server"] if shutil.which("redis-server") else [])]
+pytest_plugins = ["tests.support.suites"]
+REAL_SERVERS = ["valkey", pytest.param("redis-server", marks=pytest.mark.needs("redis-server"))]
 
 
 @pytest.fixture(autouse=True)

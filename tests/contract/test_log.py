@@ -93,7 +93,7 @@ def test_the_newest_position_of_an_age_is_found_in_an_epoch_that_goes_on(log: Re
     assert head == Position(2, 4)
 
 
-@pytest.mark.parametrize("which", ["valkey", *REAL_SERVERS[1:]])
+@pytest.mark.parametrize("which", REAL_SERVERS)
 def test_a_server_that_was_started_again_takes_no_append_before_it_is_verified(which: str, tmp_path: Path) -> None:
     server = LogServer(binary_path(which), tmp_path)
     server.start()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,10 +23,12 @@ SERVICES = {"primary", "replica1", "replica2", "client", "worker", "redis", "pro
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder needs Docker."""
+    """Everything in this folder needs Docker, on ports that only one test at a time can have, and takes its time."""
     for item in items:
         if HERE in item.path.parents:
-            item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.needs("docker"))
+            item.add_marker(pytest.mark.xdist_group("docker"))
+            item.add_marker(pytest.mark.timeout(900))
 
 
 def docker(*arguments: str, check: bool = True) -> str:
@@ -63,11 +64,9 @@ def leftovers() -> str:
 
 @pytest.fixture(scope="session")
 def engine() -> None:
-    """A Docker engine with Compose."""
+    """A Docker engine with Compose that the tests may use."""
     if "CI" not in os.environ:
         pytest.skip("takes ports 8000 to 8003 and prunes Docker's unused data; CI=1 says that this is fine here")
-    usable = shutil.which("docker") and docker("info", check=False) and compose("version", check=False)
-    assert usable, "these tests need a Docker engine with Compose"
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,11 +39,9 @@ def test_every_block_keeps_its_promise(path: Path, removed: None) -> None:
         PROMISES[block.name](runbook.run(block.script, ROOT))
 
 
+@pytest.mark.needs("runme")
 def test_runme_reads_the_same_blocks() -> None:
-    runme = shutil.which("runme")
-    if runme is None:
-        pytest.skip("there is no runme on the PATH")
-    line = [runme, "ls", "--json", "--filename", "RUNBOOK.md"]
+    line = ["runme", "ls", "--json", "--filename", "RUNBOOK.md"]
     found = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     named = [block.name for block in runbook.blocks((ROOT / "RUNBOOK.md").read_text(encoding="utf-8"))]
     assert [block["name"] for block in json.loads(found)] == named

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
+import psutil
 import pytest
+import urllib3
 
 from lab.layout import Options, free_base_port
 from lab.runner import Lab
-from tests.support.http import get, post
+from tests.support.http import POOL, ask, get, post
 from tests.support.until import until
 
 HERE = Path(__file__).parent
+# Short, because the length of a delay is rarely what is tested; the second is far enough behind the first to tell them
+# apart on a busy machine.
+DELAYS_MS = (20.0, 60.0)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,24 +37,56 @@ def _interruptible() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A lab with two replicas, 500 and 1500 ms, for all tests of a module. No node may have met an unexpected error."""
-    directory = tmp_path_factory.mktemp("lab")
-    with Lab(Options(data_dir=directory, base_port=free_base_port(SystemRandom()))) as running:
+@contextmanager
+def running_lab(directory: Path, **options: Any) -> Iterator[Lab]:
+    """A lab of its own, stopped at the end."""
+    with Lab(Options(data_dir=directory, base_port=free_base_port(SystemRandom()), **options)) as running:
         yield running
-    for log in sorted((directory / "logs").glob("*.log")):
-        assert "Traceback" not in log.read_text(), log.name
+
+
+@pytest.fixture(scope="session")
+def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A lab with two replicas for all tests of this process."""
+    with running_lab(tmp_path_factory.mktemp("lab")) as running:
+        yield running
+
+
+@pytest.fixture
+def lab(shared_lab: Lab) -> Iterator[Lab]:
+    """The shared lab, healthy. During the test no node may meet an unexpected error."""
+    until(lambda: is_healthy(shared_lab), 40)
+    logs = sorted((shared_lab.data_dir / "logs").glob("*.log"))
+    lengths = {log: log.stat().st_size for log in logs}
+    yield shared_lab
+    for log, length in lengths.items():
+        with log.open("rb") as file:
+            file.seek(length)
+            assert b"Traceback" not in file.read(), log.name
 
 
 @pytest.fixture
 def fresh(lab: Lab) -> Lab:
-    """The lab, emptied and with its first delays, in log order."""
-    for replica in lab.replica_urls:
-        post(f"{lab.primary_url}/admin/replication-delay", {"replica": replica, "order": "log", "seed": 0})
-    set_delays(lab, 500, 1500)
-    post(f"{lab.primary_url}/admin/reset")
+    """The lab, emptied, without faults and with short delays, in log order."""
+    empty(lab)
     return lab
+
+
+def empty(lab: Lab) -> None:
+    """End all faults, go back to short delays in log order, and reset the lab."""
+    post(f"{lab.client_url}/faults/reset")
+    for replica in lab.replica_urls:
+        settings = {"order": "log", "seed": 0, "ack_delay_ms": 0}
+        post(f"{lab.primary_url}/admin/replication-delay", {"replica": replica, **settings})
+    set_delays(lab, *DELAYS_MS)
+    post(f"{lab.primary_url}/admin/reset")
+
+
+def is_healthy(lab: Lab) -> bool:
+    """Whether every node answers and is well."""
+    try:
+        return all(ask("GET", f"{url}/health")[0] == 200 for url in [*node_urls(lab), lab.client_url, lab.worker_url])
+    except (urllib3.exceptions.HTTPError, ValueError):
+        return False
 
 
 def set_delays(lab: Lab, *delays_ms: float) -> None:
@@ -60,6 +98,25 @@ def set_delays(lab: Lab, *delays_ms: float) -> None:
 def node_urls(lab: Lab) -> list[str]:
     """Primary and replicas."""
     return [lab.primary_url, *lab.replica_urls.values()]
+
+
+def processes(pid: int) -> list[psutil.Process]:
+    """A process and its children: a node's gunicorn master and its worker."""
+    process = psutil.Process(pid)
+    return [process, *process.children()]
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """A node that does not do anything meanwhile."""
+    stopped = processes(pid)
+    for process in stopped:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in stopped:
+            process.resume()
 
 
 def converge(lab: Lab, timeout_seconds: float = 20.0) -> dict[str, Any]:
@@ -84,8 +141,6 @@ def applied(url: str, after: str = "0-0") -> list[dict[str, Any]]:
 
 def metric(url: str, name: str) -> dict[str, float]:
     """The samples of a metric, by their labels as text."""
-    from tests.support.http import POOL
-
     lines = POOL.request("GET", f"{url}/metrics").data.decode().splitlines()
     samples = [line.rsplit(" ", 1) for line in lines if line.startswith((name + "{", name + " "))]
     return {sample.removeprefix(name): float(value) for sample, value in samples}

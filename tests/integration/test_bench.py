@@ -7,9 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 
+@pytest.mark.needs("minutes")
+@pytest.mark.timeout(180)
 def test_a_quick_bench_measures_the_lab_against_its_baselines(tmp_path: Path) -> None:
     line = [sys.executable, "-m", "lab", "bench", "--quick", "--only", "writes", "--json"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=180, check=False)

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab.runner import LOG_SERVER, Lab
-from tests.integration.conftest import converge, set_delays
+from tests.integration.conftest import converge, frozen, set_delays
 from tests.support.http import POOL, ask, post
 from tests.support.load import Writers
-from tests.support.prometheus import DASHBOARDS, Prometheus, panels, require
+from tests.support.prometheus import DASHBOARDS, Prometheus, panels
 from tests.support.until import until
 
+pytestmark = [pytest.mark.needs("prometheus"), pytest.mark.xdist_group("prometheus")]
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 (BEHIND,) = panels()["Versions behind"]
 SECONDS, CONFIGURED = panels()["Seconds behind"]
@@ -44,8 +42,8 @@ SHOWS: dict[str, tuple[dict[str, Any], str, float]] = {
 
 
 @pytest.fixture(scope="module")
-def prometheus(lab: Lab) -> Iterator[Prometheus]:
-    with Prometheus(lab) as running:
+def prometheus(shared_lab: Lab) -> Iterator[Prometheus]:
+    with Prometheus(shared_lab) as running:
         yield running
 
 
@@ -72,13 +70,6 @@ class Measurers:
             post(f"{self._url}/write-{path}", {"key": path, "value": 1})
 
 
-def stop(lab: Lab, name: str, number: signal.Signals) -> None:
-    """Signal a node: gunicorn's master and its worker."""
-    pid = lab.pids[name]
-    for found in [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]:
-        os.kill(found, number)
-
-
 def wait_for_numbers(prometheus: Prometheus) -> None:
     """Return when every query of every panel has numbers; the first that never has fails the test by name."""
     for title, expressions in panels().items():
@@ -94,9 +85,8 @@ def is_number(samples: list[dict[str, Any]] | None) -> bool:
 
 
 def test_rules_have_unit_tests_that_hold() -> None:
-    promtool = require("promtool")
     for command in (["check", "rules", "rules.yml"], ["test", "rules", "rules_test.yml"]):
-        line = [promtool, *command]
+        line = ["promtool", *command]
         done = subprocess.run(line, cwd=DASHBOARDS / "prometheus", capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -138,8 +128,7 @@ def test_under_load_a_replica_is_its_delay_behind(fresh: Lab, prometheus: Promet
 
 
 def test_the_lag_of_a_stopped_replica_grows_by_a_second_each_second(fresh: Lab, prometheus: Prometheus) -> None:
-    stop(fresh, "lab14-replica2", signal.SIGSTOP)
-    try:
+    with frozen(fresh.pids["lab14-replica2"]):
         post(f"{fresh.primary_url}/data", {"key": "k", "value": 1})
         until(lambda: prometheus.values(SECONDS).get("lab14-replica2", 0) > 7, 20)
         slope = prometheus.values(f"deriv(({SECONDS})[5s:500ms])")
@@ -147,18 +136,13 @@ def test_the_lag_of_a_stopped_replica_grows_by_a_second_each_second(fresh: Lab, 
         assert slope["lab14-replica2"] == pytest.approx(1.0, abs=0.2)
         assert prometheus.values(SECONDS)["lab14-replica1"] == 0
         until(lambda: prometheus.values(STATE)["lab14-replica2"] == 2, 10)
-    finally:
-        stop(fresh, "lab14-replica2", signal.SIGCONT)
     converge(fresh)
 
 
 def test_lag_that_nobody_knows_is_a_gap_and_not_0(fresh: Lab, prometheus: Prometheus) -> None:
     until(lambda: len(prometheus.values(SECONDS)) == 2, 10)
-    os.kill(fresh.pids[LOG_SERVER], signal.SIGSTOP)
-    try:
+    with frozen(fresh.pids[LOG_SERVER]):
         until(lambda: prometheus.values(SECONDS) == {} == prometheus.values(STATE), 20)
-    finally:
-        os.kill(fresh.pids[LOG_SERVER], signal.SIGCONT)
     until(lambda: len(prometheus.values(SECONDS)) == 2, 20)
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import statistics
 import time
 import uuid
-from pathlib import Path
+
+import pytest
 
 from broker.connection import connect
 from broker.log import Change, ReplicationLog
 from lab.runner import LOG_SERVER, Lab
-from tests.integration.conftest import converge, set_delays
-from tests.support.http import post
+from tests.integration.conftest import converge, processes, set_delays
 
-FEW, MANY = 1_000, 80_000
+FEW, MANY = 1_000, 40_000
 _BATCH = 500
 
 
@@ -35,25 +35,23 @@ def memory_mib(lab: Lab) -> dict[str, float]:
     found = {}
     for name, pid in lab.pids.items():
         if name != LOG_SERVER:
-            children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-            pages = int(Path(f"/proc/{children[0]}/statm").read_text(encoding="ascii").split()[1])
-            found[name] = pages * 4096 / 2**20
+            found[name] = processes(pid)[-1].memory_info().rss / 2**20
     return found
 
 
-def test_a_write_costs_the_same_with_many_keys_and_memory_does_not_grow_with_the_log(lab: Lab) -> None:
-    set_delays(lab, 0, 100)
-    post(f"{lab.primary_url}/admin/reset")
-    client = connect(lab.redis_url)
+@pytest.mark.alone
+def test_a_write_costs_the_same_with_many_keys_and_memory_does_not_grow_with_the_log(fresh: Lab) -> None:
+    set_delays(fresh, 0, 100)
+    client = connect(fresh.redis_url)
     log, few, many = (ReplicationLog(client, namespace) for namespace in ("lab14", "few", "many"))
     few.open("open")
     load(few, 0, FEW)
-    load(log, 0, 20_000)
-    converge(lab, 120)
-    before = memory_mib(lab)
-    load(log, 20_000, MANY)
-    converge(lab, 120)
-    after = memory_mib(lab)
+    load(log, 0, 10_000)
+    converge(fresh, 40)
+    before = memory_mib(fresh)
+    load(log, 10_000, MANY)
+    converge(fresh, 40)
+    after = memory_mib(fresh)
     for key in (
         "log",
         "data",
@@ -69,7 +67,7 @@ def test_a_write_costs_the_same_with_many_keys_and_memory_does_not_grow_with_the
     print(f"a write with {FEW} keys {few_us:.0f} us, with {MANY} keys {many_us:.0f} us: ratio {ratio:.2f}")
     grown = {name: after[name] - before[name] for name in before}
     print(
-        "memory, MiB, at 20,000 and 80,000 entries:",
+        "memory, MiB, at 10,000 and 40,000 entries:",
         {name: (round(before[name]), round(after[name])) for name in after},
     )
     assert ratio <= 2

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
-import urllib3
 from openapi_spec_validator import validate
 
 from lab.runner import LOG_SERVER, Lab
-from tests.integration.conftest import converge, metric, node_urls, set_delays
+from tests.integration.conftest import DELAYS_MS, converge, frozen, is_healthy, metric, node_urls, set_delays
 from tests.support.http import POOL, ask, get, post
 from tests.support.until import until
 
@@ -105,7 +102,6 @@ def test_a_replica_is_named_by_id_or_url(lab: Lab, name: str) -> None:
     named = f"http://lab14-replica2:{port}"
     assert found["status"] == "updated"
     assert (found["replica_url"], found["delay_ms"], found["all_delays"][named]) == (named, 1234, 1234)
-    set_delays(lab, 500, 1500)
 
 
 QUERIES = [
@@ -258,8 +254,9 @@ def test_pages_hold_everything_once(fresh: Lab) -> None:
 
 
 def test_a_position_is_a_guarantee_on_data(fresh: Lab) -> None:
-    written = post(f"{fresh.primary_url}/data", {"key": "k", "value": 1})
     url = fresh.replica_urls["lab14-replica2"]
+    set_delays(fresh, 20, 1000)
+    written = post(f"{fresh.primary_url}/data", {"key": "k", "value": 1})
     status, found = ask("GET", f"{url}/data/k?min_position={written['position']}&timeout_ms=20")
     assert (status, found["min_position"]) == (504, written["position"])
     assert get(f"{url}/data/k?min_position={written['position']}&timeout_ms=5000")["version"] == written["version"]
@@ -274,12 +271,12 @@ def test_a_position_is_a_guarantee_on_data(fresh: Lab) -> None:
 def test_the_time_of_that_very_version_is_answered(fresh: Lab) -> None:
     first = post(f"{fresh.primary_url}/data", {"key": "k", "value": 1})
     last = post(f"{fresh.primary_url}/data", {"key": "k", "value": 2})
-    for url, delay_ms in zip(fresh.replica_urls.values(), (500, 1500), strict=True):
+    for url, delay_ms in zip(fresh.replica_urls.values(), DELAYS_MS, strict=True):
         get(f"{url}/version?min_position={last['position']}&timeout_ms=5000")
         for written in (first, last):
             found = get(f"{url}/version?min_version={written['version']}")
             assert found["reached"]
-            assert delay_ms <= found["applied_after_ms"] < delay_ms + 400
+            assert delay_ms <= found["applied_after_ms"]
 
 
 def test_answers_name_position_and_source(fresh: Lab) -> None:
@@ -298,22 +295,19 @@ def test_each_node_describes_itself(lab: Lab) -> None:
 
 
 def test_write_and_wait_at_its_deadline_says_who_is_missing(fresh: Lab) -> None:
+    set_delays(fresh, 20, 10_000)
     before = metric(fresh.client_url, "ec_consistency_window_seconds_count")
-    found = post(f"{fresh.client_url}/write-and-wait?timeout_ms=800", {"key": "k", "value": 1})
+    found = post(f"{fresh.client_url}/write-and-wait?timeout_ms=1000", {"key": "k", "value": 1})
     assert (found["consistency_achieved"], found["consistency_time_ms"]) == (False, None)
     assert found["missing"] == ["lab14-replica2"]
-    assert found["replicas"]["lab14-replica1"]["applied_after_ms"] >= 500
+    assert found["replicas"]["lab14-replica1"]["applied_after_ms"] >= 20
     after = metric(fresh.client_url, "ec_consistency_window_seconds_count")
     label = '{outcome="timeout"}'
     assert after[label] == before[label] + 1
 
 
 def test_a_node_that_cannot_be_reached_is_an_error_beside_the_rest(fresh: Lab) -> None:
-    pid = fresh.pids["lab14-replica2"]
-    processes = _descendants(pid)
-    for process in processes:
-        os.kill(process, signal.SIGSTOP)
-    try:
+    with frozen(fresh.pids["lab14-replica2"]):
         found = get(f"{fresh.client_url}/read-compare")
         assert "error" in found["replicas"]["lab14-replica2"]
         assert found["replicas"]["lab14-replica1"]["version"] >= 0
@@ -321,17 +315,12 @@ def test_a_node_that_cannot_be_reached_is_an_error_beside_the_rest(fresh: Lab) -
         states = {replica["replica_id"]: replica for replica in get(f"{fresh.client_url}/status")["replicas"]}
         assert "error" in states["lab14-replica2"]
         assert "error" not in states["lab14-replica1"]
-    finally:
-        for process in processes:
-            os.kill(process, signal.SIGCONT)
     converge(fresh)
 
 
 def test_while_the_log_server_is_gone_reads_go_on_and_writes_say_what_became_of_them(fresh: Lab) -> None:
     written = post(f"{fresh.client_url}/write-and-wait", {"key": "kept", "value": 1})["write_result"]
-    pid = fresh.pids[LOG_SERVER]
-    os.kill(pid, signal.SIGSTOP)  # so that it cannot be started again before it has been looked at
-    try:
+    with frozen(fresh.pids[LOG_SERVER]):  # so that it cannot be started again before it has been looked at
         outcomes = set()
         for _ in range(2):
             answer = POOL.request("POST", f"{fresh.primary_url}/data", body=body("k", 1))
@@ -347,39 +336,18 @@ def test_while_the_log_server_is_gone_reads_go_on_and_writes_say_what_became_of_
         assert ask("GET", f"{fresh.client_url}/health")[1]["status"] == "degraded"
         assert "error" in get(f"{fresh.client_url}/read-compare")["primary"]
         assert metric(fresh.primary_url, "ec_replica_lag_seconds") == {}
-    finally:
-        os.kill(pid, signal.SIGCONT)
-    until(lambda: all(_ok(url) for url in [*node_urls(fresh), fresh.client_url]), 20)
+    until(lambda: is_healthy(fresh), 30)
     post(f"{fresh.primary_url}/data", {"key": "after", "value": 1})
     converge(fresh)
-
-
-def _ok(url: str) -> bool:
-    try:
-        return ask("GET", f"{url}/health")[0] == 200
-    except urllib3.exceptions.HTTPError:
-        return False
 
 
 def test_the_lag_is_0_when_idle_and_grows_while_a_replica_is_stopped(fresh: Lab) -> None:
     replica = '{replica="lab14-replica1"}'
     converge(fresh)
     until(lambda: metric(fresh.primary_url, "ec_replica_lag_seconds")[replica] == 0)
-    pid = fresh.pids["lab14-replica1"]
-    children = _descendants(pid)
-    for process in children:
-        os.kill(process, signal.SIGSTOP)
-    try:
+    with frozen(fresh.pids["lab14-replica1"]):
         post(f"{fresh.primary_url}/data", {"key": "k", "value": 1})
         first = metric(fresh.primary_url, "ec_replica_lag_seconds")[replica]
         until(lambda: metric(fresh.primary_url, "ec_replica_lag_seconds")[replica] > first + 1)
         assert metric(fresh.primary_url, "ec_replica_lag_versions")[replica] == 1
-    finally:
-        for process in children:
-            os.kill(process, signal.SIGCONT)
     converge(fresh)
-
-
-def _descendants(pid: int) -> list[int]:
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-        return [pid, *(int(child) for child in file.read().split())]

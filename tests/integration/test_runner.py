@@ -13,9 +13,12 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
+import psutil
 import pytest
 import urllib3
+from click.testing import CliRunner
 
+from lab.cli import main
 from lab.layout import free_base_port
 from tests.support.http import get, post
 from tests.support.until import until
@@ -71,8 +74,8 @@ def cli(tmp_path: Path) -> Iterator[Cli]:
 
 def is_running(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 
@@ -147,15 +150,17 @@ def test_a_port_in_use_is_one_sentence_and_nothing_is_left_running(cli: Cli, tmp
     assert cli.status()["healthy"]
 
 
-def test_a_killed_node_is_started_again(cli: Cli) -> None:
+def test_killed_processes_are_started_again(cli: Cli) -> None:
     cli.up()
-    for name, pid in cli.pids().items():
+    before = cli.pids()
+    for pid in before.values():
         os.kill(pid, signal.SIGKILL)
-        until(lambda name=name, pid=pid: cli.pids()[name] not in {None, pid}, 20)
+    until(lambda: all(pid not in {None, before[name]} for name, pid in cli.pids().items()), 30)
     until(lambda: cli.status()["healthy"], 30)
     assert {node["id"]: node["restarts"] for node in cli.status()["nodes"]} == dict.fromkeys(cli.pids(), 1)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends processes with the one that started them")
 def test_nothing_outlives_a_killed_supervisor_and_its_place_can_be_taken(cli: Cli) -> None:
     cli.up()
     pids = cli.pids()
@@ -197,13 +202,14 @@ def test_ctrl_c_in_the_foreground_stops_everything(cli: Cli, number: signal.Sign
     ],
 )
 @pytest.mark.parametrize("detach", [True, False])
-def test_a_wrong_option_is_one_sentence(cli: Cli, arguments: list[str], sentence: str, detach: bool) -> None:
-    base = [] if "--base-port" in arguments else ["--base-port", str(cli.base_port)]
-    found = cli.run("up", *(["--detach"] if detach else []), *base, *arguments)
-    assert found.returncode in {1, 2}
+def test_a_wrong_option_is_one_sentence(arguments: list[str], sentence: str, detach: bool, tmp_path: Path) -> None:
+    directory = ["--data-dir", str(tmp_path)]
+    base = [] if "--base-port" in arguments else ["--base-port", str(free_base_port(SystemRandom()))]
+    found = CliRunner().invoke(main, ["up", *directory, *(["--detach"] if detach else []), *base, *arguments])
+    assert found.exit_code in {1, 2}
     assert sentence in found.stderr
-    assert "Traceback" not in found.stderr
-    assert cli.run("status").returncode == 1
+    assert isinstance(found.exception, SystemExit), "and no other exception"
+    assert CliRunner().invoke(main, ["status", *directory]).exit_code == 1
 
 
 def test_a_bad_setting_of_a_node_is_told_and_nothing_is_left_running(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,15 +7,13 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from random import SystemRandom
 from typing import Any
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from lab.layout import Options, free_base_port
 from lab.runner import Lab
-from tests.integration.conftest import converge
+from tests.integration.conftest import DELAYS_MS, converge, running_lab, set_delays
 from tests.support.http import POOL, post
 from tests.support.otlp import Collector
 from tests.support.until import until
@@ -28,10 +26,10 @@ MakeLab = Callable[[str | None], AbstractContextManager[Lab]]
 def make_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeLab:
     """A lab that exports its traces to an endpoint, or to none."""
 
-    def make(endpoint: str | None) -> Lab:
+    def make(endpoint: str | None) -> AbstractContextManager[Lab]:
         if endpoint is not None:
             monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-        return Lab(Options(data_dir=tmp_path / str(endpoint is None), base_port=free_base_port(SystemRandom())))
+        return running_lab(tmp_path / str(endpoint is None))
 
     return make
 
@@ -42,6 +40,7 @@ def attributes(span: Span) -> dict[str, Any]:
 
 def test_one_write_is_one_trace_from_the_request_to_every_apply(make_lab: MakeLab) -> None:
     with Collector() as collector, make_lab(collector.url) as lab:
+        set_delays(lab, *DELAYS_MS)
         headers = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
         body = b'{"key": "k", "value": 1}'
         answer = POOL.request("POST", f"{lab.client_url}/write-and-wait", body=body, headers=headers).json()
@@ -51,7 +50,7 @@ def test_one_write_is_one_trace_from_the_request_to_every_apply(make_lab: MakeLa
     assert request.parent_span_id == spans["lab14-client", "POST /write-and-wait"].span_id
     assert (send.parent_span_id, send.kind) == (request.span_id, Span.SPAN_KIND_PRODUCER)
     assert attributes(send)["messaging.message.id"] == answer["write_result"]["position"]
-    for replica, delay_ms in (("lab14-replica1", 500), ("lab14-replica2", 1500)):
+    for replica, delay_ms in zip(("lab14-replica1", "lab14-replica2"), DELAYS_MS, strict=True):
         delay, process = spans[replica, "delay lab14:log"], spans[replica, "process lab14:log"]
         assert (process.parent_span_id, process.kind) == (send.span_id, Span.SPAN_KIND_CONSUMER)
         assert process.links[0].span_id == send.span_id
@@ -66,6 +65,7 @@ def test_one_write_is_one_trace_from_the_request_to_every_apply(make_lab: MakeLa
 def writes_and_stop(lab: AbstractContextManager[Lab]) -> tuple[float, float, int]:
     """With a lab: the median of a hundred writes in milliseconds, the seconds to stop it, the lines its nodes wrote."""
     with lab as running:
+        set_delays(running, *DELAYS_MS)
         took_ms = []
         for number in range(100):
             began = time.perf_counter()
@@ -80,11 +80,12 @@ def writes_and_stop(lab: AbstractContextManager[Lab]) -> tuple[float, float, int
     return statistics.median(took_ms), stop_seconds, len(lines)
 
 
+@pytest.mark.alone
 def test_without_its_collector_nothing_slows_spams_or_stops_later(make_lab: MakeLab) -> None:
     without = writes_and_stop(make_lab(None))
     dead = writes_and_stop(make_lab("http://127.0.0.1:9"))
     for name, (write_ms, stop_seconds, lines) in {"tracing off": without, "collector down": dead}.items():
         print(f"\n{name}: write {write_ms:.2f} ms, stop {stop_seconds:.1f} s, {lines} lines of log")
-    assert dead[0] < 5 * without[0] + 5
-    assert dead[1] < without[1] + 1.5
+    assert dead[0] < 5 * without[0] + 20
+    assert dead[1] < without[1] + 5, "it did not wait for the exporter's own deadline of 10 s"
     assert dead[2] <= without[2] + 5

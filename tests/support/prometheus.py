@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -13,8 +12,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import pytest
-
 from lab.runner import Lab
 from tests.support.http import POOL
 from tests.support.until import until
@@ -23,15 +20,6 @@ DASHBOARDS = Path(__file__).parents[2] / "dashboards"
 DASHBOARD = DASHBOARDS / "grafana" / "dashboards" / "eventual-consistency.json"
 # What Grafana puts in the place of its variables, for a time range of five minutes.
 _VARIABLES = {"$__rate_interval": "4s", "$__range": "300s", "$job": ".+", "$replica": ".+"}
-
-
-def require(tool: str) -> str:
-    """Where a tool is. Skips the test on a machine without it; CI has to have it."""
-    found = shutil.which(tool)
-    if found is None and "CI" not in os.environ:
-        pytest.skip(f"there is no {tool} on the PATH")
-    assert found is not None, f"CI needs {tool}"
-    return found
 
 
 def panels() -> dict[str, list[str]]:
@@ -66,7 +54,7 @@ class Prometheus:
         config = config.replace("lab14-worker:8078", self._lab.worker_url.removeprefix("http://"))
         (here / "prometheus.yml").write_text(config, encoding="utf-8")
         shutil.copy(DASHBOARDS / "prometheus" / "rules.yml", here)
-        command = [require("prometheus"), f"--config.file={here}/prometheus.yml", f"--storage.tsdb.path={here}/data"]
+        command = ["prometheus", f"--config.file={here}/prometheus.yml", f"--storage.tsdb.path={here}/data"]
         command += [f"--web.listen-address={self._address}", "--enable-feature=exemplar-storage", "--log.level=warn"]
         self._process = subprocess.Popen(command)
         until(lambda: len(self.query("up == 1") or []) == 5, 30)

@@ -1,0 +1,94 @@
+"""Disks that are full, a replica's and the log server's."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.runner import Lab
+from tests.integration.conftest import applied
+from tests.integration.recovery.conftest import OTHER, REPLICA, all_there, short_lab, status
+from tests.support.http import ask, get
+from tests.support.load import Writers
+from tests.support.until import until
+
+DISK_BYTES = 64 * 2**20
+pytestmark = pytest.mark.needs("mount")
+
+
+@pytest.fixture(scope="module")
+def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A lab on disks that are soon full."""
+    directory = tmp_path_factory.mktemp("lab")
+    with disk(directory / "log"), disk(directory / "replicas" / REPLICA), short_lab(directory) as running:
+        yield running
+
+
+@contextmanager
+def disk(path: Path) -> Iterator[None]:
+    """A small file system of its own."""
+    path.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", str(path)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+@contextmanager
+def full(path: Path) -> Iterator[None]:
+    """No byte is left on the disk."""
+    ballast = path / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(2**16))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+    try:
+        yield
+    finally:
+        ballast.unlink()
+
+
+def test_a_replica_whose_disk_is_full_goes_on_where_it_was(quick: Lab) -> None:
+    with Writers(quick.primary_url, count=2, rate=100, keys=20) as load:
+        until(lambda: len(load.acknowledged) > 20)
+        url = quick.replica_urls[REPLICA]
+        with full(quick.data_dir / "replicas" / REPLICA):
+            found = until(lambda: (health := ask("GET", f"{url}/health"))[0] == 503 and health[1], 30)
+            assert "full" in found["checks"]["store"]
+            mark = len(load.acknowledged)
+            until(lambda: len(load.acknowledged) > mark + 50)
+            assert get(f"{url}/data")["data"]
+            until(lambda: status(quick)["version_behind"] > 20)
+            assert status(quick, OTHER)["version_behind"] < 50
+        until(lambda: ask("GET", f"{url}/health")[0] == 200, 20)
+    all_there(quick, load)
+    assert all(entry["lateness_ms"] >= 0 for entry in applied(url))
+
+
+def test_a_log_server_whose_disk_is_full_refuses_writes_and_goes_on(quick: Lab) -> None:
+    with Writers(quick.primary_url, count=2, rate=100, keys=20) as load:
+        until(lambda: len(load.acknowledged) > 20)
+        with full(quick.data_dir / "log"):
+
+            def refused() -> dict[str, Any] | None:
+                code, found = ask("POST", f"{quick.primary_url}/data", {"key": "other", "value": 1})
+                return found if code == 503 else others.append(found)
+
+            others: list[dict[str, Any]] = []
+            found = until(refused, 20)
+            assert (found["outcome"], "No space left" in found["detail"]) == ("not_applied", True)
+            assert get(f"{quick.replica_urls[REPLICA]}/data")["data"]
+        mark = len(load.acknowledged)
+        until(lambda: len(load.acknowledged) > mark + 20, 30)
+    load.acknowledged += others
+    all_there(quick, load)

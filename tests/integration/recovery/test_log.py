@@ -1,0 +1,119 @@
+"""A log server that loses its log, is away, or hangs: what was acknowledged and is still there stays."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from lab.runner import LOG_SERVER, Lab
+from tests.integration.conftest import converge, frozen, processes
+from tests.integration.recovery.conftest import REPLICA, all_there, fill, kill, log_of, resyncs, told
+from tests.support.http import POOL, ask, get
+from tests.support.load import Writers
+from tests.support.until import until
+
+FAILED_STARTS = 3
+
+
+def epoch_of(lab: Lab) -> int:
+    """The primary's epoch; 0 while it does not say."""
+    try:
+        return int(ask("GET", f"{lab.primary_url}/version")[1].get("epoch", 0))
+    except urllib3.exceptions.HTTPError:
+        return 0
+
+
+def copy_of_the_log(lab: Lab, directory: Path) -> None:
+    shutil.copytree(lab.data_dir / "log", directory, dirs_exist_ok=True)
+
+
+def put_back(lab: Lab, directory: Path | None) -> None:
+    for path in (lab.data_dir / "log").iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if directory is not None:
+        shutil.copytree(directory, lab.data_dir / "log", dirs_exist_ok=True)
+
+
+@pytest.mark.parametrize("primary_too", [False, True])
+def test_a_log_rolled_back_goes_on_in_a_new_epoch_and_no_position_names_two_changes(
+    quick: Lab, tmp_path: Path, primary_too: bool
+) -> None:
+    fill(quick, 20)
+    converge(quick)
+    epoch = get(f"{quick.primary_url}/version")["epoch"]
+    copy_of_the_log(quick, tmp_path)
+    victims = [LOG_SERVER, "lab14-primary"] if primary_too else [LOG_SERVER]
+    with Writers(quick.primary_url, count=4, rate=200, keys=20) as load:
+        until(lambda: len(load.acknowledged) > 30)
+        until(lambda: all(get(f"{url}/version")["version"] > 40 for url in quick.replica_urls.values()))
+        kill(quick, *victims, meanwhile=lambda: put_back(quick, tmp_path))
+        mark = len(load.acknowledged)
+        until(lambda: len(load.acknowledged) > mark + 50, 40)
+    found = converge(quick, 30)
+    assert found["primary"]["epoch"] == epoch + 1
+    kept = [written for written in load.acknowledged if written["position"].startswith(f"{epoch + 1}-")]
+    assert len(kept) >= 50
+    assert sorted(written["version"] for written in kept) == list(range(21, found["primary"]["version"] + 1))
+    by_position: dict[str, set[str]] = {}
+    for written in load.acknowledged:
+        by_position.setdefault(written["position"], set()).add(written["write_id"])
+    assert all(len(write_ids) == 1 for write_ids in by_position.values())
+    event = told(quick, "epoch")[-1]
+    assert event["position"] == f"{epoch + 1}-20"
+    assert event["after"] == f"{epoch}-20"
+    for replica in quick.replica_urls:
+        until(lambda replica=replica: resyncs(quick, "log_rolled_back", replica) >= 1)
+    assert "goes on at" in log_of(quick, "lab14-primary")
+
+
+def test_a_log_that_is_lost_with_everything_that_the_primary_knew_begins_in_a_later_epoch(quick: Lab) -> None:
+    fill(quick, 20)
+    converge(quick)
+    epoch = get(f"{quick.primary_url}/version")["epoch"]
+    kill(quick, LOG_SERVER, "lab14-primary", meanwhile=lambda: put_back(quick, None))
+    until(lambda: epoch_of(quick) > epoch, 20)
+    written = fill(quick, 5)[-1]
+    found = converge(quick, 30)
+    assert found["primary"]["position"] == written["position"]
+    assert get(f"{quick.replica_urls[REPLICA]}/data")["data"] == {f"k{n}": n for n in range(5)}
+
+
+def test_a_log_server_that_is_down_for_long_is_waited_for(quick: Lab) -> None:
+    away = quick.data_dir / "elsewhere"
+    with Writers(quick.primary_url, count=2, rate=100, keys=20) as load:
+        until(lambda: len(load.acknowledged) > 20)
+        (server,) = processes(quick.pids[LOG_SERVER])
+        server.suspend()
+        shutil.copytree(quick.data_dir / "log", away)
+        put_back(quick, None)
+        (quick.data_dir / "log" / "appendonlydir").write_text("in the way, so that it cannot start\n")
+        server.kill()
+        until(lambda: log_of(quick, LOG_SERVER).count("appendonlydir") >= FAILED_STARTS, 30)
+        for url in quick.replica_urls.values():
+            assert get(f"{url}/data")["data"]
+        assert ask("POST", f"{quick.primary_url}/data", {"key": "k", "value": 1})[0] == 503
+        (quick.data_dir / "log" / "appendonlydir").unlink()
+        shutil.copytree(away, quick.data_dir / "log", dirs_exist_ok=True)
+        mark = len(load.acknowledged)
+        until(lambda: len(load.acknowledged) > mark + 20, 30)
+    shutil.rmtree(away)
+    all_there(quick, load)
+
+
+def test_a_log_server_that_hangs_is_waited_for(quick: Lab) -> None:
+    with Writers(quick.primary_url, count=2, rate=100, keys=20) as load:
+        until(lambda: len(load.acknowledged) > 20)
+        with frozen(quick.pids[LOG_SERVER]):
+            refused = POOL.request("POST", f"{quick.primary_url}/data", body=b'{"key":"k","value":1}')
+            assert (refused.status, refused.json()["outcome"]) == (503, "unknown")
+            for url in quick.replica_urls.values():
+                until(lambda url=url: ask("GET", f"{url}/health")[0] == 503, 20)
+                assert get(f"{url}/data")["data"]
+        mark = len(load.acknowledged)
+        until(lambda: len(load.acknowledged) > mark + 20, 30)
+    found = converge(quick, 30)
+    # The one above may or may not be there, and nothing else.
+    assert found["primary"]["version"] - len(load.acknowledged) in {0, 1}

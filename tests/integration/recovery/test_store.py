@@ -1,0 +1,107 @@
+"""A replica that lost its place, its store, or its claim on it goes on by itself."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from broker.connection import connect
+from lab.runner import Lab
+from tests.integration.conftest import converge, set_delays
+from tests.integration.recovery.conftest import REPLICA, fill, kill, log_of, resyncs, status
+from tests.support.http import POOL, ask, get, post
+from tests.support.until import until
+
+
+def test_a_log_trimmed_past_a_replica_that_was_away_leads_to_a_snapshot(quick: Lab) -> None:
+    fill(quick, 10)
+    converge(quick)
+    before = resyncs(quick, "gap")
+    url = quick.replica_urls[REPLICA]
+    post(f"{quick.client_url}/faults", {"replica": REPLICA, "fault": "partition"})
+    until(
+        lambda: (
+            not next(r for r in get(f"{quick.primary_url}/replicas")["replicas"] if r["replica_id"] == REPLICA)["live"]
+        ),
+        15,
+    )
+    last = fill(quick, 200, "later")[-1]
+    until(lambda: connect(quick.redis_url).xlen("lab14:log") <= 60, 15)
+    set_delays(quick, 3000, 50)
+    assert get(f"{url}/version")["version"] == 10
+    ask("DELETE", f"{quick.client_url}/faults/{REPLICA}")
+    marked = until(lambda: (found := POOL.request("GET", f"{url}/data/k0")).headers.get("Lab-Resyncing") and found, 15)
+    assert (marked.headers["Lab-Resyncing"], marked.headers["Lab-Position"].split("-")[1]) == ("gap", "10")
+    until(lambda: status(quick)["resyncing"] == "gap")
+    assert get(f"{url}/version?min_position={last['position']}&timeout_ms=10000")["reached"]
+    converge(quick)
+    assert resyncs(quick, "gap") == before + 1
+    assert "Lab-Resyncing" not in POOL.request("GET", f"{url}/data/k0").headers
+    assert "taking a snapshot" in log_of(quick, REPLICA)
+
+
+def damage(kind: str, path: Path) -> None:
+    """Make something of the store's file that is no store."""
+    file = path / "store.sqlite"
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    for name in ("store.sqlite-wal", "store.sqlite-shm"):
+        (path / name).unlink(missing_ok=True)
+    if kind == "missing":
+        file.unlink()
+    elif kind == "empty":
+        file.write_bytes(b"")
+    elif kind == "truncated":
+        file.write_bytes(file.read_bytes()[:5000])
+    elif kind == "of another version":
+        with closing(sqlite3.connect(file)) as db:
+            db.execute("PRAGMA user_version = 99")
+    else:
+        content = bytearray(file.read_bytes())
+        content[4096:] = b"\xff" * (len(content) - 4096)
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "truncated", "of another version", "corrupt"])
+def test_a_store_that_is_none_is_set_aside_and_begun_anew(quick: Lab, kind: str) -> None:
+    fill(quick, 80)
+    converge(quick)
+    until(lambda: connect(quick.redis_url).xlen("lab14:log") <= 60, 15)
+    said = log_of(quick, REPLICA)
+    kill(quick, REPLICA, meanwhile=lambda: damage(kind, quick.data_dir / "replicas" / REPLICA))
+    fill(quick, 5, "later")
+    converge(quick, 30)
+    new = log_of(quick, REPLICA)[len(said) :]
+    if kind not in {"missing", "empty"}:
+        assert "is set aside as store.sqlite.set-aside, and the store begins anew" in new
+    assert "is new, and the store is empty" in new
+    assert resyncs(quick, "gap") == 1  # this process has counted since it began
+
+
+def test_a_second_process_on_a_store_is_refused_and_the_first_goes_on(quick: Lab) -> None:
+    environment = {
+        **os.environ,
+        "LAB_NODE_ID": "lab14-second",
+        "LAB_PORT": str(quick.options.base_port + 70),
+        "LAB_REDIS_URL": quick.redis_url,
+        "LAB_DATA_DIR": str(quick.data_dir / "replicas" / REPLICA),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "nodes", "replica"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert "is in use by another process" in done.stderr
+    assert "Traceback" not in done.stderr
+    fill(quick, 3)
+    converge(quick)
