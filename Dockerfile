@@ -4,7 +4,7 @@ RUN python -m venv /opt/lab
 COPY requirements-report.lock .
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/lab/bin/python -m pip install --disable-pip-version-check --require-hashes -r requirements-report.lock
-COPY setup.cfg pyproject.toml README.md ./
+COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY broker broker
 COPY nodes nodes
 COPY lab lab
