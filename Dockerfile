@@ -1,10 +1,10 @@
 FROM python:3.13.15-slim-trixie AS build
 WORKDIR /build
 RUN python -m venv /opt/lab
-COPY requirements.lock .
+COPY requirements-report.lock .
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /opt/lab/bin/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
-COPY setup.cfg pyproject.toml README.md ./
+    /opt/lab/bin/python -m pip install --disable-pip-version-check --require-hashes -r requirements-report.lock
+COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY broker broker
 COPY nodes nodes
 COPY lab lab

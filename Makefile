@@ -16,9 +16,9 @@ endif
 
 .PHONY: help
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# One stamp per lock: running the lab needs no test tool.
+# One stamp per lock. Running the lab requires the first only; each of the others adds to it.
 $(VENV)/run.stamp: requirements.lock setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; v=sys.version_info; sys.exit(0 if v >= (3, 11) else f"the lab needs Python 3.11 or newer, {sys.executable} is {v.major}.{v.minor}; try make PYTHON=/path/to/python3.12")'
 	@echo "Installing the lab into $(VENV) (first time only)"
@@ -27,9 +27,13 @@ $(VENV)/run.stamp: requirements.lock setup.cfg pyproject.toml
 	@$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/dev.stamp: requirements-dev.lock $(VENV)/run.stamp
-	@echo "Installing the test tools into $(VENV) (first time only)"
-	@$(INSTALL) --require-hashes -r requirements-dev.lock
+ADDED_report := matplotlib for reports
+ADDED_test := the test tools
+ADDED_dev := the development tools
+ADDITIONS := $(patsubst %,$(VENV)/%.stamp,report test dev)
+$(ADDITIONS): $(VENV)/%.stamp: requirements-%.lock $(VENV)/run.stamp
+	@echo "Installing $(ADDED_$*) into $(VENV) (first time only)"
+	@$(INSTALL) --require-hashes -r $<
 	@touch $@
 
 .PHONY: demo
@@ -37,7 +41,7 @@ demo: $(VENV)/run.stamp ## the whole story in half a minute: starts the lab, tel
 	@$(BIN)/lab demo $(ARGS)
 
 .PHONY: up
-up: $(VENV)/run.stamp ## start the lab and leave it running
+up: $(VENV)/report.stamp ## start the lab and leave it running
 	@$(BIN)/lab up --detach $(ARGS)
 
 .PHONY: down
@@ -45,8 +49,19 @@ down: $(VENV)/run.stamp ## stop the lab that `make up` started
 	@$(BIN)/lab down $(ARGS)
 
 .PHONY: test
-test: $(VENV)/dev.stamp ## every test, on real processes and a real log server
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/test.stamp ## unit, contract and integration tests, side by side; needs Python only
+	@$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+
+.PHONY: test-browser
+test-browser: $(VENV)/dev.stamp ## the console in Chromium
+	@$(BIN)/python -m pytest --suite browser $(ARGS)
+
+.PHONY: test-stack
+test-stack: $(VENV)/dev.stamp ## containers, runbooks, dashboards, and whatever takes minutes
+	@$(BIN)/python -m pytest --suite stack $(ARGS)
+
+.PHONY: test-all
+test-all: test test-browser test-stack ## all three
 
 .PHONY: check
 check: $(VENV)/dev.stamp ## what CI runs first: format, lint, types
@@ -59,7 +74,7 @@ bench: $(VENV)/run.stamp ## how fast and how exact, as ratios against baselines 
 	@$(BIN)/lab bench $(ARGS)
 
 .PHONY: broken
-broken: $(VENV)/dev.stamp ## builds of the lab with one thing wrong, and which tests catch each
+broken: $(VENV)/test.stamp ## builds of the lab with one thing wrong, and which tests catch each
 	@$(BIN)/python -m tests.broken_builds
 
 .PHONY: format
@@ -67,7 +82,13 @@ format: $(VENV)/dev.stamp ## rewrite the code in the project's format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+UPGRADE := --upgrade
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header $(UPGRADE) setup.cfg
 .PHONY: lock
-lock: ## resolve the dependencies anew (needs uv)
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade --extra build setup.cfg -o requirements.lock
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade --extra build --extra dev setup.cfg -c requirements.lock -o requirements-dev.lock
+lock: ## resolve the dependencies again (needs uv); UPGRADE= keeps the locked versions
+	@echo "requirements.lock: build"
+	@$(COMPILE) --extra build -o requirements.lock
+	@extras=build; smaller=requirements.lock; for added in report test dev,otlp; do \
+	  extras=$$extras,$$added; larger=requirements-$${added%,*}.lock; echo "$$larger: $$extras"; \
+	  $(COMPILE) --extra $${extras//,/ --extra } -c $$smaller -o $$larger || exit; smaller=$$larger; \
+	done

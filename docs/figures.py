@@ -17,21 +17,23 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random, SystemRandom
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 import numpy as np
-from matplotlib.axes import Axes
 from rich.console import Console
 from rich.progress import track
 
 from lab.bench.command import short
-from lab.experiments import charts, report
+from lab.cli import LabGroup
 from lab.experiments.command import Experiments
 from lab.experiments.run import moments
 from lab.layout import Options, free_base_port
 from lab.nodes_api import get, post
 from lab.runner import Lab
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 HERE = Path(__file__).parent
 ORDERS = ("arrival", "log")
@@ -59,7 +61,7 @@ MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@click.group()
+@click.group(cls=LabGroup)
 def main() -> None:
     """Make the figures and pictures of the documents again."""
 
@@ -68,6 +70,8 @@ def main() -> None:
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=HERE, show_default=True)
 def orders(out: Path) -> None:
     """The same delays in both orders: what each entry drew, and what it got."""
+    from lab.experiments import charts
+
     with a_lab() as lab:
         drawn, effective = (delays(lab, order) for order in ORDERS)
     expected = running_maximum([at_ms for at_ms, _ in effective], [delay_ms for _, delay_ms in drawn])
@@ -91,6 +95,8 @@ def orders(out: Path) -> None:
 @click.option("--seed", type=int, default=1, show_default=True)
 def curves(out: Path, reads: int | None, seed: int) -> None:
     """P(a read is stale), predicted and measured, for four models in both orders."""
+    from lab.experiments import charts
+
     found: dict[tuple[str, str], dict[str, Any]] = {}
     with a_lab() as lab:
         for order, name in track(list(itertools.product(ORDERS, MODELS)), console=Console(stderr=True)):
@@ -118,6 +124,8 @@ def curves(out: Path, reads: int | None, seed: int) -> None:
 @click.option("--reads", type=click.IntRange(100, 200_000), default=8000, show_default=True)
 def example(out: Path, reads: int) -> None:
     """The report of one experiment."""
+    from lab.experiments import report
+
     with a_lab() as lab:
         save(out / "example-report.html", report.page(staleness(lab, "arrival", "exponential", reads, 1)))
 
@@ -125,11 +133,21 @@ def example(out: Path, reads: int) -> None:
 @main.command()
 @click.option("--out", type=click.Path(path_type=Path), default=HERE / "console.png", show_default=True)
 @click.option(
-    "--chromium", default=lambda: shutil.which("chromium"), help="The browser; by default the one on the PATH."
+    "--chromium",
+    type=click.Path(exists=True, dir_okay=False, executable=True),
+    default=lambda: shutil.which("chromium") or shutil.which("google-chrome"),
+    help="The browser; by default the one on the PATH.",
 )
 def console(out: Path, chromium: str | None) -> None:
     """The console under a light load, with some reads: a picture of it."""
-    from playwright.sync_api import sync_playwright
+    if chromium is None:
+        raise click.ClickException(
+            "The picture needs Chromium: install it so that it is on the PATH, or pass --chromium PATH."
+        )
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        raise click.ClickException("The picture needs playwright: run `make check`, which installs it.") from None
 
     with a_lab() as lab, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])

@@ -8,10 +8,19 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+
+from lab.errors import LabError
+
+try:
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+except ModuleNotFoundError:
+    raise LabError(
+        "Charts need matplotlib: install it with `pip install 'eventual-consistency-lab[report]'`, "
+        "or in a checkout with `make up`."
+    ) from None
 
 Chart = tuple[str, str]
 _STYLE: dict[Any, Any] = {

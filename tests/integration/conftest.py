@@ -40,7 +40,8 @@ def _interruptible() -> None:
 @contextmanager
 def running_lab(directory: Path, **options: Any) -> Iterator[Lab]:
     """A lab of its own, stopped at the end."""
-    with Lab(Options(data_dir=directory, base_port=free_base_port(SystemRandom()), **options)) as running:
+    chosen = {"base_port": free_base_port(SystemRandom()), **options}
+    with Lab(Options(data_dir=directory, **chosen)) as running:
         yield running
 
 

@@ -41,6 +41,13 @@ SHOWS: dict[str, tuple[dict[str, Any], str, float]] = {
 }
 
 
+@pytest.fixture
+def fresh(fresh: Lab) -> Lab:
+    """The lab with delays that are long beside the time between two scrapes."""
+    set_delays(fresh, 500, 1500)
+    return fresh
+
+
 @pytest.fixture(scope="module")
 def prometheus(shared_lab: Lab) -> Iterator[Prometheus]:
     with Prometheus(shared_lab) as running:

@@ -102,6 +102,7 @@ def test_in_log_order_the_delay_is_a_running_maximum(fresh: Lab) -> None:
     assert versions == list(range(1, len(versions) + 1))
 
 
+@pytest.mark.needs("minutes")
 def test_on_one_seed_log_order_is_the_running_maximum_of_order_arrival(tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "docs" / "figures.py"
     line = [sys.executable, str(script), "orders", "--out", str(tmp_path)]

@@ -181,7 +181,7 @@ def test_a_lab_that_is_stopped_meanwhile_comes_back_with_the_settings_of_before(
     with running_lab(tmp_path) as lab:
         before = settings(lab)
         name = begun(lab, SLOW)
-    with running_lab(tmp_path) as lab:
+    with running_lab(tmp_path, base_port=lab.options.base_port) as lab:
         found = ended(lab, name)
         assert found["state"] == "failed"
         assert found["reason"].startswith(("its worker died; the settings are back", "the worker was stopped"))

@@ -202,10 +202,14 @@ def test_ctrl_c_in_the_foreground_stops_everything(cli: Cli, number: signal.Sign
     ],
 )
 @pytest.mark.parametrize("detach", [True, False])
-def test_a_wrong_option_is_one_sentence(arguments: list[str], sentence: str, detach: bool, tmp_path: Path) -> None:
+def test_a_wrong_option_is_one_sentence(
+    arguments: list[str], sentence: str, detach: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     directory = ["--data-dir", str(tmp_path)]
     base = [] if "--base-port" in arguments else ["--base-port", str(free_base_port(SystemRandom()))]
-    found = CliRunner().invoke(main, ["up", *directory, *(["--detach"] if detach else []), *base, *arguments])
+    line = ["up", *directory, *(["--detach"] if detach else []), *base, *arguments]
+    monkeypatch.setattr(sys, "argv", ["lab", *line])  # which the command in the background repeats
+    found = CliRunner().invoke(main, line)
     assert found.exit_code in {1, 2}
     assert sentence in found.stderr
     assert isinstance(found.exception, SystemExit), "and no other exception"

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from click.testing import CliRunner
 
+import lab.experiments
+from lab.cli import main
 from lab.errors import LabError
 from lab.experiments import picture
 from lab.experiments.report import page
@@ -100,3 +105,18 @@ def test_a_long_curve_is_thinned_out_for_the_table() -> None:
     curve = {"t_ms": [float(n) for n in range(100)], "reads": [1] * 100, "measured": [0.5] * 100}
     (rows,) = [body for _, _, body in picture.rows_of("staleness", {}, {"stale": curve, "reads": 100})]
     assert len(rows) <= 15
+
+
+def test_without_matplotlib_the_command_names_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in ("charts", "report"):
+        monkeypatch.delitem(sys.modules, f"lab.experiments.{name}", raising=False)
+        monkeypatch.delattr(lab.experiments, name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["experiment", "report", "3f2c9a1b7d40"])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == (
+        "Error: Charts need matplotlib: install it with "
+        "`pip install 'eventual-consistency-lab[report]'`, or in a checkout with `make up`.\n"
+    )
+    assert list(tmp_path.iterdir()) == []

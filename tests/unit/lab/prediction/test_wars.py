@@ -10,8 +10,9 @@ import pytest
 from broker.delay import Exponential, Mixture, Pareto
 from lab.prediction.wars import Outcome, Ways, k_consistent, simulate
 
-TRIALS = 4_000_000
-TRIALS_WAN = 8_000_000  # whose 99.9 % is far out in a tail
+pytestmark = pytest.mark.xdist_group("wars")  # one process simulates for all of them
+TRIALS = 1_000_000
+TRIALS_WAN = 2_000_000  # whose 99.9 % is far out in a tail
 
 
 def mixed(share: float, scale_ms: float, alpha: float, rate: float) -> Mixture:

@@ -1,0 +1,75 @@
+"""What happens in the lab, followed as server-sent events and in a terminal."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lab.runner import Lab
+from tests.integration.conftest import set_delays
+from tests.support.http import POOL, post
+
+REPLICA, OTHER = "lab14-replica1", "lab14-replica2"
+
+
+def test_the_lab_can_be_watched_in_a_terminal_until_ctrl_c(fresh: Lab) -> None:
+    line = [sys.executable, "-m", "lab", "watch", "--client-url", fresh.client_url]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        post(f"{fresh.client_url}/write-and-wait", {"key": "k", "value": 1})
+        output = ""
+        while REPLICA not in output:
+            shown = process.stdout.readline()
+            assert shown, output
+            output += shown
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=30)
+        output += rest
+    assert process.returncode == 0, output
+    assert f"{REPLICA}" in output
+    assert "Traceback" not in output
+    line[-1] = "http://127.0.0.1:1"
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, "does not answer" in done.stderr) == (1, True)
+
+
+def test_the_feed_can_be_followed_with_curl_and_goes_on_where_it_was(fresh: Lab) -> None:
+    def listen(last_id: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+        headers = {"Last-Event-ID": last_id} if last_id else {}
+        answer = POOL.request("GET", f"{fresh.client_url}/events", preload_content=False, headers=headers)
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        lines = (line for chunk in answer.stream(65536) for line in chunk.decode().splitlines())
+        name = ""
+        try:
+            for line in lines:
+                if line.startswith("id: "):
+                    name = line[4:]
+                if line.startswith("data: "):
+                    yield name, json.loads(line[6:])
+        finally:
+            answer.close()
+
+    set_delays(fresh, 20, 1000)  # applied in a later message than the write
+    first = listen()
+    name, message = next(first)
+    assert message["now_ms"] == pytest.approx(time.time() * 1000, abs=5000)
+    written = post(f"{fresh.primary_url}/data", {"key": "k", "value": "v"})
+    for name, message in first:  # noqa: B007 - the last is wanted
+        if any(write["position"] == written["position"] for write in message.get("writes", [])):
+            break
+    first.close()
+    later = listen(name)
+    positions = []
+    for _, message in later:
+        positions += [one["position"] for one in message.get("applied", []) if one["replica"] == OTHER]
+        assert written["position"] not in [write["position"] for write in message.get("writes", [])]
+        if written["position"] in positions:
+            break
+    later.close()

@@ -1,0 +1,71 @@
+"""What ``docs/figures.py`` reports when it lacks a tool, before it starts a lab."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """The script with an empty PATH and neither playwright nor matplotlib; starting a lab fails the test."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("matplotlib", "playwright", "playwright.sync_api"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for name in ("charts", "report"):
+        monkeypatch.delitem(sys.modules, f"lab.experiments.{name}", raising=False)
+        monkeypatch.delattr(f"lab.experiments.{name}", raising=False)
+    spec = importlib.util.spec_from_file_location("figures", ROOT / "docs/figures.py")
+    assert spec is not None
+    assert spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+
+    def no_lab(*_: object, **__: object) -> None:
+        raise AssertionError("a lab was started")
+
+    monkeypatch.setattr(found, "Lab", no_lab)
+    return found
+
+
+def run(figures: ModuleType, *arguments: str) -> Result:
+    main: click.Group = figures.main
+    return CliRunner().invoke(main, list(arguments))
+
+
+def test_console_without_chromium(figures: ModuleType, tmp_path: Path) -> None:
+    done = run(figures, "console")
+    assert (
+        done.stderr
+        == "Error: The picture needs Chromium: install it so that it is on the PATH, or pass --chromium PATH.\n"
+    )
+    assert (done.exit_code, list(tmp_path.iterdir())) == (1, [])
+
+
+def test_console_with_a_chromium_that_does_not_exist(figures: ModuleType, tmp_path: Path) -> None:
+    done = run(figures, "console", "--chromium", str(tmp_path / "chromium"))
+    assert done.stderr.endswith(f"'{tmp_path / 'chromium'}' does not exist.\n")
+    assert (done.exit_code, list(tmp_path.iterdir())) == (2, [])
+
+
+def test_console_without_playwright(figures: ModuleType, tmp_path: Path) -> None:
+    done = run(figures, "console", "--chromium", sys.executable)
+    assert done.stderr == "Error: The picture needs playwright: run `make check`, which installs it.\n"
+    assert (done.exit_code, list(tmp_path.iterdir())) == (1, [])
+
+
+@pytest.mark.parametrize("command", ["orders", "curves", "example"])
+def test_charts_without_matplotlib(figures: ModuleType, tmp_path: Path, command: str) -> None:
+    done = run(figures, command, "--out", str(tmp_path / "out"))
+    assert done.stderr.startswith("Error: Charts need matplotlib: install it with ")
+    assert (done.exit_code, list(tmp_path.iterdir())) == (1, [])
