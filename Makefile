@@ -48,9 +48,11 @@ up: $(VENV)/report.stamp ## start the lab and leave it running
 down: $(VENV)/run.stamp ## stop the lab that `make up` started
 	@$(BIN)/lab down $(ARGS)
 
+# Where even the end of a test hangs, its process is ended, and the test reported.
+BACKSTOP := -o faulthandler_timeout=120 -o faulthandler_exit_on_timeout=true
 .PHONY: test
 test: $(VENV)/test.stamp ## unit, contract and integration tests, side by side; needs Python only
-	@$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadgroup $(BACKSTOP) $(ARGS)
 
 .PHONY: test-browser
 test-browser: $(VENV)/dev.stamp ## the console in Chromium

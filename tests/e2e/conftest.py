@@ -18,17 +18,13 @@ import pytest
 from tests.support.until import until
 
 ROOT = Path(__file__).parents[2]
-HERE = Path(__file__).parent
 SERVICES = {"primary", "replica1", "replica2", "client", "worker", "redis", "prometheus", "grafana", "jaeger"}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder needs Docker, on ports that only one test at a time can have, and takes its time."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.needs("docker"))
-            item.add_marker(pytest.mark.xdist_group("docker"))
-            item.add_marker(pytest.mark.timeout(900))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Everything in this folder needs Docker and takes its time."""
+    item.add_marker(pytest.mark.needs("docker"))
+    item.add_marker(pytest.mark.timeout(900))
 
 
 def docker(*arguments: str, check: bool = True) -> str:

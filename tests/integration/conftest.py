@@ -24,11 +24,9 @@ HERE = Path(__file__).parent
 DELAYS_MS = (20.0, 60.0)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Everything in this folder runs real processes."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.integration)
+    item.add_marker(pytest.mark.integration)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,6 +19,7 @@ from nodes.experiments.spec import ENDED
 from tests.integration.conftest import processes, running_lab, set_delays
 from tests.support import chromium
 from tests.support.http import ask, get
+from tests.support.processes import foreground
 from tests.support.until import until
 
 REPLICA = "lab14-replica2"
@@ -168,7 +169,7 @@ def test_ctrl_c_cancels_the_experiment_that_is_watched(fresh: Lab) -> None:
     before = settings(fresh)
     line = [sys.executable, "-m", "lab", "experiment", "run", "windows", "--client-url", fresh.client_url]
     line += ["--set", "writes=200", "--set", f"settings.{REPLICA}.delay_ms=40"]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+    with foreground(line) as process:
         until(lambda: settings(fresh) != before, 20)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=30)

@@ -43,7 +43,7 @@ def workload(lab: Lab, plan: Plan) -> History:
 
 def test_eventual_goes_back_and_says_so_and_that_is_no_failure(fresh: Lab, tmp_path: Path) -> None:
     saved, exported = tmp_path / "history.jsonl", tmp_path / "elle.json"
-    set_delays(fresh, 50, 200)
+    set_delays(fresh, 20, 500)
     options = ("--level", "eventual", "--seconds", "2", "--save", str(saved), "--export", str(exported))
     status, found = check(fresh, *options)
     assert (status, found["kept"]) == (0, True)

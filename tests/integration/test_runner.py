@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from lab.cli import main
 from lab.layout import free_base_port
 from tests.support.http import get, post
+from tests.support.processes import foreground
 from tests.support.until import until
 
 
@@ -55,14 +56,6 @@ class Cli:
 
     def _line(self, command: str, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "lab", command, "--data-dir", str(self.directory), *arguments]
-
-
-@contextmanager
-def foreground(line: list[str], directory: Path | None = None) -> Iterator[subprocess.Popen[str]]:
-    """A process with its output, killed at the end where it still runs."""
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=directory) as process:
-        yield process
-        process.kill()
 
 
 @pytest.fixture
@@ -273,7 +266,7 @@ def test_the_demo_tells_its_story_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_ctrl_c_in_the_demo_stops_everything(tmp_path: Path) -> None:
     output = ""
-    with foreground([sys.executable, "-m", "lab", "demo"], tmp_path) as process:
+    with foreground([sys.executable, "-m", "lab", "demo"], cwd=tmp_path) as process:
         assert process.stdout is not None
         while "One write" not in output:
             line = process.stdout.readline()

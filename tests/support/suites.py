@@ -49,6 +49,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--suite", choices=[*SUITES, "all"], default="test", help="The tests to run, by what they need.")
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Put what runs alone into a group of that name."""
+    if item.get_closest_marker(_ALONE):
+        item.add_marker(pytest.mark.xdist_group(_ALONE))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the tests of the suite, slow ones first, and those that run alone last."""
     wanted = config.getoption("suite")
@@ -64,8 +70,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if lacking := [tool for tool in needed[item] if tool in missing]:
             item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(lacking)}"))
-        if item.get_closest_marker(_ALONE):
-            item.add_marker(pytest.mark.xdist_group(_ALONE))
     items.sort(key=_turn)
 
 

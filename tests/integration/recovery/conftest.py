@@ -29,11 +29,9 @@ HERE = Path(__file__).parent
 REPLICA, OTHER = "lab14-replica1", "lab14-replica2"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process runs all of these, so that they need one lab."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("recovery"))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """One worker runs all of this folder, on one lab."""
+    item.add_marker(pytest.mark.xdist_group("recovery"))
 
 
 @pytest.fixture(scope="session")
