@@ -59,7 +59,7 @@ def main() -> None:
     """See and measure eventual consistency: one write, one log, late replicas.
 
     \b
-    lab demo           the whole story in half a minute
+    lab demo           the whole story in 20 seconds
     lab up --detach    start a lab and leave it running
     lab status         how it is
     lab watch          the same, live
@@ -270,7 +270,7 @@ def bench(**chosen: Any) -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Only the figures, for scripts.")
-@click.option("--windows", type=click.IntRange(1, 1000), default=10, show_default=True, help="Windows to measure.")
+@click.option("--windows", type=click.IntRange(1, 1000), default=5, show_default=True, help="Windows to measure.")
 def demo(as_json: bool, windows: int) -> None:
     """Tell the whole story on a lab of its own, and stop that again.
 
