@@ -44,7 +44,7 @@ SHOWS: dict[str, tuple[dict[str, Any], str, float]] = {
 @pytest.fixture
 def fresh(fresh: Lab) -> Lab:
     """The lab with delays that are long beside the time between two scrapes."""
-    set_delays(fresh, 500, 1500)
+    set_delays(fresh, 250, 500)
     return fresh
 
 
