@@ -100,7 +100,20 @@ def make(build: Build, directory: Path) -> None:
 
 def failing_tests(directory: Path) -> list[str]:
     """The fast tests that fail on it."""
-    line = ["-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=20", *_FAST]
+    line = [
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "auto",
+        "--dist",
+        "loadgroup",
+        "--timeout",
+        "20",
+        "-p",
+        "no:cacheprovider",
+        *_FAST,
+    ]
     done = _run(directory, line, _TESTS_SECONDS)
     return [text.split(" - ")[0].split("::")[-1] for text in done.stdout.splitlines() if text.startswith("FAILED ")]
 
