@@ -56,7 +56,9 @@ def test_a_log_rolled_back_goes_on_in_a_new_epoch_and_no_position_names_two_chan
     assert found["primary"]["epoch"] == epoch + 1
     kept = [written for written in load.acknowledged if written["position"].startswith(f"{epoch + 1}-")]
     assert len(kept) >= 50
-    assert sorted(written["version"] for written in kept) == list(range(21, found["primary"]["version"] + 1))
+    versions = sorted(written["version"] for written in kept)
+    assert versions == list(range(versions[0], found["primary"]["version"] + 1))
+    assert versions[0] <= 21, "the copy has 20 versions, or fewer where the disk was busy"
     by_position: dict[str, set[str]] = {}
     for written in load.acknowledged:
         by_position.setdefault(written["position"], set()).add(written["write_id"])
