@@ -67,6 +67,7 @@ def worker_processes(lab: Lab) -> list[int]:
     return [process.pid for process in processes(lab.pids["lab14-worker"])]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("order", ["arrival", "log"])
 def test_measured_staleness_is_what_the_models_predict(fresh: Lab, order: str) -> None:
     before = settings(fresh)
@@ -79,7 +80,7 @@ def test_measured_staleness_is_what_the_models_predict(fresh: Lab, order: str) -
     found = finished(fresh, {"kind": "staleness", **load, "seed": 3, "settings": wanted})
     curve = found["stale"]
     assert found["reads"] == len(found["raw"]["t_ms"]) == READS
-    assert sum(curve["reads"]) > READS / 5  # the others came after the horizon, on a busy machine
+    assert sum(curve["reads"]) > READS / 2  # the others came after the horizon, on a busy machine
     assert len(curve["t_ms"]) > 20  # of 30 steps; one without a read is left out
     print(f"\n{order}: {found['reads']} reads, RMSE {curve['rmse']:.2%}, late {found['late_ms']['p99']} ms")
     assert curve["rmse"] < 0.12  # of so few reads on a busy machine; docs/staleness.md has the figures of many

@@ -15,7 +15,7 @@ from broker.connection import connect
 from lab.runner import Lab
 from tests.integration.conftest import converge, set_delays
 from tests.integration.recovery.conftest import REPLICA, fill, kill, log_of, resyncs, status
-from tests.support.http import POOL, ask, get, post
+from tests.support.http import POOL, get, post
 from tests.support.until import until
 
 
@@ -33,14 +33,15 @@ def test_a_log_trimmed_past_a_replica_that_was_away_leads_to_a_snapshot(quick: L
     )
     fill(quick, 200, "later")
     until(lambda: connect(quick.redis_url).xlen("lab14:log") <= 60, 15)
-    set_delays(quick, 5000, 50)
-    last = fill(quick, 1, "last")[-1]  # so that the snapshot is not due at once
+    set_delays(quick, 60_000, 50)  # so that the snapshot is seen to wait, however busy the machine is
+    last = fill(quick, 1, "last")[-1]
     assert get(f"{url}/version")["version"] == 10
-    ask("DELETE", f"{quick.client_url}/faults/{REPLICA}")
-    marked = until(lambda: (found := POOL.request("GET", f"{url}/data/k0")).headers.get("Lab-Resyncing") and found, 15)
+    post(f"{quick.client_url}/faults/reset")
+    marked = until(lambda: (found := POOL.request("GET", f"{url}/data/k0")).headers.get("Lab-Resyncing") and found, 30)
     assert (marked.headers["Lab-Resyncing"], marked.headers["Lab-Position"].split("-")[1]) == ("gap", "10")
     until(lambda: status(quick)["resyncing"] == "gap")
-    assert get(f"{url}/version?min_position={last['position']}&timeout_ms=10000")["reached"]
+    set_delays(quick, 20, 50)
+    assert get(f"{url}/version?min_position={last['position']}&timeout_ms=20000")["reached"]
     converge(quick)
     assert resyncs(quick, "gap") == before + 1
     assert "Lab-Resyncing" not in POOL.request("GET", f"{url}/data/k0").headers
