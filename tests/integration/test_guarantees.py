@@ -189,7 +189,7 @@ def test_a_kill_under_load_loses_and_doubles_nothing(fresh: Lab, victim: str) ->
     acknowledged = sorted(written["version"] for written in load.acknowledged)
     print(f"{victim}: killed, {len(acknowledged)} acknowledged writes, head at {head}")
     if victim == LOG_SERVER and found["primary"]["epoch"] > int(start.split("-")[0]):
-        # Its disk was busy, so that it held back the end of its file. The lab says so by the new epoch, and that is whole.
+        # Its disk was busy, so that it wrote its file late. The new epoch says so, and that is whole.
         whole = [w["version"] for w in load.acknowledged if w["position"].startswith(f"{found['primary']['epoch']}-")]
         assert sorted(whole) == list(range(min(whole), head + 1))
         return
