@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from nodes.peers import Ask, PeerError, Peers
-
-_FRESH_SECONDS = 1.0
 
 
 class Known(NamedTuple):
@@ -24,30 +21,26 @@ class Known(NamedTuple):
 
 
 class Directory:
-    """The registered replicas, remembered for a second by those who may miss one that is new. Thread-safe."""
+    """The registered replicas, remembered so that reads do not depend on the primary. Thread-safe."""
 
-    def __init__(self, peers: Peers, primary_url: str, monotonic: Callable[[], float]) -> None:
+    def __init__(self, peers: Peers, primary_url: str) -> None:
         self._peers = peers
         self._url = f"{primary_url}/replicas"
-        self._monotonic = monotonic
         self._lock = threading.Lock()
         self._known: list[Known] = []
-        self._read_at = float("-inf")
 
     def replicas(self) -> list[Known]:
-        """The replicas as of about a second ago, or as last heard of where the primary does not answer."""
+        """The replicas as last reported. The primary is asked only as long as none is known."""
         with self._lock:
-            fresh = self._known and self._monotonic() - self._read_at < _FRESH_SECONDS
             known = self._known
-        return known if fresh else self.now()
+        return known or self.now()
 
     def now(self) -> list[Known]:
-        """The replicas as of now, or as last heard of where the primary does not answer."""
+        """The replicas as of now, or as last reported if the primary does not answer."""
         found = self.ask()
         with self._lock:
             if found is not None:
                 self._known = found
-            self._read_at = self._monotonic()
             return self._known
 
     def ask(self) -> list[Known] | None:

@@ -19,7 +19,7 @@ from lab.checking import promises
 from lab.checking.history import History, Plan, load
 from lab.checking.workload import run
 from lab.runner import Lab
-from tests.integration.conftest import converge, set_delays
+from tests.integration.conftest import converge, frozen, set_delays
 from tests.support.http import POOL, ask, get, post
 from tests.support.load import Writers
 from tests.support.until import until
@@ -152,6 +152,23 @@ def test_staleness_is_what_the_replica_lacked_when_it_was_read(fresh: Lab) -> No
     assert (found["stale"], found["behind_versions"]) == (True, 3)
     assert found["stale_ms"] < 10_000
     assert found["stale_ms"] >= (time.monotonic() - time_of_write) * 1000 - 50
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("level", ["eventual", "prefix", "session"])
+def test_a_stopped_primary_holds_up_no_read_that_does_not_need_it(fresh: Lab, level: str) -> None:
+    token = post(f"{fresh.client_url}/write", {"key": "k", "value": 1})["token"]
+    converge(fresh)
+    with frozen(fresh.pids["lab14-primary"]):
+        for number in range(3):
+            began = time.perf_counter()
+            answer = POOL.request("GET", f"{fresh.client_url}/read/k?level={level}", headers={"Lab-Position": token})
+            felt_ms = (time.perf_counter() - began) * 1000
+            found = answer.json()
+            print(f"\n{level}, read {number}: felt {felt_ms:.1f} ms, waited_ms {found['waited_ms']}")
+            assert (answer.status, found["value"], found["stale"]) == (200, 1, None)
+            assert felt_ms < 1500, "a node that hangs is given 2 s to answer"
+            assert felt_ms - found["waited_ms"] < 500
 
 
 @pytest.mark.needs("minutes")

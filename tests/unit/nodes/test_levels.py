@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -15,14 +17,16 @@ from broker.position import START, Position
 from broker.roster import Member, Roster, Settings
 from nodes.client import session as sessions
 from nodes.client.directory import Directory
+from nodes.client.head import LogHead
 from nodes.client.levels import LevelQuery, Levels
 from nodes.client.metrics import ClientMetrics
 from nodes.client.session import Session
-from nodes.peers import PeerError
+from nodes.peers import Ask, PeerError, Reply
 from nodes.primary.acks import Acks
 from nodes.problem import Problem
 from nodes.writing import AcksQuery
 from tests.support.peers import StubPeers, at, replicas
+from tests.support.until import until
 
 HEAD = "primary/version"
 GONE = PeerError("it cannot be reached", sent=False)
@@ -36,21 +40,47 @@ def refusal(status: int, position: str) -> tuple[int, dict[str, Any]]:
     return status, {"status": status, "detail": "no", "position": position}
 
 
+PRIMARY = "http://127.0.0.1:8000"
+
+
 def make(**answers: Any) -> tuple[Levels, StubPeers, CollectorRegistry]:
-    peers = StubPeers(**{"primary/replicas": replicas("r1"), **answers})
+    return make_of(StubPeers(**{"primary/replicas": replicas("r1"), **answers}))
+
+
+def make_of(
+    peers: StubPeers, monotonic: Callable[[], float] = lambda: 10.0
+) -> tuple[Levels, StubPeers, CollectorRegistry]:
     registry = CollectorRegistry()
     levels = Levels(
-        primary_url="http://127.0.0.1:8000",
+        primary_url=PRIMARY,
         peers=peers,
-        directory=Directory(peers, "http://127.0.0.1:8000", lambda: 0.0),
+        directory=Directory(peers, PRIMARY),
+        head=LogHead(peers, PRIMARY, patience_seconds=0.05),
         metrics=ClientMetrics(registry),
         random=Random(1),
+        monotonic=monotonic,  # the stub answers at 10.25
     )
     return levels, peers, registry
 
 
+class HangingPrimary(StubPeers):
+    """A primary that was stopped once the replicas were known: it takes questions and does not answer them."""
+
+    def __init__(self, **answers: Any) -> None:
+        super().__init__(**{"primary/replicas": replicas("r1"), **answers})
+        self.resumed = threading.Event()
+        self.hangs = True
+
+    def ask(self, ask: Ask) -> Reply:
+        if self.hangs and ask.url == f"{PRIMARY}/version":
+            self.asked.append(ask)
+            assert self.resumed.wait(10)
+            raise PeerError("it did not answer in time", sent=True)
+        return super().ask(ask)
+
+
 def asked(peers: StubPeers, path: str) -> list[Any]:
-    return [found.fields for found in peers.asked if found.url.endswith(path)]
+    return [found.fields for found in peers.asked if found.url.replace(PRIMARY, "http://primary").endswith(path)]
 
 
 def counted(registry: CollectorRegistry, level: str, outcome: str) -> float | None:
@@ -115,12 +145,12 @@ def test_a_token_of_another_time_is_refused_at_once_and_ends_the_session(
     token: Position, status: int, slug: str
 ) -> None:
     head = at(9) if status == 400 else at(0, 2)
-    levels, peers, registry = make(**{HEAD: head})
+    levels, peers, registry = make(**{HEAD: head, "r1/data/k": refusal(504, "1-6")})
     with pytest.raises(Problem) as failed:
         levels.read("k", LevelQuery(level="session"), Session(written=token))
     assert (failed.value.status, failed.value.slug) == (status, slug)
     assert "Max-Age=0" in failed.value.headers["Set-Cookie"]
-    assert not asked(peers, "/data/k")
+    assert [fields["timeout_ms"] for fields in asked(peers, "/data/k")] == ["0"], "no node waits for it"
     assert counted(registry, "session", "refused") == 1
 
 
@@ -156,6 +186,60 @@ def test_a_level_that_is_not_reached_in_time_is_a_504_that_says_what_was() -> No
         levels.read("k", LevelQuery(level="session", timeout_ms=300), Session(written=Position(1, 8)))
     assert (failed.value.status, failed.value.extra["position"]) == (504, "1-6")
     assert counted(registry, "session", "timeout") == 1
+
+
+@pytest.mark.parametrize("level", ["eventual", "prefix", "session"])
+def test_a_level_that_does_not_need_the_primary_does_not_wait_for_one_that_hangs(level: Any) -> None:
+    peers = HangingPrimary(**{"r1/data/k": record("r1", 2, "1-8")})
+    levels, _, registry = make_of(peers)
+    for _ in range(20):
+        found = levels.read("k", LevelQuery(level=level), Session(written=Position(1, 8)))
+        assert (found["source"], found["stale"], found["behind_versions"]) == ("r1", None, None)
+    assert len(asked(peers, "primary/version")) == 1, "one question is out, however many reads there are"
+    peers.resumed.set()
+    assert counted(registry, level, "unknown") == 20
+
+
+def test_a_session_waits_at_the_replica_also_if_the_primary_hangs() -> None:
+    peers = HangingPrimary(**{"r1/data/k": [refusal(504, "1-6"), record("r1", 2, "1-8")]})
+    levels, _, _ = make_of(peers)
+    found = levels.read("k", LevelQuery(level="session", timeout_ms=300), Session(written=Position(1, 8)))
+    peers.resumed.set()
+    assert (found["position"], found["stale"]) == ("1-8", None)
+    assert [fields["timeout_ms"] for fields in asked(peers, "/data/k")] == ["0", "300"]
+
+
+def test_a_primary_that_answers_again_is_believed_again() -> None:
+    peers = HangingPrimary(**{HEAD: at(9), "r1/data/k": record("r1", 2, "1-9")})
+    levels, _, _ = make_of(peers)
+    assert levels.read("k", LevelQuery(), Session())["stale"] is None
+    peers.hangs = False
+    peers.resumed.set()
+    until(lambda: levels.read("k", LevelQuery(), Session())["stale"] is False)
+
+
+def test_what_a_read_waited_is_all_that_its_reader_felt() -> None:
+    now = [10.0]
+
+    class SlowPrimary(StubPeers):
+        def ask(self, ask: Ask) -> Reply:
+            if ask.url == f"{PRIMARY}/version":
+                now[0] += 4.0
+            return super().ask(ask)
+
+    answers = {"primary/replicas": replicas("r1"), HEAD: at(9), "r1/data/k": record("r1", 2, "1-9")}
+    levels, _, registry = make_of(SlowPrimary(**answers), lambda: now[0])
+    assert levels.read("k", LevelQuery(), Session())["waited_ms"] == 4000.0
+    assert registry.get_sample_value("ec_read_wait_seconds_sum", {"level": "eventual"}) == 4.0
+
+
+@pytest.mark.parametrize(("age_ms", "stale"), [(200.0, False), (300.0, True)])
+def test_what_was_written_while_the_read_ran_was_not_missing_when_it_began(age_ms: float, stale: bool) -> None:
+    when = "2026-11-23T12:00:00.000Z"
+    oldest = {**at(5, reached=True), "applied_at": when, "write_timestamp": when, "data_age_ms": age_ms}
+    levels, _, _ = make(**{HEAD: [at(5), oldest], "r1/data/k": record("r1", 2, "1-4")})
+    found = levels.read("k", LevelQuery(), Session())  # it took 250 ms
+    assert (found["stale"], found["behind_versions"]) == (stale, int(stale))
 
 
 def test_while_the_primary_is_away_replicas_are_read_and_nobody_knows_how_stale_that_is() -> None:
