@@ -36,7 +36,7 @@ from nodes.client.faults import Faults, add_faults
 from nodes.client.feed.feed import LISTENERS_MAX, Feed, FeedQuery, TooManyListeners
 from nodes.client.feed.sources import WAIT_MS, Sources, read_item
 from nodes.client.head import LogHead
-from nodes.client.levels import LevelQuery, Levels, ReadAnswer
+from nodes.client.levels import LevelQuery, Levels, ReadAnswer, shown
 from nodes.client.metrics import ClientMetrics
 from nodes.client.pages import add_pages
 from nodes.client.prediction import add_prediction
@@ -101,6 +101,7 @@ def create_app(config: ClientConfig) -> Flask:
     _add_sessions(
         api,
         client,
+        directory,
         Levels(
             primary_url=config.primary_url,
             peers=peers,
@@ -168,23 +169,23 @@ def _add_measures(api: Api, client: Client) -> None:
         return client.status()
 
 
-def _add_sessions(api: Api, client: Client, levels: Levels) -> None:
+def _add_sessions(api: Api, client: Client, directory: Directory, levels: Levels) -> None:
     @api.route("POST", "/write", body=WriteBody, query=AcksQuery, answer=TokenAnswer)
     def write(body: WriteBody, query: AcksQuery) -> Response:
         """Write a key. The answer has the token of the write; a cookie keeps it as well."""
-        session = sessions.of(request)
+        session = sessions.of(request, directory.lab())
         written = client.write(body, write_id_of(request.headers.get("Idempotency-Key")), query)
         session = session.after_write(Position.parse(written["position"]))
-        response = api.reply({**written, "token": str(session.token)})
+        response = api.reply({**written, "token": session.token})
         response.headers["Set-Cookie"] = session.cookie
         return response
 
     @api.route("GET", "/read/<key:key>", query=LevelQuery, answer=ReadAnswer)
     def read(key: str, query: LevelQuery) -> Response:
         """Read a key at a consistency level; for a session, from the Lab-Position header or the cookie on."""
-        session = sessions.of(request)
+        session = sessions.of(request, directory.lab(), required=query.level == "session")
         answer = levels.read(key, query, session)
-        session = session.after_read(Position.parse(answer["token"]))
+        session = session.after_read(shown(Position.parse(answer["position"]), answer["version"]))
         headers = {
             "Lab-Source": answer["source"],
             "Lab-Position": answer["position"],

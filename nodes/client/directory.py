@@ -1,4 +1,4 @@
-"""Where the replicas are: as registered with the primary, and remembered while it is away."""
+"""Which lab this is, and where its replicas are: as the primary reports it, and remembered while it is away."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 from typing import Any, NamedTuple
 
 from nodes.peers import Ask, PeerError, Peers
+from nodes.problem import Problem
 
 
 class Known(NamedTuple):
@@ -28,6 +29,18 @@ class Directory:
         self._url = f"{primary_url}/replicas"
         self._lock = threading.Lock()
         self._known: list[Known] = []
+        self._lab = ""
+
+    def lab(self) -> str:
+        """The id of the lab. Raises ``Problem`` 503 if the primary has never reported it."""
+        if not self._lab:
+            self.now()
+        if not self._lab:
+            detail = "The primary has not reported yet which lab this is."
+            problem = Problem(503, "primary-unavailable", "The primary is unavailable", detail, outcome="not_applied")
+            problem.headers["Retry-After"] = "1"
+            raise problem
+        return self._lab
 
     def replicas(self) -> list[Known]:
         """The replicas as last reported. The primary is asked only as long as none is known."""
@@ -52,6 +65,7 @@ class Directory:
         found: list[dict[str, Any]] | None = reply.body.get("replicas") if reply.status == 200 else None
         if found is None:
             return None
+        self._lab = reply.body["lab"]
         return [
             Known(
                 replica=replica["replica_id"],

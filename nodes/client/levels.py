@@ -155,19 +155,18 @@ class Levels:
         while True:
             place = places.pop()
             try:
-                served, head = self._serve(place.url, key, query, token=session.token, deadline=deadline)
+                served, head = self._serve(place.url, key, query, session=session, deadline=deadline)
                 break
             except PeerError:
                 if not places:
                     raise
         versions, age_ms = self._missing(served, head, began)
-        # In order of arrival a replica may show what is beyond its position, and the session has seen it then.
-        shown = max(served.position, Position(served.position.epoch, served.body.get("version", 0)))
         had = "strong" if versions == 0 else _had(query.level, session, served, in_log_order=place.in_log_order)
+        version = served.body.get("version", 0)
         return {
             "key": key,
             "value": served.body.get("value"),
-            "version": served.body.get("version", 0),
+            "version": version,
             "position": str(served.position),
             "source": served.body["source"],
             "level": query.level,
@@ -176,11 +175,11 @@ class Levels:
             "stale": None if versions is None else versions > 0,
             "behind_versions": versions,
             "stale_ms": age_ms,
-            "token": str(max(session.token, shown)),
+            "token": session.after_read(shown(served.position, version)).token,
         }
 
     def _serve(
-        self, url: str, key: str, query: LevelQuery, *, token: Position, deadline: float
+        self, url: str, key: str, query: LevelQuery, *, session: Session, deadline: float
     ) -> tuple[Served, Position | None]:
         """Read from one node at the level; its answer, and the head of the log to hold it against.
 
@@ -192,8 +191,8 @@ class Levels:
         if query.level == "bounded":
             return self._serve_bounded(url, key, query, deadline)
         asked = self._head.ask()
-        if query.level == "session" and token != START:
-            served = self._serve_session(url, key, query, token=token, asked=asked, deadline=deadline)
+        if query.level == "session" and session.position != START:
+            served = self._serve_session(url, key, query, session=session, asked=asked, deadline=deadline)
         else:
             served = self._ask(url, key)
         return served, self._head.answer(asked)
@@ -210,25 +209,33 @@ class Levels:
         raise PeerError("the lab was reset again and again", sent=False)
 
     def _serve_session(
-        self, url: str, key: str, query: LevelQuery, *, token: Position, asked: Future[Position | None], deadline: float
+        self,
+        url: str,
+        key: str,
+        query: LevelQuery,
+        *,
+        session: Session,
+        asked: Future[Position | None],
+        deadline: float,
     ) -> Served:
-        """Read if the node has the token; otherwise wait for it, unless the primary reports that it never comes."""
+        """Read if the node has what the session has; otherwise wait for it, unless the primary reports it as void."""
+        target = session.position
         try:
-            return self._ask(url, key, token)
+            return self._ask(url, key, target)
         except Refused as refused:
             if refused.status == 412:
-                raise _earlier_epoch(token, refused.position) from None
+                raise _earlier_epoch(session, refused.position) from None
         head = self._head.answer(asked)
-        if head is not None and token > head:
-            raise _not_issued(token, head)
-        if head is not None and token.epoch < head.epoch:
-            raise _earlier_epoch(token, str(head))
+        if head is not None and target > head:
+            raise _not_issued(session, head)
+        if head is not None and target.epoch < head.epoch:
+            raise _earlier_epoch(session, str(head))
         try:
-            return self._ask(url, key, token, self._left_ms(deadline))
+            return self._ask(url, key, target, self._left_ms(deadline))
         except Refused as refused:
             if refused.status == 412:
-                raise _earlier_epoch(token, refused.position) from None
-            raise _not_reached(query, token, refused.position) from None
+                raise _earlier_epoch(session, refused.position) from None
+            raise _not_reached(query, target, refused.position) from None
 
     def _bound(self, query: LevelQuery) -> tuple[Position, Position]:
         """The position that a bound requires of a replica, and the head of the log that it was derived from."""
@@ -304,11 +311,16 @@ class Levels:
         return versions, ms(max(0.0, age_ms * 1000))
 
 
+def shown(position: Position, version: int) -> Position:
+    """The newest position that a read showed: in order of arrival a record may be newer than its store's position."""
+    return max(position, Position(position.epoch, version))
+
+
 def _had(level: Level, session: Session, served: Served, *, in_log_order: bool) -> Level:
     """The level that an answer from a replica was good for, which lacks something that others have."""
     if level == "bounded":
         return level
-    if session.token != START and served.position >= session.token:
+    if session.position != START and served.position >= session.position:
         return "session"
     return "prefix" if in_log_order else "eventual"
 
@@ -319,11 +331,11 @@ def _not_reached(query: LevelQuery, target: Position, position: str) -> Problem:
     return Problem(504, "level-not-reached", "Level not reached", detail, **extra)
 
 
-def _not_issued(token: Position, head: Position) -> Problem:
-    detail = f"The lab never issued {token}; its newest position is {head}."
-    return end(Problem(400, "position-not-issued", "Position not issued", detail, position=str(head)))
+def _not_issued(session: Session, head: Position) -> Problem:
+    detail = f"The lab never issued {session.position}; its newest position is {head}."
+    return end(Problem(400, "position-not-issued", "Position not issued", detail, position=str(head)), session.lab)
 
 
-def _earlier_epoch(token: Position, position: str) -> Problem:
-    detail = f"{token} is of an earlier epoch: the lab was reset, and is at {position}. Begin a new session."
-    return end(Problem(412, "earlier-epoch", "Position of an earlier epoch", detail, position=position))
+def _earlier_epoch(session: Session, position: str) -> Problem:
+    detail = f"{session.position} is of an earlier epoch: the lab was reset, and is at {position}. Start a new session."
+    return end(Problem(412, "earlier-epoch", "Position of an earlier epoch", detail, position=position), session.lab)

@@ -19,7 +19,7 @@ from lab.checking import promises
 from lab.checking.history import History, Plan, load
 from lab.checking.workload import run
 from lab.runner import Lab
-from tests.integration.conftest import converge, frozen, set_delays
+from tests.integration.conftest import converge, frozen, metric, set_delays
 from tests.support.http import POOL, ask, get, post
 from tests.support.load import Writers
 from tests.support.until import until
@@ -152,6 +152,49 @@ def test_staleness_is_what_the_replica_lacked_when_it_was_read(fresh: Lab) -> No
     assert (found["stale"], found["behind_versions"]) == (True, 3)
     assert found["stale_ms"] < 10_000
     assert found["stale_ms"] >= (time.monotonic() - time_of_write) * 1000 - 50
+
+
+def violations(lab: Lab) -> dict[str, float]:
+    return metric(lab.client_url, "ec_session_violations_total")
+
+
+def test_what_another_lab_gave_is_refused_with_a_sentence_and_counts_nothing(fresh: Lab) -> None:
+    token = post(f"{fresh.client_url}/write", {"key": "k", "value": 1})["token"]
+    issuer = token.partition(".")[2]
+    before = violations(fresh)
+    read = f"{fresh.client_url}/read/k?level="
+    for level in ("session", "eventual"):
+        answer = POOL.request("GET", read + level, headers={"Lab-Position": "1-900.0d15ea5e"})
+        assert (answer.status, f"another lab; this is lab {issuer}" in answer.json()["detail"]) == (412, True)
+    written = POOL.request(
+        "POST",
+        f"{fresh.client_url}/write",
+        headers={"Lab-Position": "1-900.0d15ea5e"},
+        body=b'{"key": "k", "value": 2}',
+    )
+    assert (written.status, written.json()["outcome"]) == (412, "not_applied")
+    for foreign in ("lab_session_0d15ea5e=9-900.9-900", "lab_session=9-900.9-900"):
+        assert POOL.request("GET", f"{read}strong", headers={"Cookie": foreign}).status == 200
+        answer = POOL.request("GET", f"{read}session", headers={"Cookie": foreign})
+        assert (answer.status, "Start a new session" in answer.json()["detail"]) == (412, True)
+        own = answer.headers["Set-Cookie"].split(";")[0]
+        converge(fresh)
+        assert POOL.request("GET", f"{read}session", headers={"Cookie": f"{foreign}; {own}"}).status == 200
+    POOL.request("GET", f"{read}eventual", headers={"Lab-Position": "9-900"})
+    assert violations(fresh) == before
+
+
+def test_a_session_that_only_lacks_its_own_write_has_not_gone_back(fresh: Lab) -> None:
+    set_delays(fresh, 20, 10_000)
+    before = violations(fresh)
+    cookie = POOL.request("POST", f"{fresh.client_url}/write", body=b'{"key": "k", "value": 1}').headers["Set-Cookie"]
+    for _ in range(2):
+        url = f"{fresh.client_url}/read/k?level=eventual&replica=lab14-replica2"
+        answer = POOL.request("GET", url, headers={"Cookie": cookie.split(";")[0]})
+        cookie = answer.headers["Set-Cookie"]
+    found = violations(fresh)
+    assert found['{guarantee="read_your_writes"}'] == before['{guarantee="read_your_writes"}'] + 2
+    assert found['{guarantee="monotonic_reads"}'] == before['{guarantee="monotonic_reads"}']
 
 
 @pytest.mark.alone

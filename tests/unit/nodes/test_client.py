@@ -15,7 +15,7 @@ from nodes.peers import PeerError, Reply
 from nodes.problem import Passed, Problem
 from nodes.tracing import CarriedTracing
 from nodes.writing import WriteBody
-from tests.support.peers import StubPeers, at, replicas
+from tests.support.peers import LAB, StubPeers, at, replicas
 
 PRIMARY = "http://127.0.0.1:8000"
 
@@ -42,6 +42,18 @@ def test_a_replica_that_registers_a_moment_later_is_known_at_once() -> None:
     assert [known.replica for known in directory.replicas()] == ["r1"]
     assert [known.replica for known in directory.replicas()] == ["r1"], "remembered from then on"
     assert [known.replica for known in directory.now()] == ["r1", "r2"], "what measures misses none"
+
+
+def test_a_lab_is_known_by_its_id_from_the_first_answer_on() -> None:
+    peers = StubPeers(**{"primary/replicas": [GONE, GONE, replicas("r1"), GONE]})
+    directory = Directory(peers, PRIMARY)
+    with pytest.raises(Problem, match="not reported yet which lab this is") as failed:
+        directory.lab()
+    assert failed.value.status == 503
+    directory.now()
+    assert directory.lab() == LAB
+    directory.now()
+    assert directory.lab() == LAB
 
 
 def test_reads_right_after_a_write_are_fresh_stale_or_an_error() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -20,15 +21,16 @@ from nodes.client.directory import Directory
 from nodes.client.head import LogHead
 from nodes.client.levels import LevelQuery, Levels
 from nodes.client.metrics import ClientMetrics
-from nodes.client.session import Session
+from nodes.client.session import Session as LabSession
 from nodes.peers import Ask, PeerError, Reply
 from nodes.primary.acks import Acks
 from nodes.problem import Problem
 from nodes.writing import AcksQuery
-from tests.support.peers import StubPeers, at, replicas
+from tests.support.peers import LAB, StubPeers, at, replicas
 from tests.support.until import until
 
 HEAD = "primary/version"
+Session = partial(LabSession, LAB)
 GONE = PeerError("it cannot be reached", sent=False)
 
 
@@ -124,7 +126,7 @@ def test_session_asks_for_what_the_session_wrote_and_was_shown() -> None:
     levels, peers, _ = make(**{HEAD: at(9), "r1/data/k": record("r1", 2, "1-8")})
     found = levels.read("k", LevelQuery(level="session"), Session(Position(1, 7), Position(1, 8)))
     assert asked(peers, "r1/data/k")[0]["min_position"] == "1-8"
-    assert (found["level_had"], found["token"]) == ("session", "1-8")
+    assert (found["level_had"], found["token"]) == ("session", f"1-8.{LAB}")
 
 
 def test_a_new_session_waits_for_nothing() -> None:
@@ -298,7 +300,7 @@ def test_what_a_session_was_shown_beyond_the_position_is_part_of_its_token() -> 
     answers = {"primary/replicas": in_order_of_arrival(), HEAD: at(9), "r1/data/k": record("r1", 8, "1-3")}
     levels, _, _ = make(**answers)
     found = levels.read("k", LevelQuery(), Session())
-    assert (found["position"], found["token"], found["level_had"]) == ("1-3", "1-8", "eventual")
+    assert (found["position"], found["token"], found["level_had"]) == ("1-3", f"1-8.{LAB}", "eventual")
 
 
 def test_an_unknown_replica_is_refused_with_the_known_ones() -> None:
@@ -336,23 +338,45 @@ def test_a_level_that_makes_no_sense_is_refused(query: dict[str, str]) -> None:
 # -- sessions ----------------------------------------------------------------------------------------------------------
 
 
-def session_of(**headers: str) -> Session:
+def session_of(*, required: bool = False, **headers: str) -> LabSession:
     with Flask("x").test_request_context(headers=headers):
-        return sessions.of(request)
+        return sessions.of(request, LAB, required=required)
 
 
 def test_a_session_is_in_the_cookie_unless_a_header_says_otherwise() -> None:
     session = Session().after_write(Position(1, 4)).after_read(Position(1, 6)).after_read(Position(1, 5))
     cookie = session.cookie.split(";")[0]
     assert session_of(Cookie=cookie) == session == Session(Position(1, 4), Position(1, 6))
-    assert session_of(**{"Cookie": cookie, "Lab-Position": "1-9"}) == Session(Position(1, 9), START)
+    assert session_of(**{"Cookie": cookie, "Lab-Position": f"1-9.{LAB}"}) == Session(Position(1, 9), START)
     assert session_of() == Session()
+
+
+def test_a_bare_position_is_waited_for_and_is_no_evidence_of_what_the_session_wrote() -> None:
+    session = session_of(**{"Lab-Position": "1-9"})
+    assert (session.position, session.written, session.read) == (Position(1, 9), START, START)
+    assert session.token == f"1-9.{LAB}"
+
+
+def test_the_token_of_another_lab_is_refused_with_a_sentence() -> None:
+    token = LabSession("0d15ea5e", Position(1, 4)).token
+    with pytest.raises(Problem, match=f"of another lab; this is lab {LAB}") as failed:
+        session_of(**{"Lab-Position": token})
+    assert (failed.value.status, failed.value.slug) == (412, "foreign-session")
+
+
+def test_the_cookie_of_another_lab_is_refused_once_where_a_session_is_required_and_ignored_elsewhere() -> None:
+    foreign = LabSession("0d15ea5e", Position(1, 4), Position(1, 6)).cookie.split(";")[0]
+    assert session_of(Cookie=foreign) == Session()
+    with pytest.raises(Problem, match=f"of another lab; this is lab {LAB}") as failed:
+        session_of(required=True, Cookie=foreign)
+    own = failed.value.headers["Set-Cookie"].split(";")[0]
+    assert session_of(required=True, Cookie=f"{foreign}; {own}") == Session()
 
 
 @pytest.mark.parametrize("cookie", ["1-1", "x.y", "1-1.", "", "1-1.2-2.3-3"])
 def test_a_malformed_cookie_is_refused_and_taken_away(cookie: str) -> None:
     with pytest.raises(Problem) as failed:
-        session_of(Cookie=f"lab_session={cookie}")
+        session_of(Cookie=f"lab_session_{LAB}={cookie}")
     assert failed.value.status == 400
     assert "Max-Age=0" in failed.value.headers["Set-Cookie"]
 
