@@ -325,6 +325,7 @@ def _status(name: str, answer: dict[str, Any], primary: dict[str, Any], known: K
         "diverged": diverged,
         "faults": [] if known is None else list(known.faults),
         "resyncing": "" if known is None else known.resyncing,
+        "order": None if known is None else known.order,
     }
     if "error" in answer:
         found["error"] = answer["error"]

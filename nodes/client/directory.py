@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any, NamedTuple
 
+from broker.delay import Order
 from nodes.peers import Ask, PeerError, Peers
 from nodes.problem import Problem
 
@@ -15,7 +16,7 @@ class Known(NamedTuple):
     replica: str
     url: str
     lag_ms: float
-    in_log_order: bool
+    order: Order
     diverged: bool = False
     faults: tuple[str, ...] = ()
     resyncing: str = ""
@@ -71,7 +72,7 @@ class Directory:
                 replica=replica["replica_id"],
                 url=replica["url"],
                 lag_ms=replica["lag_ms"],
-                in_log_order=replica["order"] == "log",
+                order=replica["order"],
                 diverged=replica["diverged"],
                 faults=tuple(replica["faults"]),
                 resyncing=replica["resyncing"],

@@ -265,9 +265,9 @@ class Levels:
             detail = f"There is no replica {(query.replica or '')[:100]!r}; there are {', '.join(known) or 'none yet'}."
             raise Problem(400, "unknown-replica", "Unknown replica", detail, known_replicas=list(known))
         usable = [
-            Place(found.url, found.in_log_order)
+            Place(found.url, found.order == "log")
             for name, found in sorted(known.items())
-            if query.replica in {None, name} and (found.in_log_order or query.level != "prefix")
+            if query.replica in {None, name} and (found.order == "log" or query.level != "prefix")
         ]
         if not usable:
             detail = "A replica in order of arrival shows no prefix of the history, and no other replica is asked for."

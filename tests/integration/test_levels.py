@@ -97,6 +97,23 @@ def test_a_level_keeps_what_it_promises_through_load_changes_a_reset_and_a_kill(
     assert judged["convergence"].judgement == "held"
 
 
+@pytest.mark.parametrize("level", ["session", "bounded", "eventual"])
+def test_a_level_keeps_what_it_promises_in_order_of_arrival(fresh: Lab, level: str) -> None:
+    for replica in fresh.replica_urls:
+        model = {"kind": "uniform", "low_ms": 0, "high_ms": 300}
+        settings = {"replica": replica, "model": model, "order": "arrival"}
+        post(f"{fresh.primary_url}/admin/replication-delay", settings)
+    options = ("--level", level, "--seconds", "3", "--keys", "3", "--max-lag-ms", "200")
+    status, found = check(fresh, *options)
+    judged = verdicts(found)
+    print(f"\n{level}: {found['operations']}, { ({name: one['violations'] for name, one in judged.items()}) }")
+    assert (status, found["kept"], found["plan"]["order"]) == (0, True, "arrival")
+    for guarantee in promises.promised(level, "arrival"):
+        assert judged[guarantee]["verdict"] == "held", judged[guarantee]
+    assert judged["consistent_prefix"]["verdict"] == "violated", "a replica shows what is beyond its position"
+    assert judged["consistent_prefix"]["promised"] is False
+
+
 def test_acks_return_with_the_replicas_delays(fresh: Lab) -> None:
     set_delays(fresh, 50, 800)
     for acks, delay_ms in ((1, 50), (2, 800)):
