@@ -9,11 +9,15 @@
 local mode, write_id, remember = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local seen_epoch, seen_version, doubt = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 
-local head = redis.call('HMGET', KEYS[3], 'epoch', 'version', 'at')
+local head = redis.call('HMGET', KEYS[3], 'epoch', 'version', 'at', 'lab')
 if mode == 'reset' and not head[1] then return redis.error_reply('NOLOG the log has not been opened') end
 local last, version = tonumber(head[1] or 0), tonumber(head[2] or 0)
 local behind = last < seen_epoch or (last == seen_epoch and version < seen_version)
-if mode == 'open' and head[1] and not behind and doubt == '' then return {'open', head[1], head[2]} end
+local lab = head[4] or write_id:sub(1, 8) -- as long as there is a log: two labs never have one write id in common
+if mode == 'open' and head[1] and not behind and doubt == '' then
+  if not head[4] then redis.call('HSET', KEYS[3], 'lab', lab) end -- a log made by an earlier version
+  return {'open', head[1], head[2]}
+end
 
 local known = redis.call('HGET', KEYS[5], write_id)
 if known then
@@ -32,11 +36,12 @@ local value = keeps and '"' .. head[1] .. '-' .. head[2] .. '"' or ''
 redis.call('XADD', KEYS[1], position,
   'op', 'epoch', 'key', '', 'value', value, 'write_id', write_id, 'at', at, 'traceparent', '')
 if keeps then
-  redis.call('HSET', KEYS[3], 'epoch', epoch)
+  redis.call('HSET', KEYS[3], 'epoch', epoch, 'lab', lab)
 else
   redis.call('XTRIM', KEYS[1], 'MINID', '=', position) -- nothing of an earlier epoch is of use to anybody
   redis.call('UNLINK', KEYS[2], KEYS[4])
-  redis.call('HSET', KEYS[3], 'epoch', epoch, 'version', 0, 'write_id', write_id, 'at', at, 'digest', string.rep('0', 40))
+  redis.call('HSET', KEYS[3], 'epoch', epoch, 'version', 0, 'write_id', write_id, 'at', at,
+    'digest', string.rep('0', 40), 'lab', lab)
 end
 
 redis.call('HSET', KEYS[5], write_id, position .. ' ' .. at .. ' epoch')

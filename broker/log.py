@@ -5,7 +5,8 @@ The keys, of which ``lab14`` is the namespace:
     lab14:log          stream  one entry per change, its ID the position; fields op, key, value, write_id, at,
                                traceparent
     lab14:data         hash    the primary's store: key -> JSON {version, write_id, at, digest, value}
-    lab14:head         hash    epoch, version, write_id, at of the last change; digest of the primary's store
+    lab14:head         hash    epoch, version, write_id, at of the last change; digest of the primary's store;
+                               lab, an id that the log keeps from its first entry on, through every epoch
     lab14:keys         zset    the keys of lab14:data, for reading pages in order
     lab14:writes       hash    write id -> position, time and SHA-1 of the change, so that a retry is the same write
     lab14:write_order  list    the write ids of lab14:writes, oldest first, so that it stays bounded
@@ -146,7 +147,7 @@ class ReplicationLog:
     def is_verified(self) -> bool:
         """Whether there is a log, and its server has been running since ``open``, so that it has lost nothing."""
         with translated():
-            return bool(self._client.script_exists(self._append_sha)[0] and self._client.exists(self._head))
+            return bool(self._client.script_exists(self._append_sha)[0] and self._client.hexists(self._head, "lab"))
 
     def position(self) -> Position | None:
         """Where the log is; ``None`` where there is none."""
@@ -154,6 +155,14 @@ class ReplicationLog:
             return self.head().position
         except LogMissing:
             return None
+
+    def lab(self) -> str:
+        """The id that tells this log from every other: made with the log, and kept through resets and epochs."""
+        with translated():
+            found = self._client.hget(self._head, "lab")
+        if found is None:
+            raise LogMissing("the log server holds no log yet")
+        return str(found)
 
     def reset(self, write_id: str, seen: Position = START) -> Position:
         """Begin an empty epoch after that of ``seen``; return its first position. Idempotent by ``write_id``."""

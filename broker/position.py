@@ -1,4 +1,4 @@
-"""Where a node is in the history: ``<epoch>-<version>``, which is also the stream ID and the session token."""
+"""Where a node is in the history: ``<epoch>-<version>``, which is also the stream ID, and part of a session's token."""
 
 from __future__ import annotations
 

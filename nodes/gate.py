@@ -31,13 +31,19 @@ class PositionGate:
     once would fight over the interpreter's lock for longer than their answers take. At most ``max_waiters`` wait.
     """
 
-    def __init__(self, state: State, max_waiters: int, woken: Callable[[float], None] = lambda _: None) -> None:
-        """``woken`` is told how many seconds after the advance each waiter went on."""
+    def __init__(
+        self,
+        state: State,
+        max_waiters: int,
+        woken: Callable[[float], None] = lambda _: None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``woken`` receives, for each waiter, the seconds from reaching its position until it resumed."""
+        self._monotonic = monotonic
         self._lock = threading.Lock()
         self._state = state
         self._max_waiters = max_waiters
         self._woken = woken
-        self._moved_at = 0.0
         self._waiting: dict[Position, list[_Parked]] = {}
         self._soonest: Position | None = None
         self._waiters = 0
@@ -82,25 +88,28 @@ class PositionGate:
                     return self._state
             parked.wait(None)  # woken at this very moment: the next one depends on it
         parked.wake_next()
-        self._woken(time.monotonic() - self._moved_at)
+        if parked.reached_at is not None:
+            self._woken(self._monotonic() - parked.reached_at)
         return self._state
 
     def close(self) -> None:
         """Wake everybody for good: the node stops."""
         with self._lock:
             self._closed = True
-            self._wake(list(self._waiting))
+            self._wake(list(self._waiting), None)
 
     def _move(self, state: State) -> None:
         self._state = state
-        self._moved_at = time.monotonic()
         if self._soonest is not None and self._soonest <= state.position:
-            self._wake([target for target in self._waiting if target <= state.position])
+            self._wake([target for target in self._waiting if target <= state.position], self._monotonic())
 
-    def _wake(self, targets: list[Position]) -> None:
+    def _wake(self, targets: list[Position], reached_at: float | None) -> None:
+        """Wake the waiters for these targets, reached at ``reached_at``; ``None`` if they are not reached."""
         woken = [parked for target in targets for parked in self._waiting.pop(target)]
         self._waiters -= len(woken)
         self._soonest = min(self._waiting, default=None)
+        for parked in woken:
+            parked.reached_at = reached_at  # kept per waiter: the gate may advance again before this one resumes
         for parked, following in pairwise(woken):
             parked.next = following
         if woken:
@@ -134,6 +143,7 @@ class _Parked:
 
     def __init__(self) -> None:
         self.next: _Parked | None = None
+        self.reached_at: float | None = None
         self._lock = threading.Lock()
         self._lock.acquire()
 

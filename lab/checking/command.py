@@ -44,7 +44,7 @@ def run(data_dir: Path, *, as_json: bool, recorded: Path | None, client_url: str
     if as_json:
         click.echo(json.dumps(report.as_json(history, verdicts), indent=2, ensure_ascii=False))
     out.print(report.picture(history, verdicts))
-    return 1 if promises.broken(history.plan.level, verdicts) else 0
+    return 1 if promises.broken(history.plan.level, verdicts, history.plan.order) else 0
 
 
 def _with_bounds(history: History, plan: Plan) -> History:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from broker.delay import Order
 from broker.position import START, Position
 from lab.checking.operation import Operation, from_json
 from lab.errors import LabError
@@ -17,7 +18,11 @@ from lab.errors import LabError
 
 @dataclass(frozen=True)
 class Plan:
-    """What a workload was to do. ``max_lag_ms`` and ``max_lag_versions``: the bounds of level ``bounded``."""
+    """What a workload was to do, and in which order the replicas applied.
+
+    ``max_lag_ms`` and ``max_lag_versions``: the bounds of level ``bounded``. ``order``: that of arrival if any replica
+    applied in it.
+    """
 
     level: str
     sessions: int = 10
@@ -27,6 +32,7 @@ class Plan:
     write_share: float = 0.2
     max_lag_ms: float | None = None
     max_lag_versions: int | None = None
+    order: Order = "log"
 
 
 @dataclass

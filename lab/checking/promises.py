@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from broker.delay import Order
 from lab.checking import bounds, causality, convergence, existence, prefix, sessions
 from lab.checking.history import History
 from lab.checking.verdict import Verdict
@@ -22,7 +23,8 @@ CHECKERS: dict[str, Callable[[History], Verdict]] = {
 }
 # One primary orders all writes, so that no level can lose one, invent one or end up divided.
 _ALWAYS = {"no_lost_write", "no_phantom_write", "convergence"}
-_PREFIX = _ALWAYS | {"consistent_prefix", "monotonic_writes", "writes_follow_reads"}
+_ORDERED = {"consistent_prefix", "monotonic_writes", "writes_follow_reads"}
+_PREFIX = _ALWAYS | _ORDERED
 PROMISES: dict[str, set[str]] = {
     "strong": _PREFIX | {"read_your_writes", "monotonic_reads", "real_time", "bounded_staleness"},
     "bounded": _PREFIX | {"bounded_staleness"},
@@ -37,6 +39,16 @@ def judge(history: History) -> list[Verdict]:
     return [check(history) for check in CHECKERS.values()]
 
 
-def broken(level: str, verdicts: list[Verdict]) -> list[Verdict]:
+def promised(level: str, order: Order = "log") -> set[str]:
+    """What the level promises of replicas that apply in this order.
+
+    In order of arrival a replica shows some writes without those before them. Level ``prefix`` does not read from it;
+    ``session`` and ``bounded`` do, and promise then what does not depend on the order.
+    """
+    ordered = order == "log" or level in {"strong", "prefix"}
+    return PROMISES[level] if ordered else PROMISES[level] - _ORDERED
+
+
+def broken(level: str, verdicts: list[Verdict], order: Order = "log") -> list[Verdict]:
     """The verdicts that the level must not have."""
-    return [found for found in verdicts if found.judgement == "violated" and found.guarantee in PROMISES[level]]
+    return [found for found in verdicts if found.judgement == "violated" and found.guarantee in promised(level, order)]

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lab.checking.history import History
-from lab.checking.promises import PROMISES, broken
+from lab.checking.promises import broken, promised
 from lab.checking.verdict import Verdict
 
 _STYLES = {"held": "green", "violated": "yellow", "not tested": "dim", "unknown": "magenta"}
@@ -20,18 +20,18 @@ _STYLES = {"held": "green", "violated": "yellow", "not tested": "dim", "unknown"
 
 def picture(history: History, verdicts: list[Verdict]) -> Group:
     """A table of the guarantees, and the smallest counterexample of each that was violated."""
-    level = history.plan.level
+    level, order = history.plan.level, history.plan.order
     table = Table(box=None, pad_edge=False, title=f"level {level}: {counted(history)}", title_justify="left")
     for name in ("guarantee", "promised", "verdict"):
         table.add_column(name)
     for name in ("tested on", "violations"):
         table.add_column(name, justify="right")
-    bad = {found.guarantee for found in broken(level, verdicts)}
+    bad = {found.guarantee for found in broken(level, verdicts, order)}
     for found in verdicts:
         style = "bold red" if found.guarantee in bad else _STYLES[found.judgement]
         table.add_row(
             found.guarantee,
-            "yes" if found.guarantee in PROMISES[level] else "no",
+            "yes" if found.guarantee in promised(level, order) else "no",
             f"[{style}]{found.judgement}[/]",
             f"{found.tested:,}",
             f"{found.violations:,}" if found.violations else "",
@@ -50,13 +50,13 @@ def picture(history: History, verdicts: list[Verdict]) -> Group:
 
 def as_json(history: History, verdicts: list[Verdict]) -> dict[str, Any]:
     """The verdicts for scripts."""
-    level = history.plan.level
+    level, order = history.plan.level, history.plan.order
     return {
         "plan": asdict(history.plan),
         "operations": dict(Counter(f"{found.kind} {found.outcome}" for found in history.operations)),
         "took_ms": {kind: took_ms(history, kind) for kind in ("read", "write")},
-        "kept": not broken(level, verdicts),
-        "verdicts": [{**found.as_json(), "promised": found.guarantee in PROMISES[level]} for found in verdicts],
+        "kept": not broken(level, verdicts, order),
+        "verdicts": [{**found.as_json(), "promised": found.guarantee in promised(level, order)} for found in verdicts],
     }
 
 

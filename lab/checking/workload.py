@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from random import Random
 from typing import Any
 from urllib.parse import urlencode
 
+from broker.delay import Order
 from broker.position import Position
 from lab.checking.history import History, Plan
 from lab.checking.operation import Kind, Operation, Outcome
@@ -53,7 +55,7 @@ class Session:
         self._recorder = recorder
         self._random = Random(f"{plan.seed}-{number}")  # noqa: S311 - to be repeated, not to be secret
         self._written = itertools.count()
-        self._token: Position | None = None
+        self._token: str | None = None
         self._query = _query(plan)
 
     def step(self) -> None:
@@ -68,17 +70,22 @@ class Session:
             time.sleep(_PAUSE_SECONDS)
 
     def _headers(self) -> dict[str, str]:
-        return {"Lab-Position": str(self._token)} if self._plan.level == "session" and self._token else {}
+        return {"Lab-Position": self._token} if self._plan.level == "session" and self._token else {}
+
+    def _answered(self, status: int, found: dict[str, Any]) -> None:
+        """Go on with the answer's token; start a new session if the lab refused this one's, as after a reset."""
+        self._token = None if status == 412 else found.get("token", self._token)
 
     def _write(self, key: str) -> None:
         value = f"{self._number}-{next(self._written)}"
         invoked_us = self._recorder.now_us()
         known = {"key": key, "value": value}
         try:
-            status, found = call("POST", f"{self._url}/write", known)
+            status, found = call("POST", f"{self._url}/write", known, headers=self._headers())
         except NodeUnreachable:
             self._recorder.add(self._number, "write", "unknown", invoked_us, **known)
             raise
+        self._answered(status, found)
         if status != 200:
             doubt = found.get("outcome") != "not_applied"
             self._recorder.add(self._number, "write", "unknown" if doubt else "fail", invoked_us, **known)
@@ -87,7 +94,6 @@ class Session:
         self._recorder.add(
             self._number, "write", "ok", invoked_us, **known, position=position, version=position.version
         )
-        self._token = max(self._token or position, position)
 
     def _read(self, key: str) -> None:
         invoked_us = self._recorder.now_us()
@@ -98,14 +104,11 @@ class Session:
         except NodeUnreachable:
             self._recorder.add(self._number, "read", "fail", invoked_us, key=key)
             raise
+        self._answered(status, found)
         if "source" not in found:
             self._recorder.add(self._number, "read", "fail", invoked_us, key=key)
-            if status == 412:
-                self._token = None  # the lab was reset, and the session begins anew
             return
         self._recorder.add(self._number, "read", "ok", invoked_us, **_shown(key, found))
-        position = Position.parse(found["position"])
-        self._token = max(self._token or position, position)
 
 
 def run(plan: Plan, client_url: str, run_id: str, *, stop: threading.Event, on_step: Callable[[int], None]) -> History:
@@ -114,6 +117,7 @@ def run(plan: Plan, client_url: str, run_id: str, *, stop: threading.Event, on_s
     ``run_id`` keeps this run's keys apart from those of others. ``on_step`` hears how many operations there are.
     """
     recorder = Recorder(lambda: time.monotonic_ns() // 1000)
+    orders = {_order(client_url)}
     keys = [f"check-{run_id}-{number}" for number in range(plan.keys)]
     deadline = time.monotonic() + plan.seconds
 
@@ -126,7 +130,17 @@ def run(plan: Plan, client_url: str, run_id: str, *, stop: threading.Event, on_s
     with ThreadPoolExecutor(plan.sessions) as threads:
         list(threads.map(live, range(plan.sessions)))
     record_end(client_url, keys, recorder, stop)
-    return History(plan, recorder.operations)
+    orders.add(_order(client_url))
+    return History(replace(plan, order="arrival" if "arrival" in orders else "log"), recorder.operations)
+
+
+def _order(client_url: str) -> Order:
+    """The order in which the replicas apply: that of arrival if any of them does; log order if none answers."""
+    try:
+        _, found = call("GET", f"{client_url}/status", timeout_seconds=30)
+    except NodeUnreachable:
+        return "log"
+    return "arrival" if any(replica["order"] == "arrival" for replica in found.get("replicas", [])) else "log"
 
 
 def record_end(client_url: str, keys: list[str], recorder: Recorder, stop: threading.Event) -> None:

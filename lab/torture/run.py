@@ -134,15 +134,18 @@ class Torturer:
         self._sleep = sleep
         self._stopped: list[tuple[float, Callable[[], None]]] = []
         self._delays_ms: dict[str, float] = {}
-        self._before: dict[str, Any] = {}
+        self._before: dict[str, dict[str, Any]] = {}
 
     def begin(self, replicas: Iterable[str]) -> None:
-        """Give every replica a delay that is known. Raises ``LabError``."""
-        models = self._ask("GET", f"{self._site.primary_url}/admin/replication-delays")["models"]
-        self._before = {urlsplit(url).hostname or "": model for url, model in models.items()}
-        self._delays_ms = {replica: _least_ms(model) for replica, model in self._before.items()}
+        """Give every replica a delay that is known, in log order, which the judge expects. Raises ``LabError``."""
+        found = self._ask("GET", f"{self._site.primary_url}/admin/replication-delays")
+        self._before = {
+            urlsplit(url).hostname or "": {"model": model, "order": found["orders"][url]}
+            for url, model in found["models"].items()
+        }
+        self._delays_ms = {replica: _least_ms(before["model"]) for replica, before in self._before.items()}
         for replica in replicas:
-            self._set_delay(Act(0, DELAY, replica, {"model": Fixed(_FIRST_DELAY_MS).as_json()}))
+            self._set_delay(Act(0, DELAY, replica, {"model": Fixed(_FIRST_DELAY_MS).as_json(), "order": "log"}))
 
     def do(self, act: Act) -> None:
         """One act; what it refuses is remembered with it."""
@@ -194,8 +197,8 @@ class Torturer:
             if time.monotonic() > deadline:
                 raise LabError(f"the lab is not well {_HEAL_SECONDS:g} s after the last fault")
             self._sleep(_PAUSE_SECONDS)
-        for replica, model in self._before.items():
-            self._set_delay(Act(0, DELAY, replica, {"model": model}))
+        for replica, before in self._before.items():
+            self._set_delay(Act(0, DELAY, replica, before))
 
     def _set_delay(self, act: Act) -> None:
         model = act.parameters["model"]
@@ -203,7 +206,7 @@ class Torturer:
         old_ms = self._delays_ms.get(act.target, 0.0)
         self._floors.add(act.target, self._now_us(), min(old_ms, new_ms))
         url = f"{self._site.primary_url}/admin/replication-delay"
-        self._ask("POST", url, {"replica": act.target, "model": model})
+        self._ask("POST", url, {"replica": act.target, **act.parameters})
         self._delays_ms[act.target] = new_ms
         self._floors.add(act.target, self._now_us(), new_ms)
 

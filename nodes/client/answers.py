@@ -7,6 +7,7 @@ from typing import Annotated, Any, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from broker.delay import Order
 from nodes.api import Query, TimeoutMs
 from nodes.writing import WriteAnswer
 
@@ -98,7 +99,7 @@ class ReplicaStatus(TypedDict):
     """A replica now.
 
     ``lag_ms``: age of the oldest write it has not applied; ``null`` where nobody knows. ``resyncing``: why its content
-    is being replaced by a snapshot, or empty.
+    is being replaced by a snapshot, or empty. ``order``: in which order it applies; ``null`` if unknown.
     """
 
     replica_id: str
@@ -110,6 +111,7 @@ class ReplicaStatus(TypedDict):
     diverged: bool
     faults: list[str]
     resyncing: str
+    order: Order | None
     error: NotRequired[str]
 
 

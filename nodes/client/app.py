@@ -35,7 +35,8 @@ from nodes.client.experiments import Experiments, add_experiments
 from nodes.client.faults import Faults, add_faults
 from nodes.client.feed.feed import LISTENERS_MAX, Feed, FeedQuery, TooManyListeners
 from nodes.client.feed.sources import WAIT_MS, Sources, read_item
-from nodes.client.levels import LevelQuery, Levels, ReadAnswer
+from nodes.client.head import LogHead
+from nodes.client.levels import LevelQuery, Levels, ReadAnswer, shown
 from nodes.client.metrics import ClientMetrics
 from nodes.client.pages import add_pages
 from nodes.client.prediction import add_prediction
@@ -50,7 +51,7 @@ from nodes.writing import AcksQuery, WriteBody, write_id_of
 class _Together:
     """What runs behind the client's endpoints."""
 
-    def __init__(self, *parts: Client | Experiments | Sources) -> None:
+    def __init__(self, *parts: Client | Experiments | LogHead | Sources) -> None:
         self._parts = parts
 
     def start(self) -> None:
@@ -69,7 +70,8 @@ def create_app(config: ClientConfig) -> Flask:
     registry = CollectorRegistry()
     tracing = traces.make(config)
     peers = Peers(config.threads * 2, time.monotonic)
-    directory = Directory(peers, config.primary_url, time.monotonic)
+    directory = Directory(peers, config.primary_url)
+    head = LogHead(peers, config.primary_url)
     metrics = ClientMetrics(registry)
     queue = ExperimentQueue(connect(config.redis_url, max_connections=config.threads, as_text=False), config.namespace)
     experiments = Experiments(queue, Shelf(config.data_dir))
@@ -88,7 +90,7 @@ def create_app(config: ClientConfig) -> Flask:
     )
     client = Client(config, peers=peers, directory=directory, metrics=metrics, tracing=tracing)
     app, api = make_app(config, tracing, registry)
-    app.extensions["node"] = _Together(sources, client, experiments)
+    app.extensions["node"] = _Together(sources, client, head, experiments)
     add_health(api, config, client.health)
     _add_feed(api, feed)
     controls = Controls(peers, config.primary_url)
@@ -99,12 +101,15 @@ def create_app(config: ClientConfig) -> Flask:
     _add_sessions(
         api,
         client,
+        directory,
         Levels(
             primary_url=config.primary_url,
             peers=peers,
             directory=directory,
+            head=head,
             metrics=metrics,
             random=SystemRandom(),
+            monotonic=time.monotonic,
             seen=lambda answer: feed.publish("reads", read_item(answer, clock.now_us() / 1000)),
         ),
     )
@@ -164,23 +169,23 @@ def _add_measures(api: Api, client: Client) -> None:
         return client.status()
 
 
-def _add_sessions(api: Api, client: Client, levels: Levels) -> None:
+def _add_sessions(api: Api, client: Client, directory: Directory, levels: Levels) -> None:
     @api.route("POST", "/write", body=WriteBody, query=AcksQuery, answer=TokenAnswer)
     def write(body: WriteBody, query: AcksQuery) -> Response:
         """Write a key. The answer has the token of the write; a cookie keeps it as well."""
-        session = sessions.of(request)
+        session = sessions.of(request, directory.lab())
         written = client.write(body, write_id_of(request.headers.get("Idempotency-Key")), query)
         session = session.after_write(Position.parse(written["position"]))
-        response = api.reply({**written, "token": str(session.token)})
+        response = api.reply({**written, "token": session.token})
         response.headers["Set-Cookie"] = session.cookie
         return response
 
     @api.route("GET", "/read/<key:key>", query=LevelQuery, answer=ReadAnswer)
     def read(key: str, query: LevelQuery) -> Response:
         """Read a key at a consistency level; for a session, from the Lab-Position header or the cookie on."""
-        session = sessions.of(request)
+        session = sessions.of(request, directory.lab(), required=query.level == "session")
         answer = levels.read(key, query, session)
-        session = session.after_read(Position.parse(answer["token"]))
+        session = session.after_read(shown(Position.parse(answer["position"]), answer["version"]))
         headers = {
             "Lab-Source": answer["source"],
             "Lab-Position": answer["position"],

@@ -34,7 +34,7 @@ from nodes.worker import Worker
 from nodes.writing import AcksQuery, WriteAnswer, WriteBody
 
 _RETRY_PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2)
-_LOOKOUT_SECONDS = 2.0
+_LOOKOUT_SECONDS = 1.0
 _WRITE_MS = 6000
 _PRIMARY = "primary"
 _KNOWN = "known"
@@ -201,8 +201,8 @@ class Client:
         return found
 
     def _look_out(self) -> None:
-        """Know of a new replica before anybody reads from it."""
-        for known in self._directory.replicas():
+        """Keep the directory up to date beside the reads, which never ask for it."""
+        for known in self._directory.now():
             self._metrics.know(known.replica)
         self._lookout.pause(_LOOKOUT_SECONDS)
 
@@ -325,6 +325,7 @@ def _status(name: str, answer: dict[str, Any], primary: dict[str, Any], known: K
         "diverged": diverged,
         "faults": [] if known is None else list(known.faults),
         "resyncing": "" if known is None else known.resyncing,
+        "order": None if known is None else known.order,
     }
     if "error" in answer:
         found["error"] = answer["error"]

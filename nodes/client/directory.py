@@ -1,14 +1,13 @@
-"""Where the replicas are: as registered with the primary, and remembered while it is away."""
+"""Which lab this is, and where its replicas are: as the primary reports it, and remembered while it is away."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from broker.delay import Order
 from nodes.peers import Ask, PeerError, Peers
-
-_FRESH_SECONDS = 1.0
+from nodes.problem import Problem
 
 
 class Known(NamedTuple):
@@ -17,37 +16,45 @@ class Known(NamedTuple):
     replica: str
     url: str
     lag_ms: float
-    in_log_order: bool
+    order: Order
     diverged: bool = False
     faults: tuple[str, ...] = ()
     resyncing: str = ""
 
 
 class Directory:
-    """The registered replicas, remembered for a second by those who may miss one that is new. Thread-safe."""
+    """The registered replicas, remembered so that reads do not depend on the primary. Thread-safe."""
 
-    def __init__(self, peers: Peers, primary_url: str, monotonic: Callable[[], float]) -> None:
+    def __init__(self, peers: Peers, primary_url: str) -> None:
         self._peers = peers
         self._url = f"{primary_url}/replicas"
-        self._monotonic = monotonic
         self._lock = threading.Lock()
         self._known: list[Known] = []
-        self._read_at = float("-inf")
+        self._lab = ""
+
+    def lab(self) -> str:
+        """The id of the lab. Raises ``Problem`` 503 if the primary has never reported it."""
+        if not self._lab:
+            self.now()
+        if not self._lab:
+            detail = "The primary has not reported yet which lab this is."
+            problem = Problem(503, "primary-unavailable", "The primary is unavailable", detail, outcome="not_applied")
+            problem.headers["Retry-After"] = "1"
+            raise problem
+        return self._lab
 
     def replicas(self) -> list[Known]:
-        """The replicas as of about a second ago, or as last heard of where the primary does not answer."""
+        """The replicas as last reported. The primary is asked only as long as none is known."""
         with self._lock:
-            fresh = self._known and self._monotonic() - self._read_at < _FRESH_SECONDS
             known = self._known
-        return known if fresh else self.now()
+        return known or self.now()
 
     def now(self) -> list[Known]:
-        """The replicas as of now, or as last heard of where the primary does not answer."""
+        """The replicas as of now, or as last reported if the primary does not answer."""
         found = self.ask()
         with self._lock:
             if found is not None:
                 self._known = found
-            self._read_at = self._monotonic()
             return self._known
 
     def ask(self) -> list[Known] | None:
@@ -59,12 +66,13 @@ class Directory:
         found: list[dict[str, Any]] | None = reply.body.get("replicas") if reply.status == 200 else None
         if found is None:
             return None
+        self._lab = reply.body["lab"]
         return [
             Known(
                 replica=replica["replica_id"],
                 url=replica["url"],
                 lag_ms=replica["lag_ms"],
-                in_log_order=replica["order"] == "log",
+                order=replica["order"],
                 diverged=replica["diverged"],
                 faults=tuple(replica["faults"]),
                 resyncing=replica["resyncing"],

@@ -83,8 +83,9 @@ class ScrapeTargets(TypedDict):
 
 
 class ReplicasAnswer(TypedDict):
-    """Every registered replica."""
+    """Every registered replica, and the id of the lab that they replicate."""
 
+    lab: str
     replicas: list[ReplicaAnswer]
 
 
@@ -172,6 +173,7 @@ class Primary:
         settings = self._roster.settings()
         now_us = self._clock.now_us()
         return {
+            "lab": self._log.lab(),
             "replicas": [
                 {
                     "replica_id": member.replica,
@@ -189,7 +191,7 @@ class Primary:
                     "delay_ms": settings[member.replica].delay.mean_ms if member.replica in settings else 0.0,
                 }
                 for member in members
-            ]
+            ],
         }
 
     def scrape_targets(self) -> list[ScrapeTargets]:

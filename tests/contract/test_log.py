@@ -50,6 +50,32 @@ def test_opening_begins_epoch_1_and_does_nothing_a_second_time(client: Any) -> N
     assert log.head().position == Position(1, 1)
 
 
+def test_a_log_has_an_id_that_it_keeps_for_as_long_as_it_is_there(client: Any) -> None:
+    log = ReplicationLog(client)
+    with pytest.raises(LogMissing):
+        log.lab()
+    log.open("0123456789")
+    assert log.lab() == "01234567"
+    put(log, "k")
+    log.reset("r")
+    log.open("another", seen=Position(7, 7))
+    log.open("one more")
+    assert log.lab() == "01234567"
+    client.flushall()
+    log.open("abcdefghij", seen=Position(8, 0))
+    assert log.lab() == "abcdefgh"
+
+
+def test_a_log_without_an_id_is_opened_before_it_takes_appends_and_is_given_one(
+    log: ReplicationLog, client: Any
+) -> None:
+    put(log, "k")
+    client.hdel("lab14:head", "lab")
+    assert not log.is_verified()
+    assert log.open("abcdefghij") == Position(1, 1)
+    assert (log.lab(), log.is_verified()) == ("abcdefgh", True)
+
+
 def test_a_lost_log_begins_after_the_epoch_that_was_reached(client: Any) -> None:
     log = ReplicationLog(client)
     assert log.open("a", seen=Position(7, 12)) == Position(8, 0)

@@ -19,7 +19,7 @@ from lab.checking import promises
 from lab.checking.history import History, Plan, load
 from lab.checking.workload import run
 from lab.runner import Lab
-from tests.integration.conftest import converge, set_delays
+from tests.integration.conftest import converge, frozen, metric, set_delays
 from tests.support.http import POOL, ask, get, post
 from tests.support.load import Writers
 from tests.support.until import until
@@ -97,6 +97,23 @@ def test_a_level_keeps_what_it_promises_through_load_changes_a_reset_and_a_kill(
     assert judged["convergence"].judgement == "held"
 
 
+@pytest.mark.parametrize("level", ["session", "bounded", "eventual"])
+def test_a_level_keeps_what_it_promises_in_order_of_arrival(fresh: Lab, level: str) -> None:
+    for replica in fresh.replica_urls:
+        model = {"kind": "uniform", "low_ms": 0, "high_ms": 300}
+        settings = {"replica": replica, "model": model, "order": "arrival"}
+        post(f"{fresh.primary_url}/admin/replication-delay", settings)
+    options = ("--level", level, "--seconds", "3", "--keys", "3", "--max-lag-ms", "200")
+    status, found = check(fresh, *options)
+    judged = verdicts(found)
+    print(f"\n{level}: {found['operations']}, { ({name: one['violations'] for name, one in judged.items()}) }")
+    assert (status, found["kept"], found["plan"]["order"]) == (0, True, "arrival")
+    for guarantee in promises.promised(level, "arrival"):
+        assert judged[guarantee]["verdict"] == "held", judged[guarantee]
+    assert judged["consistent_prefix"]["verdict"] == "violated", "a replica shows what is beyond its position"
+    assert judged["consistent_prefix"]["promised"] is False
+
+
 def test_acks_return_with_the_replicas_delays(fresh: Lab) -> None:
     set_delays(fresh, 50, 800)
     for acks, delay_ms in ((1, 50), (2, 800)):
@@ -152,6 +169,66 @@ def test_staleness_is_what_the_replica_lacked_when_it_was_read(fresh: Lab) -> No
     assert (found["stale"], found["behind_versions"]) == (True, 3)
     assert found["stale_ms"] < 10_000
     assert found["stale_ms"] >= (time.monotonic() - time_of_write) * 1000 - 50
+
+
+def violations(lab: Lab) -> dict[str, float]:
+    return metric(lab.client_url, "ec_session_violations_total")
+
+
+def test_what_another_lab_gave_is_refused_with_a_sentence_and_counts_nothing(fresh: Lab) -> None:
+    token = post(f"{fresh.client_url}/write", {"key": "k", "value": 1})["token"]
+    issuer = token.partition(".")[2]
+    before = violations(fresh)
+    read = f"{fresh.client_url}/read/k?level="
+    for level in ("session", "eventual"):
+        answer = POOL.request("GET", read + level, headers={"Lab-Position": "1-900.0d15ea5e"})
+        assert (answer.status, f"another lab; this is lab {issuer}" in answer.json()["detail"]) == (412, True)
+    written = POOL.request(
+        "POST",
+        f"{fresh.client_url}/write",
+        headers={"Lab-Position": "1-900.0d15ea5e"},
+        body=b'{"key": "k", "value": 2}',
+    )
+    assert (written.status, written.json()["outcome"]) == (412, "not_applied")
+    for foreign in ("lab_session_0d15ea5e=9-900.9-900", "lab_session=9-900.9-900"):
+        assert POOL.request("GET", f"{read}strong", headers={"Cookie": foreign}).status == 200
+        answer = POOL.request("GET", f"{read}session", headers={"Cookie": foreign})
+        assert (answer.status, "Start a new session" in answer.json()["detail"]) == (412, True)
+        own = answer.headers["Set-Cookie"].split(";")[0]
+        converge(fresh)
+        assert POOL.request("GET", f"{read}session", headers={"Cookie": f"{foreign}; {own}"}).status == 200
+    POOL.request("GET", f"{read}eventual", headers={"Lab-Position": "9-900"})
+    assert violations(fresh) == before
+
+
+def test_a_session_that_only_lacks_its_own_write_has_not_gone_back(fresh: Lab) -> None:
+    set_delays(fresh, 20, 10_000)
+    before = violations(fresh)
+    cookie = POOL.request("POST", f"{fresh.client_url}/write", body=b'{"key": "k", "value": 1}').headers["Set-Cookie"]
+    for _ in range(2):
+        url = f"{fresh.client_url}/read/k?level=eventual&replica=lab14-replica2"
+        answer = POOL.request("GET", url, headers={"Cookie": cookie.split(";")[0]})
+        cookie = answer.headers["Set-Cookie"]
+    found = violations(fresh)
+    assert found['{guarantee="read_your_writes"}'] == before['{guarantee="read_your_writes"}'] + 2
+    assert found['{guarantee="monotonic_reads"}'] == before['{guarantee="monotonic_reads"}']
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("level", ["eventual", "prefix", "session"])
+def test_a_stopped_primary_holds_up_no_read_that_does_not_need_it(fresh: Lab, level: str) -> None:
+    token = post(f"{fresh.client_url}/write", {"key": "k", "value": 1})["token"]
+    converge(fresh)
+    with frozen(fresh.pids["lab14-primary"]):
+        for number in range(3):
+            began = time.perf_counter()
+            answer = POOL.request("GET", f"{fresh.client_url}/read/k?level={level}", headers={"Lab-Position": token})
+            felt_ms = (time.perf_counter() - began) * 1000
+            found = answer.json()
+            print(f"\n{level}, read {number}: felt {felt_ms:.1f} ms, waited_ms {found['waited_ms']}")
+            assert (answer.status, found["value"], found["stale"]) == (200, 1, None)
+            assert felt_ms < 1500, "a node that hangs is given 2 s to answer"
+            assert felt_ms - found["waited_ms"] < 500
 
 
 @pytest.mark.needs("minutes")

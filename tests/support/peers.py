@@ -6,6 +6,8 @@ from typing import Any
 
 from nodes.peers import Ask, PeerError, Peers, Reply
 
+LAB = "3f9a1c07"
+
 
 def at(version: int, epoch: int = 1, **more: Any) -> dict[str, Any]:
     return {"version": version, "epoch": epoch, "position": f"{epoch}-{version}", "data_age_ms": 1.0, **more}
@@ -13,6 +15,7 @@ def at(version: int, epoch: int = 1, **more: Any) -> dict[str, Any]:
 
 def replicas(*names: str) -> dict[str, Any]:
     return {
+        "lab": LAB,
         "replicas": [
             {
                 "replica_id": name,
@@ -24,7 +27,7 @@ def replicas(*names: str) -> dict[str, Any]:
                 "resyncing": "",
             }
             for name in names
-        ]
+        ],
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -12,7 +12,7 @@ from broker.entry import Entry
 from broker.position import Position
 from lab.checking.history import History, Plan
 from lab.checking.operation import Operation
-from lab.torture import judge
+from lab.torture import judge, run
 from lab.torture.floor import Floors
 from lab.torture.ledger import Ledger
 from lab.torture.schedule import ALL_FAULTS, DEFAULT_FAULTS, DELAY, DELAY_MS_MIN, draw
@@ -48,6 +48,33 @@ def test_every_fault_of_a_replica_can_be_drawn_and_is_taken() -> None:
     for act in draw(1, 3000, PROCESSES, REPLICAS, ALL_FAULTS):
         if act.kind in FAULTS:
             FAULTS[act.kind].model_validate({"fault": act.kind, **act.parameters})
+
+
+def test_replicas_are_in_log_order_for_the_torture_and_as_they_were_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = {"http://r1:8001": {"kind": "exponential", "mean_ms": 80}, "http://r2:8002": {"kind": "fixed", "ms": 9}}
+    before = {"models": models, "orders": {"http://r1:8001": "arrival", "http://r2:8002": "log"}}
+    changes: list[Any] = []
+
+    def call(method: str, url: str, body: Any = None, **_: Any) -> tuple[int, dict[str, Any]]:
+        if url.endswith("/admin/replication-delay"):
+            changes.append(body)
+        healthy = {"status": "ok", "replicas": [{"faults": []}]}
+        return 200, before if method == "GET" and url.endswith("-delays") else healthy
+
+    class Site:
+        client_url, primary_url = "http://client", "http://primary"
+
+        def start_what_ended(self) -> None: ...
+
+    monkeypatch.setattr(run, "call", call)
+    torturer = run.Torturer(cast("Any", Site()), Floors(0), lambda: 0, lambda _: None)
+    torturer.begin(["r1", "r2"])
+    torturer.heal()
+    assert [(change["replica"], change["order"]) for change in changes[:2]] == [("r1", "log"), ("r2", "log")]
+    assert changes[2:] == [
+        {"replica": "r1", "model": models["http://r1:8001"], "order": "arrival"},
+        {"replica": "r2", "model": models["http://r2:8002"], "order": "log"},
+    ]
 
 
 # -- the judge --------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from nodes.peers import PeerError, Reply
 from nodes.problem import Passed, Problem
 from nodes.tracing import CarriedTracing
 from nodes.writing import WriteBody
-from tests.support.peers import StubPeers, at, replicas
+from tests.support.peers import LAB, StubPeers, at, replicas
 
 PRIMARY = "http://127.0.0.1:8000"
 
@@ -23,7 +23,7 @@ PRIMARY = "http://127.0.0.1:8000"
 def make(**answers: Any) -> tuple[Client, StubPeers, CollectorRegistry]:
     peers = StubPeers(**{"primary/replicas": replicas("r1", "r2"), **answers})
     registry = CollectorRegistry()
-    directory = Directory(peers, PRIMARY, lambda: 0.0)
+    directory = Directory(peers, PRIMARY)
     client = Client(
         load("client", {}), peers=peers, directory=directory, metrics=ClientMetrics(registry), tracing=CarriedTracing()
     )
@@ -37,11 +37,23 @@ GONE = PeerError("http://r2 cannot be reached", sent=False)
 
 def test_a_replica_that_registers_a_moment_later_is_known_at_once() -> None:
     peers = StubPeers(**{"primary/replicas": [replicas(), replicas("r1"), replicas("r1", "r2")]})
-    directory = Directory(peers, PRIMARY, lambda: 0.0)
+    directory = Directory(peers, PRIMARY)
     assert directory.replicas() == []
     assert [known.replica for known in directory.replicas()] == ["r1"]
-    assert [known.replica for known in directory.replicas()] == ["r1"], "asked for at most once a second from then on"
+    assert [known.replica for known in directory.replicas()] == ["r1"], "remembered from then on"
     assert [known.replica for known in directory.now()] == ["r1", "r2"], "what measures misses none"
+
+
+def test_a_lab_is_known_by_its_id_from_the_first_answer_on() -> None:
+    peers = StubPeers(**{"primary/replicas": [GONE, GONE, replicas("r1"), GONE]})
+    directory = Directory(peers, PRIMARY)
+    with pytest.raises(Problem, match="not reported yet which lab this is") as failed:
+        directory.lab()
+    assert failed.value.status == 503
+    directory.now()
+    assert directory.lab() == LAB
+    directory.now()
+    assert directory.lab() == LAB
 
 
 def test_reads_right_after_a_write_are_fresh_stale_or_an_error() -> None:
@@ -166,11 +178,17 @@ def test_the_status_has_the_lag_as_the_log_shows_it() -> None:
 
 
 def test_replicas_are_remembered_while_the_primary_is_away() -> None:
-    now = [0.0]
     peers = StubPeers(**{"primary/replicas": [replicas("r1"), GONE, replicas("r1", "r3")]})
-    directory = Directory(peers, PRIMARY, lambda: now[0])
-    seen = []
-    for now[0] in (0.0, 0.5, 2.0, 4.0):
-        seen.append([known.replica for known in directory.replicas()])
-    assert seen == [["r1"], ["r1"], ["r1"], ["r1", "r3"]]
-    assert len(peers.asked) == 3
+    directory = Directory(peers, PRIMARY)
+    assert [[known.replica for known in directory.now()] for _ in range(3)] == [["r1"], ["r1"], ["r1", "r3"]]
+
+
+def test_a_read_never_asks_for_the_replicas_once_some_are_known() -> None:
+    peers = StubPeers(**{"primary/replicas": [replicas("r1"), replicas("r1", "r3")]})
+    directory = Directory(peers, PRIMARY)
+    for _ in range(5):
+        assert [known.replica for known in directory.replicas()] == ["r1"]
+    assert len(peers.asked) == 1
+    directory.now()  # the lookout's question
+    assert [known.replica for known in directory.replicas()] == ["r1", "r3"]
+    assert len(peers.asked) == 2

@@ -95,6 +95,36 @@ def test_one_more_than_the_bound_is_refused_and_may_come_again() -> None:
         gate.advance(at(7))
 
 
+def test_a_wake_is_timed_from_the_advance_that_reached_the_position_and_from_no_later_one() -> None:
+    now, advanced_twice, measured = [10.0], threading.Event(), list[float]()
+
+    def clock() -> float:
+        if threading.current_thread() is not threading.main_thread():
+            assert advanced_twice.wait(10)
+        return now[0]
+
+    gate = PositionGate(at(5), 1000, measured.append, clock)
+    with ThreadPoolExecutor(2) as threads:
+        found = waiting(gate, threads, 6, 6)
+        gate.advance(at(6))
+        now[0] = 10.2
+        gate.advance(at(7))
+        advanced_twice.set()
+        for future in found:
+            future.result(10)
+    assert measured == pytest.approx([0.2, 0.2])
+
+
+def test_a_waiter_that_the_end_of_the_node_woke_has_reached_nothing_and_is_not_timed() -> None:
+    measured: list[float] = []
+    gate = PositionGate(at(5), 1000, measured.append)
+    with ThreadPoolExecutor(1) as threads:
+        (waiter,) = waiting(gate, threads, 6)
+        gate.close()
+        waiter.result(10)
+    assert measured == []
+
+
 def test_closing_wakes_everybody_for_good() -> None:
     gate = make()
     with ThreadPoolExecutor(2) as threads:

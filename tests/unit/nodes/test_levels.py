@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -15,16 +18,19 @@ from broker.position import START, Position
 from broker.roster import Member, Roster, Settings
 from nodes.client import session as sessions
 from nodes.client.directory import Directory
+from nodes.client.head import LogHead
 from nodes.client.levels import LevelQuery, Levels
 from nodes.client.metrics import ClientMetrics
-from nodes.client.session import Session
-from nodes.peers import PeerError
+from nodes.client.session import Session as LabSession
+from nodes.peers import Ask, PeerError, Reply
 from nodes.primary.acks import Acks
 from nodes.problem import Problem
 from nodes.writing import AcksQuery
-from tests.support.peers import StubPeers, at, replicas
+from tests.support.peers import LAB, StubPeers, at, replicas
+from tests.support.until import until
 
 HEAD = "primary/version"
+Session = partial(LabSession, LAB)
 GONE = PeerError("it cannot be reached", sent=False)
 
 
@@ -36,21 +42,47 @@ def refusal(status: int, position: str) -> tuple[int, dict[str, Any]]:
     return status, {"status": status, "detail": "no", "position": position}
 
 
+PRIMARY = "http://127.0.0.1:8000"
+
+
 def make(**answers: Any) -> tuple[Levels, StubPeers, CollectorRegistry]:
-    peers = StubPeers(**{"primary/replicas": replicas("r1"), **answers})
+    return make_of(StubPeers(**{"primary/replicas": replicas("r1"), **answers}))
+
+
+def make_of(
+    peers: StubPeers, monotonic: Callable[[], float] = lambda: 10.0
+) -> tuple[Levels, StubPeers, CollectorRegistry]:
     registry = CollectorRegistry()
     levels = Levels(
-        primary_url="http://127.0.0.1:8000",
+        primary_url=PRIMARY,
         peers=peers,
-        directory=Directory(peers, "http://127.0.0.1:8000", lambda: 0.0),
+        directory=Directory(peers, PRIMARY),
+        head=LogHead(peers, PRIMARY, patience_seconds=0.05),
         metrics=ClientMetrics(registry),
         random=Random(1),
+        monotonic=monotonic,  # the stub answers at 10.25
     )
     return levels, peers, registry
 
 
+class HangingPrimary(StubPeers):
+    """A primary that was stopped once the replicas were known: it takes questions and does not answer them."""
+
+    def __init__(self, **answers: Any) -> None:
+        super().__init__(**{"primary/replicas": replicas("r1"), **answers})
+        self.resumed = threading.Event()
+        self.hangs = True
+
+    def ask(self, ask: Ask) -> Reply:
+        if self.hangs and ask.url == f"{PRIMARY}/version":
+            self.asked.append(ask)
+            assert self.resumed.wait(10)
+            raise PeerError("it did not answer in time", sent=True)
+        return super().ask(ask)
+
+
 def asked(peers: StubPeers, path: str) -> list[Any]:
-    return [found.fields for found in peers.asked if found.url.endswith(path)]
+    return [found.fields for found in peers.asked if found.url.replace(PRIMARY, "http://primary").endswith(path)]
 
 
 def counted(registry: CollectorRegistry, level: str, outcome: str) -> float | None:
@@ -94,7 +126,7 @@ def test_session_asks_for_what_the_session_wrote_and_was_shown() -> None:
     levels, peers, _ = make(**{HEAD: at(9), "r1/data/k": record("r1", 2, "1-8")})
     found = levels.read("k", LevelQuery(level="session"), Session(Position(1, 7), Position(1, 8)))
     assert asked(peers, "r1/data/k")[0]["min_position"] == "1-8"
-    assert (found["level_had"], found["token"]) == ("session", "1-8")
+    assert (found["level_had"], found["token"]) == ("session", f"1-8.{LAB}")
 
 
 def test_a_new_session_waits_for_nothing() -> None:
@@ -115,12 +147,12 @@ def test_a_token_of_another_time_is_refused_at_once_and_ends_the_session(
     token: Position, status: int, slug: str
 ) -> None:
     head = at(9) if status == 400 else at(0, 2)
-    levels, peers, registry = make(**{HEAD: head})
+    levels, peers, registry = make(**{HEAD: head, "r1/data/k": refusal(504, "1-6")})
     with pytest.raises(Problem) as failed:
         levels.read("k", LevelQuery(level="session"), Session(written=token))
     assert (failed.value.status, failed.value.slug) == (status, slug)
     assert "Max-Age=0" in failed.value.headers["Set-Cookie"]
-    assert not asked(peers, "/data/k")
+    assert [fields["timeout_ms"] for fields in asked(peers, "/data/k")] == ["0"], "no node waits for it"
     assert counted(registry, "session", "refused") == 1
 
 
@@ -156,6 +188,60 @@ def test_a_level_that_is_not_reached_in_time_is_a_504_that_says_what_was() -> No
         levels.read("k", LevelQuery(level="session", timeout_ms=300), Session(written=Position(1, 8)))
     assert (failed.value.status, failed.value.extra["position"]) == (504, "1-6")
     assert counted(registry, "session", "timeout") == 1
+
+
+@pytest.mark.parametrize("level", ["eventual", "prefix", "session"])
+def test_a_level_that_does_not_need_the_primary_does_not_wait_for_one_that_hangs(level: Any) -> None:
+    peers = HangingPrimary(**{"r1/data/k": record("r1", 2, "1-8")})
+    levels, _, registry = make_of(peers)
+    for _ in range(20):
+        found = levels.read("k", LevelQuery(level=level), Session(written=Position(1, 8)))
+        assert (found["source"], found["stale"], found["behind_versions"]) == ("r1", None, None)
+    assert len(asked(peers, "primary/version")) == 1, "one question is out, however many reads there are"
+    peers.resumed.set()
+    assert counted(registry, level, "unknown") == 20
+
+
+def test_a_session_waits_at_the_replica_also_if_the_primary_hangs() -> None:
+    peers = HangingPrimary(**{"r1/data/k": [refusal(504, "1-6"), record("r1", 2, "1-8")]})
+    levels, _, _ = make_of(peers)
+    found = levels.read("k", LevelQuery(level="session", timeout_ms=300), Session(written=Position(1, 8)))
+    peers.resumed.set()
+    assert (found["position"], found["stale"]) == ("1-8", None)
+    assert [fields["timeout_ms"] for fields in asked(peers, "/data/k")] == ["0", "300"]
+
+
+def test_a_primary_that_answers_again_is_believed_again() -> None:
+    peers = HangingPrimary(**{HEAD: at(9), "r1/data/k": record("r1", 2, "1-9")})
+    levels, _, _ = make_of(peers)
+    assert levels.read("k", LevelQuery(), Session())["stale"] is None
+    peers.hangs = False
+    peers.resumed.set()
+    until(lambda: levels.read("k", LevelQuery(), Session())["stale"] is False)
+
+
+def test_what_a_read_waited_is_all_that_its_reader_felt() -> None:
+    now = [10.0]
+
+    class SlowPrimary(StubPeers):
+        def ask(self, ask: Ask) -> Reply:
+            if ask.url == f"{PRIMARY}/version":
+                now[0] += 4.0
+            return super().ask(ask)
+
+    answers = {"primary/replicas": replicas("r1"), HEAD: at(9), "r1/data/k": record("r1", 2, "1-9")}
+    levels, _, registry = make_of(SlowPrimary(**answers), lambda: now[0])
+    assert levels.read("k", LevelQuery(), Session())["waited_ms"] == 4000.0
+    assert registry.get_sample_value("ec_read_wait_seconds_sum", {"level": "eventual"}) == 4.0
+
+
+@pytest.mark.parametrize(("age_ms", "stale"), [(200.0, False), (300.0, True)])
+def test_what_was_written_while_the_read_ran_was_not_missing_when_it_began(age_ms: float, stale: bool) -> None:
+    when = "2026-11-23T12:00:00.000Z"
+    oldest = {**at(5, reached=True), "applied_at": when, "write_timestamp": when, "data_age_ms": age_ms}
+    levels, _, _ = make(**{HEAD: [at(5), oldest], "r1/data/k": record("r1", 2, "1-4")})
+    found = levels.read("k", LevelQuery(), Session())  # it took 250 ms
+    assert (found["stale"], found["behind_versions"]) == (stale, int(stale))
 
 
 def test_while_the_primary_is_away_replicas_are_read_and_nobody_knows_how_stale_that_is() -> None:
@@ -214,7 +300,7 @@ def test_what_a_session_was_shown_beyond_the_position_is_part_of_its_token() -> 
     answers = {"primary/replicas": in_order_of_arrival(), HEAD: at(9), "r1/data/k": record("r1", 8, "1-3")}
     levels, _, _ = make(**answers)
     found = levels.read("k", LevelQuery(), Session())
-    assert (found["position"], found["token"], found["level_had"]) == ("1-3", "1-8", "eventual")
+    assert (found["position"], found["token"], found["level_had"]) == ("1-3", f"1-8.{LAB}", "eventual")
 
 
 def test_an_unknown_replica_is_refused_with_the_known_ones() -> None:
@@ -252,23 +338,45 @@ def test_a_level_that_makes_no_sense_is_refused(query: dict[str, str]) -> None:
 # -- sessions ----------------------------------------------------------------------------------------------------------
 
 
-def session_of(**headers: str) -> Session:
+def session_of(*, required: bool = False, **headers: str) -> LabSession:
     with Flask("x").test_request_context(headers=headers):
-        return sessions.of(request)
+        return sessions.of(request, LAB, required=required)
 
 
 def test_a_session_is_in_the_cookie_unless_a_header_says_otherwise() -> None:
     session = Session().after_write(Position(1, 4)).after_read(Position(1, 6)).after_read(Position(1, 5))
     cookie = session.cookie.split(";")[0]
     assert session_of(Cookie=cookie) == session == Session(Position(1, 4), Position(1, 6))
-    assert session_of(**{"Cookie": cookie, "Lab-Position": "1-9"}) == Session(Position(1, 9), START)
+    assert session_of(**{"Cookie": cookie, "Lab-Position": f"1-9.{LAB}"}) == Session(Position(1, 9), START)
     assert session_of() == Session()
+
+
+def test_a_bare_position_is_waited_for_and_is_no_evidence_of_what_the_session_wrote() -> None:
+    session = session_of(**{"Lab-Position": "1-9"})
+    assert (session.position, session.written, session.read) == (Position(1, 9), START, START)
+    assert session.token == f"1-9.{LAB}"
+
+
+def test_the_token_of_another_lab_is_refused_with_a_sentence() -> None:
+    token = LabSession("0d15ea5e", Position(1, 4)).token
+    with pytest.raises(Problem, match=f"of another lab; this is lab {LAB}") as failed:
+        session_of(**{"Lab-Position": token})
+    assert (failed.value.status, failed.value.slug) == (412, "foreign-session")
+
+
+def test_the_cookie_of_another_lab_is_refused_once_where_a_session_is_required_and_ignored_elsewhere() -> None:
+    foreign = LabSession("0d15ea5e", Position(1, 4), Position(1, 6)).cookie.split(";")[0]
+    assert session_of(Cookie=foreign) == Session()
+    with pytest.raises(Problem, match=f"of another lab; this is lab {LAB}") as failed:
+        session_of(required=True, Cookie=foreign)
+    own = failed.value.headers["Set-Cookie"].split(";")[0]
+    assert session_of(required=True, Cookie=f"{foreign}; {own}") == Session()
 
 
 @pytest.mark.parametrize("cookie", ["1-1", "x.y", "1-1.", "", "1-1.2-2.3-3"])
 def test_a_malformed_cookie_is_refused_and_taken_away(cookie: str) -> None:
     with pytest.raises(Problem) as failed:
-        session_of(Cookie=f"lab_session={cookie}")
+        session_of(Cookie=f"lab_session_{LAB}={cookie}")
     assert failed.value.status == 400
     assert "Max-Age=0" in failed.value.headers["Set-Cookie"]
 

@@ -1,0 +1,60 @@
+"""What a session of the checker sends and records, on answers of a client service that is not there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lab.checking import workload
+from lab.checking.history import Plan
+from lab.checking.workload import Recorder, Session
+
+BEYOND = {"source": "r1", "value": "x", "position": "1-3", "version": 8, "waited_ms": 1.0, "token": "1-8.3f9a1c07"}
+WRITTEN = {"position": "1-9", "token": "1-9.3f9a1c07"}
+FOREIGN = {"status": 412, "detail": "of another lab"}
+
+
+class Client:
+    """Answers in turn, and remembers the token of each request."""
+
+    def __init__(self, *answers: tuple[int, dict[str, Any]]) -> None:
+        self.answers = list(answers)
+        self.tokens: list[str | None] = []
+
+    def __call__(self, *_: Any, headers: Any = None, **__: Any) -> tuple[int, dict[str, Any]]:
+        self.tokens.append((headers or {}).get("Lab-Position"))
+        return self.answers.pop(0)
+
+
+def tokens(monkeypatch: pytest.MonkeyPatch, plan: Plan, *answers: tuple[int, dict[str, Any]]) -> list[str | None]:
+    client = Client(*answers)
+    monkeypatch.setattr(workload, "call", client)
+    session = Session(1, plan, "http://client", ["k"], Recorder(lambda: 0))
+    for _ in range(len(answers)):
+        session.step()
+    return client.tokens
+
+
+def test_a_read_is_followed_by_its_token_and_not_by_the_position_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = tokens(monkeypatch, Plan("session", write_share=0), (200, BEYOND), (404, BEYOND), (200, BEYOND))
+    assert sent == [None, "1-8.3f9a1c07", "1-8.3f9a1c07"]
+
+
+def test_a_write_carries_the_token_and_is_followed_by_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = tokens(
+        monkeypatch, Plan("session", write_share=1), (200, WRITTEN), (200, WRITTEN), (503, {}), (200, WRITTEN)
+    )
+    assert sent == [None, *["1-9.3f9a1c07"] * 3]
+
+
+@pytest.mark.parametrize("write_share", [0, 1])
+def test_a_token_that_is_refused_ends_the_session(monkeypatch: pytest.MonkeyPatch, write_share: float) -> None:
+    answer = WRITTEN if write_share else BEYOND
+    plan = Plan("session", write_share=write_share)
+    sent = tokens(monkeypatch, plan, (200, answer), (412, FOREIGN), (200, answer))
+    assert sent == [None, answer["token"], None]
+
+
+def test_other_levels_send_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tokens(monkeypatch, Plan("eventual", write_share=0), (200, BEYOND), (200, BEYOND)) == [None, None]
