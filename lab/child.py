@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
+
+from lab import private
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -54,6 +57,7 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 process_group=0,
+                umask=0o077,  # what the processes keep is as private as the directory
                 preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, prepared before the fork
             )
         self._started_at = self._monotonic()
@@ -96,10 +100,10 @@ class Child:
         return last_line(self.log)
 
     def _open_log(self) -> IO[bytes]:
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        private.directory(self.log.parent)
         if self.log.exists() and self.log.stat().st_size > _LOG_BYTES_MAX:
             self.log.replace(self.log.with_name(self.log.name + ".1"))
-        return self.log.open("ab")
+        return os.fdopen(private.open_file(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
 
 
 def last_line(log: Path) -> str:

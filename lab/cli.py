@@ -120,6 +120,8 @@ def status(data_dir: Path, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2))
     else:
         console().print(status.table(found))
+        if not found["ready"]:
+            console().print("The lab is starting.")
     sys.exit(0 if found["healthy"] else _DEGRADED)
 
 

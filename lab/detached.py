@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from lab import state
+from lab import private, state
 from lab.child import last_line
 from lab.errors import LabError
 from lab.state import LabState
@@ -23,13 +23,12 @@ def start(data_dir: Path, arguments: list[str]) -> LabState:
     """Start ``lab`` with these arguments, and return when everything is healthy. Raises ``LabError``."""
     if state.is_claimed(data_dir):
         raise LabError(f"a lab runs in {data_dir} already; `lab status` shows it, `lab down` stops it")
-    log = data_dir / "logs" / "lab.log"
+    log = private.directory(private.directory(data_dir) / "logs") / "lab.log"
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        output = log.open("wb")
+        output = private.open_file(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     except OSError as error:
-        raise LabError(f"{data_dir} cannot be used as data directory: {error.strerror}") from None
-    with output:
+        raise LabError(f"{log} cannot be written: {error.strerror}") from None
+    with os.fdopen(output, "wb"):
         process = subprocess.Popen(
             [sys.executable, "-m", "lab", *arguments],
             stdin=subprocess.DEVNULL,
@@ -51,8 +50,13 @@ def stop(data_dir: Path) -> bool:
     found = state.read(data_dir)
     if found is None:
         return False
-    os.kill(found.pid, signal.SIGTERM)
-    while state.is_claimed(data_dir):
+    try:
+        os.kill(found.pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        raise LabError(f"the lab (process {found.pid}) belongs to another user") from None
+    while state.is_running(found) and state.is_claimed(data_dir):
         if time.monotonic() > deadline:
             raise LabError(f"the lab (process {found.pid}) does not stop; see {data_dir / 'logs'}")
         time.sleep(_PAUSE_SECONDS)

@@ -15,11 +15,11 @@ from typing import Self
 
 import urllib3
 
-from lab import layout, server
+from lab import layout, private, server
 from lab.child import Child
 from lab.errors import LabError
 from lab.layout import NAMESPACE, Options, Place
-from lab.state import Claim, LabState, NodeState
+from lab.state import Claim, LabState, NodeState, this_process
 from nodes.config import Role
 
 LOG_SERVER = f"{NAMESPACE}-redis"
@@ -83,6 +83,7 @@ class Lab:
         """Start everything and return when all is healthy. Raises ``LabError``; then nothing is left running."""
         self._claim = Claim(self.data_dir)
         try:
+            self._record()  # so that `lab down` finds it from here on
             layout.require_free_ports(self.options)
             self._prepare()
             self._thread.start()
@@ -123,16 +124,19 @@ class Lab:
         if self.options.redis_url is not None:
             self._require_log_server()
         else:
-            directory = self.data_dir / "log"
-            directory.mkdir(exist_ok=True)
+            directory = private.directory(self.data_dir / "log")
             self._add(LOG_SERVER, server.command(self.options, directory), dict(os.environ))
         for place in self._places:
+            private.directory(private.directory(self._node_dir(place).parent) / place.node_id)
             module = ["lab.experiments"] if place.role == "worker" else ["nodes", place.role]
             self._add(place.node_id, [sys.executable, "-m", *module], self._environment(place))
 
     def _add(self, name: str, command: list[str], environment: dict[str, str]) -> None:
         log = self.data_dir / "logs" / f"{name}.log"
         self._children[name] = Child(name, command, environment, log, time.monotonic)
+
+    def _node_dir(self, place: Place) -> Path:
+        return self.data_dir / ("replicas" if place.role == "replica" else "") / place.node_id
 
     def _url_of(self, role: Role) -> str:
         return next(place.url for place in self._places if place.role == role)
@@ -148,7 +152,7 @@ class Lab:
             "LAB_REDIS_URL": self.redis_url,
             "LAB_PRIMARY_URL": self.primary_url,
             "LAB_CLIENT_URL": self.client_url,
-            "LAB_DATA_DIR": str(self.data_dir / ("replicas" if place.role == "replica" else "") / place.node_id),
+            "LAB_DATA_DIR": str(self._node_dir(place)),
             "LAB_DELAY_MS": str(place.delay_ms),
         }
 
@@ -230,15 +234,15 @@ class Lab:
     def _record(self) -> None:
         if self._claim is None:
             return
+        listed: list[tuple[str, str, str]] = [(place.node_id, place.role, place.url) for place in self._places]
+        if self.options.redis_url is None:
+            listed.append((LOG_SERVER, "log", self.redis_url))
+        pids, children = self.pids, self._children  # without children while the lab begins
         nodes = [
-            NodeState(place.node_id, place.role, place.url, child.pid, child.restarts)
-            for place in self._places
-            if (child := self._children[place.node_id])
+            NodeState(name, role, url, pids.get(name), children[name].restarts if name in children else 0)
+            for name, role, url in listed
         ]
-        if LOG_SERVER in self._children:
-            child = self._children[LOG_SERVER]
-            nodes.append(NodeState(LOG_SERVER, "log", self.redis_url, child.pid, child.restarts))
-        state = LabState(os.getpid(), self._ready, NAMESPACE, self.options.base_port, self.redis_url, nodes)
+        state = LabState(*this_process(), self._ready, NAMESPACE, self.options.base_port, self.redis_url, nodes)
         self._claim.write(state)
 
     def _stop_children(self) -> None:

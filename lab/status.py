@@ -25,7 +25,7 @@ def observe(state: LabState) -> dict[str, Any]:
     for node in nodes:
         version = node.pop("version", None)
         node["behind"] = None if version is None or head is None else max(0, head - version)
-    healthy = all(node["health"] == OK for node in nodes)
+    healthy = state.ready and all(node["health"] == OK for node in nodes)
     return {"healthy": healthy, **{k: v for k, v in asdict(state).items() if k != "nodes"}, "nodes": nodes}
 
 

@@ -10,11 +10,10 @@ from random import Random
 
 import pytest
 
-from lab import layout, logs, state
+from lab import layout, logs
 from lab.child import Child, last_line
 from lab.errors import LabError
 from lab.layout import Options
-from lab.state import Claim, LabState, NodeState
 from tests.support.until import until
 
 
@@ -103,38 +102,6 @@ def test_the_log_of_a_child_is_bounded(tmp_path: Path) -> None:
     child.wait(5)
     assert last_line(log) == "new"
     assert (tmp_path / "child.log.1").stat().st_size > 10 * 2**20
-
-
-STATE = LabState(
-    os.getpid(), True, "lab14", 8000, "redis://x", [NodeState("lab14-primary", "primary", "http://x", 1, 0)]
-)
-
-
-def test_a_directory_has_one_owner_at_a_time(tmp_path: Path) -> None:
-    claim = Claim(tmp_path)
-    claim.write(STATE)
-    assert state.read(tmp_path) == STATE
-    with pytest.raises(LabError, match="runs in"):
-        Claim(tmp_path)
-    claim.release()
-    assert state.read(tmp_path) is None
-    with pytest.raises(LabError, match="no lab runs"):
-        state.require(tmp_path)
-    Claim(tmp_path).release()
-
-
-def test_the_state_of_a_dead_supervisor_is_taken_over(tmp_path: Path) -> None:
-    claim = Claim(tmp_path)
-    claim.write(STATE)
-    claim._file.close()  # as the kernel does it for a process that ended
-    assert state.read(tmp_path) is None
-    Claim(tmp_path).release()
-
-
-def test_a_directory_that_cannot_be_used_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(LabError, match="cannot be used"):
-        Claim(tmp_path / "file" / "lab")
 
 
 def test_new_lines_are_followed_only_when_complete_and_without_control_characters(tmp_path: Path) -> None:
