@@ -47,6 +47,16 @@ class Child:
         """The process ID while it runs."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
+    def listens_on(self, port: int) -> bool:
+        """Whether what answers on this port is the process, and not another one that was there before it."""
+        import psutil  # only while a lab starts
+
+        try:
+            found = psutil.Process(self.pid).net_connections("tcp") if self.pid is not None else []
+        except psutil.Error:
+            return False
+        return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in found)
+
     def start(self) -> None:
         """Start the process. Raises ``OSError``."""
         with self._open_log() as log:

@@ -179,7 +179,10 @@ class Lab:
             if time.monotonic() > deadline:
                 late = self._children[missing[0].node_id]
                 raise LabError(f"{late.name} was not healthy after {_HEALTHY_SECONDS:g} s: {late.last_words()}")
-            missing = [place for place in missing if not _is_healthy(pool, place.url)]
+            for place in [place for place in missing if _is_healthy(pool, place.url)]:
+                if not self._children[place.node_id].listens_on(place.port):
+                    raise LabError(f"port {place.port} is in use: another process answers there; {layout.OTHER_PORTS}")
+                missing.remove(place)
             if missing:
                 time.sleep(0.03)
 
@@ -211,11 +214,11 @@ class Lab:
         address = ("127.0.0.1", layout.log_server_port(self.options))
         deadline = time.monotonic() + _SERVER_SECONDS
         while not self._stop.is_set():
-            answer = _ping(address)
-            if answer == "+PONG":
-                return
             if child.pid is None:
                 raise LabError(f"the log server does not start: {child.last_words()}")
+            answer = _ping(address)
+            if answer == "+PONG" and child.listens_on(address[1]):
+                return
             if time.monotonic() > deadline:
                 raise LabError(f"the log server is not ready: {answer}")
             time.sleep(0.005)
