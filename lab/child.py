@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from lab import private
+from lab.errors import LabError
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -80,14 +81,22 @@ class Child:
                 return None
             self._restart_at = None
             self.restarts += 1
-            self.start()
+            try:
+                self.start()
+            except (OSError, LabError) as error:
+                return f"{self.name} cannot be started ({error}); {self._try_again(now)}"
             return f"{self.name} started again"
         if self._process is None or (code := self._process.poll()) is None:
             return None
-        self._failures = 0 if now - self._started_at >= _SETTLED_SECONDS else self._failures + 1
+        if now - self._started_at >= _SETTLED_SECONDS:
+            self._failures = -1
+        return f"{self.name} ended ({_reason(code)}); {self._try_again(now)}"
+
+    def _try_again(self, now: float) -> str:
+        self._failures += 1
         pause = _BACKOFF_SECONDS[min(self._failures, len(_BACKOFF_SECONDS) - 1)]
         self._restart_at = now + pause
-        return f"{self.name} ended ({_reason(code)}); starting it again in {pause:g} s"
+        return f"starting it again in {pause:g} s"
 
     def terminate(self) -> None:
         """Ask the process to end."""
@@ -106,8 +115,8 @@ class Child:
             self._process.wait()
 
     def last_words(self) -> str:
-        """The last line of its log."""
-        return last_line(self.log)
+        """The last line of its log, or that there is none."""
+        return last_line(self.log) or f"{self.log} is empty"
 
     def _open_log(self) -> IO[bytes]:
         private.directory(self.log.parent)

@@ -7,19 +7,20 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import urllib3
 
-from lab import layout, private, server
+from lab import disk, layout, private, server
 from lab.child import Child
 from lab.errors import LabError
 from lab.layout import NAMESPACE, Options, Place
-from lab.state import Claim, LabState, NodeState, this_process
+from lab.state import STATE, Claim, LabState, NodeState, this_process
 from nodes.config import Role
 
 LOG_SERVER = f"{NAMESPACE}-redis"
@@ -27,6 +28,7 @@ _WATCH_SECONDS = 0.1
 _SERVER_SECONDS = 30.0
 _HEALTHY_SECONDS = 30.0
 _STOP_SECONDS = 8.0
+_DISK_SECONDS = 1.0
 _START_FAILURES_MAX = 3
 
 
@@ -51,6 +53,10 @@ class Lab:
         self._failure: str | None = None
         self._ready = False
         self._claim: Claim | None = None
+        self._recording = threading.Lock()
+        self._unwritten: str | None = None
+        self._shortage: str | None = None
+        self._looked_at_disk = time.monotonic()
 
     # -- for those who use it -----------------------------------------------------------------------------------------
 
@@ -83,7 +89,11 @@ class Lab:
         """Start everything and return when all is healthy. Raises ``LabError``; then nothing is left running."""
         self._claim = Claim(self.data_dir)
         try:
+            if (shortage := disk.shortage(self.data_dir)) is not None:
+                raise LabError(shortage)
             self._record()  # so that `lab down` finds it from here on
+            if self._unwritten is not None:
+                raise LabError(self._unwritten)
             layout.require_free_ports(self.options)
             self._prepare()
             self._thread.start()
@@ -104,8 +114,10 @@ class Lab:
             self._claim = None
 
     def wait(self) -> None:
-        """Return when the supervisor has ended, which it does by itself only when it fails."""
+        """Return when the lab was stopped. Raises ``LabError`` when the supervisor has failed."""
         self._ended.wait()
+        if self._failure is not None:
+            raise LabError(self._failure)
 
     def __enter__(self) -> Self:
         """Start."""
@@ -195,6 +207,10 @@ class Lab:
                     self._watch()
         except (OSError, LabError) as error:
             self._failure = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever it was, who waits for the lab is told
+            self._failure = f"the supervisor failed: {type(error).__name__}: {error}"
+            with suppress(OSError):
+                traceback.print_exc()
         finally:
             self._ended.set()
 
@@ -226,17 +242,33 @@ class Lab:
     def _watch(self) -> None:
         happened = [sentence for child in self._children.values() if (sentence := child.watch()) is not None]
         for sentence in happened:
-            self._say(sentence)
+            self._tell(sentence)
         if not self._ready:
             for child in self._children.values():
                 if child.restarts >= _START_FAILURES_MAX:
                     raise LabError(f"{child.name} does not start: {child.last_words()}")
-        if happened:
+        self._watch_disk()
+        if happened or self._unwritten is not None:
             self._record()
 
-    def _record(self) -> None:
-        if self._claim is None:
+    def _watch_disk(self) -> None:
+        if time.monotonic() - self._looked_at_disk < _DISK_SECONDS:
             return
+        self._looked_at_disk = time.monotonic()
+        before, self._shortage = self._shortage, disk.shortage(self.data_dir)
+        if (before is None) != (self._shortage is None):
+            self._tell(self._shortage or "the disk has room again")
+
+    def _tell(self, sentence: str) -> None:
+        with suppress(OSError):  # the log is on the disk that is full, or nobody reads the pipe any more
+            self._say(sentence)
+
+    def _record(self) -> None:
+        if self._claim is not None:
+            with self._recording:  # both threads do
+                self._write(self._claim)
+
+    def _write(self, claim: Claim) -> None:
         listed: list[tuple[str, str, str]] = [(place.node_id, place.role, place.url) for place in self._places]
         if self.options.redis_url is None:
             listed.append((LOG_SERVER, "log", self.redis_url))
@@ -245,8 +277,15 @@ class Lab:
             NodeState(name, role, url, pids.get(name), children[name].restarts if name in children else 0)
             for name, role, url in listed
         ]
-        state = LabState(*this_process(), self._ready, NAMESPACE, self.options.base_port, self.redis_url, nodes)
-        self._claim.write(state)
+        before, self._unwritten = self._unwritten, None
+        try:
+            claim.write(
+                LabState(*this_process(), self._ready, NAMESPACE, self.options.base_port, self.redis_url, nodes)
+            )
+        except OSError as error:
+            self._unwritten = f"{self.data_dir / STATE} cannot be written: {error.strerror}"
+            if before is None and self._ready:
+                self._tell(f"{self._unwritten}; the lab goes on")
 
     def _stop_children(self) -> None:
         nodes = [child for name, child in self._children.items() if name != LOG_SERVER]

@@ -14,8 +14,8 @@ from pathlib import Path
 from lab import private
 from lab.errors import LabError
 
+STATE = "lab.json"
 _LOCK = "lab.lock"
-_STATE = "lab.json"
 _BYTES_MAX = 2**20
 _LOOK_SECONDS = 0.5  # for how long those who only look may hold up a lab that starts
 _FIRST_STATE_SECONDS = 2.0
@@ -62,7 +62,7 @@ class Claim:
         if not _takes(self._file, fcntl.LOCK_EX, _LOOK_SECONDS):
             os.close(self._file)
             raise LabError(f"a lab runs in {data_dir} already; `lab status` shows it, `lab down` stops it")
-        self._state = data_dir / _STATE
+        self._state = data_dir / STATE
 
     def write(self, state: LabState) -> None:
         """Say how the lab is now. Raises ``OSError``."""
@@ -115,7 +115,7 @@ def read(data_dir: Path) -> LabState | None:
     deadline = time.monotonic() + _FIRST_STATE_SECONDS
     while is_claimed(data_dir):
         try:
-            return _believed(data_dir / _STATE)
+            return _believed(data_dir / STATE)
         except LabError as error:
             # A lab that has just claimed the directory has yet to replace what its predecessor left.
             if time.monotonic() >= deadline:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,11 +16,15 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from lab import layout, server
+from lab import child, disk, layout, runner, server, state
+from lab.cli import main
 from lab.errors import LabError
 from lab.layout import Options
 from lab.runner import Lab
+from lab.state import Claim
+from tests.support.until import until
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -74,3 +82,125 @@ def test_a_log_server_that_another_lab_started_is_not_taken_for_the_own(
     monkeypatch.setattr(server, "log_server_port", lambda _: servers("valkey").port)
     with pytest.raises(LabError, match=r"the log server does not start: .*port"):
         Lab(options).start()
+
+
+# -- a full disk ------------------------------------------------------------------------------------------------------
+
+
+class Idle:
+    """A lab whose processes do nothing, and what it has said."""
+
+    def __init__(self, options: Options) -> None:
+        self.said: list[str] = []
+        self.lab = Lab(options, self.said.append)
+
+    def restarts(self) -> dict[str, int]:
+        """How often each process was started again, as everybody can read it."""
+        return {node.id: node.restarts for node in state.require(self.lab.data_dir).nodes}
+
+    def kill(self, node: str) -> None:
+        """End a process, and wait until it has been started again."""
+        pid = self.lab.pids[node]
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: self.lab.pids.get(node) not in {None, pid})
+
+
+@pytest.fixture
+def idle(options: Options, monkeypatch: pytest.MonkeyPatch) -> Iterator[Idle]:
+    monkeypatch.setattr(child, "_BACKOFF_SECONDS", (0.0,))
+    monkeypatch.setattr(Lab, "_require_log_server", lambda _: None)
+    monkeypatch.setattr(Lab, "_await_health", lambda _: None)
+    genuine = Lab._add
+    monkeypatch.setattr(Lab, "_add", lambda lab, name, _, environment: genuine(lab, name, SLEEP, environment))
+    found = Idle(Options(options.data_dir, options.base_port, replicas=1, redis_url="redis://x"))
+    found.lab.start()
+    until(lambda: len(found.lab.pids) == 4)
+    yield found
+    found.lab.stop()
+
+
+def no_space(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_state_that_cannot_be_written_is_told_once_and_written_later(
+    idle: Idle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(Claim, "write", no_space)
+        for _ in range(2):
+            idle.kill("lab14-primary")
+        until(lambda: len(idle.said) >= 5)
+    assert idle.restarts()["lab14-primary"] in {0, 2}
+    until(lambda: idle.restarts()["lab14-primary"] == 2)
+    told = [sentence for sentence in idle.said if "lab.json" in sentence]
+    assert told == [f"{idle.lab.data_dir}/lab.json cannot be written: No space left on device; the lab goes on"]
+
+
+def test_a_log_that_cannot_be_written_does_not_end_the_lab(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idle.lab, "_say", no_space)
+    idle.kill("lab14-replica1")
+    until(lambda: idle.restarts()["lab14-replica1"] == 1)
+
+
+def test_a_process_that_cannot_be_started_again_is_tried_again(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid = idle.lab.pids["lab14-client"]
+    with monkeypatch.context() as full:
+        full.setattr("lab.private.open_file", no_space)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: any("lab14-client cannot be started" in sentence for sentence in idle.said))
+    until(lambda: idle.lab.pids.get("lab14-client") not in {None, pid})
+    assert any("No space left on device" in sentence for sentence in idle.said)
+
+
+def test_a_disk_that_is_nearly_full_is_told_before_it_is(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_DISK_SECONDS", 0.0)
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, 10**6))
+        until(lambda: idle.said)
+        shown = CliRunner().invoke(main, ["status", "--data-dir", str(idle.lab.data_dir)])
+    assert shown.exit_code == 3
+    assert f"Trouble: the disk of {idle.lab.data_dir} is full: 1.0 MB of 1,000 MB are left" in shown.stdout
+    until(lambda: len(idle.said) == 2)
+    assert idle.said[0].startswith(f"the disk of {idle.lab.data_dir} is full")
+    assert idle.said[1] == "the disk has room again"
+
+
+def test_each_disk_of_a_data_directory_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = tmp_path / "replicas" / "lab14-replica1"
+    full.mkdir(parents=True)
+    genuine = Path.stat
+
+    def stat(self: Path, *, follow_symlinks: bool = True) -> Any:
+        found = genuine(self, follow_symlinks=follow_symlinks)
+        return os.stat_result([*found[:2], -1, *found[3:10]]) if self == full else found
+
+    monkeypatch.setattr(Path, "stat", stat)
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 0, 0 if path == full else 10**9)
+    )
+    assert str(disk.shortage(tmp_path)).startswith(f"the disk of {full} is full")
+
+
+def test_a_lab_on_a_full_disk_is_refused_in_a_sentence(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = ["up", "--data-dir", str(options.data_dir), "--base-port", str(options.base_port)]
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 0))
+        found = CliRunner().invoke(main, line)
+    assert (found.exit_code, found.stderr.count("\n")) == (1, 1)
+    assert "is full: 0.0 MB of 1 MB are left, and a lab needs 16 MB" in found.stderr
+    with monkeypatch.context() as full:
+        full.setattr(Claim, "write", no_space)
+        found = CliRunner().invoke(main, line)
+    assert (found.exit_code, found.stderr.count("\n")) == (1, 1)
+    assert "lab.json cannot be written: No space left on device" in found.stderr
+
+
+def test_a_supervisor_that_fails_says_so(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Lab) -> None:
+        raise RuntimeError("unexpected")
+
+    monkeypatch.setattr(Lab, "_watch", fail)
+    with pytest.raises(LabError, match="the supervisor failed: RuntimeError: unexpected"):
+        idle.lab.wait()
+    assert idle.lab.pids == {}
