@@ -12,9 +12,10 @@ from pathlib import Path
 from lab import private, state
 from lab.child import last_line
 from lab.errors import LabError
+from lab.runner import START_SECONDS_MAX
 from lab.state import LabState
 
-_START_SECONDS = 70.0
+_START_SECONDS = START_SECONDS_MAX + 40.0
 _STOP_SECONDS = 30.0
 _PAUSE_SECONDS = 0.02
 

@@ -26,7 +26,9 @@ from nodes.config import Role
 LOG_SERVER = f"{NAMESPACE}-redis"
 _WATCH_SECONDS = 0.1
 _SERVER_SECONDS = 30.0
+_LOADING_SECONDS = 600.0  # of a file of several GB
 _HEALTHY_SECONDS = 30.0
+START_SECONDS_MAX = _LOADING_SECONDS + _HEALTHY_SECONDS
 _STOP_SECONDS = 8.0
 _DISK_SECONDS = 1.0
 _START_FAILURES_MAX = 3
@@ -48,6 +50,7 @@ class Lab:
         self._children: dict[str, Child] = {}
         self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._stop = threading.Event()
+        self._all_started = threading.Event()  # or failed
         # Not Thread.join(): on Python 3.11 a join that Ctrl-C interrupted makes the next one return at once.
         self._ended = threading.Event()
         self._failure: str | None = None
@@ -182,6 +185,7 @@ class Lab:
             raise LabError(f"--redis-url {self.redis_url}: {error}") from None
 
     def _await_health(self) -> None:
+        self._all_started.wait()  # the log server has a bound of its own
         deadline = time.monotonic() + _HEALTHY_SECONDS
         pool = urllib3.PoolManager(retries=False, timeout=1.0)
         missing = list(self._places)
@@ -212,6 +216,7 @@ class Lab:
             with suppress(OSError):
                 traceback.print_exc()
         finally:
+            self._all_started.set()
             self._ended.set()
 
     @contextmanager
@@ -222,21 +227,23 @@ class Lab:
                 if name == LOG_SERVER:
                     self._await_log_server(child)
             self._record()
+            self._all_started.set()
             yield
         finally:
             self._stop_children()
 
     def _await_log_server(self, child: Child) -> None:
         address = ("127.0.0.1", layout.log_server_port(self.options))
-        deadline = time.monotonic() + _SERVER_SECONDS
+        began = time.monotonic()
         while not self._stop.is_set():
             if child.pid is None:
                 raise LabError(f"the log server does not start: {child.last_words()}")
             answer = _ping(address)
             if answer == "+PONG" and child.listens_on(address[1]):
                 return
-            if time.monotonic() > deadline:
-                raise LabError(f"the log server is not ready: {answer}")
+            bound = _LOADING_SECONDS if answer.startswith("-LOADING") else _SERVER_SECONDS
+            if time.monotonic() - began > bound:
+                raise LabError(f"the log server is not ready after {bound:g} s: {answer}")
             time.sleep(0.005)
 
     def _watch(self) -> None:

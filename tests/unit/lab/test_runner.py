@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import signal
+import socketserver
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -204,3 +205,64 @@ def test_a_supervisor_that_fails_says_so(idle: Idle, monkeypatch: pytest.MonkeyP
     with pytest.raises(LabError, match="the supervisor failed: RuntimeError: unexpected"):
         idle.lab.wait()
     assert idle.lab.pids == {}
+
+
+# -- a log server that takes its time ---------------------------------------------------------------------------------
+
+
+class Loading:
+    """A log server that loads its file for so many questions."""
+
+    def __init__(self, options: Options, questions: int) -> None:
+        self.left = questions
+        own = self
+
+        class Answer(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                self.request.recv(100)
+                own.left -= 1
+                loading = b"-LOADING Valkey is loading the dataset in memory\r\n"
+                self.request.sendall(loading if own.left >= 0 else b"+PONG\r\n")
+
+        self._server = socketserver.TCPServer(("127.0.0.1", layout.log_server_port(options)), Answer)
+        self._thread = Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    def __enter__(self) -> Loading:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def patient(options: Options, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """A lab that waits 200 ms for health and for a log server that answers nothing."""
+    monkeypatch.setattr(runner, "_HEALTHY_SECONDS", 0.2)
+    monkeypatch.setattr(runner, "_SERVER_SECONDS", 0.2)
+    monkeypatch.setattr(layout, "require_free_ports", lambda _: None)
+    monkeypatch.setattr(child.Child, "listens_on", lambda *_: True)
+    genuine = Lab._add
+    monkeypatch.setattr(Lab, "_add", lambda lab, name, _, environment: genuine(lab, name, SLEEP, environment))
+    return Lab(options)
+
+
+def test_a_log_that_is_long_in_loading_leaves_the_nodes_their_time(
+    patient: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Loading(patient.options, 100) as log_server:
+        monkeypatch.setattr(runner, "_is_healthy", lambda *_: log_server.left < 0)
+        with patient:
+            assert state.require(patient.data_dir).ready
+
+
+def test_a_log_server_that_never_ends_loading_is_named(patient: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_LOADING_SECONDS", 0.5)
+    with Loading(patient.options, 10**9), pytest.raises(LabError, match=r"the log server .*LOADING"):
+        patient.start()
+
+
+def test_a_log_server_that_answers_nothing_is_named(patient: Lab) -> None:
+    with pytest.raises(LabError, match=r"the log server is not ready after 0.2 s: .*refused"):
+        patient.start()
