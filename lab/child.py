@@ -12,12 +12,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
-from lab import private
+from lab import logs, private
 from lab.errors import LabError
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-_LOG_BYTES_MAX = 10 * 2**20
 _BACKOFF_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)
 _SETTLED_SECONDS = 10.0
 
@@ -120,8 +119,7 @@ class Child:
 
     def _open_log(self) -> IO[bytes]:
         private.directory(self.log.parent)
-        if self.log.exists() and self.log.stat().st_size > _LOG_BYTES_MAX:
-            self.log.replace(self.log.with_name(self.log.name + ".1"))
+        logs.limit(self.log)
         return os.fdopen(private.open_file(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
 
 

@@ -16,7 +16,7 @@ from typing import Self
 
 import urllib3
 
-from lab import disk, layout, private, server
+from lab import disk, layout, logs, private, server
 from lab.child import Child
 from lab.errors import LabError
 from lab.layout import NAMESPACE, Options, Place
@@ -30,7 +30,7 @@ _LOADING_SECONDS = 600.0  # of a file of several GB
 _HEALTHY_SECONDS = 30.0
 START_SECONDS_MAX = _LOADING_SECONDS + _HEALTHY_SECONDS
 _STOP_SECONDS = 8.0
-_DISK_SECONDS = 1.0
+_FILES_SECONDS = 1.0
 _START_FAILURES_MAX = 3
 
 
@@ -59,7 +59,7 @@ class Lab:
         self._recording = threading.Lock()
         self._unwritten: str | None = None
         self._shortage: str | None = None
-        self._looked_at_disk = time.monotonic()
+        self._looked_at_files = time.monotonic()
 
     # -- for those who use it -----------------------------------------------------------------------------------------
 
@@ -254,14 +254,16 @@ class Lab:
             for child in self._children.values():
                 if child.restarts >= _START_FAILURES_MAX:
                     raise LabError(f"{child.name} does not start: {child.last_words()}")
-        self._watch_disk()
+        self._watch_files()
         if happened or self._unwritten is not None:
             self._record()
 
-    def _watch_disk(self) -> None:
-        if time.monotonic() - self._looked_at_disk < _DISK_SECONDS:
+    def _watch_files(self) -> None:
+        if time.monotonic() - self._looked_at_files < _FILES_SECONDS:
             return
-        self._looked_at_disk = time.monotonic()
+        self._looked_at_files = time.monotonic()
+        for log in (self.data_dir / "logs").glob("*.log"):
+            logs.limit(log)
         before, self._shortage = self._shortage, disk.shortage(self.data_dir)
         if (before is None) != (self._shortage is None):
             self._tell(self._shortage or "the disk has room again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lab.nodes_api import NodeUnreachable
 from lab.state import LabState, NodeState
 
 OK = "ok"
+_AT_ONCE = 32  # more than a lab has nodes, so that those that hang cost their time once
 
 
 def observe(state: LabState, data_dir: Path) -> dict[str, Any]:
@@ -24,7 +26,9 @@ def observe(state: LabState, data_dir: Path) -> dict[str, Any]:
 
     ``trouble``: what is wrong with the lab beside its nodes, as a sentence.
     """
-    nodes = [{**asdict(node), **_look(node, state)} for node in state.nodes]
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        looks = threads.map(lambda node: _look(node, state), state.nodes)
+        nodes = [{**asdict(node), **look} for node, look in zip(state.nodes, looks, strict=True)]
     head = next((node.get("version") for node in nodes if node["role"] == "primary"), None)
     for node in nodes:
         version = node.pop("version", None)

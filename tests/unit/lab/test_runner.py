@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from lab import child, disk, layout, runner, server, state
+from lab import child, disk, layout, logs, runner, server, state
 from lab.cli import main
 from lab.errors import LabError
 from lab.layout import Options
@@ -155,7 +155,7 @@ def test_a_process_that_cannot_be_started_again_is_tried_again(idle: Idle, monke
 
 
 def test_a_disk_that_is_nearly_full_is_told_before_it_is(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "_DISK_SECONDS", 0.0)
+    monkeypatch.setattr(runner, "_FILES_SECONDS", 0.0)
     with monkeypatch.context() as full:
         full.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, 10**6))
         until(lambda: idle.said)
@@ -205,6 +205,17 @@ def test_a_supervisor_that_fails_says_so(idle: Idle, monkeypatch: pytest.MonkeyP
     with pytest.raises(LabError, match="the supervisor failed: RuntimeError: unexpected"):
         idle.lab.wait()
     assert idle.lab.pids == {}
+
+
+def test_logs_are_bounded_while_the_lab_runs(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_FILES_SECONDS", 0.0)
+    monkeypatch.setattr(logs, "BYTES_MAX", 1000)
+    directory = idle.lab.data_dir / "logs"
+    for name in ("lab", "lab14-primary"):
+        with (directory / f"{name}.log").open("a") as file:
+            file.write("x" * 2000)
+        until(lambda name=name: (directory / f"{name}.log").stat().st_size == 0)  # type: ignore[misc]
+        assert (directory / f"{name}.log.1").stat().st_size == 2000
 
 
 # -- a log server that takes its time ---------------------------------------------------------------------------------
