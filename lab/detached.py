@@ -73,4 +73,5 @@ def _await_ready(process: subprocess.Popen[bytes], data_dir: Path, log: Path) ->
         if time.monotonic() > deadline:
             raise LabError(f"the lab was not ready after {_START_SECONDS:g} s; see {log}")
         time.sleep(_PAUSE_SECONDS)
-    raise LabError(last_line(log).removeprefix("Error: "))
+    said = last_line(log).removeprefix("Error: ")
+    raise LabError(said or f"the lab ended with exit status {process.returncode}, and {log} is empty")

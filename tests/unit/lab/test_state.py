@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -269,3 +270,9 @@ def test_what_the_processes_write_cannot_be_read_by_others(tmp_path: Path) -> No
     child.wait(10)
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
     assert modes == {"logs": 0o700, "child.log": 0o600, "made": 0o600}
+
+
+def test_a_lab_that_ends_without_a_word_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(LabError, match=r"the lab ended with exit status 1, and .*lab\.log is empty"):
+        detached.start(tmp_path, [])
