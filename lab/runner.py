@@ -262,6 +262,8 @@ class Lab:
         if time.monotonic() - self._looked_at_files < _FILES_SECONDS:
             return
         self._looked_at_files = time.monotonic()
+        if self._claim is not None and not self._claim.is_intact():
+            raise LabError(f"{self.data_dir} was removed or replaced while the lab ran, so that the lab stops")
         for log in (self.data_dir / "logs").glob("*.log"):
             logs.limit(log)
         before, self._shortage = self._shortage, disk.shortage(self.data_dir)

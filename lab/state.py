@@ -75,8 +75,18 @@ class Claim:
     def release(self) -> None:
         """The lab has stopped."""
         with suppress(OSError):  # whoever reads what stays there finds that its process has ended
-            self._state.unlink(missing_ok=True)
+            if self.is_intact():
+                self._state.unlink(missing_ok=True)
         os.close(self._file)
+
+    def is_intact(self) -> bool:
+        """Whether the directory is still the one that was claimed; not where it was removed or replaced."""
+        try:
+            return os.path.samestat(os.fstat(self._file), self._state.with_name(_LOCK).stat())
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # a disk that does not answer just now
 
 
 def is_claimed(data_dir: Path) -> bool:

@@ -277,3 +277,26 @@ def test_a_log_server_that_never_ends_loading_is_named(patient: Lab, monkeypatch
 def test_a_log_server_that_answers_nothing_is_named(patient: Lab) -> None:
     with pytest.raises(LabError, match=r"the log server is not ready after 0.2 s: .*refused"):
         patient.start()
+
+
+def test_a_lab_whose_data_directory_is_removed_stops(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise no command finds it any more, and it holds its ports."""
+    monkeypatch.setattr(runner, "_FILES_SECONDS", 0.0)
+    shutil.rmtree(idle.lab.data_dir)
+    with pytest.raises(LabError, match="lab was removed or replaced while the lab ran"):
+        idle.lab.wait()
+    assert idle.lab.pids == {}
+
+
+def test_a_lab_whose_data_directory_is_another_one_meanwhile_leaves_that_alone(
+    idle: Idle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle.lab.data_dir.rename(idle.lab.data_dir.with_name("away"))
+    other = Claim(idle.lab.data_dir)
+    (idle.lab.data_dir / "lab.json").write_text("the other one's")
+    monkeypatch.setattr(runner, "_FILES_SECONDS", 0.0)
+    with pytest.raises(LabError, match="lab was removed or replaced while the lab ran"):
+        idle.lab.wait()
+    idle.lab.stop()
+    assert (idle.lab.data_dir / "lab.json").read_text() == "the other one's"
+    other.release()
