@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -48,13 +49,17 @@ class Child:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def listens_on(self, port: int) -> bool:
-        """Whether what answers on this port is the process, and not another one that was there before it."""
+        """Whether the process or one of its children listens on this port, and not another one that was there first."""
         import psutil  # only while a lab starts
 
-        try:
-            found = psutil.Process(self.pid).net_connections("tcp") if self.pid is not None else []
-        except psutil.Error:
+        if self.pid is None:
             return False
+        found = []
+        with suppress(psutil.Error):  # one that has just ended listens no more
+            own = psutil.Process(self.pid)
+            for process in (own, *own.children(recursive=True)):
+                with suppress(psutil.Error):
+                    found += process.net_connections("tcp")
         return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in found)
 
     def start(self) -> None:
@@ -118,7 +123,7 @@ class Child:
         return last_line(self.log) or f"{self.log} is empty"
 
     def _open_log(self) -> IO[bytes]:
-        private.directory(self.log.parent)
+        private.subdirectory(self.log.parent)
         logs.limit(self.log)
         return os.fdopen(private.open_file(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
 

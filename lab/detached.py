@@ -24,7 +24,7 @@ def start(data_dir: Path, arguments: list[str]) -> LabState:
     """Start ``lab`` with these arguments, and return when everything is healthy. Raises ``LabError``."""
     if state.is_claimed(data_dir):
         raise LabError(f"a lab runs in {data_dir} already; `lab status` shows it, `lab down` stops it")
-    log = private.directory(private.directory(data_dir) / "logs") / "lab.log"
+    log = private.subdirectory(private.directory(data_dir) / "logs") / "lab.log"
     try:
         output = private.open_file(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     except OSError as error:

@@ -11,7 +11,7 @@ from lab.errors import LabError
 
 
 def directory(path: Path) -> Path:
-    """Make the directory with mode 0700 where it is missing, and return it.
+    """Make the directory with mode 0700 where it is missing, and return it; one that is there keeps its mode.
 
     Raises ``LabError`` when it cannot be made, belongs to another user, or every user can write to it: whoever can put
     a file there could have the lab write through it, or stop a process of this user.
@@ -24,6 +24,12 @@ def directory(path: Path) -> Path:
             raise LabError(f"every user can write to {path}; `chmod 700 {path}`, or choose another --data-dir")
     except OSError as error:
         raise LabError(f"{path} cannot be used as data directory: {error.strerror}") from None
+    return path
+
+
+def subdirectory(path: Path) -> Path:
+    """A directory of the lab's own in there, private also where an earlier version made it. Raises ``LabError``."""
+    directory(path).chmod(0o700)
     return path
 
 

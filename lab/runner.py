@@ -139,10 +139,12 @@ class Lab:
         if self.options.redis_url is not None:
             self._require_log_server()
         else:
-            directory = private.directory(self.data_dir / "log")
+            directory = private.subdirectory(self.data_dir / "log")
             self._add(LOG_SERVER, server.command(self.options, directory), dict(os.environ))
+        private.subdirectory(self.data_dir / "replicas")
         for place in self._places:
-            private.directory(private.directory(self._node_dir(place).parent) / place.node_id)
+            if place.role == "client":
+                private.subdirectory(self._node_dir(place))
             module = ["lab.experiments"] if place.role == "worker" else ["nodes", place.role]
             self._add(place.node_id, [sys.executable, "-m", *module], self._environment(place))
 
@@ -196,9 +198,11 @@ class Lab:
                 late = self._children[missing[0].node_id]
                 raise LabError(f"{late.name} was not healthy after {_HEALTHY_SECONDS:g} s: {late.last_words()}")
             for place in [place for place in missing if _is_healthy(pool, place.url)]:
-                if not self._children[place.node_id].listens_on(place.port):
+                child = self._children[place.node_id]
+                if child.listens_on(place.port):
+                    missing.remove(place)
+                elif child.pid is not None:
                     raise LabError(f"port {place.port} is in use: another process answers there; {layout.OTHER_PORTS}")
-                missing.remove(place)
             if missing:
                 time.sleep(0.03)
 

@@ -272,6 +272,15 @@ def test_what_the_processes_write_cannot_be_read_by_others(tmp_path: Path) -> No
     assert modes == {"logs": 0o700, "child.log": 0o600, "made": 0o600}
 
 
+def test_what_an_earlier_version_made_for_all_to_read_is_private_afterwards(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir(mode=0o755)
+    (tmp_path / "lab.lock").write_text("")
+    Claim(tmp_path).release()
+    private.subdirectory(tmp_path / "logs")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {"logs": 0o700, "lab.lock": 0o600}
+
+
 def test_a_lab_that_ends_without_a_word_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with pytest.raises(LabError, match=r"the lab ended with exit status 1, and .*lab\.log is empty"):
