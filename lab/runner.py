@@ -217,7 +217,7 @@ class Lab:
             self._failure = str(error)
         except Exception as error:  # noqa: BLE001 - whatever it was, who waits for the lab is told
             self._failure = f"the supervisor failed: {type(error).__name__}: {error}"
-            with suppress(OSError):
+            with suppress(OSError, ValueError):
                 traceback.print_exc()
         finally:
             self._all_started.set()
@@ -275,7 +275,8 @@ class Lab:
             self._tell(self._shortage or "the disk has room again")
 
     def _tell(self, sentence: str) -> None:
-        with suppress(OSError):  # the log is on the disk that is full, or nobody reads the pipe any more
+        # The log is on the disk that is full, nobody reads the pipe any more, the terminal has no such character.
+        with suppress(OSError, ValueError):
             self._say(sentence)
 
     def _record(self) -> None:

@@ -8,7 +8,7 @@ import shutil
 import signal
 import socketserver
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -138,8 +138,19 @@ def test_a_state_that_cannot_be_written_is_told_once_and_written_later(
     assert told == [f"{idle.lab.data_dir}/lab.json cannot be written: No space left on device; the lab goes on"]
 
 
-def test_a_log_that_cannot_be_written_does_not_end_the_lab(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idle.lab, "_say", no_space)
+def closed(_: str) -> None:
+    raise ValueError("I/O operation on closed file")
+
+
+def unprintable(_: str) -> None:
+    "é".encode("ascii")
+
+
+@pytest.mark.parametrize("say", [no_space, closed, unprintable])
+def test_a_log_that_cannot_be_written_does_not_end_the_lab(
+    say: Callable[[str], None], idle: Idle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idle.lab, "_say", say)
     idle.kill("lab14-replica1")
     until(lambda: idle.restarts()["lab14-replica1"] == 1)
 
