@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from lab import logs, private
+from lab.errors import LabError
+
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-_LOG_BYTES_MAX = 10 * 2**20
 _BACKOFF_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)
 _SETTLED_SECONDS = 10.0
 
@@ -44,6 +48,20 @@ class Child:
         """The process ID while it runs."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
+    def listens_on(self, port: int) -> bool:
+        """Whether the process or one of its children listens on this port, and not another one that was there first."""
+        import psutil  # only while a lab starts
+
+        if self.pid is None:
+            return False
+        found = []
+        with suppress(psutil.Error):  # one that has just ended listens no more
+            own = psutil.Process(self.pid)
+            for process in (own, *own.children(recursive=True)):
+                with suppress(psutil.Error):
+                    found += process.net_connections("tcp")
+        return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in found)
+
     def start(self) -> None:
         """Start the process. Raises ``OSError``."""
         with self._open_log() as log:
@@ -54,6 +72,7 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 process_group=0,
+                umask=0o077,  # what the processes keep is as private as the directory
                 preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, prepared before the fork
             )
         self._started_at = self._monotonic()
@@ -66,14 +85,22 @@ class Child:
                 return None
             self._restart_at = None
             self.restarts += 1
-            self.start()
+            try:
+                self.start()
+            except (OSError, LabError) as error:
+                return f"{self.name} cannot be started ({error}); {self._try_again(now)}"
             return f"{self.name} started again"
         if self._process is None or (code := self._process.poll()) is None:
             return None
-        self._failures = 0 if now - self._started_at >= _SETTLED_SECONDS else self._failures + 1
+        if now - self._started_at >= _SETTLED_SECONDS:
+            self._failures = -1
+        return f"{self.name} ended ({_reason(code)}); {self._try_again(now)}"
+
+    def _try_again(self, now: float) -> str:
+        self._failures += 1
         pause = _BACKOFF_SECONDS[min(self._failures, len(_BACKOFF_SECONDS) - 1)]
         self._restart_at = now + pause
-        return f"{self.name} ended ({_reason(code)}); starting it again in {pause:g} s"
+        return f"starting it again in {pause:g} s"
 
     def terminate(self) -> None:
         """Ask the process to end."""
@@ -92,14 +119,13 @@ class Child:
             self._process.wait()
 
     def last_words(self) -> str:
-        """The last line of its log."""
-        return last_line(self.log)
+        """The last line of its log, or that there is none."""
+        return last_line(self.log) or f"{self.log} is empty"
 
     def _open_log(self) -> IO[bytes]:
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        if self.log.exists() and self.log.stat().st_size > _LOG_BYTES_MAX:
-            self.log.replace(self.log.with_name(self.log.name + ".1"))
-        return self.log.open("ab")
+        private.subdirectory(self.log.parent)
+        logs.limit(self.log)
+        return os.fdopen(private.open_file(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
 
 
 def last_line(log: Path) -> str:

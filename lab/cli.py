@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -115,11 +116,16 @@ def status(data_dir: Path, as_json: bool) -> None:
     from lab import state, status
     from lab.terminal import console
 
-    found = status.observe(state.require(data_dir))
+    found = status.observe(state.require(data_dir), data_dir)
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
-        console().print(status.table(found))
+        out = console()
+        out.print(status.table(found))
+        if not found["ready"]:
+            out.print("The lab is starting.")
+        if found["trouble"] is not None:
+            out.print(f"Trouble: {found['trouble']}.", style="red", markup=False)
     sys.exit(0 if found["healthy"] else _DEGRADED)
 
 
@@ -303,8 +309,9 @@ def _up_in_foreground(chosen: dict[str, Any], *, open_console: bool) -> None:
         if out.is_terminal:  # in a file nobody reads it, and what asks the log server stays in memory
             from lab import state, status
 
-            out.print(status.table(status.observe(state.require(lab.data_dir))))
-        out.print(f"The lab runs, with its console at {lab.client_url}/; Ctrl-C stops it.")
+            out.print(status.table(status.observe(state.require(lab.data_dir), lab.data_dir)))
+        with suppress(OSError):  # nobody reads it any more: the lab runs all the same
+            out.print(f"The lab runs, with its console at {lab.client_url}/; Ctrl-C stops it.")
         if open_console:
             click.launch(f"{lab.client_url}/")
         lab.wait()
@@ -323,7 +330,7 @@ def _up_detached(data_dir: Path, *, open_console: bool) -> None:
         running = detached.start(
             data_dir, [argument for argument in sys.argv[1:] if argument not in {"--detach", "--open"}]
         )
-    out.print(status.table(status.observe(running)))
+    out.print(status.table(status.observe(running, data_dir)))
     client = running.node_or_none("client")
     url = f"{client.url}/" if client is not None else ""
     out.print(f"The lab runs in the background, with its console at {url}; `lab down` stops it.")

@@ -9,12 +9,13 @@ import sys
 import time
 from pathlib import Path
 
-from lab import state
+from lab import private, state
 from lab.child import last_line
 from lab.errors import LabError
+from lab.runner import START_SECONDS_MAX
 from lab.state import LabState
 
-_START_SECONDS = 70.0
+_START_SECONDS = START_SECONDS_MAX + 40.0
 _STOP_SECONDS = 30.0
 _PAUSE_SECONDS = 0.02
 
@@ -23,13 +24,12 @@ def start(data_dir: Path, arguments: list[str]) -> LabState:
     """Start ``lab`` with these arguments, and return when everything is healthy. Raises ``LabError``."""
     if state.is_claimed(data_dir):
         raise LabError(f"a lab runs in {data_dir} already; `lab status` shows it, `lab down` stops it")
-    log = data_dir / "logs" / "lab.log"
+    log = private.subdirectory(private.directory(data_dir) / "logs") / "lab.log"
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        output = log.open("wb")
+        output = private.open_file(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     except OSError as error:
-        raise LabError(f"{data_dir} cannot be used as data directory: {error.strerror}") from None
-    with output:
+        raise LabError(f"{log} cannot be written: {error.strerror}") from None
+    with os.fdopen(output, "wb"):
         process = subprocess.Popen(
             [sys.executable, "-m", "lab", *arguments],
             stdin=subprocess.DEVNULL,
@@ -51,8 +51,13 @@ def stop(data_dir: Path) -> bool:
     found = state.read(data_dir)
     if found is None:
         return False
-    os.kill(found.pid, signal.SIGTERM)
-    while state.is_claimed(data_dir):
+    try:
+        os.kill(found.pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        raise LabError(f"the lab (process {found.pid}) belongs to another user") from None
+    while state.is_running(found) and state.is_claimed(data_dir):
         if time.monotonic() > deadline:
             raise LabError(f"the lab (process {found.pid}) does not stop; see {data_dir / 'logs'}")
         time.sleep(_PAUSE_SECONDS)
@@ -68,4 +73,5 @@ def _await_ready(process: subprocess.Popen[bytes], data_dir: Path, log: Path) ->
         if time.monotonic() > deadline:
             raise LabError(f"the lab was not ready after {_START_SECONDS:g} s; see {log}")
         time.sleep(_PAUSE_SECONDS)
-    raise LabError(last_line(log).removeprefix("Error: "))
+    said = last_line(log).removeprefix("Error: ")
+    raise LabError(said or f"the lab ended with exit status {process.returncode}, and {log} is empty")

@@ -15,6 +15,7 @@ from nodes.config import Role
 NAMESPACE = "lab14"
 REPLICAS_MAX = 20
 BLOCK = 80
+OTHER_PORTS = "stop what listens there (`lab down` for a lab), or choose another --base-port"
 _CLIENT = 3
 _WORKER = 78
 _LOG_SERVER = 79
@@ -84,7 +85,7 @@ def require_free_ports(options: Options) -> None:
     taken = [port for port in ports if not _is_free(options.host, port)]
     if taken:
         which = f"port {taken[0]} is" if len(taken) == 1 else f"ports {', '.join(map(str, taken))} are"
-        raise LabError(f"{which} in use; stop what listens there (`lab down` for a lab), or choose another --base-port")
+        raise LabError(f"{which} in use; {OTHER_PORTS}")
 
 
 def free_base_port(random: Random, host: str = "127.0.0.1", preferred: Iterable[int] = ()) -> int:

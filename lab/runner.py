@@ -7,26 +7,30 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import urllib3
 
-from lab import layout, server
+from lab import disk, layout, logs, private, server
 from lab.child import Child
 from lab.errors import LabError
 from lab.layout import NAMESPACE, Options, Place
-from lab.state import Claim, LabState, NodeState
+from lab.state import STATE, Claim, LabState, NodeState, this_process
 from nodes.config import Role
 
 LOG_SERVER = f"{NAMESPACE}-redis"
 _WATCH_SECONDS = 0.1
 _SERVER_SECONDS = 30.0
+_LOADING_SECONDS = 600.0  # of a file of several GB
 _HEALTHY_SECONDS = 30.0
+START_SECONDS_MAX = _LOADING_SECONDS + _HEALTHY_SECONDS
 _STOP_SECONDS = 8.0
+_FILES_SECONDS = 1.0
 _START_FAILURES_MAX = 3
 
 
@@ -46,11 +50,16 @@ class Lab:
         self._children: dict[str, Child] = {}
         self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._stop = threading.Event()
+        self._all_started = threading.Event()  # or failed
         # Not Thread.join(): on Python 3.11 a join that Ctrl-C interrupted makes the next one return at once.
         self._ended = threading.Event()
         self._failure: str | None = None
         self._ready = False
         self._claim: Claim | None = None
+        self._recording = threading.Lock()
+        self._unwritten: str | None = None
+        self._shortage: str | None = None
+        self._looked_at_files = time.monotonic()
 
     # -- for those who use it -----------------------------------------------------------------------------------------
 
@@ -83,6 +92,11 @@ class Lab:
         """Start everything and return when all is healthy. Raises ``LabError``; then nothing is left running."""
         self._claim = Claim(self.data_dir)
         try:
+            if (shortage := disk.shortage(self.data_dir)) is not None:
+                raise LabError(shortage)
+            self._record()  # so that `lab down` finds it from here on
+            if self._unwritten is not None:
+                raise LabError(self._unwritten)
             layout.require_free_ports(self.options)
             self._prepare()
             self._thread.start()
@@ -103,8 +117,10 @@ class Lab:
             self._claim = None
 
     def wait(self) -> None:
-        """Return when the supervisor has ended, which it does by itself only when it fails."""
+        """Return when the lab was stopped. Raises ``LabError`` when the supervisor has failed."""
         self._ended.wait()
+        if self._failure is not None:
+            raise LabError(self._failure)
 
     def __enter__(self) -> Self:
         """Start."""
@@ -123,16 +139,21 @@ class Lab:
         if self.options.redis_url is not None:
             self._require_log_server()
         else:
-            directory = self.data_dir / "log"
-            directory.mkdir(exist_ok=True)
+            directory = private.subdirectory(self.data_dir / "log")
             self._add(LOG_SERVER, server.command(self.options, directory), dict(os.environ))
+        private.subdirectory(self.data_dir / "replicas")
         for place in self._places:
+            if place.role == "client":
+                private.subdirectory(self._node_dir(place))
             module = ["lab.experiments"] if place.role == "worker" else ["nodes", place.role]
             self._add(place.node_id, [sys.executable, "-m", *module], self._environment(place))
 
     def _add(self, name: str, command: list[str], environment: dict[str, str]) -> None:
         log = self.data_dir / "logs" / f"{name}.log"
         self._children[name] = Child(name, command, environment, log, time.monotonic)
+
+    def _node_dir(self, place: Place) -> Path:
+        return self.data_dir / ("replicas" if place.role == "replica" else "") / place.node_id
 
     def _url_of(self, role: Role) -> str:
         return next(place.url for place in self._places if place.role == role)
@@ -148,7 +169,7 @@ class Lab:
             "LAB_REDIS_URL": self.redis_url,
             "LAB_PRIMARY_URL": self.primary_url,
             "LAB_CLIENT_URL": self.client_url,
-            "LAB_DATA_DIR": str(self.data_dir / ("replicas" if place.role == "replica" else "") / place.node_id),
+            "LAB_DATA_DIR": str(self._node_dir(place)),
             "LAB_DELAY_MS": str(place.delay_ms),
         }
 
@@ -166,6 +187,7 @@ class Lab:
             raise LabError(f"--redis-url {self.redis_url}: {error}") from None
 
     def _await_health(self) -> None:
+        self._all_started.wait()  # the log server has a bound of its own
         deadline = time.monotonic() + _HEALTHY_SECONDS
         pool = urllib3.PoolManager(retries=False, timeout=1.0)
         missing = list(self._places)
@@ -175,7 +197,12 @@ class Lab:
             if time.monotonic() > deadline:
                 late = self._children[missing[0].node_id]
                 raise LabError(f"{late.name} was not healthy after {_HEALTHY_SECONDS:g} s: {late.last_words()}")
-            missing = [place for place in missing if not _is_healthy(pool, place.url)]
+            for place in [place for place in missing if _is_healthy(pool, place.url)]:
+                child = self._children[place.node_id]
+                if child.listens_on(place.port):
+                    missing.remove(place)
+                elif child.pid is not None:
+                    raise LabError(f"port {place.port} is in use: another process answers there; {layout.OTHER_PORTS}")
             if missing:
                 time.sleep(0.03)
 
@@ -188,7 +215,12 @@ class Lab:
                     self._watch()
         except (OSError, LabError) as error:
             self._failure = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever it was, who waits for the lab is told
+            self._failure = f"the supervisor failed: {type(error).__name__}: {error}"
+            with suppress(OSError, ValueError):
+                traceback.print_exc()
         finally:
+            self._all_started.set()
             self._ended.set()
 
     @contextmanager
@@ -199,47 +231,77 @@ class Lab:
                 if name == LOG_SERVER:
                     self._await_log_server(child)
             self._record()
+            self._all_started.set()
             yield
         finally:
             self._stop_children()
 
     def _await_log_server(self, child: Child) -> None:
         address = ("127.0.0.1", layout.log_server_port(self.options))
-        deadline = time.monotonic() + _SERVER_SECONDS
+        began = time.monotonic()
         while not self._stop.is_set():
-            answer = _ping(address)
-            if answer == "+PONG":
-                return
             if child.pid is None:
                 raise LabError(f"the log server does not start: {child.last_words()}")
-            if time.monotonic() > deadline:
-                raise LabError(f"the log server is not ready: {answer}")
+            answer = _ping(address)
+            if answer == "+PONG" and child.listens_on(address[1]):
+                return
+            bound = _LOADING_SECONDS if answer.startswith("-LOADING") else _SERVER_SECONDS
+            if time.monotonic() - began > bound:
+                raise LabError(f"the log server is not ready after {bound:g} s: {answer}")
             time.sleep(0.005)
 
     def _watch(self) -> None:
         happened = [sentence for child in self._children.values() if (sentence := child.watch()) is not None]
         for sentence in happened:
-            self._say(sentence)
+            self._tell(sentence)
         if not self._ready:
             for child in self._children.values():
                 if child.restarts >= _START_FAILURES_MAX:
                     raise LabError(f"{child.name} does not start: {child.last_words()}")
-        if happened:
+        self._watch_files()
+        if happened or self._unwritten is not None:
             self._record()
 
-    def _record(self) -> None:
-        if self._claim is None:
+    def _watch_files(self) -> None:
+        if time.monotonic() - self._looked_at_files < _FILES_SECONDS:
             return
+        self._looked_at_files = time.monotonic()
+        if self._claim is not None and not self._claim.is_intact():
+            raise LabError(f"{self.data_dir} was removed or replaced while the lab ran, so that the lab stops")
+        for log in (self.data_dir / "logs").glob("*.log"):
+            logs.limit(log)
+        before, self._shortage = self._shortage, disk.shortage(self.data_dir)
+        if (before is None) != (self._shortage is None):
+            self._tell(self._shortage or "the disk has room again")
+
+    def _tell(self, sentence: str) -> None:
+        # The log is on the disk that is full, nobody reads the pipe any more, the terminal has no such character.
+        with suppress(OSError, ValueError):
+            self._say(sentence)
+
+    def _record(self) -> None:
+        if self._claim is not None:
+            with self._recording:  # both threads do
+                self._write(self._claim)
+
+    def _write(self, claim: Claim) -> None:
+        listed: list[tuple[str, str, str]] = [(place.node_id, place.role, place.url) for place in self._places]
+        if self.options.redis_url is None:
+            listed.append((LOG_SERVER, "log", self.redis_url))
+        pids, children = self.pids, self._children  # without children while the lab begins
         nodes = [
-            NodeState(place.node_id, place.role, place.url, child.pid, child.restarts)
-            for place in self._places
-            if (child := self._children[place.node_id])
+            NodeState(name, role, url, pids.get(name), children[name].restarts if name in children else 0)
+            for name, role, url in listed
         ]
-        if LOG_SERVER in self._children:
-            child = self._children[LOG_SERVER]
-            nodes.append(NodeState(LOG_SERVER, "log", self.redis_url, child.pid, child.restarts))
-        state = LabState(os.getpid(), self._ready, NAMESPACE, self.options.base_port, self.redis_url, nodes)
-        self._claim.write(state)
+        before, self._unwritten = self._unwritten, None
+        try:
+            claim.write(
+                LabState(*this_process(), self._ready, NAMESPACE, self.options.base_port, self.redis_url, nodes)
+            )
+        except OSError as error:
+            self._unwritten = f"{self.data_dir / STATE} cannot be written: {error.strerror}"
+            if before is None and self._ready:
+                self._tell(f"{self._unwritten}; the lab goes on")
 
     def _stop_children(self) -> None:
         nodes = [child for name, child in self._children.items() if name != LOG_SERVER]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
@@ -11,22 +13,34 @@ from rich.table import Table
 from broker.connection import connect
 from broker.errors import LogError
 from broker.log import ReplicationLog
-from lab import nodes_api
+from lab import disk, nodes_api
 from lab.nodes_api import NodeUnreachable
 from lab.state import LabState, NodeState
 
 OK = "ok"
+_AT_ONCE = 32  # more than a lab has nodes, so that those that hang cost their time once
 
 
-def observe(state: LabState) -> dict[str, Any]:
-    """Every process with its health, and for primary and replicas their position and how many versions they lack."""
-    nodes = [{**asdict(node), **_look(node, state)} for node in state.nodes]
+def observe(state: LabState, data_dir: Path) -> dict[str, Any]:
+    """Every process with its health, and for primary and replicas their position and how many versions they lack.
+
+    ``trouble``: what is wrong with the lab beside its nodes, as a sentence.
+    """
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        looks = threads.map(lambda node: _look(node, state), state.nodes)
+        nodes = [{**asdict(node), **look} for node, look in zip(state.nodes, looks, strict=True)]
     head = next((node.get("version") for node in nodes if node["role"] == "primary"), None)
     for node in nodes:
         version = node.pop("version", None)
         node["behind"] = None if version is None or head is None else max(0, head - version)
-    healthy = all(node["health"] == OK for node in nodes)
-    return {"healthy": healthy, **{k: v for k, v in asdict(state).items() if k != "nodes"}, "nodes": nodes}
+    trouble = disk.shortage(data_dir)
+    healthy = state.ready and trouble is None and all(node["health"] == OK for node in nodes)
+    return {
+        "healthy": healthy,
+        "trouble": trouble,
+        **{k: v for k, v in asdict(state).items() if k != "nodes"},
+        "nodes": nodes,
+    }
 
 
 def table(found: dict[str, Any]) -> Table:

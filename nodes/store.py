@@ -189,10 +189,9 @@ class ReplicaStore:
 
     def page(self, after: str, limit: int, max_bytes: int) -> StorePage:
         """Records with keys greater than ``after``: at most ``limit``, and ending once they weigh ``max_bytes``."""
-        with self._cut() as db:
-            rows = db.execute(
-                "SELECT key, value, version, write_id, at_us FROM data WHERE key > ? ORDER BY key", (after,)
-            )
+        query = "SELECT key, value, version, write_id, at_us FROM data WHERE key > ? ORDER BY key"
+        # Closed before the cut ends: an open statement keeps its connection in the past, also after the COMMIT.
+        with self._cut() as db, closing(db.execute(query, (after,))) as rows:
             records: list[Record] = []
             size_bytes = 0
             for row in rows:

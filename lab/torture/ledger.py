@@ -12,7 +12,7 @@ from broker.connection import connect
 from broker.entry import Entry
 from broker.errors import LogError
 from broker.log import ReplicationLog
-from broker.position import Position
+from broker.position import START, Position
 from lab.errors import LabError
 from lab.layout import NAMESPACE
 
@@ -87,6 +87,8 @@ class Follower:
         self._thread.join()
         try:
             self._read()
+            if self._connected().head().position > self._last:
+                raise self._trimmed()
         except LogError as error:
             raise LabError(f"the log cannot be read to its end: {error}") from None
         return Ledger(self._since, self._entries)
@@ -101,8 +103,16 @@ class Follower:
     def _read(self) -> None:
         log = self._connected()
         while page := log.after(self._last, _PAGE):
+            first = page[0]
+            if first.goes_on_from != self._last and not self._last.is_followed_by(first.position):
+                (oldest,) = log.after(START, 1)
+                if oldest.position > self._last:  # otherwise the log has a hole, which is for the judge
+                    raise self._trimmed()
             self._entries += page
             self._last = page[-1].position
+
+    def _trimmed(self) -> LabError:
+        return LabError(f"the log was trimmed before it could be read on from {self._last}; raise LAB_LOG_KEEP")
 
     def _connected(self) -> ReplicationLog:
         if self._log is None:

@@ -35,6 +35,9 @@ if owner and owner ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
+_RELEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+"""
 
 
 class Stop(NamedTuple):
@@ -171,5 +174,4 @@ class ExperimentQueue:
     def end_turn(self, worker: str) -> None:
         """Let another worker have its turn at once."""
         with translated():
-            if self._client.get(f"{self._prefix}-worker") == worker.encode():
-                self._client.delete(f"{self._prefix}-worker")
+            self._client.eval(_RELEASE, 1, f"{self._prefix}-worker", worker)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from random import SystemRandom
@@ -141,6 +142,21 @@ def test_a_port_in_use_is_one_sentence_and_nothing_is_left_running(cli: Cli, tmp
     assert "Traceback" not in up.stderr
     assert other.run("status").returncode == 1
     assert cli.status()["healthy"]
+
+
+def test_of_two_labs_on_the_same_ports_at_the_same_moment_only_one_says_that_it_runs(cli: Cli, tmp_path: Path) -> None:
+    other = Cli(tmp_path / "other")
+    other.base_port = cli.base_port
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            ups = list(threads.map(lambda one: one.up(), (cli, other)))
+        assert sorted(up.returncode for up in ups) == [0, 1]
+        one, another = (cli, other) if ups[0].returncode == 0 else (other, cli)
+        assert one.status()["healthy"]
+        assert another.run("status").returncode == 1
+        assert "port" in ups[1 if one is cli else 0].stderr
+    finally:
+        other.run("down")
 
 
 def test_killed_processes_are_started_again(cli: Cli) -> None:

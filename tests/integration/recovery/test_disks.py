@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from lab.cli import main
+from lab.layout import Options, free_base_port
 from lab.runner import Lab
-from tests.integration.conftest import applied
+from tests.integration.conftest import applied, is_healthy
 from tests.integration.recovery.conftest import OTHER, REPLICA, all_there, short_lab, status
 from tests.support.http import ask, get
 from tests.support.load import Writers
@@ -34,7 +40,7 @@ def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def disk(path: Path) -> Iterator[None]:
     """A small file system of its own."""
     path.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", str(path)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", "none", str(path)], check=True)
     try:
         yield
     finally:
@@ -92,3 +98,22 @@ def test_a_log_server_whose_disk_is_full_refuses_writes_and_goes_on(quick: Lab) 
         until(lambda: len(load.acknowledged) > mark + 20, 30)
     load.acknowledged += others
     all_there(quick, load)
+
+
+def test_a_lab_whose_disk_is_full_goes_on_and_says_so(tmp_path: Path) -> None:
+    said: list[str] = []
+    options = Options(tmp_path / "lab", free_base_port(SystemRandom()))
+    with disk(options.data_dir), Lab(options, said.append) as lab:
+        with full(lab.data_dir):
+            pid = lab.pids[REPLICA]
+            os.killpg(pid, signal.SIGKILL)
+            until(lambda: lab.pids.get(REPLICA) not in {None, pid}, 20)
+            until(lambda: any("is full: " in sentence for sentence in said))
+            shown = CliRunner().invoke(main, ["status", "--data-dir", str(lab.data_dir)])
+            assert (shown.exit_code, f"the disk of {lab.data_dir} is full" in shown.stdout) == (3, True)
+        until(lambda: is_healthy(lab), 40)
+        until(lambda: "the disk has room again" in said)
+    other = tmp_path / "other"
+    with disk(other), full(other):
+        found = CliRunner().invoke(main, ["up", "--data-dir", str(other)])
+        assert (found.exit_code, "is full: 0.0 MB of 67 MB are left" in found.stderr) == (1, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -10,11 +11,10 @@ from random import Random
 
 import pytest
 
-from lab import layout, logs, state
+from lab import layout, logs
 from lab.child import Child, last_line
 from lab.errors import LabError
 from lab.layout import Options
-from lab.state import Claim, LabState, NodeState
 from tests.support.until import until
 
 
@@ -105,38 +105,6 @@ def test_the_log_of_a_child_is_bounded(tmp_path: Path) -> None:
     assert (tmp_path / "child.log.1").stat().st_size > 10 * 2**20
 
 
-STATE = LabState(
-    os.getpid(), True, "lab14", 8000, "redis://x", [NodeState("lab14-primary", "primary", "http://x", 1, 0)]
-)
-
-
-def test_a_directory_has_one_owner_at_a_time(tmp_path: Path) -> None:
-    claim = Claim(tmp_path)
-    claim.write(STATE)
-    assert state.read(tmp_path) == STATE
-    with pytest.raises(LabError, match="runs in"):
-        Claim(tmp_path)
-    claim.release()
-    assert state.read(tmp_path) is None
-    with pytest.raises(LabError, match="no lab runs"):
-        state.require(tmp_path)
-    Claim(tmp_path).release()
-
-
-def test_the_state_of_a_dead_supervisor_is_taken_over(tmp_path: Path) -> None:
-    claim = Claim(tmp_path)
-    claim.write(STATE)
-    claim._file.close()  # as the kernel does it for a process that ended
-    assert state.read(tmp_path) is None
-    Claim(tmp_path).release()
-
-
-def test_a_directory_that_cannot_be_used_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(LabError, match="cannot be used"):
-        Claim(tmp_path / "file" / "lab")
-
-
 def test_new_lines_are_followed_only_when_complete_and_without_control_characters(tmp_path: Path) -> None:
     path = tmp_path / "logs" / "lab14-primary.log"
     path.parent.mkdir()
@@ -150,4 +118,78 @@ def test_new_lines_are_followed_only_when_complete_and_without_control_character
 
     found = logs.follow([path], write)
     assert [next(found), next(found)] == [("lab14-primary", "half a line"), ("lab14-primary", "[31mred")]
+    found.close()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A log file has 1,000 bytes at the most."""
+    monkeypatch.setattr(logs, "BYTES_MAX", 1000)
+    return 1000
+
+
+def test_a_log_is_begun_anew_while_a_process_writes_to_it(small: int, tmp_path: Path) -> None:
+    log = tmp_path / "child.log"
+    with log.open("ab", buffering=0) as written:
+        written.write(b"x" * small)
+        logs.limit(log)
+        assert log.stat().st_size == small
+        written.write(b"y")
+        logs.limit(log)
+        assert log.read_bytes() == b""
+        written.write(b"new\n")
+    assert log.read_bytes() == b"new\n"
+    assert (tmp_path / "child.log.1").read_bytes() == b"x" * small + b"y"
+    assert (tmp_path / "child.log.1").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_log_is_bounded_also_where_there_is_no_room_for_the_older_one(
+    small: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    log = tmp_path / "child.log"
+    log.write_bytes(b"x" * (small + 1))
+    monkeypatch.setattr("shutil.copyfileobj", no_space)
+    logs.limit(log)
+    assert log.read_bytes() == b""
+
+
+@pytest.mark.parametrize("how", ["begun anew", "emptied", "replaced"])
+def test_a_log_is_followed_on_whatever_becomes_of_it(how: str, small: int, tmp_path: Path) -> None:
+    path = tmp_path / "lab14-primary.log"
+    path.with_name(path.name + ".1").write_bytes(b"z" * 5000 + b"\nof an earlier time\n")
+    path.write_bytes(b"x" * small + b"\n")
+
+    def append(text: str) -> None:
+        with path.open("a") as file:
+            file.write(text)
+
+    def turn(_: float) -> None:
+        turns.append(how)
+        if len(turns) == 1:
+            append("before\nhal")
+        elif len(turns) == 2:
+            append("f a line\n")
+            if how == "begun anew":
+                logs.limit(path)
+            elif how == "emptied":
+                path.write_bytes(b"")
+            else:
+                path.rename(tmp_path / "away")
+            append("after\n")
+
+    turns: list[str] = []
+    found = logs.follow([path], turn)
+    wanted = ["before", "after"] if how == "emptied" else ["before", "half a line", "after"]
+    assert [next(found)[1] for _ in wanted] == wanted
+    found.close()
+
+
+def test_a_line_without_end_is_followed_in_parts(tmp_path: Path) -> None:
+    path = tmp_path / "lab14-primary.log"
+    path.write_bytes(b"")
+    found = logs.follow([path], lambda _: path.write_bytes(b"x" * 200_000) and None)
+    assert 0 < len(next(found)[1]) < 100_000
     found.close()

@@ -9,12 +9,14 @@ import pytest
 
 from broker.delay import from_json
 from broker.entry import Entry
+from broker.log import ReplicationLog
 from broker.position import Position
 from lab.checking.history import History, Plan
 from lab.checking.operation import Operation
+from lab.errors import LabError
 from lab.torture import judge, run
 from lab.torture.floor import Floors
-from lab.torture.ledger import Ledger
+from lab.torture.ledger import Follower, Ledger
 from lab.torture.schedule import ALL_FAULTS, DEFAULT_FAULTS, DELAY, DELAY_MS_MIN, draw
 from nodes.replica.faults import FAULTS
 
@@ -215,3 +217,32 @@ def test_a_delay_counts_until_every_replica_must_have_heard_of_the_next() -> Non
     assert floors.least_ms("r", 40_000_000, 41_000_000) == 820
     assert floors.least_ms("r", 500_000, 600_000) == 0
     assert floors.least_ms("r", 19_000_000, 41_000_000) == 120
+
+
+@pytest.mark.parametrize("trimmed", [2, 3])
+def test_what_was_trimmed_before_the_ledger_read_it_is_told_and_no_verdict(
+    trimmed: int, fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.torture.ledger.connect", lambda _: fake)
+    log = ReplicationLog(fake)
+    log.open("w0")
+    with Follower(lambda: "redis://x") as follower:
+        follower._stop.set()
+        for version in (1, 2, 3):
+            log.append("set", "k", f'"v{version}"', f"w{version}")
+        log.trim(Position(1, trimmed))
+        with pytest.raises(LabError, match=r"trimmed.* 1-0"):
+            follower.finish()
+
+
+def test_a_hole_in_a_log_that_was_not_trimmed_is_judged(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.torture.ledger.connect", lambda _: fake)
+    log = ReplicationLog(fake)
+    log.open("w0")
+    with Follower(lambda: "redis://x") as follower:
+        follower._stop.set()
+        for version in (1, 2, 3):
+            log.append("set", "k", f'"v{version}"', f"w{version}")
+        fake.xdel("lab14:log", "1-2")
+        ledger = follower.finish()
+    assert judge.doubled(History(Plan("eventual"), []), ledger).judgement == "violated"

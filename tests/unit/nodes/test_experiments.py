@@ -225,3 +225,23 @@ def test_what_is_held_is_found_until_it_is_put_back(bench: Bench) -> None:
     assert bench.queue.held() == {"r1": {"seed": 1}}
     bench.queue.hold({})
     assert bench.queue.held() == {}
+
+
+def test_a_turn_that_passes_to_another_worker_while_it_is_ended_stays_with_that_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "lab14:experiment-worker"
+    other = fakeredis.FakeRedis(server=bench.server, protocol=2)
+    assert bench.queue.take_turn("a")
+    genuine = bench.queue._client.execute_command
+    passed: list[Any] = []
+
+    def then_the_lease_ends(*command: Any, **options: Any) -> Any:
+        found = genuine(*command, **options)
+        if not passed:
+            passed.append(other.set(key, "b"))
+        return found
+
+    monkeypatch.setattr(bench.queue._client, "execute_command", then_the_lease_ends)
+    bench.queue.end_turn("a")
+    assert other.get(key) == b"b"

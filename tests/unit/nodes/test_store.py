@@ -200,3 +200,21 @@ def test_a_checkpoint_keeps_the_write_ahead_log_bounded(
         sizes.append((tmp_path / "deep" / "store" / "store.sqlite-wal").stat().st_size)
     assert max(sizes) < 400_000
     assert store.state().position == Position(1, 399)
+
+
+def test_a_page_that_ends_early_does_not_keep_its_connection_in_the_past(
+    store: ReplicaStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.apply([BEGIN, *(entry(number, f"k{number}") for number in range(1, 6))])
+    genuine = store._readers.put
+    seen = []
+
+    def then_the_next_one_reads(db: sqlite3.Connection) -> None:
+        genuine(db)
+        if not seen:
+            seen.append(store.apply([entry(6)]).position)
+            seen.append(store.state().position)
+
+    monkeypatch.setattr(store._readers, "put", then_the_next_one_reads)
+    assert store.page("", 1, 10**6).more
+    assert seen == [Position(1, 6)] * 2

@@ -1,0 +1,28 @@
+"""``lab status``: what it says of a lab."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import pytest
+
+from lab import nodes_api, status
+from lab.nodes_api import NodeUnreachable
+from lab.state import LabState, NodeState
+
+
+def test_nodes_that_hang_are_asked_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Barrier(23)
+
+    def hang(*_: Any, **__: Any) -> Any:
+        asked.wait(10)
+        raise NodeUnreachable("does not answer")
+
+    monkeypatch.setattr(nodes_api, "call", hang)
+    nodes = [NodeState(f"lab14-replica{n}", "replica", "http://x", 1, 0) for n in range(23)]
+    found = status.observe(LabState(1, "", True, "lab14", 8000, "redis://x", nodes), tmp_path)
+    assert [node["id"] for node in found["nodes"]] == [node.id for node in nodes]
+    assert {node["health"] for node in found["nodes"]} == {"does not answer"}
+    assert not asked.broken
