@@ -60,7 +60,8 @@ class Measured:
         predicted = np.full(len(reads), np.nan)
         if replicated is not None:
             for number, name in enumerate(self._replicas):
-                predicted[which == number] = 1 - replicated[name].fresh(t_ms[which == number])
+                mine = which == number
+                predicted[mine] = [1 - replicated[name].fresh(t) for t in t_ms[mine].tolist()]
         curves = {"all": inside} | {name: inside & (which == n) for n, name in enumerate(self._replicas)}
         found = {name: self._curve(step, chosen, t_ms, stale, predicted) for name, chosen in curves.items()}
         return {

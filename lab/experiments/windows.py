@@ -78,7 +78,7 @@ def measure(spec: Windows, run: Run) -> Result:
     t_ms = np.linspace(0, _BEYOND * longest_ms, _POINTS)
     ended = np.sort(measured.converged_ms())
     share = np.searchsorted(ended, t_ms, side="right") / max(1, len(measured.window_ms))
-    predicted = predict(list(replicated.values()), t_ms).converged
+    predicted = predict(list(replicated.values()), t_ms.tolist()).converged
     return {
         **measured.figures(),
         "late_ms": spread([late * 1000 for late in agenda.late_seconds]),

@@ -14,8 +14,7 @@ from math import comb
 import numpy as np
 
 from broker.delay import DelayModel
-from broker.delay.curve import Floats
-from lab.prediction.sampling import draw_ms
+from lab.prediction.sampling import Floats, draw_ms
 
 _BATCH = 250_000
 
