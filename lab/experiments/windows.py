@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from broker.delay.curve import predict
-from lab.experiments.agenda import Agenda
-from lab.experiments.run import THREADS, Result, Run, moments, now, rmse, rounded, spread
+from lab.experiments.run import Result, Run, moments, rmse, rounded, spread
 from nodes.experiments.spec import Windows
 from nodes.peers import Ask, PeerError
 
@@ -68,8 +67,8 @@ def measure(spec: Windows, run: Run) -> Result:
         else:
             measured.errors.append(str(reply.body.get("detail")))
 
-    agenda = Agenda(THREADS, now)
-    began = now()
+    agenda = run.agenda()
+    began = run.now()
     for number, moment in enumerate(moments(Random(spec.seed), spec.writes, spec.rate)):  # noqa: S311
         agenda.at(began + moment, partial(write, number))
     run.perform(agenda, lambda: (len(measured.window_ms) / spec.writes, measured.figures()))

@@ -87,7 +87,7 @@ def test_a_sweep_has_the_experiment_with_each_value() -> None:
     assert isinstance(sweep, Sweep)
     assert [step.settings["r"].delay_ms for step in sweep.steps] == [10, 20]
     assert [step.settings["r"].model for step in sweep.steps] == [None, None]
-    assert sweep.seconds == 40
+    assert sweep.seconds == sum(step.seconds for step in sweep.steps) >= 40
 
 
 # -- the queue and the shelf ------------------------------------------------------------------------------------------
