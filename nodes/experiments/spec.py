@@ -152,7 +152,8 @@ class ExperimentBody(RootModel[Annotated[Windows | Staleness | Levels | Sweep, F
 class Experiment(TypedDict):
     """An experiment as it is shown. Times are RFC 3339; ``progress`` goes from 0 to 1.
 
-    ``reason`` says why it failed or was cancelled. ``result`` is partial while it runs, and ``null`` before.
+    ``reason`` says why it failed or was cancelled. ``result`` is partial while it runs, and ``null`` before. In a list
+    both ``spec`` and ``result`` are ``null``.
     """
 
     id: str
@@ -163,7 +164,7 @@ class Experiment(TypedDict):
     submitted_at: str
     started_at: str | None
     ended_at: str | None
-    spec: dict[str, Any]
+    spec: dict[str, Any] | None
     result: dict[str, Any] | None
 
 
