@@ -6,7 +6,8 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from lab.experiments.run import Result, Run, moments, spread
+from lab.experiments.run import Result, Run, moments
+from lab.quantiles import spread
 from nodes.experiments.spec import Levels
 from nodes.level import Level
 from nodes.peers import Ask, PeerError

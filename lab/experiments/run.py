@@ -19,7 +19,6 @@ from nodes.experiments.spec import REQUESTS_AT_ONCE
 
 Result = dict[str, Any]
 _REPORT_SECONDS = 0.5
-_PERCENTS = (50, 95, 99)
 
 
 class Stopped(Exception):
@@ -110,15 +109,6 @@ def moments(random: Random, count: int, rate: float) -> list[float]:
     and how long an experiment takes is known ahead.
     """
     return sorted(random.uniform(0, count / rate) for _ in range(count))
-
-
-def spread(values: list[float]) -> dict[str, float | int | None]:
-    """How many, the least, the percentiles, the most; rounded to a microsecond where they are milliseconds."""
-    if not values:
-        return {"count": 0, "min": None, **{f"p{percent}": None for percent in _PERCENTS}, "max": None}
-    figures = {f"p{percent}": float(np.percentile(values, percent)) for percent in _PERCENTS}
-    found = {"min": min(values), **figures, "max": max(values)}
-    return {"count": len(values), **{name: round(value, 3) for name, value in found.items()}}
 
 
 def rmse(measured: Any, predicted: Any) -> float:

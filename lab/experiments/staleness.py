@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from broker.delay.curve import Replicated
-from lab.experiments.run import Result, Run, moments, rmse, rounded, spread
+from lab.experiments.run import Result, Run, moments, rmse, rounded
 from lab.experiments.site import SiteError
+from lab.quantiles import spread
 from nodes.experiments.spec import HORIZON_MS_UNLESS_GIVEN, WARM_UP_SECONDS_MAX, Staleness
 from nodes.peers import Ask, PeerError
 

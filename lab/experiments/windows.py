@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from broker.delay.curve import predict
-from lab.experiments.run import Result, Run, moments, rmse, rounded, spread
+from lab.experiments.run import Result, Run, moments, rmse, rounded
+from lab.quantiles import spread
 from nodes.experiments.spec import Windows
 from nodes.peers import Ask, PeerError
 

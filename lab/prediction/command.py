@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from rich.table import Table
 
 from broker.delay import DelayModel, Order, from_json
@@ -18,6 +17,7 @@ from lab.errors import LabError
 from lab.nodes_api import NodeUnreachable, get
 from lab.prediction.sampling import Floats
 from lab.prediction.wars import Ways, simulate
+from lab.quantiles import quantile
 from lab.terminal import console
 
 _BAR_WIDTH = 30
@@ -144,7 +144,7 @@ def _quantile(curve: Curve, percent: int) -> str:
 
 
 def _spread(ms: Floats) -> dict[str, float]:
-    return {f"p{percent:g}": round(float(np.percentile(ms, percent)), 3) for percent in (50, 99, 99.9)}
+    return {f"p{percent:g}": round(quantile(ms, percent / 100), 3) for percent in (50, 99, 99.9)}
 
 
 def _rounded(numbers: Sequence[float], digits: int) -> list[float]:
