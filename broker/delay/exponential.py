@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from broker.delay.model import Numbers
+from broker.delay.model import DELAY_MS_MAX, Numbers
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,10 @@ class Exponential(Numbers):
     def quantile_ms(self, share: float) -> float:
         """``-mean ln(1 - share)``."""
         return -self.mean_ms * math.log1p(-share)
+
+    def beyond_ms(self, ms: float) -> float:
+        """``mean (exp(-ms / mean) - exp(-longest / mean))``."""
+        return self.mean_ms * (math.exp(-ms / self.mean_ms) - math.exp(-DELAY_MS_MAX / self.mean_ms))
 
     def cdf(self, ms: float) -> float:
         """``1 - exp(-ms / mean)``."""

@@ -24,6 +24,10 @@ class Fixed(Numbers):
         """The delay itself."""
         return self.ms
 
+    def beyond_ms(self, ms: float) -> float:
+        """What is left of the delay."""
+        return max(0.0, self.ms - ms)
+
     def cdf(self, ms: float) -> float:
         """A step."""
         return float(ms >= self.ms)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from broker.delay.model import DELAY_MS_MAX, DelayModel, tidy
+from broker.delay.trace import DELAYS_MAX, Trace
 
 PARTS_MAX = 10
 _BISECTIONS = 60
@@ -38,7 +40,17 @@ class Mixture:
 
     def cdf(self, ms: float) -> float:
         """The weighted mean of the parts' own."""
-        return sum(weight * model.cdf(ms) for weight, model in self.parts) / self._total
+        found = 0.0
+        for weight, model in self.parts:  # not sum(), which takes half as long again with so few parts
+            found += weight * model.cdf(ms)
+        return found / self._total
+
+    def beyond_ms(self, ms: float) -> float:
+        """The weighted mean of the parts' own."""
+        found = 0.0
+        for weight, model in self.parts:
+            found += weight * model.beyond_ms(ms)
+        return found / self._total
 
     def draw_ms(self, uniform: float) -> float:
         """The number chooses the part, and what is left of it the delay within that."""
@@ -55,7 +67,7 @@ class Mixture:
         parts = [{"weight": tidy(weight), "model": model.as_json()} for weight, model in self.parts]
         return {"kind": self.kind, "parts": parts}
 
-    @property
+    @cached_property
     def _total(self) -> float:
         return sum(weight for weight, _ in self.parts)
 
@@ -66,6 +78,7 @@ def mixture(parameters: Mapping[str, Any], read: Callable[[Any], DelayModel]) ->
     if set(parameters) != {"parts"} or not isinstance(parts, list) or not 1 <= len(parts) <= PARTS_MAX:
         raise ValueError(f"mixture has parts, a list of 1 to {PARTS_MAX}")
     found: list[tuple[float, DelayModel]] = []
+    measured = 0
     for part in parts:
         if not isinstance(part, dict) or set(part) != {"weight", "model"}:
             raise ValueError("each of the parts has a weight and a model")
@@ -75,5 +88,8 @@ def mixture(parameters: Mapping[str, Any], read: Callable[[Any], DelayModel]) ->
         model = read(part["model"])
         if isinstance(model, Mixture):
             raise ValueError("a mixture holds no other mixture")
+        measured += len(model.delays_ms) if isinstance(model, Trace) else 0
+        if measured > DELAYS_MAX:
+            raise ValueError(f"the traces of a mixture have at most {DELAYS_MAX} delays together")
         found.append((float(weight), model))
     return Mixture(tuple(found))

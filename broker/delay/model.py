@@ -24,6 +24,12 @@ class DelayModel(Protocol):
     def cdf(self, ms: float) -> float:
         """The share of all entries whose delay is at most ``ms``."""
 
+    def beyond_ms(self, ms: float) -> float:
+        """The mean time by which a delay exceeds ``ms``: the integral of 1 - cdf from ``ms`` to ``DELAY_MS_MAX``.
+
+        In closed form, because predictions need it for every moment that they are made for.
+        """
+
     def draw_ms(self, uniform: float) -> float:
         """The delay that a number drawn uniformly between 0 and 1 stands for."""
 

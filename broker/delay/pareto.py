@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from broker.delay.model import Numbers
+from broker.delay.model import DELAY_MS_MAX, Numbers
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,13 @@ class Pareto(Numbers):
     def quantile_ms(self, share: float) -> float:
         """``scale / (1 - share)^(1 / alpha)``."""
         return float(self.scale_ms * (1 - share) ** (-1 / self.alpha))
+
+    def beyond_ms(self, ms: float) -> float:
+        """The integral of ``(scale / u)^alpha``; below ``scale`` nothing has passed yet."""
+        begin = max(ms, self.scale_ms)
+        power = self.alpha - 1
+        tail = -math.expm1(-power * math.log(DELAY_MS_MAX / begin)) / power  # exact also where alpha is nearly 1
+        return float(begin - ms + begin * (self.scale_ms / begin) ** self.alpha * tail)
 
     def cdf(self, ms: float) -> float:
         """``1 - (scale / ms)^alpha``."""

@@ -30,6 +30,12 @@ class Uniform(Numbers):
         """A straight line."""
         return self.low_ms + share * (self.high_ms - self.low_ms)
 
+    def beyond_ms(self, ms: float) -> float:
+        """The area above the ramp."""
+        if ms <= self.low_ms:
+            return self.mean_ms - ms
+        return max(0.0, self.high_ms - ms) ** 2 / (2 * (self.high_ms - self.low_ms))
+
     def cdf(self, ms: float) -> float:
         """A ramp."""
         return min(1.0, max(0.0, (ms - self.low_ms) / (self.high_ms - self.low_ms)))

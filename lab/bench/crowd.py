@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime
 
-import numpy as np
-
 from lab.bench import load, site
 from lab.bench.figure import Figure, Target
 from lab.bench.scale import Scale
 from lab.bench.step import Step
 from lab.bench.writes import requests
+from lab.quantiles import quantile
 from lab.runner import Lab
 
 _WRITES_PER_SECOND = 50
@@ -45,7 +44,7 @@ def _lateness(lab: Lab, scale: Scale, step: Step) -> Figure:
                 for url in lab.replica_urls.values()
                 for entry in site.ask("GET", f"{url}/applied?after={begin}")["applied"]
             ]
-            rounds.append(float(np.quantile(late, 0.99)))
+            rounds.append(quantile(late, 0.99))
             step(f"{len(lab.replica_urls)} replicas")
     return Figure(
         "crowd", f"lateness on {len(lab.replica_urls)} replicas, {_WRITES_PER_SECOND} writes/s, p99", "ms",
@@ -68,7 +67,7 @@ def _wake(lab: Lab, scale: Scale, step: Step) -> Figure:
             site.ask("POST", f"{lab.primary_url}/data", {"key": "wake", "value": 1})
             arrived_ms = _arrivals_ms(sockets)
         (entry,) = site.ask("GET", f"{url}/applied?after={begin}")["applied"]
-        rounds.append(float(np.quantile(np.array(arrived_ms) - _ms(entry["applied_at"]), 0.5)))
+        rounds.append(quantile(arrived_ms, 0.5) - _ms(entry["applied_at"]))
         step(f"{scale.waiting} waiting at {replica}")
     return Figure(
         "crowd", f"{scale.waiting} waiting readers are answered after, p50", "ms",

@@ -7,13 +7,12 @@ import statistics
 import time
 from collections.abc import Iterator
 
-import numpy as np
-
 from lab.bench import load, site
 from lab.bench.figure import Figure, Target
 from lab.bench.scale import Scale
 from lab.bench.step import Step
 from lab.bench.writes import requests
+from lab.quantiles import quantile
 from lab.runner import Lab
 
 DELAYS_MS = (20, 40)
@@ -52,7 +51,7 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
 
 
 def _quantile(when: str, late_ms: list[float], q: float, target_ms: float) -> Figure:
-    found = float(np.quantile(late_ms, q))
+    found = quantile(late_ms, q)
     name = f"the same, {when}, p{q * 100:.0f} of {len(late_ms)}"
     return Figure("exactness", name, "ms", [found], target=Target("at most", target_ms))
 

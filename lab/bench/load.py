@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
-import numpy as np
-
 from lab.errors import LabError
+from lab.quantiles import quantile
 
 _ANSWER_SECONDS = 30.0
 _CHUNK = 65536
@@ -44,7 +43,7 @@ class Loaded:
 
     def quantile_ms(self, q: float) -> float:
         """A quantile of the latencies."""
-        return float(np.quantile(self.latencies_ms, q))
+        return quantile(self.latencies_ms, q)
 
 
 def request(method: str, path: str, body: bytes = b"", content_type: str = "application/json") -> bytes:

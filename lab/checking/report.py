@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
-from statistics import quantiles
 from typing import Any
 
 from rich.console import Group
@@ -14,6 +13,7 @@ from rich.table import Table
 from lab.checking.history import History
 from lab.checking.promises import broken, promised
 from lab.checking.verdict import Verdict
+from lab.quantiles import Spread, spread
 
 _STYLES = {"held": "green", "violated": "yellow", "not tested": "dim", "unknown": "magenta"}
 
@@ -36,7 +36,7 @@ def picture(history: History, verdicts: list[Verdict]) -> Group:
             f"{found.tested:,}",
             f"{found.violations:,}" if found.violations else "",
         )
-    parts: list[Any] = [table, *(f"{kind}s waited: {_spread(took_ms(history, kind))}" for kind in ("read", "write"))]
+    parts: list[Any] = [table, *(f"{kind}s waited: {_waited(took_ms(history, kind))}" for kind in ("read", "write"))]
     for found in verdicts:
         if found.words:
             name = "smallest counterexample" if found.judgement == "violated" else found.judgement
@@ -60,20 +60,19 @@ def as_json(history: History, verdicts: list[Verdict]) -> dict[str, Any]:
     }
 
 
-def took_ms(history: History, kind: str) -> dict[str, float]:
-    """What reads waited for their level and writes for their acknowledgement: 50th, 95th and 99th percentile."""
+def took_ms(history: History, kind: str) -> Spread:
+    """What reads waited for their level and writes for their acknowledgement."""
     if kind == "read":
         took = [found.waited_ms for found in history.reads]
     else:
         took = [(found.returned_us - found.invoked_us) / 1000 for found in history.writes]
-    if len(took) < 2:
-        return {}
-    cuts = quantiles(took, n=100, method="inclusive")
-    return {f"p{percent}": round(cuts[percent - 1], 1) for percent in (50, 95, 99)}
+    return spread(took)
 
 
-def _spread(percentiles: dict[str, float]) -> str:
-    return ", ".join(f"{name} {ms} ms" for name, ms in percentiles.items()) or "too few to tell"
+def _waited(found: Spread) -> str:
+    if not found["count"]:
+        return "there were none"
+    return ", ".join(f"{name} {found[name]:.1f} ms" for name in ("p50", "p95", "p99")) + f", of {found['count']:,}"
 
 
 def counted(history: History) -> str:

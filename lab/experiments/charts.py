@@ -144,7 +144,7 @@ def _sweep(kind: str, result: dict[str, Any]) -> Chart:
     def curves(axes: Axes) -> None:
         for number, step in enumerate(steps):
             curve, colour = step["result"]["stale"], _CYCLE[number % len(_CYCLE)]
-            axes.plot(curve["t_ms"], curve["predicted"], color=colour)
+            axes.plot(curve["t_ms"], curve.get("predicted", []), color=colour)
             name = json.dumps(step["value"])[:24]
             axes.plot(
                 curve["t_ms"], curve["measured"], _MARKS[number % len(_MARKS)], color=colour, markersize=4, label=name

@@ -6,8 +6,8 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from lab.experiments.agenda import Agenda
-from lab.experiments.run import THREADS, Result, Run, moments, now, spread
+from lab.experiments.run import Result, Run, moments
+from lab.quantiles import spread
 from nodes.experiments.spec import Levels
 from nodes.level import Level
 from nodes.peers import Ask, PeerError
@@ -56,8 +56,8 @@ def measure(spec: Levels, run: Run) -> Result:
 
     late_ms: list[float] = []
     for level, cost in costs.items():
-        agenda = Agenda(THREADS, now)
-        began = now()
+        agenda = run.agenda()
+        began = run.now()
         for number, moment in enumerate(moments(Random(spec.seed), spec.reads, spec.rate)):  # noqa: S311
             agenda.at(began + moment, partial(_once, spec, run, level, number, cost))
         run.perform(agenda, progress)

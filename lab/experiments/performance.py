@@ -17,18 +17,26 @@ from broker.connection import connect
 from broker.errors import LogError
 from broker.log import ReplicationLog
 from lab.experiments import levels, staleness, sweep, windows
-from lab.experiments.run import THREADS, Result, Run, Stopped
+from lab.experiments.run import Result, Run, Stopped
 from lab.experiments.site import Site, SiteError
 from nodes import config
 from nodes.config import WorkerConfig
 from nodes.experiments.queue import ExperimentQueue, Stop
-from nodes.experiments.spec import Experiment, ExperimentBody, Levels, Spec, Staleness, Sweep, Windows
+from nodes.experiments.spec import (
+    REQUESTS_AT_ONCE,
+    Experiment,
+    ExperimentBody,
+    Levels,
+    Spec,
+    Staleness,
+    Sweep,
+    Windows,
+)
 from nodes.peers import Peers
 from nodes.times import wall_timestamp
 
 _logger = logging.getLogger("lab.experiments")
 _STOP_LOOK_SECONDS = 1
-_OVERTIME_SECONDS = 300.0
 _REPORT_SECONDS = 30.0
 _REPORT_PAUSE_SECONDS = 0.2
 _PARTS = ("flask", "gunicorn", "redis", "rq", "numpy", "urllib3")
@@ -38,7 +46,7 @@ def perform(experiment: Experiment) -> None:
     """What RQ calls: perform an experiment. It reports by itself, failure included, and raises nothing."""
     chosen = cast("WorkerConfig", config.load("worker", os.environ))
     queue = ExperimentQueue(connect(chosen.redis_url, as_text=False), chosen.namespace)
-    peers = Peers(THREADS, time.monotonic)
+    peers = Peers(REQUESTS_AT_ONCE, time.monotonic)
     try:
         Performance(queue, Site(chosen, peers), _clock(chosen), experiment).perform()
     finally:
@@ -86,7 +94,7 @@ class Performance:
     def _once(self, spec: Spec, run: Run) -> Result:
         with self._settings(spec):
             settings = {name: found.as_json() for name, found in self._site.settings().items()}
-            return {**_measure(spec, run), "settings": settings}
+            return {**measure(spec, run), "settings": settings}
 
     @contextmanager
     def _settings(self, spec: Spec) -> Iterator[None]:
@@ -128,15 +136,17 @@ class Performance:
                 return
 
     def _listen(self) -> None:
-        """Hear of it when somebody wants the experiment to end, or it takes far too long."""
-        deadline = time.monotonic() + self._spec.seconds * 2 + _OVERTIME_SECONDS
+        """Hear of it when somebody wants the experiment to end, or it takes longer than it may."""
+        deadline = time.monotonic() + self._spec.seconds
         while not self._done.is_set():
             with suppress(LogError):
                 stop = self._queue.wait_for_stop(self._experiment["id"], _STOP_LOOK_SECONDS)
                 if stop is not None:
                     self._run.stop(stop)
             if time.monotonic() > deadline:
-                self._run.stop(Stop("failed", "it took far longer than its load is to last"))
+                self._run.stop(
+                    Stop("failed", f"it took longer than {self._spec.seconds:,.0f} s, which is the most that it may")
+                )
 
 
 def put_back(queue: ExperimentQueue, site: Site) -> None:
@@ -163,7 +173,8 @@ def versions(queue: ExperimentQueue) -> dict[str, str]:
     }
 
 
-def _measure(spec: Spec, run: Run) -> Result:
+def measure(spec: Spec, run: Run) -> Result:
+    """Run an experiment of any kind but a sweep. Raises ``SiteError`` or ``Stopped``."""
     match spec:
         case Windows():
             return windows.measure(spec, run)

@@ -72,8 +72,8 @@ def _sweep(spec: dict[str, Any], result: dict[str, Any]) -> list[Rows]:
         return [("Consistency window in milliseconds", [result["parameter"], "count", *_PERCENTILES, "max"], rows)]
     if kind == "staleness":
         rows = [
-            [value, str(step["result"]["reads"]), f"{step['result']['stale']['rmse']:.2%}"]
-            for value, step in zip(values, steps, strict=True)
+            [value, str(found["reads"]), f"{found['stale']['rmse']:.2%}" if "rmse" in found["stale"] else ""]
+            for value, found in zip(values, (step["result"] for step in steps), strict=True)
         ]
         return [("P(a read is stale)", [result["parameter"], "reads", "RMSE"], rows)]
     rows = [

@@ -6,15 +6,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from lab.experiments.site import Setting, Site, SiteError
+from broker.delay.curve import Replicated, predict
+from lab.experiments.site import Site, SiteError
 from nodes.metrics import SECONDS_BUCKETS
 
 _RATE_SECONDS = 60.0
-_RATE_DIGITS = 2
+_WAIT_SECONDS = 0.05
 
 
 class Predicted(Collector):
@@ -22,7 +24,8 @@ class Predicted(Collector):
 
     The ``le`` are the boundaries of ``ec_consistency_window_seconds``, so that one can be held against the other. In
     log order a prediction needs the rate of writes: the one of the last minute. Nothing is exported while the primary
-    does not say how the replicas are set.
+    does not say how the replicas are set. The primary is asked in the background, and a scrape waits only briefly for
+    its answer; until that is there, or the primary has failed to give one, the answer before counts.
     """
 
     def __init__(self, site: Site, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -30,7 +33,9 @@ class Predicted(Collector):
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._seen: deque[tuple[float, int, int]] = deque()
-        self._known: tuple[object, list[float]] = (None, [])
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="predicted")
+        self._answered: Future[list[float]] | None = None
+        self._asked: Future[list[float]] | None = None
 
     def describe(self) -> list[GaugeMetricFamily]:
         """The metric without asking anybody, which is what registering it needs."""
@@ -38,13 +43,21 @@ class Predicted(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The curve as of now."""
-        family = self._family()
+        with self._lock:
+            if self._asked is None or self._asked.done():
+                self._answered, self._asked = self._asked, self._thread.submit(self._shares)
+            asked, answered = self._asked, self._answered
+        wait([asked], _WAIT_SECONDS)
+        newest = asked if asked.done() else answered
+        if newest is None:
+            return
         try:
-            with self._lock:
-                for boundary, share in zip(SECONDS_BUCKETS, self._shares(), strict=True):
-                    family.add_metric([str(boundary)], share)
+            shares = newest.result()
         except SiteError:
             return
+        family = self._family()
+        for boundary, share in zip(SECONDS_BUCKETS, shares, strict=True):
+            family.add_metric([str(boundary)], share)
         yield family
 
     def _family(self) -> GaugeMetricFamily:
@@ -55,17 +68,9 @@ class Predicted(Collector):
         settings = self._site.settings()
         if not settings:
             raise SiteError("no replica is registered")
-        rate = round(self._rate(), _RATE_DIGITS)
-        key = (rate if _matters(settings) else 0.0, {name: found.as_json() for name, found in settings.items()})
-        if key != self._known[0]:
-            import numpy as np  # only where somebody asks, because it is a good part of the worker's memory
-
-            from broker.delay.curve import Replicated, predict
-
-            replicated = [Replicated(found.model, found.order, rate) for found in settings.values()]
-            curve = predict(replicated, np.array(SECONDS_BUCKETS) * 1000)
-            self._known = (key, [float(share) for share in curve.converged])
-        return self._known[1]
+        rate = self._rate()
+        replicated = [Replicated(found.model, found.order, rate) for found in settings.values()]
+        return predict(replicated, [boundary * 1000 for boundary in SECONDS_BUCKETS]).converged
 
     def _rate(self) -> float:
         """Writes a second over the last minute, or since it was asked for first."""
@@ -77,7 +82,3 @@ class Predicted(Collector):
             self._seen.popleft()
         then, _, before = self._seen[0]
         return (version - before) / (now - then) if now > then else 0.0
-
-
-def _matters(settings: dict[str, Setting]) -> bool:
-    return any(found.order == "log" and found.model.kind != "fixed" for found in settings.values())

@@ -15,11 +15,10 @@ from broker.delay.curve import Replicated
 from lab.experiments.agenda import Agenda
 from lab.experiments.site import Site
 from nodes.experiments.queue import Stop
+from nodes.experiments.spec import REQUESTS_AT_ONCE
 
 Result = dict[str, Any]
-THREADS = 256
 _REPORT_SECONDS = 0.5
-_PERCENTS = (50, 95, 99)
 
 
 class Stopped(Exception):
@@ -31,11 +30,21 @@ class Stopped(Exception):
 
 
 class Run:
-    """What a kind of experiment is given. ``report`` hears of progress, 0 to 1, and of the result so far."""
+    """What a kind of experiment is given. ``report`` hears of progress, 0 to 1, and of the result so far.
 
-    def __init__(self, site: Site, clock: LogClock, report: Callable[[float, Result | None], None]) -> None:
+    ``now`` is the clock of every agenda, in seconds.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        clock: LogClock,
+        report: Callable[[float, Result | None], None],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.site = site
         self.clock = clock
+        self.now = now
         self._report = report
         self._lock = threading.Lock()
         self._stop: Stop | None = None
@@ -62,6 +71,10 @@ class Run:
         """Report progress of this part."""
         begin, length = self._span
         self._report(begin + length * min(1.0, progress), result)
+
+    def agenda(self) -> Agenda:
+        """An empty agenda."""
+        return Agenda(REQUESTS_AT_ONCE, self.now)
 
     def perform(self, agenda: Agenda, progress: Callable[[], tuple[float, Result | None]]) -> None:
         """Run an agenda to its end, and report meanwhile. Raises ``Stopped``."""
@@ -90,26 +103,12 @@ class Run:
 
 
 def moments(random: Random, count: int, rate: float) -> list[float]:
-    """Random moments from 0 on, in seconds: a Poisson process of so many a second."""
-    found, now = [], 0.0
-    for _ in range(count):
-        now += random.expovariate(rate)
-        found.append(now)
-    return found
+    """Random moments in seconds: a Poisson process of ``rate`` a second that has ``count`` events.
 
-
-def now() -> float:
-    """The clock of every agenda."""
-    return time.monotonic()
-
-
-def spread(values: list[float]) -> dict[str, float | int | None]:
-    """How many, the least, the percentiles, the most; rounded to a microsecond where they are milliseconds."""
-    if not values:
-        return {"count": 0, "min": None, **{f"p{percent}": None for percent in _PERCENTS}, "max": None}
-    figures = {f"p{percent}": float(np.percentile(values, percent)) for percent in _PERCENTS}
-    found = {"min": min(values), **figures, "max": max(values)}
-    return {"count": len(values), **{name: round(value, 3) for name, value in found.items()}}
+    Given their number, such events are distributed evenly. So the last comes within ``count / rate`` seconds,
+    and how long an experiment takes is known ahead.
+    """
+    return sorted(random.uniform(0, count / rate) for _ in range(count))
 
 
 def rmse(measured: Any, predicted: Any) -> float:

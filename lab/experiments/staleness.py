@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from datetime import datetime, timedelta
 from functools import partial
 from random import Random
@@ -11,13 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from broker.delay.curve import Replicated
-from lab.experiments.agenda import Agenda
-from lab.experiments.run import THREADS, Result, Run, now, rmse, rounded, spread
+from lab.experiments.run import Result, Run, moments, rmse, rounded
 from lab.experiments.site import SiteError
-from nodes.experiments.spec import Staleness
+from lab.quantiles import spread
+from nodes.experiments.spec import HORIZON_MS_UNLESS_GIVEN, WARM_UP_SECONDS_MAX, Staleness
 from nodes.peers import Ask, PeerError
 
-_WARM_UP_SECONDS_MAX = 10.0
 _WARM_UP_SHARE = 0.999
 _CLOCK_SECONDS = 2.0
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
@@ -49,7 +49,7 @@ class Measured:
         """The curve: what was measured in each step, and what is predicted for the very times of its reads.
 
         Without ``replicated`` nothing is predicted, which is for while the experiment runs. Steps without reads are
-        left out.
+        left out, and where none has any there is no prediction either.
         """
         reads = list(self.reads)
         t_ms = np.array([read.t_ms for read in reads])
@@ -60,7 +60,8 @@ class Measured:
         predicted = np.full(len(reads), np.nan)
         if replicated is not None:
             for number, name in enumerate(self._replicas):
-                predicted[which == number] = 1 - replicated[name].fresh(t_ms[which == number])
+                mine = which == number
+                predicted[mine] = [1 - replicated[name].fresh(t) for t in t_ms[mine].tolist()]
         curves = {"all": inside} | {name: inside & (which == n) for n, name in enumerate(self._replicas)}
         found = {name: self._curve(step, chosen, t_ms, stale, predicted) for name, chosen in curves.items()}
         return {
@@ -80,7 +81,7 @@ class Measured:
             return np.bincount(step[chosen], weights=values[chosen], minlength=steps)[some] / count[some]
 
         curve = {"t_ms": rounded(mean(t_ms), 3), "reads": count[some].tolist(), "measured": rounded(mean(stale))}
-        if not np.isnan(predicted).all():
+        if some.any() and not np.isnan(predicted).all():
             curve |= {"predicted": rounded(mean(predicted)), "rmse": rmse(mean(stale), mean(predicted))}
         return curve
 
@@ -91,11 +92,19 @@ def measure(spec: Staleness, run: Run) -> Result:
     urls = {name: url for name, url in run.site.replicas().items() if name in models}
     if not urls:
         raise SiteError("no replica is registered")
-    horizon_ms = spec.horizon_ms or 3 * max(1.0, *(found.model.mean_ms for found in models.values()))
+    mean_ms = max(1.0, *(found.model.mean_ms for found in models.values()))
+    horizon_ms = spec.horizon_ms or min(3 * mean_ms, HORIZON_MS_UNLESS_GIVEN)
     measured = Measured(spec, horizon_ms, list(urls))
-    load = _Load(spec, run, horizon_ms=horizon_ms, urls=list(urls.values()), measured=measured)
     warm_up_ms = max(found.model.quantile_ms(_WARM_UP_SHARE) for found in models.values())
-    rate = load.perform(min(_WARM_UP_SECONDS_MAX, warm_up_ms / 1000))
+    load = _Load(
+        spec,
+        run,
+        horizon_ms=horizon_ms,
+        warm_up_seconds=min(WARM_UP_SECONDS_MAX, warm_up_ms / 1000),
+        urls=list(urls.values()),
+        measured=measured,
+    )
+    rate = load.perform()
     result = measured.figures(run.replicated(rate))
     raw = list(zip(*measured.reads, strict=True)) or [(), (), (), ()]
     return {
@@ -115,8 +124,17 @@ def measure(spec: Staleness, run: Run) -> Result:
 class _Load:
     """Writes, and the reads that each leads to."""
 
-    def __init__(self, spec: Staleness, run: Run, *, horizon_ms: float, urls: list[str], measured: Measured) -> None:
-        self.agenda = Agenda(THREADS, now)
+    def __init__(
+        self,
+        spec: Staleness,
+        run: Run,
+        *,
+        horizon_ms: float,
+        warm_up_seconds: float,
+        urls: list[str],
+        measured: Measured,
+    ) -> None:
+        self.agenda = run.agenda()
         self._spec = spec
         self._run = run
         self._horizon_ms = horizon_ms
@@ -126,46 +144,40 @@ class _Load:
         self._places = list(itertools.product(range(len(urls)), range(spec.steps)))
         # A key is written again only when nobody reads for its former write any more.
         self._keys = 1 + int(_KEYS_PER_HORIZON * spec.rate * horizon_ms / 1000)
-        self._planned = 0
-        self._owed = 0.0
-        self._measuring = False
-        self._ended_at: float | None = None
+        self._writes = spec.writes(len(urls))
+        self._warm_up = math.ceil(spec.rate * warm_up_seconds)
+        self._began = run.now()
+        self._moments = moments(self._random, self._warm_up + self._writes, spec.rate)
+        self._writing_seconds = len(self._moments) / spec.rate
+        self._ends_at = self._began + self._writing_seconds + horizon_ms / 1000
 
-    def perform(self, warm_up_seconds: float) -> float:
+    def perform(self) -> float:
         """Do it all; the writes a second that there were. Raises ``SiteError`` or ``Stopped``."""
-        began = now()
-        total_seconds = warm_up_seconds + self._spec.seconds + self._horizon_ms / 1000
+        total_seconds = self._ends_at - self._began
 
         def progress() -> tuple[float, Result]:
-            return (now() - began) / total_seconds, self._measured.figures()
+            return (self._run.now() - self._began) / total_seconds, self._measured.figures()
 
         epoch, first = self._run.site.head()
-        self.agenda.at(began, self._tell_time)
-        self.agenda.at(began, partial(self._write, 0, began))
-        self.agenda.at(began + warm_up_seconds, self._measure_from_here)
+        self.agenda.at(self._began, self._tell_time)
+        self.agenda.at(self._began + self._moments[0], partial(self._write, 0))
         self._run.perform(self.agenda, progress)
         epoch_now, last = self._run.site.head()
         if epoch_now != epoch:
             raise SiteError("the lab was reset meanwhile")
-        return (last - first) / max(0.001, (self._ended_at or now()) - began)
-
-    def _measure_from_here(self) -> None:
-        self._measuring = True
+        return (last - first) / self._writing_seconds
 
     def _tell_time(self) -> None:
         """Keep to the log's clock, by which the writes are dated."""
         self._run.clock.measure()
-        if self._ended_at is None:
-            self.agenda.at(now() + _CLOCK_SECONDS, self._tell_time)
+        if (again := self._run.now() + _CLOCK_SECONDS) < self._ends_at:
+            self.agenda.at(again, self._tell_time)
 
-    def _write(self, number: int, due: float) -> None:
-        if self._planned >= self._spec.reads:
-            self._ended_at = due
-            return
-        reads = self._draw() if self._measuring else []
-        after = due + self._random.expovariate(self._spec.rate)
-        # From here on the next write may begin: this one's answer must not hold it up.
-        self.agenda.at(after, partial(self._write, number + 1, after))
+    def _write(self, number: int) -> None:
+        reads = self._draw(number - self._warm_up)
+        if number + 1 < len(self._moments):
+            # From here on the next write may begin: this one's answer must not hold it up.
+            self.agenda.at(self._began + self._moments[number + 1], partial(self._write, number + 1))
         key = f"experiment-{number % self._keys}"
         ask = Ask(f"{self._run.site.primary_url}/data", "POST", body={"key": key, "value": number}, wait_ms=6000)
         try:
@@ -178,18 +190,20 @@ class _Load:
             return
         written = reply.body
         at_us = (datetime.fromisoformat(written["write_timestamp"]) - _EPOCH) // timedelta(microseconds=1)
-        here = now() - (self._run.clock.now_us() - at_us) / 1e6
+        here = self._run.now() - (self._run.clock.now_us() - at_us) / 1e6
         for replica, t_ms in reads:
             self.agenda.at(here + t_ms / 1000, partial(self._read, replica, key, written, at_us))
 
-    def _draw(self) -> list[tuple[int, float]]:
-        """Which replicas to read after this write, and when: places drawn without repetition, a moment within each."""
-        self._owed += self._spec.reads_per_second / self._spec.rate
-        count = min(int(self._owed), self._spec.reads - self._planned, len(self._places))
-        self._owed -= int(self._owed)
-        self._planned += count
+    def _draw(self, number: int) -> list[tuple[int, float]]:
+        """Which replicas to read after the write of this number, and when.
+
+        Places are drawn without repetition, and a moment within each. Writes of the warm-up have negative numbers.
+        """
+        if number < 0:
+            return []
+        before, after = (count * self._spec.reads // self._writes for count in (number, number + 1))
         step_ms = self._horizon_ms / self._spec.steps
-        places = self._random.sample(self._places, count)
+        places = self._random.sample(self._places, after - before)
         return [(replica, (step + self._random.random()) * step_ms) for replica, step in places]
 
     def _read(self, replica: int, key: str, written: dict[str, Any], at_us: int) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from broker.delay.curve import predict
-from lab.experiments.agenda import Agenda
-from lab.experiments.run import THREADS, Result, Run, moments, now, rmse, rounded, spread
+from lab.experiments.run import Result, Run, moments, rmse, rounded
+from lab.quantiles import spread
 from nodes.experiments.spec import Windows
 from nodes.peers import Ask, PeerError
 
@@ -68,8 +68,8 @@ def measure(spec: Windows, run: Run) -> Result:
         else:
             measured.errors.append(str(reply.body.get("detail")))
 
-    agenda = Agenda(THREADS, now)
-    began = now()
+    agenda = run.agenda()
+    began = run.now()
     for number, moment in enumerate(moments(Random(spec.seed), spec.writes, spec.rate)):  # noqa: S311
         agenda.at(began + moment, partial(write, number))
     run.perform(agenda, lambda: (len(measured.window_ms) / spec.writes, measured.figures()))
@@ -78,7 +78,7 @@ def measure(spec: Windows, run: Run) -> Result:
     t_ms = np.linspace(0, _BEYOND * longest_ms, _POINTS)
     ended = np.sort(measured.converged_ms())
     share = np.searchsorted(ended, t_ms, side="right") / max(1, len(measured.window_ms))
-    predicted = predict(list(replicated.values()), t_ms).converged
+    predicted = predict(list(replicated.values()), t_ms.tolist()).converged
     return {
         **measured.figures(),
         "late_ms": spread([late * 1000 for late in agenda.late_seconds]),

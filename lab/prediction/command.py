@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from rich.table import Table
 
 from broker.delay import DelayModel, Order, from_json
-from broker.delay.curve import Curve, Floats, Replicated, predict
+from broker.delay.curve import Curve, Replicated, predict
 from lab import state
 from lab.errors import LabError
 from lab.nodes_api import NodeUnreachable, get
+from lab.prediction.sampling import Floats
 from lab.prediction.wars import Ways, simulate
+from lab.quantiles import quantile
 from lab.terminal import console
 
 _BAR_WIDTH = 30
@@ -54,7 +56,7 @@ def replicas(
     """Print what is predicted of these replicas, or of the running lab's. Raises ``LabError``."""
     predicted = [Replicated(model, order or "log", rate) for model in given] or _of_lab(data_dir, order, rate)
     longest_ms = max(replica.model.quantile_ms(0.99) for replica in predicted)
-    curve = predict(predicted, np.linspace(0, max(1.0, 1.2 * longest_ms), points))
+    curve = predict(predicted, _moments(max(1.0, 1.2 * longest_ms), points))
     if as_json:
         click.echo(json.dumps(_as_json(predicted, curve), indent=2))
         return
@@ -64,7 +66,7 @@ def replicas(
             f"{replica.order} order, {rate:g} writes/s: {json.dumps(replica.model.as_json())[:100]}", markup=False
         )
     out.print(_table(curve))
-    fine = predict(predicted, np.linspace(0, 4 * longest_ms + 1, _FINE))
+    fine = predict(predicted, _moments(4 * longest_ms + 1, _FINE))
     window = ", ".join(f"p{percent} {_quantile(fine, percent)}" for percent in _PERCENTS)
     out.print(f"consistency window: {window}")
     newest = ", ".join(f"{k}: {share:.1%}" for k, share in _newest(predicted).items())
@@ -104,6 +106,10 @@ def _of_lab(data_dir: Path, order: Order | None, rate: float) -> list[Replicated
     return [Replicated(from_json(model), order or found["orders"][url], rate) for url, model in found["models"].items()]
 
 
+def _moments(until_ms: float, points: int) -> list[float]:
+    return [until_ms * point / (points - 1) for point in range(points)]
+
+
 def _table(curve: Curve) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("ms after the write", justify="right")
@@ -132,16 +138,17 @@ def _newest(predicted: list[Replicated]) -> dict[int, float]:
 
 
 def _quantile(curve: Curve, percent: int) -> str:
-    reached = np.nonzero(curve.converged >= percent / 100)[0]
-    return f"{curve.t_ms[reached[0]]:.0f} ms" if len(reached) else f"beyond {curve.t_ms[-1]:.0f} ms"
+    reached = (t for t, share in zip(curve.t_ms, curve.converged, strict=True) if share >= percent / 100)
+    found = next(reached, None)
+    return f"beyond {curve.t_ms[-1]:.0f} ms" if found is None else f"{found:.0f} ms"
 
 
 def _spread(ms: Floats) -> dict[str, float]:
-    return {f"p{percent:g}": round(float(np.percentile(ms, percent)), 3) for percent in (50, 99, 99.9)}
+    return {f"p{percent:g}": round(quantile(ms, percent / 100), 3) for percent in (50, 99, 99.9)}
 
 
-def _rounded(numbers: Floats, digits: int) -> list[float]:
-    return [round(float(number), digits) for number in numbers]
+def _rounded(numbers: Sequence[float], digits: int) -> list[float]:
+    return [round(number, digits) for number in numbers]
 
 
 def _is_number(text: str) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from broker.delay import DelayModel, Exponential, Fixed, Lognormal, Mixture, Pareto, Trace, Uniform
-from broker.delay.curve import Floats
+
+Floats = NDArray[np.float64]
 
 
 def draw_ms(model: DelayModel, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:

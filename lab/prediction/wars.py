@@ -14,8 +14,8 @@ from math import comb
 import numpy as np
 
 from broker.delay import DelayModel
-from broker.delay.curve import Floats
-from lab.prediction.sampling import draw_ms
+from lab.prediction.sampling import Floats, draw_ms
+from lab.quantiles import quantile
 
 _BATCH = 250_000
 
@@ -51,7 +51,7 @@ class Outcome:
 
     def within(self, share: float) -> float:
         """The time after which this share of reads is consistent."""
-        return max(0.0, float(np.quantile(self.consistent_after, share)))
+        return max(0.0, quantile(self.consistent_after, share))
 
 
 def simulate(ways: Ways, *, n: int, r: int, w: int, trials: int, seed: int = 0) -> Outcome:

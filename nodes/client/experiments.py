@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from broker.errors import LogError
 from nodes.api import Api, Query
-from nodes.client.shelf import Shelf
+from nodes.client.shelf import Shelf, summary
 from nodes.experiments.queue import ExperimentQueue, Stop
 from nodes.experiments.spec import ENDED, Experiment, ExperimentBody
 from nodes.problem import Problem
@@ -32,7 +32,7 @@ class RawQuery(Query):
 
 
 class ExperimentsAnswer(TypedDict):
-    """The experiments, the newest first, without their results."""
+    """The experiments, the newest first; ``spec`` and ``result`` are ``null``."""
 
     experiments: list[Experiment]
 
@@ -92,15 +92,12 @@ class Experiments:
     def all(self) -> ExperimentsAnswer:
         """Every experiment, the newest first."""
         self._refresh()
-        return {"experiments": [{**found, "result": None} for found in self._shelf.all()]}
+        return {"experiments": self._shelf.all()}
 
     def get(self, name: str, *, raw: bool) -> Experiment:
         """One experiment. Raises ``Problem`` 404."""
         self._refresh()
-        found = self._require(name)
-        if not raw and found["result"] is not None:
-            found["result"] = {key: value for key, value in found["result"].items() if key != "raw"}
-        return found
+        return self._require(name, raw=raw)
 
     def cancel(self, name: str) -> Experiment:
         """End an experiment early. Raises ``Problem`` 404, or 409 where it has ended."""
@@ -115,8 +112,8 @@ class Experiments:
             self._queue.stop(name, _CANCELLED)
             return found
 
-    def _require(self, name: str) -> Experiment:
-        found = self._shelf.get(name)
+    def _require(self, name: str, *, raw: bool = False) -> Experiment:
+        found = self._shelf.get(name, raw=raw)
         if found is None:
             raise Problem(404, "no-such-experiment", "No such experiment", f"There is no experiment {name[:100]!r}.")
         return found
@@ -136,12 +133,12 @@ class Experiments:
             for known in self._shelf.unended():
                 lost = self._queue.is_lost(known["id"])  # before the report, which the worker writes before RQ forgets
                 reported = self._queue.reported(known["id"])
-                if reported is not None and reported != known:
+                if reported is not None and summary(reported) != known:
                     self._shelf.put(reported)
                 if reported is not None and reported["state"] in ENDED:
                     self._queue.forget(known["id"])
                 elif lost:
-                    self._end(reported or known, "failed", _LOST)
+                    self._end(reported or self._require(known["id"]), "failed", _LOST)
                     self._queue.forget(known["id"])
 
     def _end(self, experiment: Experiment, state: Any, reason: str) -> Experiment:
@@ -163,7 +160,7 @@ def add_experiments(api: Api, experiments: Experiments) -> None:
 
     @api.route("GET", "/experiments", answer=ExperimentsAnswer)
     def every() -> ExperimentsAnswer:
-        """Every experiment, the newest first, without their results."""
+        """Every experiment, the newest first, without their specifications and results."""
         return experiments.all()
 
     @api.route("GET", "/experiments/<key:name>", query=RawQuery, answer=Experiment)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from broker.delay import DELAY_MS_MAX, from_json
-from nodes import strict_json
+from broker.delay.curve import Replicated, predict
 from nodes.api import Api, Query
 from nodes.problem import Problem
 
@@ -42,29 +41,16 @@ def add_prediction(api: Api, delays: Callable[[], dict[str, Any]]) -> None:
     def prediction(query: PredictionQuery) -> PredictionAnswer:
         """How likely a read is stale by the time since the write, from the delays in force alone."""
         found = delays()
-        settings = sorted((strict_json.dumps(model), found["orders"][url]) for url, model in found["models"].items())
-        if not settings:
+        rate, last = query.writes_per_second, query.points - 1
+        replicated = [
+            Replicated(from_json(model), found["orders"][url], rate) for url, model in found["models"].items()
+        ]
+        if not replicated:
             raise Problem(503, "no-replicas", "No replicas", "No replica is registered yet.")
-        return _predict(tuple(settings), query.writes_per_second, query.until_ms, query.points)
-
-
-@lru_cache(maxsize=16)
-def _predict(
-    settings: tuple[tuple[str, Any], ...], writes_per_second: float, until_ms: float, points: int
-) -> PredictionAnswer:
-    # Here, because importing numpy takes longer and more memory than all else of a client that nobody asks for this.
-    import numpy as np
-
-    from broker.delay.curve import Replicated, predict
-
-    t_ms = np.linspace(0, until_ms, points)
-    replicated = [
-        Replicated(from_json(strict_json.loads(model.encode())), order, writes_per_second) for model, order in settings
-    ]
-    curve = predict(replicated, t_ms)
-    return {
-        "writes_per_second": writes_per_second,
-        "t_ms": t_ms.tolist(),
-        "stale": curve.stale.round(6).tolist(),
-        "converged": curve.converged.round(6).tolist(),
-    }
+        curve = predict(replicated, [query.until_ms * point / last for point in range(query.points)])
+        return {
+            "writes_per_second": rate,
+            "t_ms": curve.t_ms,
+            "stale": [round(share, 6) for share in curve.stale],
+            "converged": [round(share, 6) for share in curve.converged],
+        }

@@ -1,4 +1,8 @@
-"""The client's own store: every experiment, as JSON in one sqlite file."""
+"""The client's own store: every experiment, as JSON in one sqlite file.
+
+Each is there three times: as the list shows it, as it is shown alone, and with every single measurement. What is read
+often is so small, and of what is megabytes nothing is parsed unless somebody asks for it.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +19,29 @@ from nodes.store import is_damage, set_aside
 
 KEPT = 200
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS experiments (
-  number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, ended INTEGER NOT NULL, document TEXT NOT NULL
+CREATE TABLE IF NOT EXISTS shelf (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, ended INTEGER NOT NULL,
+  summary TEXT NOT NULL, document TEXT NOT NULL, complete TEXT NOT NULL
 )
 """
+_FORMER = "SELECT name FROM sqlite_master WHERE name = 'experiments'"
+_CONVERT = """
+BEGIN;
+INSERT INTO shelf (id, ended, summary, document, complete)
+SELECT id, ended, json_set(document, '$.spec', NULL, '$.result', NULL), json_remove(document, '$.result.raw'), document
+FROM experiments ORDER BY number;
+DROP TABLE experiments;
+COMMIT;
+"""
 _UPSERT = """
-INSERT INTO experiments (id, ended, document) VALUES (?, ?, ?)
-ON CONFLICT (id) DO UPDATE SET ended = excluded.ended, document = excluded.document WHERE NOT experiments.ended
+INSERT INTO shelf (id, ended, summary, document, complete) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE
+SET ended = excluded.ended, summary = excluded.summary, document = excluded.document, complete = excluded.complete
+WHERE NOT shelf.ended
 """
 _TRIM = """
-DELETE FROM experiments
-WHERE ended AND number <= (SELECT number FROM experiments WHERE ended ORDER BY number DESC LIMIT 1 OFFSET ?)
+DELETE FROM shelf
+WHERE ended AND number <= (SELECT number FROM shelf WHERE ended ORDER BY number DESC LIMIT 1 OFFSET ?)
 """
 
 
@@ -53,7 +69,9 @@ class Shelf:
 
     def put(self, experiment: Experiment) -> None:
         """Keep an experiment as it is now."""
-        row = (experiment["id"], experiment["state"] in ENDED, json.dumps(experiment))
+        document = {**experiment, "result": _without_raw(experiment["result"])}
+        texts = [json.dumps(found) for found in (summary(experiment), document, experiment)]
+        row = (experiment["id"], experiment["state"] in ENDED, *texts)
         with self._lock:
             try:
                 self._file.execute(_UPSERT, row)
@@ -61,18 +79,19 @@ class Shelf:
             except sqlite3.Error as error:
                 raise _unusable(error) from error
 
-    def get(self, name: str) -> Experiment | None:
-        """An experiment by its id."""
-        found = self._rows("SELECT document FROM experiments WHERE id = ?", name)
+    def get(self, name: str, *, raw: bool = False) -> Experiment | None:
+        """An experiment by its id; ``raw``: with every single measurement."""
+        column = "complete" if raw else "document"
+        found = self._rows(f"SELECT {column} FROM shelf WHERE id = ?", name)  # noqa: S608 - one of two words
         return found[0] if found else None
 
     def all(self) -> list[Experiment]:
-        """Every experiment, the newest first."""
-        return self._rows("SELECT document FROM experiments ORDER BY number DESC")
+        """A summary of every experiment, the newest first."""
+        return self._rows("SELECT summary FROM shelf ORDER BY number DESC")
 
     def unended(self) -> list[Experiment]:
-        """What waits or runs, the oldest first."""
-        return self._rows("SELECT document FROM experiments WHERE NOT ended ORDER BY number")
+        """A summary of what waits or runs, the oldest first."""
+        return self._rows("SELECT summary FROM shelf WHERE NOT ended ORDER BY number")
 
     def close(self) -> None:
         """Close the file."""
@@ -88,11 +107,28 @@ class Shelf:
                 raise _unusable(error) from error
 
 
+def summary(experiment: Experiment) -> Experiment:
+    """An experiment without what may be large: its specification and its result."""
+    return {**experiment, "spec": None, "result": None}
+
+
+def _without_raw(result: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A result without its measurements, also those of each step of a sweep."""
+    if result is None:
+        return None
+    found = {name: value for name, value in result.items() if name != "raw"}
+    if "steps" in found:
+        found["steps"] = [{**step, "result": _without_raw(step["result"])} for step in found["steps"]]
+    return found
+
+
 def _opened(path: Path) -> sqlite3.Connection:
     file = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     try:
         file.execute("PRAGMA journal_mode = WAL")
         file.execute(_SCHEMA)
+        if file.execute(_FORMER).fetchall():
+            file.executescript(_CONVERT)
     except sqlite3.Error:
         file.close()
         raise

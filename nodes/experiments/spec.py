@@ -1,8 +1,9 @@
-"""What an experiment may be. Bounds are part of it: one that would run for more than an hour is refused."""
+"""What an experiment may be. Bounds are part of it: one that could run for more than an hour is refused."""
 
 from __future__ import annotations
 
 import copy
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, RootModel, ValidationError, model_validator
@@ -14,6 +15,10 @@ from nodes.level import LEVELS, Level
 from nodes.settings import SettingsBody
 
 SECONDS_MAX = 3600
+REQUESTS_AT_ONCE = 256
+WARM_UP_SECONDS_MAX = 10.0
+HORIZON_MS_UNLESS_GIVEN = 60_000
+_GRACE_SECONDS = 30.0  # for setting the replicas, and for a machine that is behind with the load
 _PATH = r"[a-z0-9_-]+(\.[a-z0-9_-]+)*"
 Rate = Annotated[float, Field(ge=0.1, le=200)]
 WaitMs = Annotated[int, Field(ge=1, le=TIMEOUT_MS_MAX)]
@@ -30,13 +35,13 @@ class Spec(Body):
 
     @property
     def seconds(self) -> float:
-        """How long the load lasts; waiting for the last write comes on top."""
+        """How long it takes at the most, with every wait as long as it may be; the worker ends it then."""
         raise NotImplementedError
 
     @model_validator(mode="after")
     def _ends(self) -> Spec:
         if self.seconds > SECONDS_MAX:
-            raise ValueError(f"this would take {self.seconds:,.0f} s; at most {SECONDS_MAX} s are allowed")
+            raise ValueError(f"this could take {self.seconds:,.0f} s; at most {SECONDS_MAX} s are allowed")
         return self
 
 
@@ -51,14 +56,15 @@ class Windows(Spec):
     @property
     def seconds(self) -> float:
         """See ``Spec``."""
-        return self.writes / self.rate
+        return self.writes / self.rate + _waits_seconds(self.writes, self.timeout_ms) + _GRACE_SECONDS
 
 
 class Staleness(Spec):
     """How likely a read is stale, by the time since its write.
 
     Writes at random moments, ``rate`` a second on average, each followed by reads at random moments up to
-    ``horizon_ms`` (three times the longest mean delay, where it is not given), spread evenly over ``steps`` steps.
+    ``horizon_ms`` (unless given, three times the longest mean delay, at most a minute), spread evenly over ``steps``
+    steps. At most one read in each step of each replica follows a write.
     """
 
     kind: Literal["staleness"]
@@ -71,7 +77,12 @@ class Staleness(Spec):
     @property
     def seconds(self) -> float:
         """See ``Spec``."""
-        return self.reads / self.reads_per_second
+        writing_seconds = WARM_UP_SECONDS_MAX + (1 + self.writes(replicas=1)) / self.rate
+        return writing_seconds + (self.horizon_ms or HORIZON_MS_UNLESS_GIVEN) / 1000 + _GRACE_SECONDS
+
+    def writes(self, replicas: int) -> int:
+        """How many writes it takes, after the warm-up, until all reads have followed one."""
+        return math.ceil(self.reads / min(self.reads_per_second / self.rate, self.steps * replicas))
 
 
 class Levels(Spec):
@@ -89,7 +100,8 @@ class Levels(Spec):
     @property
     def seconds(self) -> float:
         """See ``Spec``."""
-        return self.reads / self.rate * len(self.levels)
+        of_each = self.reads / self.rate + _waits_seconds(self.reads, self.timeout_ms)
+        return len(self.levels) * of_each + _GRACE_SECONDS
 
 
 class Sweep(Spec):
@@ -140,7 +152,8 @@ class ExperimentBody(RootModel[Annotated[Windows | Staleness | Levels | Sweep, F
 class Experiment(TypedDict):
     """An experiment as it is shown. Times are RFC 3339; ``progress`` goes from 0 to 1.
 
-    ``reason`` says why it failed or was cancelled. ``result`` is partial while it runs, and ``null`` before.
+    ``reason`` says why it failed or was cancelled. ``result`` is partial while it runs, and ``null`` before. In a list
+    both ``spec`` and ``result`` are ``null``.
     """
 
     id: str
@@ -151,11 +164,16 @@ class Experiment(TypedDict):
     submitted_at: str
     started_at: str | None
     ended_at: str | None
-    spec: dict[str, Any]
+    spec: dict[str, Any] | None
     result: dict[str, Any] | None
 
 
 ENDED = frozenset({"finished", "failed", "cancelled"})
+
+
+def _waits_seconds(requests: int, wait_ms: float) -> float:
+    """How long after the last request was due the last answer comes, where each takes so long."""
+    return wait_ms / 1000 * (1 + requests / REQUESTS_AT_ONCE)
 
 
 def _with(base: dict[str, Any], path: str, value: Any) -> dict[str, Any]:

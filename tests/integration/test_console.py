@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lab.quantiles import quantile
 from lab.runner import Lab
 from tests.integration.conftest import applied, converge, set_delays
 from tests.support import chromium
@@ -197,6 +198,14 @@ def test_a_steady_load_runs_until_it_is_turned_off(page: Page, fresh: Lab) -> No
     version = get(f"{fresh.primary_url}/version")["version"]
     page.wait_for_timeout(500)
     assert get(f"{fresh.primary_url}/version")["version"] == version
+
+
+def test_its_quantiles_are_those_of_the_command_line(page: Page) -> None:
+    asked = "async ([sorted, share]) => (await import('/console/timeline.js')).quantile(sorted, share)"
+    for values in ([3.0], [1.0, 2.0], [1.0, 4.0, 9.0, 16.0, 25.0], list(map(float, range(0, 1000, 7)))):
+        for share in (0, 0.5, 0.95, 0.99, 1):
+            assert page.evaluate(asked, [values, share]) == pytest.approx(quantile(values, share)), (values, share)
+    assert page.evaluate(asked, [[], 0.5]) is None
 
 
 def test_what_is_measured_is_shown_beside_what_is_predicted(page: Page, fresh: Lab) -> None:

@@ -11,9 +11,10 @@ import pytest
 
 from broker.connection import connect
 from broker.events import Events
+from lab.quantiles import quantile
 from lab.runner import Lab
 from tests.integration.conftest import applied, converge, set_delays
-from tests.support.figures import quantile, spread
+from tests.support.figures import spread
 from tests.support.http import POOL, ask, get, post
 from tests.support.load import Writers
 from tests.support.until import until

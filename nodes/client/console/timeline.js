@@ -131,6 +131,10 @@ export function stale(took, until, points) {
   });
 }
 
-export function quantile(sorted, q) {
-  return sorted.length ? sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))] : null;
+// Between two values it is interpolated, as lab/quantiles.py does; a test compares the two.
+export function quantile(sorted, share) {
+  if (!sorted.length) return null;
+  const place = share * (sorted.length - 1);
+  const below = sorted[Math.floor(place)];
+  return below + (place % 1) * (sorted[Math.ceil(place)] - below);
 }

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from broker.delay import (
+    DELAY_MS_MAX,
     DelayModel,
     Exponential,
     Fixed,
@@ -68,6 +70,27 @@ def test_quantile_and_cdf_undo_each_other_and_the_mean_is_that_of_the_quantiles(
     assert model.cdf(1e12) == pytest.approx(1)
 
 
+# Where a closed form is most likely to be wrong: tails that reach the longest delay, and equal delays in a trace.
+EXTREME: list[DelayModel] = [
+    Exponential(DELAY_MS_MAX),
+    Lognormal(5_000, 5),
+    Pareto(1000, 1.0001),
+    Pareto(DELAY_MS_MAX, 2),
+    Pareto(5, 1000),
+    Trace((0, 5, 5, 5, DELAY_MS_MAX)),
+]
+
+
+@pytest.mark.parametrize("model", [*MODELS, *EXTREME], ids=by_kind)
+def test_what_delays_exceed_a_moment_by_is_the_area_above_the_distribution(model: DelayModel) -> None:
+    grid = sorted({0.0, *np.geomspace(0.5, DELAY_MS_MAX, 100_000).tolist()})
+    late = np.array([1 - model.cdf(ms) for ms in grid])
+    areas = np.concatenate([np.cumsum(((late[1:] + late[:-1]) / 2 * np.diff(grid))[::-1])[::-1], [0.0]])
+    for ms, area in list(zip(grid, areas.tolist(), strict=True))[::1009]:
+        assert model.beyond_ms(ms) == pytest.approx(area, rel=1e-3, abs=0.1)
+    assert model.beyond_ms(DELAY_MS_MAX) == pytest.approx(0, abs=1e-6)
+
+
 def test_a_fixed_delay_is_the_same_for_every_entry() -> None:
     schedule = Schedule(Fixed(1.5))
     assert {schedule.delay_us(Position(1, version)) for version in range(10)} == {1500}
@@ -121,6 +144,13 @@ def test_settings_of_before_there_was_an_order_are_in_log_order() -> None:
 def test_anything_else_is_refused(model: Any) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the sentence depends on what is wrong
         from_json(model)
+
+
+def test_the_traces_of_a_mixture_are_together_no_longer_than_one_may_be() -> None:
+    part = {"weight": 1, "model": {"kind": "trace", "delays_ms": [1.0] * 5000}}
+    assert from_json({"kind": "mixture", "parts": [part] * 2})
+    with pytest.raises(ValueError, match="at most 10000 delays together"):
+        from_json({"kind": "mixture", "parts": [part] * 3})
 
 
 def test_a_mixture_holds_no_mixture() -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+import tracemalloc
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +92,7 @@ def test_a_sweep_has_the_experiment_with_each_value() -> None:
     assert isinstance(sweep, Sweep)
     assert [step.settings["r"].delay_ms for step in sweep.steps] == [10, 20]
     assert [step.settings["r"].model for step in sweep.steps] == [None, None]
-    assert sweep.seconds == 40
+    assert sweep.seconds == sum(step.seconds for step in sweep.steps) >= 40
 
 
 # -- the queue and the shelf ------------------------------------------------------------------------------------------
@@ -162,6 +167,53 @@ def test_what_has_ended_stays_as_it_is_also_across_a_restart(tmp_path: Path) -> 
     shelf.put(document("1", "running"))
     shelf.close()
     assert [found["state"] for found in Shelf(tmp_path).all()] == ["finished"]
+
+
+MEASUREMENTS = {"raw": {"t_ms": [number + 0.5 for number in range(20_000)]}}
+SPEC = {"settings": {"r": {"model": {"kind": "trace", "delays_ms": MEASUREMENTS["raw"]["t_ms"]}}}}
+
+
+def test_the_list_reads_neither_measurements_nor_specifications_and_one_reads_no_measurements(bench: Bench) -> None:
+    for number in range(20):
+        steps = [{"value": 1, "result": {"reads": 2, **MEASUREMENTS}}]
+        bench.shelf.put({**document(str(number), "finished"), "spec": SPEC, "result": {"steps": steps, **MEASUREMENTS}})
+    one_mb = len(json.dumps(SPEC))
+    listed, peak = peak_bytes(bench.experiments.all)
+    assert len(listed["experiments"]) == 20
+    assert {str(found["spec"]) for found in listed["experiments"]} == {"None"}
+    print(f"\nthe list: {peak / 1e6:.2f} MB")
+    assert peak < one_mb
+    found, peak = peak_bytes(lambda: bench.experiments.get("7", raw=False))
+    assert found["result"] == {"steps": [{"value": 1, "result": {"reads": 2}}]}
+    print(f"one: {peak / 1e6:.2f} MB, of which its specification takes most")
+    complete = bench.experiments.get("7", raw=True)
+    assert complete["result"] == {"steps": steps, **MEASUREMENTS}
+    assert complete["spec"] == found["spec"] == SPEC
+
+
+def peak_bytes(function: Callable[[], Any]) -> tuple[Any, int]:
+    """What a function returns, and the most memory that Python's objects took meanwhile."""
+    tracemalloc.start()
+    try:
+        return function(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_of_before_keeps_its_experiments(tmp_path: Path) -> None:
+    before = {**document("1", "finished"), "spec": {"kind": "windows"}, "result": {"count": 3, **MEASUREMENTS}}
+    with closing(sqlite3.connect(tmp_path / "experiments.sqlite")) as file, file:
+        file.execute(
+            "CREATE TABLE experiments (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,"
+            " ended INTEGER NOT NULL, document TEXT NOT NULL)"
+        )
+        file.execute("INSERT INTO experiments (id, ended, document) VALUES ('1', 1, ?)", [json.dumps(before)])
+    for _ in range(2):
+        shelf = Shelf(tmp_path)
+        assert [(found["id"], found["result"]) for found in shelf.all()] == [("1", None)]
+        assert shelf.get("1", raw=True) == before
+        assert shelf.get("1", raw=False) == {**before, "result": {"count": 3}}
+        shelf.close()
 
 
 def test_a_store_that_cannot_be_used_is_a_problem(tmp_path: Path) -> None:

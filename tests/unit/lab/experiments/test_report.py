@@ -14,10 +14,14 @@ import pytest
 from click.testing import CliRunner
 
 import lab.experiments
+from broker.delay import Fixed
+from broker.delay.curve import Replicated
 from lab.cli import main
 from lab.errors import LabError
 from lab.experiments import picture
 from lab.experiments.report import page
+from lab.experiments.staleness import Measured, Read
+from nodes.experiments.spec import Staleness
 from tests.support.experiments import FINISHED, experiment
 
 
@@ -99,6 +103,18 @@ def test_tables_have_the_figures() -> None:
     assert "5 | 3 | 1500.0" in cells("sweep of windows")
     assert "10 | 110 | 2.00%" in cells("sweep of staleness")
     assert "10 | strong | 3 | 2.0" in cells("sweep of levels")
+
+
+def test_a_curve_whose_reads_all_came_after_the_horizon_has_no_figure_of_agreement() -> None:
+    measured = Measured(Staleness(kind="staleness", steps=2), 10.0, ["r1"])
+    measured.reads.append(Read(50.0, 0, stale=False, version=1))
+    found = measured.figures({"r1": Replicated(Fixed(5))})
+    json.dumps(found, allow_nan=False)
+    ((_, _, rows),) = picture.rows_of("staleness", {}, found)
+    assert rows == []
+    spec = {"kind": "sweep", "experiment": {"kind": "staleness"}}
+    ((_, _, rows),) = picture.rows_of("sweep", spec, {"parameter": "seed", "steps": [{"value": 7, "result": found}]})
+    assert rows == [["7", "1", ""]]
 
 
 def test_a_long_curve_is_thinned_out_for_the_table() -> None:
