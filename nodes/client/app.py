@@ -15,7 +15,7 @@ from broker.events import Events
 from broker.log import ReplicationLog
 from broker.position import Position
 from nodes import tracing as traces
-from nodes.api import Api
+from nodes.api import Api, parsed
 from nodes.base import add_health, make_app
 from nodes.client import session as sessions
 from nodes.client.answers import (
@@ -122,9 +122,11 @@ def _add_feed(api: Api, feed: Feed) -> None:
         Last-Event-ID, or the parameter, goes on from there, up to a minute back; an event of type missed says that
         there was more than that.
         """
-        last_id = request.headers.get("Last-Event-ID") or query.last_event_id
+        last_id = request.headers.get("Last-Event-ID")
+        if last_id:
+            query = parsed(FeedQuery, {"last_event_id": last_id}, 400, "invalid-last-event-id")
         try:
-            found = feed.listen(last_id)
+            found = feed.listen(query.last_event_id)
         except TooManyListeners:
             detail = f"{LISTENERS_MAX} listen already, which is the bound; close one of them."
             problem = Problem(503, "too-many-listeners", "Too many listeners", detail)
