@@ -23,6 +23,7 @@ from gunicorn.workers import gthread
 
 from nodes import cores
 from nodes.config import NodeConfig
+from nodes.connections import Worker
 
 if TYPE_CHECKING:  # the master process only waits: what a node is made of is imported in its worker
     from flask import Flask
@@ -60,7 +61,7 @@ class Service(BaseApplication):  # type: ignore[misc]
         settings: dict[str, Any] = {
             "bind": f"{host}:{self._config.port}",
             "proc_name": self._config.node_id,
-            "worker_class": "gthread",
+            "worker_class": Worker,
             "workers": 1,
             "threads": self._config.threads,
             "worker_connections": self._config.threads + 1000,

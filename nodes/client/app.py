@@ -43,8 +43,11 @@ from nodes.client.shelf import Shelf
 from nodes.config import ClientConfig
 from nodes.experiments.queue import ExperimentQueue
 from nodes.peers import Peers
+from nodes.places import Places
 from nodes.problem import Problem
 from nodes.writing import AcksQuery, WriteBody, write_id_of
+
+_FAULTS_PARALLEL = 64
 
 
 class _Together:
@@ -95,10 +98,12 @@ def create_app(config: ClientConfig) -> Flask:
     add_controls(api, controls)
     add_prediction(api, controls.delays)
     add_pages(app)
-    _add_measures(api, client)
+    places = Places(config.threads * 7 // 8)
+    _add_measures(api, client, places)
     _add_sessions(
         api,
         client,
+        places,
         Levels(
             primary_url=config.primary_url,
             peers=peers,
@@ -109,7 +114,8 @@ def create_app(config: ClientConfig) -> Flask:
         ),
     )
     add_experiments(api, experiments)
-    add_faults(api, Faults(peers, directory))
+    # Peers of its own, so that what ends a fault needs no place that waiting requests take.
+    add_faults(api, Faults(Peers(_FAULTS_PARALLEL, time.monotonic), directory))
     return app
 
 
@@ -135,7 +141,7 @@ def _add_feed(api: Api, feed: Feed) -> None:
         return Response(found, mimetype="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
-def _add_measures(api: Api, client: Client) -> None:
+def _add_measures(api: Api, client: Client, places: Places) -> None:
     def reply(answer: Any) -> Response:
         return api.reply(answer, position=answer["write_result"]["position"])
 
@@ -148,7 +154,8 @@ def _add_measures(api: Api, client: Client) -> None:
     def write_and_wait(body: WriteBody, query: TimeoutQuery) -> Response:
         """Write, and measure how long it takes until every replica has it."""
         write_id = write_id_of(request.headers.get("Idempotency-Key"))
-        return reply(client.write_and_wait(body, write_id, query.timeout_ms))
+        with places.one():
+            return reply(client.write_and_wait(body, write_id, query.timeout_ms))
 
     @api.route("GET", "/read-compare", query=CompareQuery, answer=CompareAnswer)
     def read_compare(query: CompareQuery) -> CompareAnswer:
@@ -166,12 +173,13 @@ def _add_measures(api: Api, client: Client) -> None:
         return client.status()
 
 
-def _add_sessions(api: Api, client: Client, levels: Levels) -> None:
+def _add_sessions(api: Api, client: Client, places: Places, levels: Levels) -> None:
     @api.route("POST", "/write", body=WriteBody, query=AcksQuery, answer=TokenAnswer)
     def write(body: WriteBody, query: AcksQuery) -> Response:
         """Write a key. The answer has the token of the write; a cookie keeps it as well."""
         session = sessions.of(request)
-        written = client.write(body, write_id_of(request.headers.get("Idempotency-Key")), query)
+        with places.one():
+            written = client.write(body, write_id_of(request.headers.get("Idempotency-Key")), query)
         session = session.after_write(Position.parse(written["position"]))
         response = api.reply({**written, "token": str(session.token)})
         response.headers["Set-Cookie"] = session.cookie
@@ -181,7 +189,8 @@ def _add_sessions(api: Api, client: Client, levels: Levels) -> None:
     def read(key: str, query: LevelQuery) -> Response:
         """Read a key at a consistency level; for a session, from the Lab-Position header or the cookie on."""
         session = sessions.of(request)
-        answer = levels.read(key, query, session)
+        with places.one():
+            answer = levels.read(key, query, session)
         session = session.after_read(Position.parse(answer["token"]))
         headers = {
             "Lab-Source": answer["source"],
