@@ -98,7 +98,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.worker_connections: int = self.cfg.worker_connections
-        self.max_keepalived = self.worker_connections
+        self.max_keepalived = self.worker_connections  # an older idle one makes room instead
         self.pending_conns: dict[Connection, None] = {}  # receiving, or closed and lingering
         self._queues: dict[Kind, deque[Connection]] = {"reserved": deque(), "complete": deque(), "unfinished": deque()}
         self._running: Counter[Kind] = Counter()
@@ -282,6 +282,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     def _close(self, conn: Connection) -> None:
         self._forget(conn)
         self.nr_conns -= 1
+        self.worker_connections = self.max_keepalived  # there is a file for another one again
         conn.close()
 
     # -- answering, in a thread ---------------------------------------------------------------------------------------

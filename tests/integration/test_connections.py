@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import sys
 import time
@@ -12,6 +13,7 @@ from contextlib import ExitStack, suppress
 from random import SystemRandom
 from typing import Any
 
+import psutil
 import pytest
 import urllib3
 
@@ -37,13 +39,13 @@ UNFINISHED = [
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[Address]:
-    """The small service's."""
+def service() -> Iterator[tuple[Address, int]]:
+    """The small service's address, and its process."""
     found = ("127.0.0.1", free_base_port(SystemRandom()))
     line = [sys.executable, "-m", "tests.support.service"]
     with foreground(line, env={**os.environ, "LAB_PORT": str(found[1])}) as process:
-        until(lambda: is_up(found))
-        yield found
+        until(lambda: is_up(found), 30)
+        yield found, process.pid
         process.terminate()
         output, _ = process.communicate(timeout=20)
         assert "Traceback" not in output
@@ -52,9 +54,18 @@ def address() -> Iterator[Address]:
 def is_up(address: Address, path: str = "/health") -> bool:
     """Whether it answers on a new connection: an idle one may be closed at any time, also while it is used again."""
     try:
-        return urllib3.request("GET", f"http://{address[0]}:{address[1]}{path}", headers=CLOSE).status == 200
+        return (
+            urllib3.request("GET", f"http://{address[0]}:{address[1]}{path}", headers=CLOSE, retries=False).status
+            == 200
+        )
     except urllib3.exceptions.HTTPError:
         return False
+
+
+@pytest.fixture
+def address(service: tuple[Address, int]) -> Address:
+    """The small service's."""
+    return service[0]
 
 
 @pytest.fixture
@@ -113,6 +124,19 @@ def test_idle_connections_make_room_for_new_ones(address: Address, held: ExitSta
         idle.append(opened(held, address, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"))
         assert answer(idle[-1])[0] == 200
     assert is_closed(idle[0])
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="prlimit is Linux's")
+def test_where_no_file_is_left_an_idle_connection_makes_room(service: tuple[Address, int], held: ExitStack) -> None:
+    address, pid = service
+    (worker,) = psutil.Process(pid).children()
+    _, limit = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (worker.num_fds() + 4, limit))
+    try:
+        test_idle_connections_make_room_for_new_ones(address, held)
+        assert is_up(address)
+    finally:
+        resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (limit, limit))
 
 
 def test_waiting_callers_leave_the_reserved_places_and_the_others_are_told_to_come_again(
@@ -187,3 +211,30 @@ def test_callers_that_are_gone_are_not_waited_for_on_any_node(fresh: Lab) -> Non
         until(lambda: metric(url, "ec_waiting_readers")[""] == 8)
     until(lambda: metric(url, "ec_waiting_readers")[""] == 0)
     post(f"{fresh.client_url}/faults/reset")
+
+
+def test_where_few_files_may_be_open_what_is_beyond_is_told_to_come_again(fresh: Lab) -> None:
+    files = 256
+    port = free_base_port(SystemRandom())
+    environment = {"LAB_PORT": str(port), "LAB_PRIMARY_URL": fresh.primary_url, "LAB_REDIS_URL": fresh.redis_url}
+    line = [sys.executable, "-m", "nodes", "client"]
+    limits = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))}
+    address = ("127.0.0.1", port)
+    with foreground(line, env={**os.environ, **environment}, cwd=fresh.data_dir, **limits) as process:
+        until(lambda: is_up(address), 30)
+        body = b'{"key":"k","value":1}'
+        for head in (
+            b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"POST /write-and-wait HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body,
+        ):
+            with ExitStack() as held:
+                callers = [opened(held, address, head) for _ in range(200)]
+                answers = [answer(caller) for caller in callers]
+            assert {status for status, _, _ in answers} <= {200, 503}
+            assert all("retry-after" in headers for status, headers, _ in answers if status == 503)
+            assert 200 in {status for status, _, _ in answers}
+        assert is_up(address)
+        process.terminate()
+        output, _ = process.communicate(timeout=20)
+    assert "Traceback" not in output
+    assert f"only {files} files" in output

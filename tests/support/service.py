@@ -13,7 +13,7 @@ from typing import Any
 from flask import Flask, request
 
 from nodes import connections, problem
-from nodes.config import load
+from nodes.config import NodeConfig, load
 from nodes.serving import Service
 from nodes.tracing import CarriedTracing
 
@@ -42,7 +42,7 @@ class _Small(Service):
         self.cfg.set("worker_connections", CONNECTIONS)
 
 
-def _create_app() -> Flask:
+def _create_app(_config: NodeConfig) -> Flask:
     app, node = Flask("small"), _Node()
     app.extensions |= {"node": node, "tracing": CarriedTracing()}
     problem.install(app)
