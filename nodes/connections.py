@@ -67,9 +67,9 @@ class Connection(gthread.TConn):  # type: ignore[misc]
         size = end + 4 + (int(length[1]) if length else 0)
         return max(0, size - len(self.received)) if size <= _RECEIVED_MAX else None
 
-    def classify(self) -> Kind:
+    def classify(self, missing: int | None) -> Kind:
         """What kind of request this is, for which thread it gets."""
-        if self.missing() != 0:
+        if missing != 0:
             return "unfinished"
         return "reserved" if _RESERVED.match(self.received) else "complete"
 
@@ -122,19 +122,26 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
                 raise
             return
         self.nr_conns += 1
-        self._receive(Connection(self.cfg, sock, address, listener.getsockname()))
+        conn = Connection(self.cfg, sock, address, listener.getsockname())
+        self._receive(conn)
+        self._watch(conn)
 
     def _receive(self, conn: Connection) -> None:
-        """Watch for the connection's request."""
-        conn.timeout = time.monotonic() + RECEIVE_SECONDS
+        """Give the connection's request its time to arrive."""
+        conn.timeout = self._until(RECEIVE_SECONDS)
         self.pending_conns[conn] = None
-        self._watch(conn)
+
+    def _until(self, seconds: float) -> float:
+        """When so many seconds have passed; a node that stops waits for no caller any longer than it has to."""
+        return time.monotonic() + (seconds if self.alive else min(seconds, gthread.STOP_KEEPALIVE_LINGER))
 
     def _watch(self, conn: Connection) -> None:
         conn.sock.setblocking(False)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_readable, conn))
 
     def _on_readable(self, conn: Connection, _sock: Any) -> None:
+        if conn.sock.fileno() < 0:  # closed to make room, after this was found readable
+            return
         try:
             part = conn.sock.recv(_RECEIVED_MAX)
         except (BlockingIOError, InterruptedError):
@@ -148,22 +155,20 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             self._received(conn)
 
     def _received(self, conn: Connection) -> None:
-        """Queue the request where it is complete."""
-        if conn not in self.pending_conns:
+        """Queue the request where the loop needs no more of it."""
+        missing = conn.missing()
+        if not missing:
+            self._forget(conn)
+            self._queue(conn, conn.classify(missing))
+        elif len(conn.received) > _RECEIVED_MAX:
+            self._refuse(conn, 431, "Request Header Fields Too Large", "The head of a request has at most 32 KiB.")
+        elif conn not in self.pending_conns:
             self.keepalived_conns.remove(conn)
-            conn.timeout = time.monotonic() + RECEIVE_SECONDS
-            self.pending_conns[conn] = None
-        if conn.missing():
-            if len(conn.received) > _RECEIVED_MAX:
-                self._refuse(conn, 431, "Request Header Fields Too Large", "The head of a request has at most 32 KiB.")
-            return
-        self._forget(conn)
-        self._queue(conn)
+            self._receive(conn)
 
-    def _queue(self, conn: Connection) -> None:
-        conn.timeout = time.monotonic() + QUEUE_SECONDS
-        conn.kind = conn.classify()
-        queue = self._queues[conn.kind]
+    def _queue(self, conn: Connection, kind: Kind) -> None:
+        conn.kind, conn.timeout = kind, time.monotonic() + QUEUE_SECONDS
+        queue = self._queues[kind]
         queue.append(conn)
         self._start()
         if len(queue) > (self.worker_connections - self.cfg.threads) // 2:  # the rest is for those that arrive
@@ -192,15 +197,11 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             self._linger(conn)
             return
         conn.received += conn.parser.unreader.take_buffered()
-        if conn.received:
-            self._receive(conn)
-            self._received(conn)
-            return
-        conn.set_timeout()
-        if not self.alive:
-            conn.timeout = min(conn.timeout, time.monotonic() + gthread.STOP_KEEPALIVE_LINGER)
+        conn.timeout = self._until(self.cfg.keepalive)
         self.keepalived_conns.append(conn)
         self._watch(conn)
+        if conn.received:
+            self._received(conn)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Wait for what comes next, or for the time of something that is not waited for in vain."""
@@ -262,7 +263,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         """Close the connection once its caller has: before that, a reset could overtake the answer."""
         conn.refused = True
         conn.received.clear()
-        conn.timeout = time.monotonic() + _LINGER_SECONDS
+        conn.timeout = self._until(_LINGER_SECONDS)
         try:
             conn.sock.shutdown(socket.SHUT_WR)
             self._watch(conn)
