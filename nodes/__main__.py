@@ -23,7 +23,7 @@ def main() -> int:
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    Service(config, lambda: import_module(f"nodes.{role}.app").create_app(config)).run()
+    Service(config, lambda config: import_module(f"nodes.{role}.app").create_app(config)).run()
     return 0
 
 

@@ -9,7 +9,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from broker.position import START, Position
-from nodes.problem import Problem
+from nodes import caller
+from nodes.places import too_many_waiters
 
 
 class State(NamedTuple):
@@ -73,7 +74,7 @@ class PositionGate:
     def wait_for(self, target: Position, timeout_seconds: float) -> State:
         """Wait until ``target`` is reached, the time is up, or the node stops; return the state then.
 
-        Raises ``Problem`` 503 when too many wait already.
+        Raises ``Problem`` 503 when too many wait already, and ``ClientDisconnected`` when the caller has hung up.
         """
         if self._state.position >= target or timeout_seconds <= 0:
             return self._state
@@ -82,12 +83,16 @@ class PositionGate:
             if self._closed or self._state.position >= target:
                 return self._state
             self._enter(target, parked)
-        if not parked.wait(timeout_seconds):
-            with self._lock:
-                if self._leave(target, parked):
-                    return self._state
-            parked.wait(None)  # woken at this very moment: the next one depends on it
-        parked.wake_next()
+        woken = False
+        try:
+            woken = caller.wait(parked.wait, timeout_seconds, self._monotonic)
+        finally:
+            if not woken and not self._gave_up(target, parked):
+                woken = True  # at this very moment
+            if woken:
+                parked.wake_next()
+        if not woken:
+            return self._state
         if parked.reached_at is not None:
             self._woken(self._monotonic() - parked.reached_at)
         return self._state
@@ -117,16 +122,20 @@ class PositionGate:
 
     def _enter(self, target: Position, parked: _Parked) -> None:
         if self._waiters >= self._max_waiters:
-            detail = f"{self._waiters} requests wait on this node already, which is its bound; try again shortly."
-            problem = Problem(503, "too-many-waiters", "Too many waiters", detail)
-            problem.headers["Retry-After"] = "1"
-            raise problem
+            raise too_many_waiters(self._waiters)
         self._waiting.setdefault(target, []).append(parked)
         self._soonest = target if self._soonest is None else min(self._soonest, target)
         self._waiters += 1
 
+    def _gave_up(self, target: Position, parked: _Parked) -> bool:
+        """Stop waiting; ``False`` where it was woken meanwhile, so that the next one depends on it."""
+        with self._lock:
+            if self._leave(target, parked):
+                return True
+        parked.wait(None)
+        return False
+
     def _leave(self, target: Position, parked: _Parked) -> bool:
-        """Stop waiting because the time is up; ``False`` when it is being woken already."""
         waiting = self._waiting.get(target, [])
         if parked not in waiting:
             return False

@@ -60,8 +60,13 @@ def _is_foreign(host: str) -> bool:
     origin = environ.get("HTTP_ORIGIN")
     if origin is not None and urlsplit(origin).netloc != host:
         return True
-    followed_link = environ["REQUEST_METHOD"] == "GET" and environ.get("HTTP_SEC_FETCH_MODE") == "navigate"
-    return environ.get("HTTP_SEC_FETCH_SITE") == "cross-site" and not followed_link
+    followed_link = (
+        environ["REQUEST_METHOD"] == "GET"
+        and environ.get("HTTP_SEC_FETCH_MODE") == "navigate"
+        and environ.get("HTTP_SEC_FETCH_DEST", "document") == "document"  # and not a frame of that page
+    )
+    # Another port of this host is the same site, and another origin.
+    return environ.get("HTTP_SEC_FETCH_SITE") in {"cross-site", "same-site"} and not followed_link
 
 
 def _is_address(name: str) -> bool:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any, NamedTuple
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial
+from typing import Any, NamedTuple, TypeVar, cast
 
 import urllib3
 
-from nodes import strict_json
+from nodes import caller, strict_json
+from nodes.connections import is_readable
 
 CONNECT_TIMEOUT_SECONDS = 1.0
 _MARGIN_SECONDS = 2.0
+Found = TypeVar("Found")
 
 
 class PeerError(Exception):
@@ -48,13 +55,78 @@ class Reply(NamedTuple):
     repeated: bool = False
 
 
+class PeersBusy(Exception):
+    """Raised, before anything is sent, when too many requests to other nodes are in progress."""
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    """A connection that waits for an answer no longer than the caller who wants it, and so passes on that it left."""
+
+    def getresponse(self) -> Any:
+        """Raises ``ClientDisconnected`` where the caller of the current request has hung up."""
+        sock, timeout = self.sock, self.timeout
+        if not caller.wait(partial(is_readable, sock), cast("float", timeout), time.monotonic):
+            raise TimeoutError
+        return super().getresponse()
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class Team:
+    """Room for some requests at once, for one thread."""
+
+    def __init__(self, threads: ThreadPoolExecutor, room: threading.Semaphore, count: int) -> None:
+        self._threads = threads
+        self._room = room
+        self._free = count
+
+    def submit(self, call: Callable[[], Found]) -> Future[Found]:
+        """Run a function on a thread, as the caller of this request, in one of the places."""
+        self._free -= 1
+        future = self._threads.submit(copy_context().run, call)
+        future.add_done_callback(lambda _: self._room.release())
+        return future
+
+    def run_all(self, calls: Mapping[str, Callable[[], Found]]) -> dict[str, Found]:
+        """Run functions that ask at once; their results by name, when the last is there."""
+        running = {name: self.submit(call) for name, call in calls.items()}
+        return {name: future.result() for name, future in running.items()}
+
+    def leave(self) -> None:
+        """Give back the places that were not used."""
+        if self._free:
+            self._room.release(self._free)
+
+
 class Peers:
-    """HTTP connections to the other nodes. Thread-safe; at most ``parallel`` requests at once, the rest queue."""
+    """HTTP connections to the other nodes. Thread-safe; more than ``parallel`` requests at once are refused.
+
+    That counts what is asked for together. A single request is sent by the thread that wants it, and so is bounded
+    already.
+    """
 
     def __init__(self, parallel: int, monotonic: Callable[[], float]) -> None:
         self._pool = urllib3.PoolManager(num_pools=64, maxsize=parallel, retries=False)
+        self._pool.pool_classes_by_scheme = {**self._pool.pool_classes_by_scheme, "http": _Pool}
         self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="peer")
+        self._room = threading.Semaphore(parallel)
         self._monotonic = monotonic
+
+    @contextmanager
+    def team(self, count: int) -> Iterator[Team]:
+        """Room for so many requests at once, taken before anything is done that needs them. Raises ``PeersBusy``."""
+        taken = 0
+        while taken < count and self._room.acquire(blocking=False):
+            taken += 1
+        team = Team(self._threads, self._room, taken)
+        try:
+            if taken < count:
+                raise PeersBusy("too many requests to other nodes are in progress")
+            yield team
+        finally:
+            team.leave()
 
     def ask(self, ask: Ask) -> Reply:
         """Send one request, which must be safe to repeat. Raises ``PeerError``."""
@@ -90,20 +162,29 @@ class Peers:
 
     def ask_all(self, asks: Mapping[str, Ask]) -> dict[str, Reply | PeerError]:
         """Send all requests at once; answers and failures by name, when the last is there."""
-        return dict(zip(asks, self._threads.map(self._answer, asks.values()), strict=True))
+        try:
+            return self.run_all({name: partial(self._answer, ask) for name, ask in asks.items()})
+        except PeersBusy as busy:
+            return dict.fromkeys(asks, PeerError(str(busy), sent=False))
 
     def ask_each(self, asks: Mapping[str, Ask], timeout_seconds: float) -> Iterator[tuple[str, Reply | PeerError]]:
         """Send all requests at once, and yield each answer or failure when it is there, for so long."""
-        running = {self._threads.submit(self._answer, ask): name for name, ask in asks.items()}
+        try:
+            with self.team(len(asks)) as team:
+                running = {team.submit(partial(self._answer, ask)): name for name, ask in asks.items()}
+        except PeersBusy as busy:
+            yield from dict.fromkeys(asks, PeerError(str(busy), sent=False)).items()
+            return
         try:
             for done in as_completed(running, timeout_seconds):
                 yield running[done], done.result()
         except TimeoutError:
             return
 
-    def run_all(self, calls: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-        """Run functions that ask at once; their results by name, when the last is there."""
-        return dict(zip(calls, self._threads.map(lambda call: call(), calls.values()), strict=True))
+    def run_all(self, calls: Mapping[str, Callable[[], Found]]) -> dict[str, Found]:
+        """Run functions that ask at once; their results by name, when the last is there. Raises ``PeersBusy``."""
+        with self.team(len(calls)) as team:
+            return team.run_all(calls)
 
     def _answer(self, ask: Ask) -> Reply | PeerError:
         try:

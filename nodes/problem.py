@@ -6,10 +6,11 @@ import json
 import logging
 from typing import Any, Literal
 
-from flask import Flask, Response, request
+from flask import Flask, Response, has_request_context, request
 from werkzeug.exceptions import HTTPException
 
 from broker.errors import LogError, NotApplied, WriteIdReused
+from nodes.peers import PeersBusy
 
 WRITING = frozenset({"POST", "DELETE"})
 _URN = "urn:eventual-consistency-lab:"
@@ -61,6 +62,14 @@ def unavailable(error: LogError, **extra: Any) -> Problem:
     return problem
 
 
+def busy(slug: str, title: str, detail: str) -> Problem:
+    """A bound is reached, and nothing was done: 503, and when to come again."""
+    writes = has_request_context() and request.method in WRITING
+    problem = Problem(503, slug, title, detail, **({"outcome": "not_applied"} if writes else {}))
+    problem.headers["Retry-After"] = "1"
+    return problem
+
+
 class Passed(Exception):
     """Raised to answer with another node's problem details as they came."""
 
@@ -74,6 +83,10 @@ class Passed(Exception):
         text = json.dumps(self.body, ensure_ascii=False, separators=(",", ":")) + "\n"
         headers = {"Retry-After": "1"} if self.status == 503 else {}
         return Response(text, self.status, headers, mimetype="application/problem+json")
+
+
+class RequestTimeout(TimeoutError):
+    """Raised when a request's body does not arrive in time."""
 
 
 def outcome_of(error: LogError) -> Literal["not_applied", "unknown"]:
@@ -98,6 +111,15 @@ def install(app: Flask) -> None:
             detail = f"{error}: use a new Idempotency-Key for a new write."
             return Problem(422, "idempotency-key-reused", "Idempotency-Key reused", detail).response()
         return unavailable(error).response()
+
+    @app.errorhandler(RequestTimeout)
+    def too_slow(_: RequestTimeout) -> Response:
+        detail = "The body of this request did not arrive in time."
+        return Problem(408, "request-timeout", "Request timeout", detail).response()
+
+    @app.errorhandler(PeersBusy)
+    def peers_busy(error: PeersBusy) -> Response:
+        return busy("peers-busy", "Too many requests to other nodes", f"{error}.").response()
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:

@@ -14,21 +14,25 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import AppImportError
 from gunicorn.workers import gthread
 
-from nodes import cores
+from nodes import cores, files
 from nodes.config import NodeConfig
+from nodes.connections import Worker
 
 if TYPE_CHECKING:  # the master process only waits: what a node is made of is imported in its worker
     from flask import Flask
 
     from nodes.tracing import Tracing
 
+Config = TypeVar("Config", bound=NodeConfig)
+_logger = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 _LAST_ANSWER_SECONDS = 0.05
 # How long a stopping node answers what arrives on connections that are kept open. Gunicorn's 2 s have no setting, and
@@ -47,11 +51,16 @@ class Node(Protocol):
 
 
 class Service(BaseApplication):  # type: ignore[misc]
-    """One node as a gunicorn service. ``create_app`` is called in the worker process."""
+    """One node as a gunicorn service.
 
-    def __init__(self, config: NodeConfig, create_app: Callable[[], Flask]) -> None:
-        self._config = config
-        self._create_app = create_app
+    ``create_app`` is called in the worker process, with the threads that there are open files for.
+    """
+
+    def __init__(self, config: Config, create_app: Callable[[Config], Flask]) -> None:
+        self._room = files.make_room(config.threads)
+        self._wanted = config.threads
+        self._config = replace(config, threads=self._room.requests)
+        self._create_app: Callable[[Any], Flask] = create_app
         super().__init__()
 
     def load_config(self) -> None:
@@ -60,10 +69,10 @@ class Service(BaseApplication):  # type: ignore[misc]
         settings: dict[str, Any] = {
             "bind": f"{host}:{self._config.port}",
             "proc_name": self._config.node_id,
-            "worker_class": "gthread",
+            "worker_class": Worker,
             "workers": 1,
             "threads": self._config.threads,
-            "worker_connections": self._config.threads + 1000,
+            "worker_connections": self._room.connections,
             "keepalive": 75,
             "graceful_timeout": 5,
             "loglevel": "warning",
@@ -83,9 +92,14 @@ class Service(BaseApplication):  # type: ignore[misc]
         )
         from nodes.store import StoreError
 
+        if self._room.requests < self._wanted:
+            _logger.warning(
+                "only %d files may be open: at most %d requests are in progress, not %d; ulimit -n raises it",
+                *(self._room.files, self._room.requests, self._wanted),
+            )
         cores.share_one(self._config.port)  # the nodes of a lab have successive ports
         try:
-            app = self._create_app()
+            app = self._create_app(self._config)
         except StoreError as error:
             raise AppImportError(str(error)) from None  # which gunicorn shows as the sentence that it is
         # What the app is made of lives as long as the process, and hundreds of waiting requests hold many objects that

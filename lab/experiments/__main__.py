@@ -21,7 +21,7 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 1
 
-    def create() -> Flask:
+    def create(config: WorkerConfig) -> Flask:
         from lab.experiments.app import create_app  # in the worker process only
 
         return create_app(config)

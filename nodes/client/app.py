@@ -15,7 +15,7 @@ from broker.events import Events
 from broker.log import ReplicationLog
 from broker.position import Position
 from nodes import tracing as traces
-from nodes.api import Api
+from nodes.api import Api, parsed
 from nodes.base import add_health, make_app
 from nodes.client import session as sessions
 from nodes.client.answers import (
@@ -44,8 +44,11 @@ from nodes.client.shelf import Shelf
 from nodes.config import ClientConfig
 from nodes.experiments.queue import ExperimentQueue
 from nodes.peers import Peers
+from nodes.places import Places
 from nodes.problem import Problem
 from nodes.writing import AcksQuery, WriteBody, write_id_of
+
+_FAULTS_PARALLEL = 64
 
 
 class _Together:
@@ -97,11 +100,13 @@ def create_app(config: ClientConfig) -> Flask:
     add_controls(api, controls)
     add_prediction(api, controls.delays)
     add_pages(app)
-    _add_measures(api, client)
+    places = Places(config.threads * 7 // 8)
+    _add_measures(api, client, places)
     _add_sessions(
         api,
         client,
         directory,
+        places,
         Levels(
             primary_url=config.primary_url,
             peers=peers,
@@ -114,7 +119,8 @@ def create_app(config: ClientConfig) -> Flask:
         ),
     )
     add_experiments(api, experiments)
-    add_faults(api, Faults(peers, directory))
+    # Peers of its own, so that what ends a fault needs no place that waiting requests take.
+    add_faults(api, Faults(Peers(_FAULTS_PARALLEL, time.monotonic), directory))
     return app
 
 
@@ -127,9 +133,11 @@ def _add_feed(api: Api, feed: Feed) -> None:
         Last-Event-ID, or the parameter, goes on from there, up to a minute back; an event of type missed says that
         there was more than that.
         """
-        last_id = request.headers.get("Last-Event-ID") or query.last_event_id
+        last_id = request.headers.get("Last-Event-ID")
+        if last_id:
+            query = parsed(FeedQuery, {"last_event_id": last_id}, 400, "invalid-last-event-id")
         try:
-            found = feed.listen(last_id)
+            found = feed.listen(query.last_event_id)
         except TooManyListeners:
             detail = f"{LISTENERS_MAX} listen already, which is the bound; close one of them."
             problem = Problem(503, "too-many-listeners", "Too many listeners", detail)
@@ -138,7 +146,7 @@ def _add_feed(api: Api, feed: Feed) -> None:
         return Response(found, mimetype="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
-def _add_measures(api: Api, client: Client) -> None:
+def _add_measures(api: Api, client: Client, places: Places) -> None:
     def reply(answer: Any) -> Response:
         return api.reply(answer, position=answer["write_result"]["position"])
 
@@ -151,7 +159,8 @@ def _add_measures(api: Api, client: Client) -> None:
     def write_and_wait(body: WriteBody, query: TimeoutQuery) -> Response:
         """Write, and measure how long it takes until every replica has it."""
         write_id = write_id_of(request.headers.get("Idempotency-Key"))
-        return reply(client.write_and_wait(body, write_id, query.timeout_ms))
+        with places.one():
+            return reply(client.write_and_wait(body, write_id, query.timeout_ms))
 
     @api.route("GET", "/read-compare", query=CompareQuery, answer=CompareAnswer)
     def read_compare(query: CompareQuery) -> CompareAnswer:
@@ -169,12 +178,13 @@ def _add_measures(api: Api, client: Client) -> None:
         return client.status()
 
 
-def _add_sessions(api: Api, client: Client, directory: Directory, levels: Levels) -> None:
+def _add_sessions(api: Api, client: Client, directory: Directory, places: Places, levels: Levels) -> None:
     @api.route("POST", "/write", body=WriteBody, query=AcksQuery, answer=TokenAnswer)
     def write(body: WriteBody, query: AcksQuery) -> Response:
         """Write a key. The answer has the token of the write; a cookie keeps it as well."""
         session = sessions.of(request, directory.lab())
-        written = client.write(body, write_id_of(request.headers.get("Idempotency-Key")), query)
+        with places.one():
+            written = client.write(body, write_id_of(request.headers.get("Idempotency-Key")), query)
         session = session.after_write(Position.parse(written["position"]))
         response = api.reply({**written, "token": session.token})
         response.headers["Set-Cookie"] = session.cookie
@@ -184,7 +194,8 @@ def _add_sessions(api: Api, client: Client, directory: Directory, levels: Levels
     def read(key: str, query: LevelQuery) -> Response:
         """Read a key at a consistency level; for a session, from the Lab-Position header or the cookie on."""
         session = sessions.of(request, directory.lab(), required=query.level == "session")
-        answer = levels.read(key, query, session)
+        with places.one():
+            answer = levels.read(key, query, session)
         session = session.after_read(shown(Position.parse(answer["position"]), answer["version"]))
         headers = {
             "Lab-Source": answer["source"],

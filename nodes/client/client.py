@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 from urllib.parse import quote
 
 from broker.position import Position
+from nodes import caller
 from nodes.client.answers import (
     Analysis,
     CompareAnswer,
@@ -83,9 +85,10 @@ class Client:
     def write_and_read(self, body: WriteBody, write_id: str) -> WriteAndReadAnswer:
         """Write, and read from every replica at once without waiting. Raises ``Problem`` when the write failed."""
         replicas = self._replicas()
-        began = time.monotonic()
-        written, _ = self._write(body, write_id)
-        found = self._ask_all({known.replica: known.url for known in replicas}, "/version")
+        with self._peers.team(len(replicas)) as team:
+            began = time.monotonic()
+            written, _ = self._write(body, write_id)
+            found = team.run_all({known.replica: partial(self._ask, f"{known.url}/version") for known in replicas})
         reads = {replica: self._immediate(replica, reply, written) for replica, reply in found.items()}
         stale = sum(not read["has_new_data"] for read in reads.values() if "has_new_data" in read)
         return {
@@ -102,18 +105,14 @@ class Client:
     def write_and_wait(self, body: WriteBody, write_id: str, timeout_ms: int) -> WriteAndWaitAnswer:
         """Write, and wait until every replica has applied it. Raises ``Problem`` when the write failed."""
         replicas = self._replicas()
-        with self._lock:
-            self._waiting += 1
-        try:
+        with self._peers.team(len(replicas)) as team, self._counted():
             written, acknowledged_at = self._write(body, write_id)
-            calls: dict[str, Callable[[], ReplicaWait]] = {
-                known.replica: partial(self._wait, known.url, written["position"], acknowledged_at, timeout_ms)
-                for known in replicas
-            }
-            waits: dict[str, ReplicaWait] = self._peers.run_all(calls)
-        finally:
-            with self._lock:
-                self._waiting -= 1
+            waits = team.run_all(
+                {
+                    known.replica: partial(self._wait, known.url, written["position"], acknowledged_at, timeout_ms)
+                    for known in replicas
+                }
+            )
         missing = [replica for replica, wait in waits.items() if "observed_after_ms" not in wait]
         window_ms = None if missing else max(wait["observed_after_ms"] for wait in waits.values())
         outcome = "timeout" if window_ms is None else "converged"
@@ -128,11 +127,22 @@ class Client:
             "timeout_ms": timeout_ms,
         }
 
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
     def _wait(self, url: str, position: str, acknowledged_at: float, timeout_ms: int) -> ReplicaWait:
         """Ask one replica for the position until it has it; again only where its connection was lost."""
         deadline = acknowledged_at + timeout_ms / 1000
         attempts = 0
         while True:
+            caller.require()
             left_ms = max(0, round((deadline - time.monotonic()) * 1000))
             fields = {"min_position": position, "timeout_ms": str(left_ms)}
             attempts += 1

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections import deque
 from collections.abc import Collection
 from typing import NamedTuple
 
 from broker.position import Position
+from nodes import caller
 
 _WAITING_MAX = 64
 
@@ -83,11 +85,16 @@ class AppliedHistory:
         with self._lock:
             if self._count <= count and self._waiting < _WAITING_MAX:
                 self._waiting += 1
-                self._lock.wait_for(lambda: self._closed or self._count > count, timeout_seconds)
-                self._waiting -= 1
+                try:
+                    caller.wait(lambda seconds: self._come(count, seconds), timeout_seconds, time.monotonic)
+                finally:
+                    self._waiting -= 1
             first = max(count, self._first)
             last = min(self._count, first + limit)
             return self._between(first, last), max(last, count)
+
+    def _come(self, count: int, timeout_seconds: float) -> bool:
+        return self._lock.wait_for(lambda: self._closed or self._count > count, timeout_seconds)
 
     @property
     def _first(self) -> int:

@@ -64,4 +64,4 @@ def create_app(config: configs.NodeConfig, *also: str) -> Flask:
 
 if __name__ == "__main__":
     found = configs.load("primary", os.environ)
-    Service(found, lambda: create_app(found, *sys.argv[1:])).run()
+    Service(found, lambda config: create_app(config, *sys.argv[1:])).run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 from collections import deque
@@ -18,6 +19,7 @@ HEARTBEAT_SECONDS = 5.0
 LISTENERS_MAX = 50
 _KEPT = 600  # a minute of messages
 _ITEMS_MAX = 2000
+_NUMBER = re.compile("[0-9]{1,15}")  # int() raises for thousands of digits
 
 
 class FeedQuery(Query):
@@ -97,8 +99,9 @@ class Feed:
         with self._changed:
             if self._listeners >= LISTENERS_MAX:
                 raise TooManyListeners
+            listener = Listener(self, self._seen(last_id))
             self._listeners += 1
-            return Listener(self, self._seen(last_id))
+            return listener
 
     def name(self, number: int) -> str:
         """The ID of a message, by which a listener goes on."""
@@ -128,7 +131,7 @@ class Feed:
         if not last_id:
             return self._number
         process, _, number = last_id.partition("-")
-        return int(number) if process == self._process and number.isdecimal() else -1
+        return int(number) if process == self._process and _NUMBER.fullmatch(number) else -1
 
 
 class Listener:

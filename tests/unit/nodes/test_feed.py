@@ -7,14 +7,19 @@ import threading
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from broker.clock import LogClock
 from broker.events import Events
 from broker.log import ReplicationLog
+from nodes.base import make_app
+from nodes.client.app import _add_feed
 from nodes.client.feed import feed as module
 from nodes.client.feed.feed import LISTENERS_MAX, Feed, Listener, TooManyListeners
 from nodes.client.feed.sources import Follower, Sources
+from nodes.config import load
 from nodes.peers import PeerError
+from nodes.tracing import CarriedTracing
 from tests.support.peers import StubPeers
 
 
@@ -82,10 +87,13 @@ def test_a_listener_goes_on_after_the_last_that_it_knows() -> None:
     assert [message["writes"] for _, message in heard(again)] == [[2], [3]]
 
 
-@pytest.mark.parametrize("last_id", ["another-1", "nonsense", "-", "1-1"])
+UNKNOWN = ["another-1", "nonsense", "-", "1-1", "PROCESS-", "PROCESS-²", f"PROCESS-{'9' * 5000}"]
+
+
+@pytest.mark.parametrize("last_id", UNKNOWN, ids=range(len(UNKNOWN)))
 def test_a_listener_of_another_process_is_told_that_it_missed_something(last_id: str) -> None:
     feed = make()
-    listener = begun(feed, last_id)
+    listener = begun(feed, last_id.replace("PROCESS", feed._process))
     assert "event: missed" in next(listener)
     say(feed, 1)
     assert [message["writes"] for _, message in heard(listener)] == [[1]]
@@ -123,6 +131,19 @@ def test_so_many_may_listen_and_no_more_until_one_leaves() -> None:
     listeners[0].close()
     assert feed.listeners == LISTENERS_MAX - 1
     feed.listen(None)
+
+
+@pytest.mark.parametrize("last_id", ["9" * 5000, f"PROCESS-{'9' * 5000}", "x" * 41], ids=range(3))
+def test_a_wrong_last_event_id_is_refused_and_takes_no_place(last_id: str) -> None:
+    app, api = make_app(load("client", {}), CarriedTracing(), CollectorRegistry())
+    feed = make()
+    _add_feed(api, feed)
+    http = app.test_client()
+    for _ in range(LISTENERS_MAX):
+        refused = http.get("/events", headers={"Last-Event-ID": last_id.replace("PROCESS", feed._process)})
+        assert (refused.status_code, refused.content_type) == (400, "application/problem+json")
+    http.head("/events").close()
+    assert feed.listeners == 0
 
 
 def test_in_the_end_every_listening_ends() -> None:

@@ -201,6 +201,16 @@ def test_a_link_from_elsewhere_may_be_followed(http: FlaskClient) -> None:
     assert http.get("/openapi.json", headers={**headers, "Sec-Fetch-Mode": "no-cors"}).status_code == 403
 
 
+@pytest.mark.parametrize("dest", ["iframe", "frame", "embed", "object", "image", "empty"])
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize("mode", ["navigate", "no-cors"])
+def test_a_page_of_another_origin_embeds_nothing(http: FlaskClient, dest: str, site: str, mode: str) -> None:
+    headers = {"Host": "localhost", "Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": dest}
+    assert_problem(http.get("/openapi.json", headers=headers), 403)
+    headers |= {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    assert http.get("/openapi.json", headers=headers).status_code == 200
+
+
 def test_admin_asks_for_the_token_where_one_is_set() -> None:
     app, _ = build(LAB_ADMIN_TOKEN="s3cret")
 

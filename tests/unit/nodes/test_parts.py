@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -58,6 +60,23 @@ def test_history_spans_epochs() -> None:
     history = AppliedHistory(10)
     history.extend([applied(1), applied(2), applied(0, epoch=2), applied(1, epoch=2)])
     assert [str(found.position) for found in history.after(Position(1, 2), 10)] == ["2-0", "2-1"]
+
+
+def test_history_needs_no_more_memory_the_longer_it_goes_on() -> None:
+    history, versions = AppliedHistory(500), itertools.count(10_000)
+
+    def most(entries: int) -> int:
+        tracemalloc.reset_peak()
+        for _ in range(entries):
+            history.extend([applied(next(versions))])
+        return tracemalloc.get_traced_memory()[1]
+
+    tracemalloc.start()
+    try:
+        filled = most(2_000)
+        assert most(10_000) < filled * 1.1
+    finally:
+        tracemalloc.stop()
 
 
 @given(st.lists(st.lists(st.integers(1, 12), max_size=6), max_size=12), st.integers(0, 13))

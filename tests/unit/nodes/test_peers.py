@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from nodes import peers as module
-from nodes.peers import Ask, PeerError, Peers, Reply
+from nodes.peers import Ask, PeerError, Peers, PeersBusy, Reply
+from tests.support.until import until
 
 Serve = Callable[[socket.socket], None]
 
@@ -140,3 +141,38 @@ def test_several_are_asked_at_once_and_a_failure_stands_beside_the_answers(peers
             node.close()
     assert [isinstance(reply, Reply) for reply in found.values()] == [True, True, False]
     assert list(found) == ["0", "1", "2"]
+
+
+def test_more_than_there_is_room_for_is_refused_before_anything_is_sent(peers: Peers) -> None:
+    node = Node(answer(b"{}"))
+    asks = {str(number): Ask(node.url) for number in range(3)}
+    try:
+        with peers.team(2):
+            with pytest.raises(PeersBusy), peers.team(3):
+                pass
+            with pytest.raises(PeersBusy):
+                peers.run_all(dict.fromkeys(asks, lambda: 1))
+            refused = [*peers.ask_all(asks).values(), *dict(peers.ask_each(asks, 5)).values()]
+            assert all(isinstance(error, PeerError) and not error.sent for error in refused)
+            assert peers.run_all({"a": lambda: 1, "b": lambda: 2}) == {"a": 1, "b": 2}
+        until(lambda: isinstance(peers.ask_all({**asks, "4": Ask(node.url)})["0"], Reply))
+    finally:
+        node.close()
+
+
+def has_room(peers: Peers) -> bool:
+    try:
+        with peers.team(4):
+            return True
+    except PeersBusy:
+        return False
+
+
+def test_a_place_is_taken_as_long_as_its_request_runs(peers: Peers) -> None:
+    go_on = threading.Event()
+    with peers.team(4) as team:
+        running = team.submit(go_on.wait)
+    assert not has_room(peers)
+    go_on.set()
+    assert running.result(5)
+    until(lambda: has_room(peers))
