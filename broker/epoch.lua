@@ -29,6 +29,10 @@ if tonumber(at) < tonumber(head[3] or 0) then at = head[3] end
 local keeps = mode == 'open' and head[1]
 local position = epoch .. '-' .. (keeps and head[2] or '0')
 local value = keeps and '"' .. head[1] .. '-' .. head[2] .. '"' or ''
+-- Forgetting comes before anything else is written: see append.lua.
+if redis.call('LLEN', KEYS[6]) >= remember then
+  redis.call('HDEL', KEYS[5], redis.call('LPOP', KEYS[6]))
+end
 redis.call('XADD', KEYS[1], position,
   'op', 'epoch', 'key', '', 'value', value, 'write_id', write_id, 'at', at, 'traceparent', '')
 if keeps then
@@ -41,7 +45,4 @@ end
 
 redis.call('HSET', KEYS[5], write_id, position .. ' ' .. at .. ' epoch')
 redis.call('RPUSH', KEYS[6], write_id)
-if redis.call('LLEN', KEYS[6]) > remember then
-  redis.call('HDEL', KEYS[5], redis.call('LPOP', KEYS[6]))
-end
 return {keeps and 'goes on' or 'begun', epoch, keeps and head[2] or '0'}

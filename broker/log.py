@@ -11,8 +11,9 @@ The keys, of which ``lab14`` is the namespace:
     lab14:write_order  list    the write ids of lab14:writes, oldest first, so that it stays bounded
 
 A change is appended by one script (append.lua), an epoch begun by one (epoch.lua), a page of the primary's store read
-by one (page.lua), a position found by its age by one (before.lua). Each replica reads through a consumer group of its
-own name: what it was given and has not acknowledged is *pending*.
+by one (page.lua), a position found by its age by one (before.lua); whether appends can be taken is found out by one
+(check.lua). Each replica reads through a consumer group of its own name: what it was given and has not acknowledged is
+*pending*.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from broker.entry import Entry, Operation, Record
 from broker.errors import (
     LogMissing,
     LogRefused,
+    LogUnreachable,
     LogUnverified,
     NotApplied,
     OutcomeUnknown,
@@ -115,6 +117,8 @@ class ReplicationLog:
         self._epoch_script = client.register_script(_script("epoch.lua"))
         self._page_script = client.register_script(_script("page.lua"))
         self._before_script = client.register_script(_script("before.lua"))
+        self._check_script = client.register_script(_script("check.lua"))
+        self._is_checked = False
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -142,6 +146,17 @@ class ReplicationLog:
             # SCRIPT LOAD to its append-only file.
             self._client.eval(self._append_text, 0, "load")
         return position
+
+    def check(self) -> None:
+        """Raises ``LogRefused`` where appends cannot be taken, as far as that shows without one. It changes nothing."""
+        self._check("append")
+        self._is_checked = True
+
+    def _check(self, purpose: str) -> None:
+        with translated():
+            reason = self._check_script(keys=self._written, args=[purpose])
+        if reason:
+            raise LogRefused(f"the log server cannot take appends: {reason}")
 
     def is_verified(self) -> bool:
         """Whether there is a log, and its server has been running since ``open``, so that it has lost nothing."""
@@ -179,10 +194,16 @@ class ReplicationLog:
         call: list[str | int] = ["EVALSHA", self._append_sha, len(self._written), *self._written, REMEMBERED_WRITES]
         for change in changes:
             call += [*change, contribution(change.write_id, change.key, change.value).hex()]
+        if not self._is_checked:
+            try:
+                self.check()
+            except OutcomeUnknown as error:
+                raise LogUnreachable(str(error)) from error
         replies = self._answered(lambda: self._verified(lambda: self._client.execute_command(*call)))
         return [_appended(change, reply) for change, reply in zip(changes, replies, strict=True)]
 
     def _begin_epoch(self, args: list[str | int]) -> Position:
+        self._check("epoch")  # a script that is refused a command half way would leave half an epoch
         _, epoch, version = self._answered(lambda: self._epoch_script(keys=self._written, args=args))
         return Position(int(epoch), int(version))
 

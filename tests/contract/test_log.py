@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,13 @@ from broker import snapshot
 from broker.connection import connect
 from broker.digest import EMPTY, digest
 from broker.entry import Entry
-from broker.errors import LogMissing, LogUnverified, PositionLost, WriteIdReused
+from broker.errors import LogMissing, LogRefused, LogUnverified, PositionLost, WriteIdReused
 from broker.log import Appended, Change, ReplicationLog
 from broker.position import START, Position
 from lab.server import binary_path
 from tests.conftest import REAL_SERVERS
 from tests.support.logserver import LogServer
+from tests.support.until import until
 
 
 @pytest.fixture
@@ -115,6 +118,56 @@ def test_a_server_that_was_started_again_takes_no_append_before_it_is_verified(w
         server.kill()
 
 
+def full(client: Any) -> None:
+    client.config_set("maxmemory", 1)
+
+
+def read_only(client: Any) -> None:
+    client.execute_command("REPLICAOF", "127.0.0.1", "1")
+
+
+def lacking_replicas(client: Any) -> None:
+    client.config_set("min-replicas-to-write", 1)
+
+
+def unsaved(client: Any) -> None:
+    shutil.rmtree(client.config_get("dir")["dir"])
+    client.config_set("save", "3600 1")
+    client.bgsave()
+    until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+
+
+def foreign_entry(client: Any) -> None:
+    client.xadd("lab14:log", {"other": "1"})
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        (full, "OOM|maxmemory"),
+        (read_only, "read only replica"),
+        (lacking_replicas, "NOREPLICAS|enough good replicas"),
+        (unsaved, "MISCONF|unable to persist"),
+        (foreign_entry, "not of this lab, after 1-1; XDEL it, then XSETID lab14:log 1-1"),
+    ],
+)
+def test_a_check_says_why_appends_are_refused_and_changes_nothing(
+    server: LogServer, trouble: Callable[[Any], None], said: str
+) -> None:
+    client = connect(server.url)
+    log = ReplicationLog(client)
+    log.open("open")
+    put(log, "k")
+    log.check()
+    assert client.zrange("lab14:keys", 0, -1) == ["k"]
+    trouble(client)
+    with pytest.raises(LogRefused):
+        put(log, "k")
+    with pytest.raises(LogRefused, match=said):
+        log.check()
+    assert log.head().position == Position(1, 1)
+
+
 def test_versions_count_up_without_gaps_and_are_the_stream_ids(log: ReplicationLog, client: Any) -> None:
     assert [put(log, key) for key in "abc"] == [Position(1, 1), Position(1, 2), Position(1, 3)]
     assert [name for name, _ in client.xrange("lab14:log")] == ["1-0", "1-1", "1-2", "1-3"]
@@ -175,6 +228,43 @@ def test_write_ids_are_remembered_up_to_a_bound(client: Any, monkeypatch: pytest
     for number in range(10):
         put(log, "k", str(number))
     assert client.hlen("lab14:writes") == client.llen("lab14:write_order") == 3
+
+
+def allowed(server: LogServer, *rules: str) -> ReplicationLog:
+    """The log as a user with all commands but some sees it."""
+    connect(server.url).execute_command("ACL", "SETUSER", "lab", "reset", "on", ">pw", "~*", "+@all", *rules)
+    return ReplicationLog(connect(server.url.replace("//", "//lab:pw@")))
+
+
+@pytest.mark.parametrize("command", ["lpop", "zadd", "unlink"])
+def test_a_user_who_may_not_run_a_command_of_the_scripts_appends_nothing(server: LogServer, command: str) -> None:
+    log = allowed(server, f"-{command}", "-xtrim")
+    said = rf"may not run (?=.*{command.upper()}).*XTRIM"
+    with pytest.raises(LogRefused, match=said):
+        log.open("open")
+    assert connect(server.url).dbsize() == 0
+    ReplicationLog(connect(server.url)).open("open")
+    with pytest.raises(LogRefused, match=said):
+        put(log, "k")
+    assert log.head().position == Position(1, 0)
+    assert log.length() == 1
+
+
+def test_a_user_who_may_not_forget_write_ids_any_more_appends_nothing(
+    server: LogServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.log.REMEMBERED_WRITES", 3)
+    log = allowed(server)
+    log.open("open")
+    put(log, "a")
+    put(log, "b")
+    before = log.head()
+    allowed(server, "-lpop")
+    with pytest.raises(LogRefused):
+        put(log, "c")
+    with pytest.raises(LogRefused):
+        log.reset("reset")
+    assert (log.head(), log.length()) == (before, 3)
 
 
 def test_deleting_a_missing_key_changes_nothing(log: ReplicationLog) -> None:
