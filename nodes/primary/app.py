@@ -20,6 +20,7 @@ from nodes.config import PrimaryConfig
 from nodes.gate import EMPTY_STATE
 from nodes.metrics import make_gate
 from nodes.peers import Peers
+from nodes.primary.acceptance import Acceptance
 from nodes.primary.acks import Acks
 from nodes.primary.batch import Batches, add_batch
 from nodes.primary.delays import (
@@ -56,6 +57,7 @@ def create_app(config: PrimaryConfig) -> Flask:
     clock = LogClock(log.now_us, time.monotonic_ns, time.time_ns)
     gate = make_gate(EMPTY_STATE, config.threads * 7 // 8, registry)
     metrics = PrimaryMetrics(registry)
+    acceptance = Acceptance(log, metrics, time.monotonic)
     peers = Peers(config.threads * 2, time.monotonic)
     verification = Verification(
         log=log,
@@ -78,13 +80,14 @@ def create_app(config: PrimaryConfig) -> Flask:
         clock=clock,
         metrics=metrics,
         verification=verification,
+        acceptance=acceptance,
     )
     app, api = make_app(config, tracing, registry)
     app.extensions["node"] = primary
     registry.register(ReplicaCollector(log, roster))
     add_health(api, config, primary.health)
-    add_batch(api, Batches(log, gate, metrics))
-    _add_writes(api, Writes(log, gate, metrics, tracing), Acks(roster, peers))
+    add_batch(api, Batches(log, gate, acceptance))
+    _add_writes(api, Writes(log, gate, acceptance, metrics, tracing), Acks(roster, peers))
     add_reads(api, config.node_id, primary)
     _add_replicas(api, primary)
     _add_admin(api, primary, Delays(roster, events, metrics, clock.now_us))

@@ -23,6 +23,7 @@ from nodes.api import Query
 from nodes.config import PrimaryConfig
 from nodes.gate import PositionGate, State
 from nodes.peers import Ask, Peers, Reply
+from nodes.primary.acceptance import Acceptance
 from nodes.primary.metrics import PrimaryMetrics
 from nodes.primary.verification import Verification
 from nodes.times import ms
@@ -103,6 +104,7 @@ class Primary:
         clock: LogClock,
         metrics: PrimaryMetrics,
         verification: Verification,
+        acceptance: Acceptance,
     ) -> None:
         self._config = config
         self._log = log
@@ -113,6 +115,7 @@ class Primary:
         self._clock = clock
         self._metrics = metrics
         self._verification = verification
+        self._acceptance = acceptance
         self._upkeep = Worker("upkeep", self._step)
 
     def start(self) -> None:
@@ -197,11 +200,16 @@ class Primary:
         return [{"targets": [urlsplit(member.url).netloc for member in self._roster.members()]}]
 
     def health(self) -> dict[str, str]:
-        """Whether the log answers, and may be appended to."""
+        """Whether the log answers and has everything, and whether it takes writes."""
         try:
-            return {"log": "ok" if self._log.is_verified() else "asking the replicas whether it has everything"}
+            log = "ok" if self._log.is_verified() else "asking the replicas whether it has everything"
         except LogError as error:
-            return {"log": str(error)}
+            return {"log": str(error), "writes": str(error)}
+        try:
+            self._acceptance.require()
+        except LogError as error:
+            return {"log": log, "writes": str(error)}
+        return {"log": log, "writes": "ok"}
 
     def _seen(self, head: Head) -> State:
         state = _state(head)

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from broker.clock import LogClock
 from broker.delay import Fixed
+from broker.errors import LogRefused
 from broker.events import Events
 from broker.log import ReplicationLog
 from broker.position import START, Position
@@ -16,6 +17,7 @@ from broker.roster import Member, Roster, Settings
 from nodes.config import PrimaryConfig, load
 from nodes.gate import EMPTY_STATE, PositionGate, State
 from nodes.peers import PeerError, Peers
+from nodes.primary.acceptance import Acceptance
 from nodes.primary.delays import DelayBody, Delays, DelaysBody
 from nodes.primary.metrics import PrimaryMetrics, ReplicaCollector
 from nodes.primary.primary import FORGET_AFTER_SECONDS, Primary
@@ -49,9 +51,10 @@ class Bench:
             pause=lambda _: None,
         )
         self.log.verify = self.verification.require
-        self.primary = Primary(
-            config, gate=self.gate, peers=peers, clock=clock, verification=self.verification, **parts
-        )
+        self.now_seconds = 0.0
+        self.acceptance = Acceptance(self.log, metrics, lambda: self.now_seconds)
+        parts |= {"verification": self.verification, "acceptance": self.acceptance}
+        self.primary = Primary(config, gate=self.gate, peers=peers, clock=clock, **parts)
         self.delays = Delays(self.roster, self.events, metrics, lambda: self.now_us)
         self.primary._upkeep.stop()  # so that its pause does not wait
 
@@ -167,10 +170,25 @@ def test_a_log_behind_what_the_primary_itself_has_seen_goes_on_in_a_new_epoch(fa
     for version in (9, 10):
         fake.xdel("lab14:log", f"1-{version}")
     restarted(bench, fake)
-    assert bench.primary.health() == {"log": "asking the replicas whether it has everything"}
+    assert bench.primary.health()["log"] == "asking the replicas whether it has everything"
     bench.upkeep()
     assert bench.log.head().position == Position(2, 8)
-    assert bench.primary.health() == {"log": "ok"}
+    assert bench.primary.health() == {"log": "ok", "writes": "ok"}
+
+
+def test_health_says_that_writes_are_refused(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    bench.write(1)
+    bench.acceptance.failed(LogRefused("the log server refused: no"))
+    assert bench.primary.health() == {"log": "ok", "writes": "the log server refused: no"}
+    bench.now_seconds = 2
+    assert bench.primary.health()["writes"] == "ok"
+    bench.acceptance.failed(LogRefused("the log server refused: no"))
+    bench.acceptance.acknowledged()
+    assert bench.primary.health()["writes"] == "ok"
+    fake.xadd("lab14:log", {"other": "1"})
+    assert "not of this lab" in bench.primary.health()["writes"]
 
 
 def test_a_heartbeat_ahead_of_the_log_begins_a_new_epoch_too(fake: Any) -> None:
