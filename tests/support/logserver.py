@@ -34,7 +34,7 @@ class LogServer:
 
         def answers() -> bool:
             try:
-                return log.now_us() > 0
+                return log.length() >= 0  # which is refused while the file is loading, as TIME is not
             except LogError:
                 return False
 
