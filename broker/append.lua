@@ -103,6 +103,9 @@ for n, key in ipairs(keys) do
   end
 end
 
+-- A server without memory allows everything after a first write that takes none: a delete, which makes room, is taken.
+if #records == 0 then redis.call('ZREM', KEYS[4], '') end
+
 local beyond = math.min(remembered, remembered + #order - remember)
 if beyond > 0 then redis.call('HDEL', KEYS[5], unpack(redis.call('LPOP', KEYS[6], beyond))) end
 for _, entry in ipairs(entries) do redis.call('XADD', KEYS[1], unpack(entry)) end

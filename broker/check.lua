@@ -1,7 +1,7 @@
 -- Whether appends can be taken, found out without changing anything: a sentence that says why not, or nothing.
 --
 -- KEYS: see append.lua
--- ARGV: "epoch" for what a new epoch needs: it is no matter to that where the log is
+-- ARGV: "append", or "commands", to find out only whether every command of every script is allowed
 --
 -- A write that the server refuses whatever it is (out of memory, read only, cannot save) is refused here too.
 
@@ -31,10 +31,11 @@ if redis.acl_check_cmd then -- from Redis 7.0 on
 end
 if #missing > 0 then return 'its user may not run ' .. table.concat(missing, ', ') .. ' on the keys of this lab' end
 
+if ARGV[1] == 'commands' then return '' end
 redis.call('ZADD', KEYS[4], 'XX', 0, '') -- no key is empty, so that this adds nothing
 
 local head = redis.call('HMGET', KEYS[3], 'epoch', 'version')
-if ARGV[1] == 'epoch' or not head[1] or redis.call('EXISTS', KEYS[1]) == 0 then return '' end
+if not head[1] or redis.call('EXISTS', KEYS[1]) == 0 then return '' end
 local position, stream = head[1] .. '-' .. head[2], redis.call('XINFO', 'STREAM', KEYS[1])
 for i = 1, #stream, 2 do
   if stream[i] == 'last-generated-id' and stream[i + 1] ~= position then

@@ -29,6 +29,8 @@ if tonumber(at) < tonumber(head[3] or 0) then at = head[3] end
 local keeps = mode == 'open' and head[1]
 local position = epoch .. '-' .. (keeps and head[2] or '0')
 local value = keeps and '"' .. head[1] .. '-' .. head[2] .. '"' or ''
+-- A server without memory allows everything after a first write that takes none; a reset makes room.
+redis.call('ZREM', KEYS[4], '')
 -- Forgetting comes before anything else is written: see append.lua.
 if redis.call('LLEN', KEYS[6]) >= remember then
   redis.call('HDEL', KEYS[5], redis.call('LPOP', KEYS[6]))

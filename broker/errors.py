@@ -4,6 +4,7 @@
     ├── NotApplied          the change is certainly not in the log
     │   ├── LogUnreachable  no connection could be made, so nothing was sent
     │   ├── LogRefused      the server answered with an error
+    │   │   └── LogFull     it has no memory left
     │   ├── LogMissing      the server holds no log (empty or flushed)
     │   ├── LogUnverified   the server was started again, and nobody has said yet that its log has everything
     │   └── WriteIdReused   the write id belongs to another change
@@ -29,6 +30,10 @@ class LogUnreachable(NotApplied):
 
 class LogRefused(NotApplied):
     """Raised when the log server answered with an error, for example out of memory or still loading."""
+
+
+class LogFull(LogRefused):
+    """Raised when the log server has no memory left for what was sent."""
 
 
 class LogMissing(NotApplied):

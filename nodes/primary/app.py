@@ -33,6 +33,7 @@ from nodes.primary.delays import (
 )
 from nodes.primary.metrics import PrimaryMetrics, ReplicaCollector
 from nodes.primary.primary import AgeQuery, PositionAnswer, Primary, ReplicasAnswer, ResetAnswer, ScrapeTargets
+from nodes.primary.retention import Retention
 from nodes.primary.verification import Verification
 from nodes.primary.writes import Writes
 from nodes.problem import Problem
@@ -68,7 +69,8 @@ def create_app(config: PrimaryConfig) -> Flask:
         monotonic=time.monotonic,
         pause=time.sleep,
     )
-    log.verify = verification.require
+    retention = Retention(log, config)
+    log.verify, log.make_room = verification.require, retention.shrink
 
     primary = Primary(
         config,
@@ -81,10 +83,11 @@ def create_app(config: PrimaryConfig) -> Flask:
         metrics=metrics,
         verification=verification,
         acceptance=acceptance,
+        retention=retention,
     )
     app, api = make_app(config, tracing, registry)
     app.extensions["node"] = primary
-    registry.register(ReplicaCollector(log, roster))
+    registry.register(ReplicaCollector(log, roster, retention))
     add_health(api, config, primary.health)
     add_batch(api, Batches(log, gate, acceptance))
     _add_writes(api, Writes(log, gate, acceptance, metrics, tracing), Acks(roster, peers))

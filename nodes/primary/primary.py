@@ -16,8 +16,8 @@ from broker.entry import Record
 from broker.errors import LogError
 from broker.events import Events
 from broker.log import Head, ReplicationLog
-from broker.position import START, Position
-from broker.roster import Member, Roster
+from broker.position import Position
+from broker.roster import Roster
 from nodes.answers import PAGE_BYTES_MAX
 from nodes.api import Query
 from nodes.config import PrimaryConfig
@@ -25,6 +25,7 @@ from nodes.gate import PositionGate, State
 from nodes.peers import Ask, Peers, Reply
 from nodes.primary.acceptance import Acceptance
 from nodes.primary.metrics import PrimaryMetrics
+from nodes.primary.retention import Retention
 from nodes.primary.verification import Verification
 from nodes.times import ms
 from nodes.worker import Worker
@@ -105,6 +106,7 @@ class Primary:
         metrics: PrimaryMetrics,
         verification: Verification,
         acceptance: Acceptance,
+        retention: Retention,
     ) -> None:
         self._config = config
         self._log = log
@@ -116,6 +118,7 @@ class Primary:
         self._metrics = metrics
         self._verification = verification
         self._acceptance = acceptance
+        self._retention = retention
         self._upkeep = Worker("upkeep", self._step)
 
     def start(self) -> None:
@@ -260,17 +263,8 @@ class Primary:
         for member in members:
             if now_us - member.seen_at_us > FORGET_AFTER_SECONDS * 1e6:
                 self.forget(member.replica)
-        self._trim([member for member in members if member.is_live(now_us)])
+        self._retention.trim([member for member in members if member.is_live(now_us)])
         self._upkeep.pause(UPKEEP_SECONDS)
-
-    def _trim(self, live: list[Member]) -> None:
-        """Drop what every live replica has applied, but not the newest entries; and all beyond the hard bound."""
-        head = self._log.head().position
-        slowest = min((member.position for member in live), default=START)
-        applied = slowest.version if slowest.epoch == head.epoch else 0
-        through = max(min(applied, head.version - self._config.log_keep), head.version - self._config.log_max)
-        if through > 0:
-            self._log.trim(Position(head.epoch, through))
 
 
 def _state(head: Head) -> State:

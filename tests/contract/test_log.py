@@ -14,7 +14,7 @@ from broker import snapshot
 from broker.connection import connect
 from broker.digest import EMPTY, digest
 from broker.entry import Entry
-from broker.errors import LogMissing, LogRefused, LogUnverified, PositionLost, WriteIdReused
+from broker.errors import LogFull, LogMissing, LogRefused, LogUnverified, PositionLost, WriteIdReused
 from broker.log import Appended, Change, ReplicationLog
 from broker.position import START, Position
 from lab.server import binary_path
@@ -414,6 +414,55 @@ def test_trimming_is_by_position(log: ReplicationLog) -> None:
     assert log.trim(Position(1, 1)) == 2
     assert positions(log.newest(10)) == ["1-2", "1-3"]
     assert log.length() == 2
+
+
+HEAVY = '"' + "x" * 200 * 1024 + '"'
+
+
+def test_the_log_is_shrunk_to_a_bound_in_bytes(server: LogServer) -> None:
+    log = ReplicationLog(connect(server.url))
+    log.open("open")
+    for number in range(100):
+        put(log, "k", HEAVY[: 2000 * (1 + number % 9)] + '"')
+    log.shrink(lambda memory: memory.log_bytes)
+    assert log.length() == 101
+    log.shrink(lambda _: 400_000)
+    left = log.memory()
+    assert left is not None
+    assert 330_000 < left.log_bytes <= 400_000
+    assert log.newest(1)[0].position == Position(1, 100)
+    log.shrink(lambda _: 0)
+    assert log.length() == 0
+    assert put(log, "k") == Position(1, 101)
+
+
+def test_where_the_log_server_is_full_old_entries_make_room_and_deletes_and_resets_are_taken(server: LogServer) -> None:
+    client = connect(server.url)
+    log = ReplicationLog(client)
+    log.open("open")
+    client.config_set("maxmemory", client.info("memory")["used_memory"] + 2**23)
+
+    def taken(*keys: str) -> int:
+        for count, key in enumerate(keys):
+            try:
+                put(log, key, HEAVY)
+            except LogFull:
+                return count
+        return len(keys)
+
+    assert taken(*["k"] * 100) < 45
+    log.make_room = lambda: log.shrink(lambda memory: memory.log_bytes // 2)
+    assert taken(*["k"] * 100) == 100
+    assert taken(*map(str, range(100))) < 45
+    log.make_room = None
+    assert log.append("delete", "k", "", "delete") is not None
+    taken(*map(str, range(100)))
+    head = log.head()
+    with pytest.raises(LogFull):
+        put(log, "k", HEAVY)
+    assert log.head() == head
+    assert log.reset("reset") == Position(2, 0)
+    put(log, "k", HEAVY)
 
 
 def test_reading_between_positions_says_when_the_beginning_is_gone(log: ReplicationLog) -> None:

@@ -11,7 +11,7 @@ from broker.clock import LogClock
 from broker.delay import Fixed
 from broker.errors import LogRefused
 from broker.events import Events
-from broker.log import ReplicationLog
+from broker.log import Memory, ReplicationLog
 from broker.position import START, Position
 from broker.roster import Member, Roster, Settings
 from nodes.config import PrimaryConfig, load
@@ -21,6 +21,7 @@ from nodes.primary.acceptance import Acceptance
 from nodes.primary.delays import DelayBody, Delays, DelaysBody
 from nodes.primary.metrics import PrimaryMetrics, ReplicaCollector
 from nodes.primary.primary import FORGET_AFTER_SECONDS, Primary
+from nodes.primary.retention import Retention
 from nodes.primary.verification import Verification
 from nodes.problem import Problem
 from tests.support.peers import StubPeers
@@ -53,7 +54,9 @@ class Bench:
         self.log.verify = self.verification.require
         self.now_seconds = 0.0
         self.acceptance = Acceptance(self.log, metrics, lambda: self.now_seconds)
-        parts |= {"verification": self.verification, "acceptance": self.acceptance}
+        self.retention = Retention(self.log, config)
+        self.log.make_room = self.retention.shrink
+        parts |= {"verification": self.verification, "acceptance": self.acceptance, "retention": self.retention}
         self.primary = Primary(config, gate=self.gate, peers=peers, clock=clock, **parts)
         self.delays = Delays(self.roster, self.events, metrics, lambda: self.now_us)
         self.primary._upkeep.stop()  # so that its pause does not wait
@@ -249,6 +252,21 @@ def test_the_log_never_holds_more_than_its_bound(fake: Any) -> None:
     assert (bench.first(), bench.log.length()) == ("1-81", 20)
 
 
+@pytest.mark.parametrize(
+    ("memory", "bound_bytes"),
+    [
+        (Memory(log_bytes=5, used_bytes=10, max_bytes=0), 2**20),
+        (Memory(log_bytes=5, used_bytes=10, max_bytes=2**30), 2**20),
+        (Memory(log_bytes=300_000, used_bytes=500_000, max_bytes=1_000_000), 600_000),
+        (Memory(log_bytes=100_000, used_bytes=1_000_000, max_bytes=1_000_000), 0),
+    ],
+)
+def test_the_log_may_take_what_is_configured_and_what_the_rest_of_its_server_leaves(
+    fake: Any, memory: Memory, bound_bytes: int
+) -> None:
+    assert Bench(fake, LAB_LOG_MAX_BYTES=str(2**20)).retention.bound_bytes(memory) == bound_bytes
+
+
 def test_a_replica_that_never_comes_back_is_forgotten_with_its_group(fake: Any) -> None:
     bench = Bench(fake)
     bench.upkeep()
@@ -262,7 +280,7 @@ def test_a_replica_that_never_comes_back_is_forgotten_with_its_group(fake: Any) 
 def test_nothing_is_exported_about_replicas_while_the_log_cannot_be_read(fake: Any) -> None:
     bench = Bench(fake)
     bench.replica("a", 0)
-    collector = ReplicaCollector(bench.log, bench.roster)
+    collector = ReplicaCollector(bench.log, bench.roster, bench.retention)
     assert list(collector.collect()) == []
     bench.upkeep()
     assert "ec_replica_lag_seconds" in {family.name for family in collector.collect()}
