@@ -5,7 +5,7 @@
 --
 -- KEYS[1] log          stream  the history; an entry's ID is its position
 -- KEYS[2] data         hash    key -> {"version","write_id","at","digest","value"}, the value last, as it was written
--- KEYS[3] head         hash    epoch, version, write_id, at, digest
+-- KEYS[3] head         hash    epoch, version, write_id, at, digest; offset: see steady.lua
 -- KEYS[4] keys         zset    every key with score 0, so that pages can be read in order
 -- KEYS[5] writes       hash    write id -> "epoch-version at contribution", so that a retry is the same write
 -- KEYS[6] write_order  list    write ids, oldest first, so that the hash above stays bounded
@@ -23,12 +23,12 @@ if ARGV[1] == 'load' then return 'loaded' end
 local FIELDS = 6
 local remember = tonumber(ARGV[1])
 
-local head = redis.call('HMGET', KEYS[3], 'epoch', 'version', 'at', 'digest')
+local head = redis.call('HMGET', KEYS[3], 'epoch', 'version', 'at', 'digest', 'offset')
 if not head[1] then return redis.error_reply('NOLOG the log has not been opened') end
 local epoch, version, at = head[1], tonumber(head[2]), head[3]
 local time = redis.call('TIME')
-local now = time[1] .. string.format('%06d', time[2])
-if tonumber(now) > tonumber(at) then at = now end -- the server's clock may go back; the history must not
+local now_us = time[1] * 1000000 + time[2] + (head[5] or 0)
+if now_us > tonumber(at) then at = string.format('%.0f', now_us) end -- the server's clock may go back; the history must not
 
 -- The digest is a sum modulo 2^160: five limbs of 32 bits, the lowest first, which a double holds exactly.
 local sum = {}

@@ -9,7 +9,7 @@
 local mode, write_id, remember = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local seen_epoch, seen_version, doubt = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 
-local head = redis.call('HMGET', KEYS[3], 'epoch', 'version', 'at')
+local head = redis.call('HMGET', KEYS[3], 'epoch', 'version', 'at', 'offset')
 if mode == 'reset' and not head[1] then return redis.error_reply('NOLOG the log has not been opened') end
 local last, version = tonumber(head[1] or 0), tonumber(head[2] or 0)
 local behind = last < seen_epoch or (last == seen_epoch and version < seen_version)
@@ -23,8 +23,8 @@ end
 
 local epoch = string.format('%.0f', math.max(last, seen_epoch) + 1)
 local time = redis.call('TIME')
-local at = time[1] .. string.format('%06d', time[2])
-if tonumber(at) < tonumber(head[3] or 0) then at = head[3] end
+local now_us = time[1] * 1000000 + time[2] + (head[4] or 0)
+local at = string.format('%.0f', math.max(now_us, tonumber(head[3] or 0)))
 
 local keeps = mode == 'open' and head[1]
 local position = epoch .. '-' .. (keeps and head[2] or '0')

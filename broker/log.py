@@ -5,15 +5,16 @@ The keys, of which ``lab14`` is the namespace:
     lab14:log          stream  one entry per change, its ID the position; fields op, key, value, write_id, at,
                                traceparent
     lab14:data         hash    the primary's store: key -> JSON {version, write_id, at, digest, value}
-    lab14:head         hash    epoch, version, write_id, at of the last change; digest of the primary's store
+    lab14:head         hash    epoch, version, write_id, at of the last change; digest of the primary's store; offset
+                               of the log's time, in microseconds
     lab14:keys         zset    the keys of lab14:data, for reading pages in order
     lab14:writes       hash    write id -> position, time and SHA-1 of the change, so that a retry is the same write
     lab14:write_order  list    the write ids of lab14:writes, oldest first, so that it stays bounded
 
 A change is appended by one script (append.lua), an epoch begun by one (epoch.lua), a page of the primary's store read
-by one (page.lua), a position found by its age by one (before.lua); whether appends can be taken is found out by one
-(check.lua). Each replica reads through a consumer group of its own name: what it was given and has not acknowledged is
-*pending*.
+by one (page.lua), a position found by its age by one (before.lua). One finds out whether appends can be taken
+(check.lua), one keeps the log's time from going back (steady.lua). Each replica reads through a consumer group of its
+own name: what it was given and has not acknowledged is *pending*.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from broker.position import START, Position
 REMEMBERED_WRITES = 100_000
 CHANGES_MAX = 1000
 _APPEND_ATTEMPTS = 3
+_STEP_US = 100_000  # a smaller difference between two clocks is no step of one of them
 _SHRINK_STEPS = 32  # the part of the entries that is dropped at once, so that not many more go than have to
 
 
@@ -130,6 +132,7 @@ class ReplicationLog:
         self._page_script = client.register_script(_script("page.lua"))
         self._before_script = client.register_script(_script("before.lua"))
         self._check_script = client.register_script(_script("check.lua"))
+        self._steady_script = client.register_script(_script("steady.lua"))
         self._is_checked = False
 
     # -- writing ------------------------------------------------------------------------------------------------------
@@ -354,10 +357,22 @@ class ReplicationLog:
     # -- looking at it ------------------------------------------------------------------------------------------------
 
     def now_us(self) -> int:
-        """The log server's clock: microseconds since 1970."""
+        """The log's time: its server's clock in microseconds since 1970, but not before what the log has seen of it."""
         with translated():
-            seconds, microseconds = self._client.time()
-        return int(seconds) * 1_000_000 + int(microseconds)
+            pipe = self._client.pipeline(transaction=True)
+            pipe.time()
+            pipe.hmget(self._head, "at", "offset")
+            (seconds, microseconds), (at, offset) = pipe.execute()
+        return max(int(seconds) * 1_000_000 + int(microseconds) + int(offset or 0), int(at or 0))
+
+    def steady(self, known_us: int | None) -> int:
+        """Keep the log's time going on where its server's clock is set back; return by how much that moved it.
+
+        ``known_us``: the log's time as the caller has carried it forward from an earlier answer, by a clock of its own.
+        """
+        with translated():
+            before, after = self._steady_script(keys=[self._head], args=[known_us or 0, _STEP_US])
+        return int(after) - int(before)
 
     def length(self) -> int:
         """How many entries the log holds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ from nodes.primary.verification import Verification
 from nodes.times import ms
 from nodes.worker import Worker
 
+_logger = logging.getLogger("lab.primary")
 UPKEEP_SECONDS = 1.0
 RESET_WAIT_MS = 5000
 FORGET_AFTER_SECONDS = 3600.0
@@ -255,6 +257,9 @@ class Primary:
 
     def _step(self) -> None:
         self._verification.require()
+        moved_us = self._log.steady(self._clock.known_us())  # before the clock follows its server
+        if moved_us:
+            _logger.warning("the log server's clock was set by %.3f s; the log's time goes on", -moved_us / 1e6)
         self._clock.measure()
         now_us = self._clock.now_us()
         members = self._roster.members()

@@ -309,6 +309,37 @@ def test_time_never_goes_back_in_the_log(log: ReplicationLog, client: Any) -> No
     assert log.newest(1)[0].at_us == 9_000_000_000_000_000
 
 
+HOUR_US = 3_600_000_000
+
+
+def test_where_the_servers_clock_is_set_back_the_logs_time_goes_on(log: ReplicationLog, client: Any) -> None:
+    assert log.steady(None) == log.steady(log.now_us()) == 0
+    put(log, "a")
+    before_us = log.now_us() + HOUR_US  # as if the server's clock had been an hour ahead up to now
+    client.hset("lab14:head", "at", before_us)
+    assert log.now_us() == before_us
+    assert log.steady(before_us + 1_000_000) >= HOUR_US
+    assert log.now_us() >= before_us + 1_000_000
+    put(log, "b")
+    put(log, "c")
+    second, third = log.newest(2)
+    assert before_us + 1_000_000 <= second.at_us < third.at_us <= log.now_us()
+    assert log.before(HOUR_US // 2) == (Position(1, 1), Position(1, 3))
+    assert log.steady(log.now_us()) == 0
+    log.reset("r")
+    assert log.newest(1)[0].at_us > third.at_us
+
+
+def test_a_clock_that_is_set_right_again_needs_no_offset(log: ReplicationLog, client: Any) -> None:
+    client.hset("lab14:head", "offset", HOUR_US)
+    known_us = log.now_us() - HOUR_US
+    assert log.steady(None) == 0
+    assert log.steady(known_us) <= -HOUR_US + 1_000_000
+    assert log.now_us() < known_us + 60_000_000
+    client.hset("lab14:head", "offset", 0)
+    assert log.steady(known_us - HOUR_US) == 0, "a clock that is ahead is followed"
+
+
 def test_pages_hold_every_key_once_in_byte_order(log: ReplicationLog) -> None:
     keys = ["b", "a", "ü", "Z", "a/b", "a b", "zz", "\x00"]
     for key in keys:
