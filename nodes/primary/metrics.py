@@ -85,10 +85,11 @@ class ReplicaCollector:
                 "ec_replica_applied_version": max(0, version - behind.versions),
                 "ec_replica_lag_versions": behind.versions,
                 "ec_replica_lag_seconds": behind.seconds,
-                "ec_replica_last_applied_timestamp_seconds": member.applied_at_us / 1e6,
                 "ec_pending_entries": behind.pending,
                 "ec_undelivered_entries": behind.undelivered,
             }
+            if member.applied_at_us:
+                values["ec_replica_last_applied_timestamp_seconds"] = member.applied_at_us / 1e6
             if member.replica in settings:
                 values["ec_configured_delay_seconds"] = settings[member.replica].delay.mean_ms / 1000
             for name, value in values.items():

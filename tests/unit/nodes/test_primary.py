@@ -286,6 +286,16 @@ def test_nothing_is_exported_about_replicas_while_the_log_cannot_be_read(fake: A
     assert "ec_replica_lag_seconds" in {family.name for family in collector.collect()}
 
 
+def test_when_a_replica_last_applied_something_is_absent_while_nobody_knows(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    bench.replica("a", 0)
+    bench.registry.register(ReplicaCollector(bench.log, bench.roster, bench.retention))
+    labels = {"replica": "a"}
+    assert bench.registry.get_sample_value("ec_replica_lag_seconds", labels) == 0
+    assert bench.registry.get_sample_value("ec_replica_last_applied_timestamp_seconds", labels) is None
+
+
 def test_a_change_of_a_delay_is_in_force_and_an_event(fake: Any) -> None:
     bench = Bench(fake)
     bench.replica("a", 0)
