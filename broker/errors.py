@@ -10,6 +10,7 @@
     │   └── WriteIdReused   the write id belongs to another change
     ├── OutcomeUnknown      sent, and no answer came: the change may or may not be in the log
     ├── PositionLost        the log no longer holds what a replica needs next
+    ├── RecordDamaged       a record of the primary's store does not match its own digest
     └── LogBehind           the log has lost what a replica has applied; a new epoch is to begin
 
 A caller may retry ``NotApplied`` as it likes, and ``OutcomeUnknown`` with the same write id.
@@ -54,6 +55,10 @@ class OutcomeUnknown(LogError):
 
 class PositionLost(LogError):
     """Raised when the log no longer holds the entry that a replica needs next: only a snapshot helps."""
+
+
+class RecordDamaged(LogError):
+    """Raised instead of serving a record that the log server's memory or file has changed by itself."""
 
 
 class LogBehind(LogError):

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any, NamedTuple, cast
@@ -39,6 +40,7 @@ from broker.errors import (
     NotApplied,
     OutcomeUnknown,
     PositionLost,
+    RecordDamaged,
     WriteIdReused,
 )
 from broker.position import START, Position
@@ -46,6 +48,11 @@ from broker.position import START, Position
 REMEMBERED_WRITES = 100_000
 CHANGES_MAX = 1000
 _APPEND_ATTEMPTS = 3
+_RECORD = re.compile(
+    r'\{"version":(?P<version>\d+),"write_id":"(?P<write_id>[^"]*)","at":(?P<at>\d+),"digest":"(?P<digest>[0-9a-f]{40})",'
+    r'"value":(?P<value>.*)\}',
+    re.DOTALL,
+)
 _STEP_US = 100_000  # a smaller difference between two clocks is no step of one of them
 _SHRINK_STEPS = 32  # the part of the entries that is dropped at once, so that not many more go than have to
 
@@ -489,16 +496,15 @@ def _head(fields: list[str | None], keys: int) -> Head:
 
 
 def _record(key: str, text: str) -> Record:
-    """Take a record apart by its fixed layout (append.lua writes it), so that the value stays as it was written."""
-    front, _, rest = text.partition(',"value":')
-    version, write_id, at, _ = front.split(",")
-    return Record(
-        key=key,
-        value=rest[:-1],
-        version=int(version.removeprefix('{"version":')),
-        write_id=write_id.removeprefix('"write_id":"').removesuffix('"'),
-        at_us=int(at.removeprefix('"at":')),
-    )
+    """Take a record apart by its fixed layout (append.lua writes it), so that the value stays as it was written.
+
+    Raises ``RecordDamaged`` where it is not what was written: the digest of the store is no proof of it, because it is
+    kept up to date and not computed from what is stored.
+    """
+    found = _RECORD.fullmatch(text)
+    if found is None or contribution(found["write_id"], key, found["value"]).hex() != found["digest"]:
+        raise RecordDamaged(f"the primary's record of {key[:100]!r} is damaged; write it again or delete it")
+    return Record(key, found["value"], int(found["version"]), found["write_id"], int(found["at"]))
 
 
 def _group(info: dict[str, Any], summary: dict[str, Any]) -> Group:

@@ -14,7 +14,7 @@ from broker import snapshot
 from broker.connection import connect
 from broker.digest import EMPTY, digest
 from broker.entry import Entry
-from broker.errors import LogFull, LogMissing, LogRefused, LogUnverified, PositionLost, WriteIdReused
+from broker.errors import LogFull, LogMissing, LogRefused, LogUnverified, PositionLost, RecordDamaged, WriteIdReused
 from broker.log import Appended, Change, ReplicationLog
 from broker.position import START, Position
 from lab.server import binary_path
@@ -286,6 +286,34 @@ def test_a_record_keeps_its_value_to_the_letter(log: ReplicationLog) -> None:
     record = log.get('k"\\,')[1]
     assert record is not None
     assert (record.value, record.version) == (text, 1)
+
+
+@pytest.mark.parametrize(
+    ("sound", "rotten"), [('"value":1}', '"value":2}'), ('"version":1', '"version":x'), ('"write_id"', '"write\x00id"')]
+)
+def test_a_record_that_does_not_match_its_own_digest_is_not_served(
+    log: ReplicationLog, client: Any, sound: str, rotten: str
+) -> None:
+    put(log, "a")
+    put(log, "b")
+    record = client.hget("lab14:data", "a")
+    client.hset("lab14:data", "a", record.replace(sound, rotten))
+    for read in (lambda: log.get("a"), lambda: log.page("", 10, 10**6), lambda: snapshot.take(log)):
+        with pytest.raises(RecordDamaged, match="primary's record of 'a' is damaged; write it again or delete it"):
+            read()
+    assert log.get("b")[1] is not None
+
+
+def test_a_damaged_record_can_be_written_again_and_deleted(log: ReplicationLog, client: Any) -> None:
+    put(log, "a")
+    put(log, "b")
+    for key in "ab":
+        client.hset("lab14:data", key, client.hget("lab14:data", key).replace('"value":1', '"value":2'))
+    put(log, "a")
+    log.append("delete", "b", "", "delete")
+    records = log.page("", 10, 10**6).records
+    assert [record.key for record in records] == ["a"]
+    assert digest((r.write_id, r.key, r.value) for r in records) == (1, log.head().digest)
 
 
 def test_the_digest_of_the_script_is_that_of_the_content(log: ReplicationLog) -> None:
