@@ -5,7 +5,8 @@
 --
 -- KEYS[1] log          stream  the history; an entry's ID is its position
 -- KEYS[2] data         hash    key -> {"version","write_id","at","digest","value"}, the value last, as it was written
--- KEYS[3] head         hash    epoch, version, write_id, at, digest; offset: see steady.lua
+-- KEYS[3] head         hash    epoch, version, write_id, at, digest; offset: see steady.lua;
+--                            doubt, after the end of the log's file was cut off and until an epoch begins
 -- KEYS[4] keys         zset    every key with score 0, so that pages can be read in order
 -- KEYS[5] writes       hash    write id -> "epoch-version at contribution", so that a retry is the same write
 -- KEYS[6] write_order  list    write ids, oldest first, so that the hash above stays bounded

@@ -37,6 +37,7 @@ if redis.call('LLEN', KEYS[6]) >= remember then
 end
 redis.call('XADD', KEYS[1], position,
   'op', 'epoch', 'key', '', 'value', value, 'write_id', write_id, 'at', at, 'traceparent', '')
+redis.call('HDEL', KEYS[3], 'doubt')
 if keeps then
   redis.call('HSET', KEYS[3], 'epoch', epoch)
 else

@@ -179,6 +179,11 @@ class ReplicationLog:
         if reason:
             raise LogRefused(f"the log server cannot take appends: {reason}")
 
+    def was_cut(self) -> bool:
+        """Whether the end of the log's file was cut off, because it was damaged, and no epoch has begun since."""
+        with translated():
+            return bool(self._client.hexists(self._head, "doubt"))
+
     def is_verified(self) -> bool:
         """Whether there is a log, and its server has been running since ``open``, so that it has lost nothing."""
         with translated():

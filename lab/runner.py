@@ -15,7 +15,7 @@ from typing import Self
 
 import urllib3
 
-from lab import layout, server
+from lab import layout, repair, server
 from lab.child import Child
 from lab.errors import LabError
 from lab.layout import NAMESPACE, Options, Place
@@ -211,13 +211,18 @@ class Lab:
             if answer == "+PONG":
                 return
             if child.pid is None:
-                raise LabError(f"the log server does not start: {child.last_words()}")
+                if (repaired := self._repair_log(child)) is None:
+                    raise LabError(f"the log server does not start: {self._reason(child)}")
+                self._say(repaired)
+                child.start()
             if time.monotonic() > deadline:
                 raise LabError(f"the log server is not ready: {answer}")
             time.sleep(0.005)
 
     def _watch(self) -> None:
         happened = [sentence for child in self._children.values() if (sentence := child.watch()) is not None]
+        if happened and (log_server := self._children.get(LOG_SERVER)) and (done := self._repair_log(log_server)):
+            happened.append(done)
         for sentence in happened:
             self._say(sentence)
         if not self._ready:
@@ -226,6 +231,21 @@ class Lab:
                     raise LabError(f"{child.name} does not start: {child.last_words()}")
         if happened:
             self._record()
+
+    def _repair_log(self, child: Child) -> str | None:
+        """What was done to the file of a log server that has ended because of it."""
+        if child.pid is not None or repair.DAMAGED not in child.last_words():
+            return None
+        return repair.repair(server.binary_path(self.options.log_server), self.data_dir / "log")
+
+    def _reason(self, child: Child) -> str:
+        words = child.last_words()
+        if repair.DAMAGED not in words:
+            return words
+        return (
+            f"its file is damaged where it cannot be repaired; replace {self.data_dir / 'log'} by a copy of it, "
+            "or move it away to start with an empty log"
+        )
 
     def _record(self) -> None:
         if self._claim is None:

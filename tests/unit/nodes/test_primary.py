@@ -153,6 +153,21 @@ def test_a_replica_that_does_not_say_what_it_was_given_leaves_a_doubt(fake: Any,
     assert bench.told("epoch")[0]["reason"] == "a did not say what it had seen"
 
 
+def test_a_log_whose_damaged_end_was_dropped_goes_on_in_a_new_epoch_though_nobody_knows_more(fake: Any) -> None:
+    bench = Bench(fake, delivered(a="1-7"))
+    bench.upkeep()
+    bench.write(10)
+    bench.replica("a", 7)
+    fake.hset("lab14:head", "doubt", 1)
+    restarted(bench, fake)
+    bench.write_one()
+    assert bench.log.head().position == Position(2, 11)
+    assert bench.told("epoch")[0]["reason"] == "the damaged end of its file was dropped"
+    restarted(bench, fake)
+    bench.upkeep()
+    assert bench.log.head().position == Position(2, 11)
+
+
 def test_a_replica_that_is_only_just_starting_is_waited_for(fake: Any) -> None:
     peers = StubPeers(**{"a/applied": [PeerError("not yet", sent=False), {"delivered": "1-10"}]})
     bench = Bench(fake, peers)
