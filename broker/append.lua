@@ -1,9 +1,12 @@
 -- Append changes, one after another: for each the next version, the primary's store and the stream entry. All of what is
--- asked for happens, or, where the server refuses, nothing: it never does so after a script's first write.
+-- asked for happens, or, where the server refuses, nothing: everything is read and decided before the first write. What
+-- may be refused for itself comes first then: forgetting old write ids, which is needed from some length on only, and
+-- XADD, which a foreign entry ahead of the log stands in the way of. That every command is allowed, check.lua tells.
 --
 -- KEYS[1] log          stream  the history; an entry's ID is its position
 -- KEYS[2] data         hash    key -> {"version","write_id","at","digest","value"}, the value last, as it was written
--- KEYS[3] head         hash    epoch, version, write_id, at, digest; lab (see epoch.lua)
+-- KEYS[3] head         hash    epoch, version, write_id, at, digest; lab: see epoch.lua; offset: see steady.lua;
+--                            doubt, after the end of the log's file was cut off and until an epoch begins
 -- KEYS[4] keys         zset    every key with score 0, so that pages can be read in order
 -- KEYS[5] writes       hash    write id -> "epoch-version at contribution", so that a retry is the same write
 -- KEYS[6] write_order  list    write ids, oldest first, so that the hash above stays bounded
@@ -21,12 +24,12 @@ if ARGV[1] == 'load' then return 'loaded' end
 local FIELDS = 6
 local remember = tonumber(ARGV[1])
 
-local head = redis.call('HMGET', KEYS[3], 'epoch', 'version', 'at', 'digest')
+local head = redis.call('HMGET', KEYS[3], 'epoch', 'version', 'at', 'digest', 'offset')
 if not head[1] then return redis.error_reply('NOLOG the log has not been opened') end
 local epoch, version, at = head[1], tonumber(head[2]), head[3]
 local time = redis.call('TIME')
-local now = time[1] .. string.format('%06d', time[2])
-if tonumber(now) > tonumber(at) then at = now end -- the server's clock may go back; the history must not
+local now_us = time[1] * 1000000 + time[2] + (head[5] or 0)
+if now_us > tonumber(at) then at = string.format('%.0f', now_us) end -- the server's clock may go back; the history must not
 
 -- The digest is a sum modulo 2^160: five limbs of 32 bits, the lowest first, which a double holds exactly.
 local sum = {}
@@ -46,10 +49,12 @@ for i = 2, #ARGV, FIELDS do
 end
 local known = redis.call('HMGET', KEYS[5], unpack(ids))
 local before = redis.call('HMGET', KEYS[2], unpack(keys))
+local remembered = redis.call('LLEN', KEYS[6])
 
 -- What has become of the store by the changes so far: key -> record, or false where it is missing.
 local store = {}
 for n, key in ipairs(keys) do store[key] = before[n] end
+local entries = {} -- as XADD takes them
 local own, news, order = {}, {}, {} -- of this call: write id -> what is to be known of it; the same as HSET and RPUSH take it
 
 local function append(known, op, key, value, write_id, traceparent, contribution)
@@ -64,8 +69,8 @@ local function append(known, op, key, value, write_id, traceparent, contribution
   version = version + 1
   local number = string.format('%.0f', version)
   local position = epoch .. '-' .. number
-  redis.call('XADD', KEYS[1], position,
-    'op', op, 'key', key, 'value', value, 'write_id', write_id, 'at', at, 'traceparent', traceparent)
+  entries[#entries + 1] = {position,
+    'op', op, 'key', key, 'value', value, 'write_id', write_id, 'at', at, 'traceparent', traceparent}
   if old then add(-1, old:match('^{"version":%d+,"write_id":"[^"]*","at":%d+,"digest":"(%x+)"')) end
   if op == 'set' then
     store[key] = '{"version":' .. number .. ',"write_id":"' .. write_id .. '","at":' .. at ..
@@ -98,6 +103,13 @@ for n, key in ipairs(keys) do
     gone[#gone + 1] = key
   end
 end
+
+-- A server without memory allows everything after a first write that takes none: a delete, which makes room, is taken.
+if #records == 0 then redis.call('ZREM', KEYS[4], '') end
+
+local beyond = math.min(remembered, remembered + #order - remember)
+if beyond > 0 then redis.call('HDEL', KEYS[5], unpack(redis.call('LPOP', KEYS[6], beyond))) end
+for _, entry in ipairs(entries) do redis.call('XADD', KEYS[1], unpack(entry)) end
 if #records > 0 then redis.call('HSET', KEYS[2], unpack(records)) end
 if #appeared > 0 then redis.call('ZADD', KEYS[4], unpack(appeared)) end
 if #gone > 0 then
@@ -110,6 +122,5 @@ for limb = 1, 5 do digest = string.format('%08x', sum[limb]) .. digest end
 redis.call('HSET', KEYS[3], 'version', string.format('%.0f', version), 'write_id', order[#order], 'at', at,
   'digest', digest)
 redis.call('HSET', KEYS[5], unpack(news))
-local beyond = redis.call('RPUSH', KEYS[6], unpack(order)) - remember
-if beyond > 0 then redis.call('HDEL', KEYS[5], unpack(redis.call('LPOP', KEYS[6], beyond))) end
+redis.call('RPUSH', KEYS[6], unpack(order))
 return answers

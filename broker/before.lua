@@ -7,10 +7,10 @@
 -- Returns {epoch, version, head version}. Where the log no longer goes back that far, the version before its oldest
 -- entry of the epoch, which was committed before everything that is left.
 
-local now = redis.call('TIME')
-local at_us = tonumber(now[1]) * 1000000 + tonumber(now[2]) - tonumber(ARGV[1])
-local head = redis.call('HMGET', KEYS[2], 'epoch', 'version')
+local head = redis.call('HMGET', KEYS[2], 'epoch', 'version', 'at', 'offset')
 if not head[1] then return redis.error_reply('NOLOG the log has not been opened') end
+local time = redis.call('TIME')
+local at_us = math.max(time[1] * 1000000 + time[2] + (head[4] or 0), tonumber(head[3])) - tonumber(ARGV[1])
 local epoch, newest = head[1], tonumber(head[2])
 
 local function entry(version)  -- the oldest entry of the epoch from this version on: its version and its time

@@ -46,6 +46,10 @@ class LogClock:
         server_us = self._server_us()
         return server_us - self._monotonic_ns() // 1000, server_us - asked_us
 
+    def known_us(self) -> int | None:
+        """What ``measured_us`` gives, once the server has answered."""
+        return self.measured_us() if self._measured else None
+
     def now_us(self) -> int:
         """The log server's time: microseconds since 1970, never ahead of it by more than drift and a round trip."""
         return self.measured_us() + self._skew_us

@@ -14,7 +14,7 @@ from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from broker.errors import LogMissing, LogRefused, LogUnreachable, LogUnverified, OutcomeUnknown
+from broker.errors import LogFull, LogMissing, LogRefused, LogUnreachable, LogUnverified, OutcomeUnknown
 
 Client = redis.Redis
 
@@ -121,4 +121,5 @@ def translated() -> Iterator[None]:
     except exceptions.ResponseError as error:
         if "NOLOG" in str(error) or "NOGROUP" in str(error) or "UNBLOCKED" in str(error):
             raise LogMissing(f"the log server holds no log: {error}") from error
-        raise LogRefused(f"the log server refused: {error}") from error
+        refused = LogFull if "OOM" in str(error) or isinstance(error, exceptions.OutOfMemoryError) else LogRefused
+        raise refused(f"the log server refused: {error}") from error

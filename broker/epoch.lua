@@ -9,7 +9,7 @@
 local mode, write_id, remember = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local seen_epoch, seen_version, doubt = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 
-local head = redis.call('HMGET', KEYS[3], 'epoch', 'version', 'at', 'lab')
+local head = redis.call('HMGET', KEYS[3], 'epoch', 'version', 'at', 'lab', 'offset')
 if mode == 'reset' and not head[1] then return redis.error_reply('NOLOG the log has not been opened') end
 local last, version = tonumber(head[1] or 0), tonumber(head[2] or 0)
 local behind = last < seen_epoch or (last == seen_epoch and version < seen_version)
@@ -27,14 +27,21 @@ end
 
 local epoch = string.format('%.0f', math.max(last, seen_epoch) + 1)
 local time = redis.call('TIME')
-local at = time[1] .. string.format('%06d', time[2])
-if tonumber(at) < tonumber(head[3] or 0) then at = head[3] end
+local now_us = time[1] * 1000000 + time[2] + (head[5] or 0)
+local at = string.format('%.0f', math.max(now_us, tonumber(head[3] or 0)))
 
 local keeps = mode == 'open' and head[1]
 local position = epoch .. '-' .. (keeps and head[2] or '0')
 local value = keeps and '"' .. head[1] .. '-' .. head[2] .. '"' or ''
+-- A server without memory allows everything after a first write that takes none; a reset makes room.
+redis.call('ZREM', KEYS[4], '')
+-- Forgetting comes before anything else is written: see append.lua.
+if redis.call('LLEN', KEYS[6]) >= remember then
+  redis.call('HDEL', KEYS[5], redis.call('LPOP', KEYS[6]))
+end
 redis.call('XADD', KEYS[1], position,
   'op', 'epoch', 'key', '', 'value', value, 'write_id', write_id, 'at', at, 'traceparent', '')
+redis.call('HDEL', KEYS[3], 'doubt')
 if keeps then
   redis.call('HSET', KEYS[3], 'epoch', epoch, 'lab', lab)
 else
@@ -46,7 +53,4 @@ end
 
 redis.call('HSET', KEYS[5], write_id, position .. ' ' .. at .. ' epoch')
 redis.call('RPUSH', KEYS[6], write_id)
-if redis.call('LLEN', KEYS[6]) > remember then
-  redis.call('HDEL', KEYS[5], redis.call('LPOP', KEYS[6]))
-end
 return {keeps and 'goes on' or 'begun', epoch, keeps and head[2] or '0'}

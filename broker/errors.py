@@ -4,11 +4,13 @@
     ├── NotApplied          the change is certainly not in the log
     │   ├── LogUnreachable  no connection could be made, so nothing was sent
     │   ├── LogRefused      the server answered with an error
+    │   │   └── LogFull     it has no memory left
     │   ├── LogMissing      the server holds no log (empty or flushed)
     │   ├── LogUnverified   the server was started again, and nobody has said yet that its log has everything
     │   └── WriteIdReused   the write id belongs to another change
     ├── OutcomeUnknown      sent, and no answer came: the change may or may not be in the log
     ├── PositionLost        the log no longer holds what a replica needs next
+    ├── RecordDamaged       a record of the primary's store does not match its own digest
     └── LogBehind           the log has lost what a replica has applied; a new epoch is to begin
 
 A caller may retry ``NotApplied`` as it likes, and ``OutcomeUnknown`` with the same write id.
@@ -31,6 +33,10 @@ class LogRefused(NotApplied):
     """Raised when the log server answered with an error, for example out of memory or still loading."""
 
 
+class LogFull(LogRefused):
+    """Raised when the log server has no memory left for what was sent."""
+
+
 class LogMissing(NotApplied):
     """Raised when the server holds no log: it was never opened, or its data was flushed."""
 
@@ -49,6 +55,10 @@ class OutcomeUnknown(LogError):
 
 class PositionLost(LogError):
     """Raised when the log no longer holds the entry that a replica needs next: only a snapshot helps."""
+
+
+class RecordDamaged(LogError):
+    """Raised instead of serving a record that the log server's memory or file has changed by itself."""
 
 
 class LogBehind(LogError):

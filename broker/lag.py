@@ -28,13 +28,18 @@ def observe(log: ReplicationLog, members: list[Member]) -> dict[str, Lag]:
 def _lag(log: ReplicationLog, head: Head, member: Member, group: Group | None) -> Lag:
     applied = _applied(member, group)
     delivered = group.last_delivered if group else START
-    oldest = next(iter(log.after(applied, 1)), None) if applied < head.position else None
     return Lag(
         versions=_versions(applied, head.position),
-        seconds=max(0, log.now_us() - oldest.at_us) / 1e6 if oldest else 0.0,
+        seconds=_age_us(log, head, applied) / 1e6 if applied < head.position else 0.0,
         pending=group.pending if group else 0,
         undelivered=_versions(delivered, head.position),
     )
+
+
+def _age_us(log: ReplicationLog, head: Head, applied: Position) -> int:
+    """The age of the oldest write after a position; where the log no longer holds it, of the oldest that is known."""
+    oldest = next(iter(log.after(applied, 1)), None)
+    return max(0, log.now_us() - (oldest.at_us if oldest else head.at_us))
 
 
 def _applied(member: Member, group: Group | None) -> Position:

@@ -6,19 +6,23 @@ The keys, of which ``lab14`` is the namespace:
                                traceparent
     lab14:data         hash    the primary's store: key -> JSON {version, write_id, at, digest, value}
     lab14:head         hash    epoch, version, write_id, at of the last change; digest of the primary's store;
-                               lab, an id that the log keeps from its first entry on, through every epoch
+                               lab, an id that the log keeps from its first entry on, through every epoch;
+                               offset of the log's time, in microseconds
     lab14:keys         zset    the keys of lab14:data, for reading pages in order
     lab14:writes       hash    write id -> position, time and SHA-1 of the change, so that a retry is the same write
     lab14:write_order  list    the write ids of lab14:writes, oldest first, so that it stays bounded
 
 A change is appended by one script (append.lua), an epoch begun by one (epoch.lua), a page of the primary's store read
-by one (page.lua), a position found by its age by one (before.lua). Each replica reads through a consumer group of its
+by one (page.lua), a position found by its age by one (before.lua). One finds out whether appends can be taken
+(check.lua), one keeps the log's time from going back (steady.lua). Each replica reads through a consumer group of its
 own name: what it was given and has not acknowledged is *pending*.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any, NamedTuple, cast
@@ -29,12 +33,15 @@ from broker.connection import Client, translated
 from broker.digest import EMPTY, contribution
 from broker.entry import Entry, Operation, Record
 from broker.errors import (
+    LogFull,
     LogMissing,
     LogRefused,
+    LogUnreachable,
     LogUnverified,
     NotApplied,
     OutcomeUnknown,
     PositionLost,
+    RecordDamaged,
     WriteIdReused,
 )
 from broker.position import START, Position
@@ -42,6 +49,13 @@ from broker.position import START, Position
 REMEMBERED_WRITES = 100_000
 CHANGES_MAX = 1000
 _APPEND_ATTEMPTS = 3
+_RECORD = re.compile(
+    r'\{"version":(?P<version>\d+),"write_id":"(?P<write_id>[^"]*)","at":(?P<at>\d+),"digest":"(?P<digest>[0-9a-f]{40})",'
+    r'"value":(?P<value>.*)\}',
+    re.DOTALL,
+)
+_STEP_US = 100_000  # a smaller difference between two clocks is no step of one of them
+_SHRINK_STEPS = 32  # the part of the entries that is dropped at once, so that not many more go than have to
 
 
 class Head(NamedTuple):
@@ -90,6 +104,14 @@ class Group(NamedTuple):
     newest_pending: Position | None
 
 
+class Memory(NamedTuple):
+    """Bytes that the log's entries take in the log server, that all of it takes, and that it may; 0 for any number."""
+
+    log_bytes: int
+    used_bytes: int
+    max_bytes: int
+
+
 class ReplicationLog:
     """One history of changes, with one consumer group per replica.
 
@@ -99,6 +121,7 @@ class ReplicationLog:
     def __init__(self, client: Client, namespace: str = "lab14") -> None:
         self._client: Any = client  # redis-py's types name every reply of every setting at once; ours are pinned
         self.verify: Callable[[], None] | None = None  # called where an append finds the server unverified; see open()
+        self.make_room: Callable[[], None] | None = None  # called where an append finds the server without memory
         self._log = f"{namespace}:log"
         self._data = f"{namespace}:data"
         self._head = f"{namespace}:head"
@@ -116,6 +139,9 @@ class ReplicationLog:
         self._epoch_script = client.register_script(_script("epoch.lua"))
         self._page_script = client.register_script(_script("page.lua"))
         self._before_script = client.register_script(_script("before.lua"))
+        self._check_script = client.register_script(_script("check.lua"))
+        self._steady_script = client.register_script(_script("steady.lua"))
+        self._is_checked = False
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -143,6 +169,21 @@ class ReplicationLog:
             # SCRIPT LOAD to its append-only file.
             self._client.eval(self._append_text, 0, "load")
         return position
+
+    def check(self) -> None:
+        """Raises ``LogRefused`` where appends cannot be taken, as far as that shows without one. It changes nothing."""
+        self._check("append")
+
+    def _check(self, purpose: str) -> None:
+        with translated():
+            reason = self._mended(lambda: self._check_script(keys=self._written, args=[purpose]))
+        if reason:
+            raise LogRefused(f"the log server cannot take appends: {reason}")
+
+    def was_cut(self) -> bool:
+        """Whether the end of the log's file was cut off, because it was damaged, and no epoch has begun since."""
+        with translated():
+            return bool(self._client.hexists(self._head, "doubt"))
 
     def is_verified(self) -> bool:
         """Whether there is a log, and its server has been running since ``open``, so that it has lost nothing."""
@@ -188,22 +229,30 @@ class ReplicationLog:
         call: list[str | int] = ["EVALSHA", self._append_sha, len(self._written), *self._written, REMEMBERED_WRITES]
         for change in changes:
             call += [*change, contribution(change.write_id, change.key, change.value).hex()]
-        replies = self._answered(lambda: self._verified(lambda: self._client.execute_command(*call)))
+        if not self._is_checked:
+            try:
+                self._check("commands")
+            except OutcomeUnknown as error:
+                raise LogUnreachable(str(error)) from error
+            self._is_checked = True
+        replies = self._answered(lambda: self._mended(lambda: self._client.execute_command(*call)))
         return [_appended(change, reply) for change, reply in zip(changes, replies, strict=True)]
 
     def _begin_epoch(self, args: list[str | int]) -> Position:
+        self._check("commands")  # a script that is refused a command half way would leave half an epoch
         _, epoch, version = self._answered(lambda: self._epoch_script(keys=self._written, args=args))
         return Position(int(epoch), int(version))
 
-    def _verified(self, send: Callable[[], Any]) -> Any:
-        """Send, where need be after ``verify``."""
+    def _mended(self, send: Callable[[], Any]) -> Any:
+        """Send, where need be after ``verify`` or ``make_room``."""
         try:
             with translated():
                 return send()
-        except LogUnverified:
-            if self.verify is None:
+        except (LogUnverified, LogFull) as error:
+            mend = self.verify if isinstance(error, LogUnverified) else self.make_room
+            if mend is None:
                 raise
-        self.verify()
+        mend()
         return send()
 
     def _answered(self, send: Callable[[], Any]) -> list[Any]:
@@ -226,6 +275,16 @@ class ReplicationLog:
         with translated():
             first = Position(through.epoch, through.version + 1)
             return int(self._client.xtrim(self._log, minid=str(first), approximate=False))
+
+    def shrink(self, max_bytes: Callable[[Memory], int]) -> Memory | None:
+        """Drop the oldest entries until those that are left take no more bytes than ``max_bytes`` allows.
+
+        Returns what the memory is then; ``None``, and nothing is dropped, where the server does not say.
+        """
+        while (found := self.memory()) is not None and found.log_bytes > max_bytes(found) and (length := self.length()):
+            with translated():
+                self._client.xtrim(self._log, maxlen=length - math.ceil(length / _SHRINK_STEPS), approximate=False)
+        return found
 
     # -- the primary's store ------------------------------------------------------------------------------------------
 
@@ -319,15 +378,42 @@ class ReplicationLog:
     # -- looking at it ------------------------------------------------------------------------------------------------
 
     def now_us(self) -> int:
-        """The log server's clock: microseconds since 1970."""
+        """The log's time: its server's clock in microseconds since 1970, but not before what the log has seen of it."""
         with translated():
-            seconds, microseconds = self._client.time()
-        return int(seconds) * 1_000_000 + int(microseconds)
+            pipe = self._client.pipeline(transaction=True)
+            pipe.time()
+            pipe.hmget(self._head, "at", "offset")
+            (seconds, microseconds), (at, offset) = pipe.execute()
+        return max(int(seconds) * 1_000_000 + int(microseconds) + int(offset or 0), int(at or 0))
+
+    def steady(self, known_us: int | None) -> int:
+        """Keep the log's time going on where its server's clock is set back; return by how much that moved it.
+
+        ``known_us``: the log's time as the caller has carried it forward from an earlier answer, by a clock of its own.
+        """
+        with translated():
+            before, after = self._steady_script(keys=[self._head], args=[known_us or 0, _STEP_US])
+        return int(after) - int(before)
 
     def length(self) -> int:
         """How many entries the log holds."""
         with translated():
             return int(self._client.xlen(self._log))
+
+    def memory(self) -> Memory | None:
+        """How much memory there is and is taken; ``None`` where the server does not say.
+
+        The server looks at every node of the stream, of 100 entries or 4 kB each: for a million entries that takes it
+        25 ms.
+        """
+        with translated():
+            pipe = self._client.pipeline(transaction=False)
+            pipe.memory_usage(self._log, samples=0)  # of all entries: a few of them may not stand for the rest
+            pipe.info("memory")
+            log_bytes, server = pipe.execute(raise_on_error=False)
+        if isinstance(log_bytes, Exception) or isinstance(server, Exception):
+            return None
+        return Memory(int(log_bytes or 0), int(server["used_memory"]), int(server.get("maxmemory", 0)))
 
     def between(self, first: Position, last: Position, count: int) -> list[Entry]:
         """Entries from ``first`` to ``last``, both included, oldest first, at most ``count``.
@@ -424,16 +510,15 @@ def _head(fields: list[str | None], keys: int) -> Head:
 
 
 def _record(key: str, text: str) -> Record:
-    """Take a record apart by its fixed layout (append.lua writes it), so that the value stays as it was written."""
-    front, _, rest = text.partition(',"value":')
-    version, write_id, at, _ = front.split(",")
-    return Record(
-        key=key,
-        value=rest[:-1],
-        version=int(version.removeprefix('{"version":')),
-        write_id=write_id.removeprefix('"write_id":"').removesuffix('"'),
-        at_us=int(at.removeprefix('"at":')),
-    )
+    """Take a record apart by its fixed layout (append.lua writes it), so that the value stays as it was written.
+
+    Raises ``RecordDamaged`` where it is not what was written: the digest of the store is no proof of it, because it is
+    kept up to date and not computed from what is stored.
+    """
+    found = _RECORD.fullmatch(text)
+    if found is None or contribution(found["write_id"], key, found["value"]).hex() != found["digest"]:
+        raise RecordDamaged(f"the primary's record of {key[:100]!r} is damaged; write it again or delete it")
+    return Record(key, found["value"], int(found["version"]), found["write_id"], int(found["at"]))
 
 
 def _group(info: dict[str, Any], summary: dict[str, Any]) -> Group:

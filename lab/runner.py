@@ -16,7 +16,7 @@ from typing import Self
 
 import urllib3
 
-from lab import disk, layout, logs, private, server
+from lab import disk, layout, logs, private, repair, server
 from lab.child import Child
 from lab.errors import LabError
 from lab.layout import NAMESPACE, Options, Place
@@ -241,7 +241,11 @@ class Lab:
         began = time.monotonic()
         while not self._stop.is_set():
             if child.pid is None:
-                raise LabError(f"the log server does not start: {child.last_words()}")
+                if (repaired := self._repair_log(child)) is None:
+                    raise LabError(f"the log server does not start: {self._reason(child)}")
+                self._tell(repaired)
+                child.start()
+                began = time.monotonic()
             answer = _ping(address)
             if answer == "+PONG" and child.listens_on(address[1]):
                 return
@@ -252,6 +256,8 @@ class Lab:
 
     def _watch(self) -> None:
         happened = [sentence for child in self._children.values() if (sentence := child.watch()) is not None]
+        if happened and (log_server := self._children.get(LOG_SERVER)) and (done := self._repair_log(log_server)):
+            happened.append(done)
         for sentence in happened:
             self._tell(sentence)
         if not self._ready:
@@ -261,6 +267,21 @@ class Lab:
         self._watch_files()
         if happened or self._unwritten is not None:
             self._record()
+
+    def _repair_log(self, child: Child) -> str | None:
+        """What was done to the file of a log server that has ended because of it."""
+        if child.pid is not None or repair.DAMAGED not in child.last_words():
+            return None
+        return repair.repair(server.binary_path(self.options.log_server), self.data_dir / "log")
+
+    def _reason(self, child: Child) -> str:
+        words = child.last_words()
+        if repair.DAMAGED not in words:
+            return words
+        return (
+            f"its file is damaged where it cannot be repaired; replace {self.data_dir / 'log'} by a copy of it, "
+            "or move it away to start with an empty log"
+        )
 
     def _watch_files(self) -> None:
         if time.monotonic() - self._looked_at_files < _FILES_SECONDS:

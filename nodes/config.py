@@ -50,10 +50,11 @@ class NodeConfig:
 
 @dataclass(frozen=True)
 class PrimaryConfig(NodeConfig):
-    """How much of the log the primary keeps, in entries: always, and at the most."""
+    """How much of the log the primary keeps: entries always, entries at the most, and bytes at the most."""
 
     log_keep: int
     log_max: int
+    log_max_bytes: int
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,10 @@ def load(role: Role, values: Mapping[str, str]) -> NodeConfig:
     if role == "primary":
         keep = env.integer("LAB_LOG_KEEP", 10_000, 0, 10_000_000)
         return PrimaryConfig(
-            **vars(common), log_keep=keep, log_max=env.integer("LAB_LOG_MAX", 1_000_000, max(1, keep), 100_000_000)
+            **vars(common),
+            log_keep=keep,
+            log_max=env.integer("LAB_LOG_MAX", 1_000_000, max(1, keep), 100_000_000),
+            log_max_bytes=env.integer("LAB_LOG_MAX_BYTES", 256 * 2**20, 2**20, 2**40),
         )
     if role == "replica":
         return ReplicaConfig(

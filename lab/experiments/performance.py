@@ -139,10 +139,13 @@ class Performance:
         """Hear of it when somebody wants the experiment to end, or it takes longer than it may."""
         deadline = time.monotonic() + self._spec.seconds
         while not self._done.is_set():
-            with suppress(LogError):
+            try:
                 stop = self._queue.wait_for_stop(self._experiment["id"], _STOP_LOOK_SECONDS)
-                if stop is not None:
-                    self._run.stop(stop)
+            except LogError:
+                stop = None
+                self._done.wait(_STOP_LOOK_SECONDS)  # because a refused connection fails at once
+            if stop is not None:
+                self._run.stop(stop)
             if time.monotonic() > deadline:
                 self._run.stop(
                     Stop("failed", f"it took longer than {self._spec.seconds:,.0f} s, which is the most that it may")

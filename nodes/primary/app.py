@@ -20,6 +20,7 @@ from nodes.config import PrimaryConfig
 from nodes.gate import EMPTY_STATE
 from nodes.metrics import make_gate
 from nodes.peers import Peers
+from nodes.primary.acceptance import Acceptance
 from nodes.primary.acks import Acks
 from nodes.primary.batch import Batches, add_batch
 from nodes.primary.delays import (
@@ -32,6 +33,7 @@ from nodes.primary.delays import (
 )
 from nodes.primary.metrics import PrimaryMetrics, ReplicaCollector
 from nodes.primary.primary import AgeQuery, PositionAnswer, Primary, ReplicasAnswer, ResetAnswer, ScrapeTargets
+from nodes.primary.retention import Retention
 from nodes.primary.verification import Verification
 from nodes.primary.writes import Writes
 from nodes.problem import Problem
@@ -56,6 +58,7 @@ def create_app(config: PrimaryConfig) -> Flask:
     clock = LogClock(log.now_us, time.monotonic_ns, time.time_ns)
     gate = make_gate(EMPTY_STATE, config.threads * 7 // 8, registry)
     metrics = PrimaryMetrics(registry)
+    acceptance = Acceptance(log, metrics, time.monotonic)
     peers = Peers(config.threads * 2, time.monotonic)
     verification = Verification(
         log=log,
@@ -66,7 +69,8 @@ def create_app(config: PrimaryConfig) -> Flask:
         monotonic=time.monotonic,
         pause=time.sleep,
     )
-    log.verify = verification.require
+    retention = Retention(log, config)
+    log.verify, log.make_room = verification.require, retention.shrink
 
     primary = Primary(
         config,
@@ -78,13 +82,15 @@ def create_app(config: PrimaryConfig) -> Flask:
         clock=clock,
         metrics=metrics,
         verification=verification,
+        acceptance=acceptance,
+        retention=retention,
     )
     app, api = make_app(config, tracing, registry)
     app.extensions["node"] = primary
-    registry.register(ReplicaCollector(log, roster))
+    registry.register(ReplicaCollector(log, roster, retention))
     add_health(api, config, primary.health)
-    add_batch(api, Batches(log, gate, metrics))
-    _add_writes(api, Writes(log, gate, metrics, tracing), Acks(roster, peers))
+    add_batch(api, Batches(log, gate, acceptance))
+    _add_writes(api, Writes(log, gate, acceptance, metrics, tracing), Acks(roster, peers))
     add_reads(api, config.node_id, primary)
     _add_replicas(api, primary)
     _add_admin(api, primary, Delays(roster, events, metrics, clock.now_us))

@@ -16,8 +16,8 @@ from broker.position import Position
 from nodes import strict_json
 from nodes.api import Api, as_object, not_json, parsed, raw_body
 from nodes.gate import PositionGate, State
-from nodes.primary.metrics import PrimaryMetrics
-from nodes.problem import Problem, outcome_of, unavailable
+from nodes.primary.acceptance import Acceptance
+from nodes.problem import Problem, unavailable
 from nodes.writing import WriteBody, write_id_of
 
 BATCH_BYTES_MAX = 8 * 2**20
@@ -47,10 +47,10 @@ class BatchAnswer(TypedDict):
 class Batches:
     """Takes batches, at most four at once, because each may hold several megabytes."""
 
-    def __init__(self, log: ReplicationLog, gate: PositionGate, metrics: PrimaryMetrics) -> None:
+    def __init__(self, log: ReplicationLog, gate: PositionGate, acceptance: Acceptance) -> None:
         self._log = log
         self._gate = gate
-        self._metrics = metrics
+        self._acceptance = acceptance
         self._room = threading.BoundedSemaphore(BATCHES_MAX)
 
     def take(self, write_id: str) -> BatchAnswer:
@@ -93,7 +93,7 @@ class Batches:
             try:
                 outcomes = self._log.append_many(chosen)
             except LogError as error:
-                self._metrics.writes.labels(outcome_of(error)).inc(len(chosen))
+                self._acceptance.failed(error, len(chosen))
                 if not answers:
                     raise
                 answers += [unavailable(error).body()] * len(chosen)
@@ -106,7 +106,7 @@ class Batches:
                 if isinstance(outcome, Appended)
             ]
             if taken:
-                self._metrics.acknowledged.inc(len(taken))
+                self._acceptance.acknowledged(len(taken))
                 state = max(taken)
                 self._gate.advance(state)
                 newest = max(newest or state.position, state.position)

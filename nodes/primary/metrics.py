@@ -12,6 +12,7 @@ from broker.errors import LogError
 from broker.log import ReplicationLog
 from broker.roster import Roster
 from nodes.metrics import SECONDS_BUCKETS
+from nodes.primary.retention import Retention
 
 _REPLICA_GAUGES = {
     "ec_replica_applied_version": "last version that the replica has applied",
@@ -54,9 +55,10 @@ class ReplicaCollector:
     read they are absent: unknown is not 0.
     """
 
-    def __init__(self, log: ReplicationLog, roster: Roster) -> None:
+    def __init__(self, log: ReplicationLog, roster: Roster, retention: Retention) -> None:
         self._log = log
         self._roster = roster
+        self._retention = retention
 
     def describe(self) -> list[Metric]:
         """Nothing ahead of time: what is there depends on the log."""
@@ -72,6 +74,10 @@ class ReplicaCollector:
         except LogError:
             return
         yield GaugeMetricFamily("ec_primary_version", "Last committed version", value=version)
+        if (memory := self._retention.memory) is not None:
+            yield GaugeMetricFamily("ec_log_bytes", "Memory that the log takes", value=memory.log_bytes)
+            bound_bytes = self._retention.bound_bytes(memory)
+            yield GaugeMetricFamily("ec_log_max_bytes", "Memory that the log may take", value=bound_bytes)
         gauges = {name: GaugeMetricFamily(name, doc, labels=["replica"]) for name, doc in _REPLICA_GAUGES.items()}
         for member in members:
             behind = lags[member.replica]
@@ -79,10 +85,11 @@ class ReplicaCollector:
                 "ec_replica_applied_version": max(0, version - behind.versions),
                 "ec_replica_lag_versions": behind.versions,
                 "ec_replica_lag_seconds": behind.seconds,
-                "ec_replica_last_applied_timestamp_seconds": member.applied_at_us / 1e6,
                 "ec_pending_entries": behind.pending,
                 "ec_undelivered_entries": behind.undelivered,
             }
+            if member.applied_at_us:
+                values["ec_replica_last_applied_timestamp_seconds"] = member.applied_at_us / 1e6
             if member.replica in settings:
                 values["ec_configured_delay_seconds"] = settings[member.replica].delay.mean_ms / 1000
             for name, value in values.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -16,18 +17,21 @@ from broker.entry import Record
 from broker.errors import LogError
 from broker.events import Events
 from broker.log import Head, ReplicationLog
-from broker.position import START, Position
-from broker.roster import Member, Roster
+from broker.position import Position
+from broker.roster import Roster
 from nodes.answers import PAGE_BYTES_MAX
 from nodes.api import Query
 from nodes.config import PrimaryConfig
 from nodes.gate import PositionGate, State
 from nodes.peers import Ask, Peers, Reply
+from nodes.primary.acceptance import Acceptance
 from nodes.primary.metrics import PrimaryMetrics
+from nodes.primary.retention import Retention
 from nodes.primary.verification import Verification
 from nodes.times import ms
 from nodes.worker import Worker
 
+_logger = logging.getLogger("lab.primary")
 UPKEEP_SECONDS = 1.0
 RESET_WAIT_MS = 5000
 FORGET_AFTER_SECONDS = 3600.0
@@ -104,6 +108,8 @@ class Primary:
         clock: LogClock,
         metrics: PrimaryMetrics,
         verification: Verification,
+        acceptance: Acceptance,
+        retention: Retention,
     ) -> None:
         self._config = config
         self._log = log
@@ -114,6 +120,8 @@ class Primary:
         self._clock = clock
         self._metrics = metrics
         self._verification = verification
+        self._acceptance = acceptance
+        self._retention = retention
         self._upkeep = Worker("upkeep", self._step)
 
     def start(self) -> None:
@@ -199,11 +207,16 @@ class Primary:
         return [{"targets": [urlsplit(member.url).netloc for member in self._roster.members()]}]
 
     def health(self) -> dict[str, str]:
-        """Whether the log answers, and may be appended to."""
+        """Whether the log answers and has everything, and whether it takes writes."""
         try:
-            return {"log": "ok" if self._log.is_verified() else "asking the replicas whether it has everything"}
+            log = "ok" if self._log.is_verified() else "asking the replicas whether it has everything"
         except LogError as error:
-            return {"log": str(error)}
+            return {"log": str(error), "writes": str(error)}
+        try:
+            self._acceptance.require()
+        except LogError as error:
+            return {"log": log, "writes": str(error)}
+        return {"log": log, "writes": "ok"}
 
     def _seen(self, head: Head) -> State:
         state = _state(head)
@@ -246,6 +259,9 @@ class Primary:
 
     def _step(self) -> None:
         self._verification.require()
+        moved_us = self._log.steady(self._clock.known_us())  # before the clock follows its server
+        if moved_us:
+            _logger.warning("the log server's clock was set by %.3f s; the log's time goes on", -moved_us / 1e6)
         self._clock.measure()
         now_us = self._clock.now_us()
         members = self._roster.members()
@@ -254,17 +270,8 @@ class Primary:
         for member in members:
             if now_us - member.seen_at_us > FORGET_AFTER_SECONDS * 1e6:
                 self.forget(member.replica)
-        self._trim([member for member in members if member.is_live(now_us)])
+        self._retention.trim([member for member in members if member.is_live(now_us)])
         self._upkeep.pause(UPKEEP_SECONDS)
-
-    def _trim(self, live: list[Member]) -> None:
-        """Drop what every live replica has applied, but not the newest entries; and all beyond the hard bound."""
-        head = self._log.head().position
-        slowest = min((member.position for member in live), default=START)
-        applied = slowest.version if slowest.epoch == head.epoch else 0
-        through = max(min(applied, head.version - self._config.log_keep), head.version - self._config.log_max)
-        if through > 0:
-            self._log.trim(Position(head.epoch, through))
 
 
 def _state(head: Head) -> State:

@@ -82,11 +82,17 @@ class Verification:
     def _open(self, seen: Position, silent: list[str]) -> None:
         known = max(seen, self._gate.state.position)
         before = self._log.position()
-        after = self._log.open(uuid.uuid4().hex, known, in_doubt=bool(silent))
+        cut = self._log.was_cut()
+        after = self._log.open(uuid.uuid4().hex, known, in_doubt=bool(silent) or cut)
         if before is None:
             _logger.info("began the log at %s", after)
         elif after.epoch != before.epoch:
-            reason = f"{', '.join(silent)} did not say what it had seen" if silent else f"{known} had been seen"
+            if cut:
+                reason = "the damaged end of its file was dropped"
+            elif silent:
+                reason = f"{', '.join(silent)} did not say what it had seen"
+            else:
+                reason = f"{known} had been seen"
             _logger.warning("the log ended at %s and goes on at %s: %s", before, after, reason)
             self._events.publish("epoch", position=str(after), after=str(before), reason=reason)
 

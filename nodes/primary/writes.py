@@ -9,8 +9,9 @@ from broker.entry import Operation
 from broker.errors import LogError, WriteIdReused
 from broker.log import Appended, ReplicationLog
 from nodes.gate import PositionGate, State
+from nodes.primary.acceptance import Acceptance
 from nodes.primary.metrics import PrimaryMetrics
-from nodes.problem import Problem, outcome_of, unavailable
+from nodes.problem import Problem, unavailable
 from nodes.times import timestamp
 from nodes.tracing import Tracing
 from nodes.writing import WriteAnswer, WriteBody
@@ -19,9 +20,17 @@ from nodes.writing import WriteAnswer, WriteBody
 class Writes:
     """The write path of the primary."""
 
-    def __init__(self, log: ReplicationLog, gate: PositionGate, metrics: PrimaryMetrics, tracing: Tracing) -> None:
+    def __init__(
+        self,
+        log: ReplicationLog,
+        gate: PositionGate,
+        acceptance: Acceptance,
+        metrics: PrimaryMetrics,
+        tracing: Tracing,
+    ) -> None:
         self._log = log
         self._gate = gate
+        self._acceptance = acceptance
         self._metrics = metrics
         self._tracing = tracing
 
@@ -49,11 +58,11 @@ class Writes:
         except WriteIdReused:
             raise
         except LogError as error:
-            self._metrics.writes.labels(outcome_of(error)).inc()
+            self._acceptance.failed(error)
             raise unavailable(error, write_id=write_id) from error
         self._metrics.write_seconds.observe(time.perf_counter() - began)
         if appended is not None:
-            self._metrics.acknowledged.inc()
+            self._acceptance.acknowledged()
             self._gate.advance(State(appended.position, write_id, appended.at_us))
         return appended
 

@@ -42,7 +42,7 @@ class ReplicaMetrics:
             "Whether the content differed from the primary's at the same position when last compared",
             ["replica"],
             registry=registry,
-        ).labels(replica)
+        )  # absent until the first comparison: unknown is not 0
         self._replica = replica
         self._applied = applied.labels(replica, "applied")
         self._duplicate = applied.labels(replica, "duplicate")
@@ -79,7 +79,7 @@ class ReplicaMetrics:
 
     def compared(self, *, diverged: bool) -> None:
         """Say what comparing the content with the primary's has shown."""
-        self._diverged.set(diverged)
+        self._diverged.labels(self._replica).set(diverged)
 
     def resynced(self, reason: str) -> None:
         """Count a snapshot."""

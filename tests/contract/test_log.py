@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,13 @@ from broker import snapshot
 from broker.connection import connect
 from broker.digest import EMPTY, digest
 from broker.entry import Entry
-from broker.errors import LogMissing, LogUnverified, PositionLost, WriteIdReused
+from broker.errors import LogFull, LogMissing, LogRefused, LogUnverified, PositionLost, RecordDamaged, WriteIdReused
 from broker.log import Appended, Change, ReplicationLog
 from broker.position import START, Position
 from lab.server import binary_path
 from tests.conftest import REAL_SERVERS
 from tests.support.logserver import LogServer
+from tests.support.until import until
 
 
 @pytest.fixture
@@ -141,6 +144,56 @@ def test_a_server_that_was_started_again_takes_no_append_before_it_is_verified(w
         server.kill()
 
 
+def full(client: Any) -> None:
+    client.config_set("maxmemory", 1)
+
+
+def read_only(client: Any) -> None:
+    client.execute_command("REPLICAOF", "127.0.0.1", "1")
+
+
+def lacking_replicas(client: Any) -> None:
+    client.config_set("min-replicas-to-write", 1)
+
+
+def unsaved(client: Any) -> None:
+    shutil.rmtree(client.config_get("dir")["dir"])
+    client.config_set("save", "3600 1")
+    client.bgsave()
+    until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+
+
+def foreign_entry(client: Any) -> None:
+    client.xadd("lab14:log", {"other": "1"})
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        (full, "OOM|maxmemory"),
+        (read_only, "read only replica"),
+        (lacking_replicas, "NOREPLICAS|enough good replicas"),
+        (unsaved, "MISCONF|unable to persist"),
+        (foreign_entry, "not of this lab, after 1-1; XDEL it, then XSETID lab14:log 1-1"),
+    ],
+)
+def test_a_check_says_why_appends_are_refused_and_changes_nothing(
+    server: LogServer, trouble: Callable[[Any], None], said: str
+) -> None:
+    client = connect(server.url)
+    log = ReplicationLog(client)
+    log.open("open")
+    put(log, "k")
+    log.check()
+    assert client.zrange("lab14:keys", 0, -1) == ["k"]
+    trouble(client)
+    with pytest.raises(LogRefused):
+        put(log, "k")
+    with pytest.raises(LogRefused, match=said):
+        log.check()
+    assert log.head().position == Position(1, 1)
+
+
 def test_versions_count_up_without_gaps_and_are_the_stream_ids(log: ReplicationLog, client: Any) -> None:
     assert [put(log, key) for key in "abc"] == [Position(1, 1), Position(1, 2), Position(1, 3)]
     assert [name for name, _ in client.xrange("lab14:log")] == ["1-0", "1-1", "1-2", "1-3"]
@@ -203,6 +256,43 @@ def test_write_ids_are_remembered_up_to_a_bound(client: Any, monkeypatch: pytest
     assert client.hlen("lab14:writes") == client.llen("lab14:write_order") == 3
 
 
+def allowed(server: LogServer, *rules: str) -> ReplicationLog:
+    """The log as a user with all commands but some sees it."""
+    connect(server.url).execute_command("ACL", "SETUSER", "lab", "reset", "on", ">pw", "~*", "+@all", *rules)
+    return ReplicationLog(connect(server.url.replace("//", "//lab:pw@")))
+
+
+@pytest.mark.parametrize("command", ["lpop", "zadd", "unlink"])
+def test_a_user_who_may_not_run_a_command_of_the_scripts_appends_nothing(server: LogServer, command: str) -> None:
+    log = allowed(server, f"-{command}", "-xtrim")
+    said = rf"may not run (?=.*{command.upper()}).*XTRIM"
+    with pytest.raises(LogRefused, match=said):
+        log.open("open")
+    assert connect(server.url).dbsize() == 0
+    ReplicationLog(connect(server.url)).open("open")
+    with pytest.raises(LogRefused, match=said):
+        put(log, "k")
+    assert log.head().position == Position(1, 0)
+    assert log.length() == 1
+
+
+def test_a_user_who_may_not_forget_write_ids_any_more_appends_nothing(
+    server: LogServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.log.REMEMBERED_WRITES", 3)
+    log = allowed(server)
+    log.open("open")
+    put(log, "a")
+    put(log, "b")
+    before = log.head()
+    allowed(server, "-lpop")
+    with pytest.raises(LogRefused):
+        put(log, "c")
+    with pytest.raises(LogRefused):
+        log.reset("reset")
+    assert (log.head(), log.length()) == (before, 3)
+
+
 def test_deleting_a_missing_key_changes_nothing(log: ReplicationLog) -> None:
     assert log.append("delete", "k", "", "w1") is None
     assert log.head().position == Position(1, 0)
@@ -224,6 +314,34 @@ def test_a_record_keeps_its_value_to_the_letter(log: ReplicationLog) -> None:
     assert (record.value, record.version) == (text, 1)
 
 
+@pytest.mark.parametrize(
+    ("sound", "rotten"), [('"value":1}', '"value":2}'), ('"version":1', '"version":x'), ('"write_id"', '"write\x00id"')]
+)
+def test_a_record_that_does_not_match_its_own_digest_is_not_served(
+    log: ReplicationLog, client: Any, sound: str, rotten: str
+) -> None:
+    put(log, "a")
+    put(log, "b")
+    record = client.hget("lab14:data", "a")
+    client.hset("lab14:data", "a", record.replace(sound, rotten))
+    for read in (lambda: log.get("a"), lambda: log.page("", 10, 10**6), lambda: snapshot.take(log)):
+        with pytest.raises(RecordDamaged, match="primary's record of 'a' is damaged; write it again or delete it"):
+            read()
+    assert log.get("b")[1] is not None
+
+
+def test_a_damaged_record_can_be_written_again_and_deleted(log: ReplicationLog, client: Any) -> None:
+    put(log, "a")
+    put(log, "b")
+    for key in "ab":
+        client.hset("lab14:data", key, client.hget("lab14:data", key).replace('"value":1', '"value":2'))
+    put(log, "a")
+    log.append("delete", "b", "", "delete")
+    records = log.page("", 10, 10**6).records
+    assert [record.key for record in records] == ["a"]
+    assert digest((r.write_id, r.key, r.value) for r in records) == (1, log.head().digest)
+
+
 def test_the_digest_of_the_script_is_that_of_the_content(log: ReplicationLog) -> None:
     for number in range(60):
         put(log, f"k{number % 17}", str(number))
@@ -243,6 +361,37 @@ def test_time_never_goes_back_in_the_log(log: ReplicationLog, client: Any) -> No
     client.hset("lab14:head", "at", 9_000_000_000_000_000)  # a server clock that was once far ahead
     put(log, "k")
     assert log.newest(1)[0].at_us == 9_000_000_000_000_000
+
+
+HOUR_US = 3_600_000_000
+
+
+def test_where_the_servers_clock_is_set_back_the_logs_time_goes_on(log: ReplicationLog, client: Any) -> None:
+    assert log.steady(None) == log.steady(log.now_us()) == 0
+    put(log, "a")
+    before_us = log.now_us() + HOUR_US  # as if the server's clock had been an hour ahead up to now
+    client.hset("lab14:head", "at", before_us)
+    assert log.now_us() == before_us
+    assert log.steady(before_us + 1_000_000) >= HOUR_US
+    assert log.now_us() >= before_us + 1_000_000
+    put(log, "b")
+    put(log, "c")
+    second, third = log.newest(2)
+    assert before_us + 1_000_000 <= second.at_us < third.at_us <= log.now_us()
+    assert log.before(HOUR_US // 2) == (Position(1, 1), Position(1, 3))
+    assert log.steady(log.now_us()) == 0
+    log.reset("r")
+    assert log.newest(1)[0].at_us > third.at_us
+
+
+def test_a_clock_that_is_set_right_again_needs_no_offset(log: ReplicationLog, client: Any) -> None:
+    client.hset("lab14:head", "offset", HOUR_US)
+    known_us = log.now_us() - HOUR_US
+    assert log.steady(None) == 0
+    assert log.steady(known_us) <= -HOUR_US + 1_000_000
+    assert log.now_us() < known_us + 60_000_000
+    client.hset("lab14:head", "offset", 0)
+    assert log.steady(known_us - HOUR_US) == 0, "a clock that is ahead is followed"
 
 
 def test_pages_hold_every_key_once_in_byte_order(log: ReplicationLog) -> None:
@@ -350,6 +499,55 @@ def test_trimming_is_by_position(log: ReplicationLog) -> None:
     assert log.trim(Position(1, 1)) == 2
     assert positions(log.newest(10)) == ["1-2", "1-3"]
     assert log.length() == 2
+
+
+HEAVY = '"' + "x" * 200 * 1024 + '"'
+
+
+def test_the_log_is_shrunk_to_a_bound_in_bytes(server: LogServer) -> None:
+    log = ReplicationLog(connect(server.url))
+    log.open("open")
+    for number in range(100):
+        put(log, "k", HEAVY[: 2000 * (1 + number % 9)] + '"')
+    log.shrink(lambda memory: memory.log_bytes)
+    assert log.length() == 101
+    log.shrink(lambda _: 400_000)
+    left = log.memory()
+    assert left is not None
+    assert 330_000 < left.log_bytes <= 400_000
+    assert log.newest(1)[0].position == Position(1, 100)
+    log.shrink(lambda _: 0)
+    assert log.length() == 0
+    assert put(log, "k") == Position(1, 101)
+
+
+def test_where_the_log_server_is_full_old_entries_make_room_and_deletes_and_resets_are_taken(server: LogServer) -> None:
+    client = connect(server.url)
+    log = ReplicationLog(client)
+    log.open("open")
+    client.config_set("maxmemory", client.info("memory")["used_memory"] + 2**23)
+
+    def taken(*keys: str) -> int:
+        for count, key in enumerate(keys):
+            try:
+                put(log, key, HEAVY)
+            except LogFull:
+                return count
+        return len(keys)
+
+    assert taken(*["k"] * 100) < 45
+    log.make_room = lambda: log.shrink(lambda memory: memory.log_bytes // 2)
+    assert taken(*["k"] * 100) == 100
+    assert taken(*map(str, range(100))) < 45
+    log.make_room = None
+    assert log.append("delete", "k", "", "delete") is not None
+    taken(*map(str, range(100)))
+    head = log.head()
+    with pytest.raises(LogFull):
+        put(log, "k", HEAVY)
+    assert log.head() == head
+    assert log.reset("reset") == Position(2, 0)
+    put(log, "k", HEAVY)
 
 
 def test_reading_between_positions_says_when_the_beginning_is_gone(log: ReplicationLog) -> None:

@@ -97,6 +97,14 @@ def test_a_stopped_replica_lags_by_what_it_was_never_given(log: ReplicationLog) 
     assert found.seconds > 0
 
 
+def test_lag_is_not_0_where_the_log_no_longer_holds_what_is_missing(log: ReplicationLog) -> None:
+    write(log, 3)
+    log.trim(Position(1, 3))
+    found = lag.observe(log, [member()])["r1"]
+    assert found.versions == 3
+    assert found.seconds > 0
+
+
 def test_an_acknowledgement_held_back_is_not_lag(log: ReplicationLog) -> None:
     write(log, 3)
     log.read("r1", 10, 1)

@@ -26,7 +26,7 @@ class LogServer:
         self._output = directory / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, timeout_seconds: float = 10.0) -> None:
         """Start, and return when it answers."""
         with self._output.open("ab") as output:
             self._process = subprocess.Popen(self._command, stdout=output, stderr=subprocess.STDOUT)
@@ -34,11 +34,11 @@ class LogServer:
 
         def answers() -> bool:
             try:
-                return log.now_us() > 0
+                return log.length() >= 0  # which is refused while the file is loading, as TIME is not
             except LogError:
                 return False
 
-        until(answers)
+        until(answers, timeout_seconds)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""

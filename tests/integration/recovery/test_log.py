@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from random import SystemRandom
 
 import pytest
 import urllib3
 
+from lab.errors import LabError
+from lab.layout import Options, free_base_port
+from lab.repair import DROPPED
 from lab.runner import LOG_SERVER, Lab
 from tests.integration.conftest import converge, frozen, processes
 from tests.integration.recovery.conftest import REPLICA, all_there, fill, kill, log_of, resyncs, told
@@ -69,6 +73,42 @@ def test_a_log_rolled_back_goes_on_in_a_new_epoch_and_no_position_names_two_chan
     for replica in quick.replica_urls:
         until(lambda replica=replica: resyncs(quick, "log_rolled_back", replica) >= 1)
     assert "goes on at" in log_of(quick, "lab14-primary")
+
+
+def test_a_log_server_whose_file_is_damaged_at_its_end_is_repaired_and_goes_on_in_a_new_epoch(quick: Lab) -> None:
+    fill(quick, 20)
+    epoch = converge(quick)["primary"]["epoch"]
+
+    def damage() -> None:
+        newest = max((quick.data_dir / "log").glob("appendonlydir/*.incr.aof"), key=lambda file: file.stat().st_mtime)
+        with newest.open("ab") as file:
+            file.write(b"rotten\r\n" * 20)
+
+    kill(quick, LOG_SERVER, meanwhile=damage)
+    until(lambda: epoch_of(quick) > epoch, 20)
+    assert (quick.data_dir / "log" / DROPPED).stat().st_size >= 100
+    assert told(quick, "epoch")[-1]["position"].startswith(f"{epoch + 1}-")
+    fill(quick, 5)
+    converge(quick, 30)
+
+
+def test_a_log_that_is_damaged_where_it_cannot_be_repaired_is_one_sentence(tmp_path: Path) -> None:
+    log = tmp_path / "log" / "appendonlydir"
+    log.mkdir(parents=True)
+    (log / "appendonly.aof.manifest").write_text(
+        "file appendonly.aof.1.incr.aof seq 1 type i\nfile appendonly.aof.2.incr.aof seq 2 type i\n"
+    )
+    (log / "appendonly.aof.1.incr.aof").write_text("rotten")
+    (log / "appendonly.aof.2.incr.aof").write_text("")
+    lab = Lab(Options(data_dir=tmp_path, base_port=free_base_port(SystemRandom()), replicas=1))
+    with pytest.raises(LabError, match=r"damaged where it cannot be repaired; replace .*log by a copy"):
+        lab.start()
+    (log / "appendonly.aof.2.incr.aof").unlink()
+    (log / "appendonly.aof.manifest").write_text("file appendonly.aof.1.incr.aof seq 1 type i\n")
+    said: list[str] = []
+    with Lab(lab.options, said.append) as running:
+        assert get(f"{running.primary_url}/version")["version"] == 0
+    assert "its last 6 bytes were dropped" in said[0]
 
 
 def test_a_log_that_is_lost_with_everything_that_the_primary_knew_begins_in_a_later_epoch(quick: Lab) -> None:

@@ -74,6 +74,9 @@ class Scripted:
     def register_script(self, _: str) -> Scripted:
         return self
 
+    def __call__(self, **_: object) -> str:
+        return ""
+
     def execute_command(self, *_: object) -> list[object]:
         outcome = self.outcomes.pop(0)
         if isinstance(outcome, Exception):

@@ -16,6 +16,7 @@ from nodes.base import make_app
 from nodes.config import load
 from nodes.gate import EMPTY_STATE, PositionGate
 from nodes.primary import batch
+from nodes.primary.acceptance import Acceptance
 from nodes.primary.batch import Batches, add_batch
 from nodes.primary.metrics import PrimaryMetrics
 from nodes.tracing import CarriedTracing
@@ -28,7 +29,7 @@ class Site:
         self.registry = CollectorRegistry()
         app, api = make_app(load("primary", {}), CarriedTracing(), CollectorRegistry())
         self.gate = PositionGate(EMPTY_STATE, 10)
-        self.batches = Batches(log, self.gate, PrimaryMetrics(self.registry))
+        self.batches = Batches(log, self.gate, Acceptance(log, PrimaryMetrics(self.registry), lambda: 0.0))
         add_batch(api, self.batches)
         self.http: FlaskClient = app.test_client()
 

@@ -36,7 +36,8 @@ class Broken:
         self.bench = Bench(fake, directory)
         self.ended = threading.Event()
         self.events = Events(fake)
-        self.metrics = ReplicaMetrics(CollectorRegistry(), REPLICA, FAULTS)
+        self.registry = CollectorRegistry()
+        self.metrics = ReplicaMetrics(self.registry, REPLICA, FAULTS)
         self.link = Link()
         self.clock = LogClock(self.log.now_us, lambda: 0, lambda: 10**15)
         parts = Parts(
@@ -147,6 +148,7 @@ def test_a_corrupt_value_keeps_its_version_and_only_the_audit_finds_it(broken: B
     assert broken.events.after("0-0", 1) == []
     broken.write(2)
     assert (audit.step(), audit.diverged) == (EVERY_SECONDS, False), "not at the same position yet"
+    assert broken.registry.get_sample_value("ec_replica_diverged", {"replica": REPLICA}) is None
     broken.bench.catch_up()
     assert (audit.step(), audit.diverged) == (EVERY_SECONDS, False)
     broken.begin(fault="corrupt", key="k2")

@@ -21,7 +21,9 @@ from broker.line import DelayLine
 from broker.log import ReplicationLog
 from broker.position import START, Position
 from broker.roster import Member, Roster, Settings
+from nodes.problem import Problem
 from nodes.replica import acknowledger as acknowledging
+from nodes.replica import history as histories
 from nodes.replica.acknowledger import Acknowledger
 from nodes.replica.history import Applied, AppliedHistory
 from nodes.replica.inbox import Inbox
@@ -275,3 +277,12 @@ def test_what_was_applied_since_is_told_as_soon_as_there_is_some() -> None:
     assert ([applied.applied_us for applied in waiting[0][0]], waiting[0][1]) == ([6], 6)
     history.close()
     assert history.since(6, 10, 10) == ([], 6)
+
+
+def test_a_request_beyond_the_bound_of_those_that_wait_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(histories, "_WAITING_MAX", 0)
+    history = AppliedHistory(3)
+    with pytest.raises(Problem) as refused:
+        history.since(0, 10, 10)
+    assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
+    assert history.since(0, 10, 0) == ([], 0)

@@ -9,16 +9,19 @@ from prometheus_client import CollectorRegistry
 
 from broker.clock import LogClock
 from broker.delay import Fixed
+from broker.errors import LogRefused
 from broker.events import Events
-from broker.log import ReplicationLog
+from broker.log import Memory, ReplicationLog
 from broker.position import START, Position
 from broker.roster import Member, Roster, Settings
 from nodes.config import PrimaryConfig, load
 from nodes.gate import EMPTY_STATE, PositionGate, State
 from nodes.peers import PeerError, Peers
+from nodes.primary.acceptance import Acceptance
 from nodes.primary.delays import DelayBody, Delays, DelaysBody
 from nodes.primary.metrics import PrimaryMetrics, ReplicaCollector
 from nodes.primary.primary import FORGET_AFTER_SECONDS, Primary
+from nodes.primary.retention import Retention
 from nodes.primary.verification import Verification
 from nodes.problem import Problem
 from tests.support.peers import StubPeers
@@ -49,9 +52,12 @@ class Bench:
             pause=lambda _: None,
         )
         self.log.verify = self.verification.require
-        self.primary = Primary(
-            config, gate=self.gate, peers=peers, clock=clock, verification=self.verification, **parts
-        )
+        self.now_seconds = 0.0
+        self.acceptance = Acceptance(self.log, metrics, lambda: self.now_seconds)
+        self.retention = Retention(self.log, config)
+        self.log.make_room = self.retention.shrink
+        parts |= {"verification": self.verification, "acceptance": self.acceptance, "retention": self.retention}
+        self.primary = Primary(config, gate=self.gate, peers=peers, clock=clock, **parts)
         self.delays = Delays(self.roster, self.events, metrics, lambda: self.now_us)
         self.primary._upkeep.stop()  # so that its pause does not wait
 
@@ -147,6 +153,21 @@ def test_a_replica_that_does_not_say_what_it_was_given_leaves_a_doubt(fake: Any,
     assert bench.told("epoch")[0]["reason"] == "a did not say what it had seen"
 
 
+def test_a_log_whose_damaged_end_was_dropped_goes_on_in_a_new_epoch_though_nobody_knows_more(fake: Any) -> None:
+    bench = Bench(fake, delivered(a="1-7"))
+    bench.upkeep()
+    bench.write(10)
+    bench.replica("a", 7)
+    fake.hset("lab14:head", "doubt", 1)
+    restarted(bench, fake)
+    bench.write_one()
+    assert bench.log.head().position == Position(2, 11)
+    assert bench.told("epoch")[0]["reason"] == "the damaged end of its file was dropped"
+    restarted(bench, fake)
+    bench.upkeep()
+    assert bench.log.head().position == Position(2, 11)
+
+
 def test_a_replica_that_is_only_just_starting_is_waited_for(fake: Any) -> None:
     peers = StubPeers(**{"a/applied": [PeerError("not yet", sent=False), {"delivered": "1-10"}]})
     bench = Bench(fake, peers)
@@ -167,10 +188,25 @@ def test_a_log_behind_what_the_primary_itself_has_seen_goes_on_in_a_new_epoch(fa
     for version in (9, 10):
         fake.xdel("lab14:log", f"1-{version}")
     restarted(bench, fake)
-    assert bench.primary.health() == {"log": "asking the replicas whether it has everything"}
+    assert bench.primary.health()["log"] == "asking the replicas whether it has everything"
     bench.upkeep()
     assert bench.log.head().position == Position(2, 8)
-    assert bench.primary.health() == {"log": "ok"}
+    assert bench.primary.health() == {"log": "ok", "writes": "ok"}
+
+
+def test_health_says_that_writes_are_refused(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    bench.write(1)
+    bench.acceptance.failed(LogRefused("the log server refused: no"))
+    assert bench.primary.health() == {"log": "ok", "writes": "the log server refused: no"}
+    bench.now_seconds = 2
+    assert bench.primary.health()["writes"] == "ok"
+    bench.acceptance.failed(LogRefused("the log server refused: no"))
+    bench.acceptance.acknowledged()
+    assert bench.primary.health()["writes"] == "ok"
+    fake.xadd("lab14:log", {"other": "1"})
+    assert "not of this lab" in bench.primary.health()["writes"]
 
 
 def test_a_heartbeat_ahead_of_the_log_begins_a_new_epoch_too(fake: Any) -> None:
@@ -231,6 +267,21 @@ def test_the_log_never_holds_more_than_its_bound(fake: Any) -> None:
     assert (bench.first(), bench.log.length()) == ("1-81", 20)
 
 
+@pytest.mark.parametrize(
+    ("memory", "bound_bytes"),
+    [
+        (Memory(log_bytes=5, used_bytes=10, max_bytes=0), 2**20),
+        (Memory(log_bytes=5, used_bytes=10, max_bytes=2**30), 2**20),
+        (Memory(log_bytes=300_000, used_bytes=500_000, max_bytes=1_000_000), 600_000),
+        (Memory(log_bytes=100_000, used_bytes=1_000_000, max_bytes=1_000_000), 0),
+    ],
+)
+def test_the_log_may_take_what_is_configured_and_what_the_rest_of_its_server_leaves(
+    fake: Any, memory: Memory, bound_bytes: int
+) -> None:
+    assert Bench(fake, LAB_LOG_MAX_BYTES=str(2**20)).retention.bound_bytes(memory) == bound_bytes
+
+
 def test_a_replica_that_never_comes_back_is_forgotten_with_its_group(fake: Any) -> None:
     bench = Bench(fake)
     bench.upkeep()
@@ -244,10 +295,20 @@ def test_a_replica_that_never_comes_back_is_forgotten_with_its_group(fake: Any) 
 def test_nothing_is_exported_about_replicas_while_the_log_cannot_be_read(fake: Any) -> None:
     bench = Bench(fake)
     bench.replica("a", 0)
-    collector = ReplicaCollector(bench.log, bench.roster)
+    collector = ReplicaCollector(bench.log, bench.roster, bench.retention)
     assert list(collector.collect()) == []
     bench.upkeep()
     assert "ec_replica_lag_seconds" in {family.name for family in collector.collect()}
+
+
+def test_when_a_replica_last_applied_something_is_absent_while_nobody_knows(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    bench.replica("a", 0)
+    bench.registry.register(ReplicaCollector(bench.log, bench.roster, bench.retention))
+    labels = {"replica": "a"}
+    assert bench.registry.get_sample_value("ec_replica_lag_seconds", labels) == 0
+    assert bench.registry.get_sample_value("ec_replica_last_applied_timestamp_seconds", labels) is None
 
 
 def test_a_change_of_a_delay_is_in_force_and_an_event(fake: Any) -> None:
