@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl
 
 from flask import Flask, Response, request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from gunicorn.http.errors import ParseException
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from werkzeug.routing import BaseConverter
 
 from broker.position import Position
@@ -41,6 +43,17 @@ class Body(BaseModel):
     """A request body: JSON types as they are, and no fields but the named ones."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class OpenBody(Body):
+    """A body that is passed on to another node, which checks the other fields."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    @model_validator(mode="after")
+    def _can_be_sent(self) -> OpenBody:
+        strict_json.dumps(self.model_dump())
+        return self
 
 
 class Query(BaseModel):
@@ -82,6 +95,7 @@ class Api:
         self._schemas: dict[str, Any] = {"Problem": _PROBLEM_SCHEMA}
         app.url_map.converters["key"] = _KeyConverter
         app.url_map.merge_slashes = False
+        app.before_request(_require_utf_8)
         self.route("GET", "/openapi.json", answer=dict[str, Any])(self.describe)
 
     def route(
@@ -106,10 +120,11 @@ class Api:
                 if query is not None:
                     as_it_is = defaults is not None and not request.query_string
                     arguments["query"] = (
-                        defaults if as_it_is else parsed(query, request.args.to_dict(), 400, "invalid-parameter")
+                        defaults if as_it_is else parsed(query, _parameters(), 400, "invalid-parameter")
                     )
-                elif request.args:
-                    raise _unknown_parameters(list(request.args))
+                elif request.query_string:
+                    detail = f"This endpoint takes no parameters, not {', '.join(_parameters())[:100]}."
+                    raise _invalid_parameter(detail)
                 if body is not None:
                     arguments["body"] = parsed(body, as_object(raw_body(BODY_BYTES_MAX)), 422, "invalid-field")
                 result = view(**arguments)
@@ -204,13 +219,27 @@ def raw_body(bytes_max: int) -> bytes:
     One that is too large is refused only after more of it was read: a client that is still sending when the connection
     is closed would never see the answer.
     """
-    raw = request.stream.read(bytes_max + 1)
-    if len(raw) <= bytes_max:
-        return raw
-    for _ in range(_DRAINED_CHUNKS):
-        if not request.stream.read(BODY_BYTES_MAX):
-            break
+    try:
+        raw = request.stream.read(bytes_max + 1)
+        if len(raw) <= bytes_max:
+            return _whole(raw)
+        for _ in range(_DRAINED_CHUNKS):
+            if not request.stream.read(BODY_BYTES_MAX):
+                break
+    except (ParseException, OSError) as error:  # a chunk that is none, or a sender that is gone
+        raise _incomplete(str(error)) from None
     raise Problem(413, "body-too-large", "Body too large", f"A body has at most {bytes_max} bytes.")
+
+
+def _whole(raw: bytes) -> bytes:
+    length = request.content_length
+    if length is not None and len(raw) < length:
+        raise _incomplete(f"{len(raw)} bytes of {length}")
+    return raw
+
+
+def _incomplete(reason: str) -> Problem:
+    return Problem(400, "incomplete-body", "Incomplete body", f"The body did not arrive whole: {reason[:200]}.")
 
 
 def _kind(value: Any) -> str:
@@ -249,6 +278,22 @@ def _without_parameters(model: type[Query]) -> Query | None:
         return None
 
 
-def _unknown_parameters(names: list[str]) -> Problem:
-    detail = f"This endpoint takes no parameters, not {', '.join(names)[:100]}."
+def _require_utf_8() -> None:
+    """Refuse a path that is not UTF-8: the bytes that are none would be read as those of another key."""
+    path = request.environ["PATH_INFO"]
+    try:
+        path.isascii() or path.encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        raise Problem(400, "not-utf-8", "Not UTF-8", "The path is not percent-encoded UTF-8.") from None
+
+
+def _parameters() -> dict[str, str]:
+    """The query parameters by name. Raises ``Problem`` 400."""
+    try:
+        return dict(parse_qsl(request.query_string.decode(), keep_blank_values=True, errors="strict"))
+    except UnicodeDecodeError:
+        raise _invalid_parameter("The parameters are not percent-encoded UTF-8.") from None
+
+
+def _invalid_parameter(detail: str) -> Problem:
     return Problem(400, "invalid-parameter", "Invalid parameter", detail)

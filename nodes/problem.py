@@ -6,7 +6,7 @@ import json
 import logging
 from typing import Any, Literal
 
-from flask import Flask, Response, request
+from flask import Flask, Response, has_request_context, request
 from werkzeug.exceptions import HTTPException
 
 from broker.errors import LogError, NotApplied, WriteIdReused
@@ -40,7 +40,7 @@ class Problem(Exception):
             "detail": self.detail,
             **self.extra,
         }
-        if request.method in WRITING and self.status < 500:
+        if has_request_context() and request.method in WRITING and self.status < 500:
             body.setdefault("outcome", "not_applied")
         return body
 

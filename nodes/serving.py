@@ -11,18 +11,21 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import AppImportError
 from gunicorn.workers import gthread
 
 from nodes import cores
 from nodes.config import NodeConfig
+from nodes.logs import LineFormatter
 
 if TYPE_CHECKING:  # the master process only waits: what a node is made of is imported in its worker
     from flask import Flask
@@ -69,18 +72,21 @@ class Service(BaseApplication):  # type: ignore[misc]
             "loglevel": "warning",
             # A second gunicorn of the same user would steal the control socket, which all share by default.
             "control_socket_disable": True,
+            # No proxy is in front: a header may neither move the path nor contradict another about the scheme.
+            "forwarded_allow_ips": "",
             "post_fork": _end_with_master,
             "post_worker_init": _start,
             "worker_exit": _stopped,
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
+        util.write_error = _refuse
 
     def load(self) -> Flask:
         """The WSGI app."""
-        logging.basicConfig(
-            level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-        )
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(LineFormatter())
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
         from nodes.store import StoreError
 
         cores.share_one(self._config.port)  # the nodes of a lab have successive ports
@@ -112,6 +118,16 @@ def _end_with_master(_server: Any, worker: Any) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != worker.ppid:  # the master died before the kernel was told
             os._exit(1)
+
+
+def _refuse(connection: socket.socket, status: int, reason: str, detail: str) -> None:
+    """Answer what gunicorn cannot read as a request with problem details, where it would send a page."""
+    from nodes.problem import Problem
+
+    answer = Problem(status, f"http-{status}", reason, f"{detail or reason}.").response()
+    answer.headers["Connection"] = "close"
+    head = "".join(f"{name}: {value}\r\n" for name, value in answer.headers)
+    util.write_nonblock(connection, f"HTTP/1.1 {status} {reason}\r\n{head}\r\n".encode() + answer.get_data())
 
 
 def _start(worker: Any) -> None:

@@ -32,7 +32,10 @@ def loads(raw: bytes) -> Any:
 def dumps(value: Any) -> str:
     """Write compact JSON text. Raises ``ValueError`` for numbers and texts that JSON cannot carry."""
     text = _ENCODER.encode(value)
-    text.encode("utf-8")  # a lone surrogate cannot be stored, nor sent
+    try:
+        text.encode("utf-8")  # a lone surrogate cannot be stored, nor sent
+    except UnicodeEncodeError:
+        raise ValueError("a text is not valid Unicode") from None
     return text
 
 
