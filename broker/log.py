@@ -18,6 +18,7 @@ own name: what it was given and has not acknowledged is *pending*.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any, NamedTuple, cast
@@ -417,14 +418,8 @@ def _head(fields: list[str | None], keys: int) -> Head:
 def _record(key: str, text: str) -> Record:
     """Take a record apart by its fixed layout (append.lua writes it), so that the value stays as it was written."""
     front, _, rest = text.partition(',"value":')
-    version, write_id, at, _ = front.split(",")
-    return Record(
-        key=key,
-        value=rest[:-1],
-        version=int(version.removeprefix('{"version":')),
-        write_id=write_id.removeprefix('"write_id":"').removesuffix('"'),
-        at_us=int(at.removeprefix('"at":')),
-    )
+    fields = json.loads(front + "}")
+    return Record(key, rest[:-1], fields["version"], fields["write_id"], fields["at"])
 
 
 def _group(info: dict[str, Any], summary: dict[str, Any]) -> Group:
