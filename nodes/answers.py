@@ -120,7 +120,7 @@ def version_answer(source: str, state: State, now_us: int) -> VersionAnswer:
 def data_answer(source: str, state: State, records: list[Record], *, more: bool, now_us: int) -> DataAnswer:
     """A page, and the cursor to its successor."""
     cursor = base64.urlsafe_b64encode(records[-1].key.encode()).decode() if more else None
-    data = {record.key: strict_json.loads(record.value.encode()) for record in records}
+    data = {record.key: strict_json.written(record.value) for record in records}
     return {**version_answer(source, state, now_us), "data": data, "next": cursor}
 
 
@@ -132,7 +132,7 @@ def key_answer(source: str, state: State, key: str, record: Record | None) -> Ke
     return {
         "source": source,
         "key": key,
-        "value": strict_json.loads(record.value.encode()),
+        "value": strict_json.written(record.value),
         "version": record.version,
         "write_id": record.write_id,
         "write_timestamp": timestamp(record.at_us),

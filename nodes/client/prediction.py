@@ -59,7 +59,7 @@ def _predict(
 
     t_ms = np.linspace(0, until_ms, points)
     replicated = [
-        Replicated(from_json(strict_json.loads(model.encode())), order, writes_per_second) for model, order in settings
+        Replicated(from_json(strict_json.written(model)), order, writes_per_second) for model, order in settings
     ]
     curve = predict(replicated, t_ms)
     return {

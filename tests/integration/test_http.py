@@ -41,6 +41,8 @@ BODIES = [
     body("k", "x" * (256 * 1024 - 1)), b'{"key":"k","value":NaN}', b'{"key":"k","value":1e999}',
     b'{"key":"k","value":"\\ud800"}', b'{"key":"\\ud800","value":1}',
     b'{"key":"k","value":' + b"[" * 65 + b"]" * 65 + b"}",
+    b'{"key":"k","value":1e-400}', b'{"key":"k","value":[9007199254740993]}', b'{"key":"k","value":1,"value":2}',
+    b'{"key":"k","value":' + b"1" * 5000 + b"}",
     b'{"key":"k","value":' + b"[" * 500_000, b" " * (2**20 + 1), b"\xff\xfe\x00", b'{"key":"k","value":1,"more":2}',
 ]  # fmt: skip
 
