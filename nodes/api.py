@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
@@ -12,6 +13,7 @@ from urllib.parse import parse_qsl
 from flask import Flask, Response, request
 from gunicorn.http.errors import ParseException
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from broker.position import Position
@@ -96,6 +98,7 @@ class Api:
         app.url_map.converters["key"] = _KeyConverter
         app.url_map.merge_slashes = False
         app.before_request(_require_utf_8)
+        app.after_request(_drain)
         self.route("GET", "/openapi.json", answer=dict[str, Any])(self.describe)
 
     def route(
@@ -197,38 +200,44 @@ class Api:
 
 
 def as_object(value: Any) -> dict[str, Any]:
-    """A JSON object, given as bytes or as a value that was read already. Raises ``Problem``."""
+    """A JSON object, given as bytes, or as what ``strict_json.items`` has read. Raises ``Problem``."""
     if isinstance(value, bytes):
         try:
             value = strict_json.loads(value)
         except ValueError as error:
             raise not_json(error) from None
+    if isinstance(value, ValueError):
+        raise not_json(value)
     if not isinstance(value, dict):
         raise Problem(400, "not-an-object", "Not an object", f"This is a JSON {_kind(value)}, not an object.")
     return value
 
 
 def not_json(error: ValueError) -> Problem:
-    """What to answer to what is not JSON."""
-    return Problem(400, "not-json", "Not JSON", f"This is not JSON: {error}.")
+    """What to answer to what is not JSON, or none that the lab takes."""
+    what = "This JSON is refused" if isinstance(error, strict_json.Refused) else "This is not JSON"
+    return Problem(400, "not-json", "Not JSON", f"{what}: {error}.")
 
 
 def raw_body(bytes_max: int) -> bytes:
-    """The request's body, read to its end within bounds. Raises ``Problem``.
-
-    One that is too large is refused only after more of it was read: a client that is still sending when the connection
-    is closed would never see the answer.
-    """
+    """The request's body, read to its end within bounds. Raises ``Problem``."""
     try:
         raw = request.stream.read(bytes_max + 1)
         if len(raw) <= bytes_max:
             return _whole(raw)
-        for _ in range(_DRAINED_CHUNKS):
-            if not request.stream.read(BODY_BYTES_MAX):
-                break
     except (ParseException, OSError) as error:  # a chunk that is none, or a sender that is gone
         raise _incomplete(str(error)) from None
     raise Problem(413, "body-too-large", "Body too large", f"A body has at most {bytes_max} bytes.")
+
+
+def _drain(answer: Response) -> Response:
+    """Read more of a refused body: a client still sending when the connection is closed would never see the answer."""
+    if answer.status_code >= 400:
+        with suppress(ParseException, OSError, HTTPException):
+            for _ in range(_DRAINED_CHUNKS):
+                if not request.stream.read(BODY_BYTES_MAX):
+                    break
+    return answer
 
 
 def _whole(raw: bytes) -> bytes:
@@ -290,9 +299,13 @@ def _require_utf_8() -> None:
 def _parameters() -> dict[str, str]:
     """The query parameters by name. Raises ``Problem`` 400."""
     try:
-        return dict(parse_qsl(request.query_string.decode(), keep_blank_values=True, errors="strict"))
+        pairs = parse_qsl(request.query_string.decode(), keep_blank_values=True, errors="strict")
     except UnicodeDecodeError:
         raise _invalid_parameter("The parameters are not percent-encoded UTF-8.") from None
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _invalid_parameter(f"A parameter comes twice: {', '.join(name for name, _ in pairs)[:100]}.")
+    return found
 
 
 def _invalid_parameter(detail: str) -> Problem:

@@ -83,6 +83,16 @@ def test_a_body_that_does_not_arrive_whole_is_refused(lab: Lab, name: str, where
     assert get(f"{lab.primary_url}/version")["position"] == before
 
 
+EARLY = [b"Origin: http://evil.example", b"Idempotency-Key: a b", b"Sec-Fetch-Site: cross-site"]
+
+
+@pytest.mark.parametrize("header", EARLY)
+def test_a_refusal_reaches_a_client_that_is_still_sending(lab: Lab, header: bytes) -> None:
+    for url in (lab.primary_url, *lab.replica_urls.values()):
+        raw = request(b"POST", b"/data/batch", header, b"Content-Length: 12000000", body=b" " * 12_000_000)
+        assert send(url, raw)[0] in {400, 403, 405}
+
+
 @pytest.mark.parametrize("name", HEADS)
 def test_a_head_that_cannot_be_read_is_refused_by_every_node(lab: Lab, name: str) -> None:
     for url in [*node_urls(lab), lab.client_url, lab.worker_url]:

@@ -110,6 +110,7 @@ QUERIES = [
     *["/version?timeout_ms=-1", "/version?timeout_ms=600001", "/version?timeout_ms=x", "/version?timeout_ms=1.5"],
     *["/version?min_position=x", "/version?min_position=1-", "/version?min_version=-1", "/version?min_position=01-1"],
     *["/data?limit=0", "/data?limit=10001", "/data?limit=x", "/data?cursor=%21", "/data?unknown=1", "/data/k?limit=1"],
+    *["/version?timeout_ms=1&timeout_ms=2", "/data/k?min_version=0&min_version=0", "/version?timeout_ms=&timeout_ms=1"],
     *["/version?min_version=1e3", "/nothing", "/data/", "/admin/replication-delay?x=1"],
 ]
 
