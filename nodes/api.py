@@ -65,13 +65,15 @@ class Query(BaseModel):
 
 
 def checked_key(key: str) -> str:
-    """Check a key's size. Raises ``ValueError``."""
+    """Check that a key can be stored, and asked for by its path. Raises ``ValueError``."""
     try:
         size = len(key.encode("utf-8"))
     except UnicodeEncodeError:
         raise ValueError("a key is valid Unicode") from None
     if not 1 <= size <= KEY_BYTES_MAX:
         raise ValueError(f"a key has 1 to {KEY_BYTES_MAX} bytes of UTF-8, not {size}")
+    if key in {".", ".."}:
+        raise ValueError(f"{key!r} cannot be a key: browsers and others take it out of a path, however it is written")
     return key
 
 
@@ -80,9 +82,9 @@ TimeoutMs = Annotated[int, Field(ge=0, le=TIMEOUT_MS_MAX)]
 
 
 class _KeyConverter(BaseConverter):
-    """A key in a path: everything up to the end, slashes included."""
+    """A key in a path: everything up to the end, slashes and line breaks included."""
 
-    regex = ".+"
+    regex = r"[\s\S]+"
     part_isolating = False
 
 
