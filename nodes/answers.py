@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
 from broker.entry import Record
-from broker.position import Position
+from broker.position import PATTERN, Position
 from nodes import strict_json
 from nodes.api import Query, TimeoutMs
 from nodes.gate import State
@@ -26,7 +26,7 @@ def _checked_position(text: str) -> str:
     return text
 
 
-PositionText = Annotated[str, AfterValidator(_checked_position)]
+PositionText = Annotated[str, AfterValidator(_checked_position), Field(json_schema_extra={"pattern": f"^{PATTERN}$"})]
 
 
 class WaitQuery(Query):
@@ -47,7 +47,7 @@ class PageQuery(WaitQuery):
     """A page of the data."""
 
     limit: Annotated[int, Field(ge=1, le=10_000)] = 1000
-    cursor: str = ""
+    cursor: Annotated[str, Field(description="next of the page before")] = ""
 
     def after(self) -> str:
         """The key that the cursor stands for. Raises ``Problem`` 400."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from http import HTTPStatus
 from importlib.metadata import version
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
@@ -16,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
-from broker.position import Position
+from broker.position import PATTERN, Position
 from nodes import strict_json
 from nodes.problem import Problem
 
@@ -39,6 +40,18 @@ _PROBLEM_SCHEMA = {
         "errors": {"type": "array", "items": {"type": "object"}},
     },
 }
+
+_PROBLEM_ANSWER = {
+    "description": "Problem details (RFC 9457)",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    "headers": {"Retry-After": {"description": "seconds", "schema": {"type": "integer", "minimum": 0}}},
+}
+_POSITION_SCHEMA = {"type": "string", "pattern": f"^{PATTERN}$"}
+_POSITION_HEADERS = {
+    "Lab-Position": {"description": "the position that the answer reflects", "schema": _POSITION_SCHEMA},
+    "Lab-Source": {"description": "the node that answered", "schema": {"type": "string"}},
+}
+_SEGMENT = {"type": "string", "minLength": 1}
 
 
 class Body(BaseModel):
@@ -77,7 +90,14 @@ def checked_key(key: str) -> str:
     return key
 
 
-Key = Annotated[str, AfterValidator(checked_key)]
+Key = Annotated[
+    str,
+    AfterValidator(checked_key),
+    Field(
+        description=f"at most {KEY_BYTES_MAX} bytes of UTF-8",
+        json_schema_extra={"minLength": 1, "maxLength": KEY_BYTES_MAX, "not": {"enum": [".", ".."]}},
+    ),
+]
 TimeoutMs = Annotated[int, Field(ge=0, le=TIMEOUT_MS_MAX)]
 
 
@@ -110,12 +130,18 @@ class Api:
         *,
         answer: Any,
         body: type[BaseModel] | None = None,
+        status: int = 200,
+        media: str = "application/json",
+        also: Mapping[int, Any] = MappingProxyType({}),
         reads: Mapping[str, Any] = MappingProxyType({}),
         query: type[Query] | None = None,
+        headers: Mapping[str, Any] = MappingProxyType({}),
     ) -> Callable[[View], View]:
-        """Register a view. ``answer`` is the type of what it returns; its docstring is the description.
+        """Register a view. Its docstring is the description.
 
-        A view that reads the request's body by itself says of what type it may be, by media type.
+        ``answer`` is the type of what it returns, with ``status`` and ``media``; ``also`` has the types of answers with
+        other statuses, and ``Problem`` stands for problem details. ``reads``: of what type the body may be, by media
+        type, if the view reads it by itself. ``headers``: the types of those that it reads.
         """
 
         def register(view: View) -> View:
@@ -138,7 +164,18 @@ class Api:
             name = f"{method} {path}"
             self._app.add_url_rule(path, name, endpoint, methods=[method])
             kinds = reads if body is None else {"application/json": body}
-            self._describe(method, path, view.__doc__ or "", answer=answer, kinds=kinds, query=query)
+            self._describe(
+                method,
+                path,
+                view.__doc__ or "",
+                parameters=[
+                    *([] if query is None else self._query_parameters(query)),
+                    *(self._parameter(header, "header", self._schema(kind)) for header, kind in headers.items()),
+                ],
+                kinds=kinds,
+                answers={status: answer, **also},
+                media=media,
+            )
             return view
 
         return register
@@ -164,36 +201,57 @@ class Api:
         }
 
     def _describe(
-        self, method: str, path: str, doc: str, *, answer: Any, kinds: Mapping[str, Any], query: type[Query] | None
+        self,
+        method: str,
+        path: str,
+        doc: str,
+        *,
+        parameters: list[dict[str, Any]],
+        kinds: Mapping[str, Any],
+        answers: Mapping[int, Any],
+        media: str,
     ) -> None:
         name = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", path)
-        parameters: list[dict[str, Any]] = [
-            {"name": found, "in": "path", "required": True, "schema": {"type": "string"}}
-            for found in re.findall(r"{(\w+)}", name)
-        ]
-        if query is not None:
-            schema = self._schema(query)
-            required = schema.get("required", [])
-            parameters += [
-                {"name": found, "in": "query", "required": found in required, "schema": part}
-                for found, part in schema["properties"].items()
-            ]
-        problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
         lines = doc.strip().splitlines()
         operation: dict[str, Any] = {
             "operationId": f"{method} {name}",
             "summary": lines[0] if lines else name,
             "description": " ".join(line.strip() for line in lines),
-            "parameters": parameters,
+            "parameters": [
+                *(self._parameter(found, "path", _SEGMENT, required=True) for found in re.findall(r"{(\w+)}", name)),
+                *parameters,
+            ],
             "responses": {
-                "200": {"description": "Done", "content": {"application/json": {"schema": self._schema(answer)}}},
-                "default": {"description": "Problem details (RFC 9457)", "content": problem},
+                **{str(status): self._answer(status, kind, media) for status, kind in answers.items()},
+                "default": _PROBLEM_ANSWER,
             },
         }
         if kinds:
-            content = {name: {"schema": self._schema(kind)} for name, kind in kinds.items()}
+            content = {kind: {"schema": self._schema(model)} for kind, model in kinds.items()}
             operation["requestBody"] = {"required": True, "content": content}
         self._paths.setdefault(name, {})[method.lower()] = operation
+
+    def _query_parameters(self, query: type[Query]) -> Iterator[dict[str, Any]]:
+        schema = self._schema(query)
+        for name, part in schema["properties"].items():
+            # One that may be null is left out: a query has no null.
+            kinds = [kind for kind in part.pop("anyOf", []) if kind != {"type": "null"}]
+            part.update(kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {})
+            if part.get("default", ...) is None:
+                del part["default"]
+            yield self._parameter(name, "query", part, required=name in schema.get("required", []))
+
+    def _parameter(self, name: str, place: str, schema: dict[str, Any], *, required: bool = False) -> dict[str, Any]:
+        return {"name": name, "in": place, "required": required, "schema": schema}
+
+    def _answer(self, status: int, kind: Any, media: str) -> dict[str, Any]:
+        if kind is Problem:
+            return _PROBLEM_ANSWER
+        schema = self._schema(kind)
+        found: dict[str, Any] = {"description": HTTPStatus(status).phrase, "content": {media: {"schema": schema}}}
+        if "position" in schema.get("properties", {}):
+            found["headers"] = _POSITION_HEADERS
+        return found
 
     def _schema(self, kind: Any) -> dict[str, Any]:
         schema = TypeAdapter(kind).json_schema(ref_template="#/components/schemas/{model}")

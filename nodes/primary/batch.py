@@ -6,9 +6,10 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
 
 from flask import Response, request
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from broker.errors import LogError, WriteIdReused
@@ -19,7 +20,7 @@ from nodes.api import Api, as_object, not_json, parsed, raw_body
 from nodes.gate import PositionGate, State
 from nodes.primary.metrics import PrimaryMetrics
 from nodes.problem import Problem, outcome_of, unavailable
-from nodes.writing import WriteBody, write_id_of
+from nodes.writing import WriteBody, idempotency_key, write_id_of
 
 BATCH_BYTES_MAX = 8 * 2**20
 BATCH_ITEMS_MAX = 10_000
@@ -116,9 +117,17 @@ class Batches:
 
 def add_batch(api: Api, batches: Batches) -> None:
     """Add the endpoint."""
-    kinds = {"application/x-ndjson": str, "application/json": list[WriteBody]}
+    items = Annotated[list[WriteBody], Field(max_length=BATCH_ITEMS_MAX)]
+    kinds = {"application/x-ndjson": str, "application/json": items | WriteBody}  # an object is a line
 
-    @api.route("POST", "/data/batch", reads=kinds, answer=BatchAnswer)
+    @api.route(
+        "POST",
+        "/data/batch",
+        reads=kinds,
+        answer=BatchAnswer,
+        also={207: BatchAnswer},
+        headers=idempotency_key(_KEY_MAX),
+    )
     def write_batch() -> Response:
         """Write many keys: an array of objects with key and value, or one such object a line.
 

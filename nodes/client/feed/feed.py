@@ -6,9 +6,10 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, NotRequired
 
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from nodes import strict_json
 from nodes.api import Query
@@ -16,6 +17,7 @@ from nodes.api import Query
 INTERVAL_SECONDS = 0.1
 HEARTBEAT_SECONDS = 5.0
 LISTENERS_MAX = 50
+EVENT_STREAM = "text/event-stream"
 _KEPT = 600  # a minute of messages
 _ITEMS_MAX = 2000
 
@@ -24,6 +26,17 @@ class FeedQuery(Query):
     """From where on."""
 
     last_event_id: Annotated[str, Field(max_length=40)] = ""
+
+
+LAST_EVENT_ID = {"Last-Event-ID": Annotated[str, Field(description="the ID of the last message that has arrived")]}
+
+
+class FeedEvent(TypedDict):
+    """One event. ``data`` is JSON: a list for each kind of what happened; ``event`` is ``missed`` after a gap."""
+
+    data: str
+    id: NotRequired[str]
+    event: NotRequired[str]
 
 
 class Message(NamedTuple):
