@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 # Up to 15 digits: exact in a Lua and a JSON number, and far below a stream ID's 64 bits.
-_TEXT = re.compile(r"(0|[1-9][0-9]{0,14})-(0|[1-9][0-9]{0,14})", re.ASCII)
+PATTERN = "(0|[1-9][0-9]{0,14})-(0|[1-9][0-9]{0,14})"
+_TEXT = re.compile(PATTERN, re.ASCII)
 
 
 class Position(NamedTuple):

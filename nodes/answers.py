@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
 from broker.entry import Record
-from broker.position import Position
+from broker.position import PATTERN, Position
 from nodes import strict_json
 from nodes.api import Query, TimeoutMs
 from nodes.gate import State
@@ -26,7 +26,7 @@ def _checked_position(text: str) -> str:
     return text
 
 
-PositionText = Annotated[str, AfterValidator(_checked_position)]
+PositionText = Annotated[str, AfterValidator(_checked_position), Field(json_schema_extra={"pattern": f"^{PATTERN}$"})]
 
 
 class WaitQuery(Query):
@@ -47,7 +47,7 @@ class PageQuery(WaitQuery):
     """A page of the data."""
 
     limit: Annotated[int, Field(ge=1, le=10_000)] = 1000
-    cursor: str = ""
+    cursor: Annotated[str, Field(description="next of the page before")] = ""
 
     def after(self) -> str:
         """The key that the cursor stands for. Raises ``Problem`` 400."""
@@ -120,7 +120,7 @@ def version_answer(source: str, state: State, now_us: int) -> VersionAnswer:
 def data_answer(source: str, state: State, records: list[Record], *, more: bool, now_us: int) -> DataAnswer:
     """A page, and the cursor to its successor."""
     cursor = base64.urlsafe_b64encode(records[-1].key.encode()).decode() if more else None
-    data = {record.key: strict_json.loads(record.value.encode()) for record in records}
+    data = {record.key: strict_json.written(record.value) for record in records}
     return {**version_answer(source, state, now_us), "data": data, "next": cursor}
 
 
@@ -132,7 +132,7 @@ def key_answer(source: str, state: State, key: str, record: Record | None) -> Ke
     return {
         "source": source,
         "key": key,
-        "value": strict_json.loads(record.value.encode()),
+        "value": strict_json.written(record.value),
         "version": record.version,
         "write_id": record.write_id,
         "write_timestamp": timestamp(record.at_us),

@@ -57,8 +57,8 @@ def _changes_the_lab() -> bool:
 def _is_foreign(host: str) -> bool:
     """Whether a page of another origin made the browser send this; a link that somebody followed is not that."""
     environ = request.environ
-    origin = environ.get("HTTP_ORIGIN")
-    if origin is not None and urlsplit(origin).netloc != host:
+    origin = environ.get("HTTP_ORIGIN")  # scheme and host, or null
+    if origin is not None and origin.partition("://")[2] != host:
         return True
     followed_link = (
         environ["REQUEST_METHOD"] == "GET"

@@ -152,7 +152,7 @@ class Peers:
                 repeated = True
                 answer = send()  # a kept connection was closed by the other side meanwhile
             received_at = self._monotonic()
-            found = strict_json.loads(answer.data)
+            found = strict_json.written(answer.data.decode())
         except (urllib3.exceptions.HTTPError, ValueError) as error:
             refused = isinstance(error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
             raise PeerError(_sentence(ask.url, error), sent=repeated or not refused) from error

@@ -41,7 +41,7 @@ class Problem(Exception):
             "detail": self.detail,
             **self.extra,
         }
-        if request.method in WRITING and self.status < 500:
+        if has_request_context() and request.method in WRITING and self.status < 500:
             body.setdefault("outcome", "not_applied")
         return body
 

@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import AppImportError
 from gunicorn.workers import gthread
@@ -25,6 +27,7 @@ from gunicorn.workers import gthread
 from nodes import cores, files
 from nodes.config import NodeConfig
 from nodes.connections import Worker
+from nodes.logs import LineFormatter
 
 if TYPE_CHECKING:  # the master process only waits: what a node is made of is imported in its worker
     from flask import Flask
@@ -78,18 +81,21 @@ class Service(BaseApplication):  # type: ignore[misc]
             "loglevel": "warning",
             # A second gunicorn of the same user would steal the control socket, which all share by default.
             "control_socket_disable": True,
+            # No proxy is in front: a header may neither move the path nor contradict another about the scheme.
+            "forwarded_allow_ips": "",
             "post_fork": _end_with_master,
             "post_worker_init": _start,
             "worker_exit": _stopped,
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
+        util.write_error = _refuse
 
     def load(self) -> Flask:
         """The WSGI app."""
-        logging.basicConfig(
-            level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-        )
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(LineFormatter())
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
         from nodes.store import StoreError
 
         if self._room.requests < self._wanted:
@@ -126,6 +132,16 @@ def _end_with_master(_server: Any, worker: Any) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != worker.ppid:  # the master died before the kernel was told
             os._exit(1)
+
+
+def _refuse(connection: socket.socket, status: int, reason: str, detail: str) -> None:
+    """Answer what gunicorn cannot read as a request with problem details, where it would send a page."""
+    from nodes.problem import Problem
+
+    answer = Problem(status, f"http-{status}", reason, f"{detail or reason}.").response()
+    answer.headers["Connection"] = "close"
+    head = "".join(f"{name}: {value}\r\n" for name, value in answer.headers)
+    util.write_nonblock(connection, f"HTTP/1.1 {status} {reason}\r\n{head}\r\n".encode() + answer.get_data())
 
 
 def _start(worker: Any) -> None:

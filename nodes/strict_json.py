@@ -1,39 +1,155 @@
-"""JSON as the lab accepts it: RFC 8259 exactly, nested at most 64 deep."""
+"""JSON as the lab accepts it: RFC 8259 exactly, nested at most 64 deep, and nothing that would come out changed."""
 
 from __future__ import annotations
 
 import json
+import re
+import sys
+from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any, NoReturn
 
 NESTING_MAX = 64
+_NESTED = f"nested deeper than {NESTING_MAX}"
 _NESTS = (dict, list)
+_EXACT_DIGITS = 15  # a double holds every integer of so many digits
+_INTEGER_MAX = 2.0**53  # up to which a double holds every integer
+
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{},]', re.DOTALL)  # what ends an item, and what hides such
+
+
+class Refused(ValueError):
+    """Raised for JSON that the lab does not take."""
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+def _integer(text: str) -> int:
+    if len(text) > _EXACT_DIGITS:
+        _double(text)
+    return int(text)
+
+
+def _double(text: str) -> float:
+    """The double nearest to a number. Only a fraction may be rounded, and only in its last digits.
+
+    Raises ``ValueError`` for what overflows, underflows, or is an integer that a double would make another.
+    """
+    found = float(text)
+    magnitude = abs(found)
+    if sys.float_info.min <= magnitude < _INTEGER_MAX:
+        return found
+    if magnitude == 0:
+        kept = not text.lower().partition("e")[0].strip("-0.")
+    elif magnitude == float("inf"):
+        kept = False
+    else:
+        kept = Decimal(text) in {Decimal(found), Decimal(repr(found))}
+    if not kept:
+        raise Refused(f"a double does not hold the number {text[:40]}: it is out of range, or has too many digits")
+    return found
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Refused(f"the name {twice[:40]!r} comes twice in an object")
+    return found
+
+
 # Made once: json.loads and json.dumps make one for each call that wants anything unusual.
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_DECODER = json.JSONDecoder(
+    parse_constant=_refuse_constant, parse_int=_integer, parse_float=_double, object_pairs_hook=_object
+)
+_WRITTEN = json.JSONDecoder(parse_constant=_refuse_constant)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def loads(raw: bytes) -> Any:
     """Read one JSON text. Raises ``ValueError`` with a sentence for what is not JSON, NaN and Infinity included."""
-    try:
-        value = _DECODER.decode(raw.decode("utf-8"))
-    except RecursionError:
-        raise ValueError(f"nested deeper than {NESTING_MAX}") from None
-    if raw.count(b"[") + raw.count(b"{") > NESTING_MAX and _too_deep(value):
-        raise ValueError(f"nested deeper than {NESTING_MAX}")
+    text = raw.decode("utf-8")
+    value, end = _value(text, _space(text, 0))
+    if _space(text, end) < len(text):
+        raise json.JSONDecodeError("Extra data", text, end)
     return value
+
+
+def items(raw: bytes) -> Iterator[Any]:
+    """Read the items of an array one by one; what is wrong with one alone comes as ``Refused`` in its place.
+
+    Raises ``ValueError`` for what is not JSON.
+    """
+    text = raw.decode("utf-8")
+    at = _space(text, _space(text, 0) + 1)
+    if text[at : at + 1] != "]":
+        while True:
+            try:
+                value, at = _value(text, at)
+            except Refused as refused:
+                value, at = refused, _end(text, at)
+            yield value
+            at = _space(text, at)
+            if text[at : at + 1] != ",":
+                break
+            at = _space(text, at + 1)
+    if text[at : at + 1] != "]":
+        raise json.JSONDecodeError("Expecting ',' or the end of the array", text, at)
+    if (end := _space(text, at + 1)) < len(text):
+        raise json.JSONDecodeError("Extra data", text, end)
+
+
+def written(text: str) -> Any:
+    """Read what a node wrote; an earlier version may have taken other numbers. Raises ``ValueError``."""
+    try:
+        return _WRITTEN.decode(text)
+    except RecursionError:
+        raise Refused(_NESTED) from None
 
 
 def dumps(value: Any) -> str:
     """Write compact JSON text. Raises ``ValueError`` for numbers and texts that JSON cannot carry."""
     text = _ENCODER.encode(value)
-    text.encode("utf-8")  # a lone surrogate cannot be stored, nor sent
+    try:
+        text.encode("utf-8")  # a lone surrogate cannot be stored, nor sent
+    except UnicodeEncodeError:
+        raise ValueError("a text is not valid Unicode") from None
     return text
+
+
+def _value(text: str, at: int) -> tuple[Any, int]:
+    """The value that begins there, and where it ends."""
+    try:
+        value, end = _DECODER.raw_decode(text, at)
+    except RecursionError:
+        raise Refused(_NESTED) from None
+    if text.count("[", at, end) + text.count("{", at, end) > NESTING_MAX and _too_deep(value):
+        raise Refused(_NESTED)
+    return value, end
+
+
+def _end(text: str, at: int) -> int:
+    """Where an item of an array ends, at whatever depth."""
+    depth = 0
+    for token in _TOKEN.finditer(text, at):
+        if token[0] in {"[", "{"}:
+            depth += 1
+        elif depth == 0 and token[0] in {",", "]", "}"}:
+            return token.start()
+        elif token[0] in {"]", "}"}:
+            depth -= 1
+    return len(text)
+
+
+def _space(text: str, at: int) -> int:
+    """Where white space ends."""
+    found = _SPACE.match(text, at)
+    return at if found is None else found.end()
 
 
 def _too_deep(value: Any) -> bool:

@@ -7,23 +7,31 @@ import secrets
 from functools import cached_property
 from typing import Annotated, Any, NotRequired
 
-from pydantic import Field, model_validator
-from typing_extensions import TypedDict
+from pydantic import Field, SkipValidation, model_validator
+from typing_extensions import TypeAliasType, TypedDict
 
 from nodes import strict_json
 from nodes.api import Body, Key, Query, TimeoutMs
 from nodes.problem import Problem
 
 VALUE_BYTES_MAX = 256 * 2**10
+WRITE_ID_MAX = 128
 # No quote and no backslash, so that it can stand in JSON as it is.
-_WRITE_ID = re.compile(r"[!#-\[\]-~]{1,128}")
+_WRITE_ID_CHARACTER = r"[!#-\[\]-~]"
+_WRITE_ID = re.compile(f"{_WRITE_ID_CHARACTER}{{1,{WRITE_ID_MAX}}}")
+
+
+Value = TypeAliasType("Value", "bool | str | float | list[Value] | dict[str, Value] | None")
 
 
 class WriteBody(Body):
     """A key and its new value, which is any JSON."""
 
     key: Key
-    value: Annotated[Any, Field(description="any JSON, at most 256 KiB")]
+    # Strict JSON already, so that its schema is for the description only.
+    value: Annotated[
+        SkipValidation[Value], Field(description="any JSON, at most 256 KiB, with numbers that a double holds")
+    ]
 
     @cached_property
     def text(self) -> str:
@@ -60,6 +68,15 @@ class WriteAnswer(TypedDict):
     replication_started: bool
     acks_reached: NotRequired[int]
     acknowledged_by: NotRequired[list[str]]
+
+
+def idempotency_key(length_max: int) -> dict[str, Any]:
+    """The header of requests whose repetition is the same write, for a description."""
+    pattern = f"^{_WRITE_ID_CHARACTER}{{1,{length_max}}}$"
+    return {"Idempotency-Key": Annotated[str, Field(pattern=pattern, description="the same for a retry")]}
+
+
+IDEMPOTENT = idempotency_key(WRITE_ID_MAX)
 
 
 def write_id_of(idempotency_key: str | None) -> str:

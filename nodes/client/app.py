@@ -33,7 +33,15 @@ from nodes.client.controls import Controls, add_controls
 from nodes.client.directory import Directory
 from nodes.client.experiments import Experiments, add_experiments
 from nodes.client.faults import Faults, add_faults
-from nodes.client.feed.feed import LISTENERS_MAX, Feed, FeedQuery, TooManyListeners
+from nodes.client.feed.feed import (
+    EVENT_STREAM,
+    LAST_EVENT_ID,
+    LISTENERS_MAX,
+    Feed,
+    FeedEvent,
+    FeedQuery,
+    TooManyListeners,
+)
 from nodes.client.feed.sources import WAIT_MS, Sources, read_item
 from nodes.client.head import LogHead
 from nodes.client.levels import LevelQuery, Levels, ReadAnswer, shown
@@ -46,7 +54,7 @@ from nodes.experiments.queue import ExperimentQueue
 from nodes.peers import Peers
 from nodes.places import Places
 from nodes.problem import Problem
-from nodes.writing import AcksQuery, WriteBody, write_id_of
+from nodes.writing import IDEMPOTENT, AcksQuery, WriteBody, write_id_of
 
 _FAULTS_PARALLEL = 64
 
@@ -125,7 +133,7 @@ def create_app(config: ClientConfig) -> Flask:
 
 
 def _add_feed(api: Api, feed: Feed) -> None:
-    @api.route("GET", "/events", query=FeedQuery, answer=str)
+    @api.route("GET", "/events", query=FeedQuery, headers=LAST_EVENT_ID, media=EVENT_STREAM, answer=FeedEvent)
     def events(query: FeedQuery) -> Response:
         """Everything that happens, as server-sent events: writes, applies, reads, and how far everybody is.
 
@@ -143,19 +151,21 @@ def _add_feed(api: Api, feed: Feed) -> None:
             problem = Problem(503, "too-many-listeners", "Too many listeners", detail)
             problem.headers["Retry-After"] = "5"
             raise problem from None
-        return Response(found, mimetype="text/event-stream", headers={"Cache-Control": "no-cache"})
+        return Response(found, mimetype=EVENT_STREAM, headers={"Cache-Control": "no-cache"})
 
 
 def _add_measures(api: Api, client: Client, places: Places) -> None:
     def reply(answer: Any) -> Response:
         return api.reply(answer, position=answer["write_result"]["position"])
 
-    @api.route("POST", "/write-and-read", body=WriteBody, answer=WriteAndReadAnswer)
+    @api.route("POST", "/write-and-read", body=WriteBody, headers=IDEMPOTENT, answer=WriteAndReadAnswer)
     def write_and_read(body: WriteBody) -> Response:
         """Write, then read from every replica at once, without waiting."""
         return reply(client.write_and_read(body, write_id_of(request.headers.get("Idempotency-Key"))))
 
-    @api.route("POST", "/write-and-wait", body=WriteBody, query=TimeoutQuery, answer=WriteAndWaitAnswer)
+    @api.route(
+        "POST", "/write-and-wait", body=WriteBody, query=TimeoutQuery, headers=IDEMPOTENT, answer=WriteAndWaitAnswer
+    )
     def write_and_wait(body: WriteBody, query: TimeoutQuery) -> Response:
         """Write, and measure how long it takes until every replica has it."""
         write_id = write_id_of(request.headers.get("Idempotency-Key"))
@@ -179,7 +189,14 @@ def _add_measures(api: Api, client: Client, places: Places) -> None:
 
 
 def _add_sessions(api: Api, client: Client, directory: Directory, places: Places, levels: Levels) -> None:
-    @api.route("POST", "/write", body=WriteBody, query=AcksQuery, answer=TokenAnswer)
+    @api.route(
+        "POST",
+        "/write",
+        body=WriteBody,
+        query=AcksQuery,
+        headers={**IDEMPOTENT, **sessions.TOKEN},
+        answer=TokenAnswer,
+    )
     def write(body: WriteBody, query: AcksQuery) -> Response:
         """Write a key. The answer has the token of the write; a cookie keeps it as well."""
         session = sessions.of(request, directory.lab())
@@ -190,7 +207,7 @@ def _add_sessions(api: Api, client: Client, directory: Directory, places: Places
         response.headers["Set-Cookie"] = session.cookie
         return response
 
-    @api.route("GET", "/read/<key:key>", query=LevelQuery, answer=ReadAnswer)
+    @api.route("GET", "/read/<key:key>", query=LevelQuery, headers=sessions.TOKEN, answer=ReadAnswer)
     def read(key: str, query: LevelQuery) -> Response:
         """Read a key at a consistency level; for a session, from the Lab-Position header or the cookie on."""
         session = sessions.of(request, directory.lab(), required=query.level == "session")

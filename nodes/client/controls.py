@@ -6,19 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask import request
-from pydantic import ConfigDict
 
-from nodes.api import Api, Body
+from nodes.api import Api, OpenBody
 from nodes.peers import Ask, PeerError, Peers
 from nodes.problem import Passed, Problem
 
 _RESET_MS = 8000
 
 
-class DelayOrder(Body):
+class DelayOrder(OpenBody):
     """Of which replica; the rest is as the primary takes it."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
 
     replica: str
 

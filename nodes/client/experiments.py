@@ -150,7 +150,7 @@ class Experiments:
 def add_experiments(api: Api, experiments: Experiments) -> None:
     """Add the endpoints."""
 
-    @api.route("POST", "/experiments", body=ExperimentBody, answer=Experiment)
+    @api.route("POST", "/experiments", body=ExperimentBody, status=202, answer=Experiment)
     def submit(body: ExperimentBody) -> Any:
         """Queue an experiment: windows, staleness, levels, or a sweep of one of them."""
         found = experiments.submit(body)

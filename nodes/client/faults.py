@@ -6,19 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask import request
-from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
-from nodes.api import Api, Body
+from nodes.api import Api, Body, OpenBody
 from nodes.client.directory import Directory
 from nodes.peers import Ask, PeerError, Peers
 from nodes.problem import Passed, Problem
 
 
-class FaultOrder(Body):
+class FaultOrder(OpenBody):
     """On which replica; the rest is the fault as the replica takes it."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
 
     replica: str
     fault: str

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from flask import Request
+from pydantic import Field
 
-from broker.position import START, Position
+from broker.position import PATTERN, START, Position
 from nodes.problem import Problem
 
 HEADER = "Lab-Position"
+TOKEN = {HEADER: Annotated[str, Field(pattern=f"^{PATTERN}$", description="the token of an earlier answer")]}
 _COOKIE = "lab_session"
 _ATTRIBUTES = "Path=/; HttpOnly; SameSite=Strict"
 

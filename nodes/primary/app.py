@@ -38,7 +38,7 @@ from nodes.primary.verification import Verification
 from nodes.primary.writes import Writes
 from nodes.problem import Problem
 from nodes.reads import add_reads
-from nodes.writing import AcksQuery, WriteAnswer, WriteBody, write_id_of
+from nodes.writing import IDEMPOTENT, AcksQuery, WriteAnswer, WriteBody, write_id_of
 
 
 class ForgottenAnswer(TypedDict):
@@ -102,7 +102,7 @@ def _write_id() -> str:
 
 
 def _add_writes(api: Api, writes: Writes, acks: Acks) -> None:
-    @api.route("POST", "/data", body=WriteBody, query=AcksQuery, answer=WriteAnswer)
+    @api.route("POST", "/data", body=WriteBody, query=AcksQuery, headers=IDEMPOTENT, answer=WriteAnswer)
     def write(body: WriteBody, query: AcksQuery) -> WriteAnswer:
         """Write a key; with acks, answer when so many replicas have applied it.
 
@@ -112,7 +112,7 @@ def _add_writes(api: Api, writes: Writes, acks: Acks) -> None:
         members = acks.require(query.acks)
         return acks.complete(writes.set(body, _write_id()), members, query)
 
-    @api.route("DELETE", "/data/<key:key>", query=AcksQuery, answer=WriteAnswer)
+    @api.route("DELETE", "/data/<key:key>", query=AcksQuery, headers=IDEMPOTENT, answer=WriteAnswer)
     def delete(key: str, query: AcksQuery) -> WriteAnswer:
         """Delete a key; with acks, answer when so many replicas have applied that."""
         members = acks.require(query.acks)

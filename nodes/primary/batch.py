@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from itertools import islice
+from typing import Annotated, Any
 
 from flask import Response, request
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from broker.errors import LogError, WriteIdReused
@@ -18,7 +20,7 @@ from nodes.api import Api, as_object, not_json, parsed, raw_body
 from nodes.gate import PositionGate, State
 from nodes.primary.acceptance import Acceptance
 from nodes.problem import Problem, unavailable
-from nodes.writing import WriteBody, write_id_of
+from nodes.writing import WriteBody, idempotency_key, write_id_of
 
 BATCH_BYTES_MAX = 8 * 2**20
 BATCH_ITEMS_MAX = 10_000
@@ -115,15 +117,23 @@ class Batches:
 
 def add_batch(api: Api, batches: Batches) -> None:
     """Add the endpoint."""
-    kinds = {"application/x-ndjson": str, "application/json": list[WriteBody]}
+    items = Annotated[list[WriteBody], Field(max_length=BATCH_ITEMS_MAX)]
+    kinds = {"application/x-ndjson": str, "application/json": items | WriteBody}  # an object is a line
 
-    @api.route("POST", "/data/batch", reads=kinds, answer=BatchAnswer)
+    @api.route(
+        "POST",
+        "/data/batch",
+        reads=kinds,
+        answer=BatchAnswer,
+        also={207: BatchAnswer},
+        headers=idempotency_key(_KEY_MAX),
+    )
     def write_batch() -> Response:
         """Write many keys: an array of objects with key and value, or one such object a line.
 
         Each item is taken or refused by itself, in the order given, and has its own answer; the status is 207 where any
-        was not acknowledged. The same request with the same Idempotency-Key writes nothing twice. At most 10,000 items
-        and 8 MiB.
+        was not acknowledged. What is not JSON refuses an array as a whole, and of lines only its own. The same request
+        with the same Idempotency-Key writes nothing twice. At most 10,000 items and 8 MiB.
         """
         answer = batches.take(write_id_of(request.headers.get("Idempotency-Key")))
         return api.reply(answer, 200 if answer["acknowledged"] == len(answer["results"]) else 207)
@@ -141,9 +151,12 @@ def _answer(change: Change, outcome: Appended | WriteIdReused | None) -> dict[st
 
 def _checked(raw: bytes, write_id: str) -> Iterator[Change | Problem]:
     """Each item as a change, or what is wrong with it. Raises ``Problem`` where they are no items, or too many."""
-    items = _items(raw)
+    try:
+        items = list(islice(_items(raw), BATCH_ITEMS_MAX + 1))
+    except ValueError as error:
+        raise not_json(error) from None
     if len(items) > BATCH_ITEMS_MAX:
-        detail = f"A batch has at most {BATCH_ITEMS_MAX} items, not {len(items)}."
+        detail = f"A batch has at most {BATCH_ITEMS_MAX} items."
         raise Problem(413, "batch-too-large", "Batch too large", detail)
     for number, item in enumerate(items, 1):
         try:
@@ -154,12 +167,10 @@ def _checked(raw: bytes, write_id: str) -> Iterator[Change | Problem]:
             yield Change("set", body.key, body.text, f"{write_id}-{number}")
 
 
-def _items(raw: bytes) -> list[Any]:
-    """The values of an array, or lines as they are."""
-    if not raw.lstrip().startswith(b"["):
-        return [line for line in raw.splitlines() if line.strip()]
-    try:
-        found: list[Any] = strict_json.loads(raw)
-    except ValueError as error:
-        raise not_json(error) from None
-    return found
+def _items(raw: bytes) -> Iterator[Any]:
+    """The values of an array, or lines as they are. Raises ``ValueError`` where there is neither."""
+    if not raw.strip():
+        raise ValueError("there is nothing in it")
+    if raw.lstrip().startswith(b"["):
+        return strict_json.items(raw)
+    return (line for line in raw.split(b"\n") if line.strip())  # \r is white space in JSON

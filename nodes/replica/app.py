@@ -36,6 +36,7 @@ from nodes.replica.replica import AppliedAnswer, AppliedQuery, Replica, ResyncAn
 from nodes.serving import end_at_once
 from nodes.store import ReplicaStore, StoreError
 from nodes.tracing import Tracing
+from nodes.writing import AcksQuery
 
 HISTORY_CAPACITY = 20_000
 
@@ -62,7 +63,7 @@ def create_app(config: ReplicaConfig) -> Flask:
     add_reads(api, config.node_id, replica)
     _add_applied(api, replica)
     _add_faults(api, replica)
-    _refuse_writes(app, config)
+    _refuse_writes(api, config)
     return app
 
 
@@ -164,10 +165,11 @@ def _add_faults(api: Api, replica: Replica) -> None:
         return replica.resync()
 
 
-def _refuse_writes(app: Flask, config: ReplicaConfig) -> None:
+def _refuse_writes(api: Api, config: ReplicaConfig) -> None:
     def refuse(**_: Any) -> NoReturn:
+        """Refuse a write, and name the primary."""
         detail = f"{config.node_id} is a replica and takes no writes; write to the primary at {config.primary_url}."
         raise Problem(403, "not-the-primary", "Not the primary", detail, primary_url=config.primary_url)
 
-    app.add_url_rule("/data", "refuse write", refuse, methods=["POST"])
-    app.add_url_rule("/data/<key:key>", "refuse delete", refuse, methods=["DELETE"])
+    for method, path in (("POST", "/data"), ("POST", "/data/batch"), ("DELETE", "/data/<key:key>")):
+        api.route(method, path, query=AcksQuery, status=403, answer=Problem)(refuse)

@@ -18,6 +18,7 @@ from broker.errors import LogFull, LogMissing, LogRefused, LogUnverified, Positi
 from broker.log import Appended, Change, ReplicationLog
 from broker.position import START, Position
 from lab.server import binary_path
+from nodes.writing import write_id_of
 from tests.conftest import REAL_SERVERS
 from tests.support.logserver import LogServer
 from tests.support.until import until
@@ -43,6 +44,18 @@ def positions(entries: list[Entry]) -> list[str]:
 def test_nothing_can_be_appended_before_the_log_is_opened(client: Any) -> None:
     with pytest.raises((LogMissing, LogUnverified)):
         ReplicationLog(client).append("set", "k", "1", "w1")
+
+
+def test_every_write_id_that_is_accepted_can_be_stored_and_read(log: ReplicationLog) -> None:
+    alphabet = [character for character in map(chr, range(0x21, 0x7F)) if character not in '"\\']
+    ids = [*alphabet, *(f"a{character}b" for character in alphabet), "".join(alphabet), ',"value":'.replace('"', "'")]
+    for write_id in ids:
+        key = f"key of {write_id}"
+        appended = log.append("set", key, '{"a":",\\"value\\":"}', write_id_of(write_id))
+        _, record = log.get(key)
+        assert appended is not None
+        assert record == (key, '{"a":",\\"value\\":"}', appended.position.version, write_id, appended.at_us)
+    assert {record.write_id for record in snapshot.take(log).records} == set(ids)
 
 
 def test_opening_begins_epoch_1_and_does_nothing_a_second_time(client: Any) -> None:

@@ -41,6 +41,8 @@ BODIES = [
     body("k", "x" * (256 * 1024 - 1)), b'{"key":"k","value":NaN}', b'{"key":"k","value":1e999}',
     b'{"key":"k","value":"\\ud800"}', b'{"key":"\\ud800","value":1}',
     b'{"key":"k","value":' + b"[" * 65 + b"]" * 65 + b"}",
+    b'{"key":"k","value":1e-400}', b'{"key":"k","value":[9007199254740993]}', b'{"key":"k","value":1,"value":2}',
+    b'{"key":"k","value":' + b"1" * 5000 + b"}",
     b'{"key":"k","value":' + b"[" * 500_000, b" " * (2**20 + 1), b"\xff\xfe\x00", b'{"key":"k","value":1,"more":2}',
 ]  # fmt: skip
 
@@ -108,6 +110,7 @@ QUERIES = [
     *["/version?timeout_ms=-1", "/version?timeout_ms=600001", "/version?timeout_ms=x", "/version?timeout_ms=1.5"],
     *["/version?min_position=x", "/version?min_position=1-", "/version?min_version=-1", "/version?min_position=01-1"],
     *["/data?limit=0", "/data?limit=10001", "/data?limit=x", "/data?cursor=%21", "/data?unknown=1", "/data/k?limit=1"],
+    *["/version?timeout_ms=1&timeout_ms=2", "/data/k?min_version=0&min_version=0", "/version?timeout_ms=&timeout_ms=1"],
     *["/version?min_version=1e3", "/nothing", "/data/", "/admin/replication-delay?x=1"],
 ]
 
@@ -288,10 +291,35 @@ def test_answers_name_position_and_source(fresh: Lab) -> None:
 
 
 def test_each_node_describes_itself(lab: Lab) -> None:
-    for url in [*node_urls(lab), lab.client_url]:
+    for url in [*node_urls(lab), lab.client_url, lab.worker_url]:
         found = get(f"{url}/openapi.json")
         validate(found)
-        assert "/health" in found["paths"]
+        assert {"200", "503", "default"} <= set(found["paths"]["/health"]["get"]["responses"])
+
+
+def headers(operation: dict[str, Any]) -> dict[str, Any]:
+    return {found["name"]: found["schema"] for found in operation["parameters"] if found["in"] == "header"}
+
+
+def test_statuses_media_types_headers_lengths_and_patterns_are_described(lab: Lab) -> None:
+    primary, replica, client = (
+        get(f"{url}/openapi.json") for url in (lab.primary_url, node_urls(lab)[1], lab.client_url)
+    )
+    assert set(primary["paths"]["/data/batch"]["post"]["responses"]) == {"200", "207", "default"}
+    assert set(client["paths"]["/experiments"]["post"]["responses"]) == {"202", "default"}
+    assert set(replica["paths"]["/data"]["post"]["responses"]) == {"403", "default"}
+    assert list(client["paths"]["/events"]["get"]["responses"]["200"]["content"]) == ["text/event-stream"]
+    assert "Last-Event-ID" in headers(client["paths"]["/events"]["get"])
+    for where in (primary["paths"]["/data"]["post"], primary["paths"]["/data/{key}"]["delete"]):
+        assert headers(where)["Idempotency-Key"]["pattern"] == r"^[!#-\[\]-~]{1,128}$"
+    assert set(headers(client["paths"]["/write"]["post"])) == {"Idempotency-Key", "Lab-Position"}
+    assert set(headers(client["paths"]["/read/{key}"]["get"])) == {"Lab-Position"}
+    assert set(primary["paths"]["/version"]["get"]["responses"]["200"]["headers"]) == {"Lab-Position", "Lab-Source"}
+    key = primary["components"]["schemas"]["WriteBody"]["properties"]["key"]
+    assert (key["minLength"], key["maxLength"], key["not"]) == (1, 512, {"enum": [".", ".."]})
+    queries = {found["name"]: found["schema"] for found in primary["paths"]["/version"]["get"]["parameters"]}
+    assert queries["min_position"]["pattern"].startswith("^(0|[1-9]")
+    assert "null" not in str(queries["min_version"])
 
 
 def test_write_and_wait_at_its_deadline_says_who_is_missing(fresh: Lab) -> None:

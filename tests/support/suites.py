@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -21,7 +22,9 @@ from xdist.workermanage import WorkerController
 SUITES = ("test", "browser", "stack")
 _SUITE_OF = {
     "chromium": "browser",
-    **dict.fromkeys(("docker", "index", "jq", "minutes", "mount", "prometheus", "redis-server", "runme"), "stack"),
+    **dict.fromkeys(
+        ("docker", "index", "jq", "minutes", "mount", "prometheus", "redis-server", "runme", "schemathesis"), "stack"
+    ),
 }
 _OPTIONAL = {"runme"}  # no package registry has it
 _ALONE = "alone"
@@ -40,6 +43,7 @@ _CHECKS: dict[str, Callable[[], bool]] = {
     "docker": _engine,
     "index": lambda: True,
     "minutes": lambda: True,
+    "schemathesis": lambda: find_spec("schemathesis") is not None,
     "mount": lambda: os.geteuid() == 0 and shutil.which("mount") is not None,
 }
 
@@ -122,7 +126,7 @@ def _not_run(left_out: Counter[str], skipped: list[pytest.TestReport]) -> Iterat
 _NEEDS = {
     "test": "Python only",
     "browser": "Chromium",
-    "stack": "Docker, Prometheus, redis-server, jq, root, a package index, or minutes",
+    "stack": "Docker, Prometheus, redis-server, jq, schemathesis, root, a package index, or minutes",
 }
 
 

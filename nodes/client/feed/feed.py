@@ -7,9 +7,10 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, NotRequired
 
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from nodes import strict_json
 from nodes.api import Query
@@ -17,6 +18,7 @@ from nodes.api import Query
 INTERVAL_SECONDS = 0.1
 HEARTBEAT_SECONDS = 5.0
 LISTENERS_MAX = 50
+EVENT_STREAM = "text/event-stream"
 _KEPT = 600  # a minute of messages
 _ITEMS_MAX = 2000
 _NUMBER = re.compile("[0-9]{1,15}")  # int() raises for thousands of digits
@@ -26,6 +28,17 @@ class FeedQuery(Query):
     """From where on."""
 
     last_event_id: Annotated[str, Field(max_length=40)] = ""
+
+
+LAST_EVENT_ID = {"Last-Event-ID": Annotated[str, Field(description="the ID of the last message that has arrived")]}
+
+
+class FeedEvent(TypedDict):
+    """One event. ``data`` is JSON: a list for each kind of what happened; ``event`` is ``missed`` after a gap."""
+
+    data: str
+    id: NotRequired[str]
+    event: NotRequired[str]
 
 
 class Message(NamedTuple):

@@ -88,7 +88,53 @@ def test_a_batch_that_comes_again_writes_nothing_twice(site: Site, log: Replicat
     assert (status, found["results"][0]["status"], found["position"]) == (207, 422, None)
 
 
-@pytest.mark.parametrize("raw", ["[", "[1", '[{"key":"a","value":NaN}]'])
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+RULES = {  # what JSON allows, and the lab does not
+    "deep": f'{{"key":"b","value":{nested(65)}}}',
+    "deeper than can be read": '{"key":"b","value":["]}",' + nested(50_000) + ',"\\"]"]}',
+    "number": '{"key":"b","value":[1e400,",",{}]}',
+    "underflow": '{"key":"b","value":{"a":1e-400,"b":"]"}}',
+    "integer": "9007199254740993",
+    "name": '{"key":"b","value":1,"key":"c"}',
+    "text": '{"key":"b","value":"\\ud800"}',
+    "field": '{"key":"b","value":1,"more":2}',
+    "kind": "null",
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("form", ["[{}]", "\n{}\n", "[ {} \r\n]"])
+def test_an_item_against_a_rule_is_refused_alone_in_an_array_as_in_lines(
+    site: Site, log: ReplicationLog, rule: str, form: str
+) -> None:
+    items = [f'{{"key":"a","value":{nested(64)}}}', RULES[rule], '{"key":"c","value":[1,{"x":"]"}]}']
+    status, found = site.send(form.format(("," if "[" in form else "\n").join(items)), key="k")
+    assert (status, found["acknowledged"], found["not_applied"]) == (207, 2, 1)
+    assert [item.get("outcome") for item in found["results"]] == [None, "not_applied", None]
+    assert [record.key for record in log.page("", 10, 10**6).records] == ["a", "c"]
+
+
+@pytest.mark.parametrize("raw", ["", " ", "\n\r\n", "\t"])
+def test_a_batch_without_anything_in_it_is_refused(site: Site, raw: str) -> None:
+    assert site.send(raw)[0] == 400
+
+
+def test_a_line_ends_with_a_line_feed_and_nothing_else(site: Site) -> None:
+    status, found = site.send(
+        '{"key":"a",\r"value":1}\r\n{"key":"b","value":"\u2028\u0085"}\r\n\r{"key":"c","value":1}'
+    )
+    assert (status, found["acknowledged"]) == (200, 3)
+    status, found = site.send('{"key":"a","value":1}\r{"key":"b","value":1}')
+    assert (status, [item["status"] for item in found["results"]]) == (207, [400])
+
+
+WHOLE = ["[", "[1", '[{"key":"a","value":NaN}]', "[{},]", "[,]", "[1 2]", "[] 1", "[{}]]", '[{"key":1e400']
+
+
+@pytest.mark.parametrize("raw", WHOLE)
 def test_what_is_no_batch_is_refused_as_a_whole(site: Site, log: ReplicationLog, raw: str) -> None:
     assert site.send(raw)[0] == 400
     assert log.head().position == Position(1, 0)

@@ -94,6 +94,8 @@ FIELDS = [
     ({"key": "x" * 513, "value": 1}, "key"),
     ({"key": "ü" * 257, "value": 1}, "key"),
     ({"key": "\ud800", "value": 1}, "key"),
+    ({"key": ".", "value": 1}, "key"),
+    ({"key": "..", "value": 1}, "key"),
     ({"key": "k", "value": 1, "ttl": 5}, "ttl"),
 ]
 

@@ -1,0 +1,1 @@
+"""Schemathesis over a node: its configuration and hooks."""
