@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from lab.errors import LabError
+from lab.text import plain
 
 _FOLLOW_SECONDS = 0.2
 
@@ -30,7 +31,7 @@ def last_lines(paths: list[Path], count: int) -> Iterator[tuple[str, str]]:
     """The last lines of each file, as (name, line)."""
     for path in paths:
         with path.open(errors="replace") as file:
-            yield from ((path.stem, _printable(line)) for line in deque(file, maxlen=count))
+            yield from ((path.stem, plain(line.rstrip("\n"))) for line in deque(file, maxlen=count))
 
 
 def follow(paths: list[Path], sleep: Callable[[float], None]) -> Generator[tuple[str, str], None, None]:
@@ -56,8 +57,4 @@ def _complete_lines(file: IO[str]) -> Iterator[str]:
         if not line.endswith("\n"):
             file.seek(start)
             return
-        yield _printable(line)
-
-
-def _printable(line: str) -> str:
-    return "".join(character for character in line.rstrip("\n") if character.isprintable() or character == "\t")
+        yield plain(line.rstrip("\n"))
