@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from lab.commands.options import client_option
+from lab.text import plain
 
 
 @click.group()
@@ -28,9 +29,9 @@ def fault_start(replica: str, name: str, given: tuple[str, ...], **place: Any) -
     """
     from lab import faults
 
-    found = faults.Faults(**place).begin(replica, name, faults.parameters(given))
+    found = faults.Faults(**place).begin(replica, name, faults.parameters(name, given))
     until = f", until {found['until']}" if found["until"] else ""
-    click.echo(f"{found['fault']} on {found['replica']}{until}.")
+    click.echo(plain(f"{found['fault']} on {found['replica']}{until}."))
 
 
 @fault.command("list")
@@ -67,7 +68,7 @@ def fault_end(replica: str | None, name: str | None, **place: Any) -> None:
     from lab import faults
 
     for one, ended in faults.Faults(**place).end(replica, name).items():
-        click.echo(f"{one}: {', '.join(ended) or 'nothing was in force'}")
+        click.echo(plain(f"{one}: {', '.join(ended) or 'nothing was in force'}"))
 
 
 @fault.command("resync")
