@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from werkzeug.routing import BaseConverter
 
 from broker.position import Position
-from nodes import strict_json
+from nodes import guard, strict_json
 from nodes.problem import Problem
 
 BODY_BYTES_MAX = 2**20
@@ -82,19 +82,22 @@ class Api:
         self._schemas: dict[str, Any] = {"Problem": _PROBLEM_SCHEMA}
         app.url_map.converters["key"] = _KeyConverter
         app.url_map.merge_slashes = False
-        self.route("GET", "/openapi.json", answer=dict[str, Any])(self.describe)
+        self.route("GET", "/openapi.json", admin=False, answer=dict[str, Any])(self.describe)
 
     def route(
         self,
         method: str,
         path: str,
         *,
+        admin: bool,
         answer: Any,
         body: type[BaseModel] | None = None,
         reads: Mapping[str, Any] = MappingProxyType({}),
         query: type[Query] | None = None,
     ) -> Callable[[View], View]:
         """Register a view. ``answer`` is the type of what it returns; its docstring is the description.
+
+        ``admin``: whether it needs ``LAB_ADMIN_TOKEN``, when that is set.
 
         A view that reads the request's body by itself says of what type it may be, by media type.
         """
@@ -117,8 +120,11 @@ class Api:
 
             name = f"{method} {path}"
             self._app.add_url_rule(path, name, endpoint, methods=[method])
+            guard.declare(self._app, name, admin=admin)
             kinds = reads if body is None else {"application/json": body}
-            self._describe(method, path, view.__doc__ or "", answer=answer, kinds=kinds, query=query)
+            operation = self._describe(method, path, view.__doc__ or "", answer=answer, kinds=kinds, query=query)
+            if admin:
+                operation["security"] = [{"admin": []}]
             return view
 
         return register
@@ -140,12 +146,15 @@ class Api:
             "openapi": "3.1.0",
             "info": {"title": self._title, "version": version("eventual-consistency-lab")},
             "paths": self._paths,
-            "components": {"schemas": self._schemas},
+            "components": {
+                "schemas": self._schemas,
+                "securitySchemes": {"admin": {"type": "http", "scheme": "bearer"}},
+            },
         }
 
     def _describe(
         self, method: str, path: str, doc: str, *, answer: Any, kinds: Mapping[str, Any], query: type[Query] | None
-    ) -> None:
+    ) -> dict[str, Any]:
         name = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", path)
         parameters: list[dict[str, Any]] = [
             {"name": found, "in": "path", "required": True, "schema": {"type": "string"}}
@@ -174,6 +183,7 @@ class Api:
             content = {name: {"schema": self._schema(kind)} for name, kind in kinds.items()}
             operation["requestBody"] = {"required": True, "content": content}
         self._paths.setdefault(name, {})[method.lower()] = operation
+        return operation
 
     def _schema(self, kind: Any) -> dict[str, Any]:
         schema = TypeAdapter(kind).json_schema(ref_template="#/components/schemas/{model}")

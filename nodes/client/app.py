@@ -114,7 +114,7 @@ def create_app(config: ClientConfig) -> Flask:
 
 
 def _add_feed(api: Api, feed: Feed) -> None:
-    @api.route("GET", "/events", query=FeedQuery, answer=str)
+    @api.route("GET", "/events", admin=False, query=FeedQuery, answer=str)
     def events(query: FeedQuery) -> Response:
         """Everything that happens, as server-sent events: writes, applies, reads, and how far everybody is.
 
@@ -137,35 +137,35 @@ def _add_measures(api: Api, client: Client) -> None:
     def reply(answer: Any) -> Response:
         return api.reply(answer, position=answer["write_result"]["position"])
 
-    @api.route("POST", "/write-and-read", body=WriteBody, answer=WriteAndReadAnswer)
+    @api.route("POST", "/write-and-read", admin=False, body=WriteBody, answer=WriteAndReadAnswer)
     def write_and_read(body: WriteBody) -> Response:
         """Write, then read from every replica at once, without waiting."""
         return reply(client.write_and_read(body, write_id_of(request.headers.get("Idempotency-Key"))))
 
-    @api.route("POST", "/write-and-wait", body=WriteBody, query=TimeoutQuery, answer=WriteAndWaitAnswer)
+    @api.route("POST", "/write-and-wait", admin=False, body=WriteBody, query=TimeoutQuery, answer=WriteAndWaitAnswer)
     def write_and_wait(body: WriteBody, query: TimeoutQuery) -> Response:
         """Write, and measure how long it takes until every replica has it."""
         write_id = write_id_of(request.headers.get("Idempotency-Key"))
         return reply(client.write_and_wait(body, write_id, query.timeout_ms))
 
-    @api.route("GET", "/read-compare", query=CompareQuery, answer=CompareAnswer)
+    @api.route("GET", "/read-compare", admin=False, query=CompareQuery, answer=CompareAnswer)
     def read_compare(query: CompareQuery) -> CompareAnswer:
         """Read from every node at once, and compare."""
         return client.compare(digest=query.digest)
 
-    @api.route("GET", "/everywhere/<key:key>", answer=EverywhereAnswer)
+    @api.route("GET", "/everywhere/<key:key>", admin=False, answer=EverywhereAnswer)
     def everywhere(key: str) -> EverywhereAnswer:
         """What each node answers for a key now, without waiting for anything."""
         return client.everywhere(key)
 
-    @api.route("GET", "/status", answer=StatusAnswer)
+    @api.route("GET", "/status", admin=False, answer=StatusAnswer)
     def status() -> StatusAnswer:
         """Every node's version, and how far each replica is behind."""
         return client.status()
 
 
 def _add_sessions(api: Api, client: Client, levels: Levels) -> None:
-    @api.route("POST", "/write", body=WriteBody, query=AcksQuery, answer=TokenAnswer)
+    @api.route("POST", "/write", admin=False, body=WriteBody, query=AcksQuery, answer=TokenAnswer)
     def write(body: WriteBody, query: AcksQuery) -> Response:
         """Write a key. The answer has the token of the write; a cookie keeps it as well."""
         session = sessions.of(request)
@@ -175,7 +175,7 @@ def _add_sessions(api: Api, client: Client, levels: Levels) -> None:
         response.headers["Set-Cookie"] = session.cookie
         return response
 
-    @api.route("GET", "/read/<key:key>", query=LevelQuery, answer=ReadAnswer)
+    @api.route("GET", "/read/<key:key>", admin=False, query=LevelQuery, answer=ReadAnswer)
     def read(key: str, query: LevelQuery) -> Response:
         """Read a key at a consistency level; for a session, from the Lab-Position header or the cookie on."""
         session = sessions.of(request)

@@ -89,32 +89,32 @@ class Faults:
 def add_faults(api: Api, faults: Faults) -> None:
     """Add the endpoints."""
 
-    @api.route("POST", "/faults", body=FaultOrder, answer=dict[str, Any])
+    @api.route("POST", "/faults", admin=True, body=FaultOrder, answer=dict[str, Any])
     def begin(body: FaultOrder) -> dict[str, Any]:
         """Make something wrong with a replica. GET /faults lists what can be, with its parameters."""
         return faults.begin(body)
 
-    @api.route("GET", "/faults", answer=FaultsByReplica)
+    @api.route("GET", "/faults", admin=True, answer=FaultsByReplica)
     def show() -> FaultsByReplica:
         """What is wrong with each replica on purpose, and what could be."""
         return faults.all("GET")
 
-    @api.route("DELETE", "/faults/<replica>", answer=dict[str, Any])
+    @api.route("DELETE", "/faults/<replica>", admin=True, answer=dict[str, Any])
     def end_all(replica: str) -> dict[str, Any]:
         """End every fault of a replica."""
         return faults.end(replica, None)
 
-    @api.route("DELETE", "/faults/<replica>/<fault>", answer=dict[str, Any])
+    @api.route("DELETE", "/faults/<replica>/<fault>", admin=True, answer=dict[str, Any])
     def end(replica: str, fault: str) -> dict[str, Any]:
         """End one fault of a replica."""
         return faults.end(replica, fault)
 
-    @api.route("POST", "/faults/reset", answer=FaultsByReplica)
+    @api.route("POST", "/faults/reset", admin=True, answer=FaultsByReplica)
     def reset() -> FaultsByReplica:
         """End every fault of every replica."""
         return faults.all("DELETE")
 
-    @api.route("POST", "/resync", body=ReplicaName, answer=dict[str, Any])
+    @api.route("POST", "/resync", admin=True, body=ReplicaName, answer=dict[str, Any])
     def resync(body: ReplicaName) -> dict[str, Any]:
         """Replace a replica's content by a snapshot of the primary's: what repairs one that has diverged."""
         return faults.resync(body.replica)

@@ -117,7 +117,7 @@ def add_batch(api: Api, batches: Batches) -> None:
     """Add the endpoint."""
     kinds = {"application/x-ndjson": str, "application/json": list[WriteBody]}
 
-    @api.route("POST", "/data/batch", reads=kinds, answer=BatchAnswer)
+    @api.route("POST", "/data/batch", admin=False, reads=kinds, answer=BatchAnswer)
     def write_batch() -> Response:
         """Write many keys: an array of objects with key and value, or one such object a line.
 
