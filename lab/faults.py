@@ -34,13 +34,13 @@ class Faults:
         """Begin one."""
         return self._ask("POST", "/faults", {"replica": replica, "fault": fault, **parameters})
 
-    def end(self, replica: str | None, fault: str | None) -> dict[str, list[str]]:
-        """End one, all of a replica, or all; what was ended, by replica."""
+    def end(self, replica: str | None, fault: str | None) -> dict[str, dict[str, Any]]:
+        """End one, all of a replica, or all; what each replica has ``ended``, or its ``error``."""
         if replica is None:
-            found = self._ask("POST", "/faults/reset")["replicas"]
-            return {name: answer.get("ended", []) for name, answer in found.items()}
+            found: dict[str, dict[str, Any]] = self._ask("POST", "/faults/reset")["replicas"]
+            return found
         path = "".join(f"/{segment(name)}" for name in (replica, fault) if name is not None)
-        return {replica: self._ask("DELETE", f"/faults{path}")["ended"]}
+        return {replica: self._ask("DELETE", f"/faults{path}")}
 
     def resync(self, replica: str) -> None:
         """Have a replica take a snapshot."""
@@ -82,7 +82,7 @@ def table(found: dict[str, Any]) -> Table:
         shown.add_column(column)
     for replica, answer in found.items():
         if "faults" not in answer:
-            shown.add_row(*map(Text, (replica, str(answer.get("error") or answer.get("detail")))))
+            shown.add_row(*map(Text, (replica, str(answer.get("error")))))
         for fault in answer.get("faults", []):
             values = ", ".join(f"{name}={value}" for name, value in fault["parameters"].items())
             times = (_time(fault["since"]), _time(fault["until"]) or "it is ended")

@@ -233,3 +233,11 @@ def test_a_parameter_of_a_fault_is_what_the_fault_takes(fault: str, given: tuple
 def test_what_is_no_parameter_is_refused_with_a_sentence(fault: str, given: tuple[str, ...], said: str) -> None:
     with pytest.raises(LabError, match=said):
         faults.parameters(fault, given)
+
+
+def test_a_replica_whose_faults_could_not_be_ended_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"r1": {"ended": ["pause"]}, "r2": {"ended": []}, "r3": {"error": "http://r3 cannot be reached"}}
+    monkeypatch.setattr(faults, "call", lambda *_: (200, {"replicas": answers}))
+    done = CliRunner().invoke(main, ["fault", "end", "--client-url", "http://127.0.0.1:9"])
+    assert (done.exit_code, done.stdout) == (1, "r1: pause\nr2: nothing was in force\n")
+    assert done.stderr == "r3: http://r3 cannot be reached\n"
