@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
 import re
 from functools import lru_cache
-from hmac import compare_digest
 from urllib.parse import urlsplit
 
 from flask import Flask, request
@@ -50,9 +50,19 @@ def decisions(app: Flask) -> dict[str, bool]:
     return found
 
 
+def proof(token: str, node_id: str, url: str) -> str:
+    """What a node registers beside its URL: only who knows the token can make it, and it is good for that URL alone."""
+    return hmac.digest(token.encode(), f"{node_id}\n{url}".encode(), "sha256").hex()
+
+
+def is_proven(token: str | None, node_id: str, url: str, given: str) -> bool:
+    """Whether a registered URL is that of a node which knows the token; without a token nothing is."""
+    return token is not None and hmac.compare_digest(proof(token, node_id, url).encode(), given.encode())
+
+
 def _require(token: str) -> None:
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not compare_digest(given.strip().encode(), token.encode()):
+    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
         detail = "LAB_ADMIN_TOKEN is set: send it as Authorization: Bearer TOKEN."
         problem = Problem(401, "admin-token", "Admin token required", detail)
         problem.headers["WWW-Authenticate"] = "Bearer"

@@ -109,7 +109,7 @@ def create_app(config: ClientConfig) -> Flask:
         ),
     )
     add_experiments(api, experiments)
-    add_faults(api, Faults(peers, directory))
+    add_faults(api, Faults(peers, directory, config.admin_token))
     return app
 
 
