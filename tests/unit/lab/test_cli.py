@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from lab import faults, terminal
+from lab.checking import command as checking
 from lab.cli import main
 from lab.errors import LabError
 
@@ -241,3 +242,9 @@ def test_a_replica_whose_faults_could_not_be_ended_is_reported(monkeypatch: pyte
     done = CliRunner().invoke(main, ["fault", "end", "--client-url", "http://127.0.0.1:9"])
     assert (done.exit_code, done.stdout) == (1, "r1: pause\nr2: nothing was in force\n")
     assert done.stderr == "r3: http://r3 cannot be reached\n"
+
+
+def test_a_check_of_another_service_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checking, "call", lambda *_: (200, {"role": "primary"}))
+    done = CliRunner().invoke(main, ["check", "--client-url", "http://127.0.0.1:9"])
+    assert (done.exit_code, "is not the client service, but 'primary'" in done.stderr) == (2, True)
