@@ -17,7 +17,8 @@ class Member(NamedTuple):
 
     ``name_url`` has the replica's id for a host and is how people name it; ``url`` is where it can be reached.
     ``diverged``: its content differs from the primary's at the same position. ``faults``: those in force, by name.
-    ``resyncing``: why its content is being replaced by a snapshot, or empty.
+    ``resyncing``: why its content is being replaced by a snapshot, or empty. ``proof``: that its node knows the lab's
+    admin token, or empty.
     ``seen_at_us`` and ``applied_at_us`` are microseconds since 1970 by the log's clock; the latter is 0 before anything
     was applied.
     """
@@ -31,6 +32,7 @@ class Member(NamedTuple):
     diverged: bool = False
     faults: tuple[str, ...] = ()
     resyncing: str = ""
+    proof: str = ""
 
     def is_live(self, now_us: int) -> bool:
         """Whether the last heartbeat is recent."""

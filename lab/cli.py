@@ -18,13 +18,13 @@ from lab.bench.groups import GROUPS
 from lab.commands.experiment import experiment
 from lab.commands.fault import fault
 from lab.commands.load import load
-from lab.commands.options import client_option, data_dir_option
+from lab.commands.options import Number, OutputFile, client_option, data_dir_option
 from lab.commands.predict import predict
 from lab.errors import LabError
+from lab.text import plain
 from nodes.level import LEVELS
 
 _DEGRADED = 3
-_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 class LabGroup(click.Group):
@@ -35,7 +35,8 @@ class LabGroup(click.Group):
         try:
             return super().invoke(ctx)
         except LabError as error:
-            raise click.ClickException(str(error)) from None
+            click.echo(f"Error: {plain(str(error))}", err=True)
+            ctx.exit(error.exit_code)
 
 
 def _lab_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -184,7 +185,7 @@ def stream(data_dir: Path, count: int, as_json: bool) -> None:
     except LogError as error:
         raise LabError(f"{error}; `lab status` shows what is wrong") from None
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(found, indent=2))
         return
     out = console()
     out.print(stream.picture(found))
@@ -196,21 +197,24 @@ def stream(data_dir: Path, count: int, as_json: bool) -> None:
 @main.command()
 @data_dir_option
 @click.option("--level", type=click.Choice(LEVELS), default="session", show_default=True, help="How to read.")
-@click.option("--max-lag-ms", type=click.FloatRange(0, 86_400_000), help="Bound of level bounded; judges any history.")
+@click.option("--max-lag-ms", type=Number(0, 86_400_000), help="Bound of level bounded; judges any history.")
 @click.option("--max-lag-versions", type=click.IntRange(0), help="The other bound of level bounded.")
 @click.option("--sessions", type=click.IntRange(1, 200), default=10, show_default=True, help="How many at once.")
-@click.option("--seconds", type=click.FloatRange(0.1, 86_400), default=10.0, show_default=True, help="How long.")
+@click.option("--seconds", type=Number(0.1, 86_400), default=10.0, show_default=True, help="How long.")
 @click.option("--keys", type=click.IntRange(1, 10_000), default=10, show_default=True, help="How many.")
 @click.option("--seed", type=int, default=0, show_default=True, help="What each session does is drawn from it.")
 @click.option("--client-url", help="The client service, where the lab does not run from the data directory.")
-@click.option("--history", "recorded", type=_FILE, help="Judge this recorded history; runs nothing.")
-@click.option("--save", type=_FILE, help="Write the history here, a JSON line per operation.")
-@click.option("--export", type=_FILE, help="Write the history as elle-cli reads it (model rw-register).")
+@click.option(
+    "--history", "recorded", type=click.Path(path_type=Path), help="Judge this recorded history; runs nothing."
+)
+@click.option("--save", type=OutputFile(), help="Write the history here, a JSON line per operation.")
+@click.option("--export", type=OutputFile(), help="Write the history as elle-cli reads it (model rw-register).")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def check(data_dir: Path, **chosen: Any) -> None:
     """Run sessions through a consistency level, and check which guarantees held.
 
-    Exit status 1 when one is violated that the level promises, with the smallest counterexample.
+    Exit status 1 when one is violated that the level promises, with the smallest counterexample; 2 when nothing was
+    tested.
 
     \b
     Example: lab check --level eventual --seconds 5
@@ -233,14 +237,14 @@ class _FaultNames(click.ParamType[Any]):
 
 @main.command()
 @click.option("--seed", type=click.IntRange(0), help="The schedule is drawn from it; without it, from chance.")
-@click.option("--seconds", type=click.FloatRange(5, 86_400), default=60.0, show_default=True, help="How long.")
+@click.option("--seconds", type=Number(5, 86_400), default=60.0, show_default=True, help="How long.")
 @click.option(
     "--faults", type=_FaultNames(), default="", help="Only these, with commas between; default: all but corrupt."
 )
 @click.option("--replicas", type=click.IntRange(1, 20), default=2, show_default=True, help="Of a lab of its own.")
 @click.option("--compose", is_flag=True, help="Torture the stack in containers instead of a lab of its own.")
 @click.option("--schedule", "only_schedule", is_flag=True, help="Only show what would be done, and when.")
-@click.option("--save", type=_FILE, help="Write the history here, for `lab check --history`.")
+@click.option("--save", type=OutputFile(), help="Write the history here, for `lab check --history`.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts, with the schedule.")
 def torture(**chosen: Any) -> None:
     """Break a lab again and again under load, heal it, and judge what it did meanwhile.

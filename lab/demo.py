@@ -53,7 +53,7 @@ def run(*, as_json: bool, windows: int) -> None:
                 lab.stop()
     out.print("\nThe lab is stopped. [bold]make up[/] starts one that stays; the README says what to try on it.")
     if as_json:
-        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(facts, indent=2))
 
 
 class Story:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
+from pydantic import ValidationError
 from rich.table import Table
+from rich.text import Text
 
 from lab import state
 from lab.errors import LabError
 from lab.nodes_api import NodeUnreachable, call
+from nodes.paths import segment
+from nodes.replica.faults import FAULTS
+
+_SHOWN_MAX = 100
 
 
 class Faults:
@@ -29,12 +34,13 @@ class Faults:
         """Begin one."""
         return self._ask("POST", "/faults", {"replica": replica, "fault": fault, **parameters})
 
-    def end(self, replica: str | None, fault: str | None) -> dict[str, list[str]]:
-        """End one, all of a replica, or all; what was ended, by replica."""
+    def end(self, replica: str | None, fault: str | None) -> dict[str, dict[str, Any]]:
+        """End one, all of a replica, or all; what each replica has ``ended``, or its ``error``."""
         if replica is None:
-            found = self._ask("POST", "/faults/reset")["replicas"]
-            return {name: answer.get("ended", []) for name, answer in found.items()}
-        return {replica: self._ask("DELETE", f"/faults/{replica}" + (f"/{fault}" if fault else ""))["ended"]}
+            found: dict[str, dict[str, Any]] = self._ask("POST", "/faults/reset")["replicas"]
+            return found
+        path = "".join(f"/{segment(name)}" for name in (replica, fault) if name is not None)
+        return {replica: self._ask("DELETE", f"/faults{path}")}
 
     def resync(self, replica: str) -> None:
         """Have a replica take a snapshot."""
@@ -50,18 +56,23 @@ class Faults:
         return found
 
 
-def parameters(given: tuple[str, ...]) -> dict[str, Any]:
-    """``name=value`` each. Raises ``LabError`` for anything else."""
-    found = {}
+def parameters(fault: str, given: tuple[str, ...]) -> dict[str, Any]:
+    """``name=value`` each, read as what the fault's parameter is. Raises ``LabError``."""
+    if fault not in FAULTS:
+        raise LabError(f"unknown fault {fault[:_SHOWN_MAX]!r}; choose from {', '.join(sorted(FAULTS))}")
+    texts: dict[str, str] = {}
     for one in given:
         name, equals, text = one.partition("=")
-        if not equals or not name:
-            raise LabError(f"a parameter looks like duration_ms=5000, not {one!r}")
-        try:
-            found[name] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise LabError(f"{one!r} has no value that can be read") from None
-    return found
+        if not equals or not name or name in texts:
+            raise LabError(f"a parameter looks like duration_ms=5000, each name once, not {one[:_SHOWN_MAX]!r}")
+        texts[name] = text
+    try:
+        found = FAULTS[fault].model_validate_strings({"fault": fault, **texts}, strict=False)
+    except ValidationError as failure:
+        first = failure.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or fault
+        raise LabError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from None
+    return found.model_dump(mode="json", exclude={"fault"}, exclude_unset=True)
 
 
 def table(found: dict[str, Any]) -> Table:
@@ -71,12 +82,11 @@ def table(found: dict[str, Any]) -> Table:
         shown.add_column(column)
     for replica, answer in found.items():
         if "faults" not in answer:
-            shown.add_row(replica, str(answer.get("error") or answer.get("detail")))
+            shown.add_row(*map(Text, (replica, str(answer.get("error")))))
         for fault in answer.get("faults", []):
             values = ", ".join(f"{name}={value}" for name, value in fault["parameters"].items())
-            shown.add_row(
-                replica, fault["fault"], values, _time(fault["since"]), _time(fault["until"]) or "it is ended"
-            )
+            times = (_time(fault["since"]), _time(fault["until"]) or "it is ended")
+            shown.add_row(*map(Text, (replica, fault["fault"], values, *times)))
     return shown
 
 

@@ -12,6 +12,7 @@ from typing import IO
 
 from lab import private
 from lab.errors import LabError
+from lab.text import plain
 
 BYTES_MAX = 10 * 2**20
 _LINE_BYTES_MAX = 2**16
@@ -53,7 +54,7 @@ def last_lines(paths: list[Path], count: int) -> Iterator[tuple[str, str]]:
     """The last lines of each file, as (name, line)."""
     for path in paths:
         with path.open("rb") as file:
-            yield from ((path.stem, _printable(line)) for line in deque(_lines(file), maxlen=count))
+            yield from ((path.stem, _plain(line)) for line in deque(_lines(file), maxlen=count))
 
 
 def follow(paths: list[Path], sleep: Callable[[float], None]) -> Generator[tuple[str, str], None, None]:
@@ -65,7 +66,7 @@ def follow(paths: list[Path], sleep: Callable[[float], None]) -> Generator[tuple
             for name, tail in tails.items():
                 for line in tail.lines():
                     quiet = False
-                    yield name, _printable(line)
+                    yield name, _plain(line)
             if quiet:
                 sleep(_FOLLOW_SECONDS)
 
@@ -130,6 +131,5 @@ def _complete_lines(file: IO[bytes]) -> Iterator[bytes]:
         yield line
 
 
-def _printable(line: bytes) -> str:
-    text = line.decode(errors="replace").rstrip("\n")
-    return "".join(character for character in text if character.isprintable() or character == "\t")
+def _plain(line: bytes) -> str:
+    return plain(line.decode(errors="replace").rstrip("\n"))

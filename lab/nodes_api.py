@@ -10,6 +10,8 @@ from typing import Any
 
 import urllib3
 
+from nodes import strict_json
+
 _POOL = urllib3.PoolManager(retries=False, maxsize=256)
 
 
@@ -30,9 +32,11 @@ def call(
     admin = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         answer = _POOL.request(method, url, body=raw, headers={**headers, **admin}, timeout=timeout_seconds)
-        found: dict[str, Any] = answer.json()
+        found = strict_json.loads(answer.data)
     except (urllib3.exceptions.HTTPError, ValueError) as error:
         raise NodeUnreachable(f"{url} does not answer: {error}") from error
+    if not isinstance(found, dict):
+        raise NodeUnreachable(f"{url} does not answer with a JSON object")
     return answer.status, found
 
 

@@ -15,6 +15,7 @@ from broker.connection import connect
 from broker.entry import Entry
 from broker.log import ReplicationLog
 from lab.state import LabState
+from lab.text import plain
 
 _SHOWN_CHARACTERS = 60
 
@@ -97,5 +98,5 @@ def has_redis_cli() -> bool:
 
 def _plain(text: str) -> Text:
     """Text without control characters and not longer than fits."""
-    shown = "".join(character if character.isprintable() else "·" for character in text)
+    shown = plain(text, keep="")
     return Text(shown if len(shown) <= _SHOWN_CHARACTERS else shown[: _SHOWN_CHARACTERS - 1] + "…")

@@ -18,7 +18,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from broker.position import PATTERN, Position
-from nodes import strict_json
+from nodes import guard, strict_json
 from nodes.problem import Problem
 
 BODY_BYTES_MAX = 2**20
@@ -121,13 +121,14 @@ class Api:
         app.url_map.merge_slashes = False
         app.before_request(_require_utf_8)
         app.after_request(_drain)
-        self.route("GET", "/openapi.json", answer=dict[str, Any])(self.describe)
+        self.route("GET", "/openapi.json", admin=False, answer=dict[str, Any])(self.describe)
 
     def route(
         self,
         method: str,
         path: str,
         *,
+        admin: bool,
         answer: Any,
         body: type[BaseModel] | None = None,
         status: int = 200,
@@ -141,7 +142,8 @@ class Api:
 
         ``answer`` is the type of what it returns, with ``status`` and ``media``; ``also`` has the types of answers with
         other statuses, and ``Problem`` stands for problem details. ``reads``: of what type the body may be, by media
-        type, if the view reads it by itself. ``headers``: the types of those that it reads.
+        type, if the view reads it by itself. ``headers``: the types of those that it reads. ``admin``: whether it needs
+        ``LAB_ADMIN_TOKEN``, when that is set.
         """
 
         def register(view: View) -> View:
@@ -163,8 +165,9 @@ class Api:
 
             name = f"{method} {path}"
             self._app.add_url_rule(path, name, endpoint, methods=[method])
+            guard.declare(self._app, name, admin=admin)
             kinds = reads if body is None else {"application/json": body}
-            self._describe(
+            operation = self._describe(
                 method,
                 path,
                 view.__doc__ or "",
@@ -176,6 +179,8 @@ class Api:
                 answers={status: answer, **also},
                 media=media,
             )
+            if admin:
+                operation["security"] = [{"admin": []}]
             return view
 
         return register
@@ -197,7 +202,10 @@ class Api:
             "openapi": "3.1.0",
             "info": {"title": self._title, "version": version("eventual-consistency-lab")},
             "paths": self._paths,
-            "components": {"schemas": self._schemas},
+            "components": {
+                "schemas": self._schemas,
+                "securitySchemes": {"admin": {"type": "http", "scheme": "bearer"}},
+            },
         }
 
     def _describe(
@@ -210,7 +218,7 @@ class Api:
         kinds: Mapping[str, Any],
         answers: Mapping[int, Any],
         media: str,
-    ) -> None:
+    ) -> dict[str, Any]:
         name = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", path)
         lines = doc.strip().splitlines()
         operation: dict[str, Any] = {
@@ -230,6 +238,7 @@ class Api:
             content = {kind: {"schema": self._schema(model)} for kind, model in kinds.items()}
             operation["requestBody"] = {"required": True, "content": content}
         self._paths.setdefault(name, {})[method.lower()] = operation
+        return operation
 
     def _query_parameters(self, query: type[Query]) -> Iterator[dict[str, Any]]:
         schema = self._schema(query)

@@ -38,7 +38,7 @@ def make_app(config: NodeConfig, tracing: Tracing, registry: CollectorRegistry) 
 def add_health(api: Api, config: NodeConfig, check: Callable[[], dict[str, str]]) -> None:
     """Add ``GET /health``, which is 503 while any check is not ``ok``."""
 
-    @api.route("GET", "/health", answer=HealthAnswer, also={503: HealthAnswer})
+    @api.route("GET", "/health", admin=False, answer=HealthAnswer, also={503: HealthAnswer})
     def health() -> Any:
         """Whether this node can do its work, and what is wrong where it cannot."""
         checks = check()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
 import re
 from functools import lru_cache
-from hmac import compare_digest
 from urllib.parse import urlsplit
 
 from flask import Flask, request
@@ -13,7 +13,7 @@ from flask import Flask, request
 from nodes.config import NodeConfig
 from nodes.problem import Problem
 
-_CHANGING = ("/delays", "/experiments", "/faults", "/reset", "/resync")
+_DECISIONS = "endpoints that need the token"
 
 
 def install(app: Flask, config: NodeConfig) -> None:
@@ -35,23 +35,38 @@ def install(app: Flask, config: NodeConfig) -> None:
         if _is_foreign(host):
             detail = "This request was made by a web page of another origin; the lab answers only its own."
             raise Problem(403, "foreign-origin", "Foreign origin", detail)
-        if config.admin_token is not None and _changes_the_lab():
-            require(config.admin_token)
-
-    def require(token: str) -> None:
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not compare_digest(given.encode(), token.encode()):
-            detail = "LAB_ADMIN_TOKEN is set: send it as Authorization: Bearer TOKEN."
-            problem = Problem(401, "admin-token", "Admin token required", detail)
-            problem.headers["WWW-Authenticate"] = "Bearer"
-            raise problem
+        if config.admin_token is not None and request.endpoint and decisions(app).get(request.endpoint, True):
+            _require(config.admin_token)
 
 
-def _changes_the_lab() -> bool:
-    """Whether this request is of those that need the token: ``/admin``, and what comes to the same at the client."""
-    if request.path.startswith("/admin"):
-        return True
-    return request.method not in {"GET", "HEAD"} and request.path.startswith(_CHANGING)
+def declare(app: Flask, endpoint: str, *, admin: bool) -> None:
+    """Decide whether an endpoint needs the token, when one is set; without a decision it does."""
+    decisions(app)[endpoint] = admin
+
+
+def decisions(app: Flask) -> dict[str, bool]:
+    """Whether each endpoint needs the token, by its name."""
+    found: dict[str, bool] = app.extensions.setdefault(_DECISIONS, {})
+    return found
+
+
+def proof(token: str, node_id: str, url: str) -> str:
+    """What a node registers beside its URL: only who knows the token can make it, and it is good for that URL alone."""
+    return hmac.digest(token.encode(), f"{node_id}\n{url}".encode(), "sha256").hex()
+
+
+def is_proven(token: str | None, node_id: str, url: str, given: str) -> bool:
+    """Whether a registered URL is that of a node which knows the token; without a token nothing is."""
+    return token is not None and hmac.compare_digest(proof(token, node_id, url).encode(), given.encode())
+
+
+def _require(token: str) -> None:
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
+        detail = "LAB_ADMIN_TOKEN is set: send it as Authorization: Bearer TOKEN."
+        problem = Problem(401, "admin-token", "Admin token required", detail)
+        problem.headers["WWW-Authenticate"] = "Bearer"
+        raise problem
 
 
 def _is_foreign(host: str) -> bool:

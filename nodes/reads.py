@@ -55,7 +55,7 @@ def add_reads(api: Api, source: str, reads: Reads) -> None:
         answers.require(target, state, query.timeout_ms)
         return target
 
-    @api.route("GET", "/version", query=WaitQuery, answer=VersionAnswer)
+    @api.route("GET", "/version", admin=False, query=WaitQuery, answer=VersionAnswer)
     def version(query: WaitQuery) -> VersionAnswer:
         """Where the node is; with min_position or min_version, once it is there."""
         state, target = wait(query)
@@ -68,7 +68,7 @@ def add_reads(api: Api, source: str, reads: Reads) -> None:
             answer["applied_after_ms"] = ms(times_us[1] - times_us[0]) if times_us else None
         return answer
 
-    @api.route("GET", "/data", query=PageQuery, answer=DataAnswer)
+    @api.route("GET", "/data", admin=False, query=PageQuery, answer=DataAnswer)
     def data(query: PageQuery) -> DataAnswer:
         """The data in key order, a page at a time."""
         target = require(query)
@@ -76,7 +76,7 @@ def add_reads(api: Api, source: str, reads: Reads) -> None:
         answers.require(target, state, query.timeout_ms)  # a reset may have come in between
         return answers.data_answer(source, state, records, more=more, now_us=reads.now_us())
 
-    @api.route("GET", "/data/<key:key>", query=WaitQuery, answer=KeyAnswer)
+    @api.route("GET", "/data/<key:key>", admin=False, query=WaitQuery, answer=KeyAnswer)
     def key(key: str, query: WaitQuery) -> KeyAnswer:
         """A key's value."""
         target = require(query)
@@ -84,7 +84,7 @@ def add_reads(api: Api, source: str, reads: Reads) -> None:
         answers.require(target, state, query.timeout_ms)
         return answers.key_answer(source, state, key, record)
 
-    @api.route("GET", "/digest", answer=DigestAnswer)
+    @api.route("GET", "/digest", admin=False, answer=DigestAnswer)
     def digest() -> DigestAnswer:
         """Number of keys and digest of the content, as one consistent cut."""
         state, keys, found = reads.digest()

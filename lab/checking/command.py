@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from lab import state
 from lab.checking import elle, promises, report, workload
 from lab.checking.history import History, Plan, load, save
-from lab.errors import LabError
+from lab.errors import LabError, NothingTestedError
 from lab.nodes_api import NodeUnreachable, call
 from lab.terminal import console
 
@@ -36,15 +36,17 @@ def run(data_dir: Path, *, as_json: bool, recorded: Path | None, client_url: str
         history = _with_bounds(load(recorded), plan)
     else:
         history = _record(plan, client_url or state.client_url(data_dir), out)
+    verdicts = promises.judge(history)
+    if as_json:
+        click.echo(json.dumps(report.as_json(history, verdicts), indent=2))
+    out.print(report.picture(history, verdicts))
     if save_to is not None:
         save(history, save_to)
     if export_to is not None:
         elle.export(history, export_to)
-    verdicts = promises.judge(history)
-    if as_json:
-        click.echo(json.dumps(report.as_json(history, verdicts), indent=2, ensure_ascii=False))
-    out.print(report.picture(history, verdicts))
-    return 1 if promises.broken(history.plan.level, verdicts, history.plan.order) else 0
+    if all(found.judgement == "not tested" for found in verdicts):
+        raise NothingTestedError("no operation succeeded that a guarantee could be tested on")
+    return 1 if promises.broken(history.plan.level, verdicts) else 0
 
 
 def _with_bounds(history: History, plan: Plan) -> History:
@@ -58,9 +60,11 @@ def _record(plan: Plan, client_url: str, out: Console) -> History:
     if plan.level == "bounded" and not bounded:
         raise LabError("level bounded needs --max-lag-ms or --max-lag-versions")
     try:
-        call("GET", f"{client_url}/health")
+        _, health = call("GET", f"{client_url}/health")
     except NodeUnreachable as error:
         raise LabError(f"{error}; `lab status` shows a lab, `lab up` starts one") from None
+    if health.get("role") != "client":
+        raise NothingTestedError(f"{client_url} is not the client service, but {str(health.get('role'))[:40]!r}")
     columns = (TextColumn("{task.description}"), BarColumn(_BAR_WIDTH), TextColumn("{task.fields[done]:,} operations"))
     with Progress(*columns, TimeElapsedColumn(), console=out, transient=True) as progress, stopped_by_ctrl_c() as stop:
         bar = progress.add_task(f"{plan.sessions} sessions at level {plan.level}", total=plan.seconds, done=0)

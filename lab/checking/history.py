@@ -8,12 +8,20 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
+
+from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import TypedDict
 
 from broker.delay import Order
 from broker.position import START, Position
-from lab.checking.operation import Operation, from_json
-from lab.errors import LabError
+from lab import files
+from lab.checking.operation import STRICT, Operation, from_json, parsed
+from lab.errors import LabError, NothingTestedError
+from nodes.level import Level
+
+_LINE_BYTES_MAX = 4 * 2**20
+OPERATIONS_MAX = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,9 @@ class Plan:
     applied in it.
     """
 
-    level: str
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    level: Level
     sessions: int = 10
     seconds: float = 10.0
     keys: int = 10
@@ -33,6 +43,15 @@ class Plan:
     max_lag_ms: float | None = None
     max_lag_versions: int | None = None
     order: Order = "log"
+
+
+class _Head(TypedDict):
+    """The first line of a file."""
+
+    plan: Plan
+
+
+_HEAD = TypeAdapter(_Head)
 
 
 @dataclass
@@ -111,21 +130,21 @@ def save(history: History, path: Path) -> None:
 
 def load(path: Path) -> History:
     """Read a history. Raises ``LabError`` that names the line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabError(f"{path} cannot be read: {error}") from None
     operations: list[Operation] = []
     plan = Plan("eventual")
-    for number, line in enumerate(lines, 1):
+    number = 0
+    with files.opened(path) as file:
         try:
-            found: Any = json.loads(line)
-            if not isinstance(found, dict):
-                raise ValueError("is not a JSON object")
-            if number == 1 and "plan" in found:
-                plan = Plan(**found["plan"])
-            else:
-                operations.append(from_json(found))
-        except (ValueError, TypeError) as error:
+            while line := file.readline(_LINE_BYTES_MAX + 1):
+                number += 1
+                if len(line) > _LINE_BYTES_MAX or len(operations) == OPERATIONS_MAX:
+                    raise ValueError(f"more than {_LINE_BYTES_MAX:,} bytes, or {OPERATIONS_MAX:,} operations")
+                if number == 1 and line.startswith(b'{"plan"'):
+                    plan = parsed(_HEAD, line)["plan"]
+                else:
+                    operations.append(from_json(line))
+        except (OSError, ValueError) as error:
             raise LabError(f"{path}, line {number}: {error}") from None
+    if not operations:
+        raise NothingTestedError(f"{path} has no operations; nothing was tested")
     return History(plan, operations)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, PlainValidator, TypeAdapter, ValidationError
 
 from broker.position import Position
 
 Kind = Literal["write", "read", "final", "digest"]
 Outcome = Literal["ok", "fail", "unknown"]
-_KINDS: tuple[Kind, ...] = ("write", "read", "final", "digest")
-_OUTCOMES: tuple[Outcome, ...] = ("ok", "fail", "unknown")
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+_SHOWN_MAX = 40
+
+
+def _position(text: Any) -> Position | None:
+    return None if text is None else Position.parse(str(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,8 @@ class Operation:
     ``fail`` had no effect, ``unknown`` may have had one.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
     index: int
     session: int
     kind: Kind
@@ -34,7 +42,7 @@ class Operation:
     returned_us: int
     key: str = ""
     value: str | None = None
-    position: Position | None = None
+    position: Annotated[Position | None, PlainValidator(_position)] = None
     version: int = 0
     node: str = ""
     digest: str = ""
@@ -77,16 +85,25 @@ class Operation:
         return found
 
 
-def from_json(found: dict[str, Any]) -> Operation:
-    """Read an operation. Raises ``ValueError`` with a sentence."""
-    try:
-        operation = Operation(**{**found, "position": found["position"] and Position.parse(found["position"])})
-        numbers = (operation.index, operation.session, operation.invoked_us, operation.returned_us, operation.version)
-        valid = operation.kind in _KINDS and operation.outcome in _OUTCOMES and all(type(n) is int for n in numbers)
-    except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"is not an operation: {error}") from None
-    if not valid or operation.returned_us < operation.invoked_us:
-        raise ValueError("is not an operation: kind, outcome or a number is not what it may be")
+_ADAPTER = TypeAdapter(Operation)
+
+
+def from_json(line: bytes) -> Operation:
+    """Read an operation. Raises ``ValueError`` with a sentence that names the field, and what is allowed."""
+    operation: Operation = parsed(_ADAPTER, line)
+    if operation.returned_us < operation.invoked_us:
+        raise ValueError("returned_us: before invoked_us")
     if operation.outcome == "ok" and operation.position is None:
-        raise ValueError("is not an operation: it is ok and has no position")
+        raise ValueError('position: missing, although outcome is "ok"')
     return operation
+
+
+def parsed(adapter: TypeAdapter[Any], text: bytes) -> Any:
+    """JSON as what the adapter reads. Raises ``ValueError`` with a sentence that names the field."""
+    try:
+        return adapter.validate_json(text)
+    except ValidationError as failure:
+        first = failure.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part)[:_SHOWN_MAX] for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{place}: {message}" if place else message) from None

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from broker.delay import Order
 from broker.position import Position
-from lab.checking.history import History, Plan
+from lab.checking.history import OPERATIONS_MAX, History, Plan
 from lab.checking.operation import Kind, Operation, Outcome
 from lab.nodes_api import NodeUnreachable, call
 
@@ -27,7 +27,7 @@ _NOBODY = -1
 class Recorder:
     """Collects operations of many threads, dated by one clock. At most ``operations_max``; ``full`` says when."""
 
-    def __init__(self, now_us: Callable[[], int], operations_max: int = 2_000_000) -> None:
+    def __init__(self, now_us: Callable[[], int], operations_max: int = OPERATIONS_MAX) -> None:
         self.now_us = now_us
         self.operations: list[Operation] = []
         self._index = itertools.count()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import click
 
 from lab.commands.options import client_option
+from lab.text import plain
 
 
 @click.group()
@@ -28,9 +30,9 @@ def fault_start(replica: str, name: str, given: tuple[str, ...], **place: Any) -
     """
     from lab import faults
 
-    found = faults.Faults(**place).begin(replica, name, faults.parameters(given))
+    found = faults.Faults(**place).begin(replica, name, faults.parameters(name, given))
     until = f", until {found['until']}" if found["until"] else ""
-    click.echo(f"{found['fault']} on {found['replica']}{until}.")
+    click.echo(plain(f"{found['fault']} on {found['replica']}{until}."))
 
 
 @fault.command("list")
@@ -61,13 +63,20 @@ def fault_list(as_json: bool, **place: Any) -> None:
 def fault_end(replica: str | None, name: str | None, **place: Any) -> None:
     """End a fault of a replica; without FAULT all of it, without REPLICA those of all.
 
+    Exit status 1 if a replica did not answer.
+
     \b
     Example: lab fault end lab14-replica2 pause
     """
     from lab import faults
 
-    for one, ended in faults.Faults(**place).end(replica, name).items():
-        click.echo(f"{one}: {', '.join(ended) or 'nothing was in force'}")
+    answers = faults.Faults(**place).end(replica, name)
+    for one, answer in answers.items():
+        if "ended" in answer:
+            click.echo(plain(f"{one}: {', '.join(answer['ended']) or 'nothing was in force'}"))
+        else:
+            click.echo(plain(f"{one}: {answer.get('error')}"), err=True)
+    sys.exit(0 if all("ended" in answer for answer in answers.values()) else 1)
 
 
 @fault.command("resync")

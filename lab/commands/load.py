@@ -5,22 +5,22 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import IO
 
 import click
 
 from lab.commands.options import data_dir_option
+from lab.text import plain
 
 
 @click.command()
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @data_dir_option
 @click.option("--primary-url", help="The primary, where the lab does not run from the data directory.")
-@click.option("--skip", type=click.IntRange(0), default=0, help="Leave out so many lines, which are loaded already.")
-def load(file: IO[bytes], data_dir: Path, primary_url: str | None, skip: int) -> None:
-    """Write every line of FILE, a JSON object with key and value each; - is standard input.
+@click.option("--skip", type=click.IntRange(0), default=0, help="Number of items to leave out: those already loaded.")
+def load(file: Path, data_dir: Path, primary_url: str | None, skip: int) -> None:
+    """Write every item of FILE, a JSON object with key and value a line, or an array of them; - is standard input.
 
-    Exit status 1 where a line was refused; the others are loaded.
+    Exit status 1 if an item was refused; the others are loaded.
 
     \b
     Example: lab load customers.jsonl
@@ -28,25 +28,29 @@ def load(file: IO[bytes], data_dir: Path, primary_url: str | None, skip: int) ->
     """
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from lab import loading, state
+    from lab import files, loading, state
     from lab.terminal import console
 
     out = console()
     url = primary_url or state.primary_url(data_dir)
-    columns = (BarColumn(), DownloadColumn(), TextColumn("{task.fields[lines]:,} lines"), TimeRemainingColumn())
-    total = Path(file.name).stat().st_size if Path(file.name).is_file() else None
+    columns = (BarColumn(), DownloadColumn(), TextColumn("{task.fields[items]:,} items"), TimeRemainingColumn())
+    total = file.stat().st_size if file.is_file() else None
     began = time.monotonic()
-    with Progress(*columns, console=out, transient=True) as progress:
-        bar = progress.add_task("", total=total, lines=0)
+    sentences: list[str] = []
+    try:
+        with files.opened(file) as source, Progress(*columns, console=out, transient=True) as progress:
+            bar = progress.add_task("", total=total, items=0)
 
-        def on_batch(found: loading.Loaded, size: int) -> None:
-            progress.update(bar, advance=size, lines=found.acknowledged + found.refused)
+            def on_batch(found: loading.Loaded, size: int) -> None:
+                sentences[:] = found.sentences
+                progress.update(bar, advance=size, items=found.acknowledged + found.refused)
 
-        found = loading.load(file, url, skip=skip, on_batch=on_batch)
+            found = loading.load(source, url, skip=skip, on_batch=on_batch)
+    finally:
+        for sentence in sentences:
+            click.echo(plain(sentence), err=True)
     seconds = time.monotonic() - began
-    out.print(f"{found.acknowledged:,} lines written in {seconds:.1f} s, {found.acknowledged / seconds:,.0f} a second.")
-    for sentence in found.sentences:
-        click.echo(sentence, err=True)
+    out.print(f"{found.acknowledged:,} items written in {seconds:.1f} s, {found.acknowledged / seconds:,.0f} a second.")
     if found.refused:
-        click.echo(f"{found.refused:,} lines were refused.", err=True)
+        click.echo(f"{found.refused:,} items were refused.", err=True)
         sys.exit(1)

@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+
+
+class Number(click.FloatRange):
+    """A number in a range; "nan" is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """See click."""
+        found: float = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return found
+
+
+class OutputFile(click.Path):
+    """A file to write, refused before any work is done for it if it cannot be written there."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False, writable=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See click."""
+        path: Path = super().convert(value, param, ctx)  # type: ignore[assignment]
+        if not path.exists() and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+            self.fail(f"{str(path)!r} cannot be written: {str(path.parent)!r} is no directory to write to", param, ctx)
+        return path
 
 
 def data_dir_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lab.commands.options import data_dir_option
+from lab.commands.options import Number, data_dir_option
 
 
 @click.group()
@@ -38,7 +38,7 @@ class _Model(click.ParamType[Any]):
 @click.option("--order", type=click.Choice(["log", "arrival"]), help="For all; otherwise the lab's, or log.")
 @click.option(
     "--rate",
-    type=click.FloatRange(0, 100_000),
+    type=Number(0, 100_000),
     default=10.0,
     show_default=True,
     help="Writes a second: in log order one write holds back the next.",
@@ -66,7 +66,7 @@ def predict_replicas(data_dir: Path, **chosen: Any) -> None:
 @click.option("--ack", type=_Model(), required=True, help="The acknowledgement's way back.")
 @click.option("--read", type=_Model(), required=True, help="The read's way to a replica.")
 @click.option("--answer", type=_Model(), required=True, help="The answer's way back.")
-@click.option("--remote-ms", type=click.FloatRange(0, 10_000), default=0.0, help="Added to all replicas but one.")
+@click.option("--remote-ms", type=Number(0, 10_000), default=0.0, help="Added to all replicas but one.")
 @click.option("--trials", type=click.IntRange(1000, 20_000_000), default=1_000_000, show_default=True, help="How many.")
 @click.option("--seed", type=int, default=0, show_default=True, help="What is drawn is drawn from it.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")

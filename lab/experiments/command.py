@@ -8,22 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from lab import state
+from lab import files, plain_yaml, state
 from lab.errors import LabError
 from lab.experiments import picture
 from lab.nodes_api import NodeUnreachable, call
 from lab.terminal import console
 from nodes.experiments.spec import ENDED
+from nodes.paths import segment
 
 KINDS = ("windows", "staleness", "levels", "sweep")
 _BAR_WIDTH = 40
 _LOOK_SECONDS = 0.25
 _AWAY_SECONDS = 30.0
+_FILE_BYTES_MAX = 256 * 1024
+_SHOWN_MAX = 100
 
 
 class Away(LabError):
@@ -48,11 +51,11 @@ class Experiments:
 
     def get(self, name: str, *, raw: bool = False) -> dict[str, Any]:
         """One experiment."""
-        return self._ask("GET", f"/{name}" + ("?raw=true" if raw else ""))
+        return self._ask("GET", f"/{segment(name)}" + ("?raw=true" if raw else ""))
 
     def cancel(self, name: str) -> dict[str, Any]:
         """Cancel one, and return it when it has ended."""
-        self._ask("DELETE", f"/{name}")
+        self._ask("DELETE", f"/{segment(name)}")
         return self.wait(name, Console(quiet=True))
 
     def wait(self, name: str, out: Console) -> dict[str, Any]:
@@ -118,7 +121,8 @@ def table(found: list[dict[str, Any]]) -> Table:
         shown.add_column(column, justify="right" if column == "progress" else "left")
     for one in found:
         submitted = one["submitted_at"][:19].replace("T", " ")
-        shown.add_row(one["id"], one["kind"], one["state"], f"{one['progress']:.0%}", submitted, one["reason"] or "")
+        cells = (one["id"], one["kind"], one["state"], f"{one['progress']:.0%}", submitted, one["reason"] or "")
+        shown.add_row(*map(Text, cells))
     return shown
 
 
@@ -130,26 +134,23 @@ def read(what: str, changes: tuple[str, ...]) -> dict[str, Any]:
     for change in changes:
         path, equals, text = change.partition("=")
         if not equals or not path:
-            raise LabError(f"--set takes path=value, such as rate=20, not {change!r}")
+            raise LabError(f"--set takes path=value, such as rate=20, not {change[:_SHOWN_MAX]!r}")
         _put(spec, path.split("."), _yaml(text, change))
-    found: dict[str, Any] = json.loads(json.dumps(spec, default=str))  # YAML knows dates, JSON does not
-    return found
+    return spec
 
 
 def _text(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise LabError(f"{path} is neither {', '.join(KINDS)} nor a file: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise LabError(f"{path} is not YAML: {error}") from None
+        return files.text(Path(path), _FILE_BYTES_MAX)
+    except LabError as error:
+        raise LabError(f"{error}; an experiment is {', '.join(KINDS)} or a file") from None
 
 
 def _yaml(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise LabError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+        return plain_yaml.load(text)
+    except ValueError as error:
+        raise LabError(f"{where[:_SHOWN_MAX]} is not YAML: {error}") from None
 
 
 def _put(spec: dict[str, Any], path: list[str], value: Any) -> None:
@@ -158,5 +159,5 @@ def _put(spec: dict[str, Any], path: list[str], value: Any) -> None:
     for name in way:
         place = place.setdefault(name, {})
         if not isinstance(place, dict):
-            raise LabError(f"--set {'.'.join(path)}: {name} is not a mapping")
+            raise LabError(f"--set {'.'.join(path)[:_SHOWN_MAX]}: {name[:_SHOWN_MAX]} is not a mapping")
     place[last] = value

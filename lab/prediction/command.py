@@ -15,10 +15,13 @@ from broker.delay.curve import Curve, Replicated, predict
 from lab import state
 from lab.errors import LabError
 from lab.nodes_api import NodeUnreachable, get
+from lab.prediction import measured
 from lab.prediction.sampling import Floats
 from lab.prediction.wars import Ways, simulate
 from lab.quantiles import quantile
 from lab.terminal import console
+from lab.text import plain
+from nodes import strict_json
 
 _BAR_WIDTH = 30
 _FINE = 4001
@@ -36,18 +39,14 @@ class ModelType(click.ParamType[Any]):
         text = str(value)
         try:
             if text.lower().endswith(".csv"):
-                return from_json({"kind": "trace", "delays_ms": measured_ms(Path(text))})
-            found = json.loads(text)
-            return from_json({"kind": "fixed", "ms": found} if isinstance(found, int | float) else found)
-        except (ValueError, OSError) as error:
-            self.fail(f"{text[:60]!r} is neither milliseconds, nor a delay model, nor a .csv file: {error}", param, ctx)
-
-
-def measured_ms(path: Path) -> list[float]:
-    """The delays in a CSV file: the numbers of its last column; a heading is left out. Raises ``ValueError``."""
-    cells = [line.split(",")[-1].strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    body = cells[1:] if cells and not _is_number(cells[0]) else cells
-    return [float(cell) for cell in body]
+                found = measured.read(Path(text))
+                click.echo(plain(f"{text}: {found}"), err=True)
+                return from_json({"kind": "trace", "delays_ms": found.delays_ms})
+            given = strict_json.loads(text.encode())
+            return from_json({"kind": "fixed", "ms": given} if isinstance(given, int | float) else given)
+        except (ValueError, LabError) as error:
+            why = plain(str(error))
+            self.fail(f"{text[:60]!r} is neither milliseconds, nor a delay model, nor a .csv file: {why}", param, ctx)
 
 
 def replicas(
@@ -149,11 +148,3 @@ def _spread(ms: Floats) -> dict[str, float]:
 
 def _rounded(numbers: Sequence[float], digits: int) -> list[float]:
     return [round(number, digits) for number in numbers]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -61,11 +61,11 @@ def torture(
             shutil.copytree(directory / "logs", kept, dirs_exist_ok=True)
             (kept / "schedule.txt").write_text(report.schedule(judged) + "\n", encoding="utf-8")
             out.print(f"What the nodes said, and the schedule, are kept in {kept}.")
+    if as_json:
+        click.echo(json.dumps(judged.as_json(), indent=2))
+    out.print(report.picture(judged))
     if save is not None:
         histories.save(record.history, save)
-    if as_json:
-        click.echo(json.dumps(judged.as_json(), indent=2, ensure_ascii=False))
-    out.print(report.picture(judged))
     return 0 if judged.clean else 1
 
 
@@ -122,5 +122,5 @@ class FaultNames(click.ParamType[tuple[str, ...]]):
         names = tuple(name.strip() for name in str(value).split(",") if name.strip())
         unknown = [name for name in names if name not in ALL_FAULTS]
         if unknown:
-            self.fail(f"{unknown[0]} is none; there are {', '.join(ALL_FAULTS)}", param, ctx)
+            self.fail(f"unknown fault {unknown[0]!r}; choose from {', '.join(ALL_FAULTS)}", param, ctx)
         return names

@@ -23,8 +23,9 @@ from lab.torture.floor import Floors
 from lab.torture.ledger import Follower, Ledger
 from lab.torture.schedule import DELAY, SKEW_MS_MAX, Act
 from lab.torture.site import Site
+from nodes.level import Level
 
-SESSIONS = {"strong": 2, "bounded": 2, "session": 3, "prefix": 2, "eventual": 4}
+SESSIONS: dict[Level, int] = {"strong": 2, "bounded": 2, "session": 3, "prefix": 2, "eventual": 4}
 _MAX_LAG_MS = 400
 _KEYS = 12
 _FIRST_DELAY_MS = 200

@@ -128,12 +128,14 @@ def create_app(config: ClientConfig) -> Flask:
     )
     add_experiments(api, experiments)
     # Peers of its own, so that what ends a fault needs no place that waiting requests take.
-    add_faults(api, Faults(Peers(_FAULTS_PARALLEL, time.monotonic), directory))
+    add_faults(api, Faults(Peers(_FAULTS_PARALLEL, time.monotonic), directory, config.admin_token))
     return app
 
 
 def _add_feed(api: Api, feed: Feed) -> None:
-    @api.route("GET", "/events", query=FeedQuery, headers=LAST_EVENT_ID, media=EVENT_STREAM, answer=FeedEvent)
+    @api.route(
+        "GET", "/events", admin=False, query=FeedQuery, headers=LAST_EVENT_ID, media=EVENT_STREAM, answer=FeedEvent
+    )
     def events(query: FeedQuery) -> Response:
         """Everything that happens, as server-sent events: writes, applies, reads, and how far everybody is.
 
@@ -158,13 +160,19 @@ def _add_measures(api: Api, client: Client, places: Places) -> None:
     def reply(answer: Any) -> Response:
         return api.reply(answer, position=answer["write_result"]["position"])
 
-    @api.route("POST", "/write-and-read", body=WriteBody, headers=IDEMPOTENT, answer=WriteAndReadAnswer)
+    @api.route("POST", "/write-and-read", admin=False, body=WriteBody, headers=IDEMPOTENT, answer=WriteAndReadAnswer)
     def write_and_read(body: WriteBody) -> Response:
         """Write, then read from every replica at once, without waiting."""
         return reply(client.write_and_read(body, write_id_of(request.headers.get("Idempotency-Key"))))
 
     @api.route(
-        "POST", "/write-and-wait", body=WriteBody, query=TimeoutQuery, headers=IDEMPOTENT, answer=WriteAndWaitAnswer
+        "POST",
+        "/write-and-wait",
+        admin=False,
+        body=WriteBody,
+        query=TimeoutQuery,
+        headers=IDEMPOTENT,
+        answer=WriteAndWaitAnswer,
     )
     def write_and_wait(body: WriteBody, query: TimeoutQuery) -> Response:
         """Write, and measure how long it takes until every replica has it."""
@@ -172,17 +180,17 @@ def _add_measures(api: Api, client: Client, places: Places) -> None:
         with places.one():
             return reply(client.write_and_wait(body, write_id, query.timeout_ms))
 
-    @api.route("GET", "/read-compare", query=CompareQuery, answer=CompareAnswer)
+    @api.route("GET", "/read-compare", admin=False, query=CompareQuery, answer=CompareAnswer)
     def read_compare(query: CompareQuery) -> CompareAnswer:
         """Read from every node at once, and compare."""
         return client.compare(digest=query.digest)
 
-    @api.route("GET", "/everywhere/<key:key>", answer=EverywhereAnswer)
+    @api.route("GET", "/everywhere/<key:key>", admin=False, answer=EverywhereAnswer)
     def everywhere(key: str) -> EverywhereAnswer:
         """What each node answers for a key now, without waiting for anything."""
         return client.everywhere(key)
 
-    @api.route("GET", "/status", answer=StatusAnswer)
+    @api.route("GET", "/status", admin=False, answer=StatusAnswer)
     def status() -> StatusAnswer:
         """Every node's version, and how far each replica is behind."""
         return client.status()
@@ -192,6 +200,7 @@ def _add_sessions(api: Api, client: Client, directory: Directory, places: Places
     @api.route(
         "POST",
         "/write",
+        admin=False,
         body=WriteBody,
         query=AcksQuery,
         headers={**IDEMPOTENT, **sessions.TOKEN},
@@ -207,7 +216,7 @@ def _add_sessions(api: Api, client: Client, directory: Directory, places: Places
         response.headers["Set-Cookie"] = session.cookie
         return response
 
-    @api.route("GET", "/read/<key:key>", query=LevelQuery, headers=sessions.TOKEN, answer=ReadAnswer)
+    @api.route("GET", "/read/<key:key>", admin=False, query=LevelQuery, headers=sessions.TOKEN, answer=ReadAnswer)
     def read(key: str, query: LevelQuery) -> Response:
         """Read a key at a consistency level; for a session, from the Lab-Position header or the cookie on."""
         session = sessions.of(request, directory.lab(), required=query.level == "session")

@@ -57,17 +57,17 @@ class Controls:
 def add_controls(api: Api, controls: Controls) -> None:
     """Add the endpoints."""
 
-    @api.route("GET", "/delays", answer=dict[str, Any])
+    @api.route("GET", "/delays", admin=True, answer=dict[str, Any])
     def delays() -> dict[str, Any]:
         """The delays in force, as the primary has them."""
         return controls.delays()
 
-    @api.route("POST", "/delays", body=DelayOrder, answer=dict[str, Any])
+    @api.route("POST", "/delays", admin=True, body=DelayOrder, answer=dict[str, Any])
     def change_delay(body: DelayOrder) -> dict[str, Any]:
         """Change one replica's delay; it also counts for entries already waiting."""
         return controls.change(body)
 
-    @api.route("POST", "/reset", answer=dict[str, Any])
+    @api.route("POST", "/reset", admin=True, answer=dict[str, Any])
     def reset() -> dict[str, Any]:
         """Empty the lab: a new epoch."""
         return controls.reset()

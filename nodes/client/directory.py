@@ -20,6 +20,7 @@ class Known(NamedTuple):
     diverged: bool = False
     faults: tuple[str, ...] = ()
     resyncing: str = ""
+    proven: bool = False
 
 
 class Directory:
@@ -76,6 +77,7 @@ class Directory:
                 diverged=replica["diverged"],
                 faults=tuple(replica["faults"]),
                 resyncing=replica["resyncing"],
+                proven=replica["proven"],
             )
             for replica in found
         ]

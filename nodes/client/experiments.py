@@ -150,7 +150,7 @@ class Experiments:
 def add_experiments(api: Api, experiments: Experiments) -> None:
     """Add the endpoints."""
 
-    @api.route("POST", "/experiments", body=ExperimentBody, status=202, answer=Experiment)
+    @api.route("POST", "/experiments", admin=True, body=ExperimentBody, status=202, answer=Experiment)
     def submit(body: ExperimentBody) -> Any:
         """Queue an experiment: windows, staleness, levels, or a sweep of one of them."""
         found = experiments.submit(body)
@@ -158,17 +158,17 @@ def add_experiments(api: Api, experiments: Experiments) -> None:
         response.headers["Location"] = f"/experiments/{found['id']}"
         return response
 
-    @api.route("GET", "/experiments", answer=ExperimentsAnswer)
+    @api.route("GET", "/experiments", admin=False, answer=ExperimentsAnswer)
     def every() -> ExperimentsAnswer:
         """Every experiment, the newest first, without their specifications and results."""
         return experiments.all()
 
-    @api.route("GET", "/experiments/<key:name>", query=RawQuery, answer=Experiment)
+    @api.route("GET", "/experiments/<key:name>", admin=False, query=RawQuery, answer=Experiment)
     def one(name: str, query: RawQuery) -> Experiment:
         """One experiment: its state, its progress, and its result as far as there is one."""
         return experiments.get(name, raw=query.raw)
 
-    @api.route("DELETE", "/experiments/<key:name>", answer=Experiment)
+    @api.route("DELETE", "/experiments/<key:name>", admin=True, answer=Experiment)
     def cancel(name: str) -> Experiment:
         """Cancel an experiment. One that runs ends within a second, and its settings are put back."""
         return experiments.cancel(name)

@@ -7,6 +7,7 @@ from importlib import resources
 
 from flask import Flask, Response, request
 
+from nodes import guard
 from nodes.problem import Problem
 
 _POLICY = "; ".join(
@@ -42,6 +43,8 @@ def add_pages(app: Flask) -> None:
 
     app.add_url_rule("/", "console", lambda: serve("index.html"), methods=["GET"])
     app.add_url_rule("/console/<path:name>", "console file", serve, methods=["GET"])
+    for endpoint in ("console", "console file"):
+        guard.declare(app, endpoint, admin=False)
 
 
 def _files() -> dict[str, bytes]:

@@ -37,7 +37,7 @@ class PredictionAnswer(TypedDict):
 def add_prediction(api: Api, delays: Callable[[], dict[str, Any]]) -> None:
     """Add the endpoint. ``delays`` says what is in force, as the primary does."""
 
-    @api.route("GET", "/prediction", query=PredictionQuery, answer=PredictionAnswer)
+    @api.route("GET", "/prediction", admin=True, query=PredictionQuery, answer=PredictionAnswer)
     def prediction(query: PredictionQuery) -> PredictionAnswer:
         """How likely a read is stale by the time since the write, from the delays in force alone."""
         found = delays()

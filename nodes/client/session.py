@@ -11,7 +11,11 @@ from broker.position import PATTERN, START, Position
 from nodes.problem import Problem
 
 HEADER = "Lab-Position"
-TOKEN = {HEADER: Annotated[str, Field(pattern=f"^{PATTERN}$", description="the token of an earlier answer")]}
+TOKEN = {
+    HEADER: Annotated[
+        str, Field(pattern=rf"^{PATTERN}(\.[0-9A-Za-z-]+)?$", description="the token of an earlier answer")
+    ]
+}
 _COOKIE = "lab_session"
 _ATTRIBUTES = "Path=/; HttpOnly; SameSite=Strict"
 

@@ -102,7 +102,7 @@ def _write_id() -> str:
 
 
 def _add_writes(api: Api, writes: Writes, acks: Acks) -> None:
-    @api.route("POST", "/data", body=WriteBody, query=AcksQuery, headers=IDEMPOTENT, answer=WriteAnswer)
+    @api.route("POST", "/data", admin=False, body=WriteBody, query=AcksQuery, headers=IDEMPOTENT, answer=WriteAnswer)
     def write(body: WriteBody, query: AcksQuery) -> WriteAnswer:
         """Write a key; with acks, answer when so many replicas have applied it.
 
@@ -112,7 +112,7 @@ def _add_writes(api: Api, writes: Writes, acks: Acks) -> None:
         members = acks.require(query.acks)
         return acks.complete(writes.set(body, _write_id()), members, query)
 
-    @api.route("DELETE", "/data/<key:key>", query=AcksQuery, headers=IDEMPOTENT, answer=WriteAnswer)
+    @api.route("DELETE", "/data/<key:key>", admin=False, query=AcksQuery, headers=IDEMPOTENT, answer=WriteAnswer)
     def delete(key: str, query: AcksQuery) -> WriteAnswer:
         """Delete a key; with acks, answer when so many replicas have applied that."""
         members = acks.require(query.acks)
@@ -120,44 +120,44 @@ def _add_writes(api: Api, writes: Writes, acks: Acks) -> None:
 
 
 def _add_replicas(api: Api, primary: Primary) -> None:
-    @api.route("GET", "/position", query=AgeQuery, answer=PositionAnswer)
+    @api.route("GET", "/position", admin=False, query=AgeQuery, answer=PositionAnswer)
     def position(query: AgeQuery) -> PositionAnswer:
         """The newest position that was committed at least age_ms ago, and the newest of all."""
         return primary.position(query.age_ms)
 
-    @api.route("GET", "/replicas", answer=ReplicasAnswer)
+    @api.route("GET", "/replicas", admin=False, answer=ReplicasAnswer)
     def replicas() -> ReplicasAnswer:
         """Every registered replica, where to reach it, and how far it is behind."""
         return primary.replicas()
 
-    @api.route("GET", "/replicas/targets", answer=list[ScrapeTargets])
+    @api.route("GET", "/replicas/targets", admin=False, answer=list[ScrapeTargets])
     def targets() -> Response:
         """Where the replicas serve their metrics, for Prometheus's HTTP service discovery."""
         return api.reply(primary.scrape_targets())
 
 
 def _add_admin(api: Api, primary: Primary, delays: Delays) -> None:
-    @api.route("GET", "/admin/replication-delays", answer=DelaysAnswer)
+    @api.route("GET", "/admin/replication-delays", admin=True, answer=DelaysAnswer)
     def show_delays() -> DelaysAnswer:
         """The delays in force."""
         return delays.show()
 
-    @api.route("POST", "/admin/replication-delay", body=DelayBody, answer=DelayAnswer)
+    @api.route("POST", "/admin/replication-delay", admin=True, body=DelayBody, answer=DelayAnswer)
     def change_delay(body: DelayBody) -> DelayAnswer:
         """Change one replica's delay; it also counts for entries already waiting."""
         return delays.change(body)
 
-    @api.route("POST", "/admin/replication-delays", body=DelaysBody, answer=AllDelaysAnswer)
+    @api.route("POST", "/admin/replication-delays", admin=True, body=DelaysBody, answer=AllDelaysAnswer)
     def change_delays(body: DelaysBody) -> AllDelaysAnswer:
         """Change the delays of several replicas, all or none."""
         return delays.change_several(body)
 
-    @api.route("POST", "/admin/reset", answer=ResetAnswer)
+    @api.route("POST", "/admin/reset", admin=True, answer=ResetAnswer)
     def reset() -> ResetAnswer:
         """Empty the lab: the next epoch begins at version 0."""
         return primary.reset()
 
-    @api.route("DELETE", "/admin/replicas/<key:replica>", answer=ForgottenAnswer)
+    @api.route("DELETE", "/admin/replicas/<key:replica>", admin=True, answer=ForgottenAnswer)
     def forget(replica: str) -> ForgottenAnswer:
         """Forget a replica that will not come back."""
         if not primary.forget(replica):

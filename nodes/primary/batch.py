@@ -123,6 +123,7 @@ def add_batch(api: Api, batches: Batches) -> None:
     @api.route(
         "POST",
         "/data/batch",
+        admin=False,
         reads=kinds,
         answer=BatchAnswer,
         also={207: BatchAnswer},

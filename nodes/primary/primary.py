@@ -19,6 +19,7 @@ from broker.events import Events
 from broker.log import Head, ReplicationLog
 from broker.position import Position
 from broker.roster import Roster
+from nodes import guard
 from nodes.answers import PAGE_BYTES_MAX
 from nodes.api import Query
 from nodes.config import PrimaryConfig
@@ -63,10 +64,14 @@ class ResetAnswer(TypedDict):
 
 
 class ReplicaAnswer(TypedDict):
-    """A registered replica, as the log, its last heartbeat and its settings show it. ``delay_ms``: the model's mean."""
+    """A registered replica, as the log, its last heartbeat and its settings show it. ``delay_ms``: the model's mean.
+
+    ``proven``: whether the lab has an admin token, and the replica at this URL knows it.
+    """
 
     replica_id: str
     url: str
+    proven: bool
     live: bool
     applied_position: str
     lag_versions: int
@@ -186,6 +191,7 @@ class Primary:
                 {
                     "replica_id": member.replica,
                     "url": member.url,
+                    "proven": guard.is_proven(self._config.admin_token, member.replica, member.url, member.proof),
                     "live": member.is_live(now_us),
                     "applied_position": str(member.position),
                     "lag_versions": lags[member.replica].versions,

@@ -132,34 +132,34 @@ def make_replica(config: ReplicaConfig, tracing: Tracing, registry: CollectorReg
 
 
 def _add_applied(api: Api, replica: Replica) -> None:
-    @api.route("GET", "/applied", query=AppliedQuery, answer=AppliedAnswer)
+    @api.route("GET", "/applied", admin=False, query=AppliedQuery, answer=AppliedAnswer)
     def applied(query: AppliedQuery) -> AppliedAnswer:
         """The entries applied lately, with the times at which they were published, due and applied."""
         return replica.applied(query)
 
 
 def _add_faults(api: Api, replica: Replica) -> None:
-    @api.route("POST", "/admin/faults", body=FaultBody, answer=FaultShown)
+    @api.route("POST", "/admin/faults", admin=True, body=FaultBody, answer=FaultShown)
     def begin(body: FaultBody) -> FaultShown:
         """Make something wrong with this replica, until it is ended or its time is up."""
         return replica.faults.begin(body.root)
 
-    @api.route("GET", "/admin/faults", answer=FaultsAnswer)
+    @api.route("GET", "/admin/faults", admin=True, answer=FaultsAnswer)
     def show() -> FaultsAnswer:
         """What is wrong with this replica on purpose, and what could be."""
         return replica.faults.show()
 
-    @api.route("DELETE", "/admin/faults", answer=EndedAnswer)
+    @api.route("DELETE", "/admin/faults", admin=True, answer=EndedAnswer)
     def end_all() -> EndedAnswer:
         """End every fault of this replica."""
         return replica.faults.end(None)
 
-    @api.route("DELETE", "/admin/faults/<key:fault>", answer=EndedAnswer)
+    @api.route("DELETE", "/admin/faults/<key:fault>", admin=True, answer=EndedAnswer)
     def end(fault: str) -> EndedAnswer:
         """End one fault."""
         return replica.faults.end(fault)
 
-    @api.route("POST", "/admin/resync", answer=ResyncAnswer)
+    @api.route("POST", "/admin/resync", admin=True, answer=ResyncAnswer)
     def resync() -> ResyncAnswer:
         """Replace the content by a snapshot of the primary's, as soon as that is due here."""
         return replica.resync()
@@ -172,4 +172,4 @@ def _refuse_writes(api: Api, config: ReplicaConfig) -> None:
         raise Problem(403, "not-the-primary", "Not the primary", detail, primary_url=config.primary_url)
 
     for method, path in (("POST", "/data"), ("POST", "/data/batch"), ("DELETE", "/data/<key:key>")):
-        api.route(method, path, query=AcksQuery, status=403, answer=Problem)(refuse)
+        api.route(method, path, admin=False, query=AcksQuery, status=403, answer=Problem)(refuse)

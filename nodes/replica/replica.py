@@ -17,6 +17,7 @@ from broker.entry import Record
 from broker.events import Events
 from broker.position import Position
 from broker.roster import Member, Roster, Settings
+from nodes import guard
 from nodes.answers import PAGE_BYTES_MAX, PositionText
 from nodes.api import Query, TimeoutMs
 from nodes.config import ReplicaConfig
@@ -100,6 +101,8 @@ class Replica:
         end_process: Callable[[], None],
     ) -> None:
         self._config = config
+        token = config.admin_token
+        self._proof = "" if token is None else guard.proof(token, config.node_id, config.advertise_url)
         self._store = store
         self._gate = gate
         self._inbox = inbox
@@ -269,6 +272,7 @@ class Replica:
             diverged=self._audit.diverged,
             faults=self.faults.names(),
             resyncing=self._reader.resyncing,
+            proof=self._proof,
         )
 
     def _apply_settings(self, settings: Settings) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from broker.position import Position
 from lab.checking.history import History, Plan
 from lab.checking.operation import Kind, Operation, Outcome
+from nodes.level import Level
 
 PRIMARY = "lab14-primary"
 OUTCOMES: tuple[Outcome, ...] = ("ok", "unknown", "fail")
@@ -20,7 +21,7 @@ class World:
     def __init__(
         self,
         seed: int,
-        level: str = "session",
+        level: Level = "session",
         *,
         length: int = 60,
         keys: int = 3,

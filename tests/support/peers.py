@@ -25,6 +25,7 @@ def replicas(*names: str) -> dict[str, Any]:
                 "diverged": False,
                 "faults": [],
                 "resyncing": "",
+                "proven": True,
             }
             for name in names
         ],

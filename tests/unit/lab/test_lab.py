@@ -117,7 +117,7 @@ def test_new_lines_are_followed_only_when_complete_and_without_control_character
             file.write(next(steps))
 
     found = logs.follow([path], write)
-    assert [next(found), next(found)] == [("lab14-primary", "half a line"), ("lab14-primary", "[31mred")]
+    assert [next(found), next(found)] == [("lab14-primary", "half a line"), ("lab14-primary", "·[31mred")]
     found.close()
 
 

@@ -1,4 +1,4 @@
-"""A file of lines becomes batches, and what is not taken for now is sent again."""
+"""A file of items becomes batches, and what is not taken for now is sent again."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def line(number: int) -> bytes:
 
 def test_lines_keep_their_numbers_and_empty_ones_are_left_out() -> None:
     (found,) = batches(io.BytesIO(b"\n".join([line(1), b"", b"  ", line(4)])), skip=0)
-    assert found == ([1, 4], [line(1), line(4)])
+    assert found == (0, [("line 1", line(1)), ("line 4", line(4))])
 
 
 def test_what_is_skipped_counts() -> None:
     (found,) = batches(io.BytesIO(b"\n".join(map(line, range(1, 6)))), skip=3)
-    assert found.numbers == [4, 5]
+    assert found == (3, [("line 4", line(4)), ("line 5", line(5))])
 
 
 def test_a_batch_is_bounded_in_lines_and_in_bytes() -> None:
-    many = list(batches(io.BytesIO(b"1\n" * (loading.LINES_MAX * 2 + 1)), skip=0))
-    assert [len(batch.lines) for batch in many] == [loading.LINES_MAX, loading.LINES_MAX, 1]
+    many = list(batches(io.BytesIO(b"1\n" * (loading.ITEMS_MAX * 2 + 1)), skip=0))
+    assert [len(batch.items) for batch in many] == [loading.ITEMS_MAX, loading.ITEMS_MAX, 1]
     large = list(batches(io.BytesIO((b"x" * 2**19 + b"\n") * 5), skip=0))
-    assert [len(batch.lines) for batch in large] == [2, 2, 1]
+    assert [len(batch.items) for batch in large] == [2, 2, 1]
 
 
 def test_a_line_that_no_batch_takes_is_named() -> None:
@@ -74,20 +74,112 @@ def test_where_it_is_in_vain_it_says_where_to_go_on(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(loading, "_TRIES_SECONDS", 0.0)
     with (
         _primary(lambda _: (503, {"detail": "The log is down."})) as (url, _),
-        pytest.raises(LabError, match=r"lines 8 to 9 were not .* The log is down\. .* --skip 7"),
+        pytest.raises(LabError, match=r"line 8 to line 9 were not .* The log is down\.; 0 items were .* --skip 7"),
     ):
         load(io.BytesIO(b"\n".join(map(line, range(1, 10)))), url, skip=7, on_batch=lambda *_: None)
 
 
+def taken(request: bytes) -> Answer:
+    """What a primary does that takes everything."""
+    return 200, {"results": [{"position": f"1-{n}"} for n, _ in enumerate(request.split(b"\n"), 1)]}
+
+
+A, B = b'{"key":"a","value":1}', b'{"key":"b","value":2}'
+
+
+@pytest.mark.parametrize(
+    ("content", "sent"),
+    [
+        (A + b"\r" + B + b"\n", {"line 1": A, "line 2": B}),
+        (A + b"\r\n\r\n" + B, {"line 1": A, "line 3": B}),
+        (
+            A + b"\n" + A[:11] + b"\r" + A[11:] + b"\r\n" + B,
+            {"line 1": A, "line 2": A[:11] + b" " + A[11:], "line 3": B},
+        ),
+        (b"\xef\xbb\xbf" + A + b"\n" + B + b"\n", {"line 1": A, "line 2": B}),
+        (b"[" + A + b"," + B + b"]\n", {"line 1, item 1": A, "line 1, item 2": B}),
+        (b"\xef\xbb\xbf [\n" + A + b"\n,\r\n" + B + b" ]", {"line 2, item 1": A, "line 4, item 2": B}),
+        (b'[{"key":"a",\n "value":1}]', {"line 1, item 1": b'{"key":"a",  "value":1}'}),
+        (b" [ ] ", {}),
+    ],
+)
+def test_lines_end_as_they_may_and_an_array_is_read_too(content: bytes, sent: dict[str, bytes]) -> None:
+    found = [item for batch in batches(io.BytesIO(content), skip=0) for item in batch.items]
+    assert found == list(sent.items())
+
+
+def test_each_item_of_an_array_has_write_ids_of_its_own() -> None:
+    array = b"[" + b",".join([A] * (loading.ITEMS_MAX + 1)) + b"]"
+    assert [batch.first for batch in batches(io.BytesIO(array), skip=0)] == [0, loading.ITEMS_MAX]
+    assert [batch.first for batch in batches(io.BytesIO(array), skip=loading.ITEMS_MAX)] == [loading.ITEMS_MAX]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[\n" + A + b"\n" + B + b"\n]", "line 3: not JSON"),
+        (b"[" + A + b"]\n" + B, "line 2: .* Text after the end"),
+        (b"[" + A + b",\n", "line 2: not JSON"),
+        (b"[\n\xff]", "line 2: not UTF-8"),
+        pytest.param(b"[" * 100_000, "nested too deep", id="deep"),
+        (b"[\n" + A + b",\n]", "line 3: not JSON"),
+    ],
+)
+def test_a_mistake_in_an_array_is_named_and_nothing_is_written(content: bytes, said: str) -> None:
+    with (
+        _primary(lambda _: pytest.fail("nothing may be sent")) as (url, keys),
+        pytest.raises(LabError, match=f"{said}.*; 0 items were written before that, --skip 0 goes on"),
+    ):
+        load(io.BytesIO(content), url, skip=0, on_batch=lambda *_: None)
+    assert keys == []
+
+
+def test_an_array_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.items.ARRAY_BYTES_MAX", 100)
+    with pytest.raises(LabError, match="an array has at most 100 bytes"):
+        list(batches(io.BytesIO(b"[" + b",".join([A] * 9) + b"]"), skip=0))
+
+
+def test_a_line_that_is_an_array_is_refused_by_itself() -> None:
+    with _primary(taken) as (url, keys):
+        found = load(io.BytesIO(A + b"\n[1]\n" + B), url, skip=0, on_batch=lambda *_: None)
+        assert found == Loaded(2, 1, ["line 2: This is a JSON array, not an object."])
+        assert load(io.BytesIO(b"\n[[]]"), url, skip=0, on_batch=lambda *_: None).acknowledged == 0
+    assert len(keys) == 1
+
+
+@pytest.mark.parametrize(
+    "answer", [{}, [], {"results": []}, {"results": [{"position": "1-1"}] * 2}, {"results": ["ok"]}, {"results": None}]
+)
+def test_what_answers_as_no_primary_does_is_an_error(answer: Any) -> None:
+    with (
+        _primary(lambda _: (200, answer)) as (url, _),
+        pytest.raises(LabError, match=r"did not answer as a primary does.* --skip 0 goes on"),
+    ):
+        load(io.BytesIO(A), url, skip=0, on_batch=lambda *_: None)
+
+
+def test_an_interruption_says_how_far_it_came() -> None:
+    def interrupt(found: Loaded, _: int) -> None:
+        if found.acknowledged > loading.ITEMS_MAX:
+            raise KeyboardInterrupt
+
+    with (
+        _primary(taken) as (url, _),
+        pytest.raises(LabError, match=r"interrupted.*; 2,000 items were written before that, --skip 2007 goes on"),
+    ):
+        load(io.BytesIO((A + b"\n") * 5000), url, skip=7, on_batch=interrupt)
+
+
 @contextmanager
-def _primary(answer: Callable[[int], Answer]) -> Iterator[tuple[str, list[str]]]:
-    """A server that answers the n-th request so, from 0; its URL, and the Idempotency-Key of each request."""
+def _primary(answer: Callable[[Any], Answer]) -> Iterator[tuple[str, list[str]]]:
+    """A server, and the Idempotency-Key of each request. ``taken`` answers by the body, any other by its number."""
     keys: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            status, body = answer(len(keys))
+            sent = self.rfile.read(int(self.headers["Content-Length"]))
+            status, body = answer(sent if answer is taken else len(keys))
             keys.append(self.headers["Idempotency-Key"])
             raw = json.dumps(body).encode()
             self.send_response(status)
@@ -99,7 +191,7 @@ def _primary(answer: Callable[[int], Answer]) -> Iterator[tuple[str, list[str]]]
             """Say nothing."""
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}", keys

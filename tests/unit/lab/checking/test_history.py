@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from broker.position import Position
-from lab.checking import elle
+from lab.checking import elle, promises, report
 from lab.checking.history import History, Plan, load, save
 from lab.checking.operation import Operation
 from lab.errors import LabError
@@ -52,6 +55,72 @@ def test_a_line_that_is_no_operation_is_named(line: str, tmp_path: Path) -> None
     path.write_text(f"{json.dumps(GOOD)}\n{line}\n")
     with pytest.raises(LabError, match="line 2"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"plan": {"level": "foo"}}, "line 1: plan.level: .*'strong', 'bounded', 'session', 'prefix' or 'eventual'"),
+        ({"plan": {"level": "strong", "keys": "1"}}, "line 1: plan.keys: .*integer"),
+        ({"plan": 5}, "line 1: plan: "),
+        ({**GOOD, "key": ["x"]}, "line 1: key: .*string"),
+        ({**GOOD, "epoch": "1"}, "line 1: epoch: .*integer"),
+        ({**GOOD, "kind": "guess"}, "line 1: kind: .*'write', 'read', 'final' or 'digest'"),
+        ({**GOOD, "surprise": 1}, "line 1: surprise: "),
+        ({**GOOD, "outcome": "ok"}, "line 1: position: missing"),
+    ],
+)
+def test_the_field_is_named_and_what_is_allowed(line: Any, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "h.jsonl"
+    path.write_text(json.dumps(line) + "\n" + json.dumps(GOOD) + "\n")
+    with pytest.raises(LabError, match=said):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        pytest.param(b"", "has no operations", id="empty"),
+        pytest.param(b'{"plan": {"level": "strong"}}\n', "has no operations", id="plan only"),
+        pytest.param(b"[" * 100_000, "line 1: ", id="deep"),
+        pytest.param(b'{"plan":' + b"[" * 100_000, "line 1: ", id="deep plan"),
+        pytest.param(b"\xff\n", "line 1: ", id="not UTF-8"),
+        pytest.param(b" " * 5 * 2**20, "line 1: more than 4,194,304 bytes", id="long line"),
+        pytest.param(b'{"index": 1e400}', "line 1: ", id="number"),
+        pytest.param(b"\n", "line 1: ", id="blank"),
+    ],
+)
+def test_what_is_no_history_is_a_sentence(content: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "h.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(LabError, match=said) as raised:
+        load(path)
+    assert len(str(raised.value)) < 400
+
+
+def test_any_operation_that_is_read_can_be_judged(tmp_path: Path) -> None:
+    lines = [found.as_json() for found in World(3, length=20).history().operations]
+    strange = [None, True, -1, 0, 10**30, 1.5, "", "x", "1-1", "2-0", "ok", "write", "digest", [], {}, ["x"]]
+    path = tmp_path / "h.jsonl"
+    taken = 0
+    for number, name, value in itertools.product((0, len(lines) // 2, -1), lines[0], strange):
+        path.write_text(
+            "".join(
+                json.dumps(line) + "\n" for line in [*lines[:number], {**lines[number], name: value}, *lines[number:]]
+            )
+        )
+        with suppress(LabError):
+            history = load(path)
+            assert report.as_json(history, promises.judge(history))
+            assert elle.events(history)
+            taken += 1
+    assert taken > 100
+
+
+def test_values_with_line_separators_are_read_as_they_were_saved(tmp_path: Path) -> None:
+    operation = Operation(0, 1, "write", "ok", 10, 20, key="a\u2028b\x85c", value="\u2029\r", position=Position(1, 1))
+    save(History(Plan("session"), [operation]), tmp_path / "h.jsonl")
+    assert load(tmp_path / "h.jsonl").operations == [operation]
 
 
 def test_a_file_that_cannot_be_read_or_written_is_a_sentence(tmp_path: Path) -> None:

@@ -1,0 +1,107 @@
+"""The admin token on a real lab: what needs it, in which spelling, and where the client sends it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from broker.connection import connect
+from broker.delay import Fixed
+from broker.position import Position
+from broker.roster import Member, Roster, Settings
+from lab.runner import Lab
+from tests.integration.conftest import running_lab
+from tests.support.http import ask
+
+TOKEN = "s3cret"
+REPLICA = "lab14-replica1"
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A lab that has a token."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAB_ADMIN_TOKEN", TOKEN)
+        with running_lab(tmp_path_factory.mktemp("guarded"), replicas=1) as running:
+            yield running
+
+
+@pytest.fixture
+def stranger(guarded: Lab) -> Iterator[list[str | None]]:
+    """Something that is registered as a replica and is none; the Authorization of each request to it."""
+    heard: list[str | None] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            heard.append(self.headers["Authorization"])
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        do_GET = do_POST = do_DELETE = answer  # noqa: N815 - as the library names them
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    roster = Roster(connect(guarded.redis_url))
+    proof = next(member for member in roster.members() if member.replica == REPLICA).proof
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        member = Member("stranger", "http://stranger:1", url, Position(1, 0), 0, 0, proof=proof)
+        roster.heartbeat(member, Settings(Fixed(0), 0))
+        try:
+            yield heard
+        finally:
+            roster.forget("stranger")
+            server.shutdown()
+            thread.join()
+
+
+def with_token(method: str, url: str, body: Any = None, scheme: str = "Bearer") -> tuple[int, Any]:
+    return ask(method, url, body, Authorization=f"{scheme} {TOKEN}")
+
+
+def test_a_stranger_in_the_roster_never_hears_the_token(guarded: Lab, stranger: list[str | None]) -> None:
+    url = guarded.client_url
+    for method, path in (("GET", "/faults"), ("POST", "/faults/reset")):
+        status, found = with_token(method, f"{url}{path}")
+        assert status == 200
+        assert "error" not in found["replicas"][REPLICA]
+        assert "has not proved" in found["replicas"]["stranger"]["error"]
+    orders: list[tuple[str, str, Any]] = [
+        ("POST", "/faults", {"replica": "stranger", "fault": "pause"}),
+        ("DELETE", "/faults/stranger", None),
+        ("DELETE", "/faults/stranger/pause", None),
+        ("POST", "/resync", {"replica": "stranger"}),
+    ]
+    for method, path, body in orders:
+        status, found = with_token(method, f"{url}{path}", body)
+        assert (status, found["type"].rsplit(":")[-1]) == (503, "unproven-replica")
+    assert [given for given in stranger if given is not None] == []
+
+
+@pytest.mark.parametrize("name", ["..", ".", "%3Fx%3D1", "%23", "pause%3Fx", "%25"])
+def test_the_name_of_a_fault_stays_a_name(guarded: Lab, name: str) -> None:
+    path = f"{guarded.client_url}/faults/{REPLICA}/{name.replace('.', '%2E')}"
+    status, found = with_token("DELETE", path)
+    assert (status, found["title"]) == (404, "No such fault"), found
+    assert with_token("DELETE", f"{guarded.client_url}/faults/{REPLICA}")[1]["ended"] == []
+
+
+def test_the_scheme_is_written_in_any_case_through_the_client(guarded: Lab) -> None:
+    order = {"replica": REPLICA, "fault": "pause"}
+    assert with_token("POST", f"{guarded.client_url}/faults", order, "bearer")[0] == 200
+    assert with_token("DELETE", f"{guarded.client_url}/faults/{REPLICA}/pause", scheme="BEARER")[1]["ended"] == [
+        "pause"
+    ]
+
+
+def test_without_the_token_the_client_refuses_by_itself(guarded: Lab) -> None:
+    for method, path in (("GET", "/faults"), ("POST", "/faults/reset"), ("GET", "/delays"), ("POST", "/reset")):
+        assert ask(method, f"{guarded.client_url}{path}")[0] == 401
