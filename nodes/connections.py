@@ -148,9 +148,12 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             return
         except OSError:
             part = b""
-        if not part:
-            self._close(conn)
-        elif not conn.refused:
+        if conn.refused or not (part or conn.received):
+            if not part:
+                self._close(conn)
+        elif not part:
+            self._refuse(conn, 400, "Incomplete Request", "The connection ended before the whole request had arrived.")
+        else:
             conn.received += part
             self._received(conn)
 

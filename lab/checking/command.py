@@ -46,7 +46,7 @@ def run(data_dir: Path, *, as_json: bool, recorded: Path | None, client_url: str
         elle.export(history, export_to)
     if all(found.judgement == "not tested" for found in verdicts):
         raise NothingTestedError("no operation succeeded that a guarantee could be tested on")
-    return 1 if promises.broken(history.plan.level, verdicts) else 0
+    return 1 if promises.broken(history.plan.level, verdicts, history.plan.order) else 0
 
 
 def _with_bounds(history: History, plan: Plan) -> History:

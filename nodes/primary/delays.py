@@ -86,8 +86,8 @@ class Delays:
 
     def change(self, body: DelayBody) -> DelayAnswer:
         """Change one replica. Raises ``Problem`` 422 for an unknown replica."""
-        member = self._find(body.replica or body.replica_url or "")
-        new = body.applied_to(self._roster.settings()[member.replica])
+        member, old = self._find(body.replica or body.replica_url or "")
+        new = body.applied_to(old)
         self._put({member.replica: new})
         delays = self.show()["delays"]
         return {
@@ -99,9 +99,8 @@ class Delays:
 
     def change_several(self, body: DelaysBody) -> AllDelaysAnswer:
         """Change the delays of several replicas, all or none."""
-        found = {self._find(name).replica: ms for name, ms in body.delays.items()}
-        old = self._roster.settings()
-        self._put({replica: old[replica]._replace(delay=Fixed(ms)) for replica, ms in found.items()})
+        found = {self._find(name): ms for name, ms in body.delays.items()}
+        self._put({member.replica: old._replace(delay=Fixed(ms)) for (member, old), ms in found.items()})
         return {"status": "updated", "all_delays": self.show()["delays"]}
 
     def _put(self, changes: dict[str, Settings]) -> None:
@@ -110,11 +109,12 @@ class Delays:
             self._events.publish("settings", replica=replica, settings=settings.as_text())
             self._metrics.changed("delay", self._now_us(), replica)
 
-    def _find(self, name: str) -> Member:
-        members = self._roster.members()
+    def _find(self, name: str) -> tuple[Member, Settings]:
+        settings = self._roster.settings()
+        members = [member for member in self._roster.members() if member.replica in settings]
         for member in members:
             if name.rstrip("/") in {member.replica, member.url, member.name_url} or _host(name) == member.replica:
-                return member
+                return member, settings[member.replica]
         known = [member.replica for member in members]
         detail = f"There is no replica {name[:100]!r}; there are {', '.join(known) or 'none yet'}."
         raise Problem(422, "unknown-replica", "Unknown replica", detail, known_replicas=known)

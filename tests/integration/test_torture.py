@@ -49,4 +49,4 @@ def test_the_schedule_can_be_seen_before() -> None:
 def test_a_fault_that_there_is_not_is_refused() -> None:
     done = CliRunner().invoke(main, ["torture", "--faults", "pause,nothing"])
     assert done.exit_code == 2
-    assert "nothing is none; there are kill, hang, pause" in done.stderr
+    assert "unknown fault 'nothing'; choose from kill, hang, pause" in done.stderr
