@@ -191,7 +191,7 @@ def stream(data_dir: Path, count: int, as_json: bool) -> None:
     out.print(stream.picture(found))
     out.print("\n" + ("With redis-cli:" if stream.has_redis_cli() else "With a redis-cli (there is none on the PATH):"))
     for line in stream.redis_cli_lines(running):
-        out.print(f"  {line}", markup=False, highlight=False)
+        out.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 @main.command()

@@ -253,7 +253,7 @@ class Story:
         self._out.print(table)
 
     def _redis_cli(self, *command: str) -> None:
-        line = ["redis-cli", "-u", self._lab.redis_url, *command]
+        line = ["redis-cli", "--no-auth-warning", "-u", self._lab.redis_url, *command]
         self._out.print(f"[dim]$ {escape(' '.join(line))}[/]")
         path = shutil.which("redis-cli") or line[0]
         done = subprocess.run([path, *line[1:]], check=False, capture_output=True, text=True, timeout=10)

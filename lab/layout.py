@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -72,9 +73,14 @@ def log_server_port(options: Options) -> int:
     return options.base_port + _LOG_SERVER
 
 
-def redis_url(options: Options) -> str:
-    """The log server's URL: the given one, or that of the embedded server."""
-    return options.redis_url or f"redis://127.0.0.1:{log_server_port(options)}/0"
+def redis_url(options: Options, password: str) -> str:
+    """The log server's URL: the given one, or that of the embedded server, which wants this password."""
+    return options.redis_url or f"redis://:{password}@127.0.0.1:{log_server_port(options)}/0"
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    return re.sub("//.*@", "//", url)
 
 
 def require_free_ports(options: Options) -> None:

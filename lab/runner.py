@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import sys
 import threading
@@ -44,7 +45,8 @@ class Lab:
         """``say`` is told in a sentence whatever happens to a process."""
         self.options = options
         self.data_dir = options.data_dir.absolute()
-        self.redis_url = layout.redis_url(options)
+        self._password = secrets.token_hex(16)  # of the embedded log server
+        self.redis_url = layout.redis_url(options, self._password)
         self._places = layout.places(options)
         self._say = say
         self._children: dict[str, Child] = {}
@@ -140,7 +142,7 @@ class Lab:
             self._require_log_server()
         else:
             directory = private.subdirectory(self.data_dir / "log")
-            self._add(LOG_SERVER, server.command(self.options, directory), dict(os.environ))
+            self._add(LOG_SERVER, server.command(self.options, directory, self._password), dict(os.environ))
         private.subdirectory(self.data_dir / "replicas")
         for place in self._places:
             if place.role == "client":
@@ -179,12 +181,13 @@ class Lab:
         from broker.errors import LogError
         from broker.log import ReplicationLog
 
+        shown = layout.without_password(self.redis_url)
         try:
             ReplicationLog(connect(self.redis_url), NAMESPACE).now_us()
         except ValueError as error:
-            raise LabError(f"--redis-url {self.redis_url!r} is not the URL of a log server: {error}") from None
+            raise LabError(f"--redis-url {shown!r} is not the URL of a log server: {error}") from None
         except LogError as error:
-            raise LabError(f"--redis-url {self.redis_url}: {error}") from None
+            raise LabError(f"--redis-url {shown}: {error}") from None
 
     def _await_health(self) -> None:
         self._all_started.wait()  # the log server has a bound of its own
@@ -246,7 +249,7 @@ class Lab:
                 self._tell(repaired)
                 child.start()
                 began = time.monotonic()
-            answer = _ping(address)
+            answer = _ping(address, self._password)
             if answer == "+PONG" and child.listens_on(address[1]):
                 return
             bound = _LOADING_SECONDS if answer.startswith("-LOADING") else _SERVER_SECONDS
@@ -308,7 +311,7 @@ class Lab:
     def _write(self, claim: Claim) -> None:
         listed: list[tuple[str, str, str]] = [(place.node_id, place.role, place.url) for place in self._places]
         if self.options.redis_url is None:
-            listed.append((LOG_SERVER, "log", self.redis_url))
+            listed.append((LOG_SERVER, "log", layout.without_password(self.redis_url)))
         pids, children = self.pids, self._children  # without children while the lab begins
         nodes = [
             NodeState(name, role, url, pids.get(name), children[name].restarts if name in children else 0)
@@ -346,11 +349,12 @@ def log_path(data_dir: Path, name: str) -> Path:
     return data_dir / "logs" / f"{name}.log"
 
 
-def _ping(address: tuple[str, int]) -> str:
+def _ping(address: tuple[str, int], password: str) -> str:
     """What a log server answers to PING, in its protocol's words: -LOADING while it reads its file."""
     try:
-        with socket.create_connection(address, timeout=1.0) as connection:
-            connection.sendall(b"PING\r\n")
-            return connection.recv(200).decode(errors="replace").strip()
+        with socket.create_connection(address, timeout=1.0) as connection, connection.makefile("rb") as answers:
+            connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
+            answers.readline(200)
+            return answers.readline(200).decode(errors="replace").strip()
     except OSError as error:
         return str(error)

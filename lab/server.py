@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from importlib import metadata
 from pathlib import Path
 
+from lab import private
 from lab.errors import LabError
 from lab.layout import Options, log_server_port
 
+CONFIGURATION = "log-server.conf"
 
-def command(options: Options, directory: Path) -> list[str]:
-    """The command line of a log server that keeps its append-only file in ``directory``. Raises ``LabError``."""
+
+def command(options: Options, directory: Path, password: str) -> list[str]:
+    """The command line of a log server that keeps its append-only file in ``directory``. Raises ``LabError``.
+
+    Every user of the machine can see a command line, so that the password is in a file beside the directory.
+    """
+    configuration = directory.parent / CONFIGURATION
+    with os.fdopen(private.open_file(configuration, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
+        file.write(f"requirepass {password}\n")
     return [
-        *[binary_path(options.log_server), "--port", str(log_server_port(options)), "--bind", "127.0.0.1"],
+        *[binary_path(options.log_server), str(configuration.absolute())],
+        *["--port", str(log_server_port(options)), "--bind", "127.0.0.1"],
         *["--dir", str(directory.absolute()), "--appendonly", "yes", "--appendfsync", options.fsync],
         *["--save", "", "--daemonize", "no", "--maxmemory-policy", "noeviction"],
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from typing import Any
-from urllib.parse import urlsplit
 
 from rich.console import Group as Stack
 from rich.table import Table
@@ -14,6 +13,7 @@ from rich.text import Text
 from broker.connection import connect
 from broker.entry import Entry
 from broker.log import ReplicationLog
+from lab.layout import without_password
 from lab.state import LabState
 from lab.text import plain
 
@@ -80,9 +80,11 @@ def groups(found: dict[str, Any]) -> Table:
 
 
 def redis_cli_lines(state: LabState) -> list[str]:
-    """How to look by oneself, with any redis-cli."""
-    port = urlsplit(state.redis_url).port
-    via = f"redis-cli -p {port}" if state.node_or_none("log") else f"redis-cli -u {state.redis_url}"
+    """How to look by oneself, with any redis-cli. The password is shown if it is the embedded server's."""
+    via = f"redis-cli --no-auth-warning -u {state.redis_url}"
+    if not state.node_or_none("log"):
+        shown = without_password(state.redis_url)
+        via = f"{'' if shown == state.redis_url else 'REDISCLI_AUTH=PASSWORD '}redis-cli -u {shown}"
     stream = f"{state.namespace}:log"
     return [
         f"{via} XRANGE {stream} - + COUNT 20",

@@ -91,7 +91,8 @@ class _Environment:
     def text(self, name: str, default: str, pattern: str, allowed: str) -> str:
         value = self._values.get(name) or default
         if re.fullmatch(pattern, value) is None:
-            raise ConfigError(f"{name} is {value!r}, but has to be {allowed}")
+            shown = re.sub("//.*@", "//", value)  # never a password
+            raise ConfigError(f"{name} is {shown!r}, but has to be {allowed}")
         return value
 
     def number(self, name: str, default: float, low: float, high: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -103,10 +104,14 @@ def _bare(lab: Lab, begin: Position, entries: int) -> float:
         for number in range(len(lab.replica_urls)):
             group = f"bare{number}"
             client.xgroup_create(stream, group, id=str(begin))
-            line = [sys.executable, "-m", "lab.bench.baselines.apply_loop", lab.redis_url, stream, group, str(entries)]
+            line = [sys.executable, "-m", "lab.bench.baselines.apply_loop", stream, group, str(entries)]
             loops.append(
                 subprocess.Popen(
-                    [*line, str(Path(directory) / group)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                    [*line, str(Path(directory) / group)],
+                    env={**os.environ, "LAB_REDIS_URL": lab.redis_url},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
                 )
             )
         for loop in loops:

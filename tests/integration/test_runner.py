@@ -13,14 +13,17 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
+import redis
 import urllib3
 from click.testing import CliRunner
 
+from broker.connection import connect
 from lab.cli import main
-from lab.layout import free_base_port
+from lab.layout import free_base_port, without_password
 from tests.support.http import get, post
 from tests.support.processes import foreground
 from tests.support.until import until
@@ -249,12 +252,40 @@ def test_the_stream_is_shown_with_what_is_pending(cli: Cli) -> None:
     shown = cli.run("stream").stdout
     assert "[red]k[/]" in shown
     assert "\u001b" not in shown
-    assert f"redis-cli -p {cli.base_port + 79} XRANGE lab14:log - +" in shown
+    url = json.loads((cli.directory / "lab.json").read_text())["redis_url"]
+    assert f"redis-cli --no-auth-warning -u {url} XRANGE lab14:log - +" in shown
     found = json.loads(cli.run("stream", "--json").stdout)
     assert found["entries"][-1]["position"] == found["head"]["position"] == "1-1"
     groups = {group["replica"]: group for group in found["groups"]}
     assert set(groups) == {"lab14-replica1", "lab14-replica2"}
     assert groups["lab14-replica2"]["last_delivered"] == "1-1"
+
+
+def test_only_who_reads_the_users_files_can_use_the_log_server(cli: Cli) -> None:
+    cli.up()
+    url = json.loads((cli.directory / "lab.json").read_text())["redis_url"]
+    assert connect(url).ping()
+    stranger = redis.Redis.from_url(without_password(url))
+    with stranger, pytest.raises(redis.exceptions.AuthenticationError):
+        stranger.ping()
+    password = urlsplit(url).password
+    assert password
+    own = [psutil.Process(pid) for pid in [cli.status()["pid"], *cli.pids().values()]]
+    lines = [" ".join(process.cmdline()) for one in own for process in [one, *one.children(recursive=True)]]
+    assert len(lines) > 6
+    assert not any(password in line for line in lines)
+    assert password not in cli.run("status").stdout + cli.run("status", "--json").stdout
+    for path in cli.directory.rglob("*"):
+        if path.is_file() and password.encode() in path.read_bytes():
+            assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_a_password_of_another_log_server_is_not_shown(cli: Cli) -> None:
+    for url in ("redis://user:se/c@ret@127.0.0.1:1/0", "redix://:se/c@ret@127.0.0.1:1/0"):
+        done = cli.up("--redis-url", url)
+        assert done.returncode != 0
+        assert "ret@" not in done.stdout + done.stderr
+        assert "127.0.0.1:1" in done.stderr
 
 
 def test_another_log_server_can_be_used(cli: Cli, server: Any) -> None:

@@ -7,6 +7,7 @@ took. It begins when it reads a line.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import sys
 import time
@@ -42,6 +43,7 @@ def apply(url: str, stream: str, group: str, count: int, path: str) -> float:
 
 
 if __name__ == "__main__":
-    _, server, name, member, number, file = sys.argv
+    server = os.environ["LAB_REDIS_URL"]
+    _, name, member, number, file = sys.argv
     with suppress(KeyboardInterrupt):
         print(json.dumps({"seconds": apply(server, name, member, int(number), file)}))

@@ -244,7 +244,7 @@ class Loading:
                 self.request.recv(100)
                 own.left -= 1
                 loading = b"-LOADING Valkey is loading the dataset in memory\r\n"
-                self.request.sendall(loading if own.left >= 0 else b"+PONG\r\n")
+                self.request.sendall(b"+OK\r\n" + (loading if own.left >= 0 else b"+PONG\r\n"))
 
         self._server = socketserver.TCPServer(("127.0.0.1", layout.log_server_port(options)), Answer)
         self._thread = Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
