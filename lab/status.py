@@ -14,6 +14,7 @@ from broker.connection import connect
 from broker.errors import LogError
 from broker.log import ReplicationLog
 from lab import disk, nodes_api
+from lab.layout import without_password
 from lab.nodes_api import NodeUnreachable
 from lab.state import LabState, NodeState
 
@@ -39,6 +40,7 @@ def observe(state: LabState, data_dir: Path) -> dict[str, Any]:
         "healthy": healthy,
         "trouble": trouble,
         **{k: v for k, v in asdict(state).items() if k != "nodes"},
+        "redis_url": without_password(state.redis_url),
         "nodes": nodes,
     }
 
