@@ -249,16 +249,9 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         self._refuse(conn, 503, "Too Many Requests In Progress", detail)
 
     def _refuse(self, conn: Connection, status: int, title: str, detail: str) -> None:
-        slug = title.lower().replace(" ", "-")
-        text = (
-            f'{{"type":"urn:eventual-consistency-lab:{slug}","title":"{title}","status":{status},"detail":"{detail}",'
-            f'"outcome":"not_applied"}}\n'
-        )
-        retry = "Retry-After: 1\r\n" if status == 503 else ""
-        head = f"Content-Type: application/problem+json\r\nContent-Length: {len(text)}\r\n{retry}Connection: close\r\n"
         conn.sock.setblocking(False)
         with suppress(OSError):
-            conn.sock.send(f"HTTP/1.1 {status} {title}\r\n{head}\r\n{text}".encode())
+            conn.sock.send(refusal(status, title.lower().replace(" ", "-"), title, detail))
         self._forget(conn)
         self._linger(conn)
 
@@ -306,3 +299,15 @@ def is_readable(sock: socket.socket, timeout_seconds: float) -> bool:
     poll = select.poll()  # select.select() takes no descriptors beyond 1,023
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(max(0.0, timeout_seconds) * 1000))
+
+
+def refusal(status: int, slug: str, title: str, detail: str) -> bytes:
+    """Problem details as they are sent where no view answers; the connection ends with them."""
+    from nodes.problem import Problem  # in the worker only, see nodes/serving.py
+
+    answer = Problem(status, slug, title, detail, outcome="not_applied").response()
+    if status == 503:
+        answer.headers["Retry-After"] = "1"
+    answer.headers["Connection"] = "close"
+    head = "".join(f"{name}: {value}\r\n" for name, value in answer.headers)
+    return f"HTTP/1.1 {status} {title}\r\n{head}\r\n".encode() + answer.get_data()

@@ -26,7 +26,7 @@ from gunicorn.workers import gthread
 
 from nodes import cores, files
 from nodes.config import NodeConfig
-from nodes.connections import Worker
+from nodes.connections import Worker, refusal
 from nodes.logs import LineFormatter
 
 if TYPE_CHECKING:  # the master process only waits: what a node is made of is imported in its worker
@@ -136,12 +136,7 @@ def _end_with_master(_server: Any, worker: Any) -> None:
 
 def _refuse(connection: socket.socket, status: int, reason: str, detail: str) -> None:
     """Answer what gunicorn cannot read as a request with problem details, where it would send a page."""
-    from nodes.problem import Problem
-
-    answer = Problem(status, f"http-{status}", reason, f"{detail or reason}.").response()
-    answer.headers["Connection"] = "close"
-    head = "".join(f"{name}: {value}\r\n" for name, value in answer.headers)
-    util.write_nonblock(connection, f"HTTP/1.1 {status} {reason}\r\n{head}\r\n".encode() + answer.get_data())
+    util.write_nonblock(connection, refusal(status, f"http-{status}", reason, f"{detail or reason}."))
 
 
 def _start(worker: Any) -> None:
