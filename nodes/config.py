@@ -11,6 +11,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from broker.delay import DELAY_MS_MAX
+from broker.url import require_options
 
 Role = Literal["primary", "replica", "client", "worker"]
 _DEFAULT_PORTS: dict[Role, int] = {"primary": 8000, "replica": 8001, "client": 8003, "worker": 8078}
@@ -127,6 +128,11 @@ def load(role: Role, values: Mapping[str, str]) -> NodeConfig:
     env = _Environment(values)
     namespace = env.text("LAB_NAMESPACE", "lab14", r"\{?[a-z0-9]{1,32}\}?", "1 to 32 letters and digits, lower case")
     name = namespace.strip("{}")
+    redis_url = env.url("LAB_REDIS_URL", "redis://127.0.0.1:6379/0", ("redis", "rediss", "unix"))
+    try:
+        require_options(redis_url)
+    except ValueError as error:
+        raise ConfigError(f"LAB_REDIS_URL is not usable: {error}") from None
     default_id = f"{name}-replica1" if role == "replica" else f"{name}-{role}"
     node_id = env.text("LAB_NODE_ID", default_id, r"[a-z0-9][a-z0-9-]{0,62}", "letters, digits and dashes, lower case")
     host = env.text("LAB_HOST", "127.0.0.1", r"[A-Za-z0-9_.:-]{1,255}", "an address to listen on, such as 127.0.0.1")
@@ -138,7 +144,7 @@ def load(role: Role, values: Mapping[str, str]) -> NodeConfig:
         host=host,
         port=port,
         advertise_url=env.url("LAB_ADVERTISE_URL", f"http://{_reachable(host, node_id)}:{port}", ("http", "https")),
-        redis_url=env.url("LAB_REDIS_URL", "redis://127.0.0.1:6379/0", ("redis", "rediss", "unix")),
+        redis_url=redis_url,
         primary_url=env.url("LAB_PRIMARY_URL", "http://127.0.0.1:8000", ("http", "https")),
         allowed_hosts=frozenset(_names(values.get("LAB_ALLOWED_HOSTS", ""))),
         admin_token=values.get("LAB_ADMIN_TOKEN") or None,

@@ -311,3 +311,10 @@ def test_a_lab_whose_data_directory_is_another_one_meanwhile_leaves_that_alone(
     idle.lab.stop()
     assert (idle.lab.data_dir / "lab.json").read_text() == "the other one's"
     other.release()
+
+
+@pytest.mark.parametrize("option", ["protocol=3", "nosuch=1", "decode_responses=no"])
+def test_an_option_of_the_log_servers_url_that_is_not_allowed_is_refused_at_once(options: Options, option: str) -> None:
+    port = layout.free_port()  # nothing listens there: it is not asked
+    with pytest.raises(LabError, match=f"option '{option.partition('=')[0]}' is not allowed"):
+        Lab(Options(options.data_dir, options.base_port, redis_url=f"redis://127.0.0.1:{port}/0?{option}")).start()
