@@ -180,11 +180,15 @@ class Lab:
         from broker.log import ReplicationLog
 
         try:
-            ReplicationLog(connect(self.redis_url), NAMESPACE).now_us()
+            log = ReplicationLog(connect(self.redis_url), NAMESPACE)
+            log.now_us()
+            hazard = log.hazard()
         except ValueError as error:
             raise LabError(f"--redis-url {self.redis_url!r} is not the URL of a log server: {error}") from None
         except LogError as error:
             raise LabError(f"--redis-url {self.redis_url}: {error}") from None
+        if hazard is not None:
+            raise LabError(f"--redis-url: {hazard}")
 
     def _await_health(self) -> None:
         self._all_started.wait()  # the log server has a bound of its own

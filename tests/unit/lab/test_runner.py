@@ -19,12 +19,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from broker.connection import connect
 from lab import child, disk, layout, logs, runner, server, state
 from lab.cli import main
 from lab.errors import LabError
 from lab.layout import Options
 from lab.runner import Lab
 from lab.state import Claim
+from tests.support.logserver import LogServer
 from tests.support.until import until
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -318,3 +320,13 @@ def test_an_option_of_the_log_servers_url_that_is_not_allowed_is_refused_at_once
     port = layout.free_port()  # nothing listens there: it is not asked
     with pytest.raises(LabError, match=f"option '{option.partition('=')[0]}' is not allowed"):
         Lab(Options(options.data_dir, options.base_port, redis_url=f"redis://127.0.0.1:{port}/0?{option}")).start()
+
+
+def test_a_log_server_that_may_drop_entries_is_refused(options: Options, servers: Callable[[str], LogServer]) -> None:
+    url = servers("valkey").url
+    connect(url).config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        with pytest.raises(LabError, match="maxmemory-policy is allkeys-lru"):
+            Lab(Options(options.data_dir, options.base_port, redis_url=url)).start()
+    finally:
+        connect(url).config_set("maxmemory-policy", "noeviction")
