@@ -13,13 +13,17 @@ from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from random import SystemRandom
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from broker.connection import connect
+from broker.delay import Fixed
+from broker.log import ReplicationLog
+from broker.position import START
+from broker.roster import Member, Roster, Settings
 from lab import child, disk, layout, logs, runner, server, state
 from lab.cli import main
 from lab.errors import LabError
@@ -330,3 +334,42 @@ def test_a_log_server_that_may_drop_entries_is_refused(options: Options, servers
             Lab(Options(options.data_dir, options.base_port, redis_url=url)).start()
     finally:
         connect(url).config_set("maxmemory-policy", "noeviction")
+
+
+def beat(url: str, at_us: int) -> None:
+    other = Member("lab14-replica1", "http://r1:1", "http://127.0.0.1:1", START, at_us, 0)
+    Roster(connect(url)).heartbeat(other, Settings(Fixed(0), 0))
+
+
+def test_a_second_lab_on_one_log_server_is_refused(options: Options, servers: Callable[[str], LogServer]) -> None:
+    url = servers("valkey").url
+    client = connect(url)
+    client.flushall()
+    started, ended = Event(), Event()
+
+    def beats() -> None:
+        while not ended.wait(0.05):
+            beat(url, ReplicationLog(client).now_us())
+            started.set()
+
+    other = Thread(target=beats, daemon=True)
+    other.start()
+    try:
+        assert started.wait(5)
+        with pytest.raises(LabError, match="another lab runs on this log server, with lab14-replica1; use another"):
+            Lab(Options(options.data_dir, options.base_port, redis_url=url)).start()
+    finally:
+        ended.set()
+        other.join()
+        client.flushall()
+
+
+def test_a_lab_that_was_stopped_just_now_keeps_nobody_from_starting(
+    options: Options, servers: Callable[[str], LogServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_HEARTBEAT_SECONDS", 0.2)
+    url = servers("valkey").url
+    connect(url).flushall()
+    beat(url, ReplicationLog(connect(url)).now_us())
+    Lab(Options(options.data_dir, options.base_port, redis_url=url))._require_log_server()
+    connect(url).flushall()
