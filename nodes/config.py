@@ -20,6 +20,10 @@ _DEFAULT_PORTS: dict[Role, int] = {"primary": 8000, "replica": 8001, "client": 8
 _SAMPLERS = "(?:parentbased_)?(?:always_on|always_off|traceidratio)|"
 _SAMPLERS_ALLOWED = "always_on, always_off or traceidratio, with parentbased_ before it or not"
 
+_ORIGIN = r"\s*https?://[A-Za-z0-9.-]+(?::[0-9]+)?\s*"
+_ORIGINS = f"(?:{_ORIGIN}(?:,{_ORIGIN})*)?"
+_ORIGINS_ALLOWED = "origins such as https://lab.example:8443, without a path, separated by commas"
+
 
 class ConfigError(ValueError):
     """Raised for a bad value; the message names the variable, the value and what is allowed."""
@@ -38,6 +42,7 @@ class NodeConfig:
     redis_url: str
     primary_url: str
     allowed_hosts: frozenset[str]
+    allowed_origins: frozenset[str]
     admin_token: str | None
     threads: int
     tracing: bool
@@ -147,6 +152,7 @@ def load(role: Role, values: Mapping[str, str]) -> NodeConfig:
         redis_url=redis_url,
         primary_url=env.url("LAB_PRIMARY_URL", "http://127.0.0.1:8000", ("http", "https")),
         allowed_hosts=frozenset(_names(values.get("LAB_ALLOWED_HOSTS", ""))),
+        allowed_origins=frozenset(_names(env.text("LAB_ALLOWED_ORIGINS", "", _ORIGINS, _ORIGINS_ALLOWED))),
         admin_token=values.get("LAB_ADMIN_TOKEN") or None,
         threads=env.integer("LAB_THREADS", 512, 4, 4096),
         tracing=bool(values.get("OTEL_EXPORTER_OTLP_ENDPOINT")),

@@ -58,6 +58,10 @@ BAD = [
     ("LAB_LINE_MAX_ENTRIES", "0"),
     ("LAB_LINE_MAX_BYTES", "1"),
     ("LAB_THREADS", "3"),
+    ("LAB_ALLOWED_ORIGINS", "*"),
+    ("LAB_ALLOWED_ORIGINS", "lab.example"),
+    ("LAB_ALLOWED_ORIGINS", "https://lab.example/path"),
+    ("LAB_ALLOWED_ORIGINS", "https://lab.example,null"),
 ]
 
 
