@@ -15,6 +15,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from broker.errors import LogFull, LogMissing, LogRefused, LogUnreachable, LogUnverified, OutcomeUnknown
+from broker.url import require_options
 
 Client = redis.Redis
 
@@ -90,8 +91,9 @@ def connect(
 
     Commands are never retried by the client library: a retried append would be a second write, and a retried group
     read would leave entries delivered but unseen. A command that has no answer after ``answer_timeout_seconds`` fails.
-    Raises ``ValueError`` for a URL that is not a Redis URL.
+    Raises ``ValueError`` for a URL that is not a Redis URL, or that has an option which is not allowed.
     """
+    require_options(url)  # redis-py lets them replace the arguments below
     pool = redis.ConnectionPool.from_url(
         url,
         max_connections=max_connections,

@@ -11,7 +11,8 @@
     ├── OutcomeUnknown      sent, and no answer came: the change may or may not be in the log
     ├── PositionLost        the log no longer holds what a replica needs next
     ├── RecordDamaged       a record of the primary's store does not match its own digest
-    └── LogBehind           the log has lost what a replica has applied; a new epoch is to begin
+    ├── LogBehind           the log has lost what a replica has applied; a new epoch is to begin
+    └── IdTaken             a replica of the same id is registered from another address, and alive
 
 A caller may retry ``NotApplied`` as it likes, and ``OutcomeUnknown`` with the same write id.
 """
@@ -63,3 +64,7 @@ class RecordDamaged(LogError):
 
 class LogBehind(LogError):
     """Raised when the log ends before what a replica has applied: until a new epoch begins there is nothing to read."""
+
+
+class IdTaken(LogError):
+    """Raised when a replica of the same id is alive elsewhere: the two would take each other's entries."""

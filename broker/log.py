@@ -175,6 +175,24 @@ class ReplicationLog:
         if reason:
             raise LogRefused(f"the log server cannot take appends: {reason}")
 
+    def hazard(self) -> str | None:
+        """Why the server may drop what it has acknowledged, and what to change; ``None`` where nothing shows it."""
+        try:
+            with translated():
+                info = self._client.info()
+        except LogRefused:  # by a server, or to a user, that does not answer this
+            return None
+        policy = str(info.get("maxmemory_policy", ""))
+        if policy.startswith("allkeys-"):
+            what, change = f"maxmemory-policy is {policy}", "CONFIG SET maxmemory-policy noeviction"
+        elif info.get("role") == "slave":
+            what, change = "it is a replica of another server", "use that one"
+        elif info.get("aof_enabled") == 0:
+            what, change = "appendonly is no", "CONFIG SET appendonly yes"
+        else:
+            return None
+        return f"the log server may drop what it has acknowledged, because {what}; {change}"
+
     def was_cut(self) -> bool:
         """Whether the end of the log's file was cut off, because it was damaged, and no epoch has begun since."""
         with translated():

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from broker.connection import Client, translated
 from broker.delay import DelayModel, Order, from_json, tidy
+from broker.errors import IdTaken
 from broker.position import Position
 
 LIVE_SECONDS = 5.0
@@ -78,6 +79,14 @@ class Roster:
             pipe.hget(self._settings, member.replica)
             added, _, text = pipe.execute()
         return Settings.from_text(text), bool(added)
+
+    def require_free(self, own: Member) -> None:
+        """Raise ``IdTaken`` while a replica of this id is live at another URL."""
+        with translated():
+            text = self._client.hget(self._members, own.replica)
+        other = None if text is None else _member(text)
+        if other is not None and other.url != own.url and other.is_live(own.seen_at_us):
+            raise IdTaken(f"{own.replica} is taken: a replica of this id is live at {other.url}")
 
     def members(self) -> list[Member]:
         """Every registered replica, by name."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import urllib3
 
@@ -24,6 +24,9 @@ from lab.layout import NAMESPACE, Options, Place
 from lab.state import STATE, Claim, LabState, NodeState, this_process
 from nodes.config import Role
 
+if TYPE_CHECKING:
+    from broker.roster import Roster
+
 LOG_SERVER = f"{NAMESPACE}-redis"
 _WATCH_SECONDS = 0.1
 _SERVER_SECONDS = 30.0
@@ -32,6 +35,7 @@ _HEALTHY_SECONDS = 30.0
 START_SECONDS_MAX = _LOADING_SECONDS + _HEALTHY_SECONDS
 _STOP_SECONDS = 8.0
 _FILES_SECONDS = 1.0
+_HEARTBEAT_SECONDS = 2.5  # a replica that was stopped just now looks alive, but beats no more
 _START_FAILURES_MAX = 3
 
 
@@ -180,14 +184,33 @@ class Lab:
         from broker.connection import connect
         from broker.errors import LogError
         from broker.log import ReplicationLog
+        from broker.roster import Roster
 
         shown = layout.without_password(self.redis_url)
         try:
-            ReplicationLog(connect(self.redis_url), NAMESPACE).now_us()
+            client = connect(self.redis_url)
+            log, roster = ReplicationLog(client, NAMESPACE), Roster(client, NAMESPACE)
+            log.now_us()
+            hazard = log.hazard()
+            before = self._heartbeats(roster, log.now_us())
+            deadline = time.monotonic() + _HEARTBEAT_SECONDS
+            while before and time.monotonic() < deadline and not self._stop.wait(_WATCH_SECONDS):
+                if taken := self._heartbeats(roster, log.now_us()) - before:
+                    raise LabError(
+                        f"--redis-url: another lab runs on this log server, with {min(taken)[0]}; "
+                        "use another database of it (such as redis://HOST:PORT/1), or stop that lab"
+                    )
         except ValueError as error:
             raise LabError(f"--redis-url {shown!r} is not the URL of a log server: {error}") from None
         except LogError as error:
             raise LabError(f"--redis-url {shown}: {error}") from None
+        if hazard is not None:
+            raise LabError(f"--redis-url: {hazard}")
+
+    def _heartbeats(self, roster: Roster, now_us: int) -> set[tuple[str, int]]:
+        """Of live replicas that have the id of one of this lab, which listens nowhere yet: the id and the last beat."""
+        own = self.replica_urls
+        return {(one.replica, one.seen_at_us) for one in roster.members() if one.replica in own and one.is_live(now_us)}
 
     def _await_health(self) -> None:
         self._all_started.wait()  # the log server has a bound of its own

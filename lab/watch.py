@@ -6,7 +6,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,23 +104,32 @@ def sparkline(values: Any) -> str:
 
 
 def run(client_url: str, sleep: Callable[[float], object]) -> None:
-    """Show it until Ctrl-C. Raises ``LabError`` where there is no lab to begin with."""
+    """Show it until Ctrl-C, or until a pipe is closed. Raises ``LabError`` where there is no lab to begin with."""
     view = View()
     messages = _messages(client_url)
     _first(view, messages, client_url)
-    with (
-        suppress(KeyboardInterrupt),
-        Live(view.picture(), console=console(), auto_refresh=False, screen=False) as live,
-    ):
+    with suppress(KeyboardInterrupt), _display(view) as show:
         while True:
             with suppress(urllib3.exceptions.HTTPError, ValueError):
                 for message in messages:
                     view.take(message)
-                    live.update(view.picture(), refresh=True)
+                    show()
             view.trouble = "The client service does not answer; trying again"
-            live.update(view.picture(), refresh=True)
+            show()
             sleep(_PAUSE_SECONDS)
             messages = _messages(client_url)
+
+
+@contextmanager
+def _display(view: View) -> Iterator[Callable[[], None]]:
+    """Show in place on a terminal, and otherwise one picture after another."""
+    out = console()
+    if out.is_terminal:
+        with Live(view.picture(), console=out, auto_refresh=False, screen=False) as live:
+            yield lambda: live.update(view.picture(), refresh=True)
+    else:
+        out.print(view.picture())
+        yield lambda: out.print(view.picture())
 
 
 def _first(view: View, messages: Iterator[dict[str, Any]], client_url: str) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from broker.delay import DELAY_MS_MAX
+from broker.url import require_options
 
 Role = Literal["primary", "replica", "client", "worker"]
 _DEFAULT_PORTS: dict[Role, int] = {"primary": 8000, "replica": 8001, "client": 8003, "worker": 8078}
@@ -18,6 +19,10 @@ _DEFAULT_PORTS: dict[Role, int] = {"primary": 8000, "replica": 8001, "client": 8
 
 _SAMPLERS = "(?:parentbased_)?(?:always_on|always_off|traceidratio)|"
 _SAMPLERS_ALLOWED = "always_on, always_off or traceidratio, with parentbased_ before it or not"
+
+_ORIGIN = r"\s*https?://[A-Za-z0-9.-]+(?::[0-9]+)?\s*"
+_ORIGINS = f"(?:{_ORIGIN}(?:,{_ORIGIN})*)?"
+_ORIGINS_ALLOWED = "origins such as https://lab.example:8443, without a path, separated by commas"
 
 
 class ConfigError(ValueError):
@@ -37,6 +42,7 @@ class NodeConfig:
     redis_url: str
     primary_url: str
     allowed_hosts: frozenset[str]
+    allowed_origins: frozenset[str]
     admin_token: str | None
     threads: int
     tracing: bool
@@ -128,6 +134,11 @@ def load(role: Role, values: Mapping[str, str]) -> NodeConfig:
     env = _Environment(values)
     namespace = env.text("LAB_NAMESPACE", "lab14", r"\{?[a-z0-9]{1,32}\}?", "1 to 32 letters and digits, lower case")
     name = namespace.strip("{}")
+    redis_url = env.url("LAB_REDIS_URL", "redis://127.0.0.1:6379/0", ("redis", "rediss", "unix"))
+    try:
+        require_options(redis_url)
+    except ValueError as error:
+        raise ConfigError(f"LAB_REDIS_URL is not usable: {error}") from None
     default_id = f"{name}-replica1" if role == "replica" else f"{name}-{role}"
     node_id = env.text("LAB_NODE_ID", default_id, r"[a-z0-9][a-z0-9-]{0,62}", "letters, digits and dashes, lower case")
     host = env.text("LAB_HOST", "127.0.0.1", r"[A-Za-z0-9_.:-]{1,255}", "an address to listen on, such as 127.0.0.1")
@@ -139,9 +150,10 @@ def load(role: Role, values: Mapping[str, str]) -> NodeConfig:
         host=host,
         port=port,
         advertise_url=env.url("LAB_ADVERTISE_URL", f"http://{_reachable(host, node_id)}:{port}", ("http", "https")),
-        redis_url=env.url("LAB_REDIS_URL", "redis://127.0.0.1:6379/0", ("redis", "rediss", "unix")),
+        redis_url=redis_url,
         primary_url=env.url("LAB_PRIMARY_URL", "http://127.0.0.1:8000", ("http", "https")),
         allowed_hosts=frozenset(_names(values.get("LAB_ALLOWED_HOSTS", ""))),
+        allowed_origins=frozenset(_names(env.text("LAB_ALLOWED_ORIGINS", "", _ORIGINS, _ORIGINS_ALLOWED))),
         admin_token=values.get("LAB_ADMIN_TOKEN") or None,
         threads=env.integer("LAB_THREADS", 512, 4, 4096),
         tracing=bool(values.get("OTEL_EXPORTER_OTLP_ENDPOINT")),

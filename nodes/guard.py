@@ -32,8 +32,11 @@ def install(app: Flask, config: NodeConfig) -> None:
         if not is_own(host):
             detail = f"The host name {host[:100]!r} is not one of this lab; LAB_ALLOWED_HOSTS adds names."
             raise Problem(403, "foreign-host", "Foreign host", detail)
-        if _is_foreign(host):
-            detail = "This request was made by a web page of another origin; the lab answers only its own."
+        if _is_foreign(host, config.allowed_origins):
+            detail = (
+                "This request was made by a web page of another origin; the lab answers only its own, and those "
+                "that LAB_ALLOWED_ORIGINS names."
+            )
             raise Problem(403, "foreign-origin", "Foreign origin", detail)
         if config.admin_token is not None and request.endpoint and decisions(app).get(request.endpoint, True):
             _require(config.admin_token)
@@ -69,10 +72,12 @@ def _require(token: str) -> None:
         raise problem
 
 
-def _is_foreign(host: str) -> bool:
+def _is_foreign(host: str, allowed_origins: frozenset[str]) -> bool:
     """Whether a page of another origin made the browser send this; a link that somebody followed is not that."""
     environ = request.environ
     origin = environ.get("HTTP_ORIGIN")  # scheme and host, or null
+    if origin in allowed_origins:
+        return False
     if origin is not None and origin.partition("://")[2] != host:
         return True
     followed_link = (

@@ -212,8 +212,7 @@ class Client:
 
     def _look_out(self) -> None:
         """Keep the directory up to date beside the reads, which never ask for it."""
-        for known in self._directory.now():
-            self._metrics.know(known.replica)
+        self._metrics.know([known.replica for known in self._directory.now()])
         self._lookout.pause(_LOOKOUT_SECONDS)
 
     # -- parts --------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from nodes.level import LEVELS, Level
@@ -68,7 +70,15 @@ class ClientMetrics:
         if lost_own_write:
             self._lost_own_write.inc()
 
-    def know(self, replica: str) -> None:
-        """Count this replica's reads from 0: a series that begins with its first read would hide that read."""
-        for result in ("fresh", "stale", "error"):
-            self.reads.labels(replica, result)
+    def know(self, replicas: Collection[str]) -> None:
+        """Count these replicas' reads from 0, and forget all others.
+
+        A series that started with a replica's first read would hide that read, and one of a replica that left would
+        stay for good.
+        """
+        for replica in replicas:
+            for result in ("fresh", "stale", "error"):
+                self.reads.labels(replica, result)
+        counted = {sample.labels["replica"] for metric in self.reads.collect() for sample in metric.samples}
+        for replica in counted.difference(replicas):
+            self.reads.remove_by_labels({"replica": replica})

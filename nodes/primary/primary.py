@@ -213,9 +213,10 @@ class Primary:
         return [{"targets": [urlsplit(member.url).netloc for member in self._roster.members()]}]
 
     def health(self) -> dict[str, str]:
-        """Whether the log answers and has everything, and whether it takes writes."""
+        """Whether the log answers, has everything and will keep it, and whether it takes writes."""
         try:
-            log = "ok" if self._log.is_verified() else "asking the replicas whether it has everything"
+            verified = self._log.is_verified()
+            log = (self._log.hazard() or "ok") if verified else "asking the replicas whether it has everything"
         except LogError as error:
             return {"log": str(error), "writes": str(error)}
         try:

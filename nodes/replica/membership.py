@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from broker.clock import LogClock
@@ -33,11 +34,16 @@ class Membership:
         self._apply = apply
         self._last_event: str | None = None
         self._settings: Settings | None = None
+        self._registered = threading.Event()
 
     @property
     def registered(self) -> bool:
         """Whether the replica is registered and has its settings."""
-        return self._settings is not None
+        return self._registered.is_set()
+
+    def wait_until_registered(self, timeout_seconds: float) -> bool:
+        """Wait until it is, or the time is up; whether it is."""
+        return self._registered.wait(timeout_seconds)
 
     def step(self, block_ms: int = HEARTBEAT_MS) -> None:
         """Beat, then wait for an event or the next beat. Raises ``broker.errors.LogError``."""
@@ -45,10 +51,13 @@ class Membership:
             self._last_event = self._events.last_id()
         self._clock.measure()  # before the first settings: with those in force, entries may be due
         member = self._describe()
+        if not self.registered:
+            self._roster.require_free(member)
         settings, joined = self._roster.heartbeat(member, self._defaults)
         if settings != self._settings:
             self._settings = settings
             self._apply(settings)
+        self._registered.set()
         if joined:
             self._events.publish("joined", replica=member.replica)
         for event in self._events.after(self._last_event, block_ms):

@@ -35,6 +35,7 @@ from nodes.times import ms, timestamp
 from nodes.worker import Worker
 
 _logger = logging.getLogger("lab.replica")
+_REGISTERED_SECONDS = 1.0  # then it looks whether it is to end
 _SETTLE_SECONDS = 1.0
 _CHECKPOINT_SECONDS = 1.0
 
@@ -124,7 +125,7 @@ class Replica:
             apply=self._apply_settings,
         )
         self._workers = {
-            "reader": Worker("reader", reader.step),
+            "reader": Worker("reader", self._read),
             "applier": Worker("applier", self._apply),
             "acknowledger": Worker("acknowledger", self._acknowledge),
             "membership": Worker("membership", self._membership.step),
@@ -231,6 +232,11 @@ class Replica:
         return state
 
     # -- the threads --------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        # Not before: what a replica of the same id elsewhere is to be given would be taken from it.
+        if self._membership.wait_until_registered(_REGISTERED_SECONDS):
+            self._reader.step()
 
     def _apply(self) -> None:
         self._inbox.wait_until_due()

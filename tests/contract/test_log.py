@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import uuid
 from collections.abc import Callable
@@ -205,6 +206,49 @@ def test_a_check_says_why_appends_are_refused_and_changes_nothing(
     with pytest.raises(LogRefused, match=said):
         log.check()
     assert log.head().position == Position(1, 1)
+
+
+def evicting(client: Any) -> None:
+    client.config_set("maxmemory-policy", "allkeys-lru")
+
+
+def unlogged(client: Any) -> None:
+    client.config_set("appendonly", "no")
+
+
+def copying(client: Any) -> None:
+    client.config_set("replica-read-only", "no")
+    read_only(client)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        (evicting, "maxmemory-policy is allkeys-lru.*CONFIG SET maxmemory-policy noeviction"),
+        (unlogged, "appendonly is no.*CONFIG SET appendonly yes"),
+        (copying, "is a replica of another server"),
+    ],
+)
+def test_a_server_that_may_drop_what_it_acknowledged_is_told(
+    server: LogServer, trouble: Callable[[Any], None], said: str
+) -> None:
+    client = connect(server.url)
+    log = ReplicationLog(client)
+    assert log.hazard() is None
+    trouble(client)
+    assert re.search(said, log.hazard() or "")
+
+
+def test_a_server_that_drops_only_what_expires_keeps_the_log(server: LogServer) -> None:
+    client = connect(server.url)
+    client.config_set("maxmemory-policy", "volatile-lru")
+    assert ReplicationLog(client).hazard() is None
+
+
+def test_where_a_user_may_not_ask_no_hazard_is_known(server: LogServer) -> None:
+    client = connect(server.url)
+    client.acl_setuser("default", commands=["-info"])
+    assert ReplicationLog(client).hazard() is None
 
 
 def test_versions_count_up_without_gaps_and_are_the_stream_ids(log: ReplicationLog, client: Any) -> None:

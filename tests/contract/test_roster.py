@@ -8,6 +8,7 @@ import pytest
 
 from broker import lag
 from broker.delay import Fixed
+from broker.errors import IdTaken
 from broker.events import Events
 from broker.log import ReplicationLog
 from broker.position import START, Position
@@ -44,6 +45,15 @@ def test_a_forgotten_replica_is_gone_with_its_settings(roster: Roster) -> None:
     assert roster.forget("r1")
     assert not roster.forget("r1")
     assert (roster.members(), roster.settings()) == ([], {})
+
+
+def test_an_id_is_taken_while_a_replica_elsewhere_is_live(roster: Roster) -> None:
+    roster.require_free(member())
+    roster.heartbeat(member(), DEFAULTS)
+    roster.require_free(member(seen_at_us=1))  # the same replica, started again
+    with pytest.raises(IdTaken, match=r"r1 is taken: .* http://127[.]0[.]0[.]1:8001"):
+        roster.require_free(member(seen_at_us=5_000_000)._replace(url="http://127.0.0.1:9001"))
+    roster.require_free(member(seen_at_us=5_000_001)._replace(url="http://127.0.0.1:9001"))
 
 
 def test_a_member_is_live_for_five_seconds() -> None:

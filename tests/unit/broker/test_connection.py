@@ -126,3 +126,20 @@ def test_attempts_are_bounded() -> None:
     with pytest.raises(OutcomeUnknown):
         ReplicationLog(client).append("set", "k", "1", "w")  # type: ignore[arg-type]
     assert len(client.outcomes) == 1
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["protocol=3", "nosuch=1", "decode_responses=no", "retry_on_timeout=yes", "ssl_keyfile=x", "db=0&protocol="],
+)
+def test_an_option_that_is_not_allowed_is_refused_by_name(option: str) -> None:
+    name = option.rpartition("&")[2].partition("=")[0]
+    with pytest.raises(ValueError, match=f"option '{name}' is not allowed"):
+        connect(f"redis://127.0.0.1:9/0?{option}")
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://h/0?client_name=a", "rediss://h?db=1&ssl_ca_certs=x&ssl_check_hostname=no", "unix:///s?db=2"]
+)
+def test_an_option_that_is_allowed_is_taken(url: str) -> None:
+    connect(url).connection_pool.make_connection()

@@ -13,18 +13,24 @@ from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from random import SystemRandom
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from broker.connection import connect
+from broker.delay import Fixed
+from broker.log import ReplicationLog
+from broker.position import START
+from broker.roster import Member, Roster, Settings
 from lab import child, disk, layout, logs, runner, server, state
 from lab.cli import main
 from lab.errors import LabError
 from lab.layout import Options
 from lab.runner import Lab
 from lab.state import Claim
+from tests.support.logserver import LogServer
 from tests.support.until import until
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -311,3 +317,59 @@ def test_a_lab_whose_data_directory_is_another_one_meanwhile_leaves_that_alone(
     idle.lab.stop()
     assert (idle.lab.data_dir / "lab.json").read_text() == "the other one's"
     other.release()
+
+
+@pytest.mark.parametrize("option", ["protocol=3", "nosuch=1", "decode_responses=no"])
+def test_an_option_of_the_log_servers_url_that_is_not_allowed_is_refused_at_once(options: Options, option: str) -> None:
+    port = layout.free_port()  # nothing listens there: it is not asked
+    with pytest.raises(LabError, match=f"option '{option.partition('=')[0]}' is not allowed"):
+        Lab(Options(options.data_dir, options.base_port, redis_url=f"redis://127.0.0.1:{port}/0?{option}")).start()
+
+
+def test_a_log_server_that_may_drop_entries_is_refused(options: Options, servers: Callable[[str], LogServer]) -> None:
+    url = servers("valkey").url
+    connect(url).config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        with pytest.raises(LabError, match="maxmemory-policy is allkeys-lru"):
+            Lab(Options(options.data_dir, options.base_port, redis_url=url)).start()
+    finally:
+        connect(url).config_set("maxmemory-policy", "noeviction")
+
+
+def beat(url: str, at_us: int) -> None:
+    other = Member("lab14-replica1", "http://r1:1", "http://127.0.0.1:1", START, at_us, 0)
+    Roster(connect(url)).heartbeat(other, Settings(Fixed(0), 0))
+
+
+def test_a_second_lab_on_one_log_server_is_refused(options: Options, servers: Callable[[str], LogServer]) -> None:
+    url = servers("valkey").url
+    client = connect(url)
+    client.flushall()
+    started, ended = Event(), Event()
+
+    def beats() -> None:
+        while not ended.wait(0.05):
+            beat(url, ReplicationLog(client).now_us())
+            started.set()
+
+    other = Thread(target=beats, daemon=True)
+    other.start()
+    try:
+        assert started.wait(5)
+        with pytest.raises(LabError, match="another lab runs on this log server, with lab14-replica1; use another"):
+            Lab(Options(options.data_dir, options.base_port, redis_url=url)).start()
+    finally:
+        ended.set()
+        other.join()
+        client.flushall()
+
+
+def test_a_lab_that_was_stopped_just_now_keeps_nobody_from_starting(
+    options: Options, servers: Callable[[str], LogServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_HEARTBEAT_SECONDS", 0.2)
+    url = servers("valkey").url
+    connect(url).flushall()
+    beat(url, ReplicationLog(connect(url)).now_us())
+    Lab(Options(options.data_dir, options.base_port, redis_url=url))._require_log_server()
+    connect(url).flushall()

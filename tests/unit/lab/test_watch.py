@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -57,3 +60,26 @@ def test_a_replica_of_another_epoch_is_behind_by_what_the_log_says() -> None:
 @pytest.mark.parametrize(("values", "bars"), [([], ""), ([0, 0], "▁▁"), ([0, 5, 10], "▁▅█")])
 def test_a_sparkline_is_as_high_as_its_highest(values: list[float], bars: str) -> None:
     assert sparkline(values) == bars
+
+
+PIPED = """
+import itertools
+from lab import watch
+state = {state!r}
+messages = ({{"now_ms": 0, "state": [{{**state, "applied_position": f"1-{{n}}"}}]}} for n in itertools.count(1))
+watch._messages = lambda _: messages
+watch.run("http://127.0.0.1:9", print)
+"""
+
+
+def test_in_a_pipe_it_prints_one_picture_after_another_and_ends_with_the_pipe() -> None:
+    """As `lab watch | head` does."""
+    command = [sys.executable, "-c", PIPED.format(state=state())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        assert watching.stderr is not None
+        shown = [line.split()[1] for line in itertools.islice(watching.stdout, 20) if line.startswith("r1")]
+        assert shown[:3] == ["1-1", "1-2", "1-3"]
+        watching.stdout.close()
+        assert watching.wait(10) == 1
+        assert watching.stderr.read() == ""

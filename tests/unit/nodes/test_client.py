@@ -183,6 +183,26 @@ def test_replicas_are_remembered_while_the_primary_is_away() -> None:
     assert [[known.replica for known in directory.now()] for _ in range(3)] == [["r1"], ["r1"], ["r1", "r3"]]
 
 
+def test_reads_of_a_replica_that_was_forgotten_are_no_longer_exported() -> None:
+    listed = [replicas("r1", "r2"), GONE, replicas("r1"), replicas("r1")]
+    client, _, registry = make(**{"primary/replicas": listed})
+    client._lookout.stop()  # so that its pause does not wait
+
+    def exported() -> set[str]:
+        samples = [sample for metric in registry.collect() for sample in metric.samples]
+        return {sample.labels["replica"] for sample in samples if sample.name == "ec_reads_total"}
+
+    client._look_out()
+    assert exported() == {"r1", "r2"}
+    client._look_out()
+    assert exported() == {"r1", "r2"}, "the primary does not answer"
+    client._look_out()
+    assert exported() == {"r1"}
+    client._metrics.reads.labels("r2", "error").inc()  # by a request that was in progress
+    client._look_out()
+    assert exported() == {"r1"}
+
+
 def test_a_read_never_asks_for_the_replicas_once_some_are_known() -> None:
     peers = StubPeers(**{"primary/replicas": [replicas("r1"), replicas("r1", "r3")]})
     directory = Directory(peers, PRIMARY)

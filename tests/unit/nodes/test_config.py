@@ -58,6 +58,10 @@ BAD = [
     ("LAB_LINE_MAX_ENTRIES", "0"),
     ("LAB_LINE_MAX_BYTES", "1"),
     ("LAB_THREADS", "3"),
+    ("LAB_ALLOWED_ORIGINS", "*"),
+    ("LAB_ALLOWED_ORIGINS", "lab.example"),
+    ("LAB_ALLOWED_ORIGINS", "https://lab.example/path"),
+    ("LAB_ALLOWED_ORIGINS", "https://lab.example,null"),
 ]
 
 
@@ -72,3 +76,8 @@ def test_a_bad_value_stops_with_a_sentence_that_names_all(name: str, value: str)
 def test_the_log_may_not_keep_more_than_it_holds(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=name):
         load("primary", {name: value})
+
+
+def test_an_option_of_the_log_servers_url_that_is_not_allowed_is_named() -> None:
+    with pytest.raises(ConfigError, match="LAB_REDIS_URL is not usable: the option 'protocol' is not allowed"):
+        load("replica", {"LAB_REDIS_URL": "redis://127.0.0.1:6379/0?protocol=3"})

@@ -197,6 +197,21 @@ def test_everybody_else_is_answered(headers: dict[str, str]) -> None:
     assert http.post("/data", data='{"key":"k","value":1}', headers=headers).status_code == 200
 
 
+FORWARDED = {"Host": "localhost:8003", "Origin": "https://name-8003.app.github.dev", "Sec-Fetch-Site": "same-origin"}
+
+
+def test_pages_of_a_forwarded_port_are_answered_where_their_origin_is_named() -> None:
+    def send(origins: str, **headers: str) -> int:
+        http = build(LAB_ALLOWED_ORIGINS=origins)[0].test_client()
+        return http.post("/data", data='{"key":"k","value":1}', headers={**FORWARDED, **headers}).status_code
+
+    named = "https://other.example:8443, https://name-8003.app.github.dev"
+    assert send(named) == 200
+    assert send("") == 403
+    for origin in ("http://name-8003.app.github.dev", "https://name-8003.app.github.dev.evil.example", "null"):
+        assert send(named, Origin=origin) == 403
+
+
 def test_a_link_from_elsewhere_may_be_followed(http: FlaskClient) -> None:
     headers = {"Host": "localhost", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     assert http.get("/openapi.json", headers=headers).status_code == 200

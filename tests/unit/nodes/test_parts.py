@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from broker.clock import LogClock
 from broker.delay import Fixed, Schedule
 from broker.entry import Entry
-from broker.errors import LogUnreachable
+from broker.errors import IdTaken, LogUnreachable
 from broker.events import Events
 from broker.line import DelayLine
 from broker.log import ReplicationLog
@@ -241,6 +241,19 @@ def test_a_replica_registers_and_says_that_it_joined(fake: Any) -> None:
     (member,) = found.roster.members()
     assert (member.position, member.seen_at_us) == (Position(1, 3), 5_000_000)
     assert [event.fields for event in found.events.after("0-0", 1)] == [{"kind": "joined", "replica": "r1"}]
+
+
+def test_a_replica_whose_id_is_taken_does_not_register_before_it_is_free(fake: Any) -> None:
+    found = Registration(fake)
+    other = Member("r1", "http://r1:2", "http://127.0.0.1:2", START, 1_000_000, 0)
+    found.roster.heartbeat(other, Settings(Fixed(500), 0))
+    with pytest.raises(IdTaken):
+        found.membership.step(block_ms=1)
+    assert not found.membership.wait_until_registered(0)
+    assert found.roster.members() == [other]
+    found.roster.forget("r1")
+    found.membership.step(block_ms=1)
+    assert found.membership.wait_until_registered(0)
 
 
 def test_settings_are_put_in_force_when_they_change_and_only_then(fake: Any) -> None:

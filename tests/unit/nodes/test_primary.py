@@ -209,6 +209,13 @@ def test_health_says_that_writes_are_refused(fake: Any) -> None:
     assert "not of this lab" in bench.primary.health()["writes"]
 
 
+def test_health_says_that_the_log_server_may_drop_entries(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    monkeypatch.setattr(bench.log, "hazard", lambda: "it may drop entries")
+    assert bench.primary.health() == {"log": "it may drop entries", "writes": "ok"}
+
+
 def test_a_heartbeat_ahead_of_the_log_begins_a_new_epoch_too(fake: Any) -> None:
     bench = Bench(fake)
     bench.upkeep()
