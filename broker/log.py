@@ -25,7 +25,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from importlib import resources
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast, get_args
 
 from redis import exceptions
 
@@ -49,6 +49,10 @@ from broker.position import START, Position
 REMEMBERED_WRITES = 100_000
 CHANGES_MAX = 1000
 _APPEND_ATTEMPTS = 3
+_FOREIGN_MAX = 10**14  # the first part of an entry's ID after which an epoch can begin is less; check.lua has it too
+_FIELDS = {"op", "key", "value", "write_id", "at", "traceparent"}
+_OPERATIONS = get_args(Operation)
+_Raw = list[tuple[str, dict[str, str]]]  # IDs and fields
 _STEP_US = 100_000  # a smaller difference between two clocks is no step of one of them
 _SHRINK_STEPS = 32  # the part of the entries that is dropped at once, so that not many more go than have to
 
@@ -210,6 +214,22 @@ class ReplicationLog:
         except LogMissing:
             return None
 
+    def foreign(self) -> Position | None:
+        """The newest ID in the log, where something else than the lab has added an entry after the last change.
+
+        ``None`` too where no epoch can begin after it: ``check`` says what to do then.
+        """
+        try:
+            with translated():
+                pipe = self._client.pipeline(transaction=True)
+                self._queue_head(pipe)
+                pipe.xinfo_stream(self._log)
+                fields, info = pipe.execute()
+        except LogRefused:  # there is none
+            return None
+        last = Position.of_entry(info["last-generated-id"])
+        return last if _head(fields, 0).position < last and last.epoch < _FOREIGN_MAX else None
+
     def lab(self) -> str:
         """The id that tells this log from every other: made with the log, and kept through resets and epochs."""
         with translated():
@@ -369,13 +389,22 @@ class ReplicationLog:
         """What the replica was given after ``after`` and has not acknowledged; ``None`` for an entry since trimmed."""
         with translated():
             reply = self._client.xreadgroup(replica, replica, {self._log: str(after)}, count=count)
-        return [(Position.parse(name), _entry(name, fields) if fields else None) for name, fields in _only(reply)]
+        own = self._own(replica, _only(reply))
+        return [(Position.of_entry(name), _entry(name, fields) if fields else None) for name, fields in own]
 
     def read(self, replica: str, count: int, block_ms: int) -> list[Entry]:
         """Give the replica the next entries, which are pending from then on; an empty list after ``block_ms``."""
         with translated():
             reply = self._client.xreadgroup(replica, replica, {self._log: ">"}, count=count, block=block_ms)
-        return [_entry(name, fields) for name, fields in _only(reply)]
+        return [_entry(name, fields) for name, fields in self._own(replica, _only(reply))]
+
+    def _own(self, replica: str, found: _Raw) -> _Raw:
+        """Without what something else than the lab has added, which is acknowledged and not handed on."""
+        foreign = [name for name, fields in found if fields and not _is_own(fields)]
+        if foreign:
+            with translated():
+                self._client.xack(self._log, replica, *foreign)
+        return [(name, fields) for name, fields in found if name not in foreign]
 
     def last_delivered(self, replica: str) -> Position:
         """The newest position that the replica's group was given."""
@@ -435,7 +464,7 @@ class ReplicationLog:
         """
         with translated():
             found = self._client.xrange(self._log, min=str(first), max=str(last), count=count)
-        entries = [_entry(name, fields) for name, fields in found]
+        entries = _entries(found)
         if entries and entries[0].position != first:
             raise PositionLost(f"the log begins at {entries[0].position}, after {first}")
         return entries
@@ -453,19 +482,23 @@ class ReplicationLog:
         """The oldest entries after ``position`` that the log still holds, oldest first, at most ``count``."""
         with translated():
             found = self._client.xrange(self._log, min=f"({position}", max="+", count=count)
-        return [_entry(name, fields) for name, fields in found]
+        return _entries(found)
 
     def follow(self, position: Position, count: int, block_ms: int) -> list[Entry]:
         """The entries after ``position``, waiting for the first of them up to ``block_ms``; nobody's group knows."""
         with translated():
             reply = self._client.xread({self._log: str(position)}, count=count, block=block_ms)
-        return [_entry(name, fields) for name, fields in _only(reply)]
+        found = _only(reply)
+        entries = _entries(found)
+        if found and not entries:  # which would be found again at once
+            raise LogRefused(f"the log's entry {found[0][0]} is not of this lab")
+        return entries
 
     def newest(self, count: int) -> list[Entry]:
         """The newest entries, oldest of them first."""
         with translated():
             found = self._client.xrevrange(self._log, count=count)
-        return [_entry(name, fields) for name, fields in reversed(found)]
+        return _entries(list(reversed(found)))
 
     def groups(self) -> list[Group]:
         """Every replica's place in the log, by name. Empty where there is no log."""
@@ -498,9 +531,18 @@ def _script(name: str) -> str:
     return resources.files("broker").joinpath(name).read_text(encoding="utf-8")
 
 
-def _only(reply: Any) -> list[tuple[str, dict[str, str]]]:
+def _only(reply: Any) -> _Raw:
     """The entries of a reply about one stream: ``[[stream, entries]]``, or nothing."""
-    return cast("list[tuple[str, dict[str, str]]]", reply[0][1] if reply else [])
+    return cast("_Raw", reply[0][1] if reply else [])
+
+
+def _entries(found: _Raw) -> list[Entry]:
+    """Those of them that are of this lab."""
+    return [_entry(name, fields) for name, fields in found if _is_own(fields)]
+
+
+def _is_own(fields: dict[str, str]) -> bool:
+    return fields.keys() >= _FIELDS and fields["op"] in _OPERATIONS and fields["at"].isdecimal()
 
 
 def _entry(name: str, fields: dict[str, str]) -> Entry:
@@ -545,11 +587,10 @@ def _group(info: dict[str, Any], summary: dict[str, Any]) -> Group:
         replica=info["name"],
         last_delivered=_delivered(info),
         pending=summary["pending"],
-        oldest_pending=Position.parse(oldest) if oldest else None,
-        newest_pending=Position.parse(newest) if newest else None,
+        oldest_pending=Position.of_entry(oldest) if oldest else None,
+        newest_pending=Position.of_entry(newest) if newest else None,
     )
 
 
 def _delivered(info: dict[str, Any]) -> Position:
-    last = info["last-delivered-id"]
-    return START if last == "0-0" else Position.parse(last)
+    return Position.of_entry(info["last-delivered-id"])

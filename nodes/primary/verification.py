@@ -57,10 +57,16 @@ class Verification:
                 self._open(seen, silent)
 
     def compare(self, members: list[Member]) -> None:
-        """Have the log go on in a new epoch where a replica's heartbeat is ahead of it. Raises ``LogError``."""
+        """Have the log go on in a new epoch where a replica's heartbeat or a foreign entry is ahead of it.
+
+        Behind a foreign entry no position of the present epoch can be added. Raises ``LogError``.
+        """
         ahead = max((member.position for member in members), default=START)
         with self._lock:
-            if ahead > self._log.head().position:
+            foreign = self._log.foreign()
+            if foreign is not None:
+                self._open(max(ahead, foreign), [], f"the entry {foreign} is not of this lab")
+            elif ahead > self._log.head().position:
                 self._open(ahead, [])
 
     def _ask(self, members: list[Member]) -> tuple[Position, list[str]]:
@@ -79,7 +85,7 @@ class Verification:
                 self._pause(_PAUSE_SECONDS)
         return max(seen, default=START), sorted(missing)
 
-    def _open(self, seen: Position, silent: list[str]) -> None:
+    def _open(self, seen: Position, silent: list[str], reason: str = "") -> None:
         known = max(seen, self._gate.state.position)
         before = self._log.position()
         cut = self._log.was_cut()
@@ -92,7 +98,7 @@ class Verification:
             elif silent:
                 reason = f"{', '.join(silent)} did not say what it had seen"
             else:
-                reason = f"{known} had been seen"
+                reason = reason or f"{known} had been seen"
             _logger.warning("the log ended at %s and goes on at %s: %s", before, after, reason)
             self._events.publish("epoch", position=str(after), after=str(before), reason=reason)
 

@@ -188,7 +188,7 @@ def foreign_entry(client: Any) -> None:
         (read_only, "read only replica"),
         (lacking_replicas, "NOREPLICAS|enough good replicas"),
         (unsaved, "MISCONF|unable to persist"),
-        (foreign_entry, "not of this lab, after 1-1; XDEL it, then XSETID lab14:log 1-1"),
+        (foreign_entry, "not of this lab, after 1-1; a new epoch begins after it"),
     ],
 )
 def test_a_check_says_why_appends_are_refused_and_changes_nothing(
@@ -206,6 +206,51 @@ def test_a_check_says_why_appends_are_refused_and_changes_nothing(
     with pytest.raises(LogRefused, match=said):
         log.check()
     assert log.head().position == Position(1, 1)
+
+
+@pytest.mark.parametrize("fields", [{"hello": "world"}, {"op": "set"}, {"op": "x", "key": "k", "value": "1"}])
+def test_what_something_else_added_is_stepped_over_and_an_epoch_begins_after_it(
+    log: ReplicationLog, client: Any, fields: dict[str, str]
+) -> None:
+    put(log, "a")
+    log.join("r1", START)
+    assert log.foreign() is None
+    name = client.xadd("lab14:log", fields)
+    found = log.foreign()
+    assert str(found) == name
+    assert positions(log.read("r1", 10, 1)) == ["1-0", "1-1"]
+    assert [str(position) for position, _ in log.pending("r1", START, 10)] == ["1-0", "1-1"]
+    with pytest.raises(LogRefused, match="not of this lab"):
+        log.follow(Position(1, 1), 10, 1)
+    assert found is not None
+    assert log.open("o", seen=found) == Position(found.epoch + 1, 1)
+    put(log, "b")
+    assert log.foreign() is None
+    after = positions(log.read("r1", 10, 1))
+    assert after == [f"{found.epoch + 1}-1", f"{found.epoch + 1}-2"]
+    assert positions(log.newest(10)) == positions(log.after(START, 10)) == ["1-0", "1-1", *after]
+    assert positions(log.follow(Position(1, 1), 10, 1)) == after
+    assert len(log.groups()) == 1
+    log.check()
+
+
+def test_after_an_entry_with_the_greatest_id_no_epoch_can_begin_and_the_check_says_what_helps(
+    log: ReplicationLog, client: Any
+) -> None:
+    put(log, "a")
+    log.join("r1", START)
+    client.xadd("lab14:log", {"hello": "world"}, id="18446744073709551615-1")
+    log.read("r1", 10, 1)
+    assert log.foreign() is None
+    assert positions(log.newest(10)) == ["1-0", "1-1"]
+    assert len(log.groups()) == 1
+    with pytest.raises(LogRefused, match="not of this lab, after 1-1; DEL lab14:log lets writes be taken again"):
+        log.check()
+    client.delete("lab14:log")
+    log.check()
+    assert put(log, "b") == Position(1, 2)
+    log.join("r1", Position(1, 1))
+    assert positions(log.read("r1", 10, 1)) == ["1-2"]
 
 
 def evicting(client: Any) -> None:

@@ -19,6 +19,7 @@ from nodes.primary import batch
 from nodes.primary.acceptance import Acceptance
 from nodes.primary.batch import Batches, add_batch
 from nodes.primary.metrics import PrimaryMetrics
+from nodes.problem import Problem
 from nodes.tracing import CarriedTracing
 
 
@@ -154,6 +155,16 @@ def test_so_many_batches_are_taken_at_once_and_no_more(site: Site) -> None:
     status, found = site.send("[]")
     assert (status, found["outcome"]) == (503, "not_applied")
     site.batches._room.release()
+    assert site.send("[]")[0] == 200
+
+
+def test_bodies_that_do_not_arrive_take_no_place_for_good(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stalled(_: int) -> bytes:
+        raise Problem(408, "request-timeout", "Request Timeout", "The request did not arrive in time.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(batch, "raw_body", stalled)
+        assert {site.send("[]")[0] for _ in range(batch.BATCHES_MAX + 1)} == {408}
     assert site.send("[]")[0] == 200
 
 

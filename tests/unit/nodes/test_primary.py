@@ -216,6 +216,21 @@ def test_health_says_that_the_log_server_may_drop_entries(fake: Any, monkeypatch
     assert bench.primary.health() == {"log": "it may drop entries", "writes": "ok"}
 
 
+def test_writes_are_taken_again_in_an_epoch_after_a_foreign_entry(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    bench.write(2)
+    name = fake.xadd("lab14:log", {"hello": "world"})
+    assert "not of this lab" in bench.primary.health()["writes"]
+    bench.upkeep()
+    assert bench.primary.health() == {"log": "ok", "writes": "ok"}
+    assert bench.told("epoch")[0]["reason"] == f"the entry {name} is not of this lab"
+    bench.write_one()
+    assert bench.log.head().position.version == 3
+    bench.upkeep()
+    assert len(bench.told("epoch")) == 1
+
+
 def test_a_heartbeat_ahead_of_the_log_begins_a_new_epoch_too(fake: Any) -> None:
     bench = Bench(fake)
     bench.upkeep()

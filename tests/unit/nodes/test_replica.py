@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from broker.errors import LogBehind, LogUnreachable
+from broker.errors import LogBehind, LogMissing, LogUnreachable
 from broker.log import ReplicationLog
 from broker.position import Position
 from nodes.store import StoreError
@@ -133,6 +133,39 @@ def test_an_answer_that_was_lost_is_read_again_from_what_is_pending(
     monkeypatch.setattr(bench.log, "read", read)
     bench.catch_up()
     assert (bench.position(), bench.pending()) == ("1-2", 0)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_foreign_entry_is_stepped_over(fake: Any, log: ReplicationLog, make: Make, restarted: bool) -> None:
+    bench = make()
+    write(log, "a")
+    bench.catch_up()
+    fake.xadd("lab14:log", {"hello": "world"})
+    if not restarted:
+        bench.catch_up()
+    foreign = log.foreign()
+    assert foreign is not None
+    log.open("behind it", seen=foreign)
+    write(log, "b")
+    bench = make() if restarted else bench
+    bench.catch_up()
+    assert (bench.position(), bench.pending()) == (f"{foreign.epoch + 1}-2", 0)
+    assert bench.data() == {"a": "1", "b": "2"}
+    assert bench.count("ec_resyncs_total", reason="gap") == 0
+
+
+def test_a_foreign_entry_that_leaves_no_room_costs_a_snapshot(fake: Any, log: ReplicationLog, make: Make) -> None:
+    bench = make()
+    write(log, "a")
+    bench.catch_up()
+    write(log, "b")
+    fake.xadd("lab14:log", {"hello": "world"}, id="18446744073709551615-1")
+    fake.delete("lab14:log")
+    write(log, "c")
+    with pytest.raises(LogMissing):  # its group is gone
+        bench.read()
+    bench.catch_up()
+    assert (bench.position(), bench.data(), bench.pending()) == ("1-3", {"a": "1", "b": "2", "c": "3"}, 0)
 
 
 def test_a_gap_is_closed_by_reading_again_from_before_it(log: ReplicationLog, make: Make) -> None:
