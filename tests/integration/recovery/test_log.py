@@ -150,12 +150,13 @@ def test_a_log_server_that_hangs_is_waited_for(quick: Lab) -> None:
         until(lambda: len(load.acknowledged) > 20)
         with frozen(quick.pids[LOG_SERVER]):
             refused = POOL.request("POST", f"{quick.primary_url}/data", body=b'{"key":"k","value":1}')
-            assert (refused.status, refused.json()["outcome"]) == (503, "unknown")
+            outcome = refused.json()["outcome"]
+            assert (refused.status, outcome in {"unknown", "not_applied"}) == (503, True)
             for url in quick.replica_urls.values():
                 until(lambda url=url: ask("GET", f"{url}/health")[0] == 503, 20)
                 assert get(f"{url}/data")["data"]
         mark = len(load.acknowledged)
         until(lambda: len(load.acknowledged) > mark + 20, 30)
     found = converge(quick, 30)
-    # The one above may or may not be there, and nothing else.
-    assert found["primary"]["version"] - len(load.acknowledged) in {0, 1}
+    # The one above may be there if it was sent. It was not where a new connection was needed first, which got no answer.
+    assert found["primary"]["version"] - len(load.acknowledged) in ({0, 1} if outcome == "unknown" else {0})
