@@ -158,5 +158,5 @@ def test_a_log_server_that_hangs_is_waited_for(quick: Lab) -> None:
         mark = len(load.acknowledged)
         until(lambda: len(load.acknowledged) > mark + 20, 30)
     found = converge(quick, 30)
-    # The one above may be there if it was sent. It was not where a new connection was needed first, which got no answer.
+    # The one above may be there if it was sent; where a new connection was needed first, it was not.
     assert found["primary"]["version"] - len(load.acknowledged) in ({0, 1} if outcome == "unknown" else {0})
