@@ -180,7 +180,7 @@ class Api:
                 media=media,
             )
             if admin:
-                operation["security"] = [{"admin": []}]
+                operation["security"] = guard.security(self._app)
             return view
 
         return register

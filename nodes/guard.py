@@ -14,10 +14,12 @@ from nodes.config import NodeConfig
 from nodes.problem import Problem
 
 _DECISIONS = "endpoints that need the token"
+_GUARDED = "whether a token is set"
 
 
 def install(app: Flask, config: NodeConfig) -> None:
     """Check every request before it reaches a view."""
+    app.extensions[_GUARDED] = config.admin_token is not None
     own_names = re.compile(rf"{re.escape(config.namespace.strip('{}'))}-[a-z0-9-]+")
 
     @lru_cache(maxsize=256)
@@ -51,6 +53,11 @@ def decisions(app: Flask) -> dict[str, bool]:
     """Whether each endpoint needs the token, by its name."""
     found: dict[str, bool] = app.extensions.setdefault(_DECISIONS, {})
     return found
+
+
+def security(app: Flask) -> list[dict[str, list[str]]]:
+    """What an endpoint that needs the token wants, as OpenAPI says it: nothing is one of two ways where none is set."""
+    return [{"admin": []}] if app.extensions[_GUARDED] else [{}, {"admin": []}]
 
 
 def proof(token: str, node_id: str, url: str) -> str:

@@ -109,3 +109,13 @@ def test_without_a_token_everything_is_open() -> None:
     guard.install(app, load("primary", {}))
     app.add_url_rule("/new", "new", lambda: "done")
     assert app.test_client().get("/new").text == "done"
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"), [({}, [{}, {"admin": []}]), ({"LAB_ADMIN_TOKEN": TOKEN}, [{"admin": []}])]
+)
+def test_where_no_token_is_set_the_description_does_not_require_one(values: dict[str, str], wanted: Any) -> None:
+    config = load("primary", values)
+    found = Flask("node")
+    guard.install(found, config)
+    assert guard.security(found) == wanted
