@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -53,7 +54,8 @@ def stranger(guarded: Lab) -> Iterator[list[str | None]]:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}"
-        member = Member("stranger", "http://stranger:1", url, Position(1, 0), 0, 0, proof=proof)
+        now_us = int(time.time() * 1e6)  # one that has been silent for an hour is forgotten
+        member = Member("stranger", "http://stranger:1", url, Position(1, 0), now_us, now_us, proof=proof)
         roster.heartbeat(member, Settings(Fixed(0), 0))
         try:
             yield heard
