@@ -314,7 +314,7 @@ def _up_in_foreground(chosen: dict[str, Any], *, open_console: bool) -> None:
             from lab import state, status
 
             out.print(status.table(status.observe(state.require(lab.data_dir), lab.data_dir)))
-        with suppress(OSError):  # nobody reads it any more: the lab runs all the same
+        with suppress(OSError):  # its reader may be gone: the lab goes on
             out.print(f"The lab runs, with its console at {lab.client_url}/; Ctrl-C stops it.")
         if open_console:
             click.launch(f"{lab.client_url}/")

@@ -72,7 +72,7 @@ def follow(paths: list[Path], sleep: Callable[[float], None]) -> Generator[tuple
 
 
 class _Tail:
-    """The end of a log file, which may be begun anew (see ``limit``) or be replaced by another one."""
+    """The end of a log file, which may be emptied (see ``limit``) or replaced by another one."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -89,7 +89,7 @@ class _Tail:
         position = self._file.tell()
         if os.fstat(self._file.fileno()).st_size < position:
             before, self._older = self._older, self._changed_at(_older(self._path))
-            if self._older != before:  # it has what was written before the file was begun anew
+            if self._older != before:  # it has what was written before the file was emptied
                 with _older(self._path).open("rb") as older:
                     older.seek(position)
                     yield from _complete_lines(older)
