@@ -6,16 +6,16 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from random import SystemRandom
 from typing import Any
 
 import psutil
 import pytest
 import urllib3
 
-from lab.layout import Options, free_base_port
+from lab.layout import Options
 from lab.runner import Lab
 from tests.support.http import POOL, ask, get, post
+from tests.support.ports import base_port
 from tests.support.until import until
 
 HERE = Path(__file__).parent
@@ -38,7 +38,7 @@ def _interruptible() -> None:
 @contextmanager
 def running_lab(directory: Path, **options: Any) -> Iterator[Lab]:
     """A lab of its own, stopped at the end."""
-    chosen = {"base_port": free_base_port(SystemRandom()), **options}
+    chosen = {"base_port": base_port(), **options}
     with Lab(Options(data_dir=directory, **chosen)) as running:
         yield running
 

@@ -10,17 +10,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from random import SystemRandom
 from typing import Any
 
 import psutil
 import pytest
 import urllib3
 
-from lab.layout import free_base_port
 from lab.runner import Lab
 from tests.integration.conftest import metric
 from tests.support.http import post
+from tests.support.ports import base_port
 from tests.support.processes import foreground
 from tests.support.service import CONNECTIONS, THREADS
 from tests.support.until import until
@@ -41,7 +40,7 @@ UNFINISHED = [
 @pytest.fixture(scope="module")
 def service() -> Iterator[tuple[Address, int]]:
     """The small service's address, and its process."""
-    found = ("127.0.0.1", free_base_port(SystemRandom()))
+    found = ("127.0.0.1", base_port())
     line = [sys.executable, "-m", "tests.support.service"]
     with foreground(line, env={**os.environ, "LAB_PORT": str(found[1])}) as process:
         until(lambda: is_up(found), 30)
@@ -215,7 +214,7 @@ def test_callers_that_are_gone_are_not_waited_for_on_any_node(fresh: Lab) -> Non
 
 def test_where_few_files_may_be_open_what_is_beyond_is_told_to_come_again(fresh: Lab) -> None:
     files = 256
-    port = free_base_port(SystemRandom())
+    port = base_port()
     environment = {"LAB_PORT": str(port), "LAB_PRIMARY_URL": fresh.primary_url, "LAB_REDIS_URL": fresh.redis_url}
     line = [sys.executable, "-m", "nodes", "client"]
     limits = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))}

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
-from random import SystemRandom
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,8 +22,9 @@ from click.testing import CliRunner
 
 from broker.connection import connect
 from lab.cli import main
-from lab.layout import free_base_port, without_password
+from lab.layout import without_password
 from tests.support.http import get, post
+from tests.support.ports import base_port
 from tests.support.processes import foreground
 from tests.support.until import until
 
@@ -34,7 +34,7 @@ class Cli:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.base_port = free_base_port(SystemRandom())
+        self.base_port = base_port()
         self.primary_url = f"http://127.0.0.1:{self.base_port}"
 
     def run(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -218,7 +218,7 @@ def test_a_wrong_option_is_one_sentence(
     arguments: list[str], sentence: str, detach: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = ["--data-dir", str(tmp_path)]
-    base = [] if "--base-port" in arguments else ["--base-port", str(free_base_port(SystemRandom()))]
+    base = [] if "--base-port" in arguments else ["--base-port", str(base_port())]
     line = ["up", *directory, *(["--detach"] if detach else []), *base, *arguments]
     monkeypatch.setattr(sys, "argv", ["lab", *line])  # which the command in the background repeats
     found = CliRunner().invoke(main, line)

@@ -9,19 +9,19 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from random import SystemRandom
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from lab.cli import main
-from lab.layout import Options, free_base_port
+from lab.layout import Options
 from lab.runner import Lab
 from tests.integration.conftest import applied, is_healthy
 from tests.integration.recovery.conftest import OTHER, REPLICA, all_there, short_lab, status
 from tests.support.http import ask, get
 from tests.support.load import Writers
+from tests.support.ports import base_port
 from tests.support.until import until
 
 DISK_BYTES = 64 * 2**20
@@ -102,7 +102,7 @@ def test_a_log_server_whose_disk_is_full_refuses_writes_and_goes_on(quick: Lab) 
 
 def test_a_lab_whose_disk_is_full_goes_on_and_says_so(tmp_path: Path) -> None:
     said: list[str] = []
-    options = Options(tmp_path / "lab", free_base_port(SystemRandom()))
+    options = Options(tmp_path / "lab", base_port())
     with disk(options.data_dir), Lab(options, said.append) as lab:
         with full(lab.data_dir):
             pid = lab.pids[REPLICA]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from random import SystemRandom
 
 import pytest
 import urllib3
 
 from lab.errors import LabError
-from lab.layout import Options, free_base_port
+from lab.layout import Options
 from lab.repair import DROPPED
 from lab.runner import LOG_SERVER, Lab
 from tests.integration.conftest import converge, frozen, processes
 from tests.integration.recovery.conftest import REPLICA, all_there, fill, kill, log_of, resyncs, told
 from tests.support.http import POOL, ask, get
 from tests.support.load import Writers
+from tests.support.ports import base_port
 from tests.support.until import until
 
 FAILED_STARTS = 3
@@ -100,7 +100,7 @@ def test_a_log_that_is_damaged_where_it_cannot_be_repaired_is_one_sentence(tmp_p
     )
     (log / "appendonly.aof.1.incr.aof").write_text("rotten")
     (log / "appendonly.aof.2.incr.aof").write_text("")
-    lab = Lab(Options(data_dir=tmp_path, base_port=free_base_port(SystemRandom()), replicas=1))
+    lab = Lab(Options(data_dir=tmp_path, base_port=base_port(), replicas=1))
     with pytest.raises(LabError, match=r"damaged where it cannot be repaired; replace .*log by a copy"):
         lab.start()
     (log / "appendonly.aof.2.incr.aof").unlink()

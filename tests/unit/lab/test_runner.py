@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from random import SystemRandom
 from threading import Event, Thread
 from typing import Any
 
@@ -31,6 +30,7 @@ from lab.layout import Options
 from lab.runner import Lab
 from lab.state import Claim
 from tests.support.logserver import LogServer
+from tests.support.ports import base_port
 from tests.support.until import until
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -60,7 +60,7 @@ def listening(*ports: int) -> Iterator[None]:
 
 @pytest.fixture
 def options(tmp_path: Path) -> Options:
-    return Options(tmp_path / "lab", base_port=layout.free_base_port(SystemRandom()), replicas=1)
+    return Options(tmp_path / "lab", base_port=base_port(), replicas=1)
 
 
 def test_health_that_another_lab_answers_is_not_taken_for_the_own(
