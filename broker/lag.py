@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from broker.log import Group, Head, ReplicationLog
 from broker.position import START, Position
-from broker.roster import Member
+from broker.registry import Member
 
 
 class Lag(NamedTuple):

@@ -26,11 +26,11 @@ from rich.progress import track
 
 from lab.bench.command import short
 from lab.cli import LabGroup
-from lab.experiments.command import Experiments
-from lab.experiments.run import moments
-from lab.layout import Options, free_base_port
-from lab.nodes_api import get, post
-from lab.runner import Lab
+from lab.client import get, post
+from lab.local.layout import Options, free_base_port
+from lab.local.supervisor import Lab
+from lab.report.command import Experiments
+from nodes.worker.run import moments
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +70,7 @@ def main() -> None:
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=HERE, show_default=True)
 def orders(out: Path) -> None:
     """The same delays in both orders: what each entry drew, and what it got."""
-    from lab.experiments import charts
+    from lab.report import charts
 
     with a_lab() as lab:
         drawn, effective = (delays(lab, order) for order in ORDERS)
@@ -95,7 +95,7 @@ def orders(out: Path) -> None:
 @click.option("--seed", type=int, default=1, show_default=True)
 def curves(out: Path, reads: int | None, seed: int) -> None:
     """P(a read is stale), predicted and measured, for four models in both orders."""
-    from lab.experiments import charts
+    from lab.report import charts
 
     found: dict[tuple[str, str], dict[str, Any]] = {}
     with a_lab() as lab:
@@ -124,10 +124,10 @@ def curves(out: Path, reads: int | None, seed: int) -> None:
 @click.option("--reads", type=click.IntRange(100, 200_000), default=8000, show_default=True)
 def example(out: Path, reads: int) -> None:
     """The report of one experiment."""
-    from lab.experiments import report
+    from lab.report import page
 
     with a_lab() as lab:
-        save(out / "example-report.html", report.page(staleness(lab, "arrival", "exponential", reads, 1)))
+        save(out / "example-report.html", page.page(staleness(lab, "arrival", "exponential", reads, 1)))
 
 
 @main.command()

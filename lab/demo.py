@@ -21,11 +21,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lab import layout, stream
+from lab import stream
+from lab.client import NodeUnreachable, get, post
 from lab.errors import LabError
-from lab.layout import NAMESPACE, Options
-from lab.nodes_api import NodeUnreachable, get, post
-from lab.runner import Lab
+from lab.local import layout
+from lab.local.layout import NAMESPACE, Options
+from lab.local.supervisor import Lab
 from lab.terminal import console
 
 SLOW_MS = 3000

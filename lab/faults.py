@@ -9,10 +9,10 @@ from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
 
-from lab import state
+from lab.client import NodeUnreachable, call
 from lab.errors import LabError
-from lab.nodes_api import NodeUnreachable, call
-from nodes.paths import segment
+from lab.local import state
+from nodes.http.paths import segment
 from nodes.replica.faults import FAULTS
 
 _SHOWN_MAX = 100

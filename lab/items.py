@@ -9,7 +9,7 @@ from typing import IO, NamedTuple
 
 from lab import files
 from lab.errors import LabError
-from nodes import strict_json
+from nodes.http import strict_json
 
 LINE_BYTES_MAX = 4 * 2**20
 ARRAY_BYTES_MAX = 64 * 2**20

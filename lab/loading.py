@@ -13,7 +13,7 @@ import urllib3
 from lab import items
 from lab.errors import LabError
 from lab.items import Item
-from nodes import strict_json
+from nodes.http import strict_json
 
 ITEMS_MAX = 1000
 _BYTES = 2**20

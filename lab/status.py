@@ -13,10 +13,11 @@ from rich.table import Table
 from broker.connection import connect
 from broker.errors import LogError
 from broker.log import ReplicationLog
-from lab import disk, nodes_api
-from lab.layout import without_password
-from lab.nodes_api import NodeUnreachable
-from lab.state import LabState, NodeState
+from lab import client
+from lab.client import NodeUnreachable
+from lab.local import disk
+from lab.local.layout import without_password
+from lab.local.state import LabState, NodeState
 
 OK = "ok"
 _AT_ONCE = 32  # more than a lab has nodes, so that those that hang cost their time once
@@ -61,11 +62,11 @@ def _look(node: NodeState, state: LabState) -> dict[str, Any]:
     if node.role == "log":
         return {"health": _log_health(state), "position": None}
     try:
-        status, health = nodes_api.call("GET", f"{node.url}/health", timeout_seconds=3.0)
+        status, health = client.call("GET", f"{node.url}/health", timeout_seconds=3.0)
         wrong = [f"{name}: {check}" for name, check in health.get("checks", {}).items() if check != OK]
         found: dict[str, Any] = {"health": OK if status == 200 else "; ".join(wrong), "position": None}
         if node.role in {"primary", "replica"}:
-            version = nodes_api.get(f"{node.url}/version", timeout_seconds=3.0)
+            version = client.get(f"{node.url}/version", timeout_seconds=3.0)
             found |= {"position": version["position"], "version": version["version"]}
     except NodeUnreachable:
         return {"health": "does not answer", "position": None}

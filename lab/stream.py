@@ -13,8 +13,8 @@ from rich.text import Text
 from broker.connection import connect
 from broker.entry import Entry
 from broker.log import ReplicationLog
-from lab.layout import without_password
-from lab.state import LabState
+from lab.local.layout import without_password
+from lab.local.state import LabState
 from lab.text import plain
 
 _SHOWN_CHARACTERS = 60

@@ -1,4 +1,4 @@
-"""Run one node: ``python -m nodes primary|replica|client``, configured by the environment."""
+"""Run one node: ``python -m nodes primary|replica|client|worker``, configured by the environment."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 from importlib import import_module
 from typing import Any, get_args
 
-from nodes.config import ConfigError, Role, load
-from nodes.serving import Service
+from nodes.runtime.config import ConfigError, Role, load
+from nodes.runtime.serving import Service
 
 
 def main() -> int:

@@ -40,13 +40,13 @@ BUILDS = (
     ),
     Build(
         "applies on arrival, without order",
-        "broker/line.py",
+        "broker/delay/line.py",
         'return self._schedule is not None and self._schedule.order == "arrival"',
         "return True",
     ),
     Build(
         "applies before it is due",
-        "broker/line.py",
+        "broker/delay/line.py",
         "return max(entry.at_us + self._schedule.delay_us(entry.position), self._not_before_us)",
         "return entry.at_us",
     ),
@@ -58,7 +58,7 @@ BUILDS = (
     ),
     Build(
         "forgets the epoch",
-        "nodes/store.py",
+        "nodes/replica/store.py",
         '        if entry.op == "epoch":\n            cleared = True\n            last.clear()\n',
         '        if entry.op == "epoch":\n            pass\n',
     ),
@@ -76,7 +76,7 @@ BUILDS = (
     ),
     Build(
         "takes a write that may have been done for one that was not",
-        "nodes/peers.py",
+        "nodes/http/peers.py",
         "sent=repeated or not refused",
         "sent=not refused",
     ),

@@ -11,7 +11,7 @@ import fakeredis
 import pytest
 
 from broker.connection import connect
-from lab.server import binary_path
+from lab.local.log_server import binary_path
 from tests.support.logserver import LogServer
 
 pytest_plugins = ["tests.support.suites"]

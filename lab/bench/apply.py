@@ -17,13 +17,13 @@ from typing import Any
 
 from broker.connection import connect
 from broker.position import Position
-from lab.bench import load, site
+from lab.bench import load, setup
 from lab.bench.figure import Figure, Target
 from lab.bench.scale import Scale
 from lab.bench.step import Step
 from lab.bench.writes import BATCH, batch_request
-from lab.layout import NAMESPACE
-from lab.runner import Lab
+from lab.local.layout import NAMESPACE
+from lab.local.supervisor import Lab
 
 _READS_PER_SECOND = 50
 _CATCH_UP_SECONDS = 300
@@ -32,10 +32,10 @@ _CATCH_UP_SECONDS = 300
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
     """Both replicas are cut off, then come back to ``scale.entries`` entries; the bare loops read the same."""
     keep = str(scale.entries + 100_000)  # so that nothing is trimmed while the replicas are away
-    with site.running(environment={"LAB_LOG_KEEP": keep}) as lab:
-        site.set_delays(lab, 0)
+    with setup.running(environment={"LAB_LOG_KEEP": keep}) as lab:
+        setup.set_delays(lab, 0)
         load.once(lab.primary_url, batch_request())  # something to read
-        site.settle(lab)
+        setup.settle(lab)
         ours, bare = [], []
         for _ in range(max(2, scale.rounds - 2)):
             begin = _fall_behind(lab, scale.entries, step)
@@ -51,9 +51,9 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
 
 def _fall_behind(lab: Lab, entries: int, step: Step) -> Position:
     """Cut the replicas off and write; where the log was before."""
-    begin = site.position(lab)
+    begin = setup.position(lab)
     for replica in lab.replica_urls:
-        site.ask("POST", f"{lab.client_url}/faults", {"replica": replica, "fault": "partition"})
+        setup.ask("POST", f"{lab.client_url}/faults", {"replica": replica, "fault": "partition"})
     for written in range(0, entries, BATCH):
         load.once(lab.primary_url, batch_request())
         step(f"{written:,} of {entries:,} written")
@@ -62,13 +62,13 @@ def _fall_behind(lab: Lab, entries: int, step: Step) -> Position:
 
 def _catch_up(lab: Lab, begin: Position, entries: int) -> float:
     """Entries a second of each replica, from its first to its last; meanwhile both are read."""
-    site.ask("POST", f"{lab.client_url}/faults/reset")
+    setup.ask("POST", f"{lab.client_url}/faults/reset")
 
     def seconds(url: str) -> float:
         times = []
         for reached in (begin.version + 1, begin.version + entries):
             query = f"min_position={begin.epoch}-{reached}&timeout_ms={_CATCH_UP_SECONDS * 1000}"
-            site.ask("GET", f"{url}/version?{query}", timeout_seconds=_CATCH_UP_SECONDS + 5)
+            setup.ask("GET", f"{url}/version?{query}", timeout_seconds=_CATCH_UP_SECONDS + 5)
             times.append(time.perf_counter())
         return times[1] - times[0]
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime
 
-from lab.bench import load, site
+from broker.stats import quantile
+from lab.bench import load, setup
 from lab.bench.figure import Figure, Target
 from lab.bench.scale import Scale
 from lab.bench.step import Step
 from lab.bench.writes import requests
-from lab.quantiles import quantile
-from lab.runner import Lab
+from lab.local.supervisor import Lab
 
 _WRITES_PER_SECOND = 50
 _DELAY_MS = 100
@@ -24,25 +24,25 @@ _WAKE_ROUNDS = 5
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
     """Both."""
-    with site.running(replicas=scale.replicas) as lab:
+    with setup.running(replicas=scale.replicas) as lab:
         yield _lateness(lab, scale, step)
-    with site.running() as lab:
+    with setup.running() as lab:
         yield _wake(lab, scale, step)
 
 
 def _lateness(lab: Lab, scale: Scale, step: Step) -> Figure:
     """How late entries are applied on all replicas, under a steady load: p99 of a round."""
-    site.set_delays(lab, _DELAY_MS)
-    site.settle(lab)
+    setup.set_delays(lab, _DELAY_MS)
+    setup.settle(lab)
     rounds = []
     with load.Paced(lab.primary_url, requests(), _WRITES_PER_SECOND):
         for _ in range(scale.rounds):
-            begin = site.position(lab)
+            begin = setup.position(lab)
             time.sleep(scale.seconds)
             late = [
                 entry["lateness_ms"]
                 for url in lab.replica_urls.values()
-                for entry in site.ask("GET", f"{url}/applied?after={begin}")["applied"]
+                for entry in setup.ask("GET", f"{url}/applied?after={begin}")["applied"]
             ]
             rounds.append(quantile(late, 0.99))
             step(f"{len(lab.replica_urls)} replicas")
@@ -55,18 +55,18 @@ def _lateness(lab: Lab, scale: Scale, step: Step) -> Figure:
 def _wake(lab: Lab, scale: Scale, step: Step) -> Figure:
     """From the apply on a replica to the answer at each of those who wait for it: p50 of a round."""
     replica, url = next(iter(lab.replica_urls.items()))
-    site.set_delays(lab, _WAKE_DELAY_MS)
+    setup.set_delays(lab, _WAKE_DELAY_MS)
     rounds = []
     for _ in range(_WAKE_ROUNDS):
-        begin = site.position(lab)
+        begin = setup.position(lab)
         path = f"/version?min_position={begin.epoch}-{begin.version + 1}&timeout_ms=20000"
         with ExitStack() as stack:
             sockets = [stack.enter_context(load.connected(url)) for _ in range(scale.waiting)]
             for one in sockets:
                 one.sendall(load.request("GET", path))
-            site.ask("POST", f"{lab.primary_url}/data", {"key": "wake", "value": 1})
+            setup.ask("POST", f"{lab.primary_url}/data", {"key": "wake", "value": 1})
             arrived_ms = _arrivals_ms(sockets)
-        (entry,) = site.ask("GET", f"{url}/applied?after={begin}")["applied"]
+        (entry,) = setup.ask("GET", f"{url}/applied?after={begin}")["applied"]
         rounds.append(quantile(arrived_ms, 0.5) - _ms(entry["applied_at"]))
         step(f"{scale.waiting} waiting at {replica}")
     return Figure(

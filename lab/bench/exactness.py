@@ -7,13 +7,13 @@ import statistics
 import time
 from collections.abc import Iterator
 
-from lab.bench import load, site
+from broker.stats import quantile
+from lab.bench import load, setup
 from lab.bench.figure import Figure, Target
 from lab.bench.scale import Scale
 from lab.bench.step import Step
 from lab.bench.writes import requests
-from lab.quantiles import quantile
-from lab.runner import Lab
+from lab.local.supervisor import Lab
 
 DELAYS_MS = (20, 40)
 _LOAD_PER_SECOND = 300
@@ -24,9 +24,9 @@ _POLLS_PER_ROUND = 5
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
     """Windows through the client service and by polling, in turns; then windows under load."""
-    with site.running() as lab:
-        site.set_delays(lab, *DELAYS_MS)
-        site.settle(lab)
+    with setup.running() as lab:
+        setup.set_delays(lab, *DELAYS_MS)
+        setup.settle(lab)
         idle, polled, per_round = [], [], []
         for _ in range(max(1, scale.windows // _WINDOWS_PER_ROUND)):
             late = [_beyond(lab) for _ in range(_WINDOWS_PER_ROUND)]
@@ -58,7 +58,7 @@ def _quantile(when: str, late_ms: list[float], q: float, target_ms: float) -> Fi
 
 def _beyond(lab: Lab) -> float:
     """A window through the client service, minus the longest delay, in milliseconds."""
-    found = site.ask("POST", f"{lab.client_url}/write-and-wait", {"key": "window", "value": 1})
+    found = setup.ask("POST", f"{lab.client_url}/write-and-wait", {"key": "window", "value": 1})
     return float(found["consistency_time_ms"]) - max(DELAYS_MS)
 
 
@@ -71,10 +71,10 @@ def _polled(lab: Lab, phase: float) -> float:
     ``phase``, from 0 to 1: how much of the pause between two polls is left when the write is acknowledged.
     """
     value = f"polled {next(_numbers)}"
-    site.ask("POST", f"{lab.primary_url}/data", {"key": "polled", "value": value})
+    setup.ask("POST", f"{lab.primary_url}/data", {"key": "polled", "value": value})
     began = time.perf_counter()
     time.sleep(phase * _POLL_SECONDS)
     missing = list(lab.replica_urls.values())
-    while missing := [url for url in missing if site.value(url, "polled") != value]:
+    while missing := [url for url in missing if setup.value(url, "polled") != value]:
         time.sleep(_POLL_SECONDS)
     return (time.perf_counter() - began) * 1000 - max(DELAYS_MS)

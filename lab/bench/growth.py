@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 from broker.connection import connect
 from broker.log import Change, ReplicationLog
-from lab.bench import load, processes, site
+from lab.bench import load, processes, setup
 from lab.bench.figure import Figure, Target
 from lab.bench.scale import Scale
 from lab.bench.step import Step
 from lab.bench.writes import BATCH, batch_request
-from lab.runner import Lab
+from lab.local.supervisor import Lab
 
 _FEW = 1000
 _ROUNDS = 15
@@ -21,8 +21,8 @@ _ROUNDS = 15
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
     """Both, on one lab."""
-    with site.running() as lab:
-        site.set_delays(lab, 0)
+    with setup.running() as lab:
+        setup.set_delays(lab, 0)
         yield _keys(lab, scale, step)
         yield _memory(lab, scale, step)
 
@@ -57,7 +57,7 @@ def _memory(lab: Lab, scale: Scale, step: Step) -> Figure:
         for written in range(0, entries, BATCH):
             load.once(lab.primary_url, batch_request())
             step(f"{written:,} of {entries:,} entries")
-        site.settle(lab)
+        setup.settle(lab)
 
     def memory_mb() -> list[float]:
         pids = lab.pids

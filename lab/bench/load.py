@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
+from broker.stats import quantile
 from lab.errors import LabError
-from lab.quantiles import quantile
 
 _ANSWER_SECONDS = 30.0
 _CHUNK = 65536

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import SystemRandom
 
-from lab import layout, state
 from lab.bench import processes
 from lab.bench.figure import Figure, Target
 from lab.bench.scale import Scale
 from lab.bench.step import Step
-from lab.state import LabState
+from lab.local import layout, state
+from lab.local.state import LabState
 
-_SERVICES = ("nodes.primary.app", "nodes.replica.app", "nodes.client.app", "lab.experiments.app")
+_SERVICES = ("nodes.primary.app", "nodes.replica.app", "nodes.client.app", "nodes.worker.app")
 _IMPORT = "import time; began = time.perf_counter(); import {}; print(time.perf_counter() - began)"
 
 

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 
-from lab.bench import load, site
+from lab.bench import load, setup
 from lab.bench.figure import Figure, Target
 from lab.bench.scale import Scale
 from lab.bench.step import Step
 from lab.bench.writes import CONNECTIONS, requests
-from lab.layout import free_port
-from lab.runner import Lab
+from lab.local.layout import free_port
+from lab.local.supervisor import Lab
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
@@ -34,12 +34,12 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
         stack.enter_context(sink)
         stack.callback(sink.terminate)
         labs = {
-            name: stack.enter_context(site.running(environment=environment))
+            name: stack.enter_context(setup.running(environment=environment))
             for name, environment in environments.items()
         }
         bare = {
-            "bare": stack.enter_context(site.bare_primary(labs["off"])),
-            "bare traced": stack.enter_context(site.bare_primary(labs["off"], "tracing", environments["every"])),
+            "bare": stack.enter_context(setup.bare_primary(labs["off"])),
+            "bare traced": stack.enter_context(setup.bare_primary(labs["off"], "tracing", environments["every"])),
         }
         yield from _compared(labs, bare, scale, step)
 
@@ -51,7 +51,7 @@ def _compared(labs: Mapping[str, Lab], bare: Mapping[str, str], scale: Scale, st
         for name, url in urls.items():
             loaded = load.run(url, requests(), CONNECTIONS, scale.seconds)
             if name in labs:
-                site.settle(labs[name])
+                setup.settle(labs[name])
             step(f"tracing {name}")
             if number:  # the first round makes connections and fills caches
                 found[name].append(loaded)

@@ -11,12 +11,12 @@ from typing import Any
 
 from broker.connection import connect
 from broker.log import ReplicationLog
-from lab.bench import load, site
+from lab.bench import load, setup
 from lab.bench.baselines import flask_app
 from lab.bench.figure import Figure, Target
 from lab.bench.scale import Scale
 from lab.bench.step import Step
-from lab.runner import Lab
+from lab.local.supervisor import Lab
 from nodes.primary.batch import BATCHES_MAX
 
 CONNECTIONS = 32
@@ -37,8 +37,12 @@ def batch_request() -> bytes:
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
     """All of them, in turns, on one lab without delays."""
-    with site.running() as lab, site.bare_primary(lab) as bare_url, site.bare_primary(lab, "metrics") as measured_url:
-        site.set_delays(lab, 0)
+    with (
+        setup.running() as lab,
+        setup.bare_primary(lab) as bare_url,
+        setup.bare_primary(lab, "metrics") as measured_url,
+    ):
+        setup.set_delays(lab, 0)
         yield from _requests(lab, bare_url, measured_url, scale, step)
         yield _appends(lab, scale, step)
 
@@ -49,10 +53,10 @@ def _requests(lab: Lab, bare_url: str, measured_url: str, scale: Scale, step: St
         load.run(url, single, CONNECTIONS, min(1.0, scale.seconds))  # connections and caches
     ours, bare, measured, many = [], [], [], []
     for _ in range(scale.rounds):
-        site.settle(lab)
+        setup.settle(lab)
         ours.append(load.run(lab.primary_url, single, CONNECTIONS, scale.seconds))
         step("POST /data")
-        site.settle(lab)
+        setup.settle(lab)
         bare.append(load.run(bare_url, single, CONNECTIONS, scale.seconds))
         step("a bare Flask app")
         measured.append(load.run(measured_url, single, CONNECTIONS, scale.seconds))

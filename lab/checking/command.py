@@ -17,11 +17,11 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lab import state
 from lab.checking import elle, promises, report, workload
 from lab.checking.history import History, Plan, load, save
+from lab.client import NodeUnreachable, call
 from lab.errors import LabError, NothingTestedError
-from lab.nodes_api import NodeUnreachable, call
+from lab.local import state
 from lab.terminal import console
 
 _BAR_WIDTH = 40

@@ -18,7 +18,7 @@ from broker.position import START, Position
 from lab import files
 from lab.checking.operation import STRICT, Operation, from_json, parsed
 from lab.errors import LabError, NothingTestedError
-from nodes.level import Level
+from nodes.http.level import Level
 
 _LINE_BYTES_MAX = 4 * 2**20
 OPERATIONS_MAX = 2_000_000

@@ -10,10 +10,10 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from broker.stats import Spread, spread
 from lab.checking.history import History
 from lab.checking.promises import broken, promised
 from lab.checking.verdict import Verdict
-from lab.quantiles import Spread, spread
 
 _STYLES = {"held": "green", "violated": "yellow", "not tested": "dim", "unknown": "magenta"}
 

@@ -16,7 +16,7 @@ from broker.delay import Order
 from broker.position import Position
 from lab.checking.history import OPERATIONS_MAX, History, Plan
 from lab.checking.operation import Kind, Operation, Outcome
-from lab.nodes_api import NodeUnreachable, call
+from lab.client import NodeUnreachable, call
 
 _READ_TIMEOUT_MS = 10_000
 _SETTLE_SECONDS = 60.0

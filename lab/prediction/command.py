@@ -11,17 +11,17 @@ import click
 from rich.table import Table
 
 from broker.delay import DelayModel, Order, from_json
-from broker.delay.curve import Curve, Replicated, predict
-from lab import state
+from broker.delay.prediction import Curve, Replicated, predict
+from broker.delay.quorum import Ways, simulate
+from broker.delay.sampling import Floats
+from broker.stats import quantile
+from lab.client import NodeUnreachable, get
 from lab.errors import LabError
-from lab.nodes_api import NodeUnreachable, get
+from lab.local import state
 from lab.prediction import measured
-from lab.prediction.sampling import Floats
-from lab.prediction.wars import Ways, simulate
-from lab.quantiles import quantile
 from lab.terminal import console
 from lab.text import plain
-from nodes import strict_json
+from nodes.http import strict_json
 
 _BAR_WIDTH = 30
 _FINE = 4001

@@ -16,16 +16,16 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lab import layout
 from lab.checking import history as histories
 from lab.checking.command import stopped_by_ctrl_c
-from lab.layout import NAMESPACE, Options
-from lab.runner import Lab
+from lab.local import layout
+from lab.local.layout import NAMESPACE, Options
+from lab.local.supervisor import Lab
 from lab.terminal import console
 from lab.torture import judge, report, run
 from lab.torture.run import Order
 from lab.torture.schedule import ALL_FAULTS, DEFAULT_FAULTS, draw
-from lab.torture.site import ComposeSite, NativeSite, Site, native_processes
+from lab.torture.target import ComposeSite, NativeSite, Site, native_processes
 
 _BAR_WIDTH = 40
 

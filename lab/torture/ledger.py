@@ -14,7 +14,7 @@ from broker.errors import LogError
 from broker.log import ReplicationLog
 from broker.position import START, Position
 from lab.errors import LabError
-from lab.layout import NAMESPACE
+from lab.local.layout import NAMESPACE
 
 _PAGE = 1000
 _PAUSE_SECONDS = 0.2

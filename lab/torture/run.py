@@ -16,14 +16,14 @@ from broker.delay import Fixed
 from lab.checking import workload
 from lab.checking.history import History, Plan
 from lab.checking.workload import Recorder, Session
+from lab.client import NodeUnreachable, call
 from lab.errors import LabError
-from lab.nodes_api import NodeUnreachable, call
 from lab.torture import judge
 from lab.torture.floor import Floors
 from lab.torture.ledger import Follower, Ledger
 from lab.torture.schedule import DELAY, SKEW_MS_MAX, Act
-from lab.torture.site import Site
-from nodes.level import Level
+from lab.torture.target import Site
+from nodes.http.level import Level
 
 SESSIONS: dict[Level, int] = {"strong": 2, "bounded": 2, "session": 3, "prefix": 2, "eventual": 4}
 _MAX_LAG_MS = 400

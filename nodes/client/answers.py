@@ -8,8 +8,8 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from broker.delay import Order
-from nodes.api import Query, TimeoutMs
-from nodes.writing import WriteAnswer
+from nodes.http.api import Query, TimeoutMs
+from nodes.http.writing import WriteAnswer
 
 WAIT_TIMEOUT_MS = 5000
 

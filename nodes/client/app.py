@@ -14,9 +14,6 @@ from broker.connection import connect
 from broker.events import Events
 from broker.log import ReplicationLog
 from broker.position import Position
-from nodes import tracing as traces
-from nodes.api import Api, parsed
-from nodes.base import add_health, make_app
 from nodes.client import session as sessions
 from nodes.client.answers import (
     CompareAnswer,
@@ -49,12 +46,15 @@ from nodes.client.metrics import ClientMetrics
 from nodes.client.pages import add_pages
 from nodes.client.prediction import add_prediction
 from nodes.client.shelf import Shelf
-from nodes.config import ClientConfig
 from nodes.experiments.queue import ExperimentQueue
-from nodes.peers import Peers
-from nodes.places import Places
-from nodes.problem import Problem
-from nodes.writing import IDEMPOTENT, AcksQuery, WriteBody, write_id_of
+from nodes.http.api import Api, parsed
+from nodes.http.app import add_health, make_app
+from nodes.http.peers import Peers
+from nodes.http.problem import Problem
+from nodes.http.writing import IDEMPOTENT, AcksQuery, WriteBody, write_id_of
+from nodes.runtime import tracing as traces
+from nodes.runtime.config import ClientConfig
+from nodes.runtime.places import Places
 
 _FAULTS_PARALLEL = 64
 

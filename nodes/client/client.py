@@ -11,7 +11,6 @@ from typing import Any, cast
 from urllib.parse import quote
 
 from broker.position import Position
-from nodes import caller
 from nodes.client.answers import (
     Analysis,
     CompareAnswer,
@@ -27,13 +26,14 @@ from nodes.client.answers import (
 )
 from nodes.client.directory import Directory, Known
 from nodes.client.metrics import ClientMetrics
-from nodes.config import NodeConfig
-from nodes.peers import Ask, PeerError, Peers, Reply
-from nodes.problem import Passed, Problem
-from nodes.times import ms, timestamp
-from nodes.tracing import Tracing
-from nodes.worker import Worker
-from nodes.writing import AcksQuery, WriteAnswer, WriteBody
+from nodes.http import caller
+from nodes.http.peers import Ask, PeerError, Peers, Reply
+from nodes.http.problem import Passed, Problem
+from nodes.http.times import ms, timestamp
+from nodes.http.writing import AcksQuery, WriteAnswer, WriteBody
+from nodes.runtime.background import Worker
+from nodes.runtime.config import NodeConfig
+from nodes.runtime.tracing import Tracing
 
 _RETRY_PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2)
 _LOOKOUT_SECONDS = 1.0

@@ -7,9 +7,9 @@ from typing import Any
 
 from flask import request
 
-from nodes.api import Api, OpenBody
-from nodes.peers import Ask, PeerError, Peers
-from nodes.problem import Passed, Problem
+from nodes.http.api import Api, OpenBody
+from nodes.http.peers import Ask, PeerError, Peers
+from nodes.http.problem import Passed, Problem
 
 _RESET_MS = 8000
 

@@ -6,8 +6,8 @@ import threading
 from typing import Any, NamedTuple
 
 from broker.delay import Order
-from nodes.peers import Ask, PeerError, Peers
-from nodes.problem import Problem
+from nodes.http.peers import Ask, PeerError, Peers
+from nodes.http.problem import Problem
 
 
 class Known(NamedTuple):

@@ -11,13 +11,13 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from broker.errors import LogError
-from nodes.api import Api, Query
 from nodes.client.shelf import Shelf, summary
 from nodes.experiments.queue import ExperimentQueue, Stop
 from nodes.experiments.spec import ENDED, Experiment, ExperimentBody
-from nodes.problem import Problem
-from nodes.times import wall_timestamp
-from nodes.worker import Worker
+from nodes.http.api import Api, Query
+from nodes.http.problem import Problem
+from nodes.http.times import wall_timestamp
+from nodes.runtime.background import Worker
 
 WAITING_MAX = 20
 _COLLECT_SECONDS = 1.0

@@ -7,11 +7,11 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from nodes.api import Api, Body, OpenBody
 from nodes.client.directory import Directory, Known
-from nodes.paths import segment
-from nodes.peers import Ask, PeerError, Peers, Reply
-from nodes.problem import Passed, Problem
+from nodes.http.api import Api, Body, OpenBody
+from nodes.http.paths import segment
+from nodes.http.peers import Ask, PeerError, Peers, Reply
+from nodes.http.problem import Passed, Problem
 
 
 class FaultOrder(OpenBody):

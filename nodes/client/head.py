@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 from broker.position import Position
-from nodes.peers import Ask, PeerError, Peers
+from nodes.http.peers import Ask, PeerError, Peers
 
 PATIENCE_SECONDS = 0.5
 

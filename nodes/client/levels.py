@@ -22,15 +22,15 @@ from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
 from broker.position import START, Position
-from nodes.api import Query, TimeoutMs
 from nodes.client.directory import Directory
 from nodes.client.head import PATIENCE_SECONDS, LogHead
 from nodes.client.metrics import ClientMetrics
 from nodes.client.session import Session, end
-from nodes.level import Level
-from nodes.peers import Ask, PeerError, Peers, Reply
-from nodes.problem import Passed, Problem
-from nodes.times import ms
+from nodes.http.api import Query, TimeoutMs
+from nodes.http.level import Level
+from nodes.http.peers import Ask, PeerError, Peers, Reply
+from nodes.http.problem import Passed, Problem
+from nodes.http.times import ms
 
 READ_TIMEOUT_MS = 5000
 _RESETS_MAX = 3

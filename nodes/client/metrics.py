@@ -6,8 +6,8 @@ from collections.abc import Collection
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from nodes.level import LEVELS, Level
-from nodes.metrics import SECONDS_BUCKETS
+from nodes.http.level import LEVELS, Level
+from nodes.runtime.metrics import SECONDS_BUCKETS
 
 
 class ClientMetrics:

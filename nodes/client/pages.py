@@ -7,8 +7,8 @@ from importlib import resources
 
 from flask import Flask, Response, request
 
-from nodes import guard
-from nodes.problem import Problem
+from nodes.http import guard
+from nodes.http.problem import Problem
 
 _POLICY = "; ".join(
     (

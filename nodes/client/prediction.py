@@ -9,9 +9,9 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from broker.delay import DELAY_MS_MAX, from_json
-from broker.delay.curve import Replicated, predict
-from nodes.api import Api, Query
-from nodes.problem import Problem
+from broker.delay.prediction import Replicated, predict
+from nodes.http.api import Api, Query
+from nodes.http.problem import Problem
 
 _POINTS_MAX = 201
 _RATE_MAX = 100_000

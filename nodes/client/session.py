@@ -8,7 +8,7 @@ from flask import Request
 from pydantic import Field
 
 from broker.position import PATTERN, START, Position
-from nodes.problem import Problem
+from nodes.http.problem import Problem
 
 HEADER = "Lab-Position"
 TOKEN = {

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from nodes.experiments.spec import ENDED, Experiment
-from nodes.problem import Problem
-from nodes.store import is_damage, set_aside
+from nodes.http.problem import Problem
+from nodes.runtime.store import is_damage, set_aside
 
 KEPT = 200
 _SCHEMA = """

@@ -25,7 +25,7 @@ from broker.connection import Client, translated
 from nodes.experiments.spec import Experiment
 
 TURN_SECONDS = 5
-_TASK = "lab.experiments.performance.perform"
+_TASK = "nodes.worker.perform.perform"
 _FORGET_SECONDS = 86_400
 _REPORT_SECONDS = 30 * 86_400
 _FOREVER = -1

@@ -10,9 +10,9 @@ from pydantic import Field, RootModel, ValidationError, model_validator
 from typing_extensions import TypedDict
 
 from broker.delay import DELAY_MS_MAX
-from nodes.api import TIMEOUT_MS_MAX, Body
-from nodes.level import LEVELS, Level
-from nodes.settings import SettingsBody
+from nodes.http.api import TIMEOUT_MS_MAX, Body
+from nodes.http.level import LEVELS, Level
+from nodes.http.settings import SettingsBody
 
 SECONDS_MAX = 3600
 REQUESTS_AT_ONCE = 256

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from broker.errors import LogError, LogRefused
 from broker.log import ReplicationLog
+from nodes.http.problem import outcome_of
 from nodes.primary.metrics import PrimaryMetrics
-from nodes.problem import outcome_of
 
 _REFUSED_SECONDS = 2.0  # how long a refusal speaks for the present where no write has been taken since
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from broker.errors import LogError
-from broker.roster import Member, Roster
-from nodes.peers import Ask, Peers, Reply
-from nodes.problem import Problem, unavailable
-from nodes.writing import AcksQuery, WriteAnswer
+from broker.registry import Member, Roster
+from nodes.http.peers import Ask, Peers, Reply
+from nodes.http.problem import Problem, unavailable
+from nodes.http.writing import AcksQuery, WriteAnswer
 
 
 class Acks:

@@ -12,14 +12,13 @@ from broker.clock import LogClock
 from broker.connection import connect
 from broker.events import Events
 from broker.log import ReplicationLog
-from broker.roster import Roster
-from nodes import tracing as traces
-from nodes.api import Api
-from nodes.base import add_health, make_app
-from nodes.config import PrimaryConfig
-from nodes.gate import EMPTY_STATE
-from nodes.metrics import make_gate
-from nodes.peers import Peers
+from broker.registry import Roster
+from nodes.http.api import Api
+from nodes.http.app import add_health, make_app
+from nodes.http.peers import Peers
+from nodes.http.problem import Problem
+from nodes.http.reading import add_reads
+from nodes.http.writing import IDEMPOTENT, AcksQuery, WriteAnswer, WriteBody, write_id_of
 from nodes.primary.acceptance import Acceptance
 from nodes.primary.acks import Acks
 from nodes.primary.batch import Batches, add_batch
@@ -36,9 +35,10 @@ from nodes.primary.primary import AgeQuery, PositionAnswer, Primary, ReplicasAns
 from nodes.primary.retention import Retention
 from nodes.primary.verification import Verification
 from nodes.primary.writes import Writes
-from nodes.problem import Problem
-from nodes.reads import add_reads
-from nodes.writing import IDEMPOTENT, AcksQuery, WriteAnswer, WriteBody, write_id_of
+from nodes.runtime import tracing as traces
+from nodes.runtime.config import PrimaryConfig
+from nodes.runtime.gate import EMPTY_STATE
+from nodes.runtime.metrics import make_gate
 
 
 class ForgottenAnswer(TypedDict):

@@ -15,12 +15,12 @@ from typing_extensions import TypedDict
 from broker.errors import LogError, WriteIdReused
 from broker.log import Appended, Change, ReplicationLog
 from broker.position import Position
-from nodes import strict_json
-from nodes.api import Api, as_object, not_json, parsed, raw_body
-from nodes.gate import PositionGate, State
+from nodes.http import strict_json
+from nodes.http.api import Api, as_object, not_json, parsed, raw_body
+from nodes.http.problem import Problem, unavailable
+from nodes.http.writing import WriteBody, idempotency_key, write_id_of
 from nodes.primary.acceptance import Acceptance
-from nodes.problem import Problem, unavailable
-from nodes.writing import WriteBody, idempotency_key, write_id_of
+from nodes.runtime.gate import PositionGate, State
 
 BATCH_BYTES_MAX = 8 * 2**20
 BATCH_ITEMS_MAX = 10_000

@@ -11,11 +11,11 @@ from typing_extensions import TypedDict
 
 from broker.delay import Fixed, Order, tidy
 from broker.events import Events
-from broker.roster import Member, Roster, Settings
-from nodes.api import Body
+from broker.registry import Member, Roster, Settings
+from nodes.http.api import Body
+from nodes.http.problem import Problem
+from nodes.http.settings import Milliseconds, SettingsBody
 from nodes.primary.metrics import PrimaryMetrics
-from nodes.problem import Problem
-from nodes.settings import Milliseconds, SettingsBody
 
 
 class DelayBody(SettingsBody):

@@ -10,9 +10,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from broker import lag
 from broker.errors import LogError
 from broker.log import ReplicationLog
-from broker.roster import Roster
-from nodes.metrics import SECONDS_BUCKETS
+from broker.registry import Roster
 from nodes.primary.retention import Retention
+from nodes.runtime.metrics import SECONDS_BUCKETS
 
 _REPLICA_GAUGES = {
     "ec_replica_applied_version": "last version that the replica has applied",

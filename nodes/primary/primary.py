@@ -18,19 +18,19 @@ from broker.errors import LogError
 from broker.events import Events
 from broker.log import Head, ReplicationLog
 from broker.position import Position
-from broker.roster import Roster
-from nodes import guard
-from nodes.answers import PAGE_BYTES_MAX
-from nodes.api import Query
-from nodes.config import PrimaryConfig
-from nodes.gate import PositionGate, State
-from nodes.peers import Ask, Peers, Reply
+from broker.registry import Roster
+from nodes.http import guard
+from nodes.http.answers import PAGE_BYTES_MAX
+from nodes.http.api import Query
+from nodes.http.peers import Ask, Peers, Reply
+from nodes.http.times import ms
 from nodes.primary.acceptance import Acceptance
 from nodes.primary.metrics import PrimaryMetrics
 from nodes.primary.retention import Retention
 from nodes.primary.verification import Verification
-from nodes.times import ms
-from nodes.worker import Worker
+from nodes.runtime.background import Worker
+from nodes.runtime.config import PrimaryConfig
+from nodes.runtime.gate import PositionGate, State
 
 _logger = logging.getLogger("lab.primary")
 UPKEEP_SECONDS = 1.0

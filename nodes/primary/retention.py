@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from broker.log import Memory, ReplicationLog
 from broker.position import START, Position
-from broker.roster import Member
-from nodes.config import PrimaryConfig
+from broker.registry import Member
+from nodes.runtime.config import PrimaryConfig
 
 _SERVER_SHARE = 0.8  # of the log server's memory; the rest is for what arrives until the next look
 

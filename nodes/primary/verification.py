@@ -10,9 +10,9 @@ from collections.abc import Callable
 from broker.events import Events
 from broker.log import ReplicationLog
 from broker.position import START, Position
-from broker.roster import Member, Roster
-from nodes.gate import PositionGate
-from nodes.peers import Ask, PeerError, Peers, Reply
+from broker.registry import Member, Roster
+from nodes.http.peers import Ask, PeerError, Peers, Reply
+from nodes.runtime.gate import PositionGate
 
 _logger = logging.getLogger("lab.verification")
 WAIT_SECONDS = 3.0

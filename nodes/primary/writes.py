@@ -8,13 +8,13 @@ from typing import Any
 from broker.entry import Operation
 from broker.errors import LogError, WriteIdReused
 from broker.log import Appended, ReplicationLog
-from nodes.gate import PositionGate, State
+from nodes.http.problem import Problem, unavailable
+from nodes.http.times import timestamp
+from nodes.http.writing import WriteAnswer, WriteBody
 from nodes.primary.acceptance import Acceptance
 from nodes.primary.metrics import PrimaryMetrics
-from nodes.problem import Problem, unavailable
-from nodes.times import timestamp
-from nodes.tracing import Tracing
-from nodes.writing import WriteAnswer, WriteBody
+from nodes.runtime.gate import PositionGate, State
+from nodes.runtime.tracing import Tracing
 
 
 class Writes:

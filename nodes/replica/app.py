@@ -11,17 +11,15 @@ from prometheus_client import CollectorRegistry
 
 from broker.clock import LogClock
 from broker.connection import Link, connect
+from broker.delay.line import DelayLine
 from broker.events import Events
-from broker.line import DelayLine
 from broker.log import ReplicationLog
-from broker.roster import Roster
-from nodes import tracing as traces
-from nodes.api import Api
-from nodes.base import add_health, make_app
-from nodes.config import ReplicaConfig
-from nodes.metrics import make_gate
-from nodes.problem import Problem
-from nodes.reads import add_reads
+from broker.registry import Roster
+from nodes.http.api import Api
+from nodes.http.app import add_health, make_app
+from nodes.http.problem import Problem
+from nodes.http.reading import add_reads
+from nodes.http.writing import AcksQuery
 from nodes.replica.acknowledger import Acknowledger
 from nodes.replica.applier import Applier
 from nodes.replica.audit import Audit
@@ -33,16 +31,19 @@ from nodes.replica.membership import HEARTBEAT_MS
 from nodes.replica.metrics import ReplicaMetrics
 from nodes.replica.reader import BLOCK_MS, Reader
 from nodes.replica.replica import AppliedAnswer, AppliedQuery, Replica, ResyncAnswer
-from nodes.serving import end_at_once
-from nodes.store import ReplicaStore, StoreError
-from nodes.tracing import Tracing
-from nodes.writing import AcksQuery
+from nodes.replica.store import ReplicaStore
+from nodes.runtime import tracing as traces
+from nodes.runtime.config import ReplicaConfig
+from nodes.runtime.metrics import make_gate
+from nodes.runtime.serving import end_at_once
+from nodes.runtime.store import StoreError
+from nodes.runtime.tracing import Tracing
 
 HISTORY_CAPACITY = 20_000
 
 
 def create_app(config: ReplicaConfig) -> Flask:
-    """A replica as a WSGI app, with its node in ``app.extensions["node"]``. Raises ``nodes.store.StoreError``."""
+    """A replica as a WSGI app, with its node in ``app.extensions["node"]``. Raises ``StoreError``."""
     registry = CollectorRegistry()
     tracing = traces.make(config)
     replica = make_replica(config, tracing, registry)
@@ -68,7 +69,7 @@ def create_app(config: ReplicaConfig) -> Flask:
 
 
 def make_replica(config: ReplicaConfig, tracing: Tracing, registry: CollectorRegistry) -> Replica:
-    """Wire a replica together. Raises ``nodes.store.StoreError``."""
+    """Wire a replica together. Raises ``StoreError``."""
     # A client that waits for an answer as long as the server may block, and then some.
     link = Link()
     reading = connect(config.redis_url, answer_timeout_seconds=BLOCK_MS / 1000 + 5, link=link)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from broker.entry import Entry
-from nodes.gate import PositionGate, State
 from nodes.replica.acknowledger import Acknowledger
 from nodes.replica.history import Applied, AppliedHistory
 from nodes.replica.inbox import Inbox
 from nodes.replica.metrics import ReplicaMetrics
 from nodes.replica.progress import Progress
-from nodes.store import ReplicaStore, StoreError
-from nodes.tracing import Tracing
+from nodes.replica.store import ReplicaStore
+from nodes.runtime.gate import PositionGate, State
+from nodes.runtime.store import StoreError
+from nodes.runtime.tracing import Tracing
 
 _BATCH = 1000
 
@@ -46,7 +47,7 @@ class Applier:
     def step(self) -> int:
         """Apply one batch of what is due now; return how many entries that was.
 
-        Raises ``nodes.store.StoreError`` when the store refuses: the entries stay where they are.
+        Raises ``nodes.runtime.store.StoreError`` when the store refuses: the entries stay where they are.
         """
         due = self._inbox.due(_BATCH)
         if not due:

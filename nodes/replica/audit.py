@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from broker.log import ReplicationLog
 from nodes.replica.metrics import ReplicaMetrics
-from nodes.store import ReplicaStore
+from nodes.replica.store import ReplicaStore
 
 _logger = logging.getLogger("lab.audit")
 EVERY_SECONDS = 5.0

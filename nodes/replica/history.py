@@ -10,8 +10,8 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from broker.position import Position
-from nodes import caller
-from nodes.problem import Problem
+from nodes.http import caller
+from nodes.http.problem import Problem
 
 _WAITING_MAX = 64
 

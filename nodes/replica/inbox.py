@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 
 from broker.delay import Schedule
+from broker.delay.line import DelayLine
 from broker.entry import Entry
-from broker.line import DelayLine
 from broker.position import Position
 
 

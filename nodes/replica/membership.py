@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from broker.clock import LogClock
 from broker.events import Events
-from broker.roster import Member, Roster, Settings
+from broker.registry import Member, Roster, Settings
 
 HEARTBEAT_MS = 1000
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from broker.entry import Entry
-from nodes.distribution import Distribution
-from nodes.metrics import LATENESS_BUCKETS, SECONDS_BUCKETS
+from nodes.runtime.distribution import Distribution
+from nodes.runtime.metrics import LATENESS_BUCKETS, SECONDS_BUCKETS
 
 
 class ReplicaMetrics:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from broker.entry import Entry
 from broker.position import Position
-from nodes.gate import State
+from nodes.runtime.gate import State
 
 
 @dataclass(frozen=True)

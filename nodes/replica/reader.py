@@ -11,11 +11,11 @@ from broker.errors import LogBehind, LogError, PositionLost
 from broker.log import ReplicationLog
 from broker.position import START, Position
 from broker.snapshot import Snapshot
-from nodes.gate import PositionGate
 from nodes.replica.acknowledger import Acknowledger
 from nodes.replica.inbox import Inbox
 from nodes.replica.metrics import ReplicaMetrics
-from nodes.store import ReplicaStore
+from nodes.replica.store import ReplicaStore
+from nodes.runtime.gate import PositionGate
 
 BLOCK_MS = 5000
 _BATCH = 500

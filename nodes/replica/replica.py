@@ -16,12 +16,11 @@ from broker.delay import Fixed, Schedule
 from broker.entry import Record
 from broker.events import Events
 from broker.position import Position
-from broker.roster import Member, Roster, Settings
-from nodes import guard
-from nodes.answers import PAGE_BYTES_MAX, PositionText
-from nodes.api import Query, TimeoutMs
-from nodes.config import ReplicaConfig
-from nodes.gate import PositionGate, State
+from broker.registry import Member, Roster, Settings
+from nodes.http import guard
+from nodes.http.answers import PAGE_BYTES_MAX, PositionText
+from nodes.http.api import Query, TimeoutMs
+from nodes.http.times import ms, timestamp
 from nodes.replica.acknowledger import Acknowledger
 from nodes.replica.applier import Applier
 from nodes.replica.audit import Audit
@@ -30,9 +29,10 @@ from nodes.replica.history import AppliedHistory
 from nodes.replica.inbox import Inbox
 from nodes.replica.membership import Membership
 from nodes.replica.reader import Reader
-from nodes.store import ReplicaStore, StoreDamaged
-from nodes.times import ms, timestamp
-from nodes.worker import Worker
+from nodes.replica.store import ReplicaStore, StoreDamaged
+from nodes.runtime.background import Worker
+from nodes.runtime.config import ReplicaConfig
+from nodes.runtime.gate import PositionGate, State
 
 _logger = logging.getLogger("lab.replica")
 _REGISTERED_SECONDS = 1.0  # then it looks whether it is to end
@@ -164,17 +164,17 @@ class Replica:
         return (applied.at_us, applied.applied_us) if applied else None
 
     def page(self, after: str, limit: int) -> tuple[State, list[Record], bool]:
-        """A page of the store. Raises ``nodes.store.StoreError``."""
+        """A page of the store. Raises ``nodes.runtime.store.StoreError``."""
         state, records, more = self._store.page(after, limit, PAGE_BYTES_MAX)
         return self._settled(state), records, more
 
     def get(self, key: str) -> tuple[State, Record | None]:
-        """A record of the store. Raises ``nodes.store.StoreError``."""
+        """A record of the store. Raises ``nodes.runtime.store.StoreError``."""
         state, record = self._store.get(key)
         return self._settled(state), record
 
     def digest(self) -> tuple[State, int, str]:
-        """The digest, computed from the stored content. Raises ``nodes.store.StoreError``."""
+        """The digest, computed from the stored content. Raises ``nodes.runtime.store.StoreError``."""
         state, keys, digest = self._store.digest()
         return self._settled(state), keys, digest
 

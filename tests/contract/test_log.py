@@ -18,8 +18,8 @@ from broker.entry import Entry
 from broker.errors import LogFull, LogMissing, LogRefused, LogUnverified, PositionLost, RecordDamaged, WriteIdReused
 from broker.log import Appended, Change, ReplicationLog
 from broker.position import START, Position
-from lab.server import binary_path
-from nodes.writing import write_id_of
+from lab.local.log_server import binary_path
+from nodes.http.writing import write_id_of
 from tests.conftest import REAL_SERVERS
 from tests.support.logserver import LogServer
 from tests.support.until import until

@@ -10,8 +10,8 @@ import pytest
 from broker.connection import connect
 from broker.log import ReplicationLog
 from broker.position import Position
-from lab.repair import DAMAGED, DROPPED, repair
-from lab.server import binary_path
+from lab.local.log_server import binary_path
+from lab.local.repair import DAMAGED, DROPPED, repair
 from tests.conftest import REAL_SERVERS
 from tests.support.logserver import LogServer
 

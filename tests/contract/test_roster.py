@@ -12,7 +12,7 @@ from broker.errors import IdTaken
 from broker.events import Events
 from broker.log import ReplicationLog
 from broker.position import START, Position
-from broker.roster import Member, Roster, Settings
+from broker.registry import Member, Roster, Settings
 
 DEFAULTS = Settings(Fixed(500), 0)
 

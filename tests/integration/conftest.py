@@ -12,8 +12,8 @@ import psutil
 import pytest
 import urllib3
 
-from lab.layout import Options
-from lab.runner import Lab
+from lab.local.layout import Options
+from lab.local.supervisor import Lab
 from tests.support.http import POOL, ask, get, post
 from tests.support.ports import base_port
 from tests.support.until import until

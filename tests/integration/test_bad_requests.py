@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from lab.runner import Lab
+from lab.local.supervisor import Lab
 from tests.integration.conftest import node_urls
 from tests.support.http import ask, get, post
 

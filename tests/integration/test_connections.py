@@ -16,7 +16,7 @@ import psutil
 import pytest
 import urllib3
 
-from lab.runner import Lab
+from lab.local.supervisor import Lab
 from tests.integration.conftest import metric
 from tests.support.http import post
 from tests.support.ports import base_port

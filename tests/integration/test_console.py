@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lab.quantiles import quantile
-from lab.runner import Lab
+from broker.stats import quantile
+from lab.local.supervisor import Lab
 from tests.integration.conftest import applied, converge, set_delays
 from tests.support import chromium
 from tests.support.http import POOL, ask, get, post

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from broker.delay import from_json
-from lab.runner import Lab
+from lab.local.supervisor import Lab
 from tests.integration.conftest import converge
 from tests.support.http import ask, get, post
 from tests.support.kolmogorov import p_value

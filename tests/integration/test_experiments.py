@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lab.runner import Lab
+from lab.local.supervisor import Lab
 from nodes.experiments.spec import ENDED
 from tests.integration.conftest import processes, running_lab, set_delays
 from tests.support import chromium

@@ -11,8 +11,8 @@ import pytest
 
 from broker.connection import connect
 from broker.events import Events
-from lab.quantiles import quantile
-from lab.runner import Lab
+from broker.stats import quantile
+from lab.local.supervisor import Lab
 from tests.integration.conftest import applied, converge, set_delays
 from tests.support.figures import spread
 from tests.support.http import POOL, ask, get, post

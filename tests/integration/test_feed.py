@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lab.runner import Lab
+from lab.local.supervisor import Lab
 from tests.integration.conftest import set_delays
 from tests.support.http import POOL, post
 from tests.support.processes import foreground

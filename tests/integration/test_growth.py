@@ -10,7 +10,7 @@ import pytest
 
 from broker.connection import connect
 from broker.log import Change, ReplicationLog
-from lab.runner import LOG_SERVER, Lab
+from lab.local.supervisor import LOG_SERVER, Lab
 from tests.integration.conftest import converge, processes, set_delays
 
 FEW, MANY = 1_000, 40_000

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lab.runner import Lab
+from lab.local.supervisor import Lab
 from lab.watch import _messages
 from tests.integration.conftest import node_urls, set_delays
 from tests.support.http import ask, get, post

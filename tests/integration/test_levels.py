@@ -18,7 +18,7 @@ import pytest
 from lab.checking import promises
 from lab.checking.history import History, Plan, load
 from lab.checking.workload import run
-from lab.runner import Lab
+from lab.local.supervisor import Lab
 from tests.integration.conftest import converge, frozen, metric, set_delays
 from tests.support.http import POOL, ask, get, post
 from tests.support.load import Writers

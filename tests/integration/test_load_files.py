@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from lab.cli import main
-from lab.runner import Lab
+from lab.local.supervisor import Lab
 from tests.support.http import get
 
 ITEM = '{"key":"loaded","value":1}'

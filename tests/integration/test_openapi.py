@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.runner import Lab
+from lab.local.supervisor import Lab
 from tests.integration.conftest import DELAYS_MS, HERE, running_lab, set_delays
 
 CONFIG = HERE.parent / "support" / "openapi" / "schemathesis.toml"

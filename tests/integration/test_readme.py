@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lab.runner import Lab
+from lab.local.supervisor import Lab
 from nodes.experiments.spec import ExperimentBody
 from tests.integration.conftest import running_lab
 

@@ -22,7 +22,7 @@ from click.testing import CliRunner
 
 from broker.connection import connect
 from lab.cli import main
-from lab.layout import without_password
+from lab.local.layout import without_password
 from tests.support.http import get, post
 from tests.support.ports import base_port
 from tests.support.processes import foreground

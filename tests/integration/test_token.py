@@ -13,8 +13,8 @@ import pytest
 from broker.connection import connect
 from broker.delay import Fixed
 from broker.position import Position
-from broker.roster import Member, Roster, Settings
-from lab.runner import Lab
+from broker.registry import Member, Roster, Settings
+from lab.local.supervisor import Lab
 from tests.integration.conftest import running_lab
 from tests.support.http import ask
 

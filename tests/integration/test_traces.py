@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from lab.runner import Lab
+from lab.local.supervisor import Lab
 from tests.integration.conftest import DELAYS_MS, converge, running_lab, set_delays
 from tests.support.http import POOL, post
 from tests.support.otlp import Collector

@@ -9,7 +9,7 @@ from typing import Any
 from broker.position import Position
 from lab.checking.history import History, Plan
 from lab.checking.operation import Kind, Operation, Outcome
-from nodes.level import Level
+from nodes.http.level import Level
 
 PRIMARY = "lab14-primary"
 OUTCOMES: tuple[Outcome, ...] = ("ok", "unknown", "fail")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nodes.peers import Ask, PeerError, Peers, Reply
+from nodes.http.peers import Ask, PeerError, Peers, Reply
 
 LAB = "3f9a1c07"
 

@@ -3,7 +3,7 @@
 import os
 from random import SystemRandom
 
-from lab.layout import free_base_port
+from lab.local.layout import free_base_port
 
 
 def base_port() -> int:

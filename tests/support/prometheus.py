@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from lab.runner import Lab
+from lab.local.supervisor import Lab
 from tests.support.http import POOL
 from tests.support.until import until
 

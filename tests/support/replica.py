@@ -8,17 +8,17 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from broker.delay import Fixed, Schedule
-from broker.line import DelayLine
+from broker.delay.line import DelayLine
 from broker.log import ReplicationLog
-from nodes.gate import PositionGate
 from nodes.replica.acknowledger import Acknowledger
 from nodes.replica.applier import Applier
 from nodes.replica.history import AppliedHistory
 from nodes.replica.inbox import Inbox
 from nodes.replica.metrics import ReplicaMetrics
 from nodes.replica.reader import Reader
-from nodes.store import ReplicaStore
-from nodes.tracing import CarriedTracing
+from nodes.replica.store import ReplicaStore
+from nodes.runtime.gate import PositionGate
+from nodes.runtime.tracing import CarriedTracing
 from tests.support.clock import FakeClock
 
 REPLICA = "lab14-replica1"

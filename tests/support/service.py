@@ -12,10 +12,11 @@ from typing import Any
 
 from flask import Flask, request
 
-from nodes import connections, problem
-from nodes.config import NodeConfig, load
-from nodes.serving import Service
-from nodes.tracing import CarriedTracing
+from nodes.http import problem
+from nodes.runtime import connections
+from nodes.runtime.config import NodeConfig, load
+from nodes.runtime.serving import Service
+from nodes.runtime.tracing import CarriedTracing
 
 THREADS = 4
 CONNECTIONS = 24

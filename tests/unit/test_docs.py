@@ -20,7 +20,7 @@ def code() -> str:
 
 
 def test_every_setting_is_in_the_readme_and_every_one_there_is_read() -> None:
-    read = set(re.findall(r'"((?:LAB|OTEL)_[A-Z_]+)"', (ROOT / "nodes/config.py").read_text(encoding="utf-8")))
+    read = set(re.findall(r'"((?:LAB|OTEL)_[A-Z_]+)"', (ROOT / "nodes/runtime/config.py").read_text(encoding="utf-8")))
     documented = set(re.findall(r"`((?:LAB|OTEL)_[A-Z_]+)`", README))
     assert documented == read
 

@@ -13,11 +13,11 @@ from flask import Flask, request
 from prometheus_client import CollectorRegistry
 
 from broker.connection import connect
-from nodes import config as configs
-from nodes import metrics
-from nodes import tracing as traces
-from nodes.serving import Service
-from nodes.tracing import CarriedTracing
+from nodes.runtime import config as configs
+from nodes.runtime import metrics
+from nodes.runtime import tracing as traces
+from nodes.runtime.serving import Service
+from nodes.runtime.tracing import CarriedTracing
 
 # The next version, the newest value and the history: the least of which a primary can be made.
 SCRIPT = """

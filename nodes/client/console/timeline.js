@@ -131,7 +131,7 @@ export function stale(took, until, points) {
   });
 }
 
-// Between two values it is interpolated, as lab/quantiles.py does; a test compares the two.
+// Between two values it is interpolated, as broker/stats.py does; a test compares the two.
 export function quantile(sorted, share) {
   if (!sorted.length) return null;
   const place = share * (sorted.length - 1);

@@ -12,8 +12,8 @@ from typing import Annotated, Any, NamedTuple, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from nodes import strict_json
-from nodes.api import Query
+from nodes.http import strict_json
+from nodes.http.api import Query
 
 INTERVAL_SECONDS = 0.1
 HEARTBEAT_SECONDS = 5.0

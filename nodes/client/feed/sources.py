@@ -16,8 +16,8 @@ from broker.log import ReplicationLog
 from broker.position import Position
 from nodes.client.feed.feed import INTERVAL_SECONDS, Feed
 from nodes.client.levels import ReadAnswer
-from nodes.peers import Ask, PeerError, Peers
-from nodes.worker import Worker
+from nodes.http.peers import Ask, PeerError, Peers
+from nodes.runtime.background import Worker
 
 WAIT_MS = 4000
 _STATE_SECONDS = 1.0

@@ -10,10 +10,10 @@ from typing_extensions import TypedDict
 
 from broker.errors import LogError
 from broker.events import Events
-from nodes.problem import Problem
+from nodes.http.problem import Problem
+from nodes.http.times import timestamp
 from nodes.replica.faults import FAULTS, AnyFault, Fault, Parts
 from nodes.replica.metrics import ReplicaMetrics
-from nodes.times import timestamp
 
 _logger = logging.getLogger("lab.faults")
 

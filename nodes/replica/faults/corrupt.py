@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from nodes.api import Key
-from nodes.problem import Problem
+from nodes.http.api import Key
+from nodes.http.problem import Problem
 from nodes.replica.faults.fault import Fault, Parts
 
 

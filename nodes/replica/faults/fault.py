@@ -11,11 +11,11 @@ from pydantic import Field, model_validator
 
 from broker.clock import LogClock
 from broker.connection import Link
-from nodes.api import Body
+from nodes.http.api import Body
 from nodes.replica.acknowledger import Acknowledger
 from nodes.replica.inbox import Inbox
 from nodes.replica.reader import Reader
-from nodes.store import ReplicaStore
+from nodes.replica.store import ReplicaStore
 
 DURATION_MS_MAX = 3_600_000
 

@@ -11,7 +11,7 @@ import pytest
 
 from broker.connection import connect
 from broker.events import Events
-from lab.runner import Lab
+from lab.local.supervisor import Lab
 from tests.integration.conftest import (
     converge,
     empty,

@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from lab.cli import main
-from lab.layout import Options
-from lab.runner import Lab
+from lab.local.layout import Options
+from lab.local.supervisor import Lab
 from tests.integration.conftest import applied, is_healthy
 from tests.integration.recovery.conftest import OTHER, REPLICA, all_there, short_lab, status
 from tests.support.http import ask, get

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from broker.connection import connect
-from lab.runner import Lab
+from lab.local.supervisor import Lab
 from tests.integration.conftest import applied, converge, metric, node_urls, set_delays
 from tests.integration.recovery.conftest import REPLICA, all_there, fill, log_of, registered
 from tests.support.http import ask, get, post

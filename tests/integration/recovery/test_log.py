@@ -9,9 +9,9 @@ import pytest
 import urllib3
 
 from lab.errors import LabError
-from lab.layout import Options
-from lab.repair import DROPPED
-from lab.runner import LOG_SERVER, Lab
+from lab.local.layout import Options
+from lab.local.repair import DROPPED
+from lab.local.supervisor import LOG_SERVER, Lab
 from tests.integration.conftest import converge, frozen, processes
 from tests.integration.recovery.conftest import REPLICA, all_there, fill, kill, log_of, resyncs, told
 from tests.support.http import POOL, ask, get

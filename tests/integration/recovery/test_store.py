@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from broker.connection import connect
-from lab.runner import Lab
+from lab.local.supervisor import Lab
 from tests.integration.conftest import converge, set_delays
 from tests.integration.recovery.conftest import REPLICA, fill, kill, log_of, resyncs, status
 from tests.support.http import POOL, get, post

@@ -11,10 +11,10 @@ from random import Random
 
 import pytest
 
-from lab import layout, logs
-from lab.child import Child, last_line
 from lab.errors import LabError
-from lab.layout import Options
+from lab.local import layout, logs
+from lab.local.layout import Options
+from lab.local.processes import Child, last_line
 from tests.support.until import until
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from lab import nodes_api, status
-from lab.nodes_api import NodeUnreachable
-from lab.state import LabState, NodeState
+from lab import client, status
+from lab.client import NodeUnreachable
+from lab.local.state import LabState, NodeState
 
 
 def test_nodes_that_hang_are_asked_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,7 +20,7 @@ def test_nodes_that_hang_are_asked_at_the_same_time(tmp_path: Path, monkeypatch:
         asked.wait(10)
         raise NodeUnreachable("does not answer")
 
-    monkeypatch.setattr(nodes_api, "call", hang)
+    monkeypatch.setattr(client, "call", hang)
     nodes = [NodeState(f"lab14-replica{n}", "replica", "http://x", 1, 0) for n in range(23)]
     found = status.observe(LabState(1, "", True, "lab14", 8000, "redis://x", nodes), tmp_path)
     assert [node["id"] for node in found["nodes"]] == [node.id for node in nodes]

@@ -14,21 +14,21 @@ from hypothesis import strategies as st
 
 from broker.clock import LogClock
 from broker.delay import Fixed, Schedule
+from broker.delay.line import DelayLine
 from broker.entry import Entry
 from broker.errors import IdTaken, LogUnreachable
 from broker.events import Events
-from broker.line import DelayLine
 from broker.log import ReplicationLog
 from broker.position import START, Position
-from broker.roster import Member, Roster, Settings
-from nodes.problem import Problem
+from broker.registry import Member, Roster, Settings
+from nodes.http.problem import Problem
 from nodes.replica import acknowledger as acknowledging
 from nodes.replica import history as histories
 from nodes.replica.acknowledger import Acknowledger
 from nodes.replica.history import Applied, AppliedHistory
 from nodes.replica.inbox import Inbox
 from nodes.replica.membership import Membership
-from nodes.worker import Worker
+from nodes.runtime.background import Worker
 from tests.support.clock import FakeClock
 from tests.support.until import until
 

@@ -1,0 +1,92 @@
+"""WARS: probabilistically bounded staleness of partial quorums.
+
+Bailis et al., Probabilistically Bounded Staleness for Practical Partial Quorums, VLDB 2012. A write goes to all N
+replicas and returns after the W fastest acknowledgements; a read asks all N and takes the R fastest answers. With W the
+write's way to a replica, A its acknowledgement's way back, R the read's way there and S the answer's way back, a read
+that begins ``t`` after the write returned is consistent when one of the R replicas had the write as the read came.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import comb
+
+import numpy as np
+
+from broker.delay import DelayModel
+from broker.delay.sampling import Floats, draw_ms
+from broker.stats import quantile
+
+_BATCH = 250_000
+
+
+@dataclass(frozen=True)
+class Ways:
+    """The four delays in milliseconds.
+
+    ``remote_ms`` is added each way to all replicas but one, which is drawn anew for writer and reader of each trial.
+    """
+
+    write: DelayModel
+    ack: DelayModel
+    read: DelayModel
+    answer: DelayModel
+    remote_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the trials showed, each an array in milliseconds, one number per trial.
+
+    ``consistent_after``: how long after the write's return a read is consistent; negative where it was so before.
+    """
+
+    read_latency: Floats
+    write_latency: Floats
+    consistent_after: Floats
+
+    def consistent(self, t_ms: float) -> float:
+        """P(a read ``t`` after the write returned is consistent)."""
+        return float(np.mean(self.consistent_after <= t_ms))
+
+    def within(self, share: float) -> float:
+        """The time after which this share of reads is consistent."""
+        return max(0.0, quantile(self.consistent_after, share))
+
+
+def simulate(ways: Ways, *, n: int, r: int, w: int, trials: int, seed: int = 0) -> Outcome:
+    """Run the trials. Raises ``ValueError`` where R or W is not from 1 to N."""
+    if not (1 <= r <= n and 1 <= w <= n):
+        raise ValueError(f"R and W lie between 1 and N = {n}, not {r} and {w}")
+    random = np.random.default_rng(seed)
+    batches = [min(_BATCH, trials - done) for done in range(0, trials, _BATCH)]
+    parts = [_batch(ways, random, count, (n, r, w)) for count in batches]
+    return Outcome(*(np.concatenate([part[column] for part in parts]) for column in range(3)))
+
+
+def _batch(
+    ways: Ways, random: np.random.Generator, trials: int, quorum: tuple[int, int, int]
+) -> tuple[Floats, Floats, Floats]:
+    n, r, w = quorum
+    shape = (trials, n)
+    to_write, to_read = _remote(ways, random, shape), _remote(ways, random, shape)
+    writes = draw_ms(ways.write, random, shape) + to_write
+    acked = np.sort(writes + draw_ms(ways.ack, random, shape) + to_write, axis=1)[:, w - 1]
+    reads = draw_ms(ways.read, random, shape) + to_read
+    answered = reads + draw_ms(ways.answer, random, shape) + to_read
+    fastest = np.argsort(answered, axis=1)[:, :r]
+    missing = np.take_along_axis(writes - reads, fastest, axis=1).min(axis=1) - acked
+    return np.take_along_axis(answered, fastest[:, r - 1 :], axis=1)[:, 0], acked, missing
+
+
+def _remote(ways: Ways, random: np.random.Generator, shape: tuple[int, int]) -> Floats:
+    if not ways.remote_ms:
+        return np.zeros(shape)
+    local = random.integers(0, shape[1], shape[0])
+    return np.where(np.arange(shape[1]) == local[:, None], 0.0, ways.remote_ms)
+
+
+def k_consistent(n: int, r: int, w: int, k: int) -> float:
+    """P(a read shows one of the newest k writes), where no write goes on after it has returned (closed form)."""
+    missed = comb(n - w, r) / comb(n, r)
+    return float(1 - missed**k)

@@ -1,1 +1,0 @@
-"""The command line, a file per group; ``lab/cli.py`` puts them together."""

@@ -1,0 +1,1 @@
+"""A lab on this machine: its supervisor, processes, log server and state."""

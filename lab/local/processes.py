@@ -1,0 +1,147 @@
+"""One process of the lab: started, watched, started again, stopped."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from lab.errors import LabError
+from lab.local import logs, private
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_BACKOFF_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)
+_SETTLED_SECONDS = 10.0
+
+
+class Child:
+    """A process that is kept running. Not thread-safe: one thread starts, watches and stops it.
+
+    It ends with the thread that started it (on Linux, where the kernel sees to that), has a process group of its own,
+    so that Ctrl-C in a terminal reaches the supervisor only, and writes to a log file, of which one older is kept.
+    """
+
+    def __init__(
+        self, name: str, command: list[str], environment: Mapping[str, str], log: Path, monotonic: Callable[[], float]
+    ) -> None:
+        self.name = name
+        self.log = log
+        self.restarts = 0
+        self._command = command
+        self._environment = dict(environment)
+        self._monotonic = monotonic
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self._failures = 0
+        self._restart_at: float | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process ID while it runs."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def listens_on(self, port: int) -> bool:
+        """Whether the process or one of its children listens on this port, and not another one that was there first."""
+        import psutil  # only while a lab starts
+
+        if self.pid is None:
+            return False
+        found = []
+        with suppress(psutil.Error):  # one that has just ended listens no more
+            own = psutil.Process(self.pid)
+            for process in (own, *own.children(recursive=True)):
+                with suppress(psutil.Error):
+                    found += process.net_connections("tcp")
+        return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in found)
+
+    def start(self) -> None:
+        """Start the process. Raises ``OSError``."""
+        with self._open_log() as log:
+            self._process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+                umask=0o077,  # what the processes keep is as private as the directory
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, prepared before the fork
+            )
+        self._started_at = self._monotonic()
+
+    def watch(self) -> str | None:
+        """See to it that the process runs; a sentence when something happened. Waits longer after each early end."""
+        now = self._monotonic()
+        if self._restart_at is not None:
+            if now < self._restart_at:
+                return None
+            self._restart_at = None
+            self.restarts += 1
+            try:
+                self.start()
+            except (OSError, LabError) as error:
+                return f"{self.name} cannot be started ({error}); {self._try_again(now)}"
+            return f"{self.name} started again"
+        if self._process is None or (code := self._process.poll()) is None:
+            return None
+        if now - self._started_at >= _SETTLED_SECONDS:
+            self._failures = -1
+        return f"{self.name} ended ({_reason(code)}); {self._try_again(now)}"
+
+    def _try_again(self, now: float) -> str:
+        self._failures += 1
+        pause = _BACKOFF_SECONDS[min(self._failures, len(_BACKOFF_SECONDS) - 1)]
+        self._restart_at = now + pause
+        return f"starting it again in {pause:g} s"
+
+    def terminate(self) -> None:
+        """Ask the process to end."""
+        self._restart_at = None
+        if self.pid is not None and self._process is not None:
+            self._process.terminate()
+
+    def wait(self, timeout_seconds: float) -> None:
+        """Wait for its end, and kill it where that does not come in time."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def last_words(self) -> str:
+        """The last line of its log, or that there is none."""
+        return last_line(self.log) or f"{self.log} is empty"
+
+    def _open_log(self) -> IO[bytes]:
+        private.subdirectory(self.log.parent)
+        logs.limit(self.log)
+        return os.fdopen(private.open_file(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log file that is not empty, or nothing."""
+    try:
+        with log.open(errors="replace") as file:
+            lines = deque((line for line in file if line.strip()), maxlen=1)
+    except OSError:
+        return ""
+    return lines[0].strip() if lines else ""
+
+
+def _end_with_parent() -> None:
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _reason(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"

@@ -1,0 +1,1 @@
+"""What endpoints share: requests checked, guarded and answered."""

@@ -1,0 +1,54 @@
+"""A replica's settings as a request changes them: its delay, its order, its acknowledgements."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, model_validator
+
+from broker.delay import DELAY_MS_MAX, DelayModel, Fixed, Order, from_json
+from broker.registry import Settings
+from nodes.http.api import Body
+
+Milliseconds = Annotated[int | float, Field(ge=0, le=DELAY_MS_MAX)]
+_CHANGEABLE = ("delay_ms", "model", "ack_delay_ms", "order", "seed")
+
+
+def _readable(model: dict[str, Any]) -> dict[str, Any]:
+    from_json(model)
+    return model
+
+
+class SettingsBody(Body):
+    """What of a replica's settings is to be another: the rest stays.
+
+    ``order``: in log order, or each entry when it is due. ``seed``: another one draws other delays from the model.
+    """
+
+    delay_ms: Milliseconds | None = None
+    model: Annotated[dict[str, Any], AfterValidator(_readable)] | None = None
+    ack_delay_ms: Milliseconds | None = None
+    order: Order | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
+
+    @model_validator(mode="after")
+    def _something_and_once(self) -> SettingsBody:
+        if self.delay_ms is not None and self.model is not None:
+            raise ValueError("give either delay_ms or model")
+        if all(getattr(self, name) is None for name in _CHANGEABLE):
+            raise ValueError("give delay_ms, model, ack_delay_ms, order or seed")
+        return self
+
+    def applied_to(self, old: Settings) -> Settings:
+        """The settings with these changes."""
+        return Settings(
+            delay=self._delay() or old.delay,
+            ack_delay_ms=old.ack_delay_ms if self.ack_delay_ms is None else self.ack_delay_ms,
+            order=self.order or old.order,
+            seed=old.seed if self.seed is None else self.seed,
+        )
+
+    def _delay(self) -> DelayModel | None:
+        if self.delay_ms is not None:
+            return Fixed(self.delay_ms)
+        return None if self.model is None else from_json(self.model)

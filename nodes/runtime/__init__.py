@@ -1,0 +1,1 @@
+"""What node processes share: configuration, serving, background threads, waiting, metrics, traces."""

@@ -1,0 +1,313 @@
+"""The HTTP server of a node: gunicorn's threaded worker, except for how connections wait for a thread.
+
+Gunicorn's own gives a connection a thread before its request is there and reads without a time limit, queues without
+bound, and takes no new connection while idle ones fill it: a few hundred callers that send nothing end it. Here one
+loop receives, and a request gets a thread once it is complete.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import select
+import selectors
+import socket
+import time
+from collections import Counter, deque
+from concurrent import futures
+from contextlib import suppress
+from functools import partial
+from typing import Any, Literal
+
+from gunicorn import http
+from gunicorn.workers import gthread
+
+# Threads beyond the configured ones, for the requests that find trouble and end it.
+RESERVED_THREADS = 8
+# How long a request may take to arrive: its head, and its body.
+RECEIVE_SECONDS = 5.0
+# How long a caller may take to receive a part of an answer.
+SEND_SECONDS = 30.0
+# How long a complete request waits for a thread before it is refused.
+QUEUE_SECONDS = 1.0
+# How long a closed connection is kept so that its caller sees the last answer.
+_LINGER_SECONDS = 2.0
+_TICK_SECONDS = 0.1
+# How much of a request the loop holds. A larger body is read by a thread, which costs a place and no memory here.
+_RECEIVED_MAX = 32 * 1024
+_RESERVED = re.compile(rb"[A-Z]+ /(?:health|metrics|faults|admin)(?:[/?][^ ]*)? HTTP/")
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IGNORECASE)
+_UNKNOWN_LENGTH = re.compile(rb"\r\n(?:transfer-encoding|expect):", re.IGNORECASE)
+_NO_FILES = {errno.EMFILE, errno.ENFILE}
+
+
+Kind = Literal["reserved", "complete", "unfinished"]
+
+
+class Connection(gthread.TConn):  # type: ignore[misc]
+    """A connection, and what was received of its next request. Its parser reads from it as from a socket."""
+
+    def __init__(self, cfg: Any, sock: socket.socket, client: Any, server: Any) -> None:
+        super().__init__(cfg, sock, client, server)
+        self.received = bytearray()
+        self.kind: Kind = "unfinished"
+        self.refused = False
+        self.parser = http.get_parser(cfg, self, client)
+        self.initialized = True  # nothing to be done by a thread
+
+    def missing(self) -> int | None:
+        """How many bytes of the request are missing; ``None`` where that is not known, or too many to be held."""
+        end = self.received.find(b"\r\n\r\n")
+        if end < 0:
+            return 1
+        head = bytes(self.received[: end + 2])
+        if _UNKNOWN_LENGTH.search(head):
+            return None
+        length = _LENGTH.search(head)
+        size = end + 4 + (int(length[1]) if length else 0)
+        return max(0, size - len(self.received)) if size <= _RECEIVED_MAX else None
+
+    def classify(self, missing: int | None) -> Kind:
+        """What kind of request this is, for which thread it gets."""
+        if missing != 0:
+            return "unfinished"
+        return "reserved" if _RESERVED.match(self.received) else "complete"
+
+    def recv(self, size: int) -> bytes:
+        """Return what was received, then what a large body still has to come. Raises ``RequestTimeout``."""
+        if self.received:
+            received = bytes(self.received)
+            self.received.clear()
+            return received
+        if not is_readable(self.sock, self.timeout - time.monotonic()):
+            from nodes.http.problem import RequestTimeout  # by the master process, which needs none of it, not imported
+
+            raise RequestTimeout
+        rest: bytes = self.sock.recv(size)
+        return rest
+
+
+class Worker(gthread.ThreadWorker):  # type: ignore[misc]
+    """Gives requests to threads, in order.
+
+    At most ``threads`` are in progress at once, beside the ones that threads are reserved for; at most half of them
+    have a body that a thread still reads. A request that does not arrive in time is closed, one that finds no thread in
+    time is refused with 503. Where there are as many connections as may be, the oldest idle one makes room.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.worker_connections: int = self.cfg.worker_connections
+        self.max_keepalived = self.worker_connections  # an older idle one makes room instead
+        self.pending_conns: dict[Connection, None] = {}  # receiving, or closed and lingering
+        self._queues: dict[Kind, deque[Connection]] = {"reserved": deque(), "complete": deque(), "unfinished": deque()}
+        self._running: Counter[Kind] = Counter()
+
+    def get_thread_pool(self) -> futures.ThreadPoolExecutor:
+        """A thread for each request in progress."""
+        return futures.ThreadPoolExecutor(self.cfg.threads + RESERVED_THREADS)
+
+    # -- receiving, in the loop ---------------------------------------------------------------------------------------
+
+    def accept(self, listener: Any) -> None:
+        """Take a new connection."""
+        if self.nr_conns + 1 >= self.worker_connections:
+            self._close_oldest()
+        try:
+            sock, address = listener.accept()
+        except OSError as error:
+            if error.errno in _NO_FILES and not self._close_oldest():
+                self.worker_connections = max(1, self.nr_conns)  # as many as there are files for
+            elif error.errno not in {errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, *_NO_FILES}:
+                raise
+            return
+        self.nr_conns += 1
+        conn = Connection(self.cfg, sock, address, listener.getsockname())
+        self._receive(conn)
+        self._watch(conn)
+
+    def _receive(self, conn: Connection) -> None:
+        """Give the connection's request its time to arrive."""
+        conn.timeout = self._until(RECEIVE_SECONDS)
+        self.pending_conns[conn] = None
+
+    def _until(self, seconds: float) -> float:
+        """When so many seconds have passed; a node that stops waits for no caller any longer than it has to."""
+        return time.monotonic() + (seconds if self.alive else min(seconds, gthread.STOP_KEEPALIVE_LINGER))
+
+    def _watch(self, conn: Connection) -> None:
+        conn.sock.setblocking(False)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_readable, conn))
+
+    def _on_readable(self, conn: Connection, _sock: Any) -> None:
+        if conn.sock.fileno() < 0:  # closed to make room, after this was found readable
+            return
+        try:
+            part = conn.sock.recv(_RECEIVED_MAX)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            part = b""
+        if conn.refused or not (part or conn.received):
+            if not part:
+                self._close(conn)
+        elif not part:
+            self._refuse(conn, 400, "Incomplete Request", "The connection ended before the whole request had arrived.")
+        else:
+            conn.received += part
+            self._received(conn)
+
+    def _received(self, conn: Connection) -> None:
+        """Queue the request where the loop needs no more of it."""
+        missing = conn.missing()
+        if not missing:
+            self._forget(conn)
+            self._queue(conn, conn.classify(missing))
+        elif len(conn.received) > _RECEIVED_MAX:
+            self._refuse(conn, 431, "Request Header Fields Too Large", "The head of a request has at most 32 KiB.")
+        elif conn not in self.pending_conns:
+            self.keepalived_conns.remove(conn)
+            self._receive(conn)
+
+    def _queue(self, conn: Connection, kind: Kind) -> None:
+        conn.kind, conn.timeout = kind, time.monotonic() + QUEUE_SECONDS
+        queue = self._queues[kind]
+        queue.append(conn)
+        self._start()
+        if len(queue) > (self.worker_connections - self.cfg.threads) // 2:  # the rest is for those that arrive
+            self._refuse_busy(queue.popleft())
+
+    def _start(self) -> None:
+        """Give queued requests to threads."""
+        for kind, queue in self._queues.items():
+            while queue and self._has_thread(kind):
+                conn = queue.popleft()
+                conn.timeout = time.monotonic() + RECEIVE_SECONDS  # for the rest of a large body
+                self._running[kind] += 1
+                self.enqueue_req(conn)
+
+    def _has_thread(self, kind: Kind) -> bool:
+        threads: int = self.cfg.threads
+        if kind == "unfinished" and self._running[kind] >= threads // 2:
+            return False
+        return self._running.total() < threads + (RESERVED_THREADS if kind == "reserved" else 0)
+
+    def finish_request(self, conn: Connection, fs: futures.Future[bool]) -> None:
+        """Go on with a connection whose request was answered."""
+        self._running[conn.kind] -= 1
+        self._start()
+        if fs.exception() is not None or not fs.result():
+            self._linger(conn)
+            return
+        conn.received += conn.parser.unreader.take_buffered()
+        conn.timeout = self._until(self.cfg.keepalive)
+        self.keepalived_conns.append(conn)
+        self._watch(conn)
+        if conn.received:
+            self._received(conn)
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Wait for what comes next, or for the time of something that is not waited for in vain."""
+        short = bool(self.pending_conns or any(self._queues.values()))
+        super().wait_for_and_dispatch_events(min(timeout, _TICK_SECONDS) if short else timeout)
+
+    # -- closing, in the loop -----------------------------------------------------------------------------------------
+
+    def murder_keepalived(self, force: bool = False) -> None:
+        """Close connections that were idle for too long, or all of them."""
+        now = time.monotonic()
+        while self.keepalived_conns and (force or self.keepalived_conns[0].timeout <= now):
+            self._close(self.keepalived_conns[0])
+
+    def murder_pending(self) -> None:
+        """Close what did not arrive in time, and refuse what found no thread in time."""
+        now = time.monotonic()
+        for conn in [conn for conn in self.pending_conns if conn.timeout <= now]:
+            self._close(conn)
+        for queue in self._queues.values():
+            while queue and queue[0].timeout <= now:
+                self._refuse_busy(queue.popleft())
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
+
+    def _close_oldest(self) -> bool:
+        """Close the connection that lingers or is idle longest, or else receives longest; whether there is one."""
+        lingering = [conn for conn in self.pending_conns if conn.refused]
+        for conn in [*lingering, *self.keepalived_conns, *self.pending_conns]:
+            if conn.refused or not is_readable(conn.sock, 0):  # a request that is there already is not lost
+                self._close(conn)
+                return True
+        return False
+
+    def _refuse_busy(self, conn: Connection) -> None:
+        detail = (
+            f"{self._running.total()} requests are in progress on this node, which is its bound; try again shortly."
+        )
+        self._refuse(conn, 503, "Too Many Requests In Progress", detail)
+
+    def _refuse(self, conn: Connection, status: int, title: str, detail: str) -> None:
+        conn.sock.setblocking(False)
+        with suppress(OSError):
+            conn.sock.send(refusal(status, title.lower().replace(" ", "-"), title, detail))
+        self._forget(conn)
+        self._linger(conn)
+
+    def _linger(self, conn: Connection) -> None:
+        """Close the connection once its caller has: before that, a reset could overtake the answer."""
+        conn.refused = True
+        conn.received.clear()
+        conn.timeout = self._until(_LINGER_SECONDS)
+        try:
+            conn.sock.shutdown(socket.SHUT_WR)
+            self._watch(conn)
+        except (OSError, ValueError):
+            self._close(conn)
+        else:
+            self.pending_conns[conn] = None
+
+    def _forget(self, conn: Connection) -> None:
+        """Watch the connection no more."""
+        self.pending_conns.pop(conn, None)
+        if conn in self.keepalived_conns:
+            self.keepalived_conns.remove(conn)
+        with suppress(KeyError, ValueError, OSError):  # it may not be watched
+            self.poller.unregister(conn.sock)
+
+    def _close(self, conn: Connection) -> None:
+        self._forget(conn)
+        self.nr_conns -= 1
+        self.worker_connections = self.max_keepalived  # there is a file for another one again
+        conn.close()
+
+    # -- answering, in a thread ---------------------------------------------------------------------------------------
+
+    def handle_request(self, req: Any, conn: Connection) -> bool:
+        """Answer a request; a caller that does not receive the answer in time has lost its connection."""
+        conn.sock.settimeout(SEND_SECONDS)
+        try:
+            answered: bool = super().handle_request(req, conn)
+        except TimeoutError as error:
+            raise BrokenPipeError(errno.EPIPE, "the caller does not receive the answer") from error
+        return answered
+
+
+def is_readable(sock: socket.socket, timeout_seconds: float) -> bool:
+    """Whether something arrives, or the end, within so many seconds."""
+    poll = select.poll()  # select.select() takes no descriptors beyond 1,023
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(max(0.0, timeout_seconds) * 1000))
+
+
+def refusal(status: int, slug: str, title: str, detail: str) -> bytes:
+    """Problem details as they are sent where no view answers; the connection ends with them."""
+    from nodes.http.problem import Problem  # in the worker only, see nodes/runtime/serving.py
+
+    answer = Problem(status, slug, title, detail, outcome="not_applied").response()
+    if status == 503:
+        answer.headers["Retry-After"] = "1"
+    answer.headers["Connection"] = "close"
+    head = "".join(f"{name}: {value}\r\n" for name, value in answer.headers)
+    return f"HTTP/1.1 {status} {title}\r\n{head}\r\n".encode() + answer.get_data()

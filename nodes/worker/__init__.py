@@ -1,0 +1,1 @@
+"""The worker: runs experiments on the lab, one at a time."""

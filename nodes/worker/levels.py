@@ -1,0 +1,86 @@
+"""What each consistency level costs."""
+
+from __future__ import annotations
+
+from functools import partial
+from random import Random
+from typing import Any
+
+from broker.stats import spread
+from nodes.experiments.spec import Levels
+from nodes.http.level import Level
+from nodes.http.peers import Ask, PeerError
+from nodes.worker.run import Result, Run, moments
+
+
+class Cost:
+    """What reads at one level took and showed."""
+
+    def __init__(self) -> None:
+        self.waited_ms: list[float] = []
+        self.stale = 0
+        self.own_write = 0
+        self.refused: list[str] = []
+        self.errors: list[str] = []
+
+    def add(self, version: int, status: int, body: dict[str, Any]) -> None:
+        """One read of what had become ``version``."""
+        if "waited_ms" not in body:
+            self.refused.append(f"{status}: {body.get('detail')}")
+            return
+        self.waited_ms.append(body["waited_ms"])
+        self.stale += bool(body["stale"])
+        self.own_write += body["version"] >= version
+
+    def figures(self) -> Result:
+        """In short. ``stale`` and ``own_write``: the share of the answered reads."""
+        answered = max(1, len(self.waited_ms))
+        return {
+            "waited_ms": spread(list(self.waited_ms)),
+            "stale": round(self.stale / answered, 5),
+            "own_write": round(self.own_write / answered, 5),
+            "refused": len(self.refused),
+            "errors": len(self.errors),
+            "error": next(iter([*self.errors[-1:], *self.refused[-1:]]), None),
+        }
+
+
+def measure(spec: Levels, run: Run) -> Result:
+    """For each level in turn write and read at once, at random moments. Raises ``Stopped``."""
+    costs = {level: Cost() for level in spec.levels}
+    total = spec.reads * len(spec.levels)
+
+    def progress() -> tuple[float, Result]:
+        done = sum(len(cost.waited_ms) + len(cost.refused) + len(cost.errors) for cost in costs.values())
+        return done / total, {"levels": {level: cost.figures() for level, cost in costs.items()}}
+
+    late_ms: list[float] = []
+    for level, cost in costs.items():
+        agenda = run.agenda()
+        began = run.now()
+        for number, moment in enumerate(moments(Random(spec.seed), spec.reads, spec.rate)):  # noqa: S311
+            agenda.at(began + moment, partial(_once, spec, run, level, number, cost))
+        run.perform(agenda, progress)
+        late_ms += [late * 1000 for late in agenda.late_seconds]
+    return {
+        **progress()[1],
+        "late_ms": spread(late_ms),
+        "raw": {"waited_ms": {level: cost.waited_ms for level, cost in costs.items()}},
+    }
+
+
+def _once(spec: Levels, run: Run, level: Level, number: int, cost: Cost) -> None:
+    url, key = run.site.client_url, f"experiment-{level}-{number % 1000}"
+    bound = f"&max_lag_ms={spec.max_lag_ms:g}" if level == "bounded" else ""
+    read = f"{url}/read/{key}?level={level}&timeout_ms={spec.timeout_ms}{bound}"
+    try:
+        written = run.site.peers.ask(Ask(f"{url}/write", "POST", body={"key": key, "value": number}, wait_ms=6000))
+        if written.status != 200:
+            cost.errors.append(str(written.body.get("detail")))
+            return
+        headers = {"Lab-Position": written.body["token"]}
+        found = run.site.peers.ask(Ask(read, headers=headers, wait_ms=spec.timeout_ms + 2000))
+    except PeerError as error:
+        cost.errors.append(str(error))
+        return
+    cost.add(written.body["version"], found.status, found.body)

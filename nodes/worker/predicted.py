@@ -1,0 +1,84 @@
+"""What the settings in force predict, as a metric beside the measured one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from broker.delay.prediction import Replicated, predict
+from nodes.runtime.metrics import SECONDS_BUCKETS
+from nodes.worker.target import Site, SiteError
+
+_RATE_SECONDS = 60.0
+_WAIT_SECONDS = 0.05
+
+
+class Predicted(Collector):
+    """``ec_predicted_converged_ratio``: P(every replica has a write within ``le`` seconds of its commit).
+
+    The ``le`` are the boundaries of ``ec_consistency_window_seconds``, so that one can be held against the other. In
+    log order a prediction needs the rate of writes: the one of the last minute. Nothing is exported while the primary
+    does not say how the replicas are set. The primary is asked in the background, and a scrape waits only briefly for
+    its answer; until that is there, or the primary has failed to give one, the answer before counts.
+    """
+
+    def __init__(self, site: Site, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._site = site
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._seen: deque[tuple[float, int, int]] = deque()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="predicted")
+        self._answered: Future[list[float]] | None = None
+        self._asked: Future[list[float]] | None = None
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        """The metric without asking anybody, which is what registering it needs."""
+        return [self._family()]
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The curve as of now."""
+        with self._lock:
+            if self._asked is None or self._asked.done():
+                self._answered, self._asked = self._asked, self._thread.submit(self._shares)
+            asked, answered = self._asked, self._answered
+        wait([asked], _WAIT_SECONDS)
+        newest = asked if asked.done() else answered
+        if newest is None:
+            return
+        try:
+            shares = newest.result()
+        except SiteError:
+            return
+        family = self._family()
+        for boundary, share in zip(SECONDS_BUCKETS, shares, strict=True):
+            family.add_metric([str(boundary)], share)
+        yield family
+
+    def _family(self) -> GaugeMetricFamily:
+        help_text = "Predicted share of writes that are on every replica within le seconds, with the settings in force"
+        return GaugeMetricFamily("ec_predicted_converged_ratio", help_text, labels=["le"])
+
+    def _shares(self) -> list[float]:
+        settings = self._site.settings()
+        if not settings:
+            raise SiteError("no replica is registered")
+        rate = self._rate()
+        replicated = [Replicated(found.model, found.order, rate) for found in settings.values()]
+        return predict(replicated, [boundary * 1000 for boundary in SECONDS_BUCKETS]).converged
+
+    def _rate(self) -> float:
+        """Writes a second over the last minute, or since it was asked for first."""
+        now, (epoch, version) = self._monotonic(), self._site.head()
+        if self._seen and self._seen[-1][1] != epoch:
+            self._seen.clear()
+        self._seen.append((now, epoch, version))
+        while now - self._seen[0][0] > _RATE_SECONDS:
+            self._seen.popleft()
+        then, _, before = self._seen[0]
+        return (version - before) / (now - then) if now > then else 0.0

@@ -1,0 +1,71 @@
+"""The running lab as an experiment sees it: where its nodes are, and how its replicas are set."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from broker.delay import DelayModel, Order, from_json
+from nodes.http.peers import Ask, PeerError, Peers, Reply
+from nodes.runtime.config import WorkerConfig
+
+
+class SiteError(Exception):
+    """Raised when a node refuses or does not answer what an experiment cannot do without."""
+
+
+class Setting(NamedTuple):
+    """A replica's settings in force."""
+
+    model: DelayModel
+    ack_delay_ms: float
+    order: Order
+    seed: int
+
+    def as_json(self) -> dict[str, Any]:
+        """As a request to set them has them."""
+        return {**self._asdict(), "model": self.model.as_json()}
+
+
+class Site:
+    """Primary, replicas and client. Methods raise ``SiteError``."""
+
+    def __init__(self, config: WorkerConfig, peers: Peers) -> None:
+        self.primary_url = config.primary_url
+        self.client_url = config.client_url
+        self.peers = peers
+        self._admin = {"Authorization": f"Bearer {config.admin_token}"} if config.admin_token else {}
+
+    def replicas(self) -> dict[str, str]:
+        """Where each replica listens, by id."""
+        found = self._ask(Ask(f"{self.primary_url}/replicas")).body["replicas"]
+        return {replica["replica_id"]: replica["url"] for replica in found}
+
+    def head(self) -> tuple[int, int]:
+        """Epoch and version of the newest write."""
+        found = self._ask(Ask(f"{self.primary_url}/version")).body
+        return found["epoch"], found["version"]
+
+    def settings(self) -> dict[str, Setting]:
+        """The settings in force, by replica."""
+        found = self._ask(Ask(f"{self.primary_url}/admin/replication-delays", headers=self._admin)).body
+        return {
+            str(urlsplit(url).hostname): Setting(
+                from_json(model), found["ack_delays"][url], found["orders"][url], found["seeds"][url]
+            )
+            for url, model in found["models"].items()
+        }
+
+    def change(self, replica: str, settings: dict[str, Any]) -> None:
+        """Set a replica."""
+        body = {"replica": replica, **settings}
+        self._ask(Ask(f"{self.primary_url}/admin/replication-delay", "POST", body=body, headers=self._admin))
+
+    def _ask(self, ask: Ask) -> Reply:
+        try:
+            reply = self.peers.ask(ask)
+        except PeerError as error:
+            raise SiteError(str(error)) from error
+        if reply.status != 200:
+            raise SiteError(f"{ask.url} answered {reply.status}: {reply.body.get('detail')}")
+        return reply

@@ -1,0 +1,159 @@
+"""Delay models: how they are read, and that what is drawn is distributed as they say."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from broker.delay import (
+    DELAY_MS_MAX,
+    DelayModel,
+    Exponential,
+    Fixed,
+    Lognormal,
+    Mixture,
+    Pareto,
+    Schedule,
+    Trace,
+    Uniform,
+    from_json,
+)
+from broker.delay.schedule import uniform
+from broker.position import Position
+from broker.registry import Settings
+from tests.support.kolmogorov import p_value
+
+MODELS: list[DelayModel] = [
+    Fixed(500),
+    Uniform(100, 900),
+    Exponential(500),
+    Lognormal(300, 0.8),
+    Pareto(50, 2.5),
+    Mixture(((0.9, Pareto(50, 2.5)), (0.1, Exponential(1000)))),
+    Trace((1, 2, 4, 8, 16, 100)),
+]
+CONTINUOUS = [model for model in MODELS if model.kind != "fixed"]
+
+
+def by_kind(model: DelayModel) -> str:
+    return model.kind
+
+
+@pytest.mark.parametrize("model", MODELS, ids=by_kind)
+def test_what_is_written_can_be_read(model: DelayModel) -> None:
+    assert from_json(model.as_json()) == model
+    settings = Settings(model, 1.5, "arrival", 7)
+    assert Settings.from_text(settings.as_text()) == settings
+
+
+@pytest.mark.parametrize("model", CONTINUOUS, ids=by_kind)
+def test_draws_are_distributed_as_the_model_says(model: DelayModel) -> None:
+    schedule = Schedule(model, seed=1, replica="r")
+    draws = [schedule.delay_us(Position(1, version)) / 1000 for version in range(1, 10_001)]
+    found = p_value(draws, model.cdf)
+    print(f"\n{model.kind}: p = {found:.2f}")
+    assert found > 0.01
+    assert p_value([draw * 1.05 for draw in draws], model.cdf) < 0.01, "the test can tell"
+
+
+@pytest.mark.parametrize("model", CONTINUOUS, ids=by_kind)
+def test_quantile_and_cdf_undo_each_other_and_the_mean_is_that_of_the_quantiles(model: DelayModel) -> None:
+    steps = 20_000
+    quantiles = [model.quantile_ms((step + 0.5) / steps) for step in range(steps)]
+    for share, ms in zip([(step + 0.5) / steps for step in range(steps)][::97], quantiles[::97], strict=True):
+        assert model.cdf(ms) == pytest.approx(share, abs=1e-6)
+    assert sum(quantiles) / steps == pytest.approx(model.mean_ms, rel=0.02)
+    assert model.cdf(-1) == 0
+    assert model.cdf(1e12) == pytest.approx(1)
+
+
+# Where a closed form is most likely to be wrong: tails that reach the longest delay, and equal delays in a trace.
+EXTREME: list[DelayModel] = [
+    Exponential(DELAY_MS_MAX),
+    Lognormal(5_000, 5),
+    Pareto(1000, 1.0001),
+    Pareto(DELAY_MS_MAX, 2),
+    Pareto(5, 1000),
+    Trace((0, 5, 5, 5, DELAY_MS_MAX)),
+]
+
+
+@pytest.mark.parametrize("model", [*MODELS, *EXTREME], ids=by_kind)
+def test_what_delays_exceed_a_moment_by_is_the_area_above_the_distribution(model: DelayModel) -> None:
+    grid = sorted({0.0, *np.geomspace(0.5, DELAY_MS_MAX, 100_000).tolist()})
+    late = np.array([1 - model.cdf(ms) for ms in grid])
+    areas = np.concatenate([np.cumsum(((late[1:] + late[:-1]) / 2 * np.diff(grid))[::-1])[::-1], [0.0]])
+    for ms, area in list(zip(grid, areas.tolist(), strict=True))[::1009]:
+        assert model.beyond_ms(ms) == pytest.approx(area, rel=1e-3, abs=0.1)
+    assert model.beyond_ms(DELAY_MS_MAX) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_fixed_delay_is_the_same_for_every_entry() -> None:
+    schedule = Schedule(Fixed(1.5))
+    assert {schedule.delay_us(Position(1, version)) for version in range(10)} == {1500}
+    assert (Fixed(1.5).mean_ms, Fixed(5).cdf(4.9), Fixed(5).cdf(5)) == (1.5, 0, 1)
+
+
+def test_a_draw_is_repeated_for_a_version_and_differs_between_versions_seeds_and_replicas() -> None:
+    position = Position(1, 7)
+    first = uniform(1, "a", position)
+    assert first == uniform(1, "a", position)
+    assert first == uniform(1, "a", Position(2, 7)), "after a reset a run can be repeated"
+    others = [uniform(1, "a", Position(1, 8)), uniform(2, "a", position), uniform(1, "b", position)]
+    assert len({first, *others}) == 4
+    assert 0 < min(first, *others) <= max(first, *others) < 1
+
+
+def test_no_delay_is_longer_than_a_delay_may_be() -> None:
+    assert Schedule(Pareto(600_000, 1.01)).delay_us(Position(1, 1)) == 600_000_000
+
+
+def test_whole_milliseconds_are_written_without_a_fraction() -> None:
+    assert Settings(Fixed(500.0), 0.0).as_text() == (
+        '{"delay": {"kind": "fixed", "ms": 500}, "ack_delay_ms": 0, "order": "log", "seed": 0}'
+    )
+
+
+def test_settings_of_before_there_was_an_order_are_in_log_order() -> None:
+    text = '{"delay": {"kind": "fixed", "ms": 500}, "ack_delay_ms": 0}'
+    assert Settings.from_text(text) == Settings(Fixed(500), 0, "log", 0)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *(None, 5, [], {}, {"kind": "fixed"}, {"kind": "other", "ms": 1}, {"kind": "fixed", "ms": 1, "x": 2}),
+        *({"kind": "fixed", "ms": ms} for ms in (-1, 600_001, "5", True, None, math.nan)),
+        {"kind": "uniform", "low_ms": 5, "high_ms": 5},
+        {"kind": "exponential", "mean_ms": 0},
+        {"kind": "lognormal", "median_ms": 5, "sigma": 0},
+        {"kind": "lognormal", "median_ms": 5, "sigma": 6},
+        {"kind": "pareto", "scale_ms": 5, "alpha": 1},
+        {"kind": "trace", "delays_ms": [1]},
+        {"kind": "trace", "delays_ms": [1, "2"]},
+        {"kind": "trace", "delays_ms": [1, 2], "more": 1},
+        {"kind": "mixture", "parts": []},
+        {"kind": "mixture", "parts": [{"weight": 0, "model": {"kind": "fixed", "ms": 1}}]},
+        {"kind": "mixture", "parts": [{"weight": 1}]},
+        {"kind": "mixture", "parts": [{"weight": 1, "model": {"kind": "mixture", "parts": []}}]},
+    ],
+)
+def test_anything_else_is_refused(model: Any) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the sentence depends on what is wrong
+        from_json(model)
+
+
+def test_the_traces_of_a_mixture_are_together_no_longer_than_one_may_be() -> None:
+    part = {"weight": 1, "model": {"kind": "trace", "delays_ms": [1.0] * 5000}}
+    assert from_json({"kind": "mixture", "parts": [part] * 2})
+    with pytest.raises(ValueError, match="at most 10000 delays together"):
+        from_json({"kind": "mixture", "parts": [part] * 3})
+
+
+def test_a_mixture_holds_no_mixture() -> None:
+    inner = {"kind": "mixture", "parts": [{"weight": 1, "model": {"kind": "fixed", "ms": 1}}]}
+    with pytest.raises(ValueError, match="no other mixture"):
+        from_json({"kind": "mixture", "parts": [{"weight": 1, "model": inner}]})

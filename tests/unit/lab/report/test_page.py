@@ -1,0 +1,138 @@
+"""The page of an experiment: complete, of one piece, and harmless whatever is in the data."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from click.testing import CliRunner
+
+import lab.report
+from broker.delay import Fixed
+from broker.delay.prediction import Replicated
+from lab.cli import main
+from lab.errors import LabError
+from lab.report import tables
+from lab.report.page import page
+from nodes.experiments.spec import Staleness
+from nodes.worker.staleness import Measured, Read
+from tests.support.experiments import FINISHED, experiment
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the data element's text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.data = ""
+        self._in_data = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._in_data = dict(attrs).get("id") == "data"
+
+    def handle_endtag(self, _tag: str) -> None:
+        self._in_data = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_data:
+            self.data += data
+
+
+@pytest.mark.parametrize("found", FINISHED.values(), ids=FINISHED)
+def test_it_has_charts_tables_and_every_measurement_and_asks_nobody(found: dict[str, Any]) -> None:
+    text = page(found)
+    shown = Page(text)
+    assert json.loads(shown.data) == found
+    names = [tag for tag, _ in shown.tags]
+    assert names.count("svg") == names.count("figure") >= 1
+    assert names.count("table") >= 2
+    for tag, attributes in shown.tags:
+        assert tag not in {"link", "img", "iframe", "form", "base"}
+        for name, value in attributes.items():
+            assert not name.startswith("on"), (tag, name)
+            if name in {"src", "href", "xlink:href"}:
+                assert str(value).startswith("#"), (tag, value)
+    scripts = [attributes for tag, attributes in shown.tags if tag == "script"]
+    assert scripts == [{"type": "application/json", "id": "data"}]
+    assert "default-src 'none'" in text
+    assert "url(http" not in text
+    for drawn in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+        assert ElementTree.fromstring(drawn).attrib["viewBox"]  # noqa: S314 - drawn by us
+
+
+def test_what_somebody_put_into_an_experiment_stays_text() -> None:
+    nasty = "</script><img src=x onerror=alert(1)>"
+    found = json.loads(json.dumps(FINISHED["windows"]).replace('"r1"', json.dumps(nasty)))
+    found["spec"]["settings"] = {nasty: {"delay_ms": 1}}
+    shown = Page(page(found))
+    assert json.loads(shown.data) == found
+    assert "img" not in [tag for tag, _ in shown.tags]
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "failed", "cancelled"])
+def test_only_a_finished_experiment_has_one(state: str) -> None:
+    with pytest.raises(LabError, match=f"is {state}"):
+        page(experiment("windows", None, state=state))
+
+
+def test_the_same_data_gives_the_same_page() -> None:
+    assert page(FINISHED["staleness"]) == page(FINISHED["staleness"])
+
+
+def cells(name: str) -> str:
+    found = FINISHED[name]
+    rows = tables.rows_of(found["kind"], found["spec"], found["result"])
+    return "\n".join(" | ".join(row) for _, _, body in rows for row in body)
+
+
+def test_tables_have_the_figures() -> None:
+    assert "consistency window | 3 | 1500.0 | 1501.0 | 1502.0 | 1503.0" in cells("windows")
+    assert "28.87%" in cells("windows")
+    assert "timeouts | 1" in cells("windows")
+    assert "10 | 50 | 90.0% | 88.0%\n20 | 60 | 50.0% | 52.0%\nall 2 steps | 110 | RMSE | 2.00%" in cells("staleness")
+    assert "session | 3 | 900.0 | 901.0 | 902.0 | 903.0 | 25.0% | 100.0% | 1" in cells("levels")
+    assert "5 | 3 | 1500.0" in cells("sweep of windows")
+    assert "10 | 110 | 2.00%" in cells("sweep of staleness")
+    assert "10 | strong | 3 | 2.0" in cells("sweep of levels")
+
+
+def test_a_curve_whose_reads_all_came_after_the_horizon_has_no_figure_of_agreement() -> None:
+    measured = Measured(Staleness(kind="staleness", steps=2), 10.0, ["r1"])
+    measured.reads.append(Read(50.0, 0, stale=False, version=1))
+    found = measured.figures({"r1": Replicated(Fixed(5))})
+    json.dumps(found, allow_nan=False)
+    ((_, _, rows),) = tables.rows_of("staleness", {}, found)
+    assert rows == []
+    spec = {"kind": "sweep", "experiment": {"kind": "staleness"}}
+    ((_, _, rows),) = tables.rows_of("sweep", spec, {"parameter": "seed", "steps": [{"value": 7, "result": found}]})
+    assert rows == [["7", "1", ""]]
+
+
+def test_a_long_curve_is_thinned_out_for_the_table() -> None:
+    curve = {"t_ms": [float(n) for n in range(100)], "reads": [1] * 100, "measured": [0.5] * 100}
+    (rows,) = [body for _, _, body in tables.rows_of("staleness", {}, {"stale": curve, "reads": 100})]
+    assert len(rows) <= 15
+
+
+def test_without_matplotlib_the_command_names_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in ("charts", "page"):
+        monkeypatch.delitem(sys.modules, f"lab.report.{name}", raising=False)
+        monkeypatch.delattr(lab.report, name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["experiment", "report", "3f2c9a1b7d40"])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == (
+        "Error: Charts need matplotlib: install it with "
+        "`pip install 'eventual-consistency-lab[report]'`, or in a checkout with `make up`.\n"
+    )
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,423 @@
+"""Reading at a level, on answers of nodes that are not there; sessions; acknowledgements by replicas."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from random import Random
+from typing import Any
+
+import pytest
+from flask import Flask, request
+from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
+
+from broker.delay import Fixed
+from broker.position import START, Position
+from broker.registry import Member, Roster, Settings
+from nodes.client import session as sessions
+from nodes.client.directory import Directory
+from nodes.client.head import LogHead
+from nodes.client.levels import LevelQuery, Levels
+from nodes.client.metrics import ClientMetrics
+from nodes.client.session import Session as LabSession
+from nodes.http.peers import Ask, PeerError, Reply
+from nodes.http.problem import Problem
+from nodes.http.writing import AcksQuery
+from nodes.primary.acks import Acks
+from tests.support.peers import LAB, StubPeers, at, replicas
+from tests.support.until import until
+
+HEAD = "primary/version"
+Session = partial(LabSession, LAB)
+GONE = PeerError("it cannot be reached", sent=False)
+
+
+def record(source: str, version: int, position: str) -> dict[str, Any]:
+    return {"source": source, "key": "k", "value": version, "version": version, "position": position}
+
+
+def refusal(status: int, position: str) -> tuple[int, dict[str, Any]]:
+    return status, {"status": status, "detail": "no", "position": position}
+
+
+PRIMARY = "http://127.0.0.1:8000"
+
+
+def make(**answers: Any) -> tuple[Levels, StubPeers, CollectorRegistry]:
+    return make_of(StubPeers(**{"primary/replicas": replicas("r1"), **answers}))
+
+
+def make_of(
+    peers: StubPeers, monotonic: Callable[[], float] = lambda: 10.0
+) -> tuple[Levels, StubPeers, CollectorRegistry]:
+    registry = CollectorRegistry()
+    levels = Levels(
+        primary_url=PRIMARY,
+        peers=peers,
+        directory=Directory(peers, PRIMARY),
+        head=LogHead(peers, PRIMARY, patience_seconds=0.05),
+        metrics=ClientMetrics(registry),
+        random=Random(1),
+        monotonic=monotonic,  # the stub answers at 10.25
+    )
+    return levels, peers, registry
+
+
+class HangingPrimary(StubPeers):
+    """A primary that was stopped once the replicas were known: it takes questions and does not answer them."""
+
+    def __init__(self, **answers: Any) -> None:
+        super().__init__(**{"primary/replicas": replicas("r1"), **answers})
+        self.resumed = threading.Event()
+        self.hangs = True
+
+    def ask(self, ask: Ask) -> Reply:
+        if self.hangs and ask.url == f"{PRIMARY}/version":
+            self.asked.append(ask)
+            assert self.resumed.wait(10)
+            raise PeerError("it did not answer in time", sent=True)
+        return super().ask(ask)
+
+
+def asked(peers: StubPeers, path: str) -> list[Any]:
+    return [found.fields for found in peers.asked if found.url.replace(PRIMARY, "http://primary").endswith(path)]
+
+
+def counted(registry: CollectorRegistry, level: str, outcome: str) -> float | None:
+    return registry.get_sample_value("ec_level_reads_total", {"level": level, "outcome": outcome})
+
+
+# -- each level --------------------------------------------------------------------------------------------------------
+
+
+def test_strong_is_the_primarys_answer() -> None:
+    levels, peers, registry = make(**{HEAD: at(5), "primary/data/k": record("lab14-primary", 4, "1-5")})
+    found = levels.read("k", LevelQuery(level="strong"), Session())
+    assert (found["value"], found["source"], found["level_had"], found["stale"]) == (
+        4,
+        "lab14-primary",
+        "strong",
+        False,
+    )
+    assert asked(peers, "/data/k") == [None]
+    assert counted(registry, "strong", "fresh") == 1
+
+
+def test_eventual_takes_what_the_replica_has_and_says_how_stale_that_is() -> None:
+    ages = {"applied_at": "2026-11-23T12:00:00.000Z", "write_timestamp": "2026-11-23T12:00:01.500Z"}
+    head = [at(5), {**at(5, reached=True, **ages), "data_age_ms": 20.0}]
+    levels, peers, registry = make(**{HEAD: head, "r1/data/k": record("r1", 2, "1-3")})
+    found = levels.read("k", LevelQuery(level="eventual"), Session())
+    assert (found["stale"], found["behind_versions"], found["stale_ms"]) == (True, 2, 1520.0)
+    assert found["level_had"] == "prefix"
+    assert asked(peers, "/version") == [None, {"min_position": "1-4", "timeout_ms": "0"}]
+    assert asked(peers, "r1/data/k") == [None]
+    assert counted(registry, "eventual", "stale") == 1
+
+
+def test_a_read_that_lacked_nothing_was_as_good_as_strong() -> None:
+    levels, _, _ = make(**{HEAD: at(5), "r1/data/k": record("r1", 2, "1-5")})
+    assert levels.read("k", LevelQuery(level="prefix"), Session())["level_had"] == "strong"
+
+
+def test_session_asks_for_what_the_session_wrote_and_was_shown() -> None:
+    levels, peers, _ = make(**{HEAD: at(9), "r1/data/k": record("r1", 2, "1-8")})
+    found = levels.read("k", LevelQuery(level="session"), Session(Position(1, 7), Position(1, 8)))
+    assert asked(peers, "r1/data/k")[0]["min_position"] == "1-8"
+    assert (found["level_had"], found["token"]) == ("session", f"1-8.{LAB}")
+
+
+def test_a_new_session_waits_for_nothing() -> None:
+    levels, peers, _ = make(**{HEAD: at(9), "r1/data/k": record("r1", 2, "1-2")})
+    assert levels.read("k", LevelQuery(level="session"), Session())["level_had"] == "prefix"
+    assert asked(peers, "r1/data/k") == [None]
+
+
+@pytest.mark.parametrize(
+    ("token", "status", "slug"),
+    [
+        (Position(1, 10), 400, "position-not-issued"),
+        (Position(3, 0), 400, "position-not-issued"),
+        (Position(1, 9), 412, "earlier-epoch"),
+    ],
+)
+def test_a_token_of_another_time_is_refused_at_once_and_ends_the_session(
+    token: Position, status: int, slug: str
+) -> None:
+    head = at(9) if status == 400 else at(0, 2)
+    levels, peers, registry = make(**{HEAD: head, "r1/data/k": refusal(504, "1-6")})
+    with pytest.raises(Problem) as failed:
+        levels.read("k", LevelQuery(level="session"), Session(written=token))
+    assert (failed.value.status, failed.value.slug) == (status, slug)
+    assert "Max-Age=0" in failed.value.headers["Set-Cookie"]
+    assert [fields["timeout_ms"] for fields in asked(peers, "/data/k")] == ["0"], "no node waits for it"
+    assert counted(registry, "session", "refused") == 1
+
+
+@pytest.mark.parametrize(
+    ("bounds", "target"),
+    [
+        ({"max_lag_versions": 3}, "1-6"),
+        ({"max_lag_versions": 30}, "1-0"),
+        ({"max_lag_ms": 250}, "1-4"),
+        ({"max_lag_versions": 3, "max_lag_ms": 250}, "1-6"),
+        ({"max_lag_versions": 8, "max_lag_ms": 250}, "1-4"),
+    ],
+)
+def test_bounded_asks_for_what_its_bounds_allow_no_older(bounds: dict[str, Any], target: str) -> None:
+    answers = {HEAD: at(9), "primary/position": {"position": "1-4", "head": "1-9"}, "r1/data/k": record("r1", 2, "1-9")}
+    levels, peers, _ = make(**answers)
+    levels.read("k", LevelQuery(level="bounded", **bounds), Session())
+    assert asked(peers, "r1/data/k")[0]["min_position"] == target
+    assert asked(peers, "/position") == ([{"age_ms": "250.0"}] if "max_lag_ms" in bounds else [])
+
+
+def test_a_reset_between_bound_and_read_makes_a_new_bound() -> None:
+    reads = [refusal(412, "2-0"), record("r1", 0, "2-1")]
+    levels, peers, _ = make(**{HEAD: [at(9), at(1, 2)], "r1/data/k": reads})
+    found = levels.read("k", LevelQuery(level="bounded", max_lag_versions=0), Session())
+    assert found["position"] == "2-1"
+    assert [fields["min_position"] for fields in asked(peers, "r1/data/k")] == ["1-9", "2-1"]
+
+
+def test_a_level_that_is_not_reached_in_time_is_a_504_that_says_what_was() -> None:
+    levels, _, registry = make(**{HEAD: at(9), "r1/data/k": refusal(504, "1-6")})
+    with pytest.raises(Problem, match="needs 1-8; the node was at 1-6 after 300 ms") as failed:
+        levels.read("k", LevelQuery(level="session", timeout_ms=300), Session(written=Position(1, 8)))
+    assert (failed.value.status, failed.value.extra["position"]) == (504, "1-6")
+    assert counted(registry, "session", "timeout") == 1
+
+
+@pytest.mark.parametrize("level", ["eventual", "prefix", "session"])
+def test_a_level_that_does_not_need_the_primary_does_not_wait_for_one_that_hangs(level: Any) -> None:
+    peers = HangingPrimary(**{"r1/data/k": record("r1", 2, "1-8")})
+    levels, _, registry = make_of(peers)
+    for _ in range(20):
+        found = levels.read("k", LevelQuery(level=level), Session(written=Position(1, 8)))
+        assert (found["source"], found["stale"], found["behind_versions"]) == ("r1", None, None)
+    assert len(asked(peers, "primary/version")) == 1, "one question is out, however many reads there are"
+    peers.resumed.set()
+    assert counted(registry, level, "unknown") == 20
+
+
+def test_a_session_waits_at_the_replica_also_if_the_primary_hangs() -> None:
+    peers = HangingPrimary(**{"r1/data/k": [refusal(504, "1-6"), record("r1", 2, "1-8")]})
+    levels, _, _ = make_of(peers)
+    found = levels.read("k", LevelQuery(level="session", timeout_ms=300), Session(written=Position(1, 8)))
+    peers.resumed.set()
+    assert (found["position"], found["stale"]) == ("1-8", None)
+    assert [fields["timeout_ms"] for fields in asked(peers, "/data/k")] == ["0", "300"]
+
+
+def test_a_primary_that_answers_again_is_believed_again() -> None:
+    peers = HangingPrimary(**{HEAD: at(9), "r1/data/k": record("r1", 2, "1-9")})
+    levels, _, _ = make_of(peers)
+    assert levels.read("k", LevelQuery(), Session())["stale"] is None
+    peers.hangs = False
+    peers.resumed.set()
+    until(lambda: levels.read("k", LevelQuery(), Session())["stale"] is False)
+
+
+def test_what_a_read_waited_is_all_that_its_reader_felt() -> None:
+    now = [10.0]
+
+    class SlowPrimary(StubPeers):
+        def ask(self, ask: Ask) -> Reply:
+            if ask.url == f"{PRIMARY}/version":
+                now[0] += 4.0
+            return super().ask(ask)
+
+    answers = {"primary/replicas": replicas("r1"), HEAD: at(9), "r1/data/k": record("r1", 2, "1-9")}
+    levels, _, registry = make_of(SlowPrimary(**answers), lambda: now[0])
+    assert levels.read("k", LevelQuery(), Session())["waited_ms"] == 4000.0
+    assert registry.get_sample_value("ec_read_wait_seconds_sum", {"level": "eventual"}) == 4.0
+
+
+@pytest.mark.parametrize(("age_ms", "stale"), [(200.0, False), (300.0, True)])
+def test_what_was_written_while_the_read_ran_was_not_missing_when_it_began(age_ms: float, stale: bool) -> None:
+    when = "2026-11-23T12:00:00.000Z"
+    oldest = {**at(5, reached=True), "applied_at": when, "write_timestamp": when, "data_age_ms": age_ms}
+    levels, _, _ = make(**{HEAD: [at(5), oldest], "r1/data/k": record("r1", 2, "1-4")})
+    found = levels.read("k", LevelQuery(), Session())  # it took 250 ms
+    assert (found["stale"], found["behind_versions"]) == (stale, int(stale))
+
+
+def test_while_the_primary_is_away_replicas_are_read_and_nobody_knows_how_stale_that_is() -> None:
+    levels, _, registry = make(**{HEAD: GONE, "r1/data/k": record("r1", 2, "1-3")})
+    found = levels.read("k", LevelQuery(level="eventual"), Session())
+    assert (found["stale"], found["behind_versions"], found["stale_ms"], found["level_had"]) == (
+        None,
+        None,
+        None,
+        "prefix",
+    )
+    assert counted(registry, "eventual", "unknown") == 1
+
+
+@pytest.mark.parametrize("level", ["strong", "bounded", "eventual"])
+def test_a_node_that_does_not_answer_is_a_503(level: Any) -> None:
+    bounds = {"max_lag_versions": 1} if level == "bounded" else {}
+    levels, _, registry = make(**{HEAD: GONE, "primary/data/k": GONE, "r1/data/k": GONE})
+    with pytest.raises(Problem) as failed:
+        levels.read("k", LevelQuery(level=level, **bounds), Session())
+    assert failed.value.status == 503
+    assert counted(registry, level, "error") == 1
+
+
+def test_where_one_replica_does_not_answer_another_is_read() -> None:
+    answers = {"primary/replicas": replicas("r1", "r2", "r3"), HEAD: at(9), "r2/data/k": record("r2", 2, "1-9")}
+    for _ in range(5):
+        levels, _, registry = make(**answers, **{"r1/data/k": GONE, "r3/data/k": GONE})
+        assert levels.read("k", LevelQuery(), Session())["source"] == "r2"
+        assert counted(registry, "eventual", "fresh") == 1
+    with pytest.raises(Problem):
+        levels.read("k", LevelQuery(replica="r1"), Session())
+
+
+def test_a_missing_key_has_version_0_and_evidence() -> None:
+    missing = (404, {"status": 404, "detail": "no", "source": "r1", "position": "1-9"})
+    levels, _, _ = make(**{HEAD: at(9), "r1/data/a%2Fb": missing})
+    found = levels.read("a/b", LevelQuery(), Session())
+    assert (found["version"], found["value"], found["position"], found["stale"]) == (0, None, "1-9", False)
+
+
+def in_order_of_arrival() -> dict[str, Any]:
+    found = replicas("r1")
+    found["replicas"][0]["order"] = "arrival"
+    return found
+
+
+def test_a_replica_in_order_of_arrival_shows_no_prefix() -> None:
+    levels, _, _ = make(**{"primary/replicas": in_order_of_arrival(), HEAD: at(9)})
+    with pytest.raises(Problem) as failed:
+        levels.read("k", LevelQuery(level="prefix"), Session())
+    assert (failed.value.status, failed.value.slug) == (409, "level-not-available")
+
+
+def test_what_a_session_was_shown_beyond_the_position_is_part_of_its_token() -> None:
+    answers = {"primary/replicas": in_order_of_arrival(), HEAD: at(9), "r1/data/k": record("r1", 8, "1-3")}
+    levels, _, _ = make(**answers)
+    found = levels.read("k", LevelQuery(), Session())
+    assert (found["position"], found["token"], found["level_had"]) == ("1-3", f"1-8.{LAB}", "eventual")
+
+
+def test_an_unknown_replica_is_refused_with_the_known_ones() -> None:
+    levels, _, _ = make(**{HEAD: at(9)})
+    with pytest.raises(Problem, match="there are r1") as failed:
+        levels.read("k", LevelQuery(replica="r9"), Session())
+    assert failed.value.status == 400
+
+
+def test_what_a_session_is_shown_too_old_is_counted() -> None:
+    levels, _, registry = make(**{HEAD: at(9), "r1/data/k": record("r1", 2, "1-3")})
+    levels.read("k", LevelQuery(level="eventual"), Session(written=Position(1, 2), read=Position(1, 4)))
+    name = "ec_session_violations_total"
+    assert registry.get_sample_value(name, {"guarantee": "monotonic_reads"}) == 1
+    assert registry.get_sample_value(name, {"guarantee": "read_your_writes"}) == 0
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"level": "bounded"},
+        {"level": "strong", "max_lag_ms": "5"},
+        {"level": "strong", "replica": "r1"},
+        {"level": "linear"},
+        {"level": "bounded", "max_lag_ms": "-1"},
+        {"level": "bounded", "max_lag_versions": "1.5"},
+        {"level": "bounded", "max_lag_ms": "nan"},
+    ],
+)
+def test_a_level_that_makes_no_sense_is_refused(query: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        LevelQuery.model_validate(query)
+
+
+# -- sessions ----------------------------------------------------------------------------------------------------------
+
+
+def session_of(*, required: bool = False, **headers: str) -> LabSession:
+    with Flask("x").test_request_context(headers=headers):
+        return sessions.of(request, LAB, required=required)
+
+
+def test_a_session_is_in_the_cookie_unless_a_header_says_otherwise() -> None:
+    session = Session().after_write(Position(1, 4)).after_read(Position(1, 6)).after_read(Position(1, 5))
+    cookie = session.cookie.split(";")[0]
+    assert session_of(Cookie=cookie) == session == Session(Position(1, 4), Position(1, 6))
+    assert session_of(**{"Cookie": cookie, "Lab-Position": f"1-9.{LAB}"}) == Session(Position(1, 9), START)
+    assert session_of() == Session()
+
+
+def test_a_bare_position_is_waited_for_and_is_no_evidence_of_what_the_session_wrote() -> None:
+    session = session_of(**{"Lab-Position": "1-9"})
+    assert (session.position, session.written, session.read) == (Position(1, 9), START, START)
+    assert session.token == f"1-9.{LAB}"
+
+
+def test_the_token_of_another_lab_is_refused_with_a_sentence() -> None:
+    token = LabSession("0d15ea5e", Position(1, 4)).token
+    with pytest.raises(Problem, match=f"of another lab; this is lab {LAB}") as failed:
+        session_of(**{"Lab-Position": token})
+    assert (failed.value.status, failed.value.slug) == (412, "foreign-session")
+
+
+def test_the_cookie_of_another_lab_is_refused_once_where_a_session_is_required_and_ignored_elsewhere() -> None:
+    foreign = LabSession("0d15ea5e", Position(1, 4), Position(1, 6)).cookie.split(";")[0]
+    assert session_of(Cookie=foreign) == Session()
+    with pytest.raises(Problem, match=f"of another lab; this is lab {LAB}") as failed:
+        session_of(required=True, Cookie=foreign)
+    own = failed.value.headers["Set-Cookie"].split(";")[0]
+    assert session_of(required=True, Cookie=f"{foreign}; {own}") == Session()
+
+
+@pytest.mark.parametrize("cookie", ["1-1", "x.y", "1-1.", "", "1-1.2-2.3-3"])
+def test_a_malformed_cookie_is_refused_and_taken_away(cookie: str) -> None:
+    with pytest.raises(Problem) as failed:
+        session_of(Cookie=f"lab_session_{LAB}={cookie}")
+    assert failed.value.status == 400
+    assert "Max-Age=0" in failed.value.headers["Set-Cookie"]
+
+
+# -- acknowledgements by replicas --------------------------------------------------------------------------------------
+
+
+def acks(fake: Any, **answers: Any) -> Acks:
+    roster = Roster(fake)
+    for name in ("r1", "r2"):
+        member = Member(name, f"http://{name}:1", f"http://{name}", Position(1, 0), 0, 0)
+        roster.heartbeat(member, Settings(Fixed(0), 0))
+    return Acks(roster, StubPeers(**answers))
+
+
+WRITTEN: Any = {"version": 7, "position": "1-7"}
+
+
+def test_a_write_is_complete_when_enough_replicas_have_it(fake: Any) -> None:
+    waiting = acks(fake, **{"r1/version": at(7, reached=True), "r2/version": at(6, reached=False)})
+    found = waiting.complete(WRITTEN, waiting.require(1), AcksQuery(acks=1))
+    assert (found["acks_reached"], found["acknowledged_by"]) == (1, ["r1"])
+
+
+def test_at_the_deadline_the_write_says_how_many_had_it(fake: Any) -> None:
+    waiting = acks(fake, **{"r1/version": at(7, reached=True), "r2/version": GONE})
+    found = waiting.complete(WRITTEN, waiting.require(2), AcksQuery(acks=2, timeout_ms=100))
+    assert found["acks_reached"] == 1
+
+
+def test_a_replica_that_answers_without_the_write_has_not_acknowledged_it(fake: Any) -> None:
+    waiting = acks(fake, **{"r1/version": at(7, reached=True), "r2/version": at(6, reached=False)})
+    assert waiting.complete(WRITTEN, waiting.require(2), AcksQuery(acks=2))["acknowledged_by"] == ["r1"]
+
+
+def test_more_acknowledgements_than_replicas_are_refused_before_the_write(fake: Any) -> None:
+    with pytest.raises(Problem, match="3 replicas are asked for, and 2 are registered") as failed:
+        acks(fake).require(3)
+    assert failed.value.status == 400
+
+
+def test_without_acks_nobody_is_asked(fake: Any) -> None:
+    waiting = acks(fake)
+    assert waiting.complete(WRITTEN, waiting.require(0), AcksQuery()) == WRITTEN

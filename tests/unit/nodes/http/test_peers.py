@@ -1,0 +1,178 @@
+"""Asking other nodes: what comes back, and what a failure says about the request."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from nodes.http import peers as module
+from nodes.http.peers import Ask, PeerError, Peers, PeersBusy, Reply
+from tests.support.until import until
+
+Serve = Callable[[socket.socket], None]
+
+
+class Node:
+    """A port that deals with each connection as told, in turn; the last way stays."""
+
+    def __init__(self, *ways: Serve) -> None:
+        self._ways = list(ways)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/x"
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                way = self._ways.pop(0) if len(self._ways) > 1 else self._ways[0]
+                way(connection)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._listener.close()
+
+
+def say_nothing(connection: socket.socket) -> None:
+    connection.settimeout(10)
+    while connection.recv(65536):  # head and body may come apart
+        pass
+
+
+def answer(body: bytes, status: int = 200) -> Serve:
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(head + body)
+        say_nothing(connection)  # a body not read yet would reset the connection
+
+    return serve
+
+
+def hang_up(connection: socket.socket) -> None:
+    connection.recv(65536)
+
+
+@pytest.fixture
+def peers() -> Iterator[Peers]:
+    found = Peers(4, lambda: 42.0)
+    yield found
+    found.close()
+
+
+def ask(peers: Peers, *ways: Serve) -> Reply:
+    node = Node(*ways)
+    try:
+        return peers.ask(Ask(node.url, "POST", body={"a": 1}))
+    finally:
+        node.close()
+
+
+def test_an_answer_has_status_body_and_the_time_when_it_came(peers: Peers) -> None:
+    assert ask(peers, answer(b'{"a":1}', 503)) == Reply(503, {"a": 1}, 42.0)
+
+
+def test_a_kept_connection_that_was_closed_meanwhile_is_made_anew(peers: Peers) -> None:
+    assert ask(peers, hang_up, answer(b"{}")).status == 200
+
+
+def test_a_request_that_found_nobody_the_second_time_is_in_doubt(peers: Peers) -> None:
+    node = Node(hang_up)
+
+    def hang_up_for_good(connection: socket.socket) -> None:
+        node.close()
+        hang_up(connection)
+
+    node._ways = [hang_up_for_good]
+    with pytest.raises(PeerError, match="cannot be reached") as failed:
+        peers.ask(Ask(node.url))
+    assert failed.value.sent is True
+
+
+def test_an_answer_to_a_repeated_request_says_so(peers: Peers) -> None:
+    assert ask(peers, hang_up, answer(b"{}", 503)).repeated is True
+    assert ask(peers, answer(b"{}", 503)).repeated is False
+
+
+def test_where_nobody_listens_nothing_was_sent(peers: Peers) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(PeerError, match="cannot be reached") as failed:
+        peers.ask(Ask(f"http://127.0.0.1:{port}"))
+    assert failed.value.sent is False
+
+
+@pytest.mark.parametrize("way", [hang_up, answer(b"no json"), answer(b"[]"), answer(b"NaN")])
+def test_what_is_no_answer_leaves_a_sent_request_in_doubt(peers: Peers, way: Serve) -> None:
+    with pytest.raises(PeerError) as failed:
+        ask(peers, way)
+    assert failed.value.sent is True
+
+
+def test_silence_is_bounded_and_leaves_a_doubt(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MARGIN_SECONDS", 0.1)
+    with pytest.raises(PeerError, match="did not answer in time") as failed:
+        ask(peers, say_nothing)
+    assert failed.value.sent is True
+
+
+def test_several_are_asked_at_once_and_a_failure_stands_beside_the_answers(peers: Peers) -> None:
+    arrived = threading.Barrier(2, timeout=5)
+
+    def meet(connection: socket.socket) -> None:
+        arrived.wait()  # passes only when both requests are there at the same time
+        answer(b"{}")(connection)
+
+    nodes = [Node(meet), Node(meet), Node(hang_up)]
+    try:
+        began = time.monotonic()
+        found = peers.ask_all({str(number): Ask(node.url) for number, node in enumerate(nodes)})
+        assert time.monotonic() - began < 5
+    finally:
+        for node in nodes:
+            node.close()
+    assert [isinstance(reply, Reply) for reply in found.values()] == [True, True, False]
+    assert list(found) == ["0", "1", "2"]
+
+
+def test_more_than_there_is_room_for_is_refused_before_anything_is_sent(peers: Peers) -> None:
+    node = Node(answer(b"{}"))
+    asks = {str(number): Ask(node.url) for number in range(3)}
+    try:
+        with peers.team(2):
+            with pytest.raises(PeersBusy), peers.team(3):
+                pass
+            with pytest.raises(PeersBusy):
+                peers.run_all(dict.fromkeys(asks, lambda: 1))
+            refused = [*peers.ask_all(asks).values(), *dict(peers.ask_each(asks, 5)).values()]
+            assert all(isinstance(error, PeerError) and not error.sent for error in refused)
+            assert peers.run_all({"a": lambda: 1, "b": lambda: 2}) == {"a": 1, "b": 2}
+        until(lambda: isinstance(peers.ask_all({**asks, "4": Ask(node.url)})["0"], Reply))
+    finally:
+        node.close()
+
+
+def has_room(peers: Peers) -> bool:
+    try:
+        with peers.team(4):
+            return True
+    except PeersBusy:
+        return False
+
+
+def test_a_place_is_taken_as_long_as_its_request_runs(peers: Peers) -> None:
+    go_on = threading.Event()
+    with peers.team(4) as team:
+        running = team.submit(go_on.wait)
+    assert not has_room(peers)
+    go_on.set()
+    assert running.result(5)
+    until(lambda: has_room(peers))

@@ -1,0 +1,85 @@
+"""The prediction as a metric: as of now, absent while unknown, and never what a scrape waits for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import cast
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from broker.delay import DelayModel, Exponential, Fixed, Lognormal, Mixture, Pareto
+from nodes.worker.predicted import Predicted
+from nodes.worker.target import Setting, Site, SiteError
+from tests.support.until import until
+
+DOCUMENTED = Mixture(((9, Pareto(20, 3)), (1, Exponential(80))))
+COSTLY = Mixture(((1, Lognormal(300, 2.5)),) * 10)
+
+
+class FakeSite:
+    """A primary that answers at once, unless ``answers`` is cleared, and has one more write at each question."""
+
+    def __init__(self, model: DelayModel, replicas: int = 2) -> None:
+        self.answers = threading.Event()
+        self.answers.set()
+        self.gone = False
+        self.asked = 0
+        self._settings = {f"r{number}": Setting(model, 0, "log", 0) for number in range(replicas)}
+
+    def settings(self) -> dict[str, Setting]:
+        self.asked += 1
+        assert self.answers.wait(10)
+        if self.gone:
+            raise SiteError("the primary is gone")
+        return self._settings
+
+    def head(self) -> tuple[int, int]:
+        return 1, self.asked**2
+
+
+def registry_of(site: FakeSite) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(Predicted(cast("Site", site)))
+    return registry
+
+
+def shares(registry: CollectorRegistry) -> list[float]:
+    lines = generate_latest(registry).decode().splitlines()
+    return [float(line.split()[-1]) for line in lines if line.startswith("ec_predicted_converged_ratio{")]
+
+
+def test_it_is_the_share_of_writes_that_are_everywhere_by_each_boundary() -> None:
+    registry = registry_of(FakeSite(Fixed(500)))
+    assert registry.get_sample_value("ec_predicted_converged_ratio", {"le": "0.4"}) == 0
+    assert registry.get_sample_value("ec_predicted_converged_ratio", {"le": "0.5"}) == 1
+
+
+def test_a_scrape_takes_100_ms_at_the_most_at_any_rate_and_with_any_settings() -> None:
+    for model, replicas in ((DOCUMENTED, 2), (COSTLY, 20)):
+        registry = registry_of(FakeSite(model, replicas))
+        costs_ms = []
+        for _ in range(5):  # the rate is another one each time
+            began = time.process_time()
+            assert shares(registry)
+            costs_ms.append((time.process_time() - began) * 1000)
+        print(f"\n{replicas} replicas: {min(costs_ms):.1f} ms")
+        assert min(costs_ms) < 100
+
+
+def test_a_scrape_does_not_wait_for_a_primary_that_hangs_and_asks_it_once_only() -> None:
+    site = FakeSite(DOCUMENTED)
+    registry = registry_of(site)
+    known = until(lambda: shares(registry))
+    site.answers.clear()
+    asked = site.asked
+    began = time.monotonic()
+    for _ in range(5):
+        assert shares(registry) == known, "until the primary has answered or failed, the last answer counts"
+    assert time.monotonic() - began < 5
+    assert site.asked == asked + 1
+    site.gone = True
+    site.answers.set()
+    until(lambda: shares(registry) == [])
+    site.gone = False
+    until(lambda: shares(registry))
