@@ -61,7 +61,7 @@ class Settings(NamedTuple):
         return cls(from_json(found.get("delay")), float(found.get("ack_delay_ms", 0)), order, int(found.get("seed", 0)))
 
 
-class Roster:
+class Registry:
     """Who replicates, and how late. Methods raise ``broker.errors.LogError``. Thread-safe."""
 
     def __init__(self, client: Client, namespace: str = "lab14") -> None:

@@ -25,7 +25,7 @@ from lab.local.state import STATE, Claim, LabState, NodeState, this_process
 from nodes.runtime.config import Role
 
 if TYPE_CHECKING:
-    from broker.registry import Roster
+    from broker.registry import Registry
 
 LOG_SERVER = f"{NAMESPACE}-redis"
 _WATCH_SECONDS = 0.1
@@ -183,18 +183,18 @@ class Lab:
         from broker.connection import connect
         from broker.errors import LogError
         from broker.log import ReplicationLog
-        from broker.registry import Roster
+        from broker.registry import Registry
 
         shown = layout.without_password(self.redis_url)
         try:
             client = connect(self.redis_url)
-            log, roster = ReplicationLog(client, NAMESPACE), Roster(client, NAMESPACE)
+            log, registered = ReplicationLog(client, NAMESPACE), Registry(client, NAMESPACE)
             log.now_us()
             hazard = log.hazard()
-            before = self._heartbeats(roster, log.now_us())
+            before = self._heartbeats(registered, log.now_us())
             deadline = time.monotonic() + _HEARTBEAT_SECONDS
             while before and time.monotonic() < deadline and not self._stop.wait(_WATCH_SECONDS):
-                if taken := self._heartbeats(roster, log.now_us()) - before:
+                if taken := self._heartbeats(registered, log.now_us()) - before:
                     raise LabError(
                         f"--redis-url: another lab runs on this log server, with {min(taken)[0]}; "
                         "use another database of it (such as redis://HOST:PORT/1), or stop that lab"
@@ -206,10 +206,12 @@ class Lab:
         if hazard is not None:
             raise LabError(f"--redis-url: {hazard}")
 
-    def _heartbeats(self, roster: Roster, now_us: int) -> set[tuple[str, int]]:
+    def _heartbeats(self, registered: Registry, now_us: int) -> set[tuple[str, int]]:
         """Of live replicas that have the id of one of this lab, which listens nowhere yet: the id and the last beat."""
         own = self.replica_urls
-        return {(one.replica, one.seen_at_us) for one in roster.members() if one.replica in own and one.is_live(now_us)}
+        return {
+            (one.replica, one.seen_at_us) for one in registered.members() if one.replica in own and one.is_live(now_us)
+        }
 
     def _await_health(self) -> None:
         self._all_started.wait()  # the log server has a bound of its own

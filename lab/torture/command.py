@@ -25,7 +25,7 @@ from lab.terminal import console
 from lab.torture import judge, report, run
 from lab.torture.run import Order
 from lab.torture.schedule import ALL_FAULTS, DEFAULT_FAULTS, draw
-from lab.torture.target import ComposeSite, NativeSite, Site, native_processes
+from lab.torture.target import ComposeTarget, NativeTarget, Target, native_processes
 
 _BAR_WIDTH = 40
 
@@ -44,14 +44,14 @@ def torture(
     """Do what the options say; the exit status. Raises ``LabError``."""
     seed = secrets.randbelow(10**6) if seed is None else seed
     out = Console(quiet=True) if as_json else console()
-    processes = ComposeSite().processes if compose else native_processes(replicas)
+    processes = ComposeTarget().processes if compose else native_processes(replicas)
     names = [name for name in processes if name.startswith(f"{NAMESPACE}-replica")]
     order = Order(seed, seconds, draw(seed, seconds, processes, names, faults or DEFAULT_FAULTS))
     if only_schedule:
         click.echo("\n".join(map(str, order.acts)))
         return 0
-    with _site(out, replicas, compose=compose) as (site, directory):
-        record = _run(order, site, names, out)
+    with _target(out, replicas, compose=compose) as (target, directory):
+        record = _run(order, target, names, out)
         verdicts = judge.judge(record.history, record.ledger, record.floors)
         levels = judge.by_level(record.plans, record.history)
         again = _again(order, faults, replicas, compose=compose)
@@ -70,10 +70,10 @@ def torture(
 
 
 @contextmanager
-def _site(out: Console, replicas: int, *, compose: bool) -> Iterator[tuple[Site, Path | None]]:
+def _target(out: Console, replicas: int, *, compose: bool) -> Iterator[tuple[Target, Path | None]]:
     """The stack in containers, or a lab of its own, which is stopped in the end."""
     if compose:
-        yield ComposeSite(), None
+        yield ComposeTarget(), None
         return
     with tempfile.TemporaryDirectory(prefix="lab-torture-") as name:
         directory = Path(name)
@@ -82,13 +82,13 @@ def _site(out: Console, replicas: int, *, compose: bool) -> Iterator[tuple[Site,
         try:
             with out.status("Starting a lab"):
                 lab.start()
-            yield NativeSite(lab), directory
+            yield NativeTarget(lab), directory
         finally:
             with out.status("Stopping the lab"):
                 lab.stop()
 
 
-def _run(order: Order, site: Site, replicas: list[str], out: Console) -> run.Record:
+def _run(order: Order, target: Target, replicas: list[str], out: Console) -> run.Record:
     columns = (
         TextColumn("seed {task.fields[seed]}"),
         BarColumn(_BAR_WIDTH),
@@ -103,7 +103,7 @@ def _run(order: Order, site: Site, replicas: list[str], out: Console) -> run.Rec
                 bar, completed=min(order.seconds, time.monotonic() - began), operations=operations, acts=acts
             )
 
-        return run.run(order, site, replicas, stop=stop, on_step=on_step)
+        return run.run(order, target, replicas, stop=stop, on_step=on_step)
 
 
 def _again(order: Order, faults: tuple[str, ...], replicas: int, *, compose: bool) -> str:

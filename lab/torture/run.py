@@ -22,7 +22,7 @@ from lab.torture import judge
 from lab.torture.floor import Floors
 from lab.torture.ledger import Follower, Ledger
 from lab.torture.schedule import DELAY, SKEW_MS_MAX, Act
-from lab.torture.target import Site
+from lab.torture.target import Target
 from nodes.http.level import Level
 
 SESSIONS: dict[Level, int] = {"strong": 2, "bounded": 2, "session": 3, "prefix": 2, "eventual": 4}
@@ -64,7 +64,7 @@ class Order:
 
 
 def run(
-    order: Order, site: Site, replicas: Iterable[str], *, stop: threading.Event, on_step: Callable[[int, int], None]
+    order: Order, target: Target, replicas: Iterable[str], *, stop: threading.Event, on_step: Callable[[int, int], None]
 ) -> Record:
     """Do it all and return what was seen. ``on_step`` hears how many operations and acts there were.
 
@@ -73,11 +73,11 @@ def run(
     recorder = Recorder(lambda: time.monotonic_ns() // 1000)
     skewed = any(act.kind == "skew" for act in order.acts)
     floors = Floors(SKEW_MS_MAX if skewed else 0)
-    torturer = Torturer(site, floors, recorder.now_us, time.sleep)
+    torturer = Torturer(target, floors, recorder.now_us, time.sleep)
     plans = _plans(order)
     run_id = secrets.token_hex(4)
     keys = [f"torture-{run_id}-{number}" for number in range(_KEYS)]
-    sessions = [Session(number, plan, site.client_url, keys, recorder) for number, plan in plans.items()]
+    sessions = [Session(number, plan, target.client_url, keys, recorder) for number, plan in plans.items()]
     began = time.monotonic()
     over = threading.Event()
 
@@ -85,7 +85,7 @@ def run(
         while not over.is_set() and not recorder.full:
             session.step()
 
-    with Follower(site.redis_url) as follower, ThreadPoolExecutor(len(sessions)) as threads:
+    with Follower(target.redis_url) as follower, ThreadPoolExecutor(len(sessions)) as threads:
         torturer.begin(replicas)
         running = [threads.submit(live, session) for session in sessions]
         try:
@@ -96,7 +96,7 @@ def run(
         for session in running:
             session.result()
         torturer.heal()
-        workload.record_end(site.client_url, keys, recorder, threading.Event())
+        workload.record_end(target.client_url, keys, recorder, threading.Event())
         ledger = follower.finish()
     history = History(Plan("eventual", len(sessions), order.seconds, _KEYS, order.seed),
                       judge.placed(recorder.operations, ledger))  # fmt: skip
@@ -127,10 +127,12 @@ def _act(torturer: Torturer, order: Order, began: float, stop: threading.Event, 
 class Torturer:
     """Does what the schedule says to a lab, and remembers what the replicas' delays may have been."""
 
-    def __init__(self, site: Site, floors: Floors, now_us: Callable[[], int], sleep: Callable[[float], object]) -> None:
+    def __init__(
+        self, target: Target, floors: Floors, now_us: Callable[[], int], sleep: Callable[[float], object]
+    ) -> None:
         self._floors = floors
         self.done: list[Done] = []
-        self._site = site
+        self._target = target
         self._now_us = now_us
         self._sleep = sleep
         self._stopped: list[tuple[float, Callable[[], None]]] = []
@@ -139,7 +141,7 @@ class Torturer:
 
     def begin(self, replicas: Iterable[str]) -> None:
         """Give every replica a delay that is known, in log order, which the judge expects. Raises ``LabError``."""
-        found = self._ask("GET", f"{self._site.primary_url}/admin/replication-delays")
+        found = self._ask("GET", f"{self._target.primary_url}/admin/replication-delays")
         self._before = {
             urlsplit(url).hostname or "": {"model": model, "order": found["orders"][url]}
             for url, model in found["models"].items()
@@ -154,10 +156,10 @@ class Torturer:
         outcome = Done(act)
         try:
             if act.kind == "kill":
-                self._site.kill(act.target)
+                self._target.kill(act.target)
             elif act.kind == "hang":
                 until = time.monotonic() + act.parameters["duration_ms"] / 1000
-                self._stopped.append((until, self._site.stop(act.target)))
+                self._stopped.append((until, self._target.stop(act.target)))
             elif act.kind == DELAY:
                 self._set_delay(act)
             else:
@@ -186,10 +188,10 @@ class Torturer:
         deadline = time.monotonic() + _HEAL_SECONDS
         while True:
             try:
-                self._site.start_what_ended()
-                self._ask("POST", f"{self._site.client_url}/faults/reset")
-                _, health = call("GET", f"{self._site.client_url}/health")
-                _, status = call("GET", f"{self._site.client_url}/status")
+                self._target.start_what_ended()
+                self._ask("POST", f"{self._target.client_url}/faults/reset")
+                _, health = call("GET", f"{self._target.client_url}/health")
+                _, status = call("GET", f"{self._target.client_url}/status")
                 replicas = status.get("replicas", [])
                 if health["status"] == "ok" and replicas and not any("error" in r or r["faults"] for r in replicas):
                     break
@@ -206,14 +208,14 @@ class Torturer:
         new_ms = _least_ms(model)
         old_ms = self._delays_ms.get(act.target, 0.0)
         self._floors.add(act.target, self._now_us(), min(old_ms, new_ms))
-        url = f"{self._site.primary_url}/admin/replication-delay"
+        url = f"{self._target.primary_url}/admin/replication-delay"
         self._ask("POST", url, {"replica": act.target, **act.parameters})
         self._delays_ms[act.target] = new_ms
         self._floors.add(act.target, self._now_us(), new_ms)
 
     def _begin_fault(self, act: Act) -> None:
         self._ask(
-            "POST", f"{self._site.client_url}/faults", {"replica": act.target, "fault": act.kind, **act.parameters}
+            "POST", f"{self._target.client_url}/faults", {"replica": act.target, "fault": act.kind, **act.parameters}
         )
 
     def _ask(self, method: str, url: str, body: Any = None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from lab.local.supervisor import LOG_SERVER, Lab
 _COMPOSE_SECONDS = 60.0
 
 
-class Site(Protocol):
+class Target(Protocol):
     """A running lab. Methods raise ``LabError`` where it cannot be done just now."""
 
     client_url: str
@@ -43,7 +43,7 @@ def native_processes(replicas: int) -> list[str]:
     return sorted([*nodes, LOG_SERVER])
 
 
-class NativeSite:
+class NativeTarget:
     """A lab on this machine."""
 
     def __init__(self, lab: Lab) -> None:
@@ -53,15 +53,15 @@ class NativeSite:
         self.processes = native_processes(lab.options.replicas)
 
     def redis_url(self) -> str:
-        """See ``Site``."""
+        """See ``Target``."""
         return self._lab.redis_url
 
     def kill(self, process: str) -> None:
-        """See ``Site``."""
+        """See ``Target``."""
         self._signal(self._pid(process), signal.SIGKILL)
 
     def stop(self, process: str) -> Callable[[], None]:
-        """See ``Site``."""
+        """See ``Target``."""
         pid = self._pid(process)
         self._signal(pid, signal.SIGSTOP)
 
@@ -72,7 +72,7 @@ class NativeSite:
         return go_on
 
     def start_what_ended(self) -> None:
-        """See ``Site``. The supervisor does."""
+        """See ``Target``. The supervisor does."""
 
     def _pid(self, process: str) -> int:
         pid = self._lab.pids.get(process)
@@ -87,7 +87,7 @@ class NativeSite:
             raise LabError("it has just ended") from None
 
 
-class ComposeSite:
+class ComposeTarget:
     """The stack of docker-compose.yml, as it runs."""
 
     client_url = "http://127.0.0.1:8003"
@@ -107,7 +107,7 @@ class ComposeSite:
         self.processes = sorted(nodes)
 
     def redis_url(self) -> str:
-        """See ``Site``. The log server is not published, but its container can be reached from a Linux host."""
+        """See ``Target``. The log server is not published, but its container can be reached from a Linux host."""
         networks = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
         addresses = self._run("docker", "inspect", "-f", networks, self._container(LOG_SERVER)).split()
         if not addresses:
@@ -115,13 +115,13 @@ class ComposeSite:
         return f"redis://{addresses[0]}:6379/0"
 
     def kill(self, process: str) -> None:
-        """See ``Site``. What Docker was told to kill, nobody starts again."""
+        """See ``Target``. What Docker was told to kill, nobody starts again."""
         container = self._container(process)
         self._run("docker", "kill", container)
         self._run("docker", "start", container)
 
     def stop(self, process: str) -> Callable[[], None]:
-        """See ``Site``."""
+        """See ``Target``."""
         container = self._container(process)
         self._run("docker", "pause", container)
 
@@ -132,7 +132,7 @@ class ComposeSite:
         return go_on
 
     def start_what_ended(self) -> None:
-        """See ``Site``."""
+        """See ``Target``."""
         for process in self.processes:
             self._run("docker", "start", self._container(process))
 

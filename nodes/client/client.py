@@ -31,7 +31,7 @@ from nodes.http.peers import Ask, PeerError, Peers, Reply
 from nodes.http.problem import Passed, Problem
 from nodes.http.times import ms, timestamp
 from nodes.http.writing import AcksQuery, WriteAnswer, WriteBody
-from nodes.runtime.background import Worker
+from nodes.runtime.background import Background
 from nodes.runtime.config import NodeConfig
 from nodes.runtime.tracing import Tracing
 
@@ -56,7 +56,7 @@ class Client:
         self._waiting = 0
         self._lock = threading.Lock()
         self._stopped = threading.Event()
-        self._lookout = Worker("lookout", self._look_out)
+        self._lookout = Background("lookout", self._look_out)
 
     def start(self) -> None:
         """Start looking for replicas."""

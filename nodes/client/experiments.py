@@ -17,7 +17,7 @@ from nodes.experiments.spec import ENDED, Experiment, ExperimentBody
 from nodes.http.api import Api, Query
 from nodes.http.problem import Problem
 from nodes.http.times import wall_timestamp
-from nodes.runtime.background import Worker
+from nodes.runtime.background import Background
 
 WAITING_MAX = 20
 _COLLECT_SECONDS = 1.0
@@ -48,7 +48,7 @@ class Experiments:
         self._queue = queue
         self._shelf = shelf
         self._lock = threading.Lock()  # between its place on the shelf and its job an experiment would look lost
-        self._collector = Worker("experiments", self._step)
+        self._collector = Background("experiments", self._step)
 
     def start(self) -> None:
         """Start keeping what the worker reports."""

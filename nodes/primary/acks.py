@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from broker.errors import LogError
-from broker.registry import Member, Roster
+from broker.registry import Member, Registry
 from nodes.http.peers import Ask, Peers, Reply
 from nodes.http.problem import Problem, unavailable
 from nodes.http.writing import AcksQuery, WriteAnswer
@@ -12,8 +12,8 @@ from nodes.http.writing import AcksQuery, WriteAnswer
 class Acks:
     """Asks the replicas for the position of a write; each answers when it has it, so nobody polls."""
 
-    def __init__(self, roster: Roster, peers: Peers) -> None:
-        self._roster = roster
+    def __init__(self, registered: Registry, peers: Peers) -> None:
+        self._registered = registered
         self._peers = peers
 
     def require(self, count: int) -> list[Member]:
@@ -21,7 +21,7 @@ class Acks:
         if count == 0:
             return []
         try:
-            members = self._roster.members()
+            members = self._registered.members()
         except LogError as error:
             problem = unavailable(error)
             problem.extra["outcome"] = "not_applied"  # whatever became of this question, nothing has been written

@@ -12,7 +12,7 @@ from broker.clock import LogClock
 from broker.connection import connect
 from broker.events import Events
 from broker.log import ReplicationLog
-from broker.registry import Roster
+from broker.registry import Registry
 from nodes.http.api import Api
 from nodes.http.app import add_health, make_app
 from nodes.http.peers import Peers
@@ -54,7 +54,7 @@ def create_app(config: PrimaryConfig) -> Flask:
     tracing = traces.make(config)
     client = connect(config.redis_url, max_connections=config.threads + 16)
     log = ReplicationLog(client, config.namespace)
-    roster, events = Roster(client, config.namespace), Events(client, config.namespace)
+    registered, events = Registry(client, config.namespace), Events(client, config.namespace)
     clock = LogClock(log.now_us, time.monotonic_ns, time.time_ns)
     gate = make_gate(EMPTY_STATE, config.threads * 7 // 8, registry)
     metrics = PrimaryMetrics(registry)
@@ -62,7 +62,7 @@ def create_app(config: PrimaryConfig) -> Flask:
     peers = Peers(config.threads * 2, time.monotonic)
     verification = Verification(
         log=log,
-        roster=roster,
+        registered=registered,
         events=events,
         gate=gate,
         peers=peers,
@@ -75,7 +75,7 @@ def create_app(config: PrimaryConfig) -> Flask:
     primary = Primary(
         config,
         log=log,
-        roster=roster,
+        registered=registered,
         events=events,
         gate=gate,
         peers=peers,
@@ -87,13 +87,13 @@ def create_app(config: PrimaryConfig) -> Flask:
     )
     app, api = make_app(config, tracing, registry)
     app.extensions["node"] = primary
-    registry.register(ReplicaCollector(log, roster, retention))
+    registry.register(ReplicaCollector(log, registered, retention))
     add_health(api, config, primary.health)
     add_batch(api, Batches(log, gate, acceptance))
-    _add_writes(api, Writes(log, gate, acceptance, metrics, tracing), Acks(roster, peers))
+    _add_writes(api, Writes(log, gate, acceptance, metrics, tracing), Acks(registered, peers))
     add_reads(api, config.node_id, primary)
     _add_replicas(api, primary)
-    _add_admin(api, primary, Delays(roster, events, metrics, clock.now_us))
+    _add_admin(api, primary, Delays(registered, events, metrics, clock.now_us))
     return app
 
 

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from broker.delay import Fixed, Order, tidy
 from broker.events import Events
-from broker.registry import Member, Roster, Settings
+from broker.registry import Member, Registry, Settings
 from nodes.http.api import Body
 from nodes.http.problem import Problem
 from nodes.http.settings import Milliseconds, SettingsBody
@@ -66,16 +66,18 @@ class AllDelaysAnswer(TypedDict):
 class Delays:
     """The live settings of the replicas. Methods raise ``broker.errors.LogError``."""
 
-    def __init__(self, roster: Roster, events: Events, metrics: PrimaryMetrics, now_us: Callable[[], int]) -> None:
-        self._roster = roster
+    def __init__(
+        self, registered: Registry, events: Events, metrics: PrimaryMetrics, now_us: Callable[[], int]
+    ) -> None:
+        self._registered = registered
         self._events = events
         self._metrics = metrics
         self._now_us = now_us
 
     def show(self) -> DelaysAnswer:
         """Everything in force."""
-        urls = {member.replica: member.name_url for member in self._roster.members()}
-        settings = {urls[replica]: found for replica, found in self._roster.settings().items() if replica in urls}
+        urls = {member.replica: member.name_url for member in self._registered.members()}
+        settings = {urls[replica]: found for replica, found in self._registered.settings().items() if replica in urls}
         return {
             "delays": {url: _mean_ms(found) for url, found in settings.items()},
             "models": {url: found.delay.as_json() for url, found in settings.items()},
@@ -104,14 +106,14 @@ class Delays:
         return {"status": "updated", "all_delays": self.show()["delays"]}
 
     def _put(self, changes: dict[str, Settings]) -> None:
-        self._roster.set_settings(changes)
+        self._registered.set_settings(changes)
         for replica, settings in changes.items():
             self._events.publish("settings", replica=replica, settings=settings.as_text())
             self._metrics.changed("delay", self._now_us(), replica)
 
     def _find(self, name: str) -> tuple[Member, Settings]:
-        settings = self._roster.settings()
-        members = [member for member in self._roster.members() if member.replica in settings]
+        settings = self._registered.settings()
+        members = [member for member in self._registered.members() if member.replica in settings]
         for member in members:
             if name.rstrip("/") in {member.replica, member.url, member.name_url} or _host(name) == member.replica:
                 return member, settings[member.replica]

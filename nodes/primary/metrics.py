@@ -10,7 +10,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from broker import lag
 from broker.errors import LogError
 from broker.log import ReplicationLog
-from broker.registry import Roster
+from broker.registry import Registry
 from nodes.primary.retention import Retention
 from nodes.runtime.metrics import SECONDS_BUCKETS
 
@@ -55,9 +55,9 @@ class ReplicaCollector:
     read they are absent: unknown is not 0.
     """
 
-    def __init__(self, log: ReplicationLog, roster: Roster, retention: Retention) -> None:
+    def __init__(self, log: ReplicationLog, registered: Registry, retention: Retention) -> None:
         self._log = log
-        self._roster = roster
+        self._registered = registered
         self._retention = retention
 
     def describe(self) -> list[Metric]:
@@ -68,8 +68,8 @@ class ReplicaCollector:
         """Observe the log once."""
         try:
             version = self._log.head().position.version
-            members = self._roster.members()
-            settings = self._roster.settings()
+            members = self._registered.members()
+            settings = self._registered.settings()
             lags = lag.observe(self._log, members)
         except LogError:
             return

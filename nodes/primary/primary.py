@@ -18,7 +18,7 @@ from broker.errors import LogError
 from broker.events import Events
 from broker.log import Head, ReplicationLog
 from broker.position import Position
-from broker.registry import Roster
+from broker.registry import Registry
 from nodes.http import guard
 from nodes.http.answers import PAGE_BYTES_MAX
 from nodes.http.api import Query
@@ -28,7 +28,7 @@ from nodes.primary.acceptance import Acceptance
 from nodes.primary.metrics import PrimaryMetrics
 from nodes.primary.retention import Retention
 from nodes.primary.verification import Verification
-from nodes.runtime.background import Worker
+from nodes.runtime.background import Background
 from nodes.runtime.config import PrimaryConfig
 from nodes.runtime.gate import PositionGate, State
 
@@ -106,7 +106,7 @@ class Primary:
         config: PrimaryConfig,
         *,
         log: ReplicationLog,
-        roster: Roster,
+        registered: Registry,
         events: Events,
         gate: PositionGate,
         peers: Peers,
@@ -118,7 +118,7 @@ class Primary:
     ) -> None:
         self._config = config
         self._log = log
-        self._roster = roster
+        self._registered = registered
         self._events = events
         self._gate = gate
         self._peers = peers
@@ -127,7 +127,7 @@ class Primary:
         self._verification = verification
         self._acceptance = acceptance
         self._retention = retention
-        self._upkeep = Worker("upkeep", self._step)
+        self._upkeep = Background("upkeep", self._step)
 
     def start(self) -> None:
         """Start the upkeep of the log."""
@@ -181,9 +181,9 @@ class Primary:
 
     def replicas(self) -> ReplicasAnswer:
         """Every registered replica."""
-        members = self._roster.members()
+        members = self._registered.members()
         lags = lag.observe(self._log, members)
-        settings = self._roster.settings()
+        settings = self._registered.settings()
         now_us = self._clock.now_us()
         return {
             "lab": self._log.lab(),
@@ -210,7 +210,7 @@ class Primary:
 
     def scrape_targets(self) -> list[ScrapeTargets]:
         """Where every registered replica serves its metrics."""
-        return [{"targets": [urlsplit(member.url).netloc for member in self._roster.members()]}]
+        return [{"targets": [urlsplit(member.url).netloc for member in self._registered.members()]}]
 
     def health(self) -> dict[str, str]:
         """Whether the log answers, has everything and will keep it, and whether it takes writes."""
@@ -240,7 +240,7 @@ class Primary:
         self._events.publish("reset", position=str(position))
         now_us = self._clock.now_us()
         self._metrics.changed("reset", now_us)
-        members = self._roster.members()
+        members = self._registered.members()
         fields = {"min_position": str(position), "timeout_ms": str(RESET_WAIT_MS)}
         asks = {
             member.replica: Ask(f"{member.url}/version", fields=fields, wait_ms=RESET_WAIT_MS)
@@ -258,7 +258,7 @@ class Primary:
 
     def forget(self, replica: str) -> bool:
         """Remove a replica that will not come back, with its group; ``False`` where there is none of that name."""
-        if not self._roster.forget(replica):
+        if not self._registered.forget(replica):
             return False
         self._log.leave(replica)
         self._events.publish("left", replica=replica)
@@ -271,7 +271,7 @@ class Primary:
             _logger.warning("the log server's clock was set by %.3f s; the log's time goes on", -moved_us / 1e6)
         self._clock.measure()
         now_us = self._clock.now_us()
-        members = self._roster.members()
+        members = self._registered.members()
         self._verification.compare(members)
         self._seen(self._log.head())
         for member in members:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from broker.events import Events
 from broker.log import ReplicationLog
 from broker.position import START, Position
-from broker.registry import Member, Roster
+from broker.registry import Member, Registry
 from nodes.http.peers import Ask, PeerError, Peers, Reply
 from nodes.runtime.gate import PositionGate
 
@@ -32,7 +32,7 @@ class Verification:
         self,
         *,
         log: ReplicationLog,
-        roster: Roster,
+        registered: Registry,
         events: Events,
         gate: PositionGate,
         peers: Peers,
@@ -41,7 +41,7 @@ class Verification:
     ) -> None:
         """``gate`` knows the newest position that this primary has seen; ``pause`` waits between two rounds."""
         self._log = log
-        self._roster = roster
+        self._registered = registered
         self._events = events
         self._gate = gate
         self._peers = peers
@@ -53,7 +53,7 @@ class Verification:
         """Return when the log may be appended to. Raises ``broker.errors.LogError``."""
         with self._lock:
             if not self._log.is_verified():
-                seen, silent = self._ask(self._roster.members())
+                seen, silent = self._ask(self._registered.members())
                 self._open(seen, silent)
 
     def compare(self, members: list[Member]) -> None:

@@ -14,7 +14,7 @@ from broker.connection import Link, connect
 from broker.delay.line import DelayLine
 from broker.events import Events
 from broker.log import ReplicationLog
-from broker.registry import Roster
+from broker.registry import Registry
 from nodes.http.api import Api
 from nodes.http.app import add_health, make_app
 from nodes.http.problem import Problem
@@ -124,7 +124,7 @@ def make_replica(config: ReplicaConfig, tracing: Tracing, registry: CollectorReg
         acknowledger=acknowledger,
         history=history,
         clock=clock,
-        roster=Roster(client, config.namespace),
+        registered=Registry(client, config.namespace),
         events=Events(client, config.namespace),
         audit=Audit(log, store, metrics, time.monotonic),
         faults=ActiveFaults(config.node_id, parts, told, metrics),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from broker.clock import LogClock
 from broker.events import Events
-from broker.registry import Member, Roster, Settings
+from broker.registry import Member, Registry, Settings
 
 HEARTBEAT_MS = 1000
 
@@ -18,7 +18,7 @@ class Membership:
     def __init__(
         self,
         *,
-        roster: Roster,
+        registered: Registry,
         events: Events,
         clock: LogClock,
         defaults: Settings,
@@ -26,7 +26,7 @@ class Membership:
         apply: Callable[[Settings], None],
     ) -> None:
         """``describe`` gives the heartbeat, ``apply`` puts settings in force."""
-        self._roster = roster
+        self._registered = registered
         self._events = events
         self._clock = clock
         self._defaults = defaults
@@ -34,16 +34,16 @@ class Membership:
         self._apply = apply
         self._last_event: str | None = None
         self._settings: Settings | None = None
-        self._registered = threading.Event()
+        self._is_registered = threading.Event()
 
     @property
     def registered(self) -> bool:
         """Whether the replica is registered and has its settings."""
-        return self._registered.is_set()
+        return self._is_registered.is_set()
 
     def wait_until_registered(self, timeout_seconds: float) -> bool:
         """Wait until it is, or the time is up; whether it is."""
-        return self._registered.wait(timeout_seconds)
+        return self._is_registered.wait(timeout_seconds)
 
     def step(self, block_ms: int = HEARTBEAT_MS) -> None:
         """Beat, then wait for an event or the next beat. Raises ``broker.errors.LogError``."""
@@ -52,12 +52,12 @@ class Membership:
         self._clock.measure()  # before the first settings: with those in force, entries may be due
         member = self._describe()
         if not self.registered:
-            self._roster.require_free(member)
-        settings, joined = self._roster.heartbeat(member, self._defaults)
+            self._registered.require_free(member)
+        settings, joined = self._registered.heartbeat(member, self._defaults)
         if settings != self._settings:
             self._settings = settings
             self._apply(settings)
-        self._registered.set()
+        self._is_registered.set()
         if joined:
             self._events.publish("joined", replica=member.replica)
         for event in self._events.after(self._last_event, block_ms):

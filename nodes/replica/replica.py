@@ -16,7 +16,7 @@ from broker.delay import Fixed, Schedule
 from broker.entry import Record
 from broker.events import Events
 from broker.position import Position
-from broker.registry import Member, Roster, Settings
+from broker.registry import Member, Registry, Settings
 from nodes.http import guard
 from nodes.http.answers import PAGE_BYTES_MAX, PositionText
 from nodes.http.api import Query, TimeoutMs
@@ -30,7 +30,7 @@ from nodes.replica.inbox import Inbox
 from nodes.replica.membership import Membership
 from nodes.replica.reader import Reader
 from nodes.replica.store import ReplicaStore, StoreDamaged
-from nodes.runtime.background import Worker
+from nodes.runtime.background import Background
 from nodes.runtime.config import ReplicaConfig
 from nodes.runtime.gate import PositionGate, State
 
@@ -95,7 +95,7 @@ class Replica:
         acknowledger: Acknowledger,
         history: AppliedHistory,
         clock: LogClock,
-        roster: Roster,
+        registered: Registry,
         events: Events,
         audit: Audit,
         faults: ActiveFaults,
@@ -117,7 +117,7 @@ class Replica:
         self._process = secrets.token_hex(4)  # cursors of another process count something else
         self.faults = faults
         self._membership = Membership(
-            roster=roster,
+            registered=registered,
             events=events,
             clock=clock,
             defaults=Settings(Fixed(config.delay_ms), config.ack_delay_ms),
@@ -125,12 +125,12 @@ class Replica:
             apply=self._apply_settings,
         )
         self._workers = {
-            "reader": Worker("reader", self._read),
-            "applier": Worker("applier", self._apply),
-            "acknowledger": Worker("acknowledger", self._acknowledge),
-            "membership": Worker("membership", self._membership.step),
-            "checkpoint": Worker("checkpoint", self._checkpoint),
-            "audit": Worker("audit", self._compare),
+            "reader": Background("reader", self._read),
+            "applier": Background("applier", self._apply),
+            "acknowledger": Background("acknowledger", self._acknowledge),
+            "membership": Background("membership", self._membership.step),
+            "checkpoint": Background("checkpoint", self._checkpoint),
+            "audit": Background("audit", self._compare),
         }
 
     def start(self) -> None:

@@ -13,7 +13,7 @@ from nodes.runtime.store import StoreError
 _BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
-class Worker:
+class Background:
     """Runs ``step`` over and over; after an error it waits, up to a second, and goes on.
 
     ``trouble`` is the sentence of the last error, or ``None`` since the last step that ended well.

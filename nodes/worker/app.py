@@ -14,8 +14,8 @@ from nodes.http.peers import Peers
 from nodes.runtime import tracing as traces
 from nodes.runtime.config import WorkerConfig
 from nodes.worker.predicted import Predicted
-from nodes.worker.target import Site
-from nodes.worker.worker import Desk
+from nodes.worker.target import Target
+from nodes.worker.worker import ExperimentWorker
 
 _PARALLEL = 8
 
@@ -24,12 +24,12 @@ def create_app(config: WorkerConfig) -> Flask:
     """The worker as a WSGI app, with its node in ``app.extensions["node"]``."""
     registry = CollectorRegistry()
     tracing = traces.make(config)
-    site = Site(config, Peers(_PARALLEL, time.monotonic))
+    target = Target(config, Peers(_PARALLEL, time.monotonic))
     queue = ExperimentQueue(connect(config.redis_url, as_text=False), config.namespace)
     # RQ sets time-outs of its own on its connections.
-    desk = Desk(connect(config.redis_url, as_text=False), queue, site, config.node_id)
-    registry.register(Predicted(site))
+    worker = ExperimentWorker(connect(config.redis_url, as_text=False), queue, target, config.node_id)
+    registry.register(Predicted(target))
     app, api = make_app(config, tracing, registry)
-    app.extensions["node"] = desk
-    add_health(api, config, desk.health)
+    app.extensions["node"] = worker
+    add_health(api, config, worker.health)
     return app

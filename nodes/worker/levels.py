@@ -70,16 +70,16 @@ def measure(spec: Levels, run: Run) -> Result:
 
 
 def _once(spec: Levels, run: Run, level: Level, number: int, cost: Cost) -> None:
-    url, key = run.site.client_url, f"experiment-{level}-{number % 1000}"
+    url, key = run.target.client_url, f"experiment-{level}-{number % 1000}"
     bound = f"&max_lag_ms={spec.max_lag_ms:g}" if level == "bounded" else ""
     read = f"{url}/read/{key}?level={level}&timeout_ms={spec.timeout_ms}{bound}"
     try:
-        written = run.site.peers.ask(Ask(f"{url}/write", "POST", body={"key": key, "value": number}, wait_ms=6000))
+        written = run.target.peers.ask(Ask(f"{url}/write", "POST", body={"key": key, "value": number}, wait_ms=6000))
         if written.status != 200:
             cost.errors.append(str(written.body.get("detail")))
             return
         headers = {"Lab-Position": written.body["token"]}
-        found = run.site.peers.ask(Ask(read, headers=headers, wait_ms=spec.timeout_ms + 2000))
+        found = run.target.peers.ask(Ask(read, headers=headers, wait_ms=spec.timeout_ms + 2000))
     except PeerError as error:
         cost.errors.append(str(error))
         return

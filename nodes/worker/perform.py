@@ -33,7 +33,7 @@ from nodes.runtime import config
 from nodes.runtime.config import WorkerConfig
 from nodes.worker import levels, staleness, sweep, windows
 from nodes.worker.run import Result, Run, Stopped
-from nodes.worker.target import Site, SiteError
+from nodes.worker.target import Target, TargetError
 
 _logger = logging.getLogger("lab.experiments")
 _STOP_LOOK_SECONDS = 1
@@ -48,7 +48,7 @@ def perform(experiment: Experiment) -> None:
     queue = ExperimentQueue(connect(chosen.redis_url, as_text=False), chosen.namespace)
     peers = Peers(REQUESTS_AT_ONCE, time.monotonic)
     try:
-        Performance(queue, Site(chosen, peers), _clock(chosen), experiment).perform()
+        Performance(queue, Target(chosen, peers), _clock(chosen), experiment).perform()
     finally:
         peers.close()
 
@@ -56,12 +56,12 @@ def perform(experiment: Experiment) -> None:
 class Performance:
     """One experiment from its start to its end."""
 
-    def __init__(self, queue: ExperimentQueue, site: Site, clock: LogClock, experiment: Experiment) -> None:
+    def __init__(self, queue: ExperimentQueue, target: Target, clock: LogClock, experiment: Experiment) -> None:
         self._queue = queue
-        self._site = site
+        self._target = target
         self._spec = ExperimentBody.model_validate(experiment["spec"]).root
         self._experiment: Experiment = {**experiment, "state": "running", "started_at": wall_timestamp()}
-        self._run = Run(site, clock, self._say)
+        self._run = Run(target, clock, self._say)
         self._done = threading.Event()
         self._left: str | None = None
 
@@ -75,7 +75,7 @@ class Performance:
             end: dict[str, Any] = {"state": "finished", "progress": 1.0, "result": result}
         except Stopped as stopped:
             end = {"state": stopped.stop.state, "reason": stopped.stop.reason}
-        except (SiteError, LogError) as error:
+        except (TargetError, LogError) as error:
             end = {"state": "failed", "reason": str(error)}
         except Exception as error:  # whoever asked for the experiment has to hear of it
             _logger.exception("experiment %s failed", self._experiment["id"])
@@ -93,25 +93,25 @@ class Performance:
 
     def _once(self, spec: Spec, run: Run) -> Result:
         with self._settings(spec):
-            settings = {name: found.as_json() for name, found in self._site.settings().items()}
+            settings = {name: found.as_json() for name, found in self._target.settings().items()}
             return {**measure(spec, run), "settings": settings}
 
     @contextmanager
     def _settings(self, spec: Spec) -> Iterator[None]:
         """The settings of the experiment in force; those of before are remembered where a dead worker's are found."""
-        before = {name: found.as_json() for name, found in self._site.settings().items()}
+        before = {name: found.as_json() for name, found in self._target.settings().items()}
         unknown = sorted(set(spec.settings) - set(before))
         if unknown:
-            raise SiteError(f"there is no replica {unknown[0]!r}; there are {', '.join(before) or 'none yet'}")
+            raise TargetError(f"there is no replica {unknown[0]!r}; there are {', '.join(before) or 'none yet'}")
         self._queue.hold({name: before[name] for name in spec.settings})
         try:
             for name, found in spec.settings.items():
-                self._site.change(name, found.model_dump(exclude_none=True))
+                self._target.change(name, found.model_dump(exclude_none=True))
             yield
         finally:
             try:
-                put_back(self._queue, self._site)
-            except (SiteError, LogError) as error:
+                put_back(self._queue, self._target)
+            except (TargetError, LogError) as error:
                 self._left = f"the settings of before could not be put back yet, which the worker tries again: {error}"
 
     def _say(self, progress: float, result: Result | None) -> None:
@@ -152,16 +152,16 @@ class Performance:
                 )
 
 
-def put_back(queue: ExperimentQueue, site: Site) -> None:
+def put_back(queue: ExperimentQueue, target: Target) -> None:
     """Put back the settings that an experiment has left.
 
-    Raises ``SiteError`` or ``LogError`` where that is not possible now; what is to be put back stays remembered.
+    Raises ``TargetError`` or ``LogError`` where that is not possible now; what is to be put back stays remembered.
     """
     if held := queue.held():
-        present = site.settings()
+        present = target.settings()
         for name, settings in held.items():
             if name in present:  # a replica that is gone has no settings to put back
-                site.change(name, settings)
+                target.change(name, settings)
         queue.hold({})
 
 
@@ -177,7 +177,7 @@ def versions(queue: ExperimentQueue) -> dict[str, str]:
 
 
 def measure(spec: Spec, run: Run) -> Result:
-    """Run an experiment of any kind but a sweep. Raises ``SiteError`` or ``Stopped``."""
+    """Run an experiment of any kind but a sweep. Raises ``TargetError`` or ``Stopped``."""
     match spec:
         case Windows():
             return windows.measure(spec, run)

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from broker.delay.prediction import Replicated, predict
 from nodes.runtime.metrics import SECONDS_BUCKETS
-from nodes.worker.target import Site, SiteError
+from nodes.worker.target import Target, TargetError
 
 _RATE_SECONDS = 60.0
 _WAIT_SECONDS = 0.05
@@ -28,8 +28,8 @@ class Predicted(Collector):
     its answer; until that is there, or the primary has failed to give one, the answer before counts.
     """
 
-    def __init__(self, site: Site, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._site = site
+    def __init__(self, target: Target, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._target = target
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._seen: deque[tuple[float, int, int]] = deque()
@@ -53,7 +53,7 @@ class Predicted(Collector):
             return
         try:
             shares = newest.result()
-        except SiteError:
+        except TargetError:
             return
         family = self._family()
         for boundary, share in zip(SECONDS_BUCKETS, shares, strict=True):
@@ -65,16 +65,16 @@ class Predicted(Collector):
         return GaugeMetricFamily("ec_predicted_converged_ratio", help_text, labels=["le"])
 
     def _shares(self) -> list[float]:
-        settings = self._site.settings()
+        settings = self._target.settings()
         if not settings:
-            raise SiteError("no replica is registered")
+            raise TargetError("no replica is registered")
         rate = self._rate()
         replicated = [Replicated(found.model, found.order, rate) for found in settings.values()]
         return predict(replicated, [boundary * 1000 for boundary in SECONDS_BUCKETS]).converged
 
     def _rate(self) -> float:
         """Writes a second over the last minute, or since it was asked for first."""
-        now, (epoch, version) = self._monotonic(), self._site.head()
+        now, (epoch, version) = self._monotonic(), self._target.head()
         if self._seen and self._seen[-1][1] != epoch:
             self._seen.clear()
         self._seen.append((now, epoch, version))

@@ -15,7 +15,7 @@ from broker.delay.prediction import Replicated
 from nodes.experiments.queue import Stop
 from nodes.experiments.spec import REQUESTS_AT_ONCE
 from nodes.worker.agenda import Agenda
-from nodes.worker.target import Site
+from nodes.worker.target import Target
 
 Result = dict[str, Any]
 _REPORT_SECONDS = 0.5
@@ -37,12 +37,12 @@ class Run:
 
     def __init__(
         self,
-        site: Site,
+        target: Target,
         clock: LogClock,
         report: Callable[[float, Result | None], None],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.site = site
+        self.target = target
         self.clock = clock
         self.now = now
         self._report = report
@@ -99,7 +99,7 @@ class Run:
 
     def replicated(self, rate: float) -> dict[str, Replicated]:
         """The replicas as a prediction sees them, by id, with the settings in force and so many writes a second."""
-        return {name: Replicated(found.model, found.order, rate) for name, found in self.site.settings().items()}
+        return {name: Replicated(found.model, found.order, rate) for name, found in self.target.settings().items()}
 
 
 def moments(random: Random, count: int, rate: float) -> list[float]:

@@ -16,7 +16,7 @@ from broker.stats import spread
 from nodes.experiments.spec import HORIZON_MS_UNLESS_GIVEN, WARM_UP_SECONDS_MAX, Staleness
 from nodes.http.peers import Ask, PeerError
 from nodes.worker.run import Result, Run, moments, rmse, rounded
-from nodes.worker.target import SiteError
+from nodes.worker.target import TargetError
 
 _WARM_UP_SHARE = 0.999
 _CLOCK_SECONDS = 2.0
@@ -87,11 +87,11 @@ class Measured:
 
 
 def measure(spec: Staleness, run: Run) -> Result:
-    """Write and read at random moments. Raises ``SiteError`` or ``Stopped``."""
+    """Write and read at random moments. Raises ``TargetError`` or ``Stopped``."""
     models = run.replicated(spec.rate)
-    urls = {name: url for name, url in run.site.replicas().items() if name in models}
+    urls = {name: url for name, url in run.target.replicas().items() if name in models}
     if not urls:
-        raise SiteError("no replica is registered")
+        raise TargetError("no replica is registered")
     mean_ms = max(1.0, *(found.model.mean_ms for found in models.values()))
     horizon_ms = spec.horizon_ms or min(3 * mean_ms, HORIZON_MS_UNLESS_GIVEN)
     measured = Measured(spec, horizon_ms, list(urls))
@@ -152,19 +152,19 @@ class _Load:
         self._ends_at = self._began + self._writing_seconds + horizon_ms / 1000
 
     def perform(self) -> float:
-        """Do it all; the writes a second that there were. Raises ``SiteError`` or ``Stopped``."""
+        """Do it all; the writes a second that there were. Raises ``TargetError`` or ``Stopped``."""
         total_seconds = self._ends_at - self._began
 
         def progress() -> tuple[float, Result]:
             return (self._run.now() - self._began) / total_seconds, self._measured.figures()
 
-        epoch, first = self._run.site.head()
+        epoch, first = self._run.target.head()
         self.agenda.at(self._began, self._tell_time)
         self.agenda.at(self._began + self._moments[0], partial(self._write, 0))
         self._run.perform(self.agenda, progress)
-        epoch_now, last = self._run.site.head()
+        epoch_now, last = self._run.target.head()
         if epoch_now != epoch:
-            raise SiteError("the lab was reset meanwhile")
+            raise TargetError("the lab was reset meanwhile")
         return (last - first) / self._writing_seconds
 
     def _tell_time(self) -> None:
@@ -179,9 +179,9 @@ class _Load:
             # From here on the next write may begin: this one's answer must not hold it up.
             self.agenda.at(self._began + self._moments[number + 1], partial(self._write, number + 1))
         key = f"experiment-{number % self._keys}"
-        ask = Ask(f"{self._run.site.primary_url}/data", "POST", body={"key": key, "value": number}, wait_ms=6000)
+        ask = Ask(f"{self._run.target.primary_url}/data", "POST", body={"key": key, "value": number}, wait_ms=6000)
         try:
-            reply = self._run.site.peers.ask(ask)
+            reply = self._run.target.peers.ask(ask)
         except PeerError as error:
             self._measured.errors.append(str(error))
             return
@@ -209,7 +209,7 @@ class _Load:
     def _read(self, replica: int, key: str, written: dict[str, Any], at_us: int) -> None:
         began_us = self._run.clock.now_us()
         try:
-            reply = self._run.site.peers.ask(Ask(f"{self._urls[replica]}/data/{key}"))
+            reply = self._run.target.peers.ask(Ask(f"{self._urls[replica]}/data/{key}"))
         except PeerError as error:
             self._measured.errors.append(str(error))
             return

@@ -10,7 +10,7 @@ from nodes.worker.run import Result, Run
 
 
 def measure(spec: Sweep, run: Run, once: Callable[[Spec, Run], Result]) -> Result:
-    """Run every step. ``once`` runs one experiment with its settings. Raises ``SiteError`` or ``Stopped``."""
+    """Run every step. ``once`` runs one experiment with its settings. Raises ``TargetError`` or ``Stopped``."""
     steps: list[dict[str, Any]] = []
     for number, (value, step) in enumerate(zip(spec.values, spec.steps, strict=True)):
         run.part(number, len(spec.values))

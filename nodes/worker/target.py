@@ -10,7 +10,7 @@ from nodes.http.peers import Ask, PeerError, Peers, Reply
 from nodes.runtime.config import WorkerConfig
 
 
-class SiteError(Exception):
+class TargetError(Exception):
     """Raised when a node refuses or does not answer what an experiment cannot do without."""
 
 
@@ -27,8 +27,8 @@ class Setting(NamedTuple):
         return {**self._asdict(), "model": self.model.as_json()}
 
 
-class Site:
-    """Primary, replicas and client. Methods raise ``SiteError``."""
+class Target:
+    """Primary, replicas and client. Methods raise ``TargetError``."""
 
     def __init__(self, config: WorkerConfig, peers: Peers) -> None:
         self.primary_url = config.primary_url
@@ -65,7 +65,7 @@ class Site:
         try:
             reply = self.peers.ask(ask)
         except PeerError as error:
-            raise SiteError(str(error)) from error
+            raise TargetError(str(error)) from error
         if reply.status != 200:
-            raise SiteError(f"{ask.url} answered {reply.status}: {reply.body.get('detail')}")
+            raise TargetError(f"{ask.url} answered {reply.status}: {reply.body.get('detail')}")
         return reply

@@ -50,16 +50,16 @@ class Measured:
 
 
 def measure(spec: Windows, run: Run) -> Result:
-    """Write at random moments, and measure each window through the client. Raises ``SiteError`` or ``Stopped``."""
+    """Write at random moments, and measure each window through the client. Raises ``TargetError`` or ``Stopped``."""
     replicated = run.replicated(spec.rate)
     measured = Measured()
     ask = Ask(
-        f"{run.site.client_url}/write-and-wait?timeout_ms={spec.timeout_ms}", "POST", wait_ms=spec.timeout_ms + 6000
+        f"{run.target.client_url}/write-and-wait?timeout_ms={spec.timeout_ms}", "POST", wait_ms=spec.timeout_ms + 6000
     )
 
     def write(number: int) -> None:
         try:
-            reply = run.site.peers.ask(ask._replace(body={"key": f"experiment-{number % 1000}", "value": number}))
+            reply = run.target.peers.ask(ask._replace(body={"key": f"experiment-{number % 1000}", "value": number}))
         except PeerError as error:
             measured.errors.append(str(error))
             return

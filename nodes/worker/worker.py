@@ -16,9 +16,9 @@ from broker.errors import LogError
 from nodes.experiments.queue import TURN_SECONDS, ExperimentQueue, Stop
 from nodes.experiments.spec import ENDED, Experiment
 from nodes.http.times import wall_timestamp
-from nodes.runtime.background import Worker
+from nodes.runtime.background import Background
 from nodes.worker.perform import put_back
-from nodes.worker.target import Site
+from nodes.worker.target import Target
 
 _logger = logging.getLogger("lab.experiments")
 _IDLE_SECONDS = 5
@@ -32,22 +32,22 @@ class _ThreadWorker(SimpleWorker):
     death_penalty_class = TimerDeathPenalty  # the other one needs signals, and so the main thread
 
 
-class Desk:
+class ExperimentWorker:
     """One worker of possibly several, of which one has its turn: only one experiment runs at a time.
 
     The turn is a lease of five seconds, so that of a worker that was killed ends by itself. Whoever begins a turn first
     reports as failed what its predecessor left unfinished, and puts its settings back.
     """
 
-    def __init__(self, client: Client, queue: ExperimentQueue, site: Site, node_id: str) -> None:
+    def __init__(self, client: Client, queue: ExperimentQueue, target: Target, node_id: str) -> None:
         self._name = f"{node_id}-{uuid.uuid4().hex[:8]}"
         self._queue = queue
-        self._site = site
+        self._target = target
         self._client = client
         self._rq: _ThreadWorker | None = None  # made when a turn begins: it asks the log server who it is
         self._my_turn = False
-        self._turns = Worker("turn", self._keep_turn)
-        self._work = Worker("work", self._step)
+        self._turns = Background("turn", self._keep_turn)
+        self._work = Background("work", self._step)
 
     def start(self) -> None:
         """Start taking turns and experiments."""
@@ -89,7 +89,7 @@ class Desk:
             self._work.pause(_TURN_PAUSE_SECONDS / 4)
             return
         rq = self._rq = self._rq or self._begin_turn()
-        put_back(self._queue, self._site)  # where the last experiment could not
+        put_back(self._queue, self._target)  # where the last experiment could not
         found = rq.dequeue_job_and_maintain_ttl(_IDLE_SECONDS, _IDLE_SECONDS)
         if found is not None:
             rq.execute_job(*found)
@@ -101,7 +101,7 @@ class Desk:
     def _begin_turn(self) -> _ThreadWorker:
         """Clear up after the one before."""
         left = self._queue.abandoned()
-        put_back(self._queue, self._site)
+        put_back(self._queue, self._target)
         for experiment in left:
             ended = experiment["state"] in ENDED
             self._queue.abandon(experiment if ended else _failed(experiment))

@@ -13,7 +13,7 @@ import pytest
 from broker.connection import connect
 from broker.delay import Fixed
 from broker.position import Position
-from broker.registry import Member, Roster, Settings
+from broker.registry import Member, Registry, Settings
 from lab.local.supervisor import Lab
 from tests.integration.conftest import running_lab
 from tests.support.http import ask
@@ -48,19 +48,19 @@ def stranger(guarded: Lab) -> Iterator[list[str | None]]:
         def log_message(self, *_: Any) -> None:
             """Say nothing."""
 
-    roster = Roster(connect(guarded.redis_url))
-    proof = next(member for member in roster.members() if member.replica == REPLICA).proof
+    registered = Registry(connect(guarded.redis_url))
+    proof = next(member for member in registered.members() if member.replica == REPLICA).proof
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}"
         now_us = int(time.time() * 1e6)  # one that has been silent for an hour is forgotten
         member = Member("stranger", "http://stranger:1", url, Position(1, 0), now_us, now_us, proof=proof)
-        roster.heartbeat(member, Settings(Fixed(0), 0))
+        registered.heartbeat(member, Settings(Fixed(0), 0))
         try:
             yield heard
         finally:
-            roster.forget("stranger")
+            registered.forget("stranger")
             server.shutdown()
             thread.join()
 

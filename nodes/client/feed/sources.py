@@ -17,7 +17,7 @@ from broker.position import Position
 from nodes.client.feed.feed import INTERVAL_SECONDS, Feed
 from nodes.client.levels import ReadAnswer
 from nodes.http.peers import Ask, PeerError, Peers
-from nodes.runtime.background import Worker
+from nodes.runtime.background import Background
 
 WAIT_MS = 4000
 _STATE_SECONDS = 1.0
@@ -41,9 +41,9 @@ class Sources:
         self._at: Position | None = None
         self._last_event: str | None = None
         self._watched: dict[str, str] = {}
-        self._replicas: dict[str, Worker] = {}
+        self._replicas: dict[str, Background] = {}
         self._workers = {
-            "feed": Worker("feed", self._flush),
+            "feed": Background("feed", self._flush),
             "log": self._while_listened("feed-log", self._follow_log, self._forget_log),
             "events": self._while_listened("feed-events", self._follow_events, self._forget_events),
             "state": self._while_listened("feed-state", self._observe, lambda: None),
@@ -60,7 +60,7 @@ class Sources:
         for worker in [*self._workers.values(), *self._replicas.values()]:
             worker.stop()
 
-    def _while_listened(self, name: str, step: Callable[[], float], forget: Callable[[], None]) -> Worker:
+    def _while_listened(self, name: str, step: Callable[[], float], forget: Callable[[], None]) -> Background:
         """A thread that takes steps while somebody listens, and otherwise forgets where it was.
 
         A step returns how many seconds to pause after it.
@@ -73,7 +73,7 @@ class Sources:
                 forget()
                 worker.pause(_IDLE_SECONDS)
 
-        worker = Worker(name, run)
+        worker = Background(name, run)
         return worker
 
     def _flush(self) -> None:

@@ -63,13 +63,13 @@ def test_replicas_are_in_log_order_for_the_torture_and_as_they_were_after_it(mon
         healthy = {"status": "ok", "replicas": [{"faults": []}]}
         return 200, before if method == "GET" and url.endswith("-delays") else healthy
 
-    class Site:
+    class Target:
         client_url, primary_url = "http://client", "http://primary"
 
         def start_what_ended(self) -> None: ...
 
     monkeypatch.setattr(run, "call", call)
-    torturer = run.Torturer(cast("Any", Site()), Floors(0), lambda: 0, lambda _: None)
+    torturer = run.Torturer(cast("Any", Target()), Floors(0), lambda: 0, lambda _: None)
     torturer.begin(["r1", "r2"])
     torturer.heal()
     assert [(change["replica"], change["order"]) for change in changes[:2]] == [("r1", "log"), ("r2", "log")]

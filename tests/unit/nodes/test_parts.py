@@ -20,7 +20,7 @@ from broker.errors import IdTaken, LogUnreachable
 from broker.events import Events
 from broker.log import ReplicationLog
 from broker.position import START, Position
-from broker.registry import Member, Roster, Settings
+from broker.registry import Member, Registry, Settings
 from nodes.http.problem import Problem
 from nodes.replica import acknowledger as acknowledging
 from nodes.replica import history as histories
@@ -28,7 +28,7 @@ from nodes.replica.acknowledger import Acknowledger
 from nodes.replica.history import Applied, AppliedHistory
 from nodes.replica.inbox import Inbox
 from nodes.replica.membership import Membership
-from nodes.runtime.background import Worker
+from nodes.runtime.background import Background
 from tests.support.clock import FakeClock
 from tests.support.until import until
 
@@ -207,7 +207,7 @@ def test_a_worker_goes_on_after_an_error_and_tells_of_it() -> None:
         recovered.set()
         worker.pause(0.01)
 
-    worker = Worker("test", step)
+    worker = Background("test", step)
     worker.start()
     assert until(lambda: worker.trouble) == "gone"
     assert recovered.wait(5)
@@ -220,12 +220,12 @@ class Registration:
     """A membership, what it says, and what it was told."""
 
     def __init__(self, client: Any) -> None:
-        self.roster = Roster(client)
+        self.registered = Registry(client)
         self.events = Events(client)
         self.applied: list[Settings] = []
         clock = LogClock(lambda: 5_000_000, lambda: 0, lambda: 0)
         self.membership = Membership(
-            roster=self.roster,
+            registered=self.registered,
             events=self.events,
             clock=clock,
             defaults=Settings(Fixed(500), 0),
@@ -238,7 +238,7 @@ def test_a_replica_registers_and_says_that_it_joined(fake: Any) -> None:
     found = Registration(fake)
     found.membership.step(block_ms=1)
     found.membership.step(block_ms=1)
-    (member,) = found.roster.members()
+    (member,) = found.registered.members()
     assert (member.position, member.seen_at_us) == (Position(1, 3), 5_000_000)
     assert [event.fields for event in found.events.after("0-0", 1)] == [{"kind": "joined", "replica": "r1"}]
 
@@ -246,12 +246,12 @@ def test_a_replica_registers_and_says_that_it_joined(fake: Any) -> None:
 def test_a_replica_whose_id_is_taken_does_not_register_before_it_is_free(fake: Any) -> None:
     found = Registration(fake)
     other = Member("r1", "http://r1:2", "http://127.0.0.1:2", START, 1_000_000, 0)
-    found.roster.heartbeat(other, Settings(Fixed(500), 0))
+    found.registered.heartbeat(other, Settings(Fixed(500), 0))
     with pytest.raises(IdTaken):
         found.membership.step(block_ms=1)
     assert not found.membership.wait_until_registered(0)
-    assert found.roster.members() == [other]
-    found.roster.forget("r1")
+    assert found.registered.members() == [other]
+    found.registered.forget("r1")
     found.membership.step(block_ms=1)
     assert found.membership.wait_until_registered(0)
 
@@ -261,7 +261,7 @@ def test_settings_are_put_in_force_when_they_change_and_only_then(fake: Any) -> 
     found.membership.step(block_ms=1)
     found.membership.step(block_ms=1)
     changed = Settings(Fixed(7), 8)
-    found.roster.set_settings({"r1": changed})
+    found.registered.set_settings({"r1": changed})
     found.membership.step(block_ms=1)
     assert found.applied == [Settings(Fixed(500), 0), changed]
 

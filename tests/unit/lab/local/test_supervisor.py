@@ -22,7 +22,7 @@ from broker.connection import connect
 from broker.delay import Fixed
 from broker.log import ReplicationLog
 from broker.position import START
-from broker.registry import Member, Roster, Settings
+from broker.registry import Member, Registry, Settings
 from lab.cli import main
 from lab.errors import LabError
 from lab.local import disk, layout, log_server, logs, processes, state, supervisor
@@ -338,7 +338,7 @@ def test_a_log_server_that_may_drop_entries_is_refused(options: Options, servers
 
 def beat(url: str, at_us: int) -> None:
     other = Member("lab14-replica1", "http://r1:1", "http://127.0.0.1:1", START, at_us, 0)
-    Roster(connect(url)).heartbeat(other, Settings(Fixed(0), 0))
+    Registry(connect(url)).heartbeat(other, Settings(Fixed(0), 0))
 
 
 def test_a_second_lab_on_one_log_server_is_refused(options: Options, servers: Callable[[str], LogServer]) -> None:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from broker.delay import Fixed
 from broker.position import START, Position
-from broker.registry import Member, Roster, Settings
+from broker.registry import Member, Registry, Settings
 from nodes.client import session as sessions
 from nodes.client.directory import Directory
 from nodes.client.head import LogHead
@@ -385,11 +385,11 @@ def test_a_malformed_cookie_is_refused_and_taken_away(cookie: str) -> None:
 
 
 def acks(fake: Any, **answers: Any) -> Acks:
-    roster = Roster(fake)
+    registered = Registry(fake)
     for name in ("r1", "r2"):
         member = Member(name, f"http://{name}:1", f"http://{name}", Position(1, 0), 0, 0)
-        roster.heartbeat(member, Settings(Fixed(0), 0))
-    return Acks(roster, StubPeers(**answers))
+        registered.heartbeat(member, Settings(Fixed(0), 0))
+    return Acks(registered, StubPeers(**answers))
 
 
 WRITTEN: Any = {"version": 7, "position": "1-7"}

@@ -13,7 +13,7 @@ from broker.errors import LogRefused
 from broker.events import Events
 from broker.log import Memory, ReplicationLog
 from broker.position import START, Position
-from broker.registry import Member, Roster, Settings
+from broker.registry import Member, Registry, Settings
 from nodes.http.peers import PeerError, Peers
 from nodes.http.problem import Problem
 from nodes.primary.acceptance import Acceptance
@@ -33,18 +33,23 @@ class Bench:
     def __init__(self, client: Any, peers: Peers | None = None, **environment: str) -> None:
         config = load("primary", environment)
         assert isinstance(config, PrimaryConfig)
-        self.log, self.roster, self.events = ReplicationLog(client), Roster(client), Events(client)
+        self.log, self.registered, self.events = ReplicationLog(client), Registry(client), Events(client)
         self.now_us = self.log.now_us()
         clock = LogClock(lambda: self.now_us, lambda: 0, lambda: 0)
         peers = peers or Peers(2, lambda: 0.0)
         self.gate = PositionGate(EMPTY_STATE, 10)
         self.registry = CollectorRegistry()
         metrics = PrimaryMetrics(self.registry)
-        parts: dict[str, Any] = {"log": self.log, "roster": self.roster, "events": self.events, "metrics": metrics}
+        parts: dict[str, Any] = {
+            "log": self.log,
+            "registered": self.registered,
+            "events": self.events,
+            "metrics": metrics,
+        }
         times = iter(range(10**6))
         self.verification = Verification(
             log=self.log,
-            roster=self.roster,
+            registered=self.registered,
             events=self.events,
             gate=self.gate,
             peers=peers,
@@ -58,7 +63,7 @@ class Bench:
         self.log.make_room = self.retention.shrink
         parts |= {"verification": self.verification, "acceptance": self.acceptance, "retention": self.retention}
         self.primary = Primary(config, gate=self.gate, peers=peers, clock=clock, **parts)
-        self.delays = Delays(self.roster, self.events, metrics, lambda: self.now_us)
+        self.delays = Delays(self.registered, self.events, metrics, lambda: self.now_us)
         self.primary._upkeep.stop()  # so that its pause does not wait
 
     def upkeep(self) -> None:
@@ -79,7 +84,7 @@ class Bench:
     def replica(self, name: str, version: int, seen_seconds_ago: float = 0) -> None:
         seen_at_us = round(self.now_us - seen_seconds_ago * 1e6)
         member = Member(name, f"http://{name}:8001", f"http://{name}", Position(1, version), seen_at_us, 0)
-        self.roster.heartbeat(member, Settings(Fixed(500), 0))
+        self.registered.heartbeat(member, Settings(Fixed(500), 0))
 
     def first(self) -> str:
         (entry,) = self.log.after(START, 1)
@@ -310,14 +315,14 @@ def test_a_replica_that_never_comes_back_is_forgotten_with_its_group(fake: Any) 
     bench.replica("gone", 0, seen_seconds_ago=FORGET_AFTER_SECONDS + 1)
     bench.log.join("gone", START)
     bench.upkeep()
-    assert bench.roster.members() == []
+    assert bench.registered.members() == []
     assert bench.log.groups() == []
 
 
 def test_nothing_is_exported_about_replicas_while_the_log_cannot_be_read(fake: Any) -> None:
     bench = Bench(fake)
     bench.replica("a", 0)
-    collector = ReplicaCollector(bench.log, bench.roster, bench.retention)
+    collector = ReplicaCollector(bench.log, bench.registered, bench.retention)
     assert list(collector.collect()) == []
     bench.upkeep()
     assert "ec_replica_lag_seconds" in {family.name for family in collector.collect()}
@@ -327,7 +332,7 @@ def test_when_a_replica_last_applied_something_is_absent_while_nobody_knows(fake
     bench = Bench(fake)
     bench.upkeep()
     bench.replica("a", 0)
-    bench.registry.register(ReplicaCollector(bench.log, bench.roster, bench.retention))
+    bench.registry.register(ReplicaCollector(bench.log, bench.registered, bench.retention))
     labels = {"replica": "a"}
     assert bench.registry.get_sample_value("ec_replica_lag_seconds", labels) == 0
     assert bench.registry.get_sample_value("ec_replica_last_applied_timestamp_seconds", labels) is None
@@ -338,7 +343,7 @@ def test_a_change_of_a_delay_is_in_force_and_an_event(fake: Any) -> None:
     bench.replica("a", 0)
     found = bench.delays.change(DelayBody(replica="a", delay_ms=7, ack_delay_ms=3))
     assert (found["replica_url"], found["delay_ms"], found["all_delays"]) == ("http://a:8001", 7, {"http://a:8001": 7})
-    assert bench.roster.settings() == {"a": Settings(Fixed(7), 3)}
+    assert bench.registered.settings() == {"a": Settings(Fixed(7), 3)}
     assert [event.fields["kind"] for event in bench.events.after("0-0", 1)] == ["settings"]
 
 
@@ -346,7 +351,7 @@ def test_the_acknowledgement_delay_alone_leaves_the_delay(fake: Any) -> None:
     bench = Bench(fake)
     bench.replica("a", 0)
     bench.delays.change(DelayBody(replica="a", ack_delay_ms=3))
-    assert bench.roster.settings() == {"a": Settings(Fixed(500), 3)}
+    assert bench.registered.settings() == {"a": Settings(Fixed(500), 3)}
 
 
 def test_of_several_delays_none_is_changed_when_one_is_wrong(fake: Any) -> None:
@@ -354,7 +359,7 @@ def test_of_several_delays_none_is_changed_when_one_is_wrong(fake: Any) -> None:
     bench.replica("a", 0)
     with pytest.raises(Problem):
         bench.delays.change_several(DelaysBody(delays={"a": 1, "b": 2}))
-    assert bench.roster.settings() == {"a": Settings(Fixed(500), 0)}
+    assert bench.registered.settings() == {"a": Settings(Fixed(500), 0)}
 
 
 def test_prometheus_finds_every_registered_replica(fake: Any) -> None:

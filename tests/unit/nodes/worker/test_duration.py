@@ -30,7 +30,7 @@ from nodes.worker import sweep
 from nodes.worker.agenda import Agenda, Task
 from nodes.worker.perform import Performance, measure
 from nodes.worker.run import Run
-from nodes.worker.target import Setting, Site
+from nodes.worker.target import Setting, Target
 
 EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 ANSWER_SECONDS = 0.05
@@ -112,8 +112,8 @@ class SlowestSite:
 
 
 class VirtualRun(Run):
-    def __init__(self, time: VirtualTime, site: SlowestSite) -> None:
-        super().__init__(cast("Site", site), cast("Any", time), lambda *_: None, time.now)
+    def __init__(self, time: VirtualTime, target: SlowestSite) -> None:
+        super().__init__(cast("Target", target), cast("Any", time), lambda *_: None, time.now)
         self._time = time
 
     def agenda(self) -> Agenda:
@@ -217,12 +217,12 @@ class PatientQueue:
 
 def test_one_that_takes_longer_all_the_same_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Windows, "seconds", 0.1)
-    site, queue, released = SlowestSite(VirtualTime(), 1, 0), PatientQueue(), threading.Event()
-    monkeypatch.setattr(site, "ask", lambda _: released.wait(30))
+    target, queue, released = SlowestSite(VirtualTime(), 1, 0), PatientQueue(), threading.Event()
+    monkeypatch.setattr(target, "ask", lambda _: released.wait(30))
     spec = {"kind": "windows", "writes": 1, "rate": 200}
     experiment = cast("Experiment", {"id": "x", "spec": spec})
     try:
-        Performance(cast("Any", queue), cast("Any", site), cast("Any", None), experiment).perform()
+        Performance(cast("Any", queue), cast("Any", target), cast("Any", None), experiment).perform()
     finally:
         released.set()
     found = queue.reported[-1]

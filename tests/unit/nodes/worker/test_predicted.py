@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from broker.delay import DelayModel, Exponential, Fixed, Lognormal, Mixture, Pareto
 from nodes.worker.predicted import Predicted
-from nodes.worker.target import Setting, Site, SiteError
+from nodes.worker.target import Setting, Target, TargetError
 from tests.support.until import until
 
 DOCUMENTED = Mixture(((9, Pareto(20, 3)), (1, Exponential(80))))
@@ -31,16 +31,16 @@ class FakeSite:
         self.asked += 1
         assert self.answers.wait(10)
         if self.gone:
-            raise SiteError("the primary is gone")
+            raise TargetError("the primary is gone")
         return self._settings
 
     def head(self) -> tuple[int, int]:
         return 1, self.asked**2
 
 
-def registry_of(site: FakeSite) -> CollectorRegistry:
+def registry_of(target: FakeSite) -> CollectorRegistry:
     registry = CollectorRegistry()
-    registry.register(Predicted(cast("Site", site)))
+    registry.register(Predicted(cast("Target", target)))
     return registry
 
 
@@ -68,18 +68,18 @@ def test_a_scrape_takes_100_ms_at_the_most_at_any_rate_and_with_any_settings() -
 
 
 def test_a_scrape_does_not_wait_for_a_primary_that_hangs_and_asks_it_once_only() -> None:
-    site = FakeSite(DOCUMENTED)
-    registry = registry_of(site)
+    target = FakeSite(DOCUMENTED)
+    registry = registry_of(target)
     known = until(lambda: shares(registry))
-    site.answers.clear()
-    asked = site.asked
+    target.answers.clear()
+    asked = target.asked
     began = time.monotonic()
     for _ in range(5):
         assert shares(registry) == known, "until the primary has answered or failed, the last answer counts"
     assert time.monotonic() - began < 5
-    assert site.asked == asked + 1
-    site.gone = True
-    site.answers.set()
+    assert target.asked == asked + 1
+    target.gone = True
+    target.answers.set()
     until(lambda: shares(registry) == [])
-    site.gone = False
+    target.gone = False
     until(lambda: shares(registry))

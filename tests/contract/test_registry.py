@@ -1,4 +1,4 @@
-"""What roster, events and lag promise, over the fake and over every real server."""
+"""What registered, events and lag promise, over the fake and over every real server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from broker.errors import IdTaken
 from broker.events import Events
 from broker.log import ReplicationLog
 from broker.position import START, Position
-from broker.registry import Member, Roster, Settings
+from broker.registry import Member, Registry, Settings
 
 DEFAULTS = Settings(Fixed(500), 0)
 
@@ -22,38 +22,38 @@ def member(replica: str = "r1", position: Position = START, seen_at_us: int = 0)
 
 
 @pytest.fixture
-def roster(client: Any) -> Roster:
-    return Roster(client)
+def registered(client: Any) -> Registry:
+    return Registry(client)
 
 
-def test_the_first_heartbeat_registers_with_the_defaults(roster: Roster) -> None:
-    assert roster.heartbeat(member(), DEFAULTS) == (DEFAULTS, True)
-    assert roster.heartbeat(member(), Settings(Fixed(9), 9)) == (DEFAULTS, False)
-    assert roster.members() == [member()]
+def test_the_first_heartbeat_registers_with_the_defaults(registered: Registry) -> None:
+    assert registered.heartbeat(member(), DEFAULTS) == (DEFAULTS, True)
+    assert registered.heartbeat(member(), Settings(Fixed(9), 9)) == (DEFAULTS, False)
+    assert registered.members() == [member()]
 
 
-def test_settings_outlive_the_replica_that_they_are_for(roster: Roster) -> None:
-    roster.heartbeat(member(), DEFAULTS)
+def test_settings_outlive_the_replica_that_they_are_for(registered: Registry) -> None:
+    registered.heartbeat(member(), DEFAULTS)
     changed = Settings(Fixed(1.5), 20)
-    roster.set_settings({"r1": changed})
-    assert roster.heartbeat(member(), DEFAULTS) == (changed, False)
-    assert roster.settings() == {"r1": changed}
+    registered.set_settings({"r1": changed})
+    assert registered.heartbeat(member(), DEFAULTS) == (changed, False)
+    assert registered.settings() == {"r1": changed}
 
 
-def test_a_forgotten_replica_is_gone_with_its_settings(roster: Roster) -> None:
-    roster.heartbeat(member(), DEFAULTS)
-    assert roster.forget("r1")
-    assert not roster.forget("r1")
-    assert (roster.members(), roster.settings()) == ([], {})
+def test_a_forgotten_replica_is_gone_with_its_settings(registered: Registry) -> None:
+    registered.heartbeat(member(), DEFAULTS)
+    assert registered.forget("r1")
+    assert not registered.forget("r1")
+    assert (registered.members(), registered.settings()) == ([], {})
 
 
-def test_an_id_is_taken_while_a_replica_elsewhere_is_live(roster: Roster) -> None:
-    roster.require_free(member())
-    roster.heartbeat(member(), DEFAULTS)
-    roster.require_free(member(seen_at_us=1))  # the same replica, started again
+def test_an_id_is_taken_while_a_replica_elsewhere_is_live(registered: Registry) -> None:
+    registered.require_free(member())
+    registered.heartbeat(member(), DEFAULTS)
+    registered.require_free(member(seen_at_us=1))  # the same replica, started again
     with pytest.raises(IdTaken, match=r"r1 is taken: .* http://127[.]0[.]0[.]1:8001"):
-        roster.require_free(member(seen_at_us=5_000_000)._replace(url="http://127.0.0.1:9001"))
-    roster.require_free(member(seen_at_us=5_000_001)._replace(url="http://127.0.0.1:9001"))
+        registered.require_free(member(seen_at_us=5_000_000)._replace(url="http://127.0.0.1:9001"))
+    registered.require_free(member(seen_at_us=5_000_001)._replace(url="http://127.0.0.1:9001"))
 
 
 def test_a_member_is_live_for_five_seconds() -> None:
