@@ -39,7 +39,7 @@ def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
 
 
 def test_only_metrics_are_asked_for_that_are_exported_or_recorded() -> None:
-    exported = set(re.findall(r"`(ec_[a-z_]+)`", (ROOT / "README.md").read_text(encoding="utf-8")))
+    exported = set(re.findall(r"`(ec_[a-z_]+)`", (ROOT / "docs/metrics.md").read_text(encoding="utf-8")))
     recorded = set(re.findall(r"record: (\S+)", RULES))
     queries = [expression for panel in PANELS for expression in expressions(panel)]
     queries += [annotation["expr"] for annotation in DASHBOARD["annotations"]["list"]] + [RULES]
