@@ -33,7 +33,7 @@ const SCENES = [
       await delay(fast, 50);
       await say(`${fast} is now ten times as fast: ${await measure()} ms. The window has not changed.`);
       await delay(slow, 700);
-      await say(`${slow} is now twice as fast: ${await measure()} ms. Only the slowest replica counts.`);
+      await say(`${slow} is now more than twice as fast: ${await measure()} ms. Only the slowest replica counts.`);
     },
   },
   {
