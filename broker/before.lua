@@ -1,7 +1,7 @@
 -- The newest position that was committed at least so long ago, by bisection: an entry's ID is its version, and times
 -- grow with versions.
 --
--- KEYS[1] log, KEYS[2] head: see append.lua
+-- KEYS: log and head, see log.py
 -- ARGV: age in microseconds
 --
 -- Returns {epoch, version, head version}. Where the log no longer goes back that far, the version before its oldest

@@ -7,17 +7,21 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import resources
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import redis
 from redis import exceptions
 from redis.backoff import NoBackoff
+from redis.commands.core import Script
 from redis.retry import Retry
 
 from broker.errors import LogFull, LogMissing, LogRefused, LogUnreachable, LogUnverified, OutcomeUnknown
-from broker.url import require_options
 
 Client = redis.Redis
+_OPTIONS = ("db", "client_name")
+_OPTIONS_TLS = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 
 
 class _NotConnected(exceptions.ConnectionError):
@@ -79,6 +83,15 @@ class _Refusal:
                 sock.shutdown(socket.SHUT_RDWR)
 
 
+def require_options(url: str) -> None:
+    """Raise ``ValueError`` for an option in the URL that the lab sets itself, or that a connection does not have."""
+    parts = urlsplit(url)
+    allowed = _OPTIONS + (_OPTIONS_TLS if parts.scheme == "rediss" else ())
+    for name in parse_qs(parts.query, keep_blank_values=True):
+        if name not in allowed:
+            raise ValueError(f"the option {name[:100]!r} is not allowed in it; allowed are {', '.join(allowed)}")
+
+
 def connect(
     url: str,
     *,
@@ -107,6 +120,11 @@ def connect(
     base: Any = pool.connection_class
     pool.connection_class = type(f"Lab{base.__name__}", (_Refusal, base), {"link": link or Link()})
     return redis.Redis(connection_pool=pool)
+
+
+def register(client: Client, script: str) -> Script:
+    """Return a Lua script of this package, to call on the client."""
+    return client.register_script(resources.files("broker").joinpath(script).read_text(encoding="utf-8"))
 
 
 @contextmanager

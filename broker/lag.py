@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from broker.log import Group, Head, ReplicationLog
+from broker.history import GroupState
+from broker.log import Head, ReplicationLog
 from broker.position import START, Position
 from broker.registry import Member
 
@@ -20,12 +21,12 @@ class Lag(NamedTuple):
 
 def observe(log: ReplicationLog, members: list[Member]) -> dict[str, Lag]:
     """The lag of each member now. Raises ``broker.errors.LogError``: then nothing is known, which is not 0."""
-    groups = {group.replica: group for group in log.groups()}
+    groups = {group.replica: group for group in log.history.groups()}
     head = log.head()
     return {member.replica: _lag(log, head, member, groups.get(member.replica)) for member in members}
 
 
-def _lag(log: ReplicationLog, head: Head, member: Member, group: Group | None) -> Lag:
+def _lag(log: ReplicationLog, head: Head, member: Member, group: GroupState | None) -> Lag:
     applied = _applied(member, group)
     delivered = group.last_delivered if group else START
     return Lag(
@@ -38,11 +39,11 @@ def _lag(log: ReplicationLog, head: Head, member: Member, group: Group | None) -
 
 def _age_us(log: ReplicationLog, head: Head, applied: Position) -> int:
     """The age of the oldest write after a position; where the log no longer holds it, of the oldest that is known."""
-    oldest = next(iter(log.after(applied, 1)), None)
-    return max(0, log.now_us() - (oldest.at_us if oldest else head.at_us))
+    oldest = next(iter(log.history.after(applied, 1)), None)
+    return max(0, log.history.now_us() - (oldest.at_us if oldest else head.at_us))
 
 
-def _applied(member: Member, group: Group | None) -> Position:
+def _applied(member: Member, group: GroupState | None) -> Position:
     """The last position known to be applied: a heartbeat is up to a second old, an acknowledgement may be held back."""
     if group is None:
         return member.position

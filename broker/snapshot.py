@@ -51,7 +51,7 @@ def _attempt(log: ReplicationLog) -> Snapshot:
         raise PositionLost("an epoch began during the scan")
     reached = before
     while reached < after.position:
-        entries = log.between(Position(reached.epoch, reached.version + 1), after.position, _CHUNK)
+        entries = log.history.between(Position(reached.epoch, reached.version + 1), after.position, _CHUNK)
         if not entries:
             raise PositionLost("the log was trimmed during the scan")
         for entry in entries:

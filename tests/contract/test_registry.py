@@ -76,7 +76,7 @@ def test_events_come_once_and_in_order(client: Any) -> None:
 def log(client: Any) -> ReplicationLog:
     found = ReplicationLog(client)
     found.open("o")
-    found.join("r1", START)
+    found.group("r1").join(START)
     return found
 
 
@@ -87,14 +87,14 @@ def write(log: ReplicationLog, count: int) -> None:
 
 def test_an_idle_replica_lags_by_nothing(log: ReplicationLog) -> None:
     write(log, 2)
-    log.acknowledge("r1", [entry.position for entry in log.read("r1", 10, 1)])
+    log.group("r1").acknowledge([entry.position for entry in log.group("r1").read(10, 1)])
     assert lag.observe(log, [member()]) == {"r1": lag.Lag(0, 0.0, 0, 0)}
 
 
 def test_pending_entries_are_lag(log: ReplicationLog) -> None:
     write(log, 3)
-    log.read("r1", 10, 1)
-    log.acknowledge("r1", [Position(1, 0), Position(1, 1)])
+    log.group("r1").read(10, 1)
+    log.group("r1").acknowledge([Position(1, 0), Position(1, 1)])
     found = lag.observe(log, [member()])["r1"]
     assert (found.versions, found.pending, found.undelivered) == (2, 2, 0)
     assert found.seconds > 0
@@ -117,6 +117,6 @@ def test_lag_is_not_0_where_the_log_no_longer_holds_what_is_missing(log: Replica
 
 def test_an_acknowledgement_held_back_is_not_lag(log: ReplicationLog) -> None:
     write(log, 3)
-    log.read("r1", 10, 1)
+    log.group("r1").read(10, 1)
     found = lag.observe(log, [member(position=Position(1, 3))])["r1"]
     assert (found.versions, found.seconds, found.pending) == (0, 0.0, 4)

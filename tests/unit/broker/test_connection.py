@@ -10,7 +10,7 @@ import pytest
 from redis import exceptions
 
 from broker.connection import connect, translated
-from broker.errors import LogMissing, LogRefused, LogUnreachable, NotApplied, OutcomeUnknown
+from broker.errors import LogMissing, LogRefused, LogUnreachable, LogUnverified, NotApplied, OutcomeUnknown
 from broker.log import ReplicationLog
 
 
@@ -71,6 +71,8 @@ class Scripted:
     def __init__(self, *outcomes: Exception | list[object]) -> None:
         self.outcomes = list(outcomes)
 
+    sha = ""
+
     def register_script(self, _: str) -> Scripted:
         return self
 
@@ -102,21 +104,19 @@ def test_a_refusal_after_a_doubt_leaves_the_doubt() -> None:
 
 def test_a_server_started_again_is_verified_before_the_doubt_is_settled() -> None:
     client = Scripted(LOST, exceptions.NoScriptError("NOSCRIPT"), [["repeated", "1", "7", "99"]])
-    log = ReplicationLog(client)  # type: ignore[arg-type]
     verified: list[int] = []
-    log.verify = lambda: verified.append(1)
+    log = ReplicationLog(client, repairs={LogUnverified: lambda: verified.append(1)})  # type: ignore[arg-type]
     appended = log.append("set", "k", "1", "w")
     assert (appended is not None and appended.repeated, verified) == (True, [1])
 
 
 def test_a_doubt_stays_where_the_server_cannot_be_verified() -> None:
     client = Scripted(LOST, exceptions.NoScriptError("NOSCRIPT"))
-    log = ReplicationLog(client)  # type: ignore[arg-type]
 
     def verify() -> None:
         raise LogUnreachable("gone again")
 
-    log.verify = verify
+    log = ReplicationLog(client, repairs={LogUnverified: verify})  # type: ignore[arg-type]
     with pytest.raises(OutcomeUnknown):
         log.append("set", "k", "1", "w")
 
