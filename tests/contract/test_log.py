@@ -190,7 +190,7 @@ def foreign_entry(client: Any) -> None:
         (read_only, "read only replica"),
         (lacking_replicas, "NOREPLICAS|enough good replicas"),
         (unsaved, "MISCONF|unable to persist"),
-        (foreign_entry, "not of this lab, after 1-1; a new epoch begins after it"),
+        (foreign_entry, "not of this lab, after 1-1; a new epoch starts after it"),
     ],
 )
 def test_a_check_says_why_appends_are_refused_and_changes_nothing(
