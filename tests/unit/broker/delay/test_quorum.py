@@ -54,7 +54,7 @@ def outcomes() -> dict[tuple[str, int, int], Outcome]:
 
 
 @pytest.mark.parametrize("name", FITS)
-def test_latencies_are_the_published_ones(name: str, outcomes: dict[tuple[str, int, int], Outcome]) -> None:
+def test_latencies_match_the_published_ones(name: str, outcomes: dict[tuple[str, int, int], Outcome]) -> None:
     for (r, w), (read_ms, write_ms) in LATENCIES[name].items():
         # A read's latency depends on R alone, and a write's on W.
         reads = quantile_of_sorted(outcomes[name, r, r].read_latency, 0.999)
@@ -65,7 +65,9 @@ def test_latencies_are_the_published_ones(name: str, outcomes: dict[tuple[str, i
 
 
 @pytest.mark.parametrize("name", FITS)
-def test_a_read_at_once_is_as_consistent_as_published(name: str, outcomes: dict[tuple[str, int, int], Outcome]) -> None:
+def test_an_immediate_read_is_as_consistent_as_published(
+    name: str, outcomes: dict[tuple[str, int, int], Outcome]
+) -> None:
     found = outcomes[name, 1, 1].consistent(0)
     print(f"\n{name}: {found:.3f}, published {AT_ONCE[name]}")
     assert found == pytest.approx(AT_ONCE[name], abs=0.015)
