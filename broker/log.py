@@ -107,12 +107,13 @@ class ReplicationLog:
         self.history = History(client, namespace)
         self._written = [f"{namespace}:{name}" for name in _KEYS]
         self._stream, self._data, self._head, self._keys, *_ = self._written
-        self._append_script = register(client, "append.lua")
-        self._epoch_script = register(client, "epoch.lua")
-        self._page_script = register(client, "page.lua")
-        self._check_script = register(client, "check.lua")
-        self._steady_script = register(client, "steady.lua")
+        self._scripts = {
+            name: register(client, f"{name}.lua") for name in ("append", "epoch", "page", "check", "steady")
+        }
         self._is_checked = False
+
+    def _run(self, script: str, *args: str | int) -> Any:
+        return self._scripts[script](keys=self._written, args=args)
 
     def group(self, replica: str) -> Group:
         """Return the replica's consumer group, which ``Group.join`` creates."""
@@ -136,7 +137,7 @@ class ReplicationLog:
 
         Returns for each what ``append`` would return, or raise about this change alone.
         """
-        sha, keys = self._append_script.sha, self._written
+        sha, keys = self._scripts["append"].sha, self._written
         call: list[str | int] = ["EVALSHA", sha, len(keys), *keys, REMEMBERED_WRITES]
         for change in changes:
             call += [*change, contribution(change.write_id, change.key, change.value).hex()]
@@ -155,8 +156,8 @@ class ReplicationLog:
 
     def _start_epoch(self, mode: str, write_id: str, seen: Position, doubt: str = "") -> Position:
         self._check("commands")  # a script that is refused a command half way would leave half an epoch
-        args: list[str | int] = [mode, write_id, REMEMBERED_WRITES, *seen, doubt]
-        _, epoch, version = self._answered(lambda: self._epoch_script(keys=self._written, args=args))
+        args = (mode, write_id, REMEMBERED_WRITES, *seen, doubt)
+        _, epoch, version = self._answered(lambda: self._run("epoch", *args))
         return Position(int(epoch), int(version))
 
     def _repaired(self, send: Callable[[], Any]) -> Any:
@@ -202,13 +203,13 @@ class ReplicationLog:
         with translated():
             # A server forgets cached scripts when it stops, and keeps everything else. By EVAL, because Redis 6.2
             # writes SCRIPT LOAD to its append-only file.
-            self._client.eval(self._append_script.script, 0, "load")
+            self._client.eval(self._scripts["append"].script, 0, "load")
         return position
 
     def is_verified(self) -> bool:
         """Return whether there is a log whose server has run since ``open``, so that it has lost nothing."""
         with translated():
-            cached, *_ = self._client.script_exists(self._append_script.sha)
+            cached, *_ = self._client.script_exists(self._scripts["append"].sha)
             return bool(cached and self._client.hexists(self._head, "lab"))
 
     def was_cut(self) -> bool:
@@ -222,7 +223,7 @@ class ReplicationLog:
 
     def _check(self, purpose: str) -> None:
         with translated():
-            reason = self._repaired(lambda: self._check_script(keys=self._written, args=[purpose]))
+            reason = self._repaired(lambda: self._run("check", purpose))
         if reason:
             raise LogRefused(f"the log server cannot take appends: {reason}")
 
@@ -255,7 +256,7 @@ class ReplicationLog:
         ``known_us``: the log's time as the caller has carried it forward from an earlier answer, by its own clock.
         """
         with translated():
-            before, after = self._steady_script(keys=[self._head], args=[known_us or 0, _STEP_US])
+            before, after = self._run("steady", known_us or 0, _STEP_US)
         return int(after) - int(before)
 
     # -- trimming -----------------------------------------------------------------------------------------------------
@@ -304,9 +305,7 @@ class ReplicationLog:
     def page(self, after: str, limit: int, max_bytes: int) -> Page:
         """Return at most ``limit`` records with keys greater than ``after``, ending once they exceed ``max_bytes``."""
         with translated():
-            epoch, version, write_id, at, more, *flat = self._page_script(
-                keys=self._written, args=[after, limit, max_bytes]
-            )
+            epoch, version, write_id, at, more, *flat = self._run("page", after, limit, max_bytes)
         head = Head(Position(int(epoch), int(version)), write_id, int(at), 0, EMPTY)
         records = [_record(key, text) for key, text in zip(flat[::2], flat[1::2], strict=True)]
         return Page(head, records, more == "more")

@@ -1,13 +1,13 @@
 -- Keep the log's time from going back with its server's clock: it is that clock plus an offset, which is 0 unless the
 -- clock was set back. Once the clock has caught up, or is set right, the offset is 0 again.
 --
--- KEYS: head, see log.py
+-- KEYS: see log.py
 -- ARGV: the log's time as the caller has carried it forward by its own clock, or 0 if unknown; by how many microseconds
 -- the time has to differ from that before the offset changes
 --
 -- Returns the offset before and after.
 
-local HEAD = KEYS[1]
+local HEAD = KEYS[3]
 
 local head = redis.call('HMGET', HEAD, 'at', 'offset')
 if not head[1] then return redis.error_reply('NOLOG the log has not been opened') end
