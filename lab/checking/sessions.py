@@ -1,10 +1,17 @@
-"""What a session is promised about its own reads (Terry et al., Session Guarantees, PDIS 1994)."""
+"""Checkers of the session guarantees (Terry et al., Session Guarantees, PDIS 1994).
+
+Monotonic writes and writes-follow-reads are promises about databases, so they are tested on what each node shows: a
+node that shows a write must also show what its writer had done before it.
+"""
 
 from __future__ import annotations
 
-from lab.checking.history import History
-from lab.checking.operation import Operation
-from lab.checking.verdict import Tally, Verdict, told
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from lab.checking.history import History, Kind, Operation
+from lab.checking.verdict import Tally, Verdict, describe
 
 
 def read_your_writes(history: History) -> Verdict:
@@ -18,23 +25,102 @@ def read_your_writes(history: History) -> Verdict:
             elif (write := written.get(operation.key)) is not None:
                 tally.tested += 1
                 if operation.seen < write.seen:
-                    tally.violated(f"{told(write)}; then {told(operation)}, which is older", write, operation)
+                    tally.violated(f"{describe(write)}; then {describe(operation)}, which is older", write, operation)
     return tally.verdict()
 
 
 def monotonic_reads(history: History) -> Verdict:
-    """A read never shows less of a key than an earlier read of the session did."""
+    """A read never shows an older state of a key than an earlier read of the session."""
     tally = Tally("monotonic_reads")
     for operations in history.by_session().values():
         newest: dict[str, Operation] = {}
-        for operation in operations:
-            if operation.kind != "read":
+        for read in operations:
+            if read.kind != "read":
                 continue
-            before = newest.get(operation.key)
-            if before is not None:
-                tally.tested += 1
-                if operation.seen < before.seen:
-                    tally.violated(f"{told(before)}; then {told(operation)}: back in time", before, operation)
-                    continue
-            newest[operation.key] = operation
+            before = newest.get(read.key)
+            tally.tested += before is not None
+            if before is not None and read.seen < before.seen:
+                tally.violated(f"{describe(before)}; then {describe(read)}: back in time", before, read)
+            else:
+                newest[read.key] = read
     return tally.verdict()
+
+
+def monotonic_writes(history: History) -> Verdict:
+    """A session's writes are in the log in its own order, and no node shows a later one without the earlier ones."""
+    tally = Tally("monotonic_writes")
+    for operations in history.by_session().values():
+        last: Operation | None = None
+        for write in operations:
+            if write.kind != "write":
+                continue
+            tally.tested += last is not None
+            if last is not None and write.seen < last.seen:
+                words = f"{describe(last)}; then {describe(write)}, which is before it in the log"
+                tally.violated(words, last, write)
+            last = write
+    _check_nodes(history, "write", tally)
+    return tally.verdict()
+
+
+def writes_follow_reads(history: History) -> Verdict:
+    """A write is in the log after everything its session had read, and no node shows it without that."""
+    tally = Tally("writes_follow_reads")
+    for operations in history.by_session().values():
+        newest: Operation | None = None
+        for operation in operations:
+            if operation.kind == "read":
+                if operation.version and (newest is None or operation.seen > newest.seen):
+                    newest = operation
+            elif newest is not None:
+                tally.tested += 1
+                if operation.seen <= newest.seen:
+                    words = f"{describe(newest)}; then {describe(operation)}, no later in the log"
+                    tally.violated(words, newest, operation)
+    _check_nodes(history, "read", tally)
+    return tally.verdict()
+
+
+class _Required(NamedTuple):
+    """A node must show ``cause`` or something newer of its key, since ``shown`` showed the write ``after`` it."""
+
+    cause: Operation
+    after: Operation
+    shown: Operation
+
+
+def _check_nodes(history: History, causes: Kind, tally: Tally) -> None:
+    """Require of each node that shows a write the ``causes`` that its writer had before it."""
+    sessions = history.by_session()
+    place = {found.index: at for operations in sessions.values() for at, found in enumerate(operations)}
+    through: dict[tuple[str, int], int] = defaultdict(int)  # by node and session: operations already required
+    required: dict[tuple[str, str], _Required] = {}
+    due: dict[int, _Required] = {}
+    for returned, read in _moments(history.reads):
+        if not returned:
+            if (found := required.get((read.node, read.key))) is not None:
+                due[read.index] = found
+            continue
+        if (expected := due.pop(read.index, None)) is not None:
+            tally.tested += 1
+            if read.seen < expected.cause.seen:
+                words = "; ".join(map(describe, expected)) + f"; then {describe(read)}"
+                tally.violated(words, *dict.fromkeys((*expected, read)))
+        write = history.writer.get((read.key, read.seen))
+        if write is None:
+            continue
+        operations, reached = sessions[write.session], place[write.index]
+        for cause in operations[through[read.node, write.session] : reached]:
+            if cause.kind == causes and cause.seen.version:
+                known = required.get((read.node, cause.key))
+                if known is None or cause.seen > known.cause.seen:
+                    required[read.node, cause.key] = _Required(cause, write, read)
+        through[read.node, write.session] = max(reached, through[read.node, write.session])
+
+
+def _moments(reads: list[Operation]) -> Iterator[tuple[bool, Operation]]:
+    """Yield invocations and returns in time order; at equal times invocations first, so that nothing precedes them."""
+    moments = [(read.invoked_us, False, read) for read in reads] + [(read.returned_us, True, read) for read in reads]
+    moments.sort(key=lambda found: found[:2])
+    for _, returned, read in moments:
+        yield returned, read

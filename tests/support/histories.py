@@ -7,8 +7,7 @@ from random import Random
 from typing import Any
 
 from broker.position import Position
-from lab.checking.history import History, Plan
-from lab.checking.operation import Kind, Operation, Outcome
+from lab.checking.history import History, Kind, Operation, Outcome, Plan
 from nodes.http.level import Level
 
 PRIMARY = "lab14-primary"

@@ -12,8 +12,7 @@ import pytest
 
 from broker.position import Position
 from lab.checking import promises
-from lab.checking.history import History, Plan, newest_through
-from lab.checking.operation import Operation
+from lab.checking.history import History, Operation, Plan, newest_through
 from lab.checking.verdict import Verdict
 from tests.support.histories import World
 

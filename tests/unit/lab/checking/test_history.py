@@ -12,8 +12,7 @@ import pytest
 
 from broker.position import Position
 from lab.checking import elle, promises, report
-from lab.checking.history import History, Plan, load, save
-from lab.checking.operation import Operation
+from lab.checking.history import History, Operation, Plan, load, save
 from lab.errors import LabError
 from tests.support.histories import World
 

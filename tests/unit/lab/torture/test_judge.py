@@ -11,8 +11,7 @@ from broker.delay import from_json
 from broker.entry import Entry
 from broker.log import ReplicationLog
 from broker.position import Position
-from lab.checking.history import History, Plan
-from lab.checking.operation import Operation
+from lab.checking.history import History, Operation, Plan
 from lab.errors import LabError
 from lab.torture import judge, run
 from lab.torture.floor import Floors
