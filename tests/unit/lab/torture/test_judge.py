@@ -14,7 +14,7 @@ from broker.position import Position
 from lab.checking.history import History, Operation, Plan
 from lab.errors import LabError
 from lab.torture import judge, run
-from lab.torture.floor import Floors
+from lab.torture.judge import Floors
 from lab.torture.ledger import Follower, Ledger
 from lab.torture.schedule import ALL_FAULTS, DEFAULT_FAULTS, DELAY, DELAY_MS_MIN, draw
 from nodes.replica.faults import FAULTS
@@ -65,12 +65,12 @@ def test_replicas_are_in_log_order_for_the_torture_and_as_they_were_after_it(mon
     class Target:
         client_url, primary_url = "http://client", "http://primary"
 
-        def start_what_ended(self) -> None: ...
+        def restart_ended(self) -> None: ...
 
     monkeypatch.setattr(run, "call", call)
-    torturer = run.Torturer(cast("Any", Target()), Floors(0), lambda: 0, lambda _: None)
-    torturer.begin(["r1", "r2"])
-    torturer.heal()
+    injector = run.Injector(cast("Any", Target()), Floors(0), lambda: 0, lambda _: None)
+    injector.prepare(["r1", "r2"])
+    injector.heal()
     assert [(change["replica"], change["order"]) for change in changes[:2]] == [("r1", "log"), ("r2", "log")]
     assert changes[2:] == [
         {"replica": "r1", "model": models["http://r1:8001"], "order": "arrival"},
