@@ -1,4 +1,4 @@
-"""How fast replicas catch up, against bare loops that read, store and acknowledge the same entries."""
+"""The rate at which replicas catch up, against bare loops that read, store and acknowledge the same entries."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from broker.connection import connect
 from broker.position import Position
 from lab.bench import load, setup
 from lab.bench.figure import Figure, Target
-from lab.bench.scale import Scale
-from lab.bench.step import Step
-from lab.bench.writes import BATCH, batch_request
+from lab.bench.scale import Scale, Step
+from lab.bench.writes import write_batches
 from lab.local.layout import NAMESPACE
 from lab.local.supervisor import Lab
 
@@ -30,15 +29,18 @@ _CATCH_UP_SECONDS = 300
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
-    """Both replicas are cut off, then come back to ``scale.entries`` entries; the bare loops read the same."""
-    keep = str(scale.entries + 100_000)  # so that nothing is trimmed while the replicas are away
+    """Partition both replicas, then let them catch up on ``scale.entries`` entries; the bare loops read the same."""
+    keep = str(scale.entries + 100_000)  # so that nothing is trimmed during the partition
     with setup.running(environment={"LAB_LOG_KEEP": keep}) as lab:
         setup.set_delays(lab, 0)
-        load.once(lab.primary_url, batch_request())  # something to read
+        write_batches(lab, 1, step)  # something to read
         setup.settle(lab)
         ours, bare = [], []
         for _ in range(max(2, scale.rounds - 2)):
-            begin = _fall_behind(lab, scale.entries, step)
+            begin = setup.position(lab)
+            for replica in lab.replica_urls:
+                setup.ask("POST", f"{lab.client_url}/faults", {"replica": replica, "fault": "partition"})
+            write_batches(lab, scale.entries, step)
             ours.append(_catch_up(lab, begin, scale.entries))
             step("replicas catch up")
             bare.append(_bare(lab, begin, scale.entries))
@@ -49,19 +51,8 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
         )  # fmt: skip
 
 
-def _fall_behind(lab: Lab, entries: int, step: Step) -> Position:
-    """Cut the replicas off and write; where the log was before."""
-    begin = setup.position(lab)
-    for replica in lab.replica_urls:
-        setup.ask("POST", f"{lab.client_url}/faults", {"replica": replica, "fault": "partition"})
-    for written in range(0, entries, BATCH):
-        load.once(lab.primary_url, batch_request())
-        step(f"{written:,} of {entries:,} written")
-    return begin
-
-
 def _catch_up(lab: Lab, begin: Position, entries: int) -> float:
-    """Entries a second of each replica, from its first to its last; meanwhile both are read."""
+    """Return entries per second of each replica, from its first to its last; meanwhile both are read."""
     setup.ask("POST", f"{lab.client_url}/faults/reset")
 
     def seconds(url: str) -> float:
@@ -78,7 +69,7 @@ def _catch_up(lab: Lab, begin: Position, entries: int) -> float:
 
 @contextmanager
 def _readers(lab: Lab) -> Iterator[None]:
-    """Reads of both replicas, at a steady rate."""
+    """Read from both replicas, at a steady rate."""
     over = threading.Event()
 
     def read(url: str) -> None:
@@ -96,35 +87,25 @@ def _readers(lab: Lab) -> Iterator[None]:
 
 
 def _bare(lab: Lab, begin: Position, entries: int) -> float:
-    """Entries a second of each of two bare loops at once."""
+    """Return entries per second of each of two bare loops at once."""
     client: Any = connect(lab.redis_url)
     stream = f"{NAMESPACE}:log"
+    groups = [f"bare{number}" for number in range(len(lab.replica_urls))]
     with tempfile.TemporaryDirectory(prefix="lab-bench-") as directory:
-        loops = []
-        for number in range(len(lab.replica_urls)):
-            group = f"bare{number}"
+        loops: list[Any] = []
+        for group in groups:
             client.xgroup_create(stream, group, id=str(begin))
             line = [sys.executable, "-m", "lab.bench.baselines.apply_loop", stream, group, str(entries)]
-            loops.append(
-                subprocess.Popen(
-                    [*line, str(Path(directory) / group)],
-                    env={**os.environ, "LAB_REDIS_URL": lab.redis_url},
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
+            line.append(str(Path(directory) / group))
+            environment = {**os.environ, "LAB_REDIS_URL": lab.redis_url}
+            pipe = subprocess.PIPE
+            loops.append(subprocess.Popen(line, env=environment, stdin=pipe, stdout=pipe, text=True))
         for loop in loops:
-            loop.stdout.readline()  # type: ignore[union-attr]
-        seconds = [json.loads(loop.communicate()[0])["seconds"] for loop in _told(loops)]
-        for number in range(len(loops)):
-            client.xgroup_destroy(stream, f"bare{number}")
+            loop.stdout.readline()  # it is ready
+        for loop in loops:
+            loop.stdin.write("go\n")
+            loop.stdin.flush()
+        seconds = [json.loads(loop.communicate()[0])["seconds"] for loop in loops]
+    for group in groups:
+        client.xgroup_destroy(stream, group)
     return float(entries / max(seconds))
-
-
-def _told(loops: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]:
-    """All of them begin."""
-    for loop in loops:
-        loop.stdin.write("go\n")  # type: ignore[union-attr]
-        loop.stdin.flush()  # type: ignore[union-attr]
-    return loops
