@@ -7,11 +7,10 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -63,27 +62,10 @@ def _catch_up(lab: Lab, begin: Position, entries: int) -> float:
             times.append(time.perf_counter())
         return times[1] - times[0]
 
-    with _readers(lab), ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor() as threads, ExitStack() as reading:
+        for url in lab.replica_urls.values():
+            reading.enter_context(load.paced(url, [load.request("GET", "/data/key-1")], _READS_PER_SECOND))
         return (entries - 1) / max(threads.map(seconds, lab.replica_urls.values()))
-
-
-@contextmanager
-def _readers(lab: Lab) -> Iterator[None]:
-    """Read from both replicas, at a steady rate."""
-    over = threading.Event()
-
-    def read(url: str) -> None:
-        while not over.wait(1 / _READS_PER_SECOND):
-            load.once(url, load.request("GET", "/data/key-1"))
-
-    with ThreadPoolExecutor() as threads:
-        running = [threads.submit(read, url) for url in lab.replica_urls.values()]
-        try:
-            yield
-        finally:
-            over.set()
-    for one in running:
-        one.result()
 
 
 def _bare(lab: Lab, begin: Position, entries: int) -> float:

@@ -7,19 +7,22 @@ from collections.abc import Callable
 from broker.delay import Order
 from lab.checking import sessions, stores
 from lab.checking.history import History
-from lab.checking.verdict import Verdict
+from lab.checking.verdict import Tally, Verdict, verdict
 
-CHECKERS: dict[str, Callable[[History], Verdict]] = {
-    "read_your_writes": sessions.read_your_writes,
-    "monotonic_reads": sessions.monotonic_reads,
-    "monotonic_writes": sessions.monotonic_writes,
-    "writes_follow_reads": sessions.writes_follow_reads,
-    "consistent_prefix": stores.consistent_prefix,
-    "bounded_staleness": stores.bounded_staleness,
-    "real_time": stores.real_time,
-    "no_lost_write": stores.no_lost_write,
-    "no_phantom_write": stores.no_phantom_write,
-    "convergence": stores.convergence,
+CHECKERS: dict[str, Callable[[Tally, History], None]] = {
+    check.__name__: check
+    for check in (
+        sessions.read_your_writes,
+        sessions.monotonic_reads,
+        sessions.monotonic_writes,
+        sessions.writes_follow_reads,
+        stores.consistent_prefix,
+        stores.bounded_staleness,
+        stores.real_time,
+        stores.no_lost_write,
+        stores.no_phantom_write,
+        stores.convergence,
+    )
 }
 # One primary orders all writes, so no level can lose one, invent one or end up divided.
 _ALWAYS = {"no_lost_write", "no_phantom_write", "convergence"}
@@ -36,7 +39,7 @@ PROMISES: dict[str, set[str]] = {
 
 def judge(history: History) -> list[Verdict]:
     """Return a verdict for each guarantee, promised or not."""
-    return [check(history) for check in CHECKERS.values()]
+    return [verdict(guarantee, check, history) for guarantee, check in CHECKERS.items()]
 
 
 def promised(level: str, order: Order = "log") -> set[str]:

@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from lab.checking.history import History, Kind, Operation
-from lab.checking.verdict import Tally, Verdict, describe
+from lab.checking.verdict import Tally, describe
 
 
-def read_your_writes(history: History) -> Verdict:
+def read_your_writes(tally: Tally, history: History) -> None:
     """A read shows the session's own last write of the key, or something newer."""
-    tally = Tally("read_your_writes")
     for operations in history.by_session().values():
         written: dict[str, Operation] = {}
         for operation in operations:
@@ -26,12 +25,10 @@ def read_your_writes(history: History) -> Verdict:
                 tally.tested += 1
                 if operation.seen < write.seen:
                     tally.violated(f"{describe(write)}; then {describe(operation)}, which is older", write, operation)
-    return tally.verdict()
 
 
-def monotonic_reads(history: History) -> Verdict:
+def monotonic_reads(tally: Tally, history: History) -> None:
     """A read never shows an older state of a key than an earlier read of the session."""
-    tally = Tally("monotonic_reads")
     for operations in history.by_session().values():
         newest: dict[str, Operation] = {}
         for read in operations:
@@ -43,12 +40,10 @@ def monotonic_reads(history: History) -> Verdict:
                 tally.violated(f"{describe(before)}; then {describe(read)}: back in time", before, read)
             else:
                 newest[read.key] = read
-    return tally.verdict()
 
 
-def monotonic_writes(history: History) -> Verdict:
+def monotonic_writes(tally: Tally, history: History) -> None:
     """A session's writes are in the log in its own order, and no node shows a later one without the earlier ones."""
-    tally = Tally("monotonic_writes")
     for operations in history.by_session().values():
         last: Operation | None = None
         for write in operations:
@@ -59,13 +54,11 @@ def monotonic_writes(history: History) -> Verdict:
                 words = f"{describe(last)}; then {describe(write)}, which is before it in the log"
                 tally.violated(words, last, write)
             last = write
-    _check_nodes(history, "write", tally)
-    return tally.verdict()
+    _check_nodes(tally, history, "write")
 
 
-def writes_follow_reads(history: History) -> Verdict:
+def writes_follow_reads(tally: Tally, history: History) -> None:
     """A write is in the log after everything its session had read, and no node shows it without that."""
-    tally = Tally("writes_follow_reads")
     for operations in history.by_session().values():
         newest: Operation | None = None
         for operation in operations:
@@ -77,8 +70,7 @@ def writes_follow_reads(history: History) -> Verdict:
                 if operation.seen <= newest.seen:
                     words = f"{describe(newest)}; then {describe(operation)}, no later in the log"
                     tally.violated(words, newest, operation)
-    _check_nodes(history, "read", tally)
-    return tally.verdict()
+    _check_nodes(tally, history, "read")
 
 
 class _Required(NamedTuple):
@@ -89,7 +81,7 @@ class _Required(NamedTuple):
     shown: Operation
 
 
-def _check_nodes(history: History, causes: Kind, tally: Tally) -> None:
+def _check_nodes(tally: Tally, history: History, causes: Kind) -> None:
     """Require of each node that shows a write the ``causes`` that its writer had before it."""
     sessions = history.by_session()
     place = {found.index: at for operations in sessions.values() for at, found in enumerate(operations)}

@@ -7,19 +7,18 @@ from collections import defaultdict
 
 from broker.position import START, Position
 from lab.checking.history import History, Operation, Timeline, newest_through
-from lab.checking.verdict import Tally, Verdict, describe
+from lab.checking.verdict import Tally, describe
 
 
-def bounded_staleness(history: History) -> Verdict:
+def bounded_staleness(tally: Tally, history: History) -> None:
     """A read misses no write older than the plan's bounds, of those acknowledged when it was invoked.
 
     ``max_lag_ms``: every write acknowledged at least that long before is shown. ``max_lag_versions``: every write but
     the newest so many is shown. If both are set, both hold.
     """
-    tally = Tally("bounded_staleness")
     plan = history.plan
     if plan.max_lag_ms is None and plan.max_lag_versions is None:
-        return tally.verdict()
+        return
     by_key = history.writes_by_key()
     timelines = {key: Timeline(writes) for key, writes in by_key.items()}
     everything = Timeline(history.writes)
@@ -39,7 +38,6 @@ def bounded_staleness(history: History) -> Verdict:
                 count = newest.seen.version - missed.seen.version
                 words = f"{describe(missed)}; {count} versions later, {describe(newest)}; then {describe(read)}"
                 tally.violated(words, *dict.fromkeys((missed, newest, read)))
-    return tally.verdict()
 
 
 def _missed(writes: list[Operation], read: Operation, newest: Position, versions: int) -> Operation | None:
@@ -53,12 +51,11 @@ def _missed(writes: list[Operation], read: Operation, newest: Position, versions
     return None
 
 
-def real_time(history: History) -> Verdict:
+def real_time(tally: Tally, history: History) -> None:
     """An operation that returned before another was invoked precedes it: for each key, and for all writes in the log.
 
     Together with the log's order of versions this is linearizability of each key (Herlihy and Wing, TOPLAS 1990).
     """
-    tally = Tally("real_time")
     by_key: dict[str, list[Operation]] = defaultdict(list)
     for operation in (*history.writes, *history.reads):
         by_key[operation.key].append(operation)
@@ -71,7 +68,6 @@ def real_time(history: History) -> Verdict:
     log = Timeline(history.writes)
     for write in history.writes:
         _check_precedes(tally, log.before(write.invoked_us), write)
-    return tally.verdict()
 
 
 def _check_precedes(tally: Tally, earlier: Operation | None, later: Operation) -> None:
@@ -81,9 +77,8 @@ def _check_precedes(tally: Tally, earlier: Operation | None, later: Operation) -
         tally.violated(f"{describe(earlier)}; after that had returned, {describe(later)}", earlier, later)
 
 
-def consistent_prefix(history: History) -> Verdict:
+def consistent_prefix(tally: Tally, history: History) -> None:
     """A read shows exactly the key's newest write up to the store's position, and nothing beyond it."""
-    tally = Tally("consistent_prefix")
     writes = history.writes_by_key()
     for read in (*history.reads, *history.finals):
         position = read.position
@@ -94,12 +89,10 @@ def consistent_prefix(history: History) -> Verdict:
             tally.violated(f"{describe(read)}, which is beyond the store's position {position}", read)
         elif (expected := newest_through(writes.get(read.key, []), position)) and expected.seen > read.seen:
             tally.violated(f"{describe(expected)}; {describe(read)} at {position}, which lacks it", expected, read)
-    return tally.verdict()
 
 
-def no_lost_write(history: History) -> Verdict:
+def no_lost_write(tally: Tally, history: History) -> None:
     """At the end the primary has every acknowledged write, or a newer one of the key; no two share a position."""
-    tally = Tally("no_lost_write")
     finals = {final.key: final for final in history.finals}
     holder: dict[object, Operation] = {}
     for write in history.writes:
@@ -112,12 +105,10 @@ def no_lost_write(history: History) -> Verdict:
         other = holder.setdefault(write.position, write)
         if other is not write:
             tally.violated(f"{describe(other)}, and {describe(write)}: two writes at one position", other, write)
-    return tally.verdict()
 
 
-def no_phantom_write(history: History) -> Verdict:
+def no_phantom_write(tally: Tally, history: History) -> None:
     """Every value that a read shows was written; a write whose outcome is unknown may show."""
-    tally = Tally("no_phantom_write")
     unknown: dict[tuple[str, str | None], list[Operation]] = defaultdict(list)
     for operation in history.operations:
         if operation.kind == "write" and operation.outcome == "unknown":
@@ -134,25 +125,20 @@ def no_phantom_write(history: History) -> Verdict:
         elif write.value != read.value:
             words = f"{describe(write)} with value {write.value}; {describe(read)} with value {read.value}"
             tally.violated(words, write, read)
-    return tally.verdict()
 
 
-def convergence(history: History) -> Verdict:
+def convergence(tally: Tally, history: History) -> None:
     """At the end, at one position, every node has the same digest."""
-    tally = Tally("convergence")
     failed = [found for found in history.digests if found.outcome != "ok"]
     if failed:
-        return _unknown(f"{failed[0].node} did not report its digest", *failed)
+        tally.unknown(f"{failed[0].node} did not report its digest", *failed)
+        return
     for found in history.digests:
         first = history.digests[0]
         if found.position != first.position:
-            words = f"{first.node} was at {first.position}, {found.node} at {found.position}: still being written to?"
-            return _unknown(words, first, found)
+            positions = f"{first.node} was at {first.position}, {found.node} at {found.position}"
+            tally.unknown(f"{positions}: still being written to?", first, found)
+            return
         tally.tested += 1
         if found.digest != first.digest:
             tally.violated(f"at {first.position}, {first.node} and {found.node} hold different data", first, found)
-    return tally.verdict()
-
-
-def _unknown(words: str, *operations: Operation) -> Verdict:
-    return Verdict("convergence", "unknown", 0, words=words, operations=list(operations))

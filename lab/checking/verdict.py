@@ -1,12 +1,14 @@
-"""The verdict on one guarantee, and the tally by which a checker reaches it."""
+"""The verdict on one guarantee, and the tally in which a checker counts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Concatenate, Literal, ParamSpec
 
 from lab.checking.history import Operation
 
+P = ParamSpec("P")
 Judgement = Literal["held", "violated", "not tested", "unknown"]
 
 
@@ -34,14 +36,14 @@ class Verdict:
 
 
 class Tally:
-    """Counts tests and violations, and keeps the smallest counterexample."""
+    """Counts the tests and violations of a checker, and keeps the smallest counterexample."""
 
-    def __init__(self, guarantee: str) -> None:
-        self._guarantee = guarantee
-        self._violations: int = 0
+    def __init__(self) -> None:
+        self.tested = 0
+        self._judgement: Judgement | None = None
+        self._violations = 0
         self._size: tuple[int, int] | None = None
         self._smallest: tuple[str, list[Operation]] = ("", [])
-        self.tested = 0
 
     def violated(self, words: str, *operations: Operation) -> None:
         """Count a violation; the counterexample with the fewest operations is kept, then the shortest in time."""
@@ -52,11 +54,22 @@ class Tally:
         if self._size is None or size < self._size:
             self._size, self._smallest = size, (words, list(operations))
 
-    def verdict(self) -> Verdict:
+    def unknown(self, words: str, *operations: Operation) -> None:
+        """Give up: the history does not show whether the guarantee held."""
+        self.tested = self._violations = 0
+        self._judgement, self._smallest = "unknown", (words, list(operations))
+
+    def verdict(self, guarantee: str) -> Verdict:
         """Return the verdict on everything counted."""
-        if self._violations:
-            return Verdict(self._guarantee, "violated", self.tested, self._violations, *self._smallest)
-        return Verdict(self._guarantee, "held" if self.tested else "not tested", self.tested)
+        counted: Judgement = "violated" if self._violations else "held" if self.tested else "not tested"
+        return Verdict(guarantee, self._judgement or counted, self.tested, self._violations, *self._smallest)
+
+
+def verdict(guarantee: str, check: Callable[Concatenate[Tally, P], None], *args: P.args, **kwargs: P.kwargs) -> Verdict:
+    """Return the verdict of a checker: a function that tests a guarantee on its arguments, and counts in a tally."""
+    tally = Tally()
+    check(tally, *args, **kwargs)
+    return tally.verdict(guarantee)
 
 
 def describe(operation: Operation) -> str:

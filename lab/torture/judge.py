@@ -12,10 +12,9 @@ from broker.position import START, Position
 from lab.checking import promises
 from lab.checking.history import History, Operation, Plan, Timeline
 from lab.checking.stores import convergence
-from lab.checking.verdict import Tally, Verdict, describe
+from lab.checking.verdict import Tally, Verdict, describe, verdict
 from lab.torture.ledger import Ledger
 
-VERDICTS = ("lost", "doubled", "reordered", "early", "regressed", "diverged")
 # A replica that is partitioned or restarting keeps its previous delay until it learns the new one.
 _LEARNS_WITHIN_US = 15_000_000
 
@@ -43,20 +42,19 @@ class Floors:
 
 
 def judge(history: History, ledger: Ledger, floors: Floors) -> list[Verdict]:
-    """Return a verdict for each of ``VERDICTS``."""
+    """Return a verdict for each thing that must not happen."""
     return [
-        lost(history, ledger),
-        doubled(history, ledger),
-        reordered(history, ledger),
-        early(history, floors),
-        regressed(history),
-        replace(convergence(history), guarantee="diverged"),
+        verdict("lost", lost, history, ledger),
+        verdict("doubled", doubled, history, ledger),
+        verdict("reordered", reordered, history, ledger),
+        verdict("early", early, history, floors),
+        verdict("regressed", regressed, history),
+        verdict("diverged", convergence, history),
     ]
 
 
-def lost(history: History, ledger: Ledger) -> Verdict:
+def lost(tally: Tally, history: History, ledger: Ledger) -> None:
     """Every acknowledged write is in the log at its position, and at the end in the primary's store."""
-    tally = Tally("lost")
     for write in history.writes:
         tally.tested += 1
         entry = ledger.at.get(write.position or START)
@@ -65,12 +63,10 @@ def lost(history: History, ledger: Ledger) -> Verdict:
             tally.violated(words, write)
     for final in history.finals:
         _compare(tally, final, ledger)
-    return tally.verdict()
 
 
-def doubled(history: History, ledger: Ledger) -> Verdict:
+def doubled(tally: Tally, history: History, ledger: Ledger) -> None:
     """No write is in the log twice, no position is used twice, and none is missing."""
-    tally = Tally("doubled")
     holding = ledger.holding()
     for write in history.operations:
         if write.kind == "write" and write.value is not None:
@@ -85,12 +81,10 @@ def doubled(history: History, ledger: Ledger) -> Verdict:
         if entry.goes_on_from != before and not before.is_followed_by(entry.position):
             tally.violated(f"in the log {entry.position} comes after {before}")
         before = entry.position
-    return tally.verdict()
 
 
-def reordered(history: History, ledger: Ledger) -> Verdict:
+def reordered(tally: Tally, history: History, ledger: Ledger) -> None:
     """A store shows what the log has up to its position, and writes are in the log in real-time order."""
-    tally = Tally("reordered")
     for read in history.reads:
         _compare(tally, read, ledger)
     log = Timeline(history.writes)
@@ -99,12 +93,10 @@ def reordered(history: History, ledger: Ledger) -> Verdict:
         before = log.before(write.invoked_us)
         if before is not None and before.seen >= write.seen:
             tally.violated(f"{describe(before)}; after that had returned, {describe(write)}", before, write)
-    return tally.verdict()
 
 
-def early(history: History, floors: Floors) -> Verdict:
+def early(tally: Tally, history: History, floors: Floors) -> None:
     """No replica is observed at a position sooner after its write was sent than its delay allows."""
-    tally = Tally("early")
     writes = {write.position: write for write in history.writes}
     for read in history.reads:
         write = writes.get(read.position)
@@ -116,12 +108,10 @@ def early(history: History, floors: Floors) -> Verdict:
         if after_ms < least_ms:
             reached = f"{after_ms:.1f} ms later {read.node} was there, with a delay of {least_ms:g} ms or more"
             tally.violated(f"{describe(write)}; {reached}", write, read)
-    return tally.verdict()
 
 
-def regressed(history: History) -> Verdict:
+def regressed(tally: Tally, history: History) -> None:
     """No node is observed at an earlier position than before."""
-    tally = Tally("regressed")
     by_node: dict[str, list[Operation]] = defaultdict(list)
     for read in (*history.reads, *history.finals):
         by_node[read.node].append(read)
@@ -132,7 +122,6 @@ def regressed(history: History) -> Verdict:
             before = timeline.before(read.invoked_us)
             if before is not None and _position(before) > _position(read):
                 tally.violated(f"{read.node} was at {before.position}, and later at {read.position}", before, read)
-    return tally.verdict()
 
 
 def by_level(plans: dict[int, Plan], history: History) -> dict[str, list[Verdict]]:
