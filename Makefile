@@ -68,10 +68,11 @@ test-stack: $(VENV)/dev.stamp ## containers, runbooks, dashboards, and whatever 
 test-all: test test-browser test-stack ## all three
 
 .PHONY: check
-check: $(VENV)/dev.stamp ## what CI runs first: format, lint, types
+check: $(VENV)/dev.stamp ## what CI runs first: format, lint, types, imports
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache --no-logo
 
 .PHONY: bench
 bench: $(VENV)/run.stamp ## how fast and how exact, as ratios against baselines in the same run
