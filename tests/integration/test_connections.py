@@ -107,7 +107,7 @@ def is_closed(sock: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize("sent", UNFINISHED, ids=range(len(UNFINISHED)))
-def test_requests_that_never_arrive_are_closed_and_keep_nobody_from_health(
+def test_incomplete_requests_are_closed_and_do_not_block_health_checks(
     address: Address, held: ExitStack, sent: bytes
 ) -> None:
     unfinished = [opened(held, address, sent) for _ in range(ATTACKERS)]
@@ -126,7 +126,9 @@ def test_idle_connections_make_room_for_new_ones(address: Address, held: ExitSta
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="prlimit is Linux's")
-def test_where_no_file_is_left_an_idle_connection_makes_room(service: tuple[Address, int], held: ExitStack) -> None:
+def test_without_free_file_descriptors_an_idle_connection_makes_room(
+    service: tuple[Address, int], held: ExitStack
+) -> None:
     address, pid = service
     (worker,) = psutil.Process(pid).children()
     _, limit = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
@@ -138,7 +140,7 @@ def test_where_no_file_is_left_an_idle_connection_makes_room(service: tuple[Addr
         resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (limit, limit))
 
 
-def test_waiting_callers_leave_the_reserved_places_and_the_others_are_told_to_come_again(
+def test_waiting_requests_leave_the_reserved_threads_free_and_others_get_a_503(
     address: Address, held: ExitStack
 ) -> None:
     for _ in range(THREADS):
@@ -151,7 +153,7 @@ def test_waiting_callers_leave_the_reserved_places_and_the_others_are_told_to_co
     assert is_closed(refused)
 
 
-def test_callers_that_do_not_close_after_the_last_answer_hold_nobody_up(address: Address, held: ExitStack) -> None:
+def test_clients_that_keep_a_finished_connection_open_do_not_block_others(address: Address, held: ExitStack) -> None:
     began = time.monotonic()
     for _ in range(10):
         last = opened(held, address, b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -165,7 +167,7 @@ def test_a_body_that_does_not_arrive_in_time_is_a_408(address: Address, held: Ex
     assert (status, json.loads(body)["type"]) == (408, "urn:eventual-consistency-lab:request-timeout")
 
 
-def test_a_head_without_end_is_refused(address: Address, held: ExitStack) -> None:
+def test_an_endless_head_is_refused(address: Address, held: ExitStack) -> None:
     assert answer(opened(held, address, HEAD + b"X: " + b"x" * 40_000))[0] == 431
 
 
@@ -198,7 +200,7 @@ def test_a_request_may_arrive_in_parts(
     assert found == expected
 
 
-def test_callers_that_are_gone_are_not_waited_for_on_any_node(fresh: Lab) -> None:
+def test_a_wait_ends_on_every_node_when_its_client_disconnects(fresh: Lab) -> None:
     replica, url = next(iter(fresh.replica_urls.items()))
     post(f"{fresh.client_url}/faults", {"replica": replica, "fault": "pause"})
     client = ("127.0.0.1", int(fresh.client_url.rpartition(":")[2]))
@@ -212,7 +214,7 @@ def test_callers_that_are_gone_are_not_waited_for_on_any_node(fresh: Lab) -> Non
     post(f"{fresh.client_url}/faults/reset")
 
 
-def test_where_few_files_may_be_open_what_is_beyond_is_told_to_come_again(fresh: Lab) -> None:
+def test_with_a_low_limit_of_open_files_excess_requests_get_a_503(fresh: Lab) -> None:
     files = 256
     port = base_port()
     environment = {"LAB_PORT": str(port), "LAB_PRIMARY_URL": fresh.primary_url, "LAB_REDIS_URL": fresh.redis_url}

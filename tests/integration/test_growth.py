@@ -40,7 +40,7 @@ def memory_mib(lab: Lab) -> dict[str, float]:
 
 
 @pytest.mark.alone
-def test_a_write_costs_the_same_with_many_keys_and_memory_does_not_grow_with_the_log(fresh: Lab) -> None:
+def test_neither_the_cost_of_a_write_grows_with_the_keys_nor_memory_with_the_log(fresh: Lab) -> None:
     set_delays(fresh, 0, 100)
     client = connect(fresh.redis_url)
     log, few, many = (ReplicationLog(client, namespace) for namespace in ("lab14", "few", "many"))

@@ -27,7 +27,7 @@ def battered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @pytest.mark.xdist_group("schemathesis")
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("node", ["primary", "replica", "client", "worker"])
-def test_schemathesis_finds_nothing(battered: Lab, node: str) -> None:
+def test_schemathesis_finds_no_deviation_from_openapi(battered: Lab, node: str) -> None:
     urls = {
         "primary": battered.primary_url,
         "replica": next(iter(battered.replica_urls.values())),

@@ -75,7 +75,7 @@ def run(folder: Path, *options: str, **environment: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_some_run_together_and_some_alone_and_one_that_hangs_is_ended(folder: Path) -> None:
+def test_groups_run_together_marked_tests_run_alone_and_a_hanging_test_is_ended(folder: Path) -> None:
     status, output = run(folder, "-n", "3", "--dist", "loadgroup", "--timeout", "3")
     assert status == 1, output
     ran = [tuple(line.split()) for line in (folder / "order.txt").read_text().splitlines()]
@@ -89,7 +89,7 @@ def test_some_run_together_and_some_alone_and_one_that_hangs_is_ended(folder: Pa
     assert "Not run here: 1 of make test-browser (Chromium); 1 of make test-stack (Docker," in output
 
 
-def test_what_a_machine_lacks_is_skipped_with_the_reason_and_fails_with_ci(folder: Path) -> None:
+def test_a_missing_tool_skips_with_a_reason_and_fails_with_ci(folder: Path) -> None:
     status, output = run(folder, "--suite", "stack", PATH="")
     assert status == 0, output
     assert "Skipped: 1, needs docker." in output

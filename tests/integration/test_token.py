@@ -69,7 +69,7 @@ def with_token(method: str, url: str, body: Any = None, scheme: str = "Bearer") 
     return ask(method, url, body, Authorization=f"{scheme} {TOKEN}")
 
 
-def test_a_stranger_in_the_roster_never_hears_the_token(guarded: Lab, stranger: list[str | None]) -> None:
+def test_a_registered_impostor_never_receives_the_token(guarded: Lab, stranger: list[str | None]) -> None:
     url = guarded.client_url
     for method, path in (("GET", "/faults"), ("POST", "/faults/reset")):
         status, found = with_token(method, f"{url}{path}")
@@ -89,14 +89,14 @@ def test_a_stranger_in_the_roster_never_hears_the_token(guarded: Lab, stranger: 
 
 
 @pytest.mark.parametrize("name", ["..", ".", "%3Fx%3D1", "%23", "pause%3Fx", "%25"])
-def test_the_name_of_a_fault_stays_a_name(guarded: Lab, name: str) -> None:
+def test_special_characters_in_a_fault_name_do_not_change_the_path(guarded: Lab, name: str) -> None:
     path = f"{guarded.client_url}/faults/{REPLICA}/{name.replace('.', '%2E')}"
     status, found = with_token("DELETE", path)
     assert (status, found["title"]) == (404, "No such fault"), found
     assert with_token("DELETE", f"{guarded.client_url}/faults/{REPLICA}")[1]["ended"] == []
 
 
-def test_the_scheme_is_written_in_any_case_through_the_client(guarded: Lab) -> None:
+def test_the_client_accepts_the_authorization_scheme_in_any_case(guarded: Lab) -> None:
     order = {"replica": REPLICA, "fault": "pause"}
     assert with_token("POST", f"{guarded.client_url}/faults", order, "bearer")[0] == 200
     assert with_token("DELETE", f"{guarded.client_url}/faults/{REPLICA}/pause", scheme="BEARER")[1]["ended"] == [
@@ -104,6 +104,6 @@ def test_the_scheme_is_written_in_any_case_through_the_client(guarded: Lab) -> N
     ]
 
 
-def test_without_the_token_the_client_refuses_by_itself(guarded: Lab) -> None:
+def test_without_the_token_the_client_itself_refuses(guarded: Lab) -> None:
     for method, path in (("GET", "/faults"), ("POST", "/faults/reset"), ("GET", "/delays"), ("POST", "/reset")):
         assert ask(method, f"{guarded.client_url}{path}")[0] == 401

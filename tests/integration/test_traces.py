@@ -81,7 +81,7 @@ def writes_and_stop(lab: AbstractContextManager[Lab]) -> tuple[float, float, int
 
 
 @pytest.mark.alone
-def test_without_its_collector_nothing_slows_spams_or_stops_later(make_lab: MakeLab) -> None:
+def test_a_missing_collector_neither_slows_the_lab_nor_fills_its_log_nor_delays_its_stop(make_lab: MakeLab) -> None:
     without = writes_and_stop(make_lab(None))
     dead = writes_and_stop(make_lab("http://127.0.0.1:9"))
     for name, (write_ms, stop_seconds, lines) in {"tracing off": without, "collector down": dead}.items():

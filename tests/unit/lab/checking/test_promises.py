@@ -45,7 +45,7 @@ def violated(verdicts: dict[str, Verdict]) -> set[str]:
 # -- written out -------------------------------------------------------------------------------------------------------
 
 
-def test_a_read_that_lacks_the_own_write_names_both() -> None:
+def test_a_read_that_misses_the_sessions_own_write_names_both() -> None:
     found = judged(write(0, 1, "k", 1, 0), read(1, 1, "k", 0, 5, "1-0"))["read_your_writes"]
     assert (found.judgement, found.tested, found.violations) == ("violated", 1, 1)
     assert [operation.index for operation in found.operations] == [0, 1]
@@ -55,12 +55,12 @@ def test_a_read_that_lacks_the_own_write_names_both() -> None:
     )
 
 
-def test_another_sessions_write_or_key_is_nothing_to_a_session() -> None:
+def test_writes_of_other_sessions_and_keys_do_not_concern_a_session() -> None:
     found = judged(write(0, 1, "k", 1, 0), read(1, 2, "k", 0, 5, "1-0"), read(2, 1, "x", 0, 8, "1-0"))
     assert found["read_your_writes"].judgement == "not tested"
 
 
-def test_going_back_between_two_replicas_is_not_monotonic() -> None:
+def test_going_back_in_time_between_replicas_breaks_monotonic_reads() -> None:
     operations = (
         write(0, 9, "k", 1, 0),
         read(1, 1, "k", 1, 5, "1-1"),
@@ -69,7 +69,7 @@ def test_going_back_between_two_replicas_is_not_monotonic() -> None:
     assert violated(judged(*operations)) == {"monotonic_reads", "real_time"}
 
 
-def test_after_a_reset_nothing_of_before_has_to_show() -> None:
+def test_after_a_reset_no_earlier_write_must_show() -> None:
     operations = (write(0, 1, "k", 7, 0), read(1, 1, "k", 7, 5, "1-7"), read(2, 1, "k", 0, 8, "2-0"))
     assert not violated(judged(*operations))
 
@@ -79,7 +79,7 @@ def test_a_store_of_an_earlier_epoch_goes_back_in_time() -> None:
     assert violated(judged(*operations)) == {"read_your_writes", "real_time", "no_phantom_write"}
 
 
-def test_a_node_that_shows_the_second_write_and_then_not_the_first_breaks_monotonic_writes() -> None:
+def test_a_node_that_shows_the_second_write_without_the_first_breaks_monotonic_writes() -> None:
     first, second = write(0, 1, "x", 1, 0), write(1, 1, "y", 2, 5)
     shown, lacking = read(2, 7, "y", 2, 10, "1-2"), read(3, 8, "x", 0, 20, "1-0")
     found = judged(first, second, shown, lacking)["monotonic_writes"]
@@ -88,7 +88,7 @@ def test_a_node_that_shows_the_second_write_and_then_not_the_first_breaks_monoto
     assert judged(first, second, shown, replace(lacking, node="b"))["monotonic_writes"].judgement == "held"
 
 
-def test_a_node_that_shows_a_write_and_then_not_what_its_writer_had_read_breaks_writes_follow_reads() -> None:
+def test_a_node_that_shows_a_write_without_what_its_writer_had_read_breaks_writes_follow_reads() -> None:
     cause, seen, effect = write(0, 5, "x", 1, 0), read(1, 1, "x", 1, 5, "1-1"), write(2, 1, "y", 2, 8)
     shown, lacking = read(3, 7, "y", 2, 12, "1-2"), read(4, 8, "x", 0, 20, "1-0")
     found = judged(cause, seen, effect, shown, lacking)
@@ -96,14 +96,14 @@ def test_a_node_that_shows_a_write_and_then_not_what_its_writer_had_read_breaks_
     assert found["monotonic_writes"].judgement == "not tested"
 
 
-def test_reads_that_overlap_show_nothing_about_each_others_order() -> None:
+def test_overlapping_reads_have_no_order() -> None:
     first, second = write(0, 1, "x", 1, 0), write(1, 1, "y", 2, 5)
     shown = replace(read(2, 7, "y", 2, 10, "1-2"), returned_us=30)
     lacking = read(3, 8, "x", 0, 20, "1-0")
     assert judged(first, second, shown, lacking)["monotonic_writes"].judgement == "held"
 
 
-def test_a_store_that_lacks_a_write_below_its_position_shows_no_prefix() -> None:
+def test_a_store_without_a_write_below_its_position_breaks_consistent_prefix() -> None:
     found = judged(write(0, 1, "k", 1, 0), read(1, 2, "k", 0, 5, "1-3"))["consistent_prefix"]
     assert [operation.index for operation in found.operations] == [0, 1]
     beyond = judged(write(0, 1, "k", 4, 0), read(1, 2, "k", 4, 5, "1-3"))["consistent_prefix"]
@@ -124,7 +124,7 @@ def test_staleness_in_versions_counts_all_writes(max_lag_versions: int, judgemen
     assert found.judgement == judgement
 
 
-def test_a_write_that_returns_while_a_read_goes_on_need_not_show() -> None:
+def test_a_write_concurrent_with_a_read_need_not_show() -> None:
     going_on = replace(write(0, 1, "k", 1, 0), returned_us=12)
     lacking = replace(read(1, 2, "k", 0, 10, "1-0"), returned_us=20)
     assert judged(going_on, lacking)["real_time"].judgement == "held"
@@ -133,12 +133,12 @@ def test_a_write_that_returns_while_a_read_goes_on_need_not_show() -> None:
     assert bounded.judgement == "held"
 
 
-def test_a_write_of_unknown_outcome_cannot_show_before_it_began() -> None:
+def test_a_write_of_unknown_outcome_cannot_show_before_its_invocation() -> None:
     later = replace(write(1, 1, "k", 1, 50), outcome="unknown", position=None, version=0)
     assert violated(judged(read(0, 1, "k", 1, 5, "1-1"), later)) == {"no_phantom_write"}
 
 
-def test_without_operations_nothing_is_held() -> None:
+def test_without_operations_nothing_is_tested() -> None:
     assert {found.judgement for found in judged().values()} == {"not tested"}
 
 
@@ -306,7 +306,7 @@ BREAKS: list[Callable[[History, Random], Broken]] = [
 
 
 @pytest.mark.parametrize("breaks", BREAKS, ids=lambda breaks: breaks.__name__)
-def test_what_is_broken_is_reported_by_those_concerned_and_nobody_else(
+def test_only_the_checkers_concerned_report_a_violation(
     breaks: Callable[[History, Random], Broken],
 ) -> None:
     tried = 0
@@ -326,7 +326,7 @@ def test_what_is_broken_is_reported_by_those_concerned_and_nobody_else(
 # -- cost --------------------------------------------------------------------------------------------------------------
 
 
-def test_judging_costs_about_as_much_per_operation_however_long_the_history_is() -> None:
+def test_the_cost_per_operation_does_not_grow_with_the_history() -> None:
     def seconds(length: int) -> float:
         history = World(1, "session", length=length, keys=10, sessions=10).history()
         began = time.process_time()
