@@ -36,13 +36,13 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
         setup.settle(lab)
         ours, bare = [], []
         for _ in range(max(2, scale.rounds - 2)):
-            begin = setup.position(lab)
+            start = setup.position(lab)
             for replica in lab.replica_urls:
                 setup.ask("POST", f"{lab.client_url}/faults", {"replica": replica, "fault": "partition"})
             write_batches(lab, scale.entries, step)
-            ours.append(_catch_up(lab, begin, scale.entries))
+            ours.append(_catch_up(lab, start, scale.entries))
             step("replicas catch up")
-            bare.append(_bare(lab, begin, scale.entries))
+            bare.append(_bare(lab, start, scale.entries))
             step("bare loops")
         yield Figure(
             "apply", f"catching up on {scale.entries:,}, each of two replicas", "1/s",
@@ -50,14 +50,14 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
         )  # fmt: skip
 
 
-def _catch_up(lab: Lab, begin: Position, entries: int) -> float:
+def _catch_up(lab: Lab, start: Position, entries: int) -> float:
     """Return entries per second of each replica, from its first to its last; meanwhile both are read."""
     setup.ask("POST", f"{lab.client_url}/faults/reset")
 
     def seconds(url: str) -> float:
         times = []
-        for reached in (begin.version + 1, begin.version + entries):
-            query = f"min_position={begin.epoch}-{reached}&timeout_ms={_CATCH_UP_SECONDS * 1000}"
+        for reached in (start.version + 1, start.version + entries):
+            query = f"min_position={start.epoch}-{reached}&timeout_ms={_CATCH_UP_SECONDS * 1000}"
             setup.ask("GET", f"{url}/version?{query}", timeout_seconds=_CATCH_UP_SECONDS + 5)
             times.append(time.perf_counter())
         return times[1] - times[0]
@@ -68,7 +68,7 @@ def _catch_up(lab: Lab, begin: Position, entries: int) -> float:
         return (entries - 1) / max(threads.map(seconds, lab.replica_urls.values()))
 
 
-def _bare(lab: Lab, begin: Position, entries: int) -> float:
+def _bare(lab: Lab, start: Position, entries: int) -> float:
     """Return entries per second of each of two bare loops at once."""
     client: Any = connect(lab.redis_url)
     stream = f"{NAMESPACE}:log"
@@ -76,7 +76,7 @@ def _bare(lab: Lab, begin: Position, entries: int) -> float:
     with tempfile.TemporaryDirectory(prefix="lab-bench-") as directory:
         loops: list[Any] = []
         for group in groups:
-            client.xgroup_create(stream, group, id=str(begin))
+            client.xgroup_create(stream, group, id=str(start))
             line = [sys.executable, "-m", "lab.bench.baselines.apply_loop", stream, group, str(entries)]
             line.append(str(Path(directory) / group))
             environment = {**os.environ, "LAB_REDIS_URL": lab.redis_url}

@@ -36,9 +36,9 @@ def _lateness(lab: Lab, scale: Scale, step: Step) -> Figure:
     urls = lab.replica_urls.values()
     with load.paced(lab.primary_url, REQUESTS, _WRITES_PER_SECOND):
         for _ in range(scale.rounds):
-            begin = setup.position(lab)
+            start = setup.position(lab)
             time.sleep(scale.seconds)
-            late = [entry["lateness_ms"] for url in urls for entry in setup.applied_after(url, begin)]
+            late = [entry["lateness_ms"] for url in urls for entry in setup.applied_after(url, start)]
             rounds.append(quantile(late, 0.99))
             step(f"{len(urls)} replicas")
     name = f"lateness on {len(urls)} replicas, {_WRITES_PER_SECOND} writes/s, p99"
@@ -51,8 +51,8 @@ def _wake(lab: Lab, scale: Scale, step: Step) -> Figure:
     setup.set_delays(lab, _WAKE_DELAY_MS)
     rounds = []
     for _ in range(_WAKE_ROUNDS):
-        begin = setup.position(lab)
-        path = f"/version?min_position={begin.epoch}-{begin.version + 1}&timeout_ms=20000"
+        start = setup.position(lab)
+        path = f"/version?min_position={start.epoch}-{start.version + 1}&timeout_ms=20000"
         with ExitStack() as stack:
             sockets = [stack.enter_context(load.connected(url)) for _ in range(scale.waiting)]
             for one in sockets:
@@ -60,7 +60,7 @@ def _wake(lab: Lab, scale: Scale, step: Step) -> Figure:
             setup.ask("POST", f"{lab.primary_url}/data", {"key": "wake", "value": 1})
             # By the clock of this machine, which is also the log server's.
             arrived_ms = [time.time() * 1000 for _ in load.answers(sockets)]
-        (entry,) = setup.applied_after(url, begin)
+        (entry,) = setup.applied_after(url, start)
         rounds.append(quantile(arrived_ms, 0.5) - datetime.fromisoformat(entry["applied_at"]).timestamp() * 1000)
         step(f"{scale.waiting} waiting at {replica}")
     name = f"{scale.waiting} waiting readers are answered after, p50"

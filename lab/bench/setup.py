@@ -102,9 +102,9 @@ def position(lab: Lab) -> Position:
     return Position.parse(ask("GET", f"{lab.primary_url}/version")["position"])
 
 
-def applied_after(url: str, begin: Position) -> list[dict[str, Any]]:
+def applied_after(url: str, start: Position) -> list[dict[str, Any]]:
     """Return the entries that a replica has applied after a position. Raises ``LabError``."""
-    found: list[dict[str, Any]] = ask("GET", f"{url}/applied?after={begin}")["applied"]
+    found: list[dict[str, Any]] = ask("GET", f"{url}/applied?after={start}")["applied"]
     return found
 
 

@@ -1,4 +1,4 @@
-"""Requests that a library along the way rejects: a 4xx with problem details from every node, and no stack trace."""
+"""Requests that a library rejects: every node answers a 4xx with problem details, without a stack trace."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WRITE = b'{"key":"k","value":1}'
 
 
 def send(url: str, raw: bytes) -> tuple[int, Any]:
-    """Status and JSON body of the answer to some bytes, after which the sender says no more."""
+    """Send bytes, shut down the sending side, and return status and JSON body of the answer."""
     parts = urlsplit(url)
     with socket.create_connection((parts.hostname, parts.port), timeout=10) as wire:
         wire.sendall(raw)

@@ -1,4 +1,4 @@
-"""How a node receives requests: nothing that callers leave undone keeps it from answering."""
+"""Receiving requests: clients with unfinished requests or idle connections do not block a node."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ UNFINISHED = [
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[tuple[Address, int]]:
-    """The small service's address, and its process."""
+    """The small service's address and process id."""
     found = ("127.0.0.1", base_port())
     line = [sys.executable, "-m", "tests.support.service"]
     with foreground(line, env={**os.environ, "LAB_PORT": str(found[1])}) as process:
@@ -51,7 +51,7 @@ def service() -> Iterator[tuple[Address, int]]:
 
 
 def is_up(address: Address, path: str = "/health") -> bool:
-    """Whether it answers on a new connection: an idle one may be closed at any time, also while it is used again."""
+    """Return whether it answers on a new connection; an idle one can be closed while it is being reused."""
     try:
         return (
             urllib3.request("GET", f"http://{address[0]}:{address[1]}{path}", headers=CLOSE, retries=False).status
@@ -63,13 +63,13 @@ def is_up(address: Address, path: str = "/health") -> bool:
 
 @pytest.fixture
 def address(service: tuple[Address, int]) -> Address:
-    """The small service's."""
+    """The small service's address."""
     return service[0]
 
 
 @pytest.fixture
 def held(address: Address) -> Iterator[ExitStack]:
-    """Connections that a test holds until its end; a service that has all its threads again before the next."""
+    """Connections that a test holds until its end; all threads are free again before the next test."""
     with ExitStack() as stack:
         yield stack
     until(lambda: is_up(address, "/wait?seconds=0"))
@@ -82,7 +82,7 @@ def opened(held: ExitStack, address: Address, sent: bytes) -> socket.socket:
 
 
 def answer(sock: socket.socket) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of the next answer."""
+    """Return status, headers and body of the next answer."""
     with sock.makefile("rb") as file:
         status = int(file.readline().split()[1])
         headers = {}
@@ -93,7 +93,7 @@ def answer(sock: socket.socket) -> tuple[int, dict[str, str], bytes]:
 
 
 def ends(sock: socket.socket) -> None:
-    """Read to the end, which has to come before the socket's time-out."""
+    """Read to the end, which must come before the socket's timeout."""
     with suppress(ConnectionError):
         while sock.recv(4096):
             pass

@@ -1,4 +1,4 @@
-"""Delay models on a real lab: what was applied is distributed as the model says, and every order ends up equal."""
+"""Delay models on a real lab: applied delays follow the model, and all orders converge."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def configure(lab: Lab, **settings: Any) -> dict[str, Any]:
 
 
 def write_many(lab: Lab, count: int) -> None:
-    """Write so many entries in one batch."""
+    """Write ``count`` entries in one batch."""
     changes = [{"key": f"k{number % 50}", "value": number} for number in range(count)]
     found = post(f"{lab.primary_url}/data/batch", changes)
     assert found["acknowledged"] == count, found
 
 
 def applied_now(lab: Lab) -> list[dict[str, Any]]:
-    """What the replica has applied of the present epoch, in the order in which it did."""
+    """Return the entries of the present epoch that the replica has applied, in its order."""
     epoch = get(f"{lab.primary_url}/version")["epoch"]
     found: list[dict[str, Any]] = get(f"{lab.replica_urls[REPLICA]}/applied?limit=10000")["applied"]
     return [entry for entry in found if entry["position"].startswith(f"{epoch}-") and entry["position"] != f"{epoch}-0"]
@@ -86,7 +86,7 @@ def test_in_order_of_arrival_kills_and_changes_of_order_lose_nothing(fresh: Lab)
 def ask_quietly(url: str) -> int:
     try:
         return ask("GET", url)[0]
-    except Exception:  # noqa: BLE001 - it is being started again
+    except Exception:  # noqa: BLE001 - it is restarting
         return 0
 
 
@@ -110,7 +110,7 @@ def test_with_one_seed_log_order_is_the_running_maximum_of_order_arrival(tmp_pat
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["entries"] == 60
-    assert found["largest_difference_ms"] <= 0.002  # what is due is computed, to the microsecond
+    assert found["largest_difference_ms"] <= 0.002  # due times are computed, to the microsecond
     assert (tmp_path / "orders.svg").stat().st_size > 10_000
 
 

@@ -23,7 +23,7 @@ from tests.support.until import until
 
 
 def versions(entries: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    """Positions as pairs of numbers."""
+    """Return positions as pairs of numbers."""
     return [(int(epoch), int(version)) for epoch, _, version in (e["position"].partition("-") for e in entries)]
 
 
@@ -42,9 +42,9 @@ def pairs(lab: Lab) -> list[tuple[str, str]]:
 
 @pytest.mark.alone
 def test_a_window_is_as_long_as_the_longest_delay(fresh: Lab) -> None:
-    """30 writes on an idle lab: how far beyond the delays the measured times are.
+    """30 writes on an idle lab: the excess of measured times over the delays.
 
-    Bounded is the best quarter, which other programs on the machine leave alone; ``make bench`` measures the rest.
+    Only the best quarter is bounded, which other programs do not disturb; ``make bench`` measures the rest.
     """
     beyond: dict[str, list[float]] = {"window": [], **{replica: [] for replica in fresh.replica_urls}}
     delays_ms = dict(zip(fresh.replica_urls, DELAYS_MS, strict=True))
@@ -190,11 +190,11 @@ def test_a_kill_under_load_loses_and_duplicates_nothing(fresh: Lab, victim: str)
     acknowledged = sorted(written["version"] for written in load.acknowledged)
     print(f"{victim}: killed, {len(acknowledged)} acknowledged writes, head at {head}")
     if victim == LOG_SERVER and found["primary"]["epoch"] > int(start.split("-")[0]):
-        # Its disk was busy, so that it wrote its file late. The new epoch says so, and that is whole.
+        # Its disk was busy, so it wrote its file late. The new epoch shows this, and is complete.
         whole = [w["version"] for w in load.acknowledged if w["position"].startswith(f"{found['primary']['epoch']}-")]
         assert sorted(whole) == list(range(min(whole), head + 1))
         return
-    # Each has a version of its own, so none is doubled; each is repeated until answered, so the head counts them all.
+    # Each has a unique version, so none is doubled; each is repeated until answered, so the head counts them all.
     assert acknowledged == list(range(1, head + 1))
     newest = {written["key"]: written for written in sorted(load.acknowledged, key=lambda w: int(w["version"]))}
     for url in node_urls(fresh):

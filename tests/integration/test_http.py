@@ -1,4 +1,4 @@
-"""Real nodes: what they refuse, what they answer, and what happens while the log server is gone."""
+"""Real nodes: refusals, answers, and operation without the log server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def version(lab: Lab) -> str:
 
 
 def refused(method: str, url: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, Any]]:
-    """Status and problem details of an answer that has to be a 4xx."""
+    """Return status and problem details of an answer, which must be a 4xx."""
     answer = POOL.request(method, url, body=body, headers={k.replace("_", "-"): v for k, v in headers.items()})
     assert 400 <= answer.status < 500, answer.data
     assert answer.headers["Content-Type"] == "application/problem+json"
@@ -348,7 +348,7 @@ def test_an_unreachable_node_is_an_error_beside_the_other_nodes(fresh: Lab) -> N
 
 def test_without_the_log_server_reads_continue_and_writes_report_their_outcome(fresh: Lab) -> None:
     written = post(f"{fresh.client_url}/write-and-wait", {"key": "kept", "value": 1})["write_result"]
-    with frozen(fresh.pids[LOG_SERVER]):  # so that it cannot be started again before it has been looked at
+    with frozen(fresh.pids[LOG_SERVER]):  # so that it is not restarted before it is inspected
         outcomes = set()
         for _ in range(2):
             answer = POOL.request("POST", f"{fresh.primary_url}/data", body=body("k", 1))

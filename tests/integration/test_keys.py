@@ -1,4 +1,4 @@
-"""Keys over all of Unicode, through real HTTP: one that is accepted can be read, deleted and exported everywhere."""
+"""Keys from all of Unicode over real HTTP: an accepted key can be read, deleted and exported on every node."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def quick(fresh: Lab) -> Lab:
 
 
 def assert_kept(lab: Lab, key: str, value: Any, position: str) -> None:
-    """Each node has the key with this value, and the client shows it."""
+    """Assert that each node has the key with this value, and that the client shows it."""
     path = quote(key, safe="")
     for url in node_urls(lab):
         found = get(f"{url}/data/{path}?min_position={position}&timeout_ms=5000")

@@ -1,4 +1,4 @@
-"""How the tests themselves are run: side by side, alone, by what they need, and no longer than they may."""
+"""The test runner: parallel and exclusive tests, suites by required tools, and time limits."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, *options: str, **environment: str) -> tuple[int, str]:
-    """Exit status and output of pytest in the folder, under this machine's environment without ``CI``."""
+    """Run pytest in the folder, without ``CI`` in the environment; return exit status and output."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "CI"))}
     line = [sys.executable, "-m", "pytest", "-p", "tests.support.suites", "-rf", *options]
     variables = {**inherited, "PYTHONPATH": str(ROOT), **environment}

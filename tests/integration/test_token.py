@@ -1,4 +1,4 @@
-"""The admin token on a real lab: what needs it, in which spelling, and where the client sends it."""
+"""The admin token on a real lab: requests that need it, its spelling, and the nodes that the client sends it to."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REPLICA = "lab14-replica1"
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A lab that has a token."""
+    """A lab with an admin token."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAB_ADMIN_TOKEN", TOKEN)
         with running_lab(tmp_path_factory.mktemp("guarded"), replicas=1) as running:
@@ -33,7 +33,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture
 def stranger(guarded: Lab) -> Iterator[list[str | None]]:
-    """Something that is registered as a replica and is none; the Authorization of each request to it."""
+    """A server that is registered as a replica without proof; yields the Authorization of each request to it."""
     heard: list[str | None] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -45,8 +45,7 @@ def stranger(guarded: Lab) -> Iterator[list[str | None]]:
 
         do_GET = do_POST = do_DELETE = answer  # noqa: N815 - as the library names them
 
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+        def log_message(self, *_: Any) -> None: ...
 
     registered = Registry(connect(guarded.redis_url))
     proof = next(member for member in registered.members() if member.replica == REPLICA).proof
@@ -54,7 +53,7 @@ def stranger(guarded: Lab) -> Iterator[list[str | None]]:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}"
-        now_us = int(time.time() * 1e6)  # one that has been silent for an hour is forgotten
+        now_us = int(time.time() * 1e6)  # a member that is silent for an hour is removed
         member = Member("stranger", "http://stranger:1", url, Position(1, 0), now_us, now_us, proof=proof)
         registered.heartbeat(member, Settings(Fixed(0), 0))
         try:

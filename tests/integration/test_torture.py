@@ -1,4 +1,4 @@
-"""``lab torture`` on labs of its own: clean where nothing is wrong, and not where something is."""
+"""``lab torture`` on temporary labs: clean without a bug, and not clean with one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runner of runbooks reads what Runme reads, and fails where a block fails."""
+"""The runbook runner reads the blocks that Runme reads, and fails if a block fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the bench makes of its rounds."""
+"""Figures of the bench, and their table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checkers: on histories written out, on a thousand correct ones, and on correct ones with one thing broken."""
+"""The checkers: on short histories, on a thousand correct ones, and on correct ones with one violation."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def violated(verdicts: dict[str, Verdict]) -> set[str]:
     return {name for name, found in verdicts.items() if found.judgement == "violated"}
 
 
-# -- written out -------------------------------------------------------------------------------------------------------
+# -- short histories ---------------------------------------------------------------------------------------------------
 
 
 def test_a_read_that_misses_the_sessions_own_write_names_both() -> None:
@@ -128,7 +128,7 @@ def test_a_write_concurrent_with_a_read_need_not_show() -> None:
     going_on = replace(write(0, 1, "k", 1, 0), returned_us=12)
     lacking = replace(read(1, 2, "k", 0, 10, "1-0"), returned_us=20)
     assert judged(going_on, lacking)["real_time"].judgement == "held"
-    # It is older than the newest acknowledged write, and yet nobody had acknowledged it when the read began.
+    # It is older than the newest acknowledged write, but was not acknowledged when the read was invoked.
     bounded = judged(going_on, write(2, 3, "x", 2, 3), lacking, max_lag_versions=0)["bounded_staleness"]
     assert bounded.judgement == "held"
 
@@ -164,14 +164,14 @@ def test_correct_histories_are_accepted(level: str) -> None:
     assert held > 250 * 5
 
 
-# -- one thing broken --------------------------------------------------------------------------------------------------
+# -- one violation -----------------------------------------------------------------------------------------------------
 
 Broken = tuple[list[Operation], set[str], set[str]] | None
-"""The history with one thing broken, who has to report it, and who may as well."""
+"""The history with one violation, the checkers that must report it, and those that also may."""
 
 
 def older(history: History, found: Operation, below: Position) -> Operation:
-    """The operation as a store just before that position would have answered it."""
+    """Return the operation as a store just before that position would have answered it."""
     position = Position(below.epoch, below.version - 1)
     before = newest_through(history.writes_by_key().get(found.key, []), position)
     version, value = (before.version, before.value) if before else (0, None)

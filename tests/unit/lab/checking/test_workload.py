@@ -1,4 +1,4 @@
-"""What a session of the checker sends and records, on answers of a client service that is not there."""
+"""The tokens that a session of the checker sends, on answers of a client service that does not exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FOREIGN = {"status": 412, "detail": "of another lab"}
 
 
 class Client:
-    """Answers in turn, and remembers the token of each request."""
+    """Answers in turn, and records the token of each request."""
 
     def __init__(self, *answers: tuple[int, dict[str, Any]]) -> None:
         self.answers = list(answers)

@@ -16,7 +16,7 @@ from lab.torture.ledger import Ledger
 
 
 class Run:
-    """A small correct run of one key, each operation a millisecond; tests spoil it."""
+    """A small correct run of one key, in which tests introduce violations."""
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
