@@ -76,12 +76,6 @@ def run(url: str, requests: Sequence[bytes], connections: int, seconds: float) -
                     connection.send(next(turn))
 
 
-def once(url: str, raw: bytes) -> None:
-    """Send one request, and wait for the answer. Raises ``LoadError``."""
-    with connected(url) as one:
-        _Connection(one).exchange(raw)
-
-
 def answers(sockets: Sequence[socket.socket]) -> Iterator[None]:
     """Yield once for each of these connections, as soon as its answer has come. Raises ``LoadError``."""
     with selectors.DefaultSelector() as selector:
@@ -109,7 +103,9 @@ def paced(url: str, requests: Sequence[bytes], per_second: float) -> Iterator[No
             for raw in cycle(requests):
                 if over.wait(max(0.0, due - time.perf_counter())):
                     return
-                connection.exchange(raw)
+                connection.send(raw)
+                while not connection.answered():
+                    pass
                 due += 1 / per_second
 
     with ThreadPoolExecutor(1) as threads:
@@ -143,12 +139,6 @@ class _Connection:
         """Send a request; blocks if it is larger than the kernel's buffer."""
         self.sent_at = time.perf_counter()
         self._socket.sendall(raw)
-
-    def exchange(self, raw: bytes) -> None:
-        """Send a request, and wait for the answer. Raises ``LoadError``."""
-        self.send(raw)
-        while not self.answered():
-            pass
 
     def answered(self) -> bool:
         """Receive a chunk, and return whether it completes the answer. Raises ``LoadError``."""

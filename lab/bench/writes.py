@@ -21,15 +21,16 @@ from nodes.primary.batch import BATCHES_MAX
 CONNECTIONS = 32
 BATCH = 1000
 _KEYS = 1000
-_ITEMS = [json.dumps({"key": f"key-{number}", "value": f"value {number}"}) for number in range(_KEYS)]
-REQUESTS = [load.request("POST", "/data", item.encode()) for item in _ITEMS]
-_BATCH_REQUEST = load.request("POST", "/data/batch", "\n".join(_ITEMS[:BATCH]).encode(), "application/x-ndjson")
+_ITEMS = [{"key": f"key-{number}", "value": f"value {number}"} for number in range(_KEYS)]
+_LINES = [json.dumps(item).encode() for item in _ITEMS]
+REQUESTS = [load.request("POST", "/data", line) for line in _LINES]
+_BATCH_REQUEST = load.request("POST", "/data/batch", b"\n".join(_LINES[:BATCH]), "application/x-ndjson")
 
 
 def write_batches(lab: Lab, entries: int, step: Step) -> None:
-    """Write at least so many entries. Raises ``LoadError``."""
+    """Write at least so many entries. Raises ``LabError``."""
     for written in range(0, entries, BATCH):
-        load.once(lab.primary_url, _BATCH_REQUEST)
+        setup.ask("POST", f"{lab.primary_url}/data/batch", _ITEMS[:BATCH])
         step(f"{written:,} of {entries:,} entries")
 
 

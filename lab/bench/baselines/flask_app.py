@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 from flask import Flask, request
@@ -29,14 +30,6 @@ return version
 KEYS = ["bare:version", "bare:data", "bare:log"]
 
 
-class _Nothing:
-    """A node without background threads."""
-
-    def start(self) -> None: ...
-
-    def stop(self) -> None: ...
-
-
 def create_app(config: configs.NodeConfig, *also: str) -> Flask:
     """Return the app, for the same gunicorn settings as the lab's nodes; ``also``: ``metrics``, ``tracing``."""
     app = Flask("bare")
@@ -52,11 +45,12 @@ def create_app(config: configs.NodeConfig, *also: str) -> Flask:
     def health() -> dict[str, str]:
         return {"status": "ok"}
 
+    no_threads = SimpleNamespace(start=lambda: None, stop=lambda: None)
     tracing = traces.make(config) if "tracing" in also else CarriedTracing()
     tracing.install(app)
     if "metrics" in also:
         metrics.install(app, CollectorRegistry())
-    app.extensions |= {"node": _Nothing(), "tracing": tracing}
+    app.extensions |= {"node": no_threads, "tracing": tracing}
     return app
 
 
