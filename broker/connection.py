@@ -45,7 +45,6 @@ class Link:
             connection.sever()
 
     def mend(self) -> None:
-        """Allow connections again."""
         with self._lock:
             self._is_cut = False
 
@@ -76,7 +75,6 @@ class _Refusal:
         self.link.made(self)
 
     def sever(self) -> None:
-        """Break the connection, from any thread."""
         sock = self._sock
         if sock is not None:
             with suppress(OSError):
@@ -123,7 +121,6 @@ def connect(
 
 
 def register(client: Client, script: str) -> Script:
-    """Return a Lua script of this package, to call on the client."""
     return client.register_script(resources.files("broker").joinpath(script).read_text(encoding="utf-8"))
 
 

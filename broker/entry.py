@@ -15,13 +15,9 @@ _SAMPLED = "13579bdf"  # the last digits of flags whose lowest bit is set
 
 
 class Entry(NamedTuple):
-    """One entry of the replication log.
-
-    ``op epoch`` starts an epoch: with an empty ``value`` one with an empty store, otherwise one that continues from the
-    position in ``value``, with the content that was there.
-
-    ``value`` is compact JSON text, empty for ``delete``; ``at_us`` is the publish time in microseconds since
-    1970 by the log server's clock; ``traceparent`` is a W3C trace context or empty.
+    """One entry of the log. ``value`` is compact JSON text, empty for ``delete``; ``traceparent`` a W3C trace context
+    or empty. An ``epoch`` with an empty ``value`` starts with an empty store, otherwise it continues, with the content
+    that was there, from the position in ``value``. ``at_us`` is the publish time, since 1970 by the log's clock.
     """
 
     position: Position
@@ -34,7 +30,7 @@ class Entry(NamedTuple):
 
     @classmethod
     def of_stream(cls, name: str, fields: dict[str, str]) -> Entry:
-        """Return the entry that has this stream ID and these fields, which must satisfy ``is_own``."""
+        """Return the entry of this stream ID and these fields, which must satisfy ``is_own``."""
         op = cast("Operation", fields["op"])
         texts = fields["key"], fields["value"], fields["write_id"]
         return cls(Position.of_entry(name), op, *texts, int(fields["at"]), fields["traceparent"])
@@ -56,8 +52,6 @@ class Entry(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A key's current value in a store, and the write that set it."""
-
     key: str
     value: str
     version: int

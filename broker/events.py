@@ -28,13 +28,11 @@ class Events:
             self._client.xadd(self.key, {"kind": kind, **fields}, maxlen=_KEPT, approximate=True)
 
     def last_id(self) -> str:
-        """Return the ID of the newest event, to wait for what comes after it."""
         with translated():
             newest = self._client.xrevrange(self.key, count=1)
         return newest[0][0] if newest else "0-0"
 
     def after(self, last_id: str, block_ms: int, count: int = 100) -> list[Event]:
-        """Return the events after ``last_id``, waiting for the first up to ``block_ms``."""
         with translated():
             reply = self._client.xread({self.key: last_id}, count=count, block=block_ms)
         return [Event(name, fields) for name, fields in (reply[0][1] if reply else [])]

@@ -12,10 +12,7 @@ from broker.position import START, Position
 
 
 class Group:
-    """A replica's place in the log: what it was given and has not acknowledged is *pending*.
-
-    Methods raise ``broker.errors.LogError``. Thread-safe.
-    """
+    """A replica's place in the log; what it was given and has not acknowledged is *pending*. Thread-safe."""
 
     def __init__(self, client: Client, stream: str, replica: str) -> None:
         self._client: Any = client
@@ -37,12 +34,10 @@ class Group:
         return True
 
     def leave(self) -> None:
-        """Remove the group, with its pending entries."""
         with translated():
             self._client.xgroup_destroy(self._stream, self._replica)
 
     def rewind(self, position: Position) -> None:
-        """Read everything after ``position`` again."""
         with translated():
             self._client.xgroup_setid(self._stream, self._replica, id=str(position))
 
@@ -70,7 +65,6 @@ class Group:
         return [(name, fields) for name, fields in found if name not in foreign]
 
     def last_delivered(self) -> Position:
-        """Return the newest position that the group was given."""
         with translated():
             groups = self._client.xinfo_groups(self._stream)
         delivered = (group["last-delivered-id"] for group in groups if group["name"] == self._replica)

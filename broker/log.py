@@ -54,8 +54,6 @@ _SHRINK_STEPS = 32  # each step drops this fraction of the entries, so that few 
 
 
 class Head(NamedTuple):
-    """The last change in the log, and the primary's store after it. ``at_us``: microseconds since 1970."""
-
     position: Position
     write_id: str
     at_us: int
@@ -82,18 +80,13 @@ class Appended(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Some records in key order, at one position; ``more`` if keys follow the last one."""
-
     head: Head
     records: list[Record]
     more: bool
 
 
 class ReplicationLog:
-    """One history of changes, with one consumer group per replica.
-
-    Methods raise ``broker.errors.LogError``; see there what each means for a write. Thread-safe.
-    """
+    """One history of changes, with one consumer group per replica. Methods raise ``LogError``. Thread-safe."""
 
     def __init__(
         self,
@@ -116,16 +109,15 @@ class ReplicationLog:
         return self._scripts[script](keys=self._written, args=args)
 
     def group(self, replica: str) -> Group:
-        """Return the replica's consumer group, which ``Group.join`` creates."""
         return Group(self._client, self._stream, replica)
 
     # -- appending ----------------------------------------------------------------------------------------------------
 
     def append(self, op: Operation, key: str, value: str, write_id: str, traceparent: str = "") -> Appended | None:
-        """Append one change, or find it if ``write_id`` was appended before.
+        """Append one change, or find it if ``write_id`` was appended before; ``None`` if the key to delete is missing.
 
-        Returns ``None`` if the key to delete is missing, which changes nothing. An attempt without an answer is
-        repeated under the same write id, up to three in all; ``OutcomeUnknown`` means that none was answered.
+        An attempt without an answer is repeated under the same write id, up to three in all; ``OutcomeUnknown`` means
+        that none was answered.
         """
         (outcome,) = self.append_many([Change(op, key, value, write_id, traceparent)])
         if isinstance(outcome, WriteIdReused):
@@ -133,9 +125,8 @@ class ReplicationLog:
         return outcome
 
     def append_many(self, changes: Sequence[Change]) -> list[Appended | WriteIdReused | None]:
-        """Append changes one after another, all or none of them, at most ``CHANGES_MAX``.
-
-        Returns for each what ``append`` would return, or raise about this change alone.
+        """Append changes one after another, all or none, at most ``CHANGES_MAX``; return for each what ``append`` would
+        return, or raise about this change alone.
         """
         sha, keys = self._scripts["append"].sha, self._written
         call: list[str | int] = ["EVALSHA", sha, len(keys), *keys, REMEMBERED_WRITES]
@@ -161,7 +152,6 @@ class ReplicationLog:
         return Position(int(epoch), int(version))
 
     def _repaired(self, send: Callable[[], Any]) -> Any:
-        """Send; if that fails for a reason that has a repair, repair and send once more."""
         try:
             with translated():
                 return send()
@@ -192,12 +182,10 @@ class ReplicationLog:
     def open(self, write_id: str, seen: Position = START, *, in_doubt: bool = False) -> Position:
         """Allow appends to a log that lacks nothing that any node has seen of it; return its position.
 
-        ``seen`` is the newest position known to any node. If the log ends before that, or it is ``in_doubt`` whether
-        a node has seen more, an epoch starts that continues from the end of the log, with the content that is there:
-        so no position ever names two changes. If there is no log, an empty epoch starts.
-
-        A restarted server refuses appends (``LogUnverified``) until this is called: its log may have lost its end, or
-        be that of another server.
+        ``seen`` is the newest position known to any node. If the log ends before that, or it is ``in_doubt`` whether a
+        node has seen more, an epoch starts that continues from the end of the log, with its content: so no position
+        ever names two changes. If there is no log, an empty epoch starts. A restarted server refuses appends
+        (``LogUnverified``) until this is called: its log may have lost its end, or be that of another server.
         """
         position = self._start_epoch("open", write_id, seen, "doubt" if in_doubt else "")
         with translated():
@@ -228,9 +216,8 @@ class ReplicationLog:
             raise LogRefused(f"the log server cannot take appends: {reason}")
 
     def foreign(self) -> Position | None:
-        """Return the newest ID in the log if another program has added an entry after the last change.
-
-        ``None`` too if no epoch can start after it: ``check`` reports what to do then.
+        """Return the newest ID in the log if another program has added an entry after the last change, and an epoch can
+        start after it; if none can, ``check`` reports what to do.
         """
         try:
             with translated():
@@ -251,9 +238,8 @@ class ReplicationLog:
         return str(found)
 
     def steady(self, known_us: int | None) -> int:
-        """Keep the log's time from going back with its server's clock; return by how much that moved it.
-
-        ``known_us``: the log's time as the caller has carried it forward from an earlier answer, by its own clock.
+        """Keep the log's time from going back with its server's clock; return by how much that moved it. ``known_us``
+        is the log's time as the caller has carried it forward from an earlier answer, by its own clock.
         """
         with translated():
             before, after = self._run("steady", known_us or 0, _STEP_US)
@@ -268,9 +254,8 @@ class ReplicationLog:
             return int(self._client.xtrim(self._stream, minid=str(first), approximate=False))
 
     def shrink(self, max_bytes: Callable[[Memory], int]) -> Memory | None:
-        """Drop the oldest entries until the rest takes no more bytes than ``max_bytes`` allows.
-
-        Returns the memory after that; ``None``, without dropping anything, if the server does not report it.
+        """Drop the oldest entries until the rest takes no more bytes than ``max_bytes`` allows; return the memory after
+        that, or ``None``, without dropping anything, if the server does not report it.
         """
         while (found := self.history.memory()) is not None and found.log_bytes > max_bytes(found):
             length = self.history.length()
@@ -288,14 +273,12 @@ class ReplicationLog:
             return _head(*self._queued_head().execute())
 
     def position(self) -> Position | None:
-        """Return the log's position; ``None`` if there is no log."""
         try:
             return self.head().position
         except LogMissing:
             return None
 
     def get(self, key: str) -> tuple[Head, Record | None]:
-        """Return a key's record, or ``None`` if it is missing, and the position at which that is so."""
         with translated():
             pipe = self._queued_head()
             pipe.hget(self._data, key)
@@ -342,10 +325,8 @@ def _head(fields: list[str | None], keys: int) -> Head:
 
 
 def _record(key: str, text: str) -> Record:
-    """Take a record apart by the fixed layout in which append.lua writes it, so that the value stays unchanged.
-
-    Raises ``RecordDamaged`` if it is not what was written: the digest of the store does not prove that, because it is
-    kept up to date and not computed from what is stored.
+    """Take a record apart by the fixed layout in which append.lua writes it, so that the value stays unchanged. Checks
+    it against its own digest: the store's is kept up to date and not computed from what is stored.
     """
     front, _, rest = text.partition(',"value":')
     try:

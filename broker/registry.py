@@ -14,13 +14,11 @@ LIVE_SECONDS = 5.0  # since the last heartbeat
 
 
 class Member(NamedTuple):
-    """A registered replica, as its last heartbeat described it.
+    """A replica, as its last heartbeat described it; times in microseconds since 1970 by the log's clock, 0 for never.
 
     ``name_url`` has the replica's id for a host, as users name it; ``url`` is its address. ``diverged``: its content
-    differs from the primary's at the same position. ``faults``: names of the active ones. ``resyncing``: why a snapshot
-    is replacing its content, or empty. ``proof``: shows that its node has the lab's admin token, or empty.
-    ``seen_at_us`` and ``applied_at_us`` are microseconds since 1970 by the log's clock; the latter is 0 before anything
-    was applied.
+    differs from the primary's at the same position. ``faults``: the active ones. ``resyncing``: why a snapshot is
+    replacing its content, or empty. ``proof``: shows that its node has the lab's admin token, or empty.
     """
 
     replica: str
@@ -35,12 +33,11 @@ class Member(NamedTuple):
     proof: str = ""
 
     def is_live(self, now_us: int) -> bool:
-        """Return whether the last heartbeat is recent."""
         return now_us - self.seen_at_us <= LIVE_SECONDS * 1_000_000
 
 
 class Settings(NamedTuple):
-    """The live settings of one replica: its schedule, and the time from applying an entry to acknowledging it."""
+    """The live settings of one replica; ``ack_delay_ms`` passes from applying an entry to acknowledging it."""
 
     delay: DelayModel
     ack_delay_ms: float
@@ -48,13 +45,11 @@ class Settings(NamedTuple):
     seed: int = 0
 
     def as_text(self) -> str:
-        """Return JSON, readable in redis-cli."""
         found = {"delay": self.delay.as_json(), "ack_delay_ms": tidy(self.ack_delay_ms)}
         return json.dumps({**found, "order": self.order, "seed": self.seed})
 
     @classmethod
     def from_text(cls, text: str) -> Settings:
-        """Read what ``as_text`` wrote. Raises ``ValueError`` for anything else."""
         found = json.loads(text)
         order: Order = "arrival" if found.get("order") == "arrival" else "log"
         return cls(from_json(found.get("delay")), float(found.get("ack_delay_ms", 0)), order, int(found.get("seed", 0)))
@@ -88,13 +83,11 @@ class Registry:
             raise IdTaken(f"{own.replica} is taken: a replica of this id is live at {other.url}")
 
     def members(self) -> list[Member]:
-        """Return every registered replica, by name."""
         with translated():
             found = self._client.hgetall(self._members)
         return sorted(_member(text) for text in found.values())
 
     def forget(self, replica: str) -> bool:
-        """Remove a replica and its settings; return ``False`` if it is not registered."""
         with translated():
             pipe = self._client.pipeline(transaction=True)
             pipe.hdel(self._members, replica)
@@ -103,7 +96,6 @@ class Registry:
         return bool(removed)
 
     def settings(self) -> dict[str, Settings]:
-        """Return the settings of every registered replica, by name."""
         with translated():
             found = self._client.hgetall(self._settings)
         return {replica: Settings.from_text(text) for replica, text in sorted(found.items())}

@@ -21,7 +21,6 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def quantile_of_sorted(values: Any, share: float) -> float:
-    """Return ``quantile`` of an ascending sequence or array. Raises ``IndexError`` if there are none."""
     at = share * (len(values) - 1)
     below = int(at)
     low, high = float(values[below]), float(values[min(below + 1, len(values) - 1)])

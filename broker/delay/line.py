@@ -37,7 +37,6 @@ class DelayLine:
 
     @property
     def room(self) -> int:
-        """The number of entries that may still be offered."""
         return 0 if self._bytes >= self._max_bytes else self._max_entries - len(self._waiting)
 
     def offer(self, entries: list[Entry]) -> list[Position]:
@@ -76,7 +75,7 @@ class DelayLine:
         return max(entry.at_us + self._schedule.delay_us(entry.position), self._not_before_us)
 
     def next_due_us(self) -> int | None:
-        """Return when the next entry is due; ``None`` if nothing waits, or no schedule is set."""
+        """Return when the next entry is due; ``None`` if nothing waits or no schedule is set."""
         if self._in_arrival_order():
             self._drop_taken()
             return self._arrivals[0][1] if self._arrivals else None
@@ -88,7 +87,6 @@ class DelayLine:
         return self._due_arrivals(now_us, limit) if self._in_arrival_order() else self._due_in_log(now_us, limit)
 
     def take(self, due: Iterable[tuple[Entry, int]]) -> None:
-        """Drop entries that were due and have been applied."""
         for entry, due_us in due:
             if self._waiting.pop(entry.position, None) is not None:
                 self._bytes -= entry.size_bytes

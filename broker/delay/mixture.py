@@ -31,7 +31,6 @@ class Mixture(DelayModel):
         return sum(weight * model.mean_ms for weight, model in self.parts) / self._total
 
     def quantile_ms(self, share: float) -> float:
-        """Return the quantile, found by bisection between the parts' own quantiles."""
         found = [model.quantile_ms(share) for _, model in self.parts]
         low, high = min(found), max(found)
         for _ in range(_BISECTIONS):

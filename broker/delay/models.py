@@ -24,8 +24,8 @@ _SQRT_HALF = math.sqrt(0.5)
 class DelayModel(ABC):
     """A distribution of delays in milliseconds, each from 0 to ten minutes. Subclasses are frozen dataclasses.
 
-    Defining a subclass registers it under its ``kind``. Reading and writing as JSON is for models whose parameters are
-    numbers; others override ``from_parameters`` and ``as_json``.
+    Defining a subclass registers it under its ``kind``. ``from_parameters`` and ``as_json`` are for models whose
+    parameters are numbers; others override them.
     """
 
     kind: ClassVar[str]
@@ -50,9 +50,8 @@ class DelayModel(ABC):
 
     @abstractmethod
     def beyond_ms(self, ms: float) -> float:
-        """Return the mean excess of a delay over ``ms``: the integral of 1 - cdf from ``ms`` to ``DELAY_MS_MAX``.
-
-        In closed form, because a prediction needs it at each of its points.
+        """Return the mean excess of a delay over ``ms``: the integral of 1 - cdf from ``ms`` to ``DELAY_MS_MAX``, in
+        closed form, because a prediction needs it at each of its points.
         """
 
     @abstractmethod
@@ -65,12 +64,10 @@ class DelayModel(ABC):
 
     @property
     def least_ms(self) -> float:
-        """The delay that no draw is shorter than."""
         return self.quantile_ms(0)
 
     @property
     def measured_delays(self) -> int:
-        """How many measured delays the model holds."""
         return 0
 
     def as_json(self) -> dict[str, Any]:
@@ -191,10 +188,7 @@ class Exponential(DelayModel):
 
 @dataclass(frozen=True)
 class Lognormal(DelayModel):
-    """The logarithm of the delay is normal, with the standard deviation ``sigma``: the product of many small factors.
-
-    Half of the entries take at most ``median_ms``.
-    """
+    """The logarithm of the delay is normal, with the standard deviation ``sigma``, and half are at most ``median_ms``."""
 
     kind = "lognormal"
     median_ms: float

@@ -62,10 +62,8 @@ class Replicated(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """The prediction at each of ``t_ms``: milliseconds since the write was committed.
-
-    ``stale``: P(a read of a replica drawn at random does not show the write). ``converged``: P(every replica has it);
-    the replicas' delays are independent, so this is the product of their distributions.
+    """The prediction at each of ``t_ms``, milliseconds since the commit. ``stale``: P(a read of a random replica does
+    not show the write). ``converged``: P(every replica has it), the product of their independent distributions.
     """
 
     t_ms: list[float]
@@ -83,12 +81,10 @@ def replicated(delays: Mapping[str, Any], rate: float, order: Order | None = Non
 
 
 def moments(until_ms: float, points: int) -> list[float]:
-    """Return evenly spaced times from 0 to ``until_ms``, both included."""
     return [until_ms * point / (points - 1) for point in range(points)]
 
 
 def predict(replicas: Sequence[Replicated], t_ms: Iterable[float]) -> Curve:
-    """Return the curve of these replicas."""
     times = list(t_ms)
     fresh = [[replica.fresh(t) for replica in replicas] for t in times]
     return Curve(times, [1 - sum(each) / len(each) for each in fresh], [math.prod(each) for each in fresh])

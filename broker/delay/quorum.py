@@ -24,10 +24,7 @@ _BATCH = 250_000  # trials at once, which bounds the memory
 
 @dataclass(frozen=True)
 class Ways:
-    """The four delays in milliseconds.
-
-    ``remote_ms`` is added each way to all replicas but one, which is drawn for the writer and the reader of each trial.
-    """
+    """Delays in ms. ``remote_ms`` is added each way to all replicas but one, drawn for each trial's writer and reader."""
 
     write: DelayModel
     ack: DelayModel
@@ -38,9 +35,8 @@ class Ways:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The results of the trials, each an ascending array in milliseconds, one number per trial.
-
-    ``consistent_after``: how long after the write's return a read is consistent; negative if it was so before.
+    """Ascending arrays in milliseconds, one number per trial. ``consistent_after``: how long after the write's return a
+    read is consistent; negative if it was so before.
     """
 
     read_latency: Floats

@@ -15,10 +15,10 @@ _DRAWS = 2**53  # the integers that a double holds exactly
 
 @dataclass(frozen=True)
 class Schedule:
-    """When entries are due, on one replica.
+    """When entries are due, on one replica; ``seed`` and ``replica`` give runs and replicas different draws.
 
     Order ``log`` applies in log order, so that nothing is applied before what is ahead of it; ``arrival`` applies each
-    entry when it is due. ``seed`` and ``replica`` give runs and replicas with the same model different draws.
+    entry when it is due.
     """
 
     model: DelayModel

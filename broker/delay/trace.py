@@ -75,7 +75,6 @@ class Trace(DelayModel):
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
-        """Read the delays, in any order. Raises ``ValueError``."""
         delays = parameters.get("delays_ms")
         if set(parameters) != {"delays_ms"} or not isinstance(delays, list) or not 2 <= len(delays) <= DELAYS_MAX:
             raise ValueError(f"trace has delays_ms, a list of 2 to {DELAYS_MAX} numbers")

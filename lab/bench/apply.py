@@ -69,7 +69,6 @@ def _catch_up(lab: Lab, start: Position, entries: int) -> float:
 
 
 def _bare(lab: Lab, start: Position, entries: int) -> float:
-    """Return entries per second of each of two bare loops at once."""
     client: Any = connect(lab.redis_url)
     stream = f"{NAMESPACE}:log"
     groups = [f"bare{number}" for number in range(len(lab.replica_urls))]

@@ -21,7 +21,6 @@ _WAKE_ROUNDS = 5
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
-    """Measure each on its own lab."""
     with setup.running(replicas=scale.replicas) as lab:
         yield _lateness(lab, scale, step)
     with setup.running() as lab:
@@ -29,7 +28,6 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
 
 
 def _lateness(lab: Lab, scale: Scale, step: Step) -> Figure:
-    """Measure how late entries are applied on all replicas under a steady load: the p99 of each round."""
     setup.set_delays(lab, _DELAY_MS)
     setup.settle(lab)
     rounds = []
@@ -46,7 +44,7 @@ def _lateness(lab: Lab, scale: Scale, step: Step) -> Figure:
 
 
 def _wake(lab: Lab, scale: Scale, step: Step) -> Figure:
-    """Measure from the apply on a replica to the answer of each waiting request: the p50 of each round."""
+    """Measure from the apply on a replica to the answer of each waiting request."""
     replica, url = next(iter(lab.replica_urls.items()))
     setup.set_delays(lab, _WAKE_DELAY_MS)
     rounds = []

@@ -62,10 +62,7 @@ def _beyond(lab: Lab) -> float:
 
 
 def _polled(lab: Lab, phase: float) -> float:
-    """Return the same as a client measures it that had been polling each replica before the write.
-
-    ``phase``, from 0 to 1: the share of the pause between two polls that is left when the write is acknowledged.
-    """
+    """Return the same for a client that polls; ``phase`` is the share of a pause left at the acknowledgement."""
     value = f"polled {next(_numbers)}"
     setup.ask("POST", f"{lab.primary_url}/data", {"key": "polled", "value": value})
     began = time.perf_counter()

@@ -17,7 +17,6 @@ class Target:
     value: float
 
     def reached_by(self, value: float) -> bool:
-        """Return whether the value is within the bound."""
         return value >= self.value if self.bound == "at least" else value <= self.value
 
 
@@ -35,7 +34,6 @@ class Figure:
 
     @property
     def ratios(self) -> list[float]:
-        """The lab's number divided by the baseline's, in each round."""
         return [ours / theirs for ours, theirs in zip(self.lab, self.baseline, strict=False)]
 
     @property
@@ -45,11 +43,9 @@ class Figure:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the target is reached; ``None`` without a target."""
         return None if self.target is None else self.target.reached_by(self.judged)
 
     def as_json(self) -> dict[str, Any]:
-        """Return medians, spread, and every round."""
         return {
             "group": self.group,
             "name": self.name,

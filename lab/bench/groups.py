@@ -12,6 +12,5 @@ GROUPS = ("writes", "apply", "exactness", "growth", "crowd", "start", "tracing")
 
 
 def measure_of(group: str) -> Callable[[Scale, Step], Iterator[Figure]]:
-    """Return the function that measures a group; it raises ``LabError``."""
     found: Callable[[Scale, Step], Iterator[Figure]] = import_module(f"lab.bench.{group}").measure
     return found

@@ -19,7 +19,6 @@ _ROUNDS = 15
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
-    """Measure both on one lab."""
     with setup.running() as lab:
         setup.set_delays(lab, 0)
         yield _keys(lab, scale, step)
@@ -27,7 +26,6 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
 
 
 def _keys(lab: Lab, scale: Scale, step: Step) -> Figure:
-    """Measure the same writes to a store with few keys and to one with many, on one log server, in turns."""
     client = connect(lab.redis_url)
     logs = {_FEW: ReplicationLog(client, "few"), scale.keys: ReplicationLog(client, "many")}
     for keys, log in logs.items():
@@ -52,8 +50,6 @@ def _keys(lab: Lab, scale: Scale, step: Step) -> Figure:
 
 
 def _memory(lab: Lab, scale: Scale, step: Step) -> Figure:
-    """Measure the replicas' memory before and after many entries."""
-
     def memory_mb_after(entries: int) -> list[float]:
         write_batches(lab, entries, step)
         setup.settle(lab)

@@ -31,24 +31,19 @@ class LoadError(LabError):
 
 @dataclass(frozen=True)
 class Loaded:
-    """The outcome of a load: the number of answers, its duration, and the latency of each answer."""
-
     answers: int
     seconds: float
     latencies_ms: list[float]
 
     @property
     def per_second(self) -> float:
-        """Answers per second."""
         return self.answers / self.seconds
 
     def quantile_ms(self, q: float) -> float:
-        """Return a quantile of the latencies."""
         return quantile(self.latencies_ms, q)
 
 
 def request(method: str, path: str, body: bytes = b"", content_type: str = "application/json") -> bytes:
-    """Return a request as bytes."""
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
@@ -90,9 +85,8 @@ def answers(sockets: Sequence[socket.socket]) -> Iterator[None]:
 
 @contextmanager
 def paced(url: str, requests: Sequence[bytes], per_second: float) -> Iterator[None]:
-    """Send so many requests per second on one connection during the block. Raises ``LoadError``.
-
-    Each is sent at its time, or as soon after that as the one before was answered.
+    """Send so many requests per second on one connection during the block, each at its time or as soon after that as
+    the one before was answered. Raises ``LoadError``.
     """
     over = threading.Event()
 
@@ -118,7 +112,6 @@ def paced(url: str, requests: Sequence[bytes], per_second: float) -> Iterator[No
 
 
 def connected(url: str) -> socket.socket:
-    """Return a connection, which the caller closes."""
     parts = urlsplit(url)
     found = socket.create_connection((parts.hostname, parts.port), timeout=_ANSWER_SECONDS)
     found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -126,8 +119,6 @@ def connected(url: str) -> socket.socket:
 
 
 class _Connection:
-    """A connection, and the answer that is arriving on it."""
-
     __slots__ = ("_buffer", "_socket", "sent_at")
 
     def __init__(self, connected: socket.socket) -> None:
@@ -136,7 +127,6 @@ class _Connection:
         self.sent_at = 0.0
 
     def send(self, raw: bytes) -> None:
-        """Send a request; blocks if it is larger than the kernel's buffer."""
         self.sent_at = time.perf_counter()
         self._socket.sendall(raw)
 
@@ -160,7 +150,6 @@ class _Connection:
 
 
 def _ready(selector: selectors.BaseSelector) -> list[selectors.SelectorKey]:
-    """Return the connections with data to receive. Raises ``LoadError``."""
     found = [key for key, _ in selector.select(_ANSWER_SECONDS)]
     if not found:
         raise LoadError(f"no answer within {_ANSWER_SECONDS:g} s")

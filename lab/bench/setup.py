@@ -81,7 +81,7 @@ def _await(url: str) -> None:
 
 
 def set_delays(lab: Lab, *delays_ms: float) -> None:
-    """Set the delay of each replica; the last applies to all further ones. Raises ``LabError``."""
+    """Set the delay of each replica; the last applies to all further ones."""
     delays = {
         replica: delays_ms[min(number, len(delays_ms) - 1)] for number, replica in enumerate(sorted(lab.replica_urls))
     }
@@ -89,7 +89,6 @@ def set_delays(lab: Lab, *delays_ms: float) -> None:
 
 
 def settle(lab: Lab) -> None:
-    """Return when every replica has applied everything. Raises ``LabError``."""
     deadline = time.monotonic() + _SETTLED_SECONDS
     while any(replica["lag_versions"] for replica in ask("GET", f"{lab.primary_url}/replicas")["replicas"]):
         if time.monotonic() > deadline:
@@ -98,12 +97,10 @@ def settle(lab: Lab) -> None:
 
 
 def position(lab: Lab) -> Position:
-    """Return the head of the log. Raises ``LabError``."""
     return Position.parse(ask("GET", f"{lab.primary_url}/version")["position"])
 
 
 def applied_after(url: str, start: Position) -> list[dict[str, Any]]:
-    """Return the entries that a replica has applied after a position. Raises ``LabError``."""
     found: list[dict[str, Any]] = ask("GET", f"{url}/applied?after={start}")["applied"]
     return found
 
@@ -117,16 +114,14 @@ def ask(method: str, url: str, body: object = None, timeout_seconds: float = 30)
 
 
 def memory_mb(pid: int) -> float:
-    """Return the memory of a process and all its children, in 10^6 bytes, with their share of common pages.
-
-    Where the system does not report shares (macOS), resident memory, which counts common pages for each process.
+    """Return the memory of a process and all its children, in 10^6 bytes, with their share of common pages. Where the
+    system does not report shares (macOS): resident memory, which counts common pages for each process.
     """
     found = [process.memory_full_info() for process in _with_children(pid)]
     return sum(getattr(one, "pss", one.rss) for one in found) / 1e6
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the processor time that a process and all its children have used so far."""
     times = [process.cpu_times() for process in _with_children(pid)]
     return float(sum(one.user + one.system for one in times))
 

@@ -22,7 +22,6 @@ _IMPORT = "import time; began = time.perf_counter(); import {}; print(time.perf_
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
-    """Measure start, imports, and an idle lab."""
     starts: list[float] = []
     for _ in range(scale.rounds):
         step("lab up --detach")
@@ -41,7 +40,6 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
 
 
 def _idle(running: LabState, scale: Scale, step: Step) -> Iterator[Figure]:
-    """Measure a lab without requests: the supervisor and all its children."""
     step("idle")
     time.sleep(2)  # until the start is over
     began, used = time.perf_counter(), setup.cpu_seconds(running.pid)

@@ -15,9 +15,8 @@ from lab.local.layout import free_port
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
-    """Measure labs side by side: tracing off; on; on with every request traced; on without a collector.
-
-    The bare app, with and without the instrumentation, shows the instrumentation's share.
+    """Measure labs side by side: tracing off; on; on with every request traced; on without a collector. The bare app,
+    with and without the instrumentation, shows the instrumentation's share.
     """
     sink_port = free_port()
     there = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{sink_port}"}

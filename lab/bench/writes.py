@@ -28,19 +28,13 @@ _BATCH_REQUEST = load.request("POST", "/data/batch", b"\n".join(_LINES[:BATCH]),
 
 
 def write_batches(lab: Lab, entries: int, step: Step) -> None:
-    """Write at least so many entries. Raises ``LabError``."""
     for written in range(0, entries, BATCH):
         setup.ask("POST", f"{lab.primary_url}/data/batch", _ITEMS[:BATCH])
         step(f"{written:,} of {entries:,} entries")
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
-    """Measure all of them in turns, on one lab without delays."""
-    with (
-        setup.running() as lab,
-        setup.bare_primary(lab) as bare_url,
-        setup.bare_primary(lab, "metrics") as metrics_url,
-    ):
+    with setup.running() as lab, setup.bare_primary(lab) as bare_url, setup.bare_primary(lab, "metrics") as metrics_url:
         setup.set_delays(lab, 0)
         yield from _requests(lab, bare_url, metrics_url, scale, step)
         yield _appends(lab, scale, step)
@@ -80,7 +74,6 @@ def _requests(lab: Lab, bare_url: str, metrics_url: str, scale: Scale, step: Ste
 
 
 def _appends(lab: Lab, scale: Scale, step: Step) -> Figure:
-    """Measure the append script from one thread, against the bare one."""
     client: Any = connect(lab.redis_url)
     log = ReplicationLog(client, "bench")
     log.open("bench")

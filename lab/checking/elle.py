@@ -11,9 +11,8 @@ from lab.errors import LabError
 
 
 def events(history: History) -> list[dict[str, Any]]:
-    """Return an invocation and a completion per write and read, in time order.
-
-    Every write has a unique number, which is the value that a read shows: ``null`` before the first.
+    """Return an invocation and a completion per write and read, in time order. Every write has a unique number, which
+    is the value that a read shows: ``null`` before the first.
     """
     number = {write.index: n for n, write in enumerate((w for w in history.operations if w.kind == "write"), 1)}
     moments: list[tuple[int, int, int, dict[str, Any]]] = []
@@ -38,7 +37,6 @@ def _micro_operations(found: Operation, history: History, number: dict[int, int]
 
 
 def export(history: History, path: Path) -> None:
-    """Write the events as a JSON array. Raises ``LabError``."""
     try:
         path.write_text(json.dumps(events(history), ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:

@@ -61,9 +61,8 @@ class Operation:
 
     @property
     def seen(self) -> Position:
-        """How new the written or shown record is: its version, in the epoch of the store.
-
-        A store of a later epoch correctly shows nothing of an earlier one, because a reset drops everything.
+        """How new the written or shown record is: its version, in the epoch of the store. A store of a later epoch
+        correctly shows nothing of an earlier one, because a reset drops everything.
         """
         if self.position is None:
             raise ValueError(f"operation {self.index} has no position")
@@ -72,7 +71,6 @@ class Operation:
         return Position(self.position.epoch if self.epoch is None else self.epoch, self.version)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the operation as a line of a file has it, without fields that its kind does not have."""
         found = {**asdict(self), "position": None if self.position is None else str(self.position)}
         left_out = {"digest": not self.digest, "waited_ms": self.kind != "read", "epoch": self.epoch is None}
         return {name: value for name, value in found.items() if not left_out.get(name)}
@@ -80,11 +78,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Plan:
-    """Parameters of a workload, and the order in which the replicas applied.
-
-    ``max_lag_ms`` and ``max_lag_versions``: the bounds of level ``bounded``. ``order``: ``arrival`` if any replica
-    applied in order of arrival.
-    """
+    """Parameters of a workload. ``max_lag_…``: for level ``bounded``. ``order``: ``arrival`` if any replica had it."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -119,13 +113,10 @@ class Timeline:
         return self._newest[found - 1] if found else None
 
     def before(self, at_us: int) -> Operation | None:
-        """Return the same of those that had returned before then."""
         return self.by(at_us - 1)
 
 
 class History:
-    """Operations, and the selections that several checkers need."""
-
     def __init__(self, plan: Plan, operations: Iterable[Operation]) -> None:
         self.plan = plan
         self.operations = sorted(operations, key=lambda found: (found.invoked_us, found.index))
@@ -167,8 +158,6 @@ def newest_through(writes: list[Operation], position: Position) -> Operation | N
 
 
 class _Head(TypedDict):
-    """The first line of a file."""
-
     plan: Plan
 
 
@@ -177,7 +166,6 @@ _OPERATION = TypeAdapter(Operation)
 
 
 def save(history: History, path: Path) -> None:
-    """Write a history: the plan, then a line per operation. Raises ``LabError``."""
     try:
         with path.open("w", encoding="utf-8") as file:
             file.write(json.dumps({"plan": asdict(history.plan)}) + "\n")

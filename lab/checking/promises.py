@@ -38,7 +38,6 @@ PROMISES: dict[str, set[str]] = {
 
 
 def judge(history: History) -> list[Verdict]:
-    """Return a verdict for each guarantee, promised or not."""
     return [verdict(guarantee, check, history) for guarantee, check in CHECKERS.items()]
 
 
@@ -53,5 +52,4 @@ def promised(level: str, order: Order = "log") -> set[str]:
 
 
 def broken(level: str, verdicts: list[Verdict], order: Order = "log") -> list[Verdict]:
-    """Return the violations of what the level promises."""
     return [found for found in verdicts if found.judgement == "violated" and found.guarantee in promised(level, order)]

@@ -24,7 +24,6 @@ class Verdict:
     operations: list[Operation] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the verdict for scripts."""
         return {
             "guarantee": self.guarantee,
             "verdict": self.judgement,
@@ -60,7 +59,6 @@ class Tally:
         self._judgement, self._smallest = "unknown", (words, list(operations))
 
     def verdict(self, guarantee: str) -> Verdict:
-        """Return the verdict on everything counted."""
         counted: Judgement = "violated" if self._violations else "held" if self.tested else "not tested"
         return Verdict(guarantee, self._judgement or counted, self.tested, self._violations, *self._smallest)
 
@@ -73,7 +71,6 @@ def verdict(guarantee: str, check: Callable[Concatenate[Tally, P], None], *args:
 
 
 def describe(operation: Operation) -> str:
-    """Return an operation in words."""
     session = f"session {operation.session}"
     if operation.kind == "write":
         return f"{session} wrote {operation.key} as {operation.seen}"

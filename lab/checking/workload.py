@@ -35,18 +35,14 @@ class Recorder:
 
     @property
     def full(self) -> bool:
-        """Whether no more operations should be added."""
         return len(self.operations) >= self._max
 
     def add(self, session: int, kind: Kind, outcome: Outcome, invoked_us: int, **found: Any) -> None:
-        """Add an operation that has just returned."""
         operation = Operation(next(self._index), session, kind, outcome, invoked_us, self.now_us(), **found)
         self.operations.append(operation)
 
 
 class Session:
-    """One session: a write or a read at a time, through the client service."""
-
     def __init__(self, number: int, plan: Plan, client_url: str, keys: list[str], recorder: Recorder) -> None:
         self._number = number
         self._plan = plan
@@ -112,8 +108,7 @@ def _query(plan: Plan) -> str:
 
 def run(plan: Plan, client_url: str, run_id: str, *, stop: threading.Event, on_step: Callable[[int], None]) -> History:
     """Run the workload until its time is up or ``stop`` is set, wait for convergence, and return the history.
-
-    ``run_id`` makes the keys unique to this run. ``on_step`` is called with the number of operations so far.
+    ``run_id`` makes the keys unique to this run; ``on_step`` is called with the number of operations so far.
     """
     recorder = Recorder(lambda: time.monotonic_ns() // 1000)
     orders = {_order(client_url)}

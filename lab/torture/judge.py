@@ -42,7 +42,6 @@ class Floors:
 
 
 def judge(history: History, ledger: Ledger, floors: Floors) -> list[Verdict]:
-    """Return a verdict for each thing that must not happen."""
     return [
         verdict("lost", lost, history, ledger),
         verdict("doubled", doubled, history, ledger),
@@ -146,7 +145,6 @@ def placed(operations: Iterable[Operation], ledger: Ledger) -> list[Operation]:
 
 
 def _compare(tally: Tally, read: Operation, ledger: Ledger) -> None:
-    """Compare a read with the log at the position of the store."""
     if read.position is None or read.position < ledger.since:
         return
     tally.tested += 1

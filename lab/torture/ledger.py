@@ -46,7 +46,6 @@ class Ledger:
         return None if resets and entry.position < self._resets[resets - 1] else entry
 
     def holding(self) -> dict[tuple[str, str], list[Position]]:
-        """Return the positions at which each value of each key was written."""
         found: dict[tuple[str, str], list[Position]] = defaultdict(list)
         for entry in self.entries:
             if entry.op == "set":
@@ -70,12 +69,10 @@ class Follower:
             raise LabError(f"the log cannot be read: {error}") from None
 
     def __enter__(self) -> Self:
-        """Start reading."""
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop reading."""
         self._stop.set()
         self._thread.join()
 

@@ -28,21 +28,17 @@ class Judged:
 
     @property
     def broken(self) -> dict[str, list[Verdict]]:
-        """The violations of what each level promises, of the levels that have any."""
         return {level: found for level, judged in self.levels.items() if (found := promises.broken(level, judged))}
 
     @property
     def clean(self) -> bool:
-        """Whether every verdict held and every level kept its promises."""
         return not self.broken and all(found.judgement == "held" for found in self.verdicts)
 
     @property
     def counts(self) -> dict[str, int]:
-        """The number of acts that were done, by kind."""
         return dict(Counter(done.act.kind for done in self.record.done if not done.refused))
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report for scripts, with everything needed to understand and repeat the run."""
         return {
             "seed": self.order.seed,
             "seconds": self.order.seconds,
@@ -59,7 +55,6 @@ class Judged:
 
 
 def picture(judged: Judged) -> Group:
-    """Return the verdicts, the acts, and the smallest counterexample of each violation."""
     record, broken = judged.record, judged.broken
     title = f"{report.counted(record.history)}, {len(record.ledger.entries):,} entries in the log"
     table = report.table(title, "must not happen", "verdict")
@@ -88,7 +83,6 @@ def picture(judged: Judged) -> Group:
 
 
 def schedule(judged: Judged) -> str:
-    """Return the acts, a line each."""
     return "\n".join(
         f"{done.act}" + (f"  (not done: {done.refused})" if done.refused else "") for done in judged.record.done
     )

@@ -44,8 +44,6 @@ class Done:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything that a run has left behind."""
-
     history: History
     ledger: Ledger
     floors: Floors
@@ -55,8 +53,6 @@ class Record:
 
 @dataclass(frozen=True)
 class Order:
-    """A run to do: the seed, its length, and the schedule drawn from the seed."""
-
     seed: int
     seconds: float
     acts: list[Act]
@@ -65,9 +61,8 @@ class Order:
 def run(
     order: Order, target: Target, replicas: Iterable[str], *, stop: threading.Event, on_step: Callable[[int, int], None]
 ) -> Record:
-    """Do the run and return its record. ``on_step`` is called with the number of operations and of acts so far.
-
-    Raises ``LabError`` if the lab does not recover, or its log cannot be read.
+    """Do the run; ``on_step`` is called with the number of operations and of acts so far. Raises ``LabError`` if the
+    lab does not recover, or its log cannot be read.
     """
     recorder = Recorder(lambda: time.monotonic_ns() // 1000)
     floors = Floors(SKEW_MS_MAX if any(act.kind == "skew" for act in order.acts) else 0)
@@ -100,7 +95,6 @@ def run(
 
 
 def _plans(order: Order) -> dict[int, Plan]:
-    """Return the plan of each session, by its number."""
     plan = Plan("eventual", seconds=order.seconds, keys=_KEYS, seed=order.seed)
     levels = [level for level, count in SESSIONS.items() for _ in range(count)]
     bounds = {"bounded": _MAX_LAG_MS}
@@ -120,7 +114,7 @@ def _follow(order: Order, injector: Injector, stop: threading.Event, on_step: Ca
 
 
 class Injector:
-    """Injects the faults of a schedule into a lab, and records the delays that the replicas can have had."""
+    """Injects faults, and records the delays that the replicas can have had."""
 
     def __init__(
         self, target: Target, floors: Floors, now_us: Callable[[], int], sleep: Callable[[float], object]
@@ -135,7 +129,6 @@ class Injector:
         self._before: dict[str, dict[str, Any]] = {}
 
     def prepare(self, replicas: Iterable[str]) -> None:
-        """Give every replica a known delay, in log order, which the judge relies on. Raises ``LabError``."""
         found = self._ask("GET", f"{self._target.primary_url}/admin/replication-delays")
         self._before = {
             urlsplit(url).hostname or "": {"model": model, "order": found["orders"][url]}
@@ -173,10 +166,7 @@ class Injector:
             resume()
 
     def heal(self) -> None:
-        """End all faults, wait until every node is healthy, and restore the delays.
-
-        Raises ``LabError`` if a node does not recover.
-        """
+        """End all faults, await health, and restore the delays. Raises ``LabError`` if a node does not recover."""
         self.resume(all_of_them=True)
         deadline = time.monotonic() + _HEAL_SECONDS
         while not self._healed():

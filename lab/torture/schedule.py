@@ -35,7 +35,6 @@ class Act:
     parameters: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the act for scripts."""
         return asdict(self)
 
     def __str__(self) -> str:

@@ -24,8 +24,7 @@ class Target(Protocol):
     primary_url: str
     processes: list[str]
 
-    def redis_url(self) -> str:
-        """Return the present URL of the log server."""
+    def redis_url(self) -> str: ...
 
     def kill(self, process: str) -> None:
         """Kill a process, which is then restarted."""
@@ -38,7 +37,6 @@ class Target(Protocol):
 
 
 def native_processes(replicas: int) -> list[str]:
-    """Return the processes that can be killed in a lab on this machine."""
     nodes = [place.node_id for place in layout.places(Options(replicas=replicas)) if place.role != "worker"]
     return sorted([*nodes, LOG_SERVER])
 
@@ -90,7 +88,6 @@ class ComposeTarget(Target):
     primary_url = "http://127.0.0.1:8000"
 
     def __init__(self) -> None:
-        """Raise ``LabError`` if the stack does not run."""
         running = set(_compose("ps", "--services", "--status", "running").split())
         nodes = {f"{NAMESPACE}-primary", f"{NAMESPACE}-client", LOG_SERVER}
         nodes |= {one for one in _compose("config", "--services").split() if one.startswith(f"{NAMESPACE}-replica")}

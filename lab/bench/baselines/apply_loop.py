@@ -24,7 +24,6 @@ ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = excluded.versi
 
 
 def apply(url: str, stream: str, group: str, count: int, path: str) -> float:
-    """Apply so many entries; return the seconds that it took."""
     client: Any = connect(url, answer_timeout_seconds=30)
     with sqlite3.connect(path, isolation_level=None) as db:
         db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;")

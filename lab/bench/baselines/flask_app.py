@@ -31,7 +31,6 @@ KEYS = ["bare:version", "bare:data", "bare:log"]
 
 
 def create_app(config: configs.NodeConfig, *also: str) -> Flask:
-    """Return the app, for the same gunicorn settings as the lab's nodes; ``also``: ``metrics``, ``tracing``."""
     app = Flask("bare")
     script: Any = connect(config.redis_url, max_connections=config.threads + 16).register_script(SCRIPT)
 
