@@ -6,7 +6,7 @@ import json
 from typing import Any, NamedTuple
 
 from broker.connection import Client, translated
-from broker.delay import DelayModel, Order, from_json, tidy
+from broker.delay.models import DelayModel, Order, from_json, tidy
 from broker.errors import IdTaken
 from broker.position import Position
 

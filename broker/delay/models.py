@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 if TYPE_CHECKING:  # a node draws single delays, without numpy
     import numpy as np
@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # a node draws single delays, without numpy
     Floats = NDArray[np.float64]
 
 DELAY_MS_MAX = 600_000
+Order = Literal["log", "arrival"]  # in which a replica applies: as in the log, or each entry when it is due
 _NORMAL = NormalDist()
 _SQRT_HALF = math.sqrt(0.5)
 
@@ -188,7 +189,7 @@ class Exponential(DelayModel):
 
 @dataclass(frozen=True)
 class Lognormal(DelayModel):
-    """The logarithm of the delay is normal, with the standard deviation ``sigma``, and half are at most ``median_ms``."""
+    """The logarithm of the delay is normal, with standard deviation ``sigma``; half are at most ``median_ms``."""
 
     kind = "lognormal"
     median_ms: float

@@ -14,8 +14,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from broker.delay.models import DELAY_MS_MAX, DelayModel, from_json
-from broker.delay.schedule import Order
+from broker.delay.models import DELAY_MS_MAX, DelayModel, Order, from_json
 
 _AGES = 20_000  # steps of the numerical integral over the age of the k-th newest write
 _GAMMA_SPREAD = 10.0  # standard deviations of that age after which the integral ends

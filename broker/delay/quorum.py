@@ -10,7 +10,6 @@ read arrived.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ _BATCH = 250_000  # trials at once, which bounds the memory
 
 @dataclass(frozen=True)
 class Ways:
-    """Delays in ms. ``remote_ms`` is added each way to all replicas but one, drawn for each trial's writer and reader."""
+    """Delays in ms. ``remote_ms`` is added each way to all replicas but one, drawn per trial for writer and reader."""
 
     write: DelayModel
     ack: DelayModel
@@ -82,9 +81,3 @@ def _remote(ways: Ways, random: np.random.Generator, shape: tuple[int, int]) -> 
         return np.zeros(shape)
     local = random.integers(0, shape[1], shape[0])
     return np.where(np.arange(shape[1]) == local[:, None], 0.0, ways.remote_ms)
-
-
-def k_consistent(n: int, r: int, w: int, k: int) -> float:
-    """Return P(a read shows one of the newest k writes) if no write continues after it has returned (closed form)."""
-    missed = comb(n - w, r) / comb(n, r)
-    return float(1 - missed**k)

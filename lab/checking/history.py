@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, PlainValidator, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from broker.delay import Order
+from broker.delay.models import Order
 from broker.position import START, Position
 from lab import files
 from lab.errors import LabError, NothingTestedError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from broker.delay import Order
+from broker.delay.models import Order
 from lab.checking import sessions, stores
 from lab.checking.history import History
 from lab.checking.verdict import Tally, Verdict, verdict

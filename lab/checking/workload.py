@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 from urllib.parse import urlencode
 
-from broker.delay import Order
+from broker.delay.models import Order
 from broker.position import Position
 from lab.checking.history import OPERATIONS_MAX, History, Kind, Operation, Outcome, Plan
 from lab.client import NodeUnreachable, call

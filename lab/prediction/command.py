@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from broker.delay import DelayModel, Order, from_json
+from broker.delay.models import DelayModel, Order, from_json
 from broker.delay.prediction import Curve, Replicated, moments, newest, predict, replicated
 from broker.delay.quorum import Floats, Ways, simulate
 from broker.stats import quantile_of_sorted

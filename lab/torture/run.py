@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from broker.delay import Fixed, from_json
+from broker.delay.models import Fixed, from_json
 from lab.checking import workload
 from lab.checking.history import History, Plan
 from lab.checking.workload import Recorder, Session

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any
 
-from broker.delay import Fixed, Uniform
+from broker.delay.models import Fixed, Uniform
 
 DELAY = "delay"
 # Faults of any process, and those of a replica. ``corrupt`` breaks what the lab promises, so the verdict reports it;

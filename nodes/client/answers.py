@@ -7,7 +7,7 @@ from typing import Annotated, Any, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from broker.delay import Order
+from broker.delay.models import Order
 from nodes.http.api import Query, TimeoutMs
 from nodes.http.writing import WriteAnswer
 

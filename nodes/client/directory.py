@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any, NamedTuple
 
-from broker.delay import Order
+from broker.delay.models import Order
 from nodes.http.peers import Ask, PeerError, Peers
 from nodes.http.problem import Problem
 

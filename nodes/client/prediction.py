@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from broker.delay import DELAY_MS_MAX
+from broker.delay.models import DELAY_MS_MAX
 from broker.delay.prediction import moments, predict, replicated
 from nodes.http.api import Api, Query
 from nodes.http.problem import Problem

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, RootModel, ValidationError, model_validator
 from typing_extensions import TypedDict
 
-from broker.delay import DELAY_MS_MAX
+from broker.delay.models import DELAY_MS_MAX
 from nodes.http.api import TIMEOUT_MS_MAX, Body
 from nodes.http.level import LEVELS, Level
 from nodes.http.settings import SettingsBody

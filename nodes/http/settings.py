@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
-from broker.delay import DELAY_MS_MAX, DelayModel, Fixed, Order, from_json
+from broker.delay.models import DELAY_MS_MAX, DelayModel, Fixed, Order, from_json
 from broker.registry import Settings
 from nodes.http.api import Body
 

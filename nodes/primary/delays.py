@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
-from broker.delay import Fixed, Order, tidy
+from broker.delay.models import Fixed, Order, tidy
 from broker.events import Events
 from broker.registry import Member, Registry, Settings
 from nodes.http.api import Body

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from broker import lag
 from broker.clock import LogClock
-from broker.delay import Order
+from broker.delay.models import Order
 from broker.entry import Record
 from broker.errors import LogError
 from broker.events import Events

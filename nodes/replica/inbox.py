@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from broker.delay import Schedule
-from broker.delay.line import DelayLine
+from broker.delay.line import DelayLine, Schedule
 from broker.entry import Entry
 from broker.position import Position
 

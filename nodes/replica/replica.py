@@ -12,7 +12,8 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from broker.clock import LogClock
-from broker.delay import Fixed, Schedule
+from broker.delay.line import Schedule
+from broker.delay.models import Fixed
 from broker.entry import Record
 from broker.events import Events
 from broker.position import Position

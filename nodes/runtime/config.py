@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from broker.delay import DELAY_MS_MAX
+from broker.delay.models import DELAY_MS_MAX
 
 Role = Literal["primary", "replica", "client", "worker"]
 _DEFAULT_PORTS: dict[Role, int] = {"primary": 8000, "replica": 8001, "client": 8003, "worker": 8078}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from broker.delay import DelayModel, Order, from_json
+from broker.delay.models import DelayModel, Order, from_json
 from nodes.http.peers import Ask, PeerError, Peers, Reply
 from nodes.runtime.config import WorkerConfig
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker.delay import Fixed
+from broker.delay.models import Fixed
 from broker.errors import IdTaken
 from broker.position import START, Position
 from broker.registry import Member, Registry, Settings

@@ -7,8 +7,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from broker.delay import Fixed, Schedule
-from broker.delay.line import DelayLine
+from broker.delay.line import DelayLine, Schedule
+from broker.delay.models import Fixed
 from broker.log import ReplicationLog
 from nodes.replica.acknowledger import Acknowledger
 from nodes.replica.applier import Applier

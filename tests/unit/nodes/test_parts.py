@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.clock import LogClock
-from broker.delay import Fixed, Schedule
-from broker.delay.line import DelayLine
+from broker.delay.line import DelayLine, Schedule
+from broker.delay.models import Fixed
 from broker.entry import Entry
 from broker.errors import IdTaken, LogUnreachable
 from broker.events import Events

@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from broker.connection import connect
-from broker.delay import Fixed
+from broker.delay.models import Fixed
 from broker.log import ReplicationLog
 from broker.position import START
 from broker.registry import Member, Registry, Settings

@@ -13,7 +13,7 @@ from flask import Flask, request
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
-from broker.delay import Fixed
+from broker.delay.models import Fixed
 from broker.position import START, Position
 from broker.registry import Member, Registry, Settings
 from nodes.client import session as sessions

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from broker.clock import LogClock
-from broker.delay import Fixed
+from broker.delay.models import Fixed
 from broker.errors import LogFull, LogRefused, LogUnverified
 from broker.events import Events
 from broker.history import Memory

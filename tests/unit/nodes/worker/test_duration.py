@@ -13,7 +13,7 @@ from hypothesis import Phase, given, reject, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from broker.delay import Fixed
+from broker.delay.models import Fixed
 from nodes.experiments.spec import (
     REQUESTS_AT_ONCE,
     SECONDS_MAX,

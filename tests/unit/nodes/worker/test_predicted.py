@@ -8,7 +8,8 @@ from typing import cast
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from broker.delay import DelayModel, Exponential, Fixed, Lognormal, Mixture, Pareto
+from broker.delay.compound import Mixture
+from broker.delay.models import DelayModel, Exponential, Fixed, Lognormal, Pareto
 from nodes.worker.predicted import Predicted
 from nodes.worker.target import Setting, Target, TargetError
 from tests.support.until import until
