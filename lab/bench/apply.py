@@ -11,14 +11,12 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from broker.connection import connect
 from broker.position import Position
 from lab.bench import load, setup
-from lab.bench.figure import Figure, Target
-from lab.bench.scale import Scale, Step
+from lab.bench.figure import Figure, Scale, Step, Target
 from lab.bench.writes import write_batches
 from lab.local.layout import NAMESPACE
 from lab.local.supervisor import Lab
@@ -76,10 +74,9 @@ def _bare(lab: Lab, start: Position, entries: int) -> float:
         loops: list[Any] = []
         for group in groups:
             client.xgroup_create(stream, group, id=str(start))
-            line = [sys.executable, "-m", "lab.bench.baselines.apply_loop", stream, group, str(entries)]
-            line.append(str(Path(directory) / group))
-            environment = {**os.environ, "LAB_REDIS_URL": lab.redis_url}
-            pipe = subprocess.PIPE
+            arguments = [stream, group, str(entries), f"{directory}/{group}"]
+            line = [sys.executable, "-m", "lab.bench.baselines.apply_loop", *arguments]
+            environment, pipe = {**os.environ, "LAB_REDIS_URL": lab.redis_url}, subprocess.PIPE
             loops.append(subprocess.Popen(line, env=environment, stdin=pipe, stdout=pipe, text=True))
         for loop in loops:
             loop.stdout.readline()  # it is ready

@@ -11,9 +11,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lab.bench.figure import Figure
-from lab.bench.groups import GROUPS, measure_of
-from lab.bench.scale import FULL, QUICK
+from lab.bench.figure import FULL, GROUPS, QUICK, Figure, measure_of
 from lab.terminal import console
 
 

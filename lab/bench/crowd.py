@@ -9,8 +9,7 @@ from datetime import datetime
 
 from broker.stats import quantile
 from lab.bench import load, setup
-from lab.bench.figure import Figure, Target
-from lab.bench.scale import Scale, Step
+from lab.bench.figure import Figure, Scale, Step, Target
 from lab.bench.writes import REQUESTS
 from lab.local.supervisor import Lab
 

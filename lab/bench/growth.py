@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from broker.connection import connect
 from broker.log import Change, ReplicationLog
 from lab.bench import setup
-from lab.bench.figure import Figure, Target
-from lab.bench.scale import Scale, Step
+from lab.bench.figure import Figure, Scale, Step, Target
 from lab.bench.writes import BATCH, microseconds, write_batches
 from lab.local.supervisor import Lab
 

@@ -22,7 +22,6 @@ from lab.errors import LabError
 _ANSWER_SECONDS = 30.0
 _CHUNK = 65536
 _END = b"\r\n\r\n"
-_LENGTH = b"content-length:"
 
 
 class LoadError(LabError):
@@ -31,13 +30,12 @@ class LoadError(LabError):
 
 @dataclass(frozen=True)
 class Loaded:
-    answers: int
     seconds: float
     latencies_ms: list[float]
 
     @property
     def per_second(self) -> float:
-        return self.answers / self.seconds
+        return len(self.latencies_ms) / self.seconds
 
     def quantile_ms(self, q: float) -> float:
         return quantile(self.latencies_ms, q)
@@ -67,7 +65,7 @@ def run(url: str, requests: Sequence[bytes], connections: int, seconds: float) -
                     now = time.perf_counter()
                     latencies_ms.append((now - connection.sent_at) * 1000)
                     if now - began >= seconds:
-                        return Loaded(len(latencies_ms), now - began, latencies_ms)
+                        return Loaded(now - began, latencies_ms)
                     connection.send(next(turn))
 
 
@@ -118,13 +116,11 @@ def connected(url: str) -> socket.socket:
     return found
 
 
+@dataclass
 class _Connection:
-    __slots__ = ("_buffer", "_socket", "sent_at")
-
-    def __init__(self, connected: socket.socket) -> None:
-        self._socket = connected
-        self._buffer = b""
-        self.sent_at = 0.0
+    _socket: socket.socket
+    _buffer: bytes = b""
+    sent_at: float = 0.0
 
     def send(self, raw: bytes) -> None:
         self.sent_at = time.perf_counter()
@@ -140,7 +136,7 @@ class _Connection:
         if end < 0:
             return False
         head = self._buffer[:end].lower()
-        length = int(head.split(_LENGTH, 1)[1].split(b"\r\n", 1)[0])
+        length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
         if len(self._buffer) < end + len(_END) + length:
             return False
         if b" 200 " not in head[:16]:

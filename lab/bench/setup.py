@@ -82,9 +82,8 @@ def _await(url: str) -> None:
 
 def set_delays(lab: Lab, *delays_ms: float) -> None:
     """Set the delay of each replica; the last applies to all further ones."""
-    delays = {
-        replica: delays_ms[min(number, len(delays_ms) - 1)] for number, replica in enumerate(sorted(lab.replica_urls))
-    }
+    last = len(delays_ms) - 1
+    delays = {replica: delays_ms[min(number, last)] for number, replica in enumerate(sorted(lab.replica_urls))}
     ask("POST", f"{lab.primary_url}/admin/replication-delays", {"delays": delays})
 
 

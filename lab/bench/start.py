@@ -12,8 +12,7 @@ from pathlib import Path
 from random import SystemRandom
 
 from lab.bench import setup
-from lab.bench.figure import Figure, Target
-from lab.bench.scale import Scale, Step
+from lab.bench.figure import Figure, Scale, Step, Target
 from lab.local import layout, state
 from lab.local.state import LabState
 

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 from lab.bench import load, setup
-from lab.bench.figure import Figure, Target
-from lab.bench.scale import Scale, Step
+from lab.bench.figure import Figure, Scale, Step, Target
 from lab.bench.writes import CONNECTIONS, REQUESTS
 from lab.local.layout import free_port
 

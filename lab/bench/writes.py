@@ -13,8 +13,7 @@ from broker.connection import connect
 from broker.log import ReplicationLog
 from lab.bench import load, setup
 from lab.bench.baselines import flask_app
-from lab.bench.figure import Figure, Target
-from lab.bench.scale import Scale, Step
+from lab.bench.figure import Figure, Scale, Step, Target
 from lab.local.supervisor import Lab
 from nodes.primary.batch import BATCHES_MAX
 

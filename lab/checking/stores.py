@@ -67,9 +67,8 @@ def real_time(tally: Tally, history: History) -> None:
 
 
 def _check_precedes(tally: Tally, earlier: Operation | None, later: Operation) -> None:
-    tally.tested += 1
-    if earlier is not None and earlier.seen > later.seen:
-        tally.violated(f"{describe(earlier)}; after that had returned, {describe(later)}", earlier, later)
+    first = earlier or later
+    tally.test(first.seen <= later.seen, "{}; after that had returned, {}", first, later)
 
 
 def consistent_prefix(tally: Tally, history: History) -> None:

@@ -34,15 +34,21 @@ class Verdict:
         }
 
 
+@dataclass
 class Tally:
     """Counts the tests and violations of a checker, and keeps the smallest counterexample."""
 
-    def __init__(self) -> None:
-        self.tested = 0
-        self._judgement: Judgement | None = None
-        self._violations = 0
-        self._size: tuple[int, int] | None = None
-        self._smallest: tuple[str, list[Operation]] = ("", [])
+    tested: int = 0
+    _violations: int = 0
+    _judgement: Judgement | None = None
+    _size: tuple[int, int] | None = None
+    _smallest: tuple[str, list[Operation]] = ("", [])
+
+    def test(self, held: bool, words: str, *operations: Operation) -> None:
+        """Count a test, and if it failed a violation; each ``{}`` in ``words`` stands for one of the operations."""
+        self.tested += 1
+        if not held:
+            self.violated(words.format(*map(describe, operations)), *operations)
 
     def violated(self, words: str, *operations: Operation) -> None:
         """Count a violation; the counterexample with the fewest operations is kept, then the shortest in time."""

@@ -90,14 +90,8 @@ def _written(status: int, found: dict[str, Any]) -> tuple[Outcome, dict[str, Any
 def _read(key: str, found: dict[str, Any]) -> tuple[Outcome, dict[str, Any]]:
     if "source" not in found:
         return "fail", {}
-    return "ok", {
-        "key": key,
-        "value": found.get("value"),
-        "position": Position.parse(found["position"]),
-        "version": found["version"],
-        "node": found["source"],
-        "waited_ms": found["waited_ms"],
-    }
+    known = {"key": key, "value": found.get("value"), "version": found["version"], "waited_ms": found["waited_ms"]}
+    return "ok", {**known, "position": Position.parse(found["position"]), "node": found["source"]}
 
 
 def _query(plan: Plan) -> str:
