@@ -54,7 +54,6 @@ class LogClock:
         return self._monotonic_ns() // 1000 + self._offset_us
 
     def known_us(self) -> int | None:
-        """Return ``measured_us``; ``None`` until the server has answered once."""
         return self.measured_us() if self._measured else None
 
     def set_skew(self, skew_us: int) -> None:

@@ -47,7 +47,6 @@ class Entry(NamedTuple):
 
     @property
     def size_bytes(self) -> int:
-        """The approximate size in memory: the texts, and a constant for the rest."""
         return len(self.key) + len(self.value) + 200
 
 

@@ -42,7 +42,6 @@ class Group:
             self._client.xgroup_setid(self._stream, self._replica, id=str(position))
 
     def read(self, count: int, block_ms: int) -> list[Entry]:
-        """Return the next entries, pending from then on; an empty list after ``block_ms``."""
         return [Entry.of_stream(name, fields) for name, fields in self._read(">", count, block_ms)]
 
     def pending(self, after: Position, count: int) -> list[tuple[Position, Entry | None]]:

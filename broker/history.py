@@ -59,7 +59,6 @@ class History:
             return own_entries(self._client.xrevrange(self._stream, count=count)[::-1])
 
     def follow(self, position: Position, count: int, block_ms: int) -> list[Entry]:
-        """Return entries after ``position``, waiting for the first of them up to ``block_ms``."""
         with translated():
             reply = self._client.xread({self._stream: str(position)}, count=count, block=block_ms)
         found: Raw = reply[0][1] if reply else []

@@ -24,22 +24,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
+from broker import errors
 from broker.connection import Client, register, translated
 from broker.digest import EMPTY, contribution
 from broker.entry import Operation, Record
-from broker.errors import (
-    LogFull,
-    LogMissing,
-    LogRefused,
-    LogUnreachable,
-    LogUnverified,
-    NotApplied,
-    OutcomeUnknown,
-    RecordDamaged,
-    WriteIdReused,
-)
 from broker.group import Group
 from broker.history import History, Memory
 from broker.position import START, Position
@@ -47,10 +37,14 @@ from broker.position import START, Position
 REMEMBERED_WRITES = 100_000  # write ids for which a retry is recognized
 CHANGES_MAX = 1000  # changes in one call
 _KEYS = ("log", "data", "head", "keys", "writes", "write_order")
+_SCRIPTS = ("append", "epoch", "page", "check", "steady")
 _APPEND_ATTEMPTS = 3
 _FOREIGN_MAX = 10**14  # an epoch can start after an entry whose ID's first part is less; check.lua has it too
 _STEP_US = 100_000  # a smaller difference between two clocks does not count as a step of one of them
 _SHRINK_STEPS = 32  # each step drops this fraction of the entries, so that few more are dropped than necessary
+
+
+Repairs = Mapping[type[errors.NotApplied], Callable[[], object]]
 
 
 class Head(NamedTuple):
@@ -88,21 +82,14 @@ class Page(NamedTuple):
 class ReplicationLog:
     """One history of changes, with one consumer group per replica. Methods raise ``LogError``. Thread-safe."""
 
-    def __init__(
-        self,
-        client: Client,
-        namespace: str = "lab14",
-        repairs: Mapping[type[NotApplied], Callable[[], object]] | None = None,
-    ) -> None:
+    def __init__(self, client: Client, namespace: str = "lab14", repairs: Repairs | None = None) -> None:
         """``repairs``: for ``LogUnverified`` and ``LogFull``, what to do before an append is sent once more."""
         self._client: Any = client  # redis-py's types name every reply of every setting at once; ours are fixed
         self._repairs = repairs or {}
         self.history = History(client, namespace)
         self._written = [f"{namespace}:{name}" for name in _KEYS]
         self._stream, self._data, self._head, self._keys, *_ = self._written
-        self._scripts = {
-            name: register(client, f"{name}.lua") for name in ("append", "epoch", "page", "check", "steady")
-        }
+        self._scripts = {name: register(client, f"{name}.lua") for name in _SCRIPTS}
         self._is_checked = False
 
     def _run(self, script: str, *args: str | int) -> Any:
@@ -120,11 +107,11 @@ class ReplicationLog:
         that none was answered.
         """
         (outcome,) = self.append_many([Change(op, key, value, write_id, traceparent)])
-        if isinstance(outcome, WriteIdReused):
+        if isinstance(outcome, errors.WriteIdReused):
             raise outcome
         return outcome
 
-    def append_many(self, changes: Sequence[Change]) -> list[Appended | WriteIdReused | None]:
+    def append_many(self, changes: Sequence[Change]) -> list[Appended | errors.WriteIdReused | None]:
         """Append changes one after another, all or none, at most ``CHANGES_MAX``; return for each what ``append`` would
         return, or raise about this change alone.
         """
@@ -134,9 +121,9 @@ class ReplicationLog:
             call += [*change, contribution(change.write_id, change.key, change.value).hex()]
         if not self._is_checked:
             try:
-                self._check("commands")
-            except OutcomeUnknown as error:
-                raise LogUnreachable(str(error)) from error
+                self.check("commands")
+            except errors.OutcomeUnknown as error:
+                raise errors.LogUnreachable(str(error)) from error
             self._is_checked = True
         replies = self._answered(lambda: self._repaired(lambda: self._client.execute_command(*call)))
         return [_appended(change, reply) for change, reply in zip(changes, replies, strict=True)]
@@ -146,7 +133,7 @@ class ReplicationLog:
         return self._start_epoch("reset", write_id, Position(seen.epoch, 0))
 
     def _start_epoch(self, mode: str, write_id: str, seen: Position, doubt: str = "") -> Position:
-        self._check("commands")  # a script that is refused a command half way would leave half an epoch
+        self.check("commands")  # a script that is refused a command half way would leave half an epoch
         args = (mode, write_id, REMEMBERED_WRITES, *seen, doubt)
         _, epoch, version = self._answered(lambda: self._run("epoch", *args))
         return Position(int(epoch), int(version))
@@ -155,7 +142,7 @@ class ReplicationLog:
         try:
             with translated():
                 return send()
-        except (LogUnverified, LogFull) as error:
+        except (errors.LogUnverified, errors.LogFull) as error:
             repair = self._repairs.get(type(error))
             if repair is None:
                 raise
@@ -164,18 +151,18 @@ class ReplicationLog:
 
     def _answered(self, send: Callable[[], Any]) -> list[Any]:
         """Repeat an idempotent script while its outcome is unknown; a refusal does not settle an earlier doubt."""
-        doubt: OutcomeUnknown | None = None
+        doubt: errors.OutcomeUnknown | None = None
         for _ in range(_APPEND_ATTEMPTS):
             try:
                 with translated():
                     return cast("list[Any]", send())
-            except OutcomeUnknown as error:
+            except errors.OutcomeUnknown as error:
                 doubt = error
-            except NotApplied as error:
+            except errors.NotApplied as error:
                 if doubt is None:
                     raise
                 raise doubt from error
-        raise cast("OutcomeUnknown", doubt)
+        raise cast("errors.OutcomeUnknown", doubt)
 
     # -- verification -------------------------------------------------------------------------------------------------
 
@@ -205,15 +192,12 @@ class ReplicationLog:
         with translated():
             return bool(self._client.hexists(self._head, "doubt"))
 
-    def check(self) -> None:
+    def check(self, purpose: Literal["append", "commands"] = "append") -> None:
         """Raise ``LogRefused`` if appends are impossible, as far as that shows without one. Changes nothing."""
-        self._check("append")
-
-    def _check(self, purpose: str) -> None:
         with translated():
             reason = self._repaired(lambda: self._run("check", purpose))
         if reason:
-            raise LogRefused(f"the log server cannot take appends: {reason}")
+            raise errors.LogRefused(f"the log server cannot take appends: {reason}")
 
     def foreign(self) -> Position | None:
         """Return the newest ID in the log if another program has added an entry after the last change, and an epoch can
@@ -224,7 +208,7 @@ class ReplicationLog:
                 pipe = self._queued_head()
                 pipe.xinfo_stream(self._stream)
                 fields, _, info = pipe.execute()
-        except LogRefused:  # there is no stream
+        except errors.LogRefused:  # there is no stream
             return None
         last = Position.of_entry(info["last-generated-id"])
         return last if _head(fields, 0).position < last and last.epoch < _FOREIGN_MAX else None
@@ -234,7 +218,7 @@ class ReplicationLog:
         with translated():
             found = self._client.hget(self._head, "lab")
         if found is None:
-            raise LogMissing("the log server holds no log yet")
+            raise errors.LogMissing("the log server holds no log yet")
         return str(found)
 
     def steady(self, known_us: int | None) -> int:
@@ -275,7 +259,7 @@ class ReplicationLog:
     def position(self) -> Position | None:
         try:
             return self.head().position
-        except LogMissing:
+        except errors.LogMissing:
             return None
 
     def get(self, key: str) -> tuple[Head, Record | None]:
@@ -307,12 +291,12 @@ class ReplicationLog:
         return pipe
 
 
-def _appended(change: Change, reply: list[Any]) -> Appended | WriteIdReused | None:
+def _appended(change: Change, reply: list[Any]) -> Appended | errors.WriteIdReused | None:
     outcome, *rest = reply
     if outcome == "missing":
         return None
     if outcome == "reused":
-        return WriteIdReused(f"the write id {change.write_id} belongs to another change")
+        return errors.WriteIdReused(f"the write id {change.write_id} belongs to another change")
     epoch, version, at_us = map(int, rest)
     return Appended(Position(epoch, version), at_us, outcome == "repeated")
 
@@ -320,7 +304,7 @@ def _appended(change: Change, reply: list[Any]) -> Appended | WriteIdReused | No
 def _head(fields: list[str | None], keys: int) -> Head:
     epoch, version, write_id, at, digest = fields
     if epoch is None or version is None or at is None:
-        raise LogMissing("the log server holds no log yet")
+        raise errors.LogMissing("the log server holds no log yet")
     return Head(Position(int(epoch), int(version)), write_id or "", int(at), keys, digest or EMPTY)
 
 
@@ -336,4 +320,4 @@ def _record(key: str, text: str) -> Record:
             return record
     except (ValueError, TypeError, KeyError):
         pass
-    raise RecordDamaged(f"the primary's record of {key[:100]!r} is damaged; write it again or delete it")
+    raise errors.RecordDamaged(f"the primary's record of {key[:100]!r} is damaged; write it again or delete it")

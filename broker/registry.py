@@ -64,7 +64,6 @@ class Registry:
         self._settings = f"{namespace}:settings"
 
     def heartbeat(self, member: Member, defaults: Settings) -> tuple[Settings, bool]:
-        """Register the replica, or renew it; return its current settings, and whether it is new."""
         fields = member._asdict() | {"position": str(member.position)}
         with translated():
             pipe = self._client.pipeline(transaction=True)

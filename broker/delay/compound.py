@@ -64,7 +64,6 @@ class Trace(DelayModel):
 
     @cached_property
     def _sums(self) -> list[float]:
-        """The sum of the delays before each."""
         return list(accumulate(self.delays_ms, initial=0.0))
 
     @property
@@ -72,7 +71,6 @@ class Trace(DelayModel):
         return len(self.delays_ms)
 
     def as_json(self) -> dict[str, Any]:
-        """Return ``{"kind": "trace", "delays_ms": [1, 2, 3.5, …]}``."""
         return {"kind": self.kind, "delays_ms": [tidy(ms) for ms in self.delays_ms]}
 
     @classmethod
@@ -141,7 +139,6 @@ class Mixture(DelayModel):
         return sum(model.measured_delays for _, model in self.parts)
 
     def as_json(self) -> dict[str, Any]:
-        """Return ``{"kind": "mixture", "parts": [{"weight": 9, "model": {…}}, …]}``."""
         parts = [{"weight": tidy(weight), "model": model.as_json()} for weight, model in self.parts]
         return {"kind": self.kind, "parts": parts}
 

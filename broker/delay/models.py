@@ -72,12 +72,10 @@ class DelayModel(ABC):
         return 0
 
     def as_json(self) -> dict[str, Any]:
-        """Return the model as it is stored and shown: ``kind`` and its parameters."""
         return {"kind": self.kind, **{name: tidy(getattr(self, name)) for name in self._names()}}
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
-        """Read exactly the model's parameters. Raises ``ValueError``."""
         names = cls._names()
         if set(parameters) != set(names):
             raise ValueError(f"{cls.kind} has the parameters {', '.join(names)}")
@@ -109,8 +107,6 @@ def tidy(number: float) -> float:
 
 @dataclass(frozen=True)
 class Fixed(DelayModel):
-    """``ms`` for every entry."""
-
     kind = "fixed"
     is_constant = True
     ms: float
@@ -134,8 +130,6 @@ class Fixed(DelayModel):
 
 @dataclass(frozen=True)
 class Uniform(DelayModel):
-    """Every delay from ``low_ms`` to ``high_ms`` is equally likely."""
-
     kind = "uniform"
     low_ms: float
     high_ms: float

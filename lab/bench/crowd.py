@@ -43,7 +43,6 @@ def _lateness(lab: Lab, scale: Scale, step: Step) -> Figure:
 
 
 def _wake(lab: Lab, scale: Scale, step: Step) -> Figure:
-    """Measure from the apply on a replica to the answer of each waiting request."""
     replica, url = next(iter(lab.replica_urls.items()))
     setup.set_delays(lab, _WAKE_DELAY_MS)
     rounds = []

@@ -55,7 +55,6 @@ def _quantile(when: str, late_ms: list[float], q: float, target_ms: float) -> Fi
 
 
 def _beyond(lab: Lab) -> float:
-    """Return a window measured by the client service, minus the longest delay, in milliseconds."""
     found = setup.ask("POST", f"{lab.client_url}/write-and-wait", {"key": "window", "value": 1})
     return float(found["consistency_time_ms"]) - max(DELAYS_MS)
 

@@ -127,7 +127,6 @@ class _Connection:
         self._socket.sendall(raw)
 
     def answered(self) -> bool:
-        """Receive a chunk, and return whether it completes the answer. Raises ``LoadError``."""
         chunk = self._socket.recv(_CHUNK)
         if not chunk:
             raise LoadError("the server closed a connection without an answer")

@@ -30,7 +30,6 @@ _SETTLED_SECONDS = 120.0
 
 @contextmanager
 def running(replicas: int = 2, environment: Mapping[str, str] | None = None) -> Iterator[Lab]:
-    """Run a lab in a temporary directory, with these variables in its environment."""
     with ExitStack() as stack:
         name = stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-bench-"))
         base_port = layout.free_base_port(SystemRandom())
@@ -54,7 +53,6 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 def bare_primary(
     lab: Lab, argument: Literal["", "metrics", "tracing"] = "", environment: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """Run the bare Flask app on the lab's log server; yields its URL."""
     port = lab.options.base_port + _BASELINE_OFFSETS[argument]
     own = {"LAB_PORT": str(port), "LAB_REDIS_URL": lab.redis_url}
     url = f"http://127.0.0.1:{port}"

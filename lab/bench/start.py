@@ -55,7 +55,6 @@ def _idle(running: LabState, scale: Scale, step: Step) -> Iterator[Figure]:
 
 @contextmanager
 def _up() -> Iterator[LabState]:
-    """Run ``lab up --detach``, which returns when all nodes are healthy."""
     lab = [sys.executable, "-m", "lab"]
     with tempfile.TemporaryDirectory(prefix="lab-bench-") as directory:
         place = ["--data-dir", directory]

@@ -94,7 +94,6 @@ def _appends(lab: Lab, scale: Scale, step: Step) -> Figure:
 
 
 def microseconds(call: Callable[[], object], count: int) -> float:
-    """Return the mean duration of a call."""
     began = time.perf_counter()
     for _ in range(count):
         call()

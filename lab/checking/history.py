@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, PlainValidator, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
 
 from broker.delay.models import Order
 from broker.position import START, Position
@@ -154,14 +153,7 @@ def newest_through(writes: list[Operation], position: Position) -> Operation | N
     return writes[found - 1]
 
 
-# -- files -------------------------------------------------------------------------------------------------------------
-
-
-class _Head(TypedDict):
-    plan: Plan
-
-
-_HEAD = TypeAdapter(_Head)
+_HEAD = TypeAdapter(dict[Literal["plan"], Plan])  # the first line of a file
 _OPERATION = TypeAdapter(Operation)
 
 

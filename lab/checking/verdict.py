@@ -39,10 +39,10 @@ class Tally:
     """Counts the tests and violations of a checker, and keeps the smallest counterexample."""
 
     tested: int = 0
-    _violations: int = 0
-    _judgement: Judgement | None = None
+    violations: int = 0
+    judgement: Judgement | None = None
     _size: tuple[int, int] | None = None
-    _smallest: tuple[str, list[Operation]] = ("", [])
+    smallest: tuple[str, list[Operation]] = ("", [])
 
     def test(self, held: bool, words: str, *operations: Operation) -> None:
         """Count a test, and if it failed a violation; each ``{}`` in ``words`` stands for one of the operations."""
@@ -52,28 +52,25 @@ class Tally:
 
     def violated(self, words: str, *operations: Operation) -> None:
         """Count a violation; the counterexample with the fewest operations is kept, then the shortest in time."""
-        self._violations += 1
+        self.violations += 1
         span_us = max((found.returned_us for found in operations), default=0)
         span_us -= min((found.invoked_us for found in operations), default=0)
         size = (len(operations), span_us)
         if self._size is None or size < self._size:
-            self._size, self._smallest = size, (words, list(operations))
+            self._size, self.smallest = size, (words, list(operations))
 
     def unknown(self, words: str, *operations: Operation) -> None:
         """Give up: the history does not show whether the guarantee held."""
-        self.tested = self._violations = 0
-        self._judgement, self._smallest = "unknown", (words, list(operations))
-
-    def verdict(self, guarantee: str) -> Verdict:
-        counted: Judgement = "violated" if self._violations else "held" if self.tested else "not tested"
-        return Verdict(guarantee, self._judgement or counted, self.tested, self._violations, *self._smallest)
+        self.tested = self.violations = 0
+        self.judgement, self.smallest = "unknown", (words, list(operations))
 
 
 def verdict(guarantee: str, check: Callable[Concatenate[Tally, P], None], *args: P.args, **kwargs: P.kwargs) -> Verdict:
     """Return the verdict of a checker: a function that tests a guarantee on its arguments, and counts in a tally."""
     tally = Tally()
     check(tally, *args, **kwargs)
-    return tally.verdict(guarantee)
+    counted: Judgement = "violated" if tally.violations else "held" if tally.tested else "not tested"
+    return Verdict(guarantee, tally.judgement or counted, tally.tested, tally.violations, *tally.smallest)
 
 
 def describe(operation: Operation) -> str:

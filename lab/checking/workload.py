@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 from urllib.parse import urlencode
@@ -24,18 +24,18 @@ _PAUSE_SECONDS = 0.2
 _NO_SESSION = -1
 
 
+@dataclass
 class Recorder:
     """Collects the operations of many threads, dated by one clock; at most ``operations_max``."""
 
-    def __init__(self, now_us: Callable[[], int], operations_max: int = OPERATIONS_MAX) -> None:
-        self.now_us = now_us
-        self.operations: list[Operation] = []
-        self._index = itertools.count()
-        self._max = operations_max
+    now_us: Callable[[], int]
+    operations_max: int = OPERATIONS_MAX
+    operations: list[Operation] = field(default_factory=list)
+    _index: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def full(self) -> bool:
-        return len(self.operations) >= self._max
+        return len(self.operations) >= self.operations_max
 
     def add(self, session: int, kind: Kind, outcome: Outcome, invoked_us: int, **found: Any) -> None:
         operation = Operation(next(self._index), session, kind, outcome, invoked_us, self.now_us(), **found)
@@ -52,10 +52,11 @@ class Session:
         self._random = Random(f"{plan.seed}-{number}")  # noqa: S311 - repeatable, not secret
         self._written = itertools.count()
         self._token: str | None = None
-        self._query = _query(plan)
+        bounds = {"max_lag_ms": plan.max_lag_ms, "max_lag_versions": plan.max_lag_versions}
+        given = {name: value for name, value in bounds.items() if value is not None and plan.level == "bounded"}
+        self._query = urlencode({"level": plan.level, "timeout_ms": _READ_TIMEOUT_MS, **given})
 
     def step(self) -> None:
-        """Do one operation, and pause if the client service does not answer."""
         key = self._random.choice(self._keys)
         kind: Kind = "write" if self._random.random() < self._plan.write_share else "read"
         known = {"key": key} if kind == "read" else {"key": key, "value": f"{self._number}-{next(self._written)}"}
@@ -69,7 +70,6 @@ class Session:
             time.sleep(_PAUSE_SECONDS)
 
     def _ask(self, kind: Kind, known: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """Return status and body, or 0 and nothing if there is no answer."""
         headers = {"Lab-Position": self._token} if self._plan.level == "session" and self._token else {}
         try:
             if kind == "write":
@@ -92,12 +92,6 @@ def _read(key: str, found: dict[str, Any]) -> tuple[Outcome, dict[str, Any]]:
         return "fail", {}
     known = {"key": key, "value": found.get("value"), "version": found["version"], "waited_ms": found["waited_ms"]}
     return "ok", {**known, "position": Position.parse(found["position"]), "node": found["source"]}
-
-
-def _query(plan: Plan) -> str:
-    bounds = {"max_lag_ms": plan.max_lag_ms, "max_lag_versions": plan.max_lag_versions}
-    given = {name: value for name, value in bounds.items() if value is not None} if plan.level == "bounded" else {}
-    return urlencode({"level": plan.level, "timeout_ms": _READ_TIMEOUT_MS, **given})
 
 
 def run(plan: Plan, client_url: str, run_id: str, *, stop: threading.Event, on_step: Callable[[int], None]) -> History:

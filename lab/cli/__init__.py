@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from lab import __version__
-from lab.bench.groups import GROUPS
+from lab.bench.figure import GROUPS
 from lab.cli.experiment import experiment
 from lab.cli.fault import fault
 from lab.cli.load import load

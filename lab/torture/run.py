@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,8 +37,6 @@ _STEP_SECONDS = 0.05
 
 @dataclass
 class Done:
-    """An act and its outcome: ``refused`` is the reason if it could not be done."""
-
     act: Act
     refused: str = ""
 
@@ -124,7 +123,7 @@ class Injector:
         self._floors = floors
         self._now_us = now_us
         self._sleep = sleep
-        self._stopped: list[tuple[float, Callable[[], None]]] = []
+        self._stopped: list[tuple[float, Callable[[], object]]] = []
         self._delays_ms: dict[str, float] = {}
         self._before: dict[str, dict[str, Any]] = {}
 
@@ -139,7 +138,6 @@ class Injector:
             self._set_delay(replica, {"model": Fixed(_FIRST_DELAY_MS).as_json(), "order": "log"})
 
     def do(self, act: Act) -> None:
-        """Do one act; if it is refused, the reason is recorded with it."""
         self.resume()
         outcome = Done(act)
         try:
@@ -158,12 +156,12 @@ class Injector:
         self.done.append(outcome)
 
     def resume(self, *, all_of_them: bool = False) -> None:
-        """Resume the hanging processes whose time is up."""
         now = time.monotonic()
         due = [found for found in self._stopped if all_of_them or found[0] <= now]
         self._stopped = [found for found in self._stopped if found not in due]
         for _, resume in due:
-            resume()
+            with suppress(LabError):  # the process has been killed meanwhile
+                resume()
 
     def heal(self) -> None:
         """End all faults, await health, and restore the delays. Raises ``LabError`` if a node does not recover."""
