@@ -1,7 +1,5 @@
 """The log server's clock as a node sees it."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Connections to the log server, and the translation of their failures into ``broker.errors``."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import weakref

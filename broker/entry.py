@@ -1,9 +1,7 @@
 """One change as the log carries it, and as a store keeps it."""
 
-from __future__ import annotations
-
 import json
-from typing import Literal, NamedTuple, cast, get_args
+from typing import Literal, NamedTuple, Self, cast, get_args
 
 from broker.position import Position
 
@@ -29,7 +27,7 @@ class Entry(NamedTuple):
     traceparent: str = ""
 
     @classmethod
-    def of_stream(cls, name: str, fields: dict[str, str]) -> Entry:
+    def of_stream(cls, name: str, fields: dict[str, str]) -> Self:
         """Return the entry of this stream ID and these fields, which must satisfy ``is_own``."""
         op = cast("Operation", fields["op"])
         texts = fields["key"], fields["value"], fields["write_id"]

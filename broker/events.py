@@ -1,7 +1,5 @@
 """Events of the lab (changed settings, resets, joining replicas): a capped stream that any client may follow."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 from broker.connection import Client, translated

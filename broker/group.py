@@ -1,7 +1,5 @@
 """One replica's reading of the log, through a Redis consumer group of its own name."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

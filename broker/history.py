@@ -1,7 +1,5 @@
 """Inspection of the log: its entries, groups, time and memory. Reading here leaves every group as it is."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 from redis import exceptions

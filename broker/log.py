@@ -19,8 +19,6 @@ before.lua finds a position by its age, check.lua tests whether appends are poss
 from going back. ``broker.group`` reads as a replica, ``broker.history`` as an observer.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,9 +1,7 @@
 """Registered replicas and their settings: ``lab14:replicas`` and ``lab14:settings``."""
 
-from __future__ import annotations
-
 import json
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from broker.connection import Client, translated
 from broker.delay.models import DelayModel, Order, from_json, tidy
@@ -49,7 +47,7 @@ class Settings(NamedTuple):
         return json.dumps({**found, "order": self.order, "seed": self.seed})
 
     @classmethod
-    def from_text(cls, text: str) -> Settings:
+    def from_text(cls, text: str) -> Self:
         found = json.loads(text)
         order: Order = "arrival" if found.get("order") == "arrival" else "log"
         return cls(from_json(found.get("delay")), float(found.get("ack_delay_ms", 0)), order, int(found.get("seed", 0)))

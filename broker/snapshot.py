@@ -1,7 +1,5 @@
 """A snapshot: the whole primary's store at one position, read without stopping the writers."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from broker.entry import Record

@@ -5,8 +5,6 @@ interpolated linearly. That is type 7 of Hyndman and Fan, the default of numpy a
 little without n (the 99th percentile of 20 values is nearly their maximum), so it is quoted together with the count.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The delay line, in which delivered entries wait until they are due by a replica's schedule."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b

@@ -8,8 +8,6 @@ back beyond ``t`` with probability ``exp(-r * integral of 1 - F from t on)``, so
     P(effective delay <= t) = F(t) * exp(-r * integral from t to infinity of (1 - F(u)) du).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple

@@ -7,8 +7,6 @@ answer, a read that starts ``t`` after the write returned is consistent if one o
 read arrived.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

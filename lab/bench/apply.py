@@ -1,7 +1,5 @@
 """The rate at which replicas catch up, against bare loops that read, store and acknowledge the same entries."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Large numbers: twenty replicas on one machine, and hundreds of requests that wait for one position."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack

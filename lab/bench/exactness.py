@@ -1,7 +1,5 @@
 """The difference between measured and configured delays, against a client that polls."""
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Figures of the bench, and the groups and scales in which they are measured."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module

@@ -1,7 +1,5 @@
 """Costs that should not grow: of a write with the number of keys, and a replica's memory with the log."""
 
-from __future__ import annotations
-
 import itertools
 import uuid
 from collections.abc import Iterator

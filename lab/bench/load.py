@@ -3,8 +3,6 @@
 Raw sockets cost almost no processor time, so that the servers are measured and not the client.
 """
 
-from __future__ import annotations
-
 import selectors
 import socket
 import threading

@@ -1,7 +1,5 @@
 """The processes of the bench: temporary labs, the baselines beside them, and what either takes of the machine."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

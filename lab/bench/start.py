@@ -1,7 +1,5 @@
 """The time to start the lab, and the resources of an idle one."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tempfile

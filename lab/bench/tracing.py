@@ -1,7 +1,5 @@
 """The cost of tracing, with a collector that accepts everything and with none at the configured address."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Iterator

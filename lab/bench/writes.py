@@ -1,7 +1,5 @@
 """The rate at which writes are accepted: one by one, in batches, and by the log alone."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import time

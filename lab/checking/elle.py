@@ -1,7 +1,5 @@
 """A history in the format of elle-cli: transactions of one operation each, for its model ``rw-register``."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A history: the plan of a workload, every operation in the order of invocation, and both in a file."""
 
-from __future__ import annotations
-
 import json
 from bisect import bisect_right
 from collections import defaultdict

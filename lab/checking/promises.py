@@ -1,7 +1,5 @@
 """The checker of each guarantee, and the guarantees that each level promises."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from broker.delay.models import Order

@@ -1,7 +1,5 @@
 """Verdicts on a history, for a terminal and for scripts."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import asdict
 from typing import Any

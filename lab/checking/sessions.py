@@ -4,8 +4,6 @@ Monotonic writes and writes-follow-reads are promises about databases, so they a
 node that shows a write must also show what its writer had done before it.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator
 from operator import attrgetter, itemgetter

@@ -1,7 +1,5 @@
 """Checkers of what the stores show: how much a read may miss, which writes exist, and that all nodes end up equal."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections import defaultdict
 

@@ -1,7 +1,5 @@
 """The verdict on one guarantee, and the tally in which a checker counts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, Literal, ParamSpec

@@ -1,7 +1,5 @@
 """A workload: sessions that write and read through a level, and a record of every operation."""
 
-from __future__ import annotations
-
 import itertools
 import threading
 import time

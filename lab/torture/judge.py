@@ -1,7 +1,5 @@
 """Verdicts on a torture run: everything observed is compared with the log and with the delays that were set."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left, bisect_right
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """The ledger: every entry of the log, read independently of the replicas during the run."""
 
-from __future__ import annotations
-
 import json
 import threading
 from bisect import bisect_right

@@ -1,7 +1,5 @@
 """The report on a torture run, for a terminal and for scripts."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any

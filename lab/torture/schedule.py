@@ -1,7 +1,5 @@
 """The schedule of a torture run: acts and their times, drawn from a seed so that a run can be repeated."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field

@@ -1,7 +1,5 @@
 """The lab that a torture run breaks: a temporary one on this machine, or the stack in containers."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

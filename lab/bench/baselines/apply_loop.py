@@ -4,8 +4,6 @@ Started as ``python -m`` with the stream, the group, the number of entries and a
 prints the seconds that it took.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sqlite3

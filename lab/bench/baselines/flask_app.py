@@ -3,8 +3,6 @@
 With the argument ``metrics`` or ``tracing`` each request is measured or traced as on the lab's nodes.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from types import SimpleNamespace
