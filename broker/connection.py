@@ -90,8 +90,7 @@ def require_options(url: str) -> None:
 
 def connect(
     url: str,
-    *,
-    answer_timeout_seconds: float = 2.0,
+    answer_timeout_seconds: float = 2,
     max_connections: int = 256,
     as_text: bool = True,
     link: Link | None = None,

@@ -52,9 +52,7 @@ class Group:
     def _read(self, after: str, count: int, block_ms: int | None = None) -> Raw:
         """Return what the group gives, without foreign entries, which are acknowledged and dropped."""
         with translated():
-            reply = self._client.xreadgroup(
-                self._replica, self._replica, {self._stream: after}, count=count, block=block_ms
-            )
+            reply = self._client.xreadgroup(self._replica, self._replica, {self._stream: after}, count, block_ms)
             found: Raw = reply[0][1] if reply else []
             foreign = [name for name, fields in found if fields and not is_own(fields)]
             if foreign:

@@ -41,7 +41,6 @@ _FOREIGN_MAX = 10**14  # an epoch can start after an entry whose ID's first part
 _STEP_US = 100_000  # a smaller difference between two clocks does not count as a step of one of them
 _SHRINK_STEPS = 32  # each step drops this fraction of the entries, so that few more are dropped than necessary
 
-
 Repairs = Mapping[type[errors.NotApplied], Callable[[], object]]
 
 

@@ -59,9 +59,7 @@ def _requests(lab: Lab, bare_url: str, metrics_url: str, scale: Scale, step: Ste
         ours, "bare Flask app", bare, Target("at least", 0.75),
     )  # fmt: skip
     for name, q, target in (("p50", 0.5, None), ("p99", 0.99, Target("at most", 1.5))):
-        ours_ms, bare_ms = (
-            [one.quantile_ms(q) for one in found[which]] for which in ("POST /data", "a bare Flask app")
-        )
+        ours_ms, bare_ms, *_ = ([one.quantile_ms(q) for one in rounds] for rounds in found.values())
         yield Figure("writes", f"its latency, {name}", "ms", ours_ms, "bare Flask app", bare_ms, target)
     yield Figure("writes", "a bare Flask app with the lab's metrics", "1/s", metrics, "without", bare)
     yield Figure(

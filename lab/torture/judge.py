@@ -56,8 +56,8 @@ def lost(tally: Tally, history: History, ledger: Ledger) -> None:
         tally.tested += 1
         entry = ledger.at.get(write.position or START)
         if entry is None or (entry.key, entry.value) != (write.key, f'"{write.value}"'):
-            words = f"{describe(write)}; the log has {entry and entry.value} of {entry and entry.key} there"
-            tally.violated(words, write)
+            logged = f"{entry.value} of {entry.key}" if entry else "nothing"
+            tally.violated(f"{describe(write)}; the log has {logged} there", write)
     for final in history.finals:
         _compare(tally, final, ledger)
 

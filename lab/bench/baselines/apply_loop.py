@@ -1,8 +1,4 @@
-"""A minimal replica: read from a consumer group, store in SQLite, acknowledge.
-
-Started as ``python -m`` with the stream, the group, the number of entries and a file; starts when it reads a line, and
-prints the seconds that it took.
-"""
+"""A minimal replica: read from a consumer group, store in SQLite, acknowledge; started by a line, it prints seconds."""
 
 import json
 import os

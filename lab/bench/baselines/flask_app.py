@@ -1,7 +1,4 @@
-"""A minimal primary: Flask, one script call per write, JSON. Started as ``python -m``, like a node.
-
-With the argument ``metrics`` or ``tracing`` each request is measured or traced as on the lab's nodes.
-"""
+"""A minimal primary: Flask, one script call per write, JSON; with ``metrics`` or ``tracing`` as on the lab's nodes."""
 
 import os
 import sys
