@@ -14,7 +14,7 @@ from broker import snapshot
 from broker.delay import Exponential, Schedule
 from broker.entry import Entry
 from broker.position import Position
-from nodes.replica.progress import Progress
+from nodes.replica.applier import Progress
 from nodes.runtime.gate import State
 from nodes.runtime.store import StoreError
 from tests.support.replica import Bench

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
-from broker.clock import LogClock
 from broker.connection import Link, connect
 from broker.errors import LogError, LogUnreachable
-from broker.events import Events
 from broker.log import ReplicationLog
-from nodes.http.problem import Problem
 from nodes.replica.audit import EVERY_SECONDS, Audit
-from nodes.replica.faults import FAULTS, FaultBody, Parts
-from nodes.replica.faults.active import ActiveFaults
-from nodes.replica.metrics import ReplicaMetrics
+from nodes.replica.faults import FAULTS, Fault, FaultBody, NothingToCorrupt
+from nodes.replica.faults.active import ActiveFaults, FaultNotActive
 from tests.support.logserver import LogServer
 from tests.support.replica import REPLICA, Bench
 from tests.support.until import until
@@ -35,19 +30,15 @@ class Broken:
         self.log.open("o")
         self.bench = Bench(fake, directory)
         self.ended = threading.Event()
-        self.events = Events(fake)
-        self.registry = CollectorRegistry()
-        self.metrics = ReplicaMetrics(self.registry, REPLICA, FAULTS)
-        self.link = Link()
-        self.clock = LogClock(self.log.now_us, lambda: 0, lambda: 10**15)
-        parts = Parts(
-            inbox=self.bench.inbox, reader=self.bench.reader, acknowledger=self.bench.acknowledger,
-            store=self.bench.store, clock=self.clock, link=self.link, random=Random(1), end_process=self.ended.set,
-        )  # fmt: skip
-        self.faults = ActiveFaults(REPLICA, parts, self.events, self.metrics)
+        self.events = self.bench.parts.events
+        self.clock = self.bench.parts.clock
+        self.faults = ActiveFaults(replace(self.bench.parts, end_process=self.ended.set))
 
-    def begin(self, **fault: Any) -> Any:
-        return self.faults.begin(FaultBody.model_validate(fault).root)
+    def audit(self, monotonic: Callable[[], float] = lambda: 0.0) -> Audit:
+        return Audit(self.bench.parts, monotonic)
+
+    def start(self, **fault: Any) -> Any:
+        return self.faults.start(FaultBody.model_validate(fault).root)
 
     def write(self, count: int) -> None:
         for _ in range(count):
@@ -83,8 +74,18 @@ def test_what_is_no_fault_is_refused(body: dict[str, Any]) -> None:
         FaultBody.model_validate(body)
 
 
+@pytest.mark.parametrize("kind", FAULTS.values())
+def test_every_fault_documents_itself_with_a_valid_example(kind: type[Fault]) -> None:
+    schema = kind.model_json_schema()
+    assert schema["description"]
+    assert FaultBody.model_validate(schema["examples"][0]).root == kind(fault=kind.name(), **kind.example)
+    for name, values in kind.drawn.items():
+        for value in values:
+            kind.model_validate({"fault": kind.name(), **kind.example, name: value})
+
+
 def test_paused_nothing_is_due_and_afterwards_everything_is(broken: Broken) -> None:
-    broken.begin(fault="pause")
+    broken.start(fault="pause")
     broken.write(3)
     broken.bench.catch_up()
     assert (broken.bench.position(), len(broken.bench.inbox), broken.bench.pending()) == ("1-0", 3, 3)
@@ -94,7 +95,7 @@ def test_paused_nothing_is_due_and_afterwards_everything_is(broken: Broken) -> N
 
 
 def test_slowed_one_entry_is_applied_and_the_next_after_its_rest(broken: Broken) -> None:
-    broken.begin(fault="slow_apply", entries_per_second=10)
+    broken.start(fault="slow_apply", entries_per_second=10)
     broken.write(3)
     broken.bench.read()
     broken.bench.clock.us = broken.log.now_us() + 1000
@@ -109,7 +110,7 @@ def test_slowed_one_entry_is_applied_and_the_next_after_its_rest(broken: Broken)
 
 
 def test_delivered_again_nothing_is_applied_twice_and_everything_goes_on(broken: Broken) -> None:
-    broken.begin(fault="duplicate")
+    broken.start(fault="duplicate")
     broken.write(3)
     broken.bench.catch_up()
     broken.write(2)
@@ -121,7 +122,7 @@ def test_delivered_again_nothing_is_applied_twice_and_everything_goes_on(broken:
 
 
 def test_lost_acknowledgements_leave_pending_what_is_applied_until_it_ends(broken: Broken) -> None:
-    broken.begin(fault="drop_ack")
+    broken.start(fault="drop_ack")
     broken.write(3)
     broken.bench.catch_up()
     assert (broken.bench.position(), broken.bench.pending()) == ("1-3", 3)
@@ -132,32 +133,31 @@ def test_lost_acknowledgements_leave_pending_what_is_applied_until_it_ends(broke
 
 def test_a_skewed_clock_is_ahead_until_it_ends(broken: Broken) -> None:
     true_us = broken.clock.now_us()
-    broken.begin(fault="skew", skew_ms=1500)
+    broken.start(fault="skew", skew_ms=1500)
     assert broken.clock.now_us() == true_us + 1_500_000
-    broken.begin(fault="skew", skew_ms=-1)
+    broken.start(fault="skew", skew_ms=-1)
     assert broken.clock.now_us() == true_us - 1000
     broken.faults.end("skew")
     assert broken.clock.now_us() == true_us
 
 
 def test_a_corrupt_value_keeps_its_version_and_only_the_audit_finds_it(broken: Broken) -> None:
-    audit = Audit(broken.log, broken.bench.store, broken.metrics, lambda: 0.0)
-    with pytest.raises(Problem) as refused:
-        broken.begin(fault="corrupt")
-    assert refused.value.status == 409
+    audit = broken.audit()
+    with pytest.raises(NothingToCorrupt):
+        broken.start(fault="corrupt")
     assert broken.events.after("0-0", 1) == []
     broken.write(2)
     assert (audit.step(), audit.diverged) == (EVERY_SECONDS, False), "not at the same position yet"
-    assert broken.registry.get_sample_value("ec_replica_diverged", {"replica": REPLICA}) is None
+    assert broken.bench.registry.get_sample_value("ec_replica_diverged", {"replica": REPLICA}) is None
     broken.bench.catch_up()
     assert (audit.step(), audit.diverged) == (EVERY_SECONDS, False)
-    broken.begin(fault="corrupt", key="k2")
+    broken.start(fault="corrupt", key="k2")
     assert broken.bench.data() == {"k1": "1", "k2": '"corrupt"'}
-    broken.begin(fault="corrupt", key="k2")
+    broken.start(fault="corrupt", key="k2")
     assert broken.bench.position() == "1-2"
     audit.step()
     assert audit.diverged
-    broken.bench.reader.want_resync()
+    broken.bench.parts.resync_requested.set()
     broken.bench.read()
     audit.step()
     assert (audit.diverged, broken.bench.data()["k2"]) == (False, "2")
@@ -166,33 +166,32 @@ def test_a_corrupt_value_keeps_its_version_and_only_the_audit_finds_it(broken: B
 
 def test_an_audit_of_much_is_seldom(broken: Broken) -> None:
     times = iter([0.0, 3.0])
-    assert Audit(broken.log, broken.bench.store, broken.metrics, lambda: next(times)).step() == 150
+    assert broken.audit(lambda: next(times)).step() == 150
 
 
 def test_a_crash_ends_the_process(broken: Broken) -> None:
-    broken.begin(fault="crash")
+    broken.start(fault="crash")
     assert broken.ended.is_set()
     assert broken.faults.names() == ()
 
 
 def test_what_begins_and_ends_is_shown_and_told(broken: Broken) -> None:
-    shown = broken.begin(fault="drop_ack", probability=0.5, duration_ms=60_000)
+    shown = broken.start(fault="drop_ack", probability=0.5, duration_ms=60_000)
     assert shown["parameters"] == {"probability": 0.5, "duration_ms": 60_000}
     assert broken.faults.names() == ("drop_ack",)
-    assert set(broken.faults.show()["available"]) == set(FAULTS)
-    assert broken.faults.end(None) == {"source": REPLICA, "ended": ["drop_ack"]}
+    assert broken.faults.show() == [shown]
+    assert broken.faults.end(None) == ["drop_ack"]
     told = [(event.fields["kind"], event.fields["fault"]) for event in broken.events.after("0-0", 1)]
     assert told == [("fault", "drop_ack"), ("fault_ended", "drop_ack")]
-    with pytest.raises(Problem) as refused:
+    with pytest.raises(FaultNotActive):
         broken.faults.end("drop_ack")
-    assert refused.value.status == 404
 
 
 def test_it_ends_when_its_time_is_up_but_not_when_it_has_begun_anew(broken: Broken) -> None:
-    broken.begin(fault="pause", duration_ms=50)
+    broken.start(fault="pause", duration_ms=50)
     broken.clock.set_skew(1)  # so that the second one begins at another time
-    broken.begin(fault="pause")
-    broken.begin(fault="drop_ack", duration_ms=50)
+    broken.start(fault="pause")
+    broken.start(fault="drop_ack", duration_ms=50)
     until(lambda: broken.faults.names() == ("pause",))
     broken.faults._time_is_up("pause", 0)  # the first one's, which was waiting for the lock
     assert broken.faults.names() == ("pause",)

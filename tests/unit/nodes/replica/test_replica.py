@@ -121,16 +121,16 @@ def test_an_answer_that_was_lost_is_read_again_from_what_is_pending(
     bench = make()
     bench.catch_up()
     write(log, "a", "b")
-    read = bench.log.read
+    read = bench.parts.reading.read
 
     def lose(replica: str, count: int, block_ms: int) -> Any:
         read(replica, 1, block_ms)
         raise LogUnreachable("the answer never came")
 
-    monkeypatch.setattr(bench.log, "read", lose)
+    monkeypatch.setattr(bench.parts.reading, "read", lose)
     with pytest.raises(LogUnreachable):
         bench.read()
-    monkeypatch.setattr(bench.log, "read", read)
+    monkeypatch.setattr(bench.parts.reading, "read", read)
     bench.catch_up()
     assert (bench.position(), bench.pending()) == ("1-2", 0)
 
@@ -261,8 +261,8 @@ def test_what_waits_of_a_lost_end_does_not_stay(log: ReplicationLog, make: Make,
     bench.read()
     fake.hdel("lab14:data", "b", "c")
     roll_back(fake, log, 2)
-    assert bench.reader.delivered == Position(1, 3)
-    log.open("o2", seen=bench.reader.delivered)
+    assert bench.reader.state.last == Position(1, 3)
+    log.open("o2", seen=bench.reader.state.last)
     bench.clock.advance_ms(120_000)
     bench.catch_up()
     assert (bench.position(), bench.data()) == ("2-1", {"a": "1"})
@@ -318,10 +318,10 @@ def test_while_it_resyncs_a_replica_says_so(log: ReplicationLog, make: Make) -> 
     bench = make()
     write(log, "a")
     said: list[str] = []
-    bench.inbox.hold = lambda _: bool(said.append(bench.reader.resyncing)) or True  # type: ignore[method-assign]
-    bench.reader.want_resync()
+    bench.inbox.hold = lambda _: bool(said.append(bench.reader.state.resyncing)) or True  # type: ignore[method-assign]
+    bench.parts.resync_requested.set()
     bench.read()
-    assert (said, bench.reader.resyncing) == (["requested"], "")
+    assert (said, bench.reader.state.resyncing) == (["requested"], "")
 
 
 def test_a_reset_empties_at_once_and_drops_what_still_waits(log: ReplicationLog, make: Make) -> None:
