@@ -21,9 +21,10 @@ from lab.errors import LabError
 from lab.torture import judge
 from lab.torture.floor import Floors
 from lab.torture.ledger import Follower, Ledger
-from lab.torture.schedule import DELAY, SKEW_MS_MAX, Act
+from lab.torture.schedule import DELAY, Act
 from lab.torture.target import Target
 from nodes.http.level import Level
+from nodes.replica.faults import SKEW_DRAWN_MS_MAX
 
 SESSIONS: dict[Level, int] = {"strong": 2, "bounded": 2, "session": 3, "prefix": 2, "eventual": 4}
 _MAX_LAG_MS = 400
@@ -72,7 +73,7 @@ def run(
     """
     recorder = Recorder(lambda: time.monotonic_ns() // 1000)
     skewed = any(act.kind == "skew" for act in order.acts)
-    floors = Floors(SKEW_MS_MAX if skewed else 0)
+    floors = Floors(SKEW_DRAWN_MS_MAX if skewed else 0)
     torturer = Torturer(target, floors, recorder.now_us, time.sleep)
     plans = _plans(order)
     run_id = secrets.token_hex(4)
