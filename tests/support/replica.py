@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +13,9 @@ from prometheus_client import CollectorRegistry
 from broker.delay import Fixed, Schedule
 from broker.log import ReplicationLog
 from nodes.replica.applier import Applier
+from nodes.replica.audit import Audit
+from nodes.replica.faults import FaultBody
+from nodes.replica.faults.active import ActiveFaults
 from nodes.replica.parts import make_parts
 from nodes.replica.reader import Reader
 from nodes.runtime.config import ReplicaConfig, load
@@ -88,3 +93,30 @@ class Bench:
     def close(self) -> None:
         """Close the store, as the end of the process would."""
         self.store.close()
+
+
+class Broken:
+    """A replica on a fake log server, and its faults."""
+
+    def __init__(self, fake: Any, directory: Path) -> None:
+        self.log = ReplicationLog(fake)
+        self.log.open("o")
+        self.bench = Bench(fake, directory)
+        self.ended = threading.Event()
+        self.events = self.bench.parts.events
+        self.clock = self.bench.parts.clock
+        self.faults = ActiveFaults(replace(self.bench.parts, end_process=self.ended.set))
+
+    def audit(self, monotonic: Callable[[], float] = lambda: 0.0) -> Audit:
+        """An audit of its content."""
+        return Audit(self.bench.parts, monotonic)
+
+    def start(self, **fault: Any) -> Any:
+        """Start a fault."""
+        return self.faults.start(FaultBody.model_validate(fault).root)
+
+    def write(self, count: int) -> None:
+        """Append entries to the log."""
+        for _ in range(count):
+            version = self.log.head().position.version + 1
+            self.log.append("set", f"k{version}", str(version), f"w{version}")

@@ -1,11 +1,8 @@
-"""Faults and what they get at, without processes and without waiting."""
+"""The faults and their effects, without processes and without waiting."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,45 +11,11 @@ from pydantic import ValidationError
 from broker.connection import Link, connect
 from broker.errors import LogError, LogUnreachable
 from broker.log import ReplicationLog
-from nodes.replica.audit import EVERY_SECONDS, Audit
+from nodes.replica.audit import EVERY_SECONDS
 from nodes.replica.faults import FAULTS, Fault, FaultBody, NothingToCorrupt
-from nodes.replica.faults.active import ActiveFaults, FaultNotActive
 from tests.support.logserver import LogServer
-from tests.support.replica import REPLICA, Bench
+from tests.support.replica import REPLICA, Broken
 from tests.support.until import until
-
-
-class Broken:
-    """A replica on a fake log server, and its faults."""
-
-    def __init__(self, fake: Any, directory: Path) -> None:
-        self.log = ReplicationLog(fake)
-        self.log.open("o")
-        self.bench = Bench(fake, directory)
-        self.ended = threading.Event()
-        self.events = self.bench.parts.events
-        self.clock = self.bench.parts.clock
-        self.faults = ActiveFaults(replace(self.bench.parts, end_process=self.ended.set))
-
-    def audit(self, monotonic: Callable[[], float] = lambda: 0.0) -> Audit:
-        return Audit(self.bench.parts, monotonic)
-
-    def start(self, **fault: Any) -> Any:
-        return self.faults.start(FaultBody.model_validate(fault).root)
-
-    def write(self, count: int) -> None:
-        for _ in range(count):
-            version = self.log.head().position.version + 1
-            self.log.append("set", f"k{version}", str(version), f"w{version}")
-
-
-@pytest.fixture
-def broken(fake: Any, tmp_path: Path) -> Iterator[Broken]:
-    found = Broken(fake, tmp_path / "store")
-    found.bench.catch_up()
-    yield found
-    found.faults.stop()
-    found.bench.close()
 
 
 @pytest.mark.parametrize(
@@ -69,7 +32,7 @@ def broken(fake: Any, tmp_path: Path) -> Iterator[Broken]:
         {"fault": "skew"},
     ],
 )
-def test_what_is_no_fault_is_refused(body: dict[str, Any]) -> None:
+def test_an_invalid_fault_is_rejected(body: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         FaultBody.model_validate(body)
 
@@ -84,7 +47,7 @@ def test_every_fault_documents_itself_with_a_valid_example(kind: type[Fault]) ->
             kind.model_validate({"fault": kind.name(), **kind.example, name: value})
 
 
-def test_paused_nothing_is_due_and_afterwards_everything_is(broken: Broken) -> None:
+def test_pause_makes_nothing_due_until_it_ends(broken: Broken) -> None:
     broken.start(fault="pause")
     broken.write(3)
     broken.bench.catch_up()
@@ -94,7 +57,7 @@ def test_paused_nothing_is_due_and_afterwards_everything_is(broken: Broken) -> N
     assert (broken.bench.position(), broken.bench.pending()) == ("1-3", 0)
 
 
-def test_slowed_one_entry_is_applied_and_the_next_after_its_rest(broken: Broken) -> None:
+def test_slow_apply_applies_one_entry_and_the_next_after_a_pause(broken: Broken) -> None:
     broken.start(fault="slow_apply", entries_per_second=10)
     broken.write(3)
     broken.bench.read()
@@ -109,7 +72,7 @@ def test_slowed_one_entry_is_applied_and_the_next_after_its_rest(broken: Broken)
     assert broken.bench.apply() == 1
 
 
-def test_delivered_again_nothing_is_applied_twice_and_everything_goes_on(broken: Broken) -> None:
+def test_duplicate_delivers_again_but_nothing_is_applied_twice(broken: Broken) -> None:
     broken.start(fault="duplicate")
     broken.write(3)
     broken.bench.catch_up()
@@ -121,7 +84,7 @@ def test_delivered_again_nothing_is_applied_twice_and_everything_goes_on(broken:
     assert broken.bench.pending() == 0
 
 
-def test_lost_acknowledgements_leave_pending_what_is_applied_until_it_ends(broken: Broken) -> None:
+def test_drop_ack_leaves_applied_entries_pending_until_it_ends(broken: Broken) -> None:
     broken.start(fault="drop_ack")
     broken.write(3)
     broken.bench.catch_up()
@@ -164,40 +127,13 @@ def test_a_corrupt_value_keeps_its_version_and_only_the_audit_finds_it(broken: B
     assert broken.bench.count("ec_resyncs_total", reason="requested") == 1
 
 
-def test_an_audit_of_much_is_seldom(broken: Broken) -> None:
-    times = iter([0.0, 3.0])
-    assert broken.audit(lambda: next(times)).step() == 150
-
-
 def test_a_crash_ends_the_process(broken: Broken) -> None:
     broken.start(fault="crash")
     assert broken.ended.is_set()
     assert broken.faults.names() == ()
 
 
-def test_what_begins_and_ends_is_shown_and_told(broken: Broken) -> None:
-    shown = broken.start(fault="drop_ack", probability=0.5, duration_ms=60_000)
-    assert shown["parameters"] == {"probability": 0.5, "duration_ms": 60_000}
-    assert broken.faults.names() == ("drop_ack",)
-    assert broken.faults.show() == [shown]
-    assert broken.faults.end(None) == ["drop_ack"]
-    told = [(event.fields["kind"], event.fields["fault"]) for event in broken.events.after("0-0", 1)]
-    assert told == [("fault", "drop_ack"), ("fault_ended", "drop_ack")]
-    with pytest.raises(FaultNotActive):
-        broken.faults.end("drop_ack")
-
-
-def test_it_ends_when_its_time_is_up_but_not_when_it_has_begun_anew(broken: Broken) -> None:
-    broken.start(fault="pause", duration_ms=50)
-    broken.clock.set_skew(1)  # so that the second one begins at another time
-    broken.start(fault="pause")
-    broken.start(fault="drop_ack", duration_ms=50)
-    until(lambda: broken.faults.names() == ("pause",))
-    broken.faults._time_is_up("pause", 0)  # the first one's, which was waiting for the lock
-    assert broken.faults.names() == ("pause",)
-
-
-def test_a_cut_link_breaks_who_waits_and_refuses_who_comes(server: LogServer) -> None:
+def test_a_cut_link_breaks_waiting_commands_and_rejects_new_ones(server: LogServer) -> None:
     link = Link()
     log = ReplicationLog(connect(server.url, answer_timeout_seconds=30, link=link))
     log.open("o")

@@ -1,4 +1,4 @@
-"""A replica's reading and applying: each entry once, in order, never early, whatever happens in between."""
+"""Reading and applying: each entry once, in order, never early, whatever happens in between."""
 
 from __future__ import annotations
 
@@ -9,13 +9,40 @@ from typing import Any
 
 import pytest
 
+from broker.entry import Entry
 from broker.errors import LogBehind, LogMissing, LogUnreachable
 from broker.log import ReplicationLog
 from broker.position import Position
+from nodes.replica.reader import Arrival, classify
 from nodes.runtime.store import StoreError
 from tests.support.replica import REPLICA, Bench
 
 Make = Callable[..., Bench]
+
+
+@pytest.mark.parametrize(
+    ("last", "position", "op", "value", "expected"),
+    [
+        ("1-4", "1-5", "set", "1", Arrival.NEXT),
+        ("1-4", "2-0", "epoch", "", Arrival.NEXT),
+        ("1-4", "3-0", "epoch", "", Arrival.NEXT),
+        ("0-0", "1-0", "epoch", "", Arrival.NEXT),
+        ("1-4", "1-4", "set", "1", Arrival.REPEATED),
+        ("1-4", "1-3", "delete", "", Arrival.REPEATED),
+        ("2-0", "1-9", "set", "1", Arrival.REPEATED),
+        ("2-4", "2-4", "epoch", '"1-4"', Arrival.REPEATED),
+        ("1-4", "1-6", "set", "1", Arrival.GAP),
+        ("1-4", "2-1", "set", "1", Arrival.GAP),
+        ("1-4", "2-5", "epoch", '"1-5"', Arrival.GAP),
+        ("1-4", "2-4", "epoch", '"1-4"', Arrival.CONTINUATION),
+        ("1-4", "2-3", "epoch", '"1-3"', Arrival.ROLLED_BACK),
+    ],
+)
+def test_an_entry_is_classified_by_the_newest_one_before_it(
+    last: str, position: str, op: Any, value: str, expected: Arrival
+) -> None:
+    entry = Entry(Position.parse(position), op, "k", value, "w", 1)
+    assert classify(Position.parse(last), entry) is expected
 
 
 @pytest.fixture
@@ -89,7 +116,7 @@ def test_the_acknowledgement_can_be_held_back(log: ReplicationLog, make: Make) -
     assert bench.pending() == 0
 
 
-def test_killed_between_apply_and_acknowledgement_it_makes_nothing_of_the_redelivery(
+def test_a_redelivery_after_a_kill_between_apply_and_acknowledgement_changes_nothing(
     log: ReplicationLog, make: Make
 ) -> None:
     write(log, "a", "b")
@@ -106,7 +133,7 @@ def test_killed_between_apply_and_acknowledgement_it_makes_nothing_of_the_redeli
     assert after.count("ec_redeliveries_total") == 3
 
 
-def test_killed_before_it_applied_it_takes_its_own_pending_entries_first(log: ReplicationLog, make: Make) -> None:
+def test_a_replica_killed_before_applying_takes_its_pending_entries_first(log: ReplicationLog, make: Make) -> None:
     write(log, "a", "b")
     make().read()
     write(log, "c")
@@ -115,7 +142,7 @@ def test_killed_before_it_applied_it_takes_its_own_pending_entries_first(log: Re
     assert (after.position(), after.data(), after.pending()) == ("1-3", {"a": "1", "b": "2", "c": "3"}, 0)
 
 
-def test_an_answer_that_was_lost_is_read_again_from_what_is_pending(
+def test_entries_of_a_lost_reply_are_read_again_from_the_pending_ones(
     log: ReplicationLog, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = make()
@@ -125,7 +152,7 @@ def test_an_answer_that_was_lost_is_read_again_from_what_is_pending(
 
     def lose(replica: str, count: int, block_ms: int) -> Any:
         read(replica, 1, block_ms)
-        raise LogUnreachable("the answer never came")
+        raise LogUnreachable("the reply never came")
 
     monkeypatch.setattr(bench.parts.reading, "read", lose)
     with pytest.raises(LogUnreachable):
@@ -136,7 +163,7 @@ def test_an_answer_that_was_lost_is_read_again_from_what_is_pending(
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_foreign_entry_is_stepped_over(fake: Any, log: ReplicationLog, make: Make, restarted: bool) -> None:
+def test_a_foreign_entry_is_skipped(fake: Any, log: ReplicationLog, make: Make, restarted: bool) -> None:
     bench = make()
     write(log, "a")
     bench.catch_up()
@@ -254,7 +281,7 @@ def test_a_replica_with_what_the_log_lost_takes_the_content_of_the_new_epoch(
     assert after.count("ec_resyncs_total", reason="log_rolled_back") == 1
 
 
-def test_what_waits_of_a_lost_end_does_not_stay(log: ReplicationLog, make: Make, fake: Any) -> None:
+def test_waiting_entries_of_a_lost_tail_do_not_stay(log: ReplicationLog, make: Make, fake: Any) -> None:
     bench = make(delay_ms=60_000)
     bench.catch_up()
     write(log, "a", "b", "c")
@@ -268,7 +295,7 @@ def test_what_waits_of_a_lost_end_does_not_stay(log: ReplicationLog, make: Make,
     assert (bench.position(), bench.data()) == ("2-1", {"a": "1"})
 
 
-def test_a_replica_that_has_no_more_than_the_log_goes_on_with_what_it_has(log: ReplicationLog, make: Make) -> None:
+def test_a_replica_that_has_no_more_than_the_log_keeps_its_content(log: ReplicationLog, make: Make) -> None:
     bench = make()
     write(log, "a", "b")
     bench.catch_up()
@@ -281,7 +308,7 @@ def test_a_replica_that_has_no_more_than_the_log_goes_on_with_what_it_has(log: R
     assert make().position() == "2-3"
 
 
-def test_a_new_epoch_is_not_taken_over_before_what_came_before_it_is_applied(
+def test_a_new_epoch_waits_until_all_earlier_entries_are_applied(
     log: ReplicationLog, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = make(delay_ms=60_000)
@@ -314,7 +341,7 @@ def test_a_replica_of_another_history_takes_the_content_of_this_one(log: Replica
     assert after.count("ec_resyncs_total", reason="other_history") == 1
 
 
-def test_while_it_resyncs_a_replica_says_so(log: ReplicationLog, make: Make) -> None:
+def test_a_replica_reports_that_it_resyncs(log: ReplicationLog, make: Make) -> None:
     bench = make()
     write(log, "a")
     said: list[str] = []
@@ -324,7 +351,7 @@ def test_while_it_resyncs_a_replica_says_so(log: ReplicationLog, make: Make) -> 
     assert (said, bench.reader.state.resyncing) == (["requested"], "")
 
 
-def test_a_reset_empties_at_once_and_drops_what_still_waits(log: ReplicationLog, make: Make) -> None:
+def test_a_reset_empties_the_store_at_once_and_drops_waiting_entries(log: ReplicationLog, make: Make) -> None:
     bench = make(delay_ms=60_000)
     bench.catch_up()
     write(log, "a", "b")
@@ -342,7 +369,7 @@ def test_a_reset_empties_at_once_and_drops_what_still_waits(log: ReplicationLog,
     assert (bench.position(), bench.data()) == ("2-1", {"new": "1"})
 
 
-def test_a_replica_that_was_away_during_resets_goes_on_in_the_newest_epoch(log: ReplicationLog, make: Make) -> None:
+def test_a_replica_that_missed_resets_continues_in_the_newest_epoch(log: ReplicationLog, make: Make) -> None:
     write(log, "a")
     make().catch_up()
     log.reset("r1")
@@ -354,7 +381,7 @@ def test_a_replica_that_was_away_during_resets_goes_on_in_the_newest_epoch(log: 
     assert (after.position(), after.data(), after.pending()) == ("3-1", {"c": "1"}, 0)
 
 
-def test_pending_entries_of_an_ended_epoch_are_no_loss(log: ReplicationLog, make: Make) -> None:
+def test_pending_entries_of_an_ended_epoch_are_not_a_gap(log: ReplicationLog, make: Make) -> None:
     write(log, "a", "b")
     make(delay_ms=60_000).read()
     log.reset("r")
@@ -364,7 +391,7 @@ def test_pending_entries_of_an_ended_epoch_are_no_loss(log: ReplicationLog, make
     assert after.count("ec_resyncs_total", reason="gap") == 0
 
 
-def test_what_does_not_fit_into_the_line_stays_in_the_stream(log: ReplicationLog, make: Make) -> None:
+def test_entries_that_do_not_fit_into_the_line_stay_in_the_stream(log: ReplicationLog, make: Make) -> None:
     write(log, *"abcdef")
     bench = make(room=3)
     bench.read()
@@ -397,7 +424,7 @@ def test_a_store_that_refuses_keeps_the_entries_waiting_and_pending(
 
 
 @pytest.mark.parametrize("trimmed", [False, True])
-def test_a_replica_whose_store_is_damaged_has_everything_again(
+def test_a_replica_with_a_damaged_store_recovers_everything(
     log: ReplicationLog, make: Make, tmp_path: Path, trimmed: bool
 ) -> None:
     write(log, "a", "b", "c")
@@ -426,7 +453,7 @@ def test_lateness_and_delay_are_measured(log: ReplicationLog, make: Make) -> Non
     assert bench.count("ec_apply_lateness_seconds_sum") == pytest.approx(0.002)
 
 
-def test_an_acknowledged_tail_that_the_store_has_lost_comes_again_at_once(fake: Any, tmp_path: Path) -> None:
+def test_an_acknowledged_tail_that_the_store_lost_is_delivered_again_at_once(fake: Any, tmp_path: Path) -> None:
     bench = Bench(fake, tmp_path / "now")
     bench.log.open("o")
     bench.log.append("set", "a", "1", "w1")
@@ -439,7 +466,7 @@ def test_an_acknowledged_tail_that_the_store_has_lost_comes_again_at_once(fake: 
     bench.catch_up()
     assert bench.pending() == 0
     bench.close()
-    again = Bench(fake, tmp_path / "before")  # as after a loss of power; nobody writes any more
+    again = Bench(fake, tmp_path / "before")  # as after a loss of power; no writes follow
     again.catch_up()
     assert (again.position(), again.data()) == ("1-2", {"a": "1", "b": "2"})
     again.close()
