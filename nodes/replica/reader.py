@@ -203,7 +203,7 @@ class Reader:
         self._move(resyncing=reason)
         try:
             taken = snapshot.take(self._log)
-            _logger.warning("%s after %s: installing a snapshot of %s", reason, self.state.last, taken.position)
+            _logger.warning("%s after %s: taking a snapshot of %s", reason, self.state.last, taken.position)
             if self._inbox.hold(_stand_in(taken)):
                 self._inbox.clear()
                 self._gate.replace(self._parts.store.install(taken))

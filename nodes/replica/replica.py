@@ -40,9 +40,8 @@ class Replica:
         config = parts.config
         self.parts = parts
         self.faults = ActiveFaults(parts)
-        self._proof = (
-            guard.proof(config.admin_token, config.node_id, config.advertise_url) if config.admin_token else ""
-        )
+        token = config.admin_token
+        self._proof = guard.proof(token, config.node_id, config.advertise_url) if token else ""
         self._process = secrets.token_hex(4)  # marks cursors, which count the entries of one process
         self._reader = Reader(parts)
         self._applier = Applier(parts)
@@ -100,8 +99,8 @@ class Replica:
 
     def applied_after(self, position: Position, limit: int) -> tuple[list[Applied], str]:
         """Recently applied entries after a position, and the cursor to continue with."""
-        found = self.parts.history.after(position, limit)
-        return found, f"{self._process}-{self.parts.history.count}"
+        history = self.parts.history
+        return history.after(position, limit), f"{self._process}-{history.count}"
 
     def applied_since(self, cursor: str, limit: int, timeout_seconds: float) -> tuple[list[Applied], str]:
         """Entries applied since a cursor was issued, waiting for the first one. Raises ``HistoryBusy``."""

@@ -133,7 +133,7 @@ class ReplicaStore:
             return _move(db, _state(db)._replace(position=position))
 
     def corrupt(self, key: str | None) -> bool:
-        """Change the value of this key, or of any, but not its version; ``False`` if there is none."""
+        """Change the value of this key, or of any, but not its version; return whether it exists."""
         with self._transaction() as db:
             row = db.execute("SELECT key, value FROM data WHERE ?1 IS NULL OR key = ?1 LIMIT 1", (key,)).fetchone()
             if row is not None:

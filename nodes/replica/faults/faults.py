@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, RootModel, model_validator
 
 from nodes.http.api import Body, Key
 
-if TYPE_CHECKING:  # whoever only lists the faults, as the command line does, needs no replica
+if TYPE_CHECKING:  # the command line, which only lists the faults, must not import the replica
     from nodes.replica.parts import Parts
 
 SKEW_DRAWN_MS_MAX = 80  # the chaos test accepts entries applied early by as much as this
