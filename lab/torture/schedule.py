@@ -1,4 +1,4 @@
-"""What is done to the lab, and when: drawn from a seed, so that it can be done again."""
+"""The schedule of a torture run: acts and their times, drawn from a seed so that a run can be repeated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WEIGHTS = {"kill": 3}
 
 @dataclass(frozen=True)
 class Act:
-    """One thing that is done: to a process or a replica, ``at_ms`` after the beginning."""
+    """A fault of a process or a replica, or a change of a replica's delay, ``at_ms`` after the start."""
 
     at_ms: int
     kind: str
@@ -33,11 +33,10 @@ class Act:
     parameters: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The act for scripts."""
+        """Return the act for scripts."""
         return asdict(self)
 
     def __str__(self) -> str:
-        """The act in words."""
         given = f" {json.dumps(self.parameters)}" if self.parameters else ""
         return f"{self.at_ms / 1000:8.3f} s  {self.kind} {self.target}{given}"
 
@@ -45,8 +44,8 @@ class Act:
 def draw(
     seed: int, seconds: float, processes: Iterable[str], replicas: Iterable[str], faults: Iterable[str]
 ) -> list[Act]:
-    """The schedule of a run: the same for the same arguments, in order of time."""
-    random = Random(f"torture-{seed}")  # noqa: S311 - to be repeated, not to be secret
+    """Return a schedule in time order; equal arguments give equal schedules."""
+    random = Random(f"torture-{seed}")  # noqa: S311 - repeatable, not secret
     processes, replicas, kinds = sorted(processes), sorted(replicas), sorted(set(faults))
     weights = [_WEIGHTS.get(kind, 1) for kind in kinds]
     acts: list[Act] = []

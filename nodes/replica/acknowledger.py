@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from broker.log import ReplicationLog
+from broker.group import Group
 from broker.position import Position
 
 _BATCH = 1000  # positions in one command
@@ -20,16 +20,10 @@ class Acknowledger:
     """
 
     def __init__(
-        self,
-        log: ReplicationLog,
-        replica: str,
-        ack_delay_ms: float,
-        now_us: Callable[[], int],
-        is_lost: Callable[[], bool] = lambda: False,
+        self, group: Group, ack_delay_ms: float, now_us: Callable[[], int], is_lost: Callable[[], bool] = lambda: False
     ) -> None:
         """``now_us`` is any clock that is never set; ``is_lost`` decides for each position whether to drop it."""
-        self._log = log
-        self._replica = replica
+        self._group = group
         self._ack_delay_us = ack_delay_ms * 1000
         self._now_us = now_us
         self._is_lost = is_lost
@@ -69,7 +63,7 @@ class Acknowledger:
             return False
         sent = [position for position in batch if not self._is_lost()]
         if sent:
-            self._log.acknowledge(self._replica, sent)
+            self._group.acknowledge(sent)
         with self._condition:
             for _ in range(taken):
                 self._queue.popleft()

@@ -84,7 +84,7 @@ def make_parts(
     client = connect(config.redis_url, answer_timeout_seconds=HEARTBEAT_MS / 1000 + 2, link=link)
     reading = connect(config.redis_url, answer_timeout_seconds=READ_BLOCK_MS / 1000 + 5, link=link)
     log = ReplicationLog(client, config.namespace)
-    clock = LogClock(log.now_us, monotonic_ns, wall_ns)
+    clock = LogClock(log.history.now_us, monotonic_ns, wall_ns)
     line = DelayLine(max_entries=config.line_max_entries, max_bytes=config.line_max_bytes)
     store = ReplicaStore(config.data_dir)
     loses_acks = Chance()
@@ -101,7 +101,7 @@ def make_parts(
         gate=make_gate(store.state(), config.threads * 7 // 8, registry),
         inbox=Inbox(line, clock.now_us),
         acknowledger=Acknowledger(
-            log, config.node_id, config.ack_delay_ms, lambda: monotonic_ns() // 1000, is_lost=loses_acks
+            log.group(config.node_id), config.ack_delay_ms, lambda: monotonic_ns() // 1000, is_lost=loses_acks
         ),
         history=AppliedHistory(_HISTORY_CAPACITY),
         metrics=ReplicaMetrics(registry, config.node_id),

@@ -69,8 +69,8 @@ class Reader:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._replica = parts.config.node_id
         self._log = parts.reading
+        self._group = parts.reading.group(parts.config.node_id)
         self._inbox = parts.inbox
         self._gate = parts.gate
         self._acknowledger = parts.acknowledger
@@ -113,24 +113,24 @@ class Reader:
         room = self._inbox.wait_for_room()
         if room:
             before = self.state.last
-            entries = self._log.read(self._replica, min(room, _BATCH), block_ms)
+            entries = self._group.read(min(room, _BATCH), block_ms)
             self._take(entries)
             if entries and self._parts.reads_again():
-                self._log.rewind(self._replica, before)
+                self._group.rewind(before)
 
     def _recover(self) -> None:
         self._require_log_ahead()
-        self._log.join(self._replica, self._gate.state.position)
+        self._group.join(self._gate.state.position)
         if self._is_of_another_history():
             self._resync("other_history")
         after = START
-        while page := self._log.pending(self._replica, after, _BATCH):
+        while page := self._group.pending(after, _BATCH):
             after = page[-1][0]
             self._take_pending(page)
             self._inbox.wait_for_room()
-        if self._log.last_delivered(self._replica) > self.state.last:
+        if self._group.last_delivered() > self.state.last:
             # Acknowledged, but not in the store: lost with the power, or applied beyond the position.
-            self._log.rewind(self._replica, self.state.last)
+            self._group.rewind(self.state.last)
 
     def _require_log_ahead(self) -> None:
         head, last = self._log.head().position, self.state.last
@@ -140,7 +140,7 @@ class Reader:
     def _is_of_another_history(self) -> bool:
         """Whether the log has another change at the store's position: it was lost, and started over from nothing."""
         state = self._gate.state
-        found = self._log.between(state.position, state.position, 1)
+        found = self._log.history.between(state.position, state.position, 1)
         return bool(found) and found[0].goes_on_from is None and found[0].write_id != state.write_id
 
     def _take_pending(self, page: list[tuple[Position, Entry | None]]) -> None:
@@ -195,7 +195,7 @@ class Reader:
             self._resync("gap")
         else:
             _logger.warning("gap after %s: reading again from there", self.state.last)
-            self._log.rewind(self._replica, self.state.last)
+            self._group.rewind(self.state.last)
             self._move(phase=Phase.REWOUND)  # also if recovering: what is pending behind the gap comes again
 
     def _resync(self, reason: str) -> None:
@@ -209,7 +209,7 @@ class Reader:
                 self._gate.replace(self._parts.store.install(taken))
                 self._metrics.resynced(reason)
                 self._move(last=taken.position, phase=Phase.RECOVERING)
-                self._log.rewind(self._replica, taken.position)
+                self._group.rewind(taken.position)
         finally:
             self._move(resyncing="")
 

@@ -61,7 +61,7 @@ def test_slow_apply_applies_one_entry_and_the_next_after_a_pause(broken: Broken)
     broken.start(fault="slow_apply", entries_per_second=10)
     broken.write(3)
     broken.bench.read()
-    broken.bench.clock.us = broken.log.now_us() + 1000
+    broken.bench.clock.us = broken.log.history.now_us() + 1000
     assert broken.bench.applier.step() == 1
     assert broken.bench.applier.step() == 0
     broken.bench.clock.advance_ms(99)
@@ -137,12 +137,12 @@ def test_a_cut_link_breaks_waiting_commands_and_rejects_new_ones(server: LogServ
     link = Link()
     log = ReplicationLog(connect(server.url, answer_timeout_seconds=30, link=link))
     log.open("o")
-    log.join(REPLICA, log.head().position)
+    log.group(REPLICA).join(log.head().position)
     failures: list[Exception] = []
 
     def wait() -> None:
         try:
-            log.read(REPLICA, 1, 20_000)
+            log.group(REPLICA).read(1, 20_000)
         except LogError as error:
             failures.append(error)
 
@@ -155,7 +155,7 @@ def test_a_cut_link_breaks_waiting_commands_and_rejects_new_ones(server: LogServ
     waiting.join(10)
     assert len(failures) == 1
     with pytest.raises(LogUnreachable, match="cut"):
-        log.now_us()
-    assert other.now_us() > 0, "only this link is cut"
+        log.history.now_us()
+    assert other.history.now_us() > 0, "only this link is cut"
     link.mend()
-    assert log.now_us() > 0
+    assert log.history.now_us() > 0
