@@ -10,13 +10,10 @@ import itertools
 import json
 import re
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from random import Random, SystemRandom
+from random import Random
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -24,12 +21,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from lab.bench.command import short
 from lab.cli import LabGroup
+from lab.cli.bench import short
+from lab.cli.experiment import Experiments
 from lab.client import get, post
-from lab.local.layout import Options, free_base_port
 from lab.local.supervisor import Lab
-from lab.report.command import Experiments
 from nodes.worker.run import moments
 
 if TYPE_CHECKING:
@@ -72,7 +68,7 @@ def orders(out: Path) -> None:
     """The same delays in both orders: what each entry drew, and what it got."""
     from lab.report import charts
 
-    with a_lab() as lab:
+    with Lab.temporary() as lab:
         drawn, effective = (delays(lab, order) for order in ORDERS)
     expected = running_maximum([at_ms for at_ms, _ in effective], [delay_ms for _, delay_ms in drawn])
     difference_ms = np.abs(np.array([delay_ms for _, delay_ms in effective]) - expected)
@@ -98,7 +94,7 @@ def curves(out: Path, reads: int | None, seed: int) -> None:
     from lab.report import charts
 
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    with a_lab() as lab:
+    with Lab.temporary() as lab:
         for order, name in track(list(itertools.product(ORDERS, MODELS)), console=Console(stderr=True)):
             count = reads or (READS_OF_FIXED if name == "fixed" else READS[order])
             found[order, name] = staleness(lab, order, name, count, seed)["result"]
@@ -126,7 +122,7 @@ def example(out: Path, reads: int) -> None:
     """The report of one experiment."""
     from lab.report import page
 
-    with a_lab() as lab:
+    with Lab.temporary() as lab:
         save(out / "example-report.html", page.page(staleness(lab, "arrival", "exponential", reads, 1)))
 
 
@@ -149,7 +145,7 @@ def console(out: Path, chromium: str | None) -> None:
     except ModuleNotFoundError:
         raise click.ClickException("The picture needs playwright: run `make check`, which installs it.") from None
 
-    with a_lab() as lab, sync_playwright() as playwright:
+    with Lab.temporary() as lab, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(f"{lab.client_url}/")
@@ -203,16 +199,6 @@ def wanted(figure: dict[str, Any]) -> str:
     return f"{sign} {figure['target']['value']:g}{'' if figure['reached'] else ', not reached'}"
 
 
-@contextmanager
-def a_lab() -> Iterator[Lab]:
-    """A lab with two replicas, on free ports."""
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        Lab(Options(data_dir=Path(directory), base_port=free_base_port(SystemRandom()))) as lab,
-    ):
-        yield lab
-
-
 def delays(lab: Lab, order: str) -> list[tuple[float, float]]:
     """When each entry was committed, from the first on, and after how long it was due: both in milliseconds."""
     settings = {"model": {"kind": "exponential", "mean_ms": MEAN_MS}, "order": order, "seed": SEED}
@@ -248,7 +234,7 @@ def staleness(lab: Lab, order: str, name: str, reads: int, seed: int) -> dict[st
         "seed": seed,
         "settings": {replica: {"model": model, "order": order, "seed": seed} for replica, model in chosen},
     }
-    experiments = Experiments(Path(), lab.client_url)
+    experiments = Experiments(lab.client_url)
     submitted = experiments.submit(spec)
     experiments.wait(submitted["id"], Console(quiet=True))
     found = experiments.get(submitted["id"], raw=True)

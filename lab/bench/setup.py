@@ -5,20 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from random import SystemRandom
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from broker.connection import connect
 from broker.position import Position
 from lab.client import NodeUnreachable, call
 from lab.errors import LabError
-from lab.local import layout
-from lab.local.layout import Options
 from lab.local.supervisor import Lab
 
 # The same core as the primary's, however many there are.
@@ -29,12 +24,8 @@ _SETTLED_SECONDS = 120.0
 
 @contextmanager
 def running(replicas: int = 2, environment: Mapping[str, str] | None = None) -> Iterator[Lab]:
-    """A lab in a directory of its own, with these variables in its environment; stopped and removed in the end."""
-    with ExitStack() as stack:
-        name = stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-bench-"))
-        base_port = layout.free_base_port(SystemRandom())
-        with _environment(environment or {}):  # while it starts: another lab beside it has its own
-            lab = stack.enter_context(Lab(Options(data_dir=Path(name), base_port=base_port, replicas=replicas)))
+    """A temporary lab, with these variables in its environment."""
+    with Lab.temporary(replicas=replicas, environment=environment or {}) as lab:
         yield lab
 
 
@@ -113,14 +104,3 @@ def _await(url: str) -> None:
             time.sleep(0.02)
         else:
             return
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

@@ -10,7 +10,7 @@ import urllib3
 
 from lab.errors import LabError
 from lab.local.layout import Options
-from lab.local.repair import DROPPED
+from lab.local.log_server import DROPPED
 from lab.local.supervisor import LOG_SERVER, Lab
 from tests.integration.conftest import converge, frozen, processes
 from tests.integration.recovery.conftest import REPLICA, all_there, fill, kill, log_of, resyncs, told

@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from lab.bench import groups
-from lab.bench.command import table
 from lab.bench.figure import Figure, Target
 from lab.bench.groups import GROUPS
+from lab.cli.bench import table
 
 
 def test_each_round_has_its_own_ratio_and_the_median_is_judged() -> None:

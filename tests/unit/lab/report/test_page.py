@@ -129,7 +129,7 @@ def test_without_matplotlib_the_command_names_what_to_install(monkeypatch: pytes
         monkeypatch.delitem(sys.modules, f"lab.report.{name}", raising=False)
         monkeypatch.delattr(lab.report, name, raising=False)
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(main, ["experiment", "report", "3f2c9a1b7d40"])
+    done = CliRunner().invoke(main, ["experiment", "report", "3f2c9a1b7d40", "--client-url", "http://127.0.0.1:9"])
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr == (
         "Error: Charts need matplotlib: install it with "

@@ -1,27 +1,25 @@
-"""``lab torture``: draw a schedule, run it, judge it, say so."""
+"""``lab torture``: draw a schedule, run it and judge it."""
 
 from __future__ import annotations
 
-import json
 import secrets
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from random import SystemRandom
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lab.checking import history as histories
-from lab.checking.command import stopped_by_ctrl_c
-from lab.local import layout
-from lab.local.layout import NAMESPACE, Options
+from lab.cli.options import Number, OutputFile, interrupt_on_sigterm, json_option, stopped_by_ctrl_c
+from lab.local.layout import NAMESPACE, REPLICAS_MAX
 from lab.local.supervisor import Lab
-from lab.terminal import console
+from lab.terminal import console, print_json
 from lab.torture import judge, report, run
 from lab.torture.run import Order
 from lab.torture.schedule import ALL_FAULTS, DEFAULT_FAULTS, draw
@@ -30,6 +28,32 @@ from lab.torture.target import ComposeTarget, NativeTarget, Target, native_proce
 _BAR_WIDTH = 40
 
 
+class FaultNames(click.ParamType[tuple[str, ...]]):
+    """Names separated by commas."""
+
+    name = "names"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in str(value).split(",") if name.strip())
+        unknown = [name for name in names if name not in ALL_FAULTS]
+        if unknown:
+            self.fail(f"unknown fault {unknown[0]!r}; choose from {', '.join(ALL_FAULTS)}", param, ctx)
+        return names
+
+
+@click.command()
+@click.option("--seed", type=click.IntRange(0), help="Random seed of the schedule; random by default.")
+@click.option("--seconds", type=Number(5, 86_400), default=60.0, show_default=True, help="Duration in seconds.")
+@click.option(
+    "--faults", type=FaultNames(), default="", help="Comma-separated faults to inject; all but corrupt by default."
+)
+@click.option(
+    "--replicas", type=click.IntRange(1, REPLICAS_MAX), default=2, show_default=True, help="Number of replicas."
+)
+@click.option("--compose", is_flag=True, help="Torture the stack in containers instead of a temporary lab.")
+@click.option("--schedule", "only_schedule", is_flag=True, help="Print the schedule only.")
+@click.option("--save", type=OutputFile(), help="Output file for the history, for `lab check --history`.")
+@json_option(", with the schedule")
 def torture(
     *,
     seed: int | None,
@@ -40,52 +64,52 @@ def torture(
     save: Path | None,
     only_schedule: bool,
     as_json: bool,
-) -> int:
-    """Do what the options say; the exit status. Raises ``LabError``."""
+) -> None:
+    """Run the chaos test: inject faults under load, then check the history.
+
+    Sessions write and read at every level while processes are killed and hang, replicas have faults, and delays
+    change. No write may be lost, duplicated, reordered or applied early; no node may go backwards or diverge; every
+    level keeps its promises. Exit status 1 otherwise. The same seed repeats the same schedule.
+
+    \b
+    Example: lab torture --seed 14 --seconds 120
+    """
+    interrupt_on_sigterm()
     seed = secrets.randbelow(10**6) if seed is None else seed
-    out = Console(quiet=True) if as_json else console()
+    out = console(quiet=as_json)
     processes = ComposeTarget().processes if compose else native_processes(replicas)
     names = [name for name in processes if name.startswith(f"{NAMESPACE}-replica")]
     order = Order(seed, seconds, draw(seed, seconds, processes, names, faults or DEFAULT_FAULTS))
     if only_schedule:
         click.echo("\n".join(map(str, order.acts)))
-        return 0
-    with _target(out, replicas, compose=compose) as (target, directory):
+        return
+    with _target(out, replicas, compose=compose) as (target, logs):
         record = _run(order, target, names, out)
         verdicts = judge.judge(record.history, record.ledger, record.floors)
         levels = judge.by_level(record.plans, record.history)
         again = _again(order, faults, replicas, compose=compose)
         judged = report.Judged(order, record, verdicts, levels, again)
-        if not judged.clean and directory is not None:
+        if not judged.clean and logs is not None:
             kept = Path(tempfile.mkdtemp(prefix="lab-torture-kept-"))
-            shutil.copytree(directory / "logs", kept, dirs_exist_ok=True)
+            shutil.copytree(logs, kept, dirs_exist_ok=True)
             (kept / "schedule.txt").write_text(report.schedule(judged) + "\n", encoding="utf-8")
-            out.print(f"What the nodes said, and the schedule, are kept in {kept}.")
+            out.print(f"The nodes' logs and the schedule are kept in {kept}.")
     if as_json:
-        click.echo(json.dumps(judged.as_json(), indent=2))
+        print_json(judged.as_json())
     out.print(report.picture(judged))
     if save is not None:
         histories.save(record.history, save)
-    return 0 if judged.clean else 1
+    sys.exit(0 if judged.clean else 1)
 
 
 @contextmanager
 def _target(out: Console, replicas: int, *, compose: bool) -> Iterator[tuple[Target, Path | None]]:
-    """The stack in containers, or a lab of its own, which is stopped in the end."""
+    """The stack in containers, or a temporary lab and the directory of its logs."""
     if compose:
         yield ComposeTarget(), None
         return
-    with tempfile.TemporaryDirectory(prefix="lab-torture-") as name:
-        directory = Path(name)
-        base_port = layout.free_base_port(SystemRandom())
-        lab = Lab(Options(data_dir=directory, base_port=base_port, replicas=replicas))
-        try:
-            with out.status("Starting a lab"):
-                lab.start()
-            yield NativeTarget(lab), directory
-        finally:
-            with out.status("Stopping the lab"):
-                lab.stop()
+    with Lab.temporary(replicas=replicas, status=out.status) as lab:
+        yield NativeTarget(lab), lab.data_dir / "logs"
 
 
 def _run(order: Order, target: Target, replicas: list[str], out: Console) -> run.Record:
@@ -110,17 +134,3 @@ def _again(order: Order, faults: tuple[str, ...], replicas: int, *, compose: boo
     given = f"lab torture --seed {order.seed} --seconds {order.seconds:g}"
     given += " --compose" if compose else f" --replicas {replicas}"
     return given + (f" --faults {','.join(faults)}" if faults else "")
-
-
-class FaultNames(click.ParamType[tuple[str, ...]]):
-    """Names with commas between them."""
-
-    name = "names"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """See click."""
-        names = tuple(name.strip() for name in str(value).split(",") if name.strip())
-        unknown = [name for name in names if name not in ALL_FAULTS]
-        if unknown:
-            self.fail(f"unknown fault {unknown[0]!r}; choose from {', '.join(ALL_FAULTS)}", param, ctx)
-        return names

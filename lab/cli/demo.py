@@ -1,18 +1,14 @@
-"""``lab demo``: the story of one write, two late replicas, and what a reader sees meanwhile."""
+"""``lab demo``: one write, two late replicas, and what a reader sees meanwhile."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
-from random import SystemRandom
 from typing import Any
 
 import click
@@ -21,44 +17,45 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lab import stream
+from lab.cli import stream
+from lab.cli.options import interrupt_on_sigterm, json_option
 from lab.client import NodeUnreachable, get, post
 from lab.errors import LabError
-from lab.local import layout
-from lab.local.layout import NAMESPACE, Options
+from lab.local.layout import NAMESPACE
 from lab.local.supervisor import Lab
-from lab.terminal import console
+from lab.terminal import console, print_json, table
 
 SLOW_MS = 3000
 _SLOW_REPLICA = f"{NAMESPACE}-replica2"
 _BAR_WIDTH = 40
+_NUMBERS = frozenset({"version", "pending", "applied after", "configured", "min", "median", "max", "beyond"})
 
 
-def run(*, as_json: bool, windows: int) -> None:
-    """Start a lab of its own, tell the story on it, and stop it. Raises ``LabError``."""
-    out = Console(quiet=True) if as_json else console()
-    with tempfile.TemporaryDirectory(prefix="lab-demo-") as directory:
-        base_port = layout.free_base_port(SystemRandom(), preferred=[8000])
-        lab = Lab(Options(data_dir=Path(directory), base_port=base_port))
-        try:
-            with out.status("Starting a log server, a primary, two replicas and a client"):
-                lab.start()
+@click.command()
+@json_option(", without the text")
+@click.option("--windows", type=click.IntRange(1, 1000), default=5, show_default=True, help="Windows to measure.")
+def demo(*, as_json: bool, windows: int) -> None:
+    """Walk through the lab with live numbers, on a temporary lab.
+
+    \b
+    Example: lab demo --json | jq .windows
+    """
+    interrupt_on_sigterm()
+    out = console(quiet=as_json)
+    try:
+        with Lab.temporary(preferred_ports=[8000], status=out.status) as lab:
             facts = Story(lab, out).tell(windows)
-        except NodeUnreachable as error:
-            raise LabError(f"{error}; run it again, and if that does not help, see `lab up` and `lab logs`") from None
-        except KeyboardInterrupt:
-            out.print("\nStopping the lab")
-            raise click.exceptions.Exit(130) from None
-        finally:
-            with out.status("Stopping the lab"):
-                lab.stop()
+    except NodeUnreachable as error:
+        raise LabError(f"{error}; run it again, and if that does not help, see `lab up` and `lab logs`") from None
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(130) from None
     out.print("\nThe lab is stopped. [bold]make up[/] starts one that stays; the README says what to try on it.")
     if as_json:
-        click.echo(json.dumps(facts, indent=2))
+        print_json(facts)
 
 
 class Story:
-    """The scenes, in order. Each does what it says on the lab, shows it, and adds its figures to ``facts``."""
+    """The scenes, in order. Each acts on the lab, shows the result, and adds its figures to ``facts``."""
 
     def __init__(self, lab: Lab, out: Console) -> None:
         self._lab = lab
@@ -82,17 +79,17 @@ class Story:
     def _the_lab(self) -> None:
         found = get(f"{self._lab.primary_url}/admin/replication-delays")["delays"]
         self._delays_ms = {url.split("//")[1].split(":")[0]: delay for url, delay in found.items()}
-        self._title("The lab", "A primary takes writes; each replica applies them from the log, late on purpose.")
+        self._title("The lab", "A primary accepts writes; each replica applies them from the log, deliberately late.")
         table = _table("node", "url", "delay")
         for name, url in [*self._urls.items(), (f"{NAMESPACE}-client", self._lab.client_url)]:
             delay_ms = self._delays_ms.get(name)
             table.add_row(name, url, "" if delay_ms is None else f"{delay_ms:g} ms")
         self._out.print(table)
-        self._out.print(f"\nWatch it as a picture meanwhile: {self._lab.client_url}/")
+        self._out.print(f"\nWatch it in the console meanwhile: {self._lab.client_url}/")
         self.facts["delays_ms"] = self._delays_ms
 
     def _one_write(self) -> None:
-        self._title("One write", "The primary has it at once. Who reads from a replica right after it reads the past.")
+        self._title("One write", "The primary has it at once. A read from a replica right after it returns the past.")
         written = post(f"{self._lab.primary_url}/data", {"key": "greeting", "value": "Hello, Distributed World!"})
         at_once = self._versions()
         pending = self._pending()
@@ -131,7 +128,7 @@ class Story:
         }
 
     def _slower(self) -> None:
-        self._title("A slower replica", f"{_SLOW_REPLICA} gets {SLOW_MS} ms, and the window with it.")
+        self._title("A slower replica", f"{_SLOW_REPLICA} gets a delay of {SLOW_MS} ms, and the window grows with it.")
         before_ms = self._delays_ms[_SLOW_REPLICA]
         self._set_delay(SLOW_MS)
         with self._out.status(f"waiting for {_SLOW_REPLICA}"):
@@ -143,7 +140,7 @@ class Story:
         self.facts["slow_replica"] = {"delay_ms": SLOW_MS, "consistency_time_ms": found["consistency_time_ms"]}
 
     def _read_your_writes(self) -> None:
-        self._title("Reading your own write", "Two ways, and what each costs.")
+        self._title("Reading your own write", "Two strategies, and the cost of each.")
         written = post(f"{self._lab.primary_url}/data", {"key": "ryw-test", "value": "read-your-writes-demo"})
         began = time.perf_counter()
         read = get(f"{self._lab.primary_url}/data/ryw-test")
@@ -169,10 +166,10 @@ class Story:
         }
 
     def _the_stream(self) -> None:
-        self._title("The log itself", "Positions are stream IDs: epoch, dash, version. What is in flight is pending.")
+        self._title("The log itself", "Positions are stream IDs: epoch, dash, version. Entries in flight are pending.")
         post(f"{self._lab.primary_url}/data", {"key": "in-flight", "value": True})
         found = stream.observe(self._lab.redis_url, NAMESPACE, 5)
-        if stream.has_redis_cli():
+        if shutil.which("redis-cli"):
             self._redis_cli("XREVRANGE", found["stream"], "+", "-", "COUNT", "2")
             self._redis_cli("XPENDING", found["stream"], _SLOW_REPLICA)
         self._out.print(stream.picture(found))
@@ -181,7 +178,7 @@ class Story:
     # -- parts --------------------------------------------------------------------------------------------------------
 
     def _versions(self) -> dict[str, int]:
-        """Every node's version, asked for at once."""
+        """Every node's version, requested concurrently."""
         with ThreadPoolExecutor(len(self._urls)) as threads:
             answers = threads.map(lambda url: get(f"{url}/version")["version"], self._urls.values())
             return dict(zip(self._urls, answers, strict=True))
@@ -201,7 +198,7 @@ class Story:
         post(f"{self._lab.primary_url}/admin/replication-delay", {"replica": _SLOW_REPLICA, "delay_ms": delay_ms})
 
     def _watch_arrival(self, position: str) -> dict[str, float]:
-        """Show each replica's way to the position; commit to apply in milliseconds, by replica."""
+        """Show each replica's progress to the position; commit to apply in milliseconds, by replica."""
 
         def wait(replica: str) -> float:
             url = f"{self._lab.replica_urls[replica]}/version?min_position={position}&timeout_ms=10000"
@@ -273,11 +270,7 @@ class Story:
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        right = column in {"version", "pending", "applied after", "configured", "min", "median", "max", "beyond"}
-        table.add_column(column, justify="right" if right else "left", no_wrap=True)
-    return table
+    return table(*columns, right=_NUMBERS, no_wrap=True)
 
 
 def _bar(number: int, window_ms: float, longest_ms: float) -> str:
