@@ -63,7 +63,7 @@ class _LazyGroup(LabGroup):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="lab")
 def main() -> None:
     """Watch and measure eventual consistency: one write, one log, late replicas.

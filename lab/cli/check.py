@@ -15,14 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lab.checking import elle, promises, report, workload
 from lab.checking.history import History, Plan, load, save
-from lab.cli.options import (
-    Number,
-    OutputFile,
-    client_url_option,
-    data_dir_option,
-    json_option,
-    stopped_by_ctrl_c,
-)
+from lab.cli.options import Number, OutputFile, client_url_option, data_dir_option, json_option, stopped_by_ctrl_c
 from lab.client import call
 from lab.errors import LabError, NothingTestedError
 from lab.local import state
@@ -34,23 +27,15 @@ _BAR_WIDTH = 40
 
 @click.command()
 @data_dir_option
+@click.option("--level", type=click.Choice(LEVELS), default="session", help="Consistency level of reads.")
 @click.option(
-    "--level",
-    type=click.Choice(LEVELS),
-    default="session",
-    show_default=True,
-    help="Consistency level of reads.",
-)
-@click.option(
-    "--max-lag-ms",
-    type=Number(0, 86_400_000),
-    help="Staleness bound for level bounded; also applied to --history.",
+    "--max-lag-ms", type=Number(0, 86_400_000), help="Staleness bound for level bounded; also applied to --history."
 )
 @click.option("--max-lag-versions", type=click.IntRange(0), help="The same bound in versions.")
-@click.option("--sessions", type=click.IntRange(1, 200), default=10, show_default=True, help="Concurrent sessions.")
-@click.option("--seconds", type=Number(0.1, 86_400), default=10.0, show_default=True, help="Duration in seconds.")
-@click.option("--keys", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Number of keys.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Random seed of the sessions' operations.")
+@click.option("--sessions", type=click.IntRange(1, 200), default=10, help="Concurrent sessions.")
+@click.option("--seconds", type=Number(0.1, 86_400), default=10.0, help="Duration in seconds.")
+@click.option("--keys", type=click.IntRange(1, 10_000), default=10, help="Number of keys.")
+@click.option("--seed", type=int, default=0, help="Random seed of the sessions' operations.")
 @client_url_option
 @click.option("--history", "recorded", type=click.Path(path_type=Path), help="Recorded history to judge instead.")
 @click.option("--save", "save_to", type=OutputFile(), help="Output file for the history, one JSON line per operation.")

@@ -6,16 +6,15 @@ import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from lab.cli import stream
 from lab.cli.options import interrupt_on_sigterm, json_option
@@ -33,7 +32,7 @@ _NUMBERS = frozenset({"version", "pending", "applied after", "configured", "min"
 
 @click.command()
 @json_option(", without the text")
-@click.option("--windows", type=click.IntRange(1, 1000), default=5, show_default=True, help="Windows to measure.")
+@click.option("--windows", type=click.IntRange(1, 1000), default=5, help="Windows to measure.")
 def demo(*, as_json: bool, windows: int) -> None:
     """Walk through the lab with live numbers, on a temporary lab.
 
@@ -78,104 +77,104 @@ class Story:
 
     def _the_lab(self) -> None:
         found = get(f"{self._lab.primary_url}/admin/replication-delays")["delays"]
-        self._delays_ms = {url.split("//")[1].split(":")[0]: delay for url, delay in found.items()}
+        self._delays_ms = {str(urlsplit(url).hostname): delay for url, delay in found.items()}
         self._title("The lab", "A primary accepts writes; each replica applies them from the log, deliberately late.")
-        table = _table("node", "url", "delay")
-        for name, url in [*self._urls.items(), (f"{NAMESPACE}-client", self._lab.client_url)]:
-            delay_ms = self._delays_ms.get(name)
-            table.add_row(name, url, "" if delay_ms is None else f"{delay_ms:g} ms")
-        self._out.print(table)
+        urls = {**self._urls, f"{NAMESPACE}-client": self._lab.client_url}
+        delays = {name: f"{delay_ms:g} ms" for name, delay_ms in self._delays_ms.items()}
+        self._show(("node", "url", "delay"), [(name, url, delays.get(name, "")) for name, url in urls.items()])
         self._out.print(f"\nWatch it in the console meanwhile: {self._lab.client_url}/")
         self.facts["delays_ms"] = self._delays_ms
 
     def _one_write(self) -> None:
         self._title("One write", "The primary has it at once. A read from a replica right after it returns the past.")
-        written = post(f"{self._lab.primary_url}/data", {"key": "greeting", "value": "Hello, Distributed World!"})
-        at_once = self._versions()
-        pending = self._pending()
+        written = self._write("greeting", "Hello, Distributed World!")
+        at_once, pending = self._versions(), self._pending()
         self._out.print(f'wrote [bold]greeting[/] = "Hello, Distributed World!": position {written["position"]}\n')
-        self._show_versions("right after the write", at_once, written["version"], pending)
+        self._show_versions("right after the write", at_once, pending, {})
         waited_ms = self._watch_arrival(written["position"])
         after = self._versions()
-        self._show_versions("after waiting", after, written["version"], self._pending(), waited_ms)
-        self.facts["write"] = written
-        self.facts["versions_at_once"] = at_once
-        self.facts["pending_at_once"] = pending
-        self.facts["applied_after_ms"] = waited_ms
-        self.facts["versions_after"] = after
+        self._show_versions("after waiting", after, self._pending(), waited_ms)
+        self.facts |= {
+            "write": written,
+            "versions_at_once": at_once,
+            "pending_at_once": pending,
+            "applied_after_ms": waited_ms,
+            "versions_after": after,
+        }
 
     def _windows(self, count: int) -> None:
         self._title(
             f"{count} consistency windows",
             "From the write's acknowledgement until the last replica shows it: as long as the longest delay.",
         )
+        windows_ms: list[float] = []
+        applied_ms: dict[str, list[float]] = {replica: [] for replica in self._delays_ms}
         longest_ms = max(self._delays_ms.values())
-        measured = []
         with self._progress() as progress:
-            task = progress.add_task("measuring", total=count)
-            for number in range(1, count + 1):
+            for number in progress.track(range(1, count + 1), description="measuring"):
                 found = self._write_and_wait(f"measure-{number}", number)
-                measured.append(found)
-                progress.console.print(_bar(number, found["consistency_time_ms"], longest_ms), highlight=False)
-                progress.advance(task)
-        self._show_spread(measured)
-        self.facts["windows"] = {
-            "consistency_time_ms": [found["consistency_time_ms"] for found in measured],
-            "applied_after_ms": {
-                replica: [found["replicas"][replica]["applied_after_ms"] for found in measured]
-                for replica in self._delays_ms
-            },
-        }
+                windows_ms.append(found["consistency_time_ms"])
+                for replica, values in applied_ms.items():
+                    values.append(found["replicas"][replica]["applied_after_ms"])
+                progress.console.print(_bar(number, windows_ms[-1], longest_ms), highlight=False)
+        self._out.print()
+        rows = [_spread(f"{name}: commit to apply", applied_ms[name], delay) for name, delay in self._delays_ms.items()]
+        rows.append(_spread("consistency window", windows_ms, longest_ms))
+        self._show(("", "configured", "min", "median", "max", "beyond"), rows)
+        self.facts["windows"] = {"consistency_time_ms": windows_ms, "applied_after_ms": applied_ms}
 
     def _slower(self) -> None:
         self._title("A slower replica", f"{_SLOW_REPLICA} gets a delay of {SLOW_MS} ms, and the window grows with it.")
         before_ms = self._delays_ms[_SLOW_REPLICA]
         self._set_delay(SLOW_MS)
         with self._out.status(f"waiting for {_SLOW_REPLICA}"):
-            found = self._write_and_wait("slow-replica", "testing-longer-delay")
+            window_ms = self._write_and_wait("slow-replica", "testing-longer-delay")["consistency_time_ms"]
         self._set_delay(before_ms)
-        self._out.print(
-            f"window with {SLOW_MS} ms: [bold]{found['consistency_time_ms']:.1f} ms[/]; back to {before_ms:g} ms"
-        )
-        self.facts["slow_replica"] = {"delay_ms": SLOW_MS, "consistency_time_ms": found["consistency_time_ms"]}
+        self._out.print(f"window with {SLOW_MS} ms: [bold]{window_ms:.1f} ms[/]; back to {before_ms:g} ms")
+        self.facts["slow_replica"] = {"delay_ms": SLOW_MS, "consistency_time_ms": window_ms}
 
     def _read_your_writes(self) -> None:
         self._title("Reading your own write", "Two strategies, and the cost of each.")
-        written = post(f"{self._lab.primary_url}/data", {"key": "ryw-test", "value": "read-your-writes-demo"})
+        newest = self._write("ryw-test", "read-your-writes-demo")["version"]
         began = time.perf_counter()
-        read = get(f"{self._lab.primary_url}/data/ryw-test")
+        read = get(f"{self._lab.primary_url}/data/ryw-test")["version"]
         primary_ms = (time.perf_counter() - began) * 1000
-        versions = self._versions()
-        stale = [name for name, version in versions.items() if version < written["version"]]
+        stale = [name for name, version in self._versions().items() if version < newest]
         with self._out.status("waiting for every replica"):
-            waited = self._write_and_wait("ryw-wait", "waited-for-consistency")
-        table = _table("strategy", "sees the write", "costs")
-        seen = read["version"] == written["version"]
-        table.add_row(
-            "A: read from the primary", _yes(seen), f"{primary_ms:.1f} ms, and the primary carries every read"
-        )
-        table.add_row("   read from a replica", _yes(not stale), f"stale on {', '.join(stale) or 'none'}")
-        waited_ms = waited["consistency_time_ms"]
-        table.add_row(
-            "B: wait, then read anywhere", _yes(waited["consistency_achieved"]), f"{waited_ms:.1f} ms per write"
-        )
-        self._out.print(table)
+            waited_ms = self._write_and_wait("ryw-wait", "waited-for-consistency")["consistency_time_ms"]
+        costs = f"{primary_ms:.1f} ms, and the primary carries every read"
+        rows = [
+            ("A: read from the primary", _yes(read == newest), costs),
+            ("   read from a replica", _yes(not stale), f"stale on {', '.join(stale) or 'none'}"),
+            ("B: wait, then read anywhere", _yes(True), f"{waited_ms:.1f} ms per write"),
+        ]
+        self._show(("strategy", "sees the write", "costs"), rows)
         self.facts["read_your_writes"] = {
-            "primary": {"version": written["version"], "read_version": read["version"], "stale_replicas": stale},
+            "primary": {"version": newest, "read_version": read, "stale_replicas": stale},
             "wait": {"consistency_time_ms": waited_ms, "versions": self._versions()},
         }
 
     def _the_stream(self) -> None:
         self._title("The log itself", "Positions are stream IDs: epoch, dash, version. Entries in flight are pending.")
-        post(f"{self._lab.primary_url}/data", {"key": "in-flight", "value": True})
+        self._write("in-flight", True)
         found = stream.observe(self._lab.redis_url, NAMESPACE, 5)
-        if shutil.which("redis-cli"):
-            self._redis_cli("XREVRANGE", found["stream"], "+", "-", "COUNT", "2")
-            self._redis_cli("XPENDING", found["stream"], _SLOW_REPLICA)
+        if path := shutil.which("redis-cli"):
+            self._redis_cli(path, "XREVRANGE", found["stream"], "+", "-", "COUNT", "2")
+            self._redis_cli(path, "XPENDING", found["stream"], _SLOW_REPLICA)
         self._out.print(stream.picture(found))
         self.facts["stream"] = found
 
     # -- parts --------------------------------------------------------------------------------------------------------
+
+    def _write(self, key: str, value: Any) -> dict[str, Any]:
+        return post(f"{self._lab.primary_url}/data", {"key": key, "value": value})
+
+    def _write_and_wait(self, key: str, value: Any) -> dict[str, Any]:
+        url = f"{self._lab.client_url}/write-and-wait?timeout_ms=10000"
+        found = post(url, {"key": key, "value": value}, timeout_seconds=20.0)
+        if not found["consistency_achieved"]:
+            raise LabError(f"no convergence within 10 s: {', '.join(found['missing'])} did not get the write")
+        return found
 
     def _versions(self) -> dict[str, int]:
         """Every node's version, requested concurrently."""
@@ -186,13 +185,6 @@ class Story:
     def _pending(self) -> dict[str, int]:
         found = get(f"{self._lab.primary_url}/replicas")["replicas"]
         return {replica["replica_id"]: replica["pending"] for replica in found}
-
-    def _write_and_wait(self, key: str, value: Any) -> dict[str, Any]:
-        url = f"{self._lab.client_url}/write-and-wait?timeout_ms=10000"
-        found = post(url, {"key": key, "value": value}, timeout_seconds=20.0)
-        if not found["consistency_achieved"]:
-            raise LabError(f"no convergence within 10 s: {', '.join(found['missing'])} did not get the write")
-        return found
 
     def _set_delay(self, delay_ms: float) -> None:
         post(f"{self._lab.primary_url}/admin/replication-delay", {"replica": _SLOW_REPLICA, "delay_ms": delay_ms})
@@ -205,72 +197,55 @@ class Story:
             return float(get(url, timeout_seconds=20.0)["applied_after_ms"])
 
         with self._progress() as progress, ThreadPoolExecutor(len(self._delays_ms)) as threads:
-            waits = {replica: threads.submit(wait, replica) for replica in self._delays_ms}
-            tasks = {replica: progress.add_task(replica, total=delay) for replica, delay in self._delays_ms.items()}
+            bars = [
+                (threads.submit(wait, replica), progress.add_task(replica, total=delay_ms), delay_ms)
+                for replica, delay_ms in self._delays_ms.items()
+            ]
             began = time.monotonic()
-            while not all(future.done() for future in waits.values()):
-                for replica, task in tasks.items():
-                    gone_ms = (time.monotonic() - began) * 1000
-                    done = self._delays_ms[replica] if waits[replica].done() else min(gone_ms, self._delays_ms[replica])
-                    progress.update(task, completed=done)
+            while not all(applied.done() for applied, _, _ in bars):
+                for applied, bar, delay_ms in bars:
+                    passed_ms = (time.monotonic() - began) * 1000
+                    progress.update(bar, completed=delay_ms if applied.done() else min(passed_ms, delay_ms))
                 time.sleep(0.02)
-            return {replica: future.result() for replica, future in waits.items()}
+            return {replica: applied.result() for replica, (applied, _, _) in zip(self._delays_ms, bars, strict=True)}
 
     def _show_versions(
-        self,
-        when: str,
-        versions: dict[str, int],
-        newest: int,
-        pending: dict[str, int],
-        applied_after_ms: dict[str, float] | None = None,
+        self, when: str, versions: dict[str, int], pending: dict[str, int], applied_ms: dict[str, float]
     ) -> None:
-        table = _table(when, "version", "", "pending", "applied after")
+        newest = max(versions.values())
+        rows = []
         for name, version in versions.items():
-            mark = "[green]has it[/]" if version >= newest else "[red]stale[/]"
-            after_ms = (applied_after_ms or {}).get(name)
-            after = "" if after_ms is None else f"{after_ms:.1f} ms"
-            table.add_row(name, str(version), mark, str(pending.get(name, "")), after)
-        self._out.print(table)
+            mark = "[green]has it[/]" if version == newest else "[red]stale[/]"
+            after = f"{applied_ms[name]:.1f} ms" if name in applied_ms else ""
+            rows.append((name, str(version), mark, str(pending.get(name, "")), after))
+        self._show((when, "version", "", "pending", "applied after"), rows)
 
-    def _show_spread(self, measured: list[dict[str, Any]]) -> None:
-        self._out.print()
-        table = _table("", "configured", "min", "median", "max", "beyond")
-        rows = {
-            f"{replica}: commit to apply": (
-                [found["replicas"][replica]["applied_after_ms"] for found in measured],
-                delay_ms,
-            )
-            for replica, delay_ms in self._delays_ms.items()
-        }
-        windows_ms = [found["consistency_time_ms"] for found in measured]
-        rows["consistency window"] = (windows_ms, max(self._delays_ms.values()))
-        for name, (values, delay_ms) in rows.items():
-            middle = statistics.median(values)
-            figures = (delay_ms, min(values), middle, max(values), middle - delay_ms)
-            table.add_row(name, *(f"{figure:.1f} ms" for figure in figures))
-        self._out.print(table)
-
-    def _redis_cli(self, *command: str) -> None:
+    def _redis_cli(self, path: str, *command: str) -> None:
         line = ["redis-cli", "--no-auth-warning", "-u", self._lab.redis_url, *command]
         self._out.print(f"[dim]$ {escape(' '.join(line))}[/]")
-        path = shutil.which("redis-cli") or line[0]
         done = subprocess.run([path, *line[1:]], check=False, capture_output=True, text=True, timeout=10)
         self._out.print(escape(done.stdout or done.stderr))
 
-    @contextmanager
-    def _progress(self) -> Iterator[Progress]:
+    def _progress(self) -> Progress:
         columns = (TextColumn("{task.description}"), BarColumn(_BAR_WIDTH), TimeElapsedColumn())
-        with Progress(*columns, console=self._out, transient=True) as progress:
-            yield progress
+        return Progress(*columns, console=self._out, transient=True)
 
     def _title(self, title: str, lesson: str) -> None:
         self._out.print()
         self._out.rule(f"[bold]{title}[/]", align="left")
         self._out.print(f"[italic]{lesson}[/]\n")
 
+    def _show(self, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+        shown = table(*columns, right=_NUMBERS, no_wrap=True)
+        for row in rows:
+            shown.add_row(*row)
+        self._out.print(shown)
 
-def _table(*columns: str) -> Table:
-    return table(*columns, right=_NUMBERS, no_wrap=True)
+
+def _spread(name: str, values: list[float], configured_ms: float) -> tuple[str, ...]:
+    middle = statistics.median(values)
+    figures = (configured_ms, min(values), middle, max(values), middle - configured_ms)
+    return (name, *(f"{figure:.1f} ms" for figure in figures))
 
 
 def _bar(number: int, window_ms: float, longest_ms: float) -> str:

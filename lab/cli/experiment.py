@@ -118,7 +118,6 @@ def experiment_cancel(name: str, client_url: str) -> None:
     "--out",
     type=click.File("w", encoding="utf-8", lazy=True),
     default="report.html",
-    show_default=True,
     help="Output file for the page; - for standard output.",
 )
 @client_option

@@ -48,7 +48,7 @@ def data_dir_option(command: Command) -> Command:
     """Pass the directory of the lab as ``data_dir``."""
     kind = click.Path(path_type=Path, file_okay=False)
     help_text = "Directory of the lab's data, logs and state."
-    return click.option("--data-dir", type=kind, default=Path(".lab"), show_default=True, help=help_text)(command)
+    return click.option("--data-dir", type=kind, default=Path(".lab"), help=help_text)(command)
 
 
 client_url_option = click.option(

@@ -70,10 +70,9 @@ def predict() -> None:
     "--rate",
     type=Number(0, 100_000),
     default=10.0,
-    show_default=True,
     help="Writes per second: in log order one write holds back the next.",
 )
-@click.option("--points", type=click.IntRange(2, 1000), default=21, show_default=True, help="Lines of the table.")
+@click.option("--points", type=click.IntRange(2, 1000), default=21, help="Lines of the table.")
 @json_option()
 def predict_replicas(
     data_dir: Path, given: tuple[DelayModel, ...], order: Order | None, rate: float, points: int, *, as_json: bool
@@ -102,24 +101,16 @@ def predict_replicas(
 
 
 @predict.command("quorum")
-@click.option("-n", "n", type=click.IntRange(1, 20), default=3, show_default=True, help="Number of replicas.")
-@click.option("-r", "r", type=click.IntRange(1, 20), default=1, show_default=True, help="Answers a read waits for.")
-@click.option(
-    "-w", "w", type=click.IntRange(1, 20), default=1, show_default=True, help="Acknowledgements a write waits for."
-)
+@click.option("-n", "n", type=click.IntRange(1, 20), default=3, help="Number of replicas.")
+@click.option("-r", "r", type=click.IntRange(1, 20), default=1, help="Answers a read waits for.")
+@click.option("-w", "w", type=click.IntRange(1, 20), default=1, help="Acknowledgements a write waits for.")
 @click.option("--write", type=ModelType(), required=True, help="Delay of a write on its way to a replica.")
 @click.option("--ack", type=ModelType(), required=True, help="Delay of the acknowledgement on its way back.")
 @click.option("--read", type=ModelType(), required=True, help="Delay of a read on its way to a replica.")
 @click.option("--answer", type=ModelType(), required=True, help="Delay of the answer on its way back.")
 @click.option("--remote-ms", type=Number(0, 10_000), default=0.0, help="Delay added to all replicas but one.")
-@click.option(
-    "--trials",
-    type=click.IntRange(1000, 20_000_000),
-    default=1_000_000,
-    show_default=True,
-    help="Number of trials.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
+@click.option("--trials", type=click.IntRange(1000, 20_000_000), default=1_000_000, help="Number of trials.")
+@click.option("--seed", type=int, default=0, help="Random seed.")
 @json_option()
 def predict_quorum(*, remote_ms: float, as_json: bool, **given: Any) -> None:
     """Probabilistically bounded staleness of a partial quorum (WARS, Bailis et al. 2012).

@@ -28,7 +28,7 @@ _SHOWN_CHARACTERS = 60
 
 @click.command()
 @data_dir_option
-@click.option("--count", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Number of entries.")
+@click.option("--count", type=click.IntRange(1, 10_000), default=20, help="Number of entries.")
 @json_option()
 def stream(data_dir: Path, count: int, *, as_json: bool) -> None:
     """Show the log: its newest entries, its groups, and what is pending.

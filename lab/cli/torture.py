@@ -43,13 +43,11 @@ class FaultNames(click.ParamType[tuple[str, ...]]):
 
 @click.command()
 @click.option("--seed", type=click.IntRange(0), help="Random seed of the schedule; random by default.")
-@click.option("--seconds", type=Number(5, 86_400), default=60.0, show_default=True, help="Duration in seconds.")
+@click.option("--seconds", type=Number(5, 86_400), default=60.0, help="Duration in seconds.")
 @click.option(
     "--faults", type=FaultNames(), default="", help="Comma-separated faults to inject; all but corrupt by default."
 )
-@click.option(
-    "--replicas", type=click.IntRange(1, REPLICAS_MAX), default=2, show_default=True, help="Number of replicas."
-)
+@click.option("--replicas", type=click.IntRange(1, REPLICAS_MAX), default=2, help="Number of replicas.")
 @click.option("--compose", is_flag=True, help="Torture the stack in containers instead of a temporary lab.")
 @click.option("--schedule", "only_schedule", is_flag=True, help="Print the schedule only.")
 @click.option("--save", type=OutputFile(), help="Output file for the history, for `lab check --history`.")

@@ -9,35 +9,39 @@ from typing import Any
 
 import click
 
-from lab.cli.options import Command, data_dir_option, interrupt_on_sigterm
+from lab.cli.options import data_dir_option, interrupt_on_sigterm
 from lab.local import detached, state
 from lab.local.layout import REPLICAS_MAX, Options
 from lab.local.supervisor import Lab
 from lab.terminal import console
 
 
-def _lab_options(command: Command) -> Command:
-    for option in (
-        click.option("--base-port", type=click.IntRange(1024, 65_400), default=8000, show_default=True,
-                     help="Port of the primary; replicas and client use the next ones, the log server +79."),
-        click.option("--host", default="127.0.0.1", show_default=True, help="Address that the nodes listen on."),
-        click.option("--replicas", type=click.IntRange(1, REPLICAS_MAX), default=2, show_default=True,
-                     help="Number of replicas."),
-        click.option("--redis-url", help="URL of a Redis or Valkey server to use instead of starting one."),
-        click.option("--log-server", type=click.Choice(["valkey", "redis-server"]), default="valkey", show_default=True,
-                     help="Log server to start: the embedded Valkey, or the system's redis-server."),
-        click.option("--fsync", type=click.Choice(["everysec", "always"]), default="everysec", show_default=True,
-                     help="When the log is flushed to disk; 'always' also survives a power loss."),
-    ):  # fmt: skip
-        command = option(command)
-    return data_dir_option(command)
-
-
 @click.command()
-@_lab_options
+@data_dir_option
+@click.option(
+    "--base-port",
+    type=click.IntRange(1024, 65_400),
+    default=8000,
+    help="Port of the primary; replicas and client use the next ones, the log server +79.",
+)
+@click.option("--host", default="127.0.0.1", help="Address that the nodes listen on.")
+@click.option("--replicas", type=click.IntRange(1, REPLICAS_MAX), default=2, help="Number of replicas.")
+@click.option("--redis-url", help="URL of a Redis or Valkey server to use instead of starting one.")
+@click.option(
+    "--log-server",
+    type=click.Choice(["valkey", "redis-server"]),
+    default="valkey",
+    help="Log server to start: the embedded Valkey, or the system's redis-server.",
+)
+@click.option(
+    "--fsync",
+    type=click.Choice(["everysec", "always"]),
+    default="everysec",
+    help="When the log is flushed to disk; 'always' also survives a power loss.",
+)
 @click.option("--detach", is_flag=True, help="Return once everything is healthy, and leave it running.")
 @click.option("--open", "open_console", is_flag=True, help="Open the console in the browser.")
-def up(*, detach: bool, open_console: bool, **chosen: Any) -> None:
+def up(*, detach: bool, open_console: bool, **chosen: Any) -> None:  # fmt: skip
     """Start a lab: log server, primary, replicas, client.
 
     Without --detach it runs until Ctrl-C. The data stays in the data directory either way.

@@ -20,7 +20,7 @@ OTHER_PORTS = "stop the process that listens there (`lab down` for a lab), or ch
 _CLIENT = 3
 _WORKER = 78
 _LOG_SERVER = 79
-_FIRST_DELAYS_MS = (500, 1500)
+_DELAYS_MS = {1: 500, 2: 1500}  # by the replica's number
 _FURTHER_DELAY_MS = 1000
 
 
@@ -61,15 +61,11 @@ def places(options: Options) -> list[Place]:
 
     replicas = [
         # The client's port follows those of two replicas, whatever their number.
-        place(f"replica{n}", "replica", n if n < _CLIENT else n + 1, _delay_ms(n))
+        place(f"replica{n}", "replica", n if n < _CLIENT else n + 1, _DELAYS_MS.get(n, _FURTHER_DELAY_MS))
         for n in range(1, options.replicas + 1)
     ]
-    return [
-        place("primary", "primary", 0),
-        *replicas,
-        place("client", "client", _CLIENT),
-        place("worker", "worker", _WORKER),
-    ]
+    client, worker = place("client", "client", _CLIENT), place("worker", "worker", _WORKER)
+    return [place("primary", "primary", 0), *replicas, client, worker]
 
 
 def log_server_port(options: Options) -> int:
@@ -118,10 +114,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _delay_ms(number: int) -> int:
-    return _FIRST_DELAYS_MS[number - 1] if number <= len(_FIRST_DELAYS_MS) else _FURTHER_DELAY_MS
 
 
 def _loopback(host: str) -> str:

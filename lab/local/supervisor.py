@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from random import SystemRandom
-from types import TracebackType
 from typing import Any, Self
 
 import urllib3
@@ -147,9 +146,7 @@ class Lab:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     # -- starting -----------------------------------------------------------------------------------------------------
@@ -160,20 +157,19 @@ class Lab:
         else:
             directory = files.subdirectory(self.data_dir / "log")
             self._add(LOG_SERVER, log_server.command(self.options, directory, self._password), dict(os.environ))
-        files.subdirectory(self.data_dir / "replicas")
+        replicas = files.subdirectory(self.data_dir / "replicas")
         for place in self._places:
+            directory = (replicas if place.role == "replica" else self.data_dir) / place.node_id
             if place.role == "client":
-                files.subdirectory(self._node_dir(place))
-            self._add(place.node_id, [sys.executable, "-m", "nodes", place.role], self._environment(place))
+                files.subdirectory(directory)
+            command = [sys.executable, "-m", "nodes", place.role]
+            self._add(place.node_id, command, self._environment(place, directory))
 
     def _add(self, name: str, command: list[str], environment: dict[str, str]) -> None:
         log = self.data_dir / "logs" / f"{name}.log"
         self._children[name] = Child(name, command, environment, log, time.monotonic)
 
-    def _node_dir(self, place: Place) -> Path:
-        return self.data_dir / ("replicas" if place.role == "replica" else "") / place.node_id
-
-    def _environment(self, place: Place) -> dict[str, str]:
+    def _environment(self, place: Place, directory: Path) -> dict[str, str]:
         return {
             **os.environ,
             **self.options.environment,
@@ -185,7 +181,7 @@ class Lab:
             "LAB_REDIS_URL": self.redis_url,
             "LAB_PRIMARY_URL": self.primary_url,
             "LAB_CLIENT_URL": self.client_url,
-            "LAB_DATA_DIR": str(self._node_dir(place)),
+            "LAB_DATA_DIR": str(directory),
             "LAB_DELAY_MS": str(place.delay_ms),
         }
 
@@ -267,7 +263,8 @@ class Lab:
             for child in self._children.values():
                 if child.restarts >= _START_FAILURES_MAX:
                     raise LabError(f"{child.name} does not start: {child.last_words()}")
-        self._watch_files()
+        if time.monotonic() - self._files_checked_at >= _FILES_SECONDS:
+            self._check_files()
         if happened or self._unwritten is not None:
             self._record()
 
@@ -286,9 +283,7 @@ class Lab:
             "or move it away to start with an empty log"
         )
 
-    def _watch_files(self) -> None:
-        if time.monotonic() - self._files_checked_at < _FILES_SECONDS:
-            return
+    def _check_files(self) -> None:
         self._files_checked_at = time.monotonic()
         if self._claim is not None and not self._claim.is_intact():
             raise LabError(f"{self.data_dir} was removed or replaced while the lab ran; the lab stops")
@@ -304,11 +299,17 @@ class Lab:
             self._say(sentence)
 
     def _record(self) -> None:
-        if self._claim is not None:
-            with self._recording:  # both threads record
-                self._write(self._claim)
+        with self._recording:  # both threads record
+            before, self._unwritten = self._unwritten, None
+            try:
+                if self._claim is not None:
+                    self._claim.write(self._state())
+            except OSError as error:
+                self._unwritten = f"{self.data_dir / STATE} cannot be written: {error.strerror}"
+                if before is None and self._ready:
+                    self._tell(f"{self._unwritten}; the lab goes on")
 
-    def _write(self, claim: Claim) -> None:
+    def _state(self) -> LabState:
         listed: list[tuple[str, str, str]] = [(place.node_id, place.role, place.url) for place in self._places]
         if self.options.redis_url is None:
             listed.append((LOG_SERVER, "log", layout.without_password(self.redis_url)))
@@ -317,15 +318,7 @@ class Lab:
             NodeState(name, role, url, pids.get(name), children[name].restarts if name in children else 0)
             for name, role, url in listed
         ]
-        before, self._unwritten = self._unwritten, None
-        try:
-            claim.write(
-                LabState(*this_process(), self._ready, NAMESPACE, self.options.base_port, self.redis_url, nodes)
-            )
-        except OSError as error:
-            self._unwritten = f"{self.data_dir / STATE} cannot be written: {error.strerror}"
-            if before is None and self._ready:
-                self._tell(f"{self._unwritten}; the lab goes on")
+        return LabState(*this_process(), self._ready, NAMESPACE, self.options.base_port, self.redis_url, nodes)
 
     def _stop_children(self) -> None:
         nodes = [child for name, child in self._children.items() if name != LOG_SERVER]
