@@ -74,7 +74,7 @@ def log_server_port(options: Options) -> int:
 
 def redis_url(options: Options, password: str) -> str:
     """The log server's URL: the given one, or that of the embedded server, which requires this password."""
-    return options.redis_url or f"redis://:{password}@127.0.0.1:{log_server_port(options)}/0"
+    return options.redis_url or f"redis://default:{password}@127.0.0.1:{log_server_port(options)}/0"
 
 
 def without_password(url: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from random import Random
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -24,6 +25,11 @@ def test_the_client_keeps_its_port_whatever_the_number_of_replicas() -> None:
 def test_the_first_two_replicas_are_late_by_500_and_1500_ms() -> None:
     delays = [place.delay_ms for place in layout.places(Options(replicas=4)) if place.role == "replica"]
     assert delays == [500, 1500, 1000, 1000]
+
+
+def test_the_url_of_the_log_server_names_its_user() -> None:
+    """As redis-cli 7 sends an empty user name otherwise, which the server rejects."""
+    assert urlsplit(layout.redis_url(Options(), "secret")).username == "default"
 
 
 def test_a_port_in_use_is_named() -> None:
