@@ -37,7 +37,7 @@ def console(*, quiet: bool = False) -> Console:
 
 def table(*columns: str, right: Iterable[str] = (), title: str | None = None, no_wrap: bool = False) -> Table:
     """An empty table without lines; the columns in ``right`` are aligned to the right."""
-    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    shown = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="bold")
     for column in columns:
         shown.add_column(column, justify="right" if column in right else "left", no_wrap=no_wrap)
     return shown
