@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.progress import track
 
 from lab.cli import LabGroup
-from lab.cli.bench import short
-from lab.cli.experiment import Experiments
+from lab.cli.bench import spread
+from lab.cli.experiment import complete, finish, submit
 from lab.client import get, post
 from lab.local.supervisor import Lab
 from nodes.worker.run import moments
@@ -186,11 +186,6 @@ def bench_table(figures: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def spread(found: dict[str, float] | None) -> str:
-    """The median, and in brackets the lowest and the highest round."""
-    return "" if found is None else f"{short(found['median'])} ({short(found['min'])} to {short(found['max'])})"
-
-
 def wanted(figure: dict[str, Any]) -> str:
     """The target, and whether it was missed."""
     if figure["target"] is None:
@@ -234,10 +229,9 @@ def staleness(lab: Lab, order: str, name: str, reads: int, seed: int) -> dict[st
         "seed": seed,
         "settings": {replica: {"model": model, "order": order, "seed": seed} for replica, model in chosen},
     }
-    experiments = Experiments(lab.client_url)
-    submitted = experiments.submit(spec)
-    experiments.wait(submitted["id"], Console(quiet=True))
-    found = experiments.get(submitted["id"], raw=True)
+    submitted = submit(lab.client_url, spec)
+    finish(lab.client_url, submitted, Console(quiet=True))
+    found = complete(lab.client_url, submitted)
     if found["state"] != "finished":
         raise click.ClickException(f"{order}, {name}: {found['reason']}")
     return found

@@ -42,18 +42,18 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
             raise LabError(f"{path} cannot be read: it is {kind}, not a file")
         file: IO[bytes] = path.open("rb")
     except OSError as error:
-        raise unreadable(path, error) from None
+        raise LabError(f"{path} cannot be read: {error.strerror}") from None
     with file:
         yield file
 
 
 def text(path: Path, bytes_max: int) -> str:
     """The text of a UTF-8 file, without a byte order mark. Raises ``LabError``."""
-    with opened(path) as file:
-        try:
+    try:
+        with opened(path) as file:
             raw = file.read(bytes_max + 1)
-        except OSError as error:
-            raise unreadable(path, error) from None
+    except OSError as error:
+        raise LabError(f"{path} cannot be read: {error.strerror}") from None
     if len(raw) > bytes_max:
         raise LabError(f"{path} has more than the allowed {bytes_max:,} bytes")
     return decoded(raw, f"{path}, ")
@@ -66,10 +66,6 @@ def decoded(raw: bytes, where: str = "") -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise LabError(f"{where}line {line}: not UTF-8: {error.reason}") from None
-
-
-def unreadable(path: Path, error: OSError) -> LabError:
-    return LabError(f"{path} cannot be read: {error.strerror}")
 
 
 # -- JSON items -------------------------------------------------------------------------------------------------------

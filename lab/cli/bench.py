@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from typing import Any
 
 import click
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -49,7 +50,6 @@ def machine() -> dict[str, object]:
 
 
 def table(figures: list[Figure]) -> Table:
-    """The medians, and in brackets the lowest and the highest round."""
     shown = empty_table("", "unit", "lab", "baseline", "ratio", "target", right={"lab", "baseline", "ratio"})
     group = ""
     for figure in figures:
@@ -59,17 +59,15 @@ def table(figures: list[Figure]) -> Table:
         found = figure.as_json()
         verdict = "" if figure.reached is None else "[green]✓[/] " if figure.reached else "[red]✗[/] "
         target = f"{verdict}{figure.target.bound} {figure.target.value:g}" if figure.target else ""
-        against = f"{_spread(found['baseline'])} {figure.baseline_name}" if figure.baseline else ""
-        shown.add_row(f"  {figure.name}", figure.unit, _spread(found["lab"]), against, _spread(found["ratio"]), target)
+        against = f"{spread(found['baseline'])} {figure.baseline_name}" if figure.baseline else ""
+        shown.add_row(f"  {figure.name}", figure.unit, spread(found["lab"]), against, spread(found["ratio"]), target)
     return shown
 
 
-def _spread(found: dict[str, float] | None) -> str:
-    if found is None:
-        return ""
-    return f"{short(found['median'])} [dim]({short(found['min'])} to {short(found['max'])})[/]"
+def spread(found: dict[str, Any] | None) -> str:
+    """The median, and in brackets the lowest and the highest round."""
+    return "" if found is None else f"{_short(found['median'])} ({_short(found['min'])} to {_short(found['max'])})"
 
 
-def short(value: float) -> str:
-    """A number with three digits, or without decimals if it is large."""
+def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import secrets
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lab.checking import elle, promises, report, workload
 from lab.checking.history import History, Plan, load, save
-from lab.cli.options import Number, OutputFile, client_url_option, data_dir_option, json_option, stopped_by_ctrl_c
+from lab.cli.options import Number, OutputFile, client_url_option, data_dir_option, json_option, timed_run
 from lab.client import call
 from lab.errors import LabError, NothingTestedError
 from lab.local import state
 from lab.terminal import console, print_json
 from nodes.http.level import LEVELS
-
-_BAR_WIDTH = 40
 
 
 @click.command()
@@ -38,19 +34,10 @@ _BAR_WIDTH = 40
 @click.option("--seed", type=int, default=0, help="Random seed of the sessions' operations.")
 @client_url_option
 @click.option("--history", "recorded", type=click.Path(path_type=Path), help="Recorded history to judge instead.")
-@click.option("--save", "save_to", type=OutputFile(), help="Output file for the history, one JSON line per operation.")
-@click.option("--export", "export_to", type=OutputFile(), help="Output file for elle-cli (model rw-register).")
+@click.option("--save", type=OutputFile(), help="Output file for the history, one JSON line per operation.")
+@click.option("--export", type=OutputFile(), help="Output file for elle-cli (model rw-register).")
 @json_option()
-def check(
-    data_dir: Path,
-    *,
-    as_json: bool,
-    recorded: Path | None,
-    client_url: str | None,
-    save_to: Path | None,
-    export_to: Path | None,
-    **plan_options: Any,
-) -> None:
+def check(data_dir: Path, recorded: Path | None, client_url: str | None, *, as_json: bool, **chosen: Any) -> None:
     """Run sessions through a consistency level, and check which guarantees held.
 
     Exit status 1 if a guarantee that the level promises was violated, with the smallest counterexample; 2 if nothing
@@ -59,7 +46,8 @@ def check(
     \b
     Example: lab check --level eventual --seconds 5
     """
-    plan = Plan(**plan_options)
+    save_to, export_to = chosen.pop("save"), chosen.pop("export")
+    plan = Plan(**chosen)
     out = console(quiet=as_json)
     if recorded is not None:
         history = _with_bounds(load(recorded), plan)
@@ -91,12 +79,9 @@ def _record(plan: Plan, client_url: str, out: Console) -> History:
     _, health = call("GET", f"{client_url}/health")
     if health.get("role") != "client":
         raise NothingTestedError(f"{client_url} is not the client service, but {str(health.get('role'))[:40]!r}")
-    columns = (TextColumn("{task.description}"), BarColumn(_BAR_WIDTH), TextColumn("{task.fields[done]:,} operations"))
-    with Progress(*columns, TimeElapsedColumn(), console=out, transient=True) as progress, stopped_by_ctrl_c() as stop:
-        bar = progress.add_task(f"{plan.sessions} sessions at level {plan.level}", total=plan.seconds, done=0)
-        began = time.monotonic()
+    with timed_run(out, plan.seconds, f"{plan.sessions} sessions at level {plan.level}") as (stop, show):
 
         def on_step(done: int) -> None:
-            progress.update(bar, completed=min(plan.seconds, time.monotonic() - began), done=done)
+            show(f"{done:,} operations")
 
         return workload.run(plan, client_url, secrets.token_hex(4), stop=stop, on_step=on_step)

@@ -64,7 +64,6 @@ class Story:
         self.facts: dict[str, Any] = {}
 
     def tell(self, windows: int) -> dict[str, Any]:
-        """Play every scene, and return the figures."""
         self._the_lab()
         self._one_write()
         self._windows(windows)

@@ -27,6 +27,7 @@ KINDS = ("windows", "staleness", "levels", "sweep")
 _BAR_WIDTH = 40
 _POLL_SECONDS = 0.25
 _AWAY_SECONDS = 30.0  # how long the client service may be unreachable while an experiment is followed
+_TIMEOUT_SECONDS = 30.0
 _FILE_BYTES_MAX = 256 * 1024
 
 
@@ -51,14 +52,13 @@ def experiment_run(what: str, changes: tuple[str, ...], client_url: str, *, as_j
     Example: lab experiment run windows --set writes=50 --set settings.lab14-replica2.delay_ms=800
     """
     out = console(quiet=as_json)
-    experiments = Experiments(client_url)
-    name = experiments.submit(read(what, changes))["id"]
+    name = submit(client_url, read(what, changes))
     out.print(f"experiment {name}")
     try:
-        found = experiments.wait(name, out)
+        found = finish(client_url, name, out)
     except KeyboardInterrupt:
         out.print("Canceling the experiment; its settings are restored")
-        found = experiments.cancel(name)
+        found = _cancel(client_url, name)
     show(found, out)
     if as_json:
         print_json(found)
@@ -76,7 +76,7 @@ def experiment_list(client_url: str, *, as_json: bool) -> None:
     \b
     Example: lab experiment list
     """
-    found = Experiments(client_url).all()
+    found = client.get(f"{client_url}/experiments", _TIMEOUT_SECONDS)["experiments"]
     if as_json:
         print_json(found)
     else:
@@ -93,11 +93,10 @@ def experiment_show(name: str, client_url: str, *, as_json: bool) -> None:
     \b
     Example: lab experiment show 3f2c9a1b7d40
     """
-    found = Experiments(client_url).get(name, raw=as_json)
     if as_json:
-        print_json(found)
+        print_json(complete(client_url, name))
     else:
-        show(found, console())
+        show(client.get(_url(client_url, name), _TIMEOUT_SECONDS), console())
 
 
 @experiment.command("cancel")
@@ -109,7 +108,7 @@ def experiment_cancel(name: str, client_url: str) -> None:
     \b
     Example: lab experiment cancel 3f2c9a1b7d40
     """
-    show(Experiments(client_url).cancel(name), console())
+    show(_cancel(client_url, name), console())
 
 
 @experiment.command("report")
@@ -129,52 +128,50 @@ def experiment_report(name: str, out: Any, client_url: str) -> None:
     """
     from lab.report import page  # needs matplotlib, which not every installation has
 
-    out.write(page.page(Experiments(client_url).get(name, raw=True)))
+    out.write(page.page(complete(client_url, name)))
     click.echo(f"Report written to {out.name}.", err=True)
 
 
-class Experiments:
-    """The experiments of a client service. Methods raise ``LabError``."""
+def finish(client_url: str, name: str, out: Console) -> dict[str, Any]:
+    """Show an experiment's progress, and return it when it has ended. Raises ``LabError``.
 
-    def __init__(self, client_url: str) -> None:
-        self._url = f"{client_url}/experiments"
+    The client service may be unreachable meanwhile, for half a minute.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(_BAR_WIDTH), TaskProgressColumn(), TimeRemainingColumn())
+    answered_at = time.monotonic()
+    with Progress(*columns, console=out, transient=True) as progress:
+        bar = progress.add_task(name, total=1.0)
+        while True:
+            try:
+                found = client.get(_url(client_url, name), _TIMEOUT_SECONDS)
+            except NodeUnreachable as error:
+                if time.monotonic() - answered_at > _AWAY_SECONDS:
+                    raise LabError(f"{error}; the experiment goes on: `lab experiment show {name}`") from None
+            else:
+                answered_at = time.monotonic()
+                progress.update(bar, completed=found["progress"], description=f"{found['kind']}, {found['state']}")
+                if found["state"] in ENDED:
+                    return found
+            time.sleep(_POLL_SECONDS)
 
-    def submit(self, spec: dict[str, Any]) -> dict[str, Any]:
-        """Put an experiment in the queue."""
-        return client.post(self._url, spec, timeout_seconds=30)
 
-    def all(self) -> list[dict[str, Any]]:
-        """Every experiment, the newest first."""
-        found: list[dict[str, Any]] = client.get(self._url, timeout_seconds=30)["experiments"]
-        return found
+def submit(client_url: str, spec: dict[str, Any]) -> str:
+    """Queue an experiment, and return its id. Raises ``LabError``."""
+    return str(client.post(f"{client_url}/experiments", spec, _TIMEOUT_SECONDS)["id"])
 
-    def get(self, name: str, *, raw: bool = False) -> dict[str, Any]:
-        """One experiment."""
-        return client.get(f"{self._url}/{segment(name)}" + ("?raw=true" if raw else ""), timeout_seconds=30)
 
-    def cancel(self, name: str) -> dict[str, Any]:
-        """Cancel an experiment, and return it when it has ended."""
-        client.ask("DELETE", f"{self._url}/{segment(name)}", timeout_seconds=30)
-        return self.wait(name, Console(quiet=True))
+def complete(client_url: str, name: str) -> dict[str, Any]:
+    """An experiment with every measurement. Raises ``LabError``."""
+    return client.get(f"{_url(client_url, name)}?raw=true", _TIMEOUT_SECONDS)
 
-    def wait(self, name: str, out: Console) -> dict[str, Any]:
-        """Show its progress until it has ended. The client service may be unreachable meanwhile, for half a minute."""
-        columns = (TextColumn("{task.description}"), BarColumn(_BAR_WIDTH), TaskProgressColumn(), TimeRemainingColumn())
-        answered_at = time.monotonic()
-        with Progress(*columns, console=out, transient=True) as progress:
-            bar = progress.add_task(name, total=1.0)
-            while True:
-                try:
-                    found = self.get(name)
-                except NodeUnreachable as error:
-                    if time.monotonic() - answered_at > _AWAY_SECONDS:
-                        raise LabError(f"{error}; the experiment goes on: `lab experiment show {name}`") from None
-                else:
-                    answered_at = time.monotonic()
-                    progress.update(bar, completed=found["progress"], description=f"{found['kind']}, {found['state']}")
-                    if found["state"] in ENDED:
-                        return found
-                time.sleep(_POLL_SECONDS)
+
+def _cancel(client_url: str, name: str) -> dict[str, Any]:
+    client.ask("DELETE", _url(client_url, name), None, _TIMEOUT_SECONDS)
+    return finish(client_url, name, Console(quiet=True))
+
+
+def _url(client_url: str, name: str) -> str:
+    return f"{client_url}/experiments/{segment(name)}"
 
 
 def show(found: dict[str, Any], out: Console) -> None:

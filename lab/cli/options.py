@@ -7,12 +7,15 @@ import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lab.errors import LabError
 from lab.local import state
@@ -90,11 +93,17 @@ def _interrupt(*_: Any) -> NoReturn:
 
 
 @contextmanager
-def stopped_by_ctrl_c() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets: what was recorded until then is still judged."""
+def timed_run(
+    out: Console, seconds: float, description: str
+) -> Iterator[tuple[threading.Event, Callable[[str], object]]]:
+    """An event that Ctrl-C sets, so that what was recorded until then is still judged; and what shows the progress."""
     stop = threading.Event()
     before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    columns = (TextColumn("{task.description}"), BarColumn(40), TextColumn("{task.fields[done]}"), TimeElapsedColumn())
+    began = time.monotonic()
     try:
-        yield stop
+        with Progress(*columns, console=out, transient=True) as progress:
+            bar = progress.add_task(description, total=seconds, done="")
+            yield stop, lambda done: progress.update(bar, completed=min(seconds, time.monotonic() - began), done=done)
     finally:
         signal.signal(signal.SIGINT, before)

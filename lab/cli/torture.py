@@ -6,17 +6,17 @@ import secrets
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lab.checking import history as histories
-from lab.cli.options import Number, OutputFile, interrupt_on_sigterm, json_option, stopped_by_ctrl_c
+from lab.cli.options import Number, OutputFile, interrupt_on_sigterm, json_option, timed_run
 from lab.local.layout import NAMESPACE, REPLICAS_MAX
 from lab.local.supervisor import Lab
 from lab.terminal import console, print_json
@@ -24,8 +24,6 @@ from lab.torture import judge, report, run
 from lab.torture.run import Order
 from lab.torture.schedule import ALL_FAULTS, DEFAULT_FAULTS, draw
 from lab.torture.target import ComposeTarget, NativeTarget, Target, native_processes
-
-_BAR_WIDTH = 40
 
 
 class FaultNames(click.ParamType[tuple[str, ...]]):
@@ -41,8 +39,28 @@ class FaultNames(click.ParamType[tuple[str, ...]]):
         return names
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    seed: int
+    seconds: float
+    faults: tuple[str, ...]
+    replicas: int
+    compose: bool
+
+    def __str__(self) -> str:
+        place = "--compose" if self.compose else f"--replicas {self.replicas}"
+        faults = f" --faults {','.join(self.faults)}" if self.faults else ""
+        return f"lab torture --seed {self.seed} --seconds {self.seconds:g} {place}{faults}"
+
+
 @click.command()
-@click.option("--seed", type=click.IntRange(0), help="Random seed of the schedule; random by default.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=lambda: secrets.randbelow(10**6),
+    show_default="random",
+    help="Random seed of the schedule.",
+)
 @click.option("--seconds", type=Number(5, 86_400), default=60.0, help="Duration in seconds.")
 @click.option(
     "--faults", type=FaultNames(), default="", help="Comma-separated faults to inject; all but corrupt by default."
@@ -52,17 +70,7 @@ class FaultNames(click.ParamType[tuple[str, ...]]):
 @click.option("--schedule", "only_schedule", is_flag=True, help="Print the schedule only.")
 @click.option("--save", type=OutputFile(), help="Output file for the history, for `lab check --history`.")
 @json_option(", with the schedule")
-def torture(
-    *,
-    seed: int | None,
-    seconds: float,
-    faults: tuple[str, ...],
-    replicas: int,
-    compose: bool,
-    save: Path | None,
-    only_schedule: bool,
-    as_json: bool,
-) -> None:
+def torture(*, only_schedule: bool, save: Path | None, as_json: bool, **given: Any) -> None:
     """Run the chaos test: inject faults under load, then check the history.
 
     Sessions write and read at every level while processes are killed and hang, replicas have faults, and delays
@@ -73,20 +81,20 @@ def torture(
     Example: lab torture --seed 14 --seconds 120
     """
     interrupt_on_sigterm()
-    seed = secrets.randbelow(10**6) if seed is None else seed
+    chosen = _Chosen(**given)
     out = console(quiet=as_json)
-    processes = ComposeTarget().processes if compose else native_processes(replicas)
+    processes = ComposeTarget().processes if chosen.compose else native_processes(chosen.replicas)
     names = [name for name in processes if name.startswith(f"{NAMESPACE}-replica")]
-    order = Order(seed, seconds, draw(seed, seconds, processes, names, faults or DEFAULT_FAULTS))
+    acts = draw(chosen.seed, chosen.seconds, processes, names, chosen.faults or DEFAULT_FAULTS)
     if only_schedule:
-        click.echo("\n".join(map(str, order.acts)))
+        click.echo("\n".join(map(str, acts)))
         return
-    with _target(out, replicas, compose=compose) as (target, logs):
+    order = Order(chosen.seed, chosen.seconds, acts)
+    with _target(chosen, out) as (target, logs):
         record = _run(order, target, names, out)
         verdicts = judge.judge(record.history, record.ledger, record.floors)
         levels = judge.by_level(record.plans, record.history)
-        again = _again(order, faults, replicas, compose=compose)
-        judged = report.Judged(order, record, verdicts, levels, again)
+        judged = report.Judged(order, record, verdicts, levels, str(chosen))
         if not judged.clean and logs is not None:
             kept = Path(tempfile.mkdtemp(prefix="lab-torture-kept-"))
             shutil.copytree(logs, kept, dirs_exist_ok=True)
@@ -101,34 +109,19 @@ def torture(
 
 
 @contextmanager
-def _target(out: Console, replicas: int, *, compose: bool) -> Iterator[tuple[Target, Path | None]]:
+def _target(chosen: _Chosen, out: Console) -> Iterator[tuple[Target, Path | None]]:
     """The stack in containers, or a temporary lab and the directory of its logs."""
-    if compose:
+    if chosen.compose:
         yield ComposeTarget(), None
         return
-    with Lab.temporary(replicas=replicas, status=out.status) as lab:
+    with Lab.temporary(replicas=chosen.replicas, status=out.status) as lab:
         yield NativeTarget(lab), lab.data_dir / "logs"
 
 
 def _run(order: Order, target: Target, replicas: list[str], out: Console) -> run.Record:
-    columns = (
-        TextColumn("seed {task.fields[seed]}"),
-        BarColumn(_BAR_WIDTH),
-        TextColumn("{task.fields[operations]:,} operations, {task.fields[acts]} of {task.fields[planned]} acts"),
-    )
-    with Progress(*columns, TimeElapsedColumn(), console=out, transient=True) as progress, stopped_by_ctrl_c() as stop:
-        bar = progress.add_task("", total=order.seconds, seed=order.seed, operations=0, acts=0, planned=len(order.acts))
-        began = time.monotonic()
+    with timed_run(out, order.seconds, f"seed {order.seed}") as (stop, show):
 
         def on_step(operations: int, acts: int) -> None:
-            progress.update(
-                bar, completed=min(order.seconds, time.monotonic() - began), operations=operations, acts=acts
-            )
+            show(f"{operations:,} operations, {acts} of {len(order.acts)} acts")
 
         return run.run(order, target, replicas, stop=stop, on_step=on_step)
-
-
-def _again(order: Order, faults: tuple[str, ...], replicas: int, *, compose: bool) -> str:
-    given = f"lab torture --seed {order.seed} --seconds {order.seconds:g}"
-    given += " --compose" if compose else f" --replicas {replicas}"
-    return given + (f" --faults {','.join(faults)}" if faults else "")

@@ -57,7 +57,6 @@ class View:
         self.trouble = ""
 
     def take(self, message: dict[str, Any]) -> None:
-        """Add one message of the feed."""
         self.trouble = ""
         for write in message.get("writes", []):
             self.head = max(self.head, Position.parse(write["position"]))
@@ -77,7 +76,6 @@ class View:
             self.events.append(f"{_clock(message['now_ms'])}  {away['detail']}")
 
     def picture(self) -> Group:
-        """The table, and the latest events."""
         names = ("node", "position", "behind", "lag", "pending", "delay", "lag, the last 40 s", "state")
         shown = table(*names, right={"behind", "lag", "pending", "delay"})
         shown.add_row("primary", str(self.head))

@@ -62,12 +62,9 @@ def follow(paths: list[Path], sleep: Callable[[float], None]) -> Generator[tuple
     with ExitStack() as opened:
         tails = {path.stem: opened.enter_context(closing(_Tail(path))) for path in paths}
         while True:
-            quiet = True
-            for name, tail in tails.items():
-                for line in tail.lines():
-                    quiet = False
-                    yield name, _plain(line)
-            if quiet:
+            found = [(name, _plain(line)) for name, tail in tails.items() for line in tail.lines()]
+            yield from found
+            if not found:
                 sleep(_FOLLOW_SECONDS)
 
 
@@ -78,7 +75,7 @@ class _Tail:
         self._path = path
         self._file = path.open("rb")
         self._file.seek(0, os.SEEK_END)
-        self._older = self._changed_at(_older(path))
+        self._older = self._older_changed_at()
 
     def close(self) -> None:
         self._file.close()
@@ -88,7 +85,7 @@ class _Tail:
         yield from _complete_lines(self._file)
         position = self._file.tell()
         if os.fstat(self._file.fileno()).st_size < position:
-            before, self._older = self._older, self._changed_at(_older(self._path))
+            before, self._older = self._older, self._older_changed_at()
             if self._older != before:  # it contains what was written before the file was emptied
                 with _older(self._path).open("rb") as older:
                     older.seek(position)
@@ -106,10 +103,9 @@ class _Tail:
         except OSError:
             return False  # removed, perhaps only for a moment
 
-    @staticmethod
-    def _changed_at(path: Path) -> int:
+    def _older_changed_at(self) -> int:
         try:
-            return path.stat().st_mtime_ns
+            return _older(self._path).stat().st_mtime_ns
         except OSError:
             return 0
 

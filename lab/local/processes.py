@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 from lab.errors import LabError
 from lab.local import files, logs
@@ -45,7 +44,6 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """The process ID while it runs."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def listens_on(self, port: int) -> bool:
@@ -64,7 +62,9 @@ class Child:
 
     def start(self) -> None:
         """Start the process. Raises ``OSError``."""
-        with self._open_log() as log:
+        files.subdirectory(self.log.parent)
+        logs.limit(self.log)
+        with os.fdopen(files.open_file(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab") as log:
             self._process = subprocess.Popen(
                 self._command,
                 env=self._environment,
@@ -94,7 +94,8 @@ class Child:
             return None
         if now - self._started_at >= _SETTLED_SECONDS:
             self._failures = -1
-        return f"{self.name} ended ({_reason(code)}); {self._try_again(now)}"
+        reason = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        return f"{self.name} ended ({reason}); {self._try_again(now)}"
 
     def _try_again(self, now: float) -> str:
         self._failures += 1
@@ -109,22 +110,16 @@ class Child:
 
     def wait(self, timeout_seconds: float) -> None:
         """Wait for its end, and kill it if that takes longer."""
-        if self._process is None:
-            return
-        try:
-            self._process.wait(timeout_seconds)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        if self._process is not None:
+            try:
+                self._process.wait(timeout_seconds)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
     def last_words(self) -> str:
         """The last line of its log, or that the log is empty."""
         return last_line(self.log) or f"{self.log} is empty"
-
-    def _open_log(self) -> IO[bytes]:
-        files.subdirectory(self.log.parent)
-        logs.limit(self.log)
-        return os.fdopen(files.open_file(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
 
 
 def last_line(log: Path) -> str:
@@ -140,7 +135,3 @@ def last_line(log: Path) -> str:
 def _end_with_parent() -> None:
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _reason(code: int) -> str:
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"

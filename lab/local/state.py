@@ -46,7 +46,6 @@ class LabState:
     nodes: list[NodeState]
 
     def node_or_none(self, role: str) -> NodeState | None:
-        """The first process of this role."""
         return next((node for node in self.nodes if node.role == role), None)
 
 
@@ -68,8 +67,7 @@ class Claim:
     def write(self, state: LabState) -> None:
         """Record the state of the lab. Raises ``OSError``."""
         new = self._state.with_suffix(".new")
-        descriptor = files.open_file(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        with os.fdopen(descriptor, "w") as file:
+        with os.fdopen(files.open_file(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
             file.write(json.dumps(asdict(state), indent=2) + "\n")
         new.replace(self._state)
 
@@ -96,24 +94,20 @@ def is_claimed(data_dir: Path) -> bool:
         descriptor = files.open_file(data_dir / _LOCK, os.O_RDONLY)
     except OSError:
         return False
-    try:
+    with os.fdopen(descriptor):
         # Shared, so that readers do not exclude each other; a lab that starts waits for them.
         return not _takes(descriptor, fcntl.LOCK_SH, 0.0)
-    finally:
-        os.close(descriptor)
 
 
 def _takes(descriptor: int, lock: int, timeout_seconds: float) -> bool:
     deadline = time.monotonic() + timeout_seconds
     while True:
-        try:
+        with suppress(BlockingIOError):
             fcntl.flock(descriptor, lock | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.001)
-        else:
             return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.001)
 
 
 def read(data_dir: Path) -> LabState | None:
@@ -157,10 +151,8 @@ def _trusted(path: Path) -> LabState:
         raise LabError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise LabError(
-            f"{path} is damaged, or of another version of the lab: {where}{': ' if where else ''}{first['msg']}"
-        ) from None
+        why = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+        raise LabError(f"{path} is damaged, or of another version of the lab: {why}") from None
     if not is_running(found):
         raise LabError(f"{path} belongs to a lab that has ended")
     return found

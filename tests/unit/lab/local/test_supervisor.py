@@ -373,3 +373,36 @@ def test_a_lab_that_was_just_stopped_does_not_prevent_another_from_starting(
     beat(url, ReplicationLog(connect(url)).now_us())
     log_server.require_usable(url, ["lab14-replica1"], Event())
     connect(url).flushall()
+
+
+# -- temporary labs ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tries(monkeypatch: pytest.MonkeyPatch) -> list[Options]:
+    """The options of the labs that were started; each fails."""
+    found: list[Options] = []
+
+    def start(lab: Lab) -> None:
+        found.append(lab.options)
+        raise LabError("it did not start")
+
+    monkeypatch.setattr(Lab, "start", start)
+    return found
+
+
+def test_a_temporary_lab_starts_on_other_ports_if_one_is_taken_meanwhile(
+    tries: list[Options], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "taken_ports", lambda options: [options.base_port])
+    with pytest.raises(LabError, match="it did not start"), Lab.temporary(replicas=1):
+        pass
+    assert len({options.data_dir for options in tries}) == len(tries) == 3
+    assert {options.replicas for options in tries} == {1}
+
+
+def test_a_temporary_lab_that_fails_for_another_reason_is_not_tried_again(tries: list[Options]) -> None:
+    with pytest.raises(LabError, match="it did not start"), Lab.temporary():
+        pass
+    assert len(tries) == 1
+    assert not tries[0].data_dir.parent.exists()
