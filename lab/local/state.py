@@ -189,7 +189,7 @@ def require(data_dir: Path) -> LabState:
 
 
 def url(data_dir: Path, role: str) -> str:
-    """The URL of the running lab's node of this role. Raises ``LabError`` if there is none."""
+    """The URL of the running lab's node of this role. Raises ``LabError`` without a lab or such a node."""
     node = require(data_dir).node_or_none(role)
     if node is None:
         raise LabError(f"the lab has no {role}")

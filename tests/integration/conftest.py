@@ -31,13 +31,13 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> None:
-    """A shell may have started these tests with SIGINT ignored, and the processes they start would inherit that."""
+    """Restore SIGINT: a shell may start these tests with it ignored, and their child processes would inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
 def running_lab(directory: Path, **options: Any) -> Iterator[Lab]:
-    """A lab of its own, stopped at the end."""
+    """A separate lab, stopped at the end."""
     chosen = {"base_port": base_port(), **options}
     with Lab(Options(data_dir=directory, **chosen)) as running:
         yield running
@@ -52,7 +52,7 @@ def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture
 def lab(shared_lab: Lab) -> Iterator[Lab]:
-    """The shared lab, healthy. During the test no node may meet an unexpected error."""
+    """The shared lab, healthy. An unexpected error of a node fails the test."""
     until(lambda: is_healthy(shared_lab), 40)
     logs = sorted((shared_lab.data_dir / "logs").glob("*.log"))
     lengths = {log: log.stat().st_size for log in logs}
@@ -71,7 +71,7 @@ def fresh(lab: Lab) -> Lab:
 
 
 def empty(lab: Lab) -> None:
-    """End all faults, go back to short delays in log order, and reset the lab."""
+    """End all faults, restore short delays in log order, and reset the lab."""
     post(f"{lab.client_url}/faults/reset")
     for replica in lab.replica_urls:
         settings = {"order": "log", "seed": 0, "ack_delay_ms": 0}
@@ -81,7 +81,7 @@ def empty(lab: Lab) -> None:
 
 
 def is_healthy(lab: Lab) -> bool:
-    """Whether every node answers and is well."""
+    """Whether every node answers and is healthy."""
     try:
         return all(ask("GET", f"{url}/health")[0] == 200 for url in [*node_urls(lab), lab.client_url, lab.worker_url])
     except (urllib3.exceptions.HTTPError, ValueError):
@@ -107,7 +107,7 @@ def processes(pid: int) -> list[psutil.Process]:
 
 @contextmanager
 def frozen(pid: int) -> Iterator[None]:
-    """A node that does not do anything meanwhile."""
+    """Suspend the processes of a node meanwhile."""
     stopped = processes(pid)
     for process in stopped:
         process.suspend()
@@ -130,7 +130,7 @@ def converge(lab: Lab, timeout_seconds: float = 20.0) -> dict[str, Any]:
 
 
 def applied(url: str, after: str = "0-0") -> list[dict[str, Any]]:
-    """Everything that a replica remembers to have applied after a position."""
+    """The entries after a position in a replica's history of what it applied."""
     found: list[dict[str, Any]] = []
     while page := get(f"{url}/applied?after={after}&limit=10000")["applied"]:
         found += page

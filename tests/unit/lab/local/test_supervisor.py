@@ -140,8 +140,8 @@ def test_a_state_that_cannot_be_written_is_reported_once_and_written_later(
         until(lambda: len(idle.said) >= 5)
     assert idle.restarts()["lab14-primary"] in {0, 2}
     until(lambda: idle.restarts()["lab14-primary"] == 2)
-    told = [sentence for sentence in idle.said if "lab.json" in sentence]
-    assert told == [f"{idle.lab.data_dir}/lab.json cannot be written: No space left on device; the lab goes on"]
+    reports = [sentence for sentence in idle.said if "lab.json" in sentence]
+    assert reports == [f"{idle.lab.data_dir}/lab.json cannot be written: No space left on device; the lab goes on"]
 
 
 def closed(_: str) -> None:
