@@ -20,6 +20,7 @@ LINE_BYTES_MAX = 4 * 2**20
 ARRAY_BYTES_MAX = 64 * 2**20
 _DELAYS_BYTES_MAX = 4 * 2**20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_TO_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # the same JSON: its strings have no unescaped line breaks
 _BLANK = re.compile(r"[ \t\n\r]*")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"\s*\d+,\d+\s*", re.ASCII)
@@ -97,19 +98,19 @@ def items(file: IO[bytes]) -> Iterator[Item]:
             for piece in _pieces(line.strip()):
                 number += 1
                 if found := piece.strip():
-                    yield Item(f"line {number}", _one_line(found))
+                    yield Item(f"line {number}", found.translate(_TO_ONE_LINE))
     except OSError as error:
         raise LabError(f"the file cannot be read beyond line {number}: {error.strerror}") from None
 
 
 def _pieces(line: bytes) -> list[bytes]:
     """Split at carriage returns, which end a line too, unless they stand between two parts of one JSON text."""
-    return [line] if b"\r" not in line or _is_json(line) else line.split(b"\r")
-
-
-def _one_line(json_text: bytes) -> bytes:
-    """The same JSON: a string in it cannot contain an unescaped line break."""
-    return json_text.replace(b"\r", b" ").replace(b"\n", b" ")
+    if b"\r" in line:
+        try:
+            strict_json.loads(line)
+        except ValueError:
+            return line.split(b"\r")
+    return [line]
 
 
 def _elements(raw: bytes) -> list[Item]:
@@ -132,7 +133,7 @@ def _parsed(array: str) -> Iterator[Item]:
     while more:
         _, end = decoder.raw_decode(array, at)
         number, line, counted = number + 1, line + array.count("\n", counted, at), at
-        yield Item(f"line {line}, item {number}", _one_line(array[at:end].encode()))
+        yield Item(f"line {line}, item {number}", array[at:end].encode().translate(_TO_ONE_LINE))
         at = _after_blank(array, end)
         more = array[at : at + 1] == ","
         if more:
@@ -147,14 +148,6 @@ def _parsed(array: str) -> Iterator[Item]:
 def _after_blank(array: str, at: int) -> int:
     found = _BLANK.match(array, at)
     return at if found is None else found.end()
-
-
-def _is_json(raw: bytes) -> bool:
-    try:
-        strict_json.loads(raw)
-    except ValueError:
-        return False
-    return True
 
 
 # -- measured delays --------------------------------------------------------------------------------------------------

@@ -70,7 +70,12 @@ def fault_end(replica: str | None, name: str | None, client_url: str) -> None:
     \b
     Example: lab fault end lab14-replica2 pause
     """
-    for one, answer in (answers := _end(client_url, replica, name)).items():
+    if replica is None:
+        answers = client.ask("POST", f"{client_url}/faults/reset")["replicas"]
+    else:
+        path = "".join(f"/{segment(part)}" for part in (replica, name) if part is not None)
+        answers = {replica: client.ask("DELETE", f"{client_url}/faults{path}")}
+    for one, answer in answers.items():
         if "ended" in answer:
             click.echo(plain(f"{one}: {', '.join(answer['ended']) or 'no fault was active'}"))
         else:
@@ -89,15 +94,6 @@ def fault_resync(replica: str, client_url: str) -> None:
     """
     client.post(f"{client_url}/resync", {"replica": replica})
     click.echo(f"Resync requested; {replica} installs a snapshot once its delay has passed.")
-
-
-def _end(client_url: str, replica: str | None, fault: str | None) -> dict[str, dict[str, Any]]:
-    """What each replica has ``ended``, or its ``error``."""
-    if replica is None:
-        found: dict[str, dict[str, Any]] = client.ask("POST", f"{client_url}/faults/reset")["replicas"]
-        return found
-    path = "".join(f"/{segment(name)}" for name in (replica, fault) if name is not None)
-    return {replica: client.ask("DELETE", f"{client_url}/faults{path}")}
 
 
 def parameters(fault: str, given: tuple[str, ...]) -> dict[str, Any]:

@@ -26,17 +26,15 @@ from lab.torture.schedule import ALL_FAULTS, DEFAULT_FAULTS, draw
 from lab.torture.target import ComposeTarget, NativeTarget, Target, native_processes
 
 
-class FaultNames(click.ParamType[tuple[str, ...]]):
-    """Names separated by commas."""
+def _names(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in value.split(",") if name.strip())
+    if unknown := [name for name in names if name not in ALL_FAULTS]:
+        raise click.BadParameter(f"unknown fault {unknown[0]!r}; choose from {', '.join(ALL_FAULTS)}")
+    return names
 
-    name = "names"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        names = tuple(name.strip() for name in str(value).split(",") if name.strip())
-        unknown = [name for name in names if name not in ALL_FAULTS]
-        if unknown:
-            self.fail(f"unknown fault {unknown[0]!r}; choose from {', '.join(ALL_FAULTS)}", param, ctx)
-        return names
+def _random_seed() -> int:
+    return secrets.randbelow(10**6)
 
 
 @dataclass(frozen=True)
@@ -55,15 +53,15 @@ class _Chosen:
 
 @click.command()
 @click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=lambda: secrets.randbelow(10**6),
-    show_default="random",
-    help="Random seed of the schedule.",
+    "--seed", type=click.IntRange(0), default=_random_seed, show_default="random", help="Random seed of the schedule."
 )
 @click.option("--seconds", type=Number(5, 86_400), default=60.0, help="Duration in seconds.")
 @click.option(
-    "--faults", type=FaultNames(), default="", help="Comma-separated faults to inject; all but corrupt by default."
+    "--faults",
+    default="",
+    show_default=False,
+    callback=_names,
+    help="Faults, separated by commas; all but corrupt by default.",
 )
 @click.option("--replicas", type=click.IntRange(1, REPLICAS_MAX), default=2, help="Number of replicas.")
 @click.option("--compose", is_flag=True, help="Torture the stack in containers instead of a temporary lab.")
