@@ -29,11 +29,6 @@ def line(number: int) -> bytes:
     return json.dumps({"key": f"k{number}", "value": number}).encode()
 
 
-def test_lines_keep_their_numbers_and_empty_ones_are_skipped() -> None:
-    (found,) = batches(io.BytesIO(b"\n".join([line(1), b"", b"  ", line(4)])), skip=0)
-    assert found == (0, [("line 1", line(1)), ("line 4", line(4))])
-
-
 def test_skipped_items_count() -> None:
     (found,) = batches(io.BytesIO(b"\n".join(map(line, range(1, 6)))), skip=3)
     assert found == (3, [("line 4", line(4)), ("line 5", line(5))])
@@ -44,11 +39,6 @@ def test_a_batch_is_bounded_in_lines_and_in_bytes() -> None:
     assert [len(batch.items) for batch in many] == [loading.ITEMS_MAX, loading.ITEMS_MAX, 1]
     large = list(batches(io.BytesIO((b"x" * 2**19 + b"\n") * 5), skip=0))
     assert [len(batch.items) for batch in large] == [2, 2, 1]
-
-
-def test_a_line_too_long_for_a_batch_is_named() -> None:
-    with pytest.raises(LabError, match="line 2 is longer than"):
-        list(batches(io.BytesIO(b"1\n" + b"x" * 5 * 2**20), skip=0))
 
 
 def test_each_line_has_a_result_and_rejected_ones_are_named() -> None:
@@ -95,27 +85,6 @@ def taken(request: bytes) -> Answer:
 A, B = b'{"key":"a","value":1}', b'{"key":"b","value":2}'
 
 
-@pytest.mark.parametrize(
-    ("content", "sent"),
-    [
-        (A + b"\r" + B + b"\n", {"line 1": A, "line 2": B}),
-        (A + b"\r\n\r\n" + B, {"line 1": A, "line 3": B}),
-        (
-            A + b"\n" + A[:11] + b"\r" + A[11:] + b"\r\n" + B,
-            {"line 1": A, "line 2": A[:11] + b" " + A[11:], "line 3": B},
-        ),
-        (b"\xef\xbb\xbf" + A + b"\n" + B + b"\n", {"line 1": A, "line 2": B}),
-        (b"[" + A + b"," + B + b"]\n", {"line 1, item 1": A, "line 1, item 2": B}),
-        (b"\xef\xbb\xbf [\n" + A + b"\n,\r\n" + B + b" ]", {"line 2, item 1": A, "line 4, item 2": B}),
-        (b'[{"key":"a",\n "value":1}]', {"line 1, item 1": b'{"key":"a",  "value":1}'}),
-        (b" [ ] ", {}),
-    ],
-)
-def test_every_line_ending_is_read_and_an_array_too(content: bytes, sent: dict[str, bytes]) -> None:
-    found = [item for batch in batches(io.BytesIO(content), skip=0) for item in batch.items]
-    assert found == list(sent.items())
-
-
 def test_each_item_of_an_array_has_its_own_write_ids() -> None:
     array = b"[" + b",".join([A] * (loading.ITEMS_MAX + 1)) + b"]"
     assert [batch.first for batch in batches(io.BytesIO(array), skip=0)] == [0, loading.ITEMS_MAX]
@@ -140,12 +109,6 @@ def test_a_mistake_in_an_array_is_named_and_nothing_is_written(content: bytes, s
     ):
         load(io.BytesIO(content), url)
     assert keys == []
-
-
-def test_an_array_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.files.ARRAY_BYTES_MAX", 100)
-    with pytest.raises(LabError, match="an array has at most 100 bytes"):
-        list(batches(io.BytesIO(b"[" + b",".join([A] * 9) + b"]"), skip=0))
 
 
 def test_a_line_that_is_an_array_is_rejected_by_itself() -> None:

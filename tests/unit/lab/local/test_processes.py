@@ -65,3 +65,12 @@ def test_the_log_of_a_child_is_bounded(tmp_path: Path) -> None:
     child.wait(5)
     assert last_line(log) == "new"
     assert (tmp_path / "child.log.1").stat().st_size > 10 * 2**20
+
+
+def test_files_of_the_processes_cannot_be_read_by_others(tmp_path: Path) -> None:
+    line = [sys.executable, "-c", f"open({str(tmp_path / 'made')!r}, 'w')"]
+    child = Child("child", line, os.environ, tmp_path / "logs" / "child.log", lambda: 0.0)
+    child.start()
+    child.wait(10)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {"logs": 0o700, "child.log": 0o600, "made": 0o600}

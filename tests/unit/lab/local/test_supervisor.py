@@ -12,24 +12,18 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from broker.connection import connect
-from broker.delay import Fixed
-from broker.log import ReplicationLog
-from broker.position import START
-from broker.registry import Member, Registry, Settings
 from lab.cli import main
 from lab.errors import LabError
-from lab.local import files, layout, log_server, logs, processes, state, supervisor
+from lab.local import layout, log_server, logs, processes, state, supervisor
 from lab.local.layout import Options
 from lab.local.state import Claim
 from lab.local.supervisor import Lab
-from tests.support.logserver import LogServer
 from tests.support.ports import base_port
 from tests.support.until import until
 
@@ -184,22 +178,6 @@ def test_a_disk_that_is_nearly_full_is_reported_early(idle: Idle, monkeypatch: p
     assert idle.said[1] == "the disk has room again"
 
 
-def test_each_disk_of_a_data_directory_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    full = tmp_path / "replicas" / "lab14-replica1"
-    full.mkdir(parents=True)
-    genuine = Path.stat
-
-    def stat(self: Path, *, follow_symlinks: bool = True) -> Any:
-        found = genuine(self, follow_symlinks=follow_symlinks)
-        return os.stat_result([*found[:2], -1, *found[3:10]]) if self == full else found
-
-    monkeypatch.setattr(Path, "stat", stat)
-    monkeypatch.setattr(
-        shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 0, 0 if path == full else 10**9)
-    )
-    assert str(files.shortage(tmp_path)).startswith(f"the disk of {full} is full")
-
-
 def test_a_lab_on_a_full_disk_is_refused_with_a_sentence(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     line = ["up", "--data-dir", str(options.data_dir), "--base-port", str(options.base_port)]
     with monkeypatch.context() as full:
@@ -317,62 +295,6 @@ def test_a_lab_whose_data_directory_was_replaced_leaves_the_new_one_alone(
     idle.lab.stop()
     assert (idle.lab.data_dir / "lab.json").read_text() == "the other one's"
     other.release()
-
-
-@pytest.mark.parametrize("option", ["protocol=3", "nosuch=1", "decode_responses=no"])
-def test_a_forbidden_option_in_the_log_servers_url_is_rejected_at_once(options: Options, option: str) -> None:
-    port = layout.free_port()  # nothing listens there, and it is not connected to
-    with pytest.raises(LabError, match=f"option '{option.partition('=')[0]}' is not allowed"):
-        Lab(Options(options.data_dir, options.base_port, redis_url=f"redis://127.0.0.1:{port}/0?{option}")).start()
-
-
-def test_a_log_server_that_may_drop_entries_is_refused(options: Options, servers: Callable[[str], LogServer]) -> None:
-    url = servers("valkey").url
-    connect(url).config_set("maxmemory-policy", "allkeys-lru")
-    try:
-        with pytest.raises(LabError, match="maxmemory-policy is allkeys-lru"):
-            Lab(Options(options.data_dir, options.base_port, redis_url=url)).start()
-    finally:
-        connect(url).config_set("maxmemory-policy", "noeviction")
-
-
-def beat(url: str, at_us: int) -> None:
-    other = Member("lab14-replica1", "http://r1:1", "http://127.0.0.1:1", START, at_us, 0)
-    Registry(connect(url)).heartbeat(other, Settings(Fixed(0), 0))
-
-
-def test_a_second_lab_on_one_log_server_is_refused(options: Options, servers: Callable[[str], LogServer]) -> None:
-    url = servers("valkey").url
-    client = connect(url)
-    client.flushall()
-    started, ended = Event(), Event()
-
-    def beats() -> None:
-        while not ended.wait(0.05):
-            beat(url, ReplicationLog(client).now_us())
-            started.set()
-
-    other = Thread(target=beats, daemon=True)
-    other.start()
-    try:
-        assert started.wait(5)
-        with pytest.raises(LabError, match="another lab runs on this log server, with lab14-replica1; use another"):
-            Lab(Options(options.data_dir, options.base_port, redis_url=url)).start()
-    finally:
-        ended.set()
-        other.join()
-        client.flushall()
-
-
-def test_a_lab_that_was_just_stopped_does_not_prevent_another_from_starting(
-    options: Options, servers: Callable[[str], LogServer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(log_server, "_HEARTBEAT_SECONDS", 0.2)
-    url = servers("valkey").url
-    connect(url).flushall()
-    beat(url, ReplicationLog(connect(url)).now_us())
-    log_server.require_usable(url, ["lab14-replica1"], Event())
-    connect(url).flushall()
 
 
 # -- temporary labs ---------------------------------------------------------------------------------------------------
