@@ -30,7 +30,7 @@ class Batch(NamedTuple):
 
 @dataclass
 class Loaded:
-    """How many items were acknowledged, how many rejected, and the first few rejections as sentences."""
+    """How many items were acknowledged, how many rejected; the first few rejections as sentences."""
 
     acknowledged: int = 0
     rejected: int = 0

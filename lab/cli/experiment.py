@@ -146,7 +146,7 @@ def finish(client_url: str, name: str, out: Console) -> dict[str, Any]:
                 found = client.get(_url(client_url, name), _TIMEOUT_SECONDS)
             except NodeUnreachable as error:
                 if time.monotonic() - answered_at > _AWAY_SECONDS:
-                    raise LabError(f"{error}; the experiment goes on: `lab experiment show {name}`") from None
+                    raise LabError(f"{error}; the experiment continues: `lab experiment show {name}`") from None
             else:
                 answered_at = time.monotonic()
                 progress.update(bar, completed=found["progress"], description=f"{found['kind']}, {found['state']}")

@@ -35,7 +35,7 @@ class Number(click.FloatRange):
 
 
 class OutputFile(click.Path):
-    """A file to write; refused before any work is done if it cannot be written."""
+    """A file to write; rejected before any work is done if it cannot be written."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path, dir_okay=False, writable=True)

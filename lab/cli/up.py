@@ -57,14 +57,14 @@ def up(*, detach: bool, open_console: bool, **chosen: Any) -> None:  # fmt: skip
 
 def _in_foreground(options: Options, *, open_console: bool) -> None:
     out = console()
-    lab = Lab(options, say=lambda sentence: out.print(sentence, markup=False))
+    lab = Lab(options, on_event=lambda sentence: out.print(sentence, markup=False))
     interrupt_on_sigterm()
     try:
         with out.status("Starting the lab"):
             lab.start()
         if out.is_terminal:
             _show_status(lab.data_dir)
-        with suppress(OSError):  # a closed pipe: the lab goes on
+        with suppress(OSError):  # a closed pipe: the lab keeps running
             out.print(f"The lab runs, with its console at {lab.client_url}/; Ctrl-C stops it.")
         if open_console:
             click.launch(f"{lab.client_url}/")

@@ -48,7 +48,7 @@ class Replica:
 
 
 class View:
-    """What the feed has reported so far, and how it looks."""
+    """What the feed has reported so far, as a picture for the terminal."""
 
     def __init__(self) -> None:
         self.head = START
@@ -82,7 +82,7 @@ class View:
         for name, replica in sorted(self.replicas.items()):
             shown.add_row(name, str(replica.position), *self._cells(replica))
         events = [Text(line, style="dim", no_wrap=True) for line in self.events]
-        last = Text(self.trouble or "Ctrl-C ends this; the lab goes on.", style="red" if self.trouble else "dim")
+        last = Text(self.trouble or "Ctrl-C ends this; the lab keeps running.", style="red" if self.trouble else "dim")
         return Group(shown, Text(), *events, last)
 
     def _cells(self, replica: Replica) -> list[str]:

@@ -73,7 +73,7 @@ def ping(port: int, password: str) -> str:
         return str(error)
 
 
-# -- one that runs already --------------------------------------------------------------------------------------------
+# -- a running one --------------------------------------------------------------------------------------------------
 
 
 def require_usable(url: str, replicas: Collection[str], stop: threading.Event) -> None:

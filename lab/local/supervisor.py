@@ -41,8 +41,8 @@ class Lab:
     One thread starts, watches and stops the processes, because on Linux they end with the thread that started them.
     """
 
-    def __init__(self, options: Options, say: Callable[[str], None] = lambda _: None) -> None:
-        """``say`` receives a sentence about each event of a process."""
+    def __init__(self, options: Options, on_event: Callable[[str], None] = lambda _: None) -> None:
+        """``on_event`` receives a sentence about each event of a process or disk."""
         self.options = options
         self.data_dir = options.data_dir.absolute()
         self._password = secrets.token_hex(16)  # of the embedded log server
@@ -51,7 +51,7 @@ class Lab:
         urls = {place.role: place.url for place in self._places}
         self.primary_url, self.client_url, self.worker_url = urls["primary"], urls["client"], urls["worker"]
         self.replica_urls = {place.node_id: place.url for place in self._places if place.role == "replica"}
-        self._say = say
+        self._on_event = on_event
         self._children: dict[str, Child] = {}
         self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._stop = threading.Event()
@@ -242,7 +242,7 @@ class Lab:
             if child.pid is None:
                 if (repaired := self._repair_log(child)) is None:
                     raise LabError(f"the log server does not start: {self._reason(child)}")
-                self._tell(repaired)
+                self._report(repaired)
                 child.start()
                 began = time.monotonic()
             answer = log_server.ping(port, self._password)
@@ -258,7 +258,7 @@ class Lab:
         if happened and LOG_SERVER in self._children and (done := self._repair_log(self._children[LOG_SERVER])):
             happened.append(done)
         for sentence in happened:
-            self._tell(sentence)
+            self._report(sentence)
         if not self._ready:
             for child in self._children.values():
                 if child.restarts >= _START_FAILURES_MAX:
@@ -291,12 +291,12 @@ class Lab:
             logs.limit(log)
         before, self._shortage = self._shortage, files.shortage(self.data_dir)
         if (before is None) != (self._shortage is None):
-            self._tell(self._shortage or "the disk has room again")
+            self._report(self._shortage or "the disk has room again")
 
-    def _tell(self, sentence: str) -> None:
+    def _report(self, sentence: str) -> None:
         # The log may be on a full disk, the pipe closed, or the terminal unable to show a character.
         with suppress(OSError, ValueError):
-            self._say(sentence)
+            self._on_event(sentence)
 
     def _record(self) -> None:
         with self._recording:  # both threads record
@@ -307,7 +307,7 @@ class Lab:
             except OSError as error:
                 self._unwritten = f"{self.data_dir / STATE} cannot be written: {error.strerror}"
                 if before is None and self._ready:
-                    self._tell(f"{self._unwritten}; the lab goes on")
+                    self._report(f"{self._unwritten}; the lab keeps running")
 
     def _state(self) -> LabState:
         listed: list[tuple[str, str, str]] = [(place.node_id, place.role, place.url) for place in self._places]

@@ -92,8 +92,8 @@ class Idle:
     """A lab whose processes do nothing, and what it has reported."""
 
     def __init__(self, options: Options) -> None:
-        self.said: list[str] = []
-        self.lab = Lab(options, self.said.append)
+        self.reports: list[str] = []
+        self.lab = Lab(options, self.reports.append)
 
     def restarts(self) -> dict[str, int]:
         """How often each process was restarted, as `lab status` reads it."""
@@ -131,11 +131,13 @@ def test_a_state_that_cannot_be_written_is_reported_once_and_written_later(
         full.setattr(Claim, "write", no_space)
         for _ in range(2):
             idle.kill("lab14-primary")
-        until(lambda: len(idle.said) >= 5)
+        until(lambda: len(idle.reports) >= 5)
     assert idle.restarts()["lab14-primary"] in {0, 2}
     until(lambda: idle.restarts()["lab14-primary"] == 2)
-    reports = [sentence for sentence in idle.said if "lab.json" in sentence]
-    assert reports == [f"{idle.lab.data_dir}/lab.json cannot be written: No space left on device; the lab goes on"]
+    reports = [sentence for sentence in idle.reports if "lab.json" in sentence]
+    assert reports == [
+        f"{idle.lab.data_dir}/lab.json cannot be written: No space left on device; the lab keeps running"
+    ]
 
 
 def closed(_: str) -> None:
@@ -150,7 +152,7 @@ def unprintable(_: str) -> None:
 def test_a_log_that_cannot_be_written_does_not_end_the_lab(
     say: Callable[[str], None], idle: Idle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idle.lab, "_say", say)
+    monkeypatch.setattr(idle.lab, "_on_event", say)
     idle.kill("lab14-replica1")
     until(lambda: idle.restarts()["lab14-replica1"] == 1)
 
@@ -160,22 +162,22 @@ def test_a_failed_restart_of_a_process_is_repeated(idle: Idle, monkeypatch: pyte
     with monkeypatch.context() as full:
         full.setattr("lab.local.files.open_file", no_space)
         os.kill(pid, signal.SIGKILL)
-        until(lambda: any("lab14-client cannot be started" in sentence for sentence in idle.said))
+        until(lambda: any("lab14-client cannot be started" in sentence for sentence in idle.reports))
     until(lambda: idle.lab.pids.get("lab14-client") not in {None, pid})
-    assert any("No space left on device" in sentence for sentence in idle.said)
+    assert any("No space left on device" in sentence for sentence in idle.reports)
 
 
 def test_a_disk_that_is_nearly_full_is_reported_early(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_FILES_SECONDS", 0.0)
     with monkeypatch.context() as full:
         full.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, 10**6))
-        until(lambda: idle.said)
+        until(lambda: idle.reports)
         shown = CliRunner().invoke(main, ["status", "--data-dir", str(idle.lab.data_dir)])
     assert shown.exit_code == 3
     assert f"Trouble: the disk of {idle.lab.data_dir} is full: 1.0 MB of 1,000 MB are left" in shown.stdout
-    until(lambda: len(idle.said) == 2)
-    assert idle.said[0].startswith(f"the disk of {idle.lab.data_dir} is full")
-    assert idle.said[1] == "the disk has room again"
+    until(lambda: len(idle.reports) == 2)
+    assert idle.reports[0].startswith(f"the disk of {idle.lab.data_dir} is full")
+    assert idle.reports[1] == "the disk has room again"
 
 
 def test_a_lab_on_a_full_disk_is_refused_with_a_sentence(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
