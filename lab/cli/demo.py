@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import statistics
 import subprocess
 import time
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from broker.stats import quantile
 from lab.cli import stream
 from lab.cli.options import interrupt_on_sigterm, json_option
 from lab.client import NodeUnreachable, get, post
@@ -242,7 +242,7 @@ class Story:
 
 
 def _spread(name: str, values: list[float], configured_ms: float) -> tuple[str, ...]:
-    middle = statistics.median(values)
+    middle = quantile(values, 0.5)
     figures = (configured_ms, min(values), middle, max(values), middle - configured_ms)
     return (name, *(f"{figure:.1f} ms" for figure in figures))
 

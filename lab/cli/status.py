@@ -14,7 +14,7 @@ from rich.table import Table
 
 from broker.connection import connect
 from broker.errors import LogError
-from broker.log import ReplicationLog
+from broker.history import History
 from lab import client
 from lab.cli.options import data_dir_option, json_option
 from lab.errors import LabError
@@ -101,7 +101,7 @@ def _look(node: NodeState, running: LabState) -> dict[str, Any]:
 
 def _log_health(running: LabState) -> str:
     try:
-        ReplicationLog(connect(running.redis_url, answer_timeout_seconds=2.0), running.namespace).now_us()
+        History(connect(running.redis_url, answer_timeout_seconds=2.0), running.namespace).now_us()
     except LogError as error:
         return str(error)
     return OK

@@ -81,13 +81,13 @@ def require_usable(url: str, replicas: Collection[str], stop: threading.Event) -
     # Imported here: the supervisor of a lab with its own log server does without, and takes less memory.
     from broker.connection import connect
     from broker.errors import LogError
-    from broker.log import ReplicationLog
+    from broker.history import History
     from broker.registry import Registry
 
     shown = without_password(url)
     try:
         client = connect(url)
-        log, registry = ReplicationLog(client, NAMESPACE), Registry(client, NAMESPACE)
+        log, registry = History(client, NAMESPACE), Registry(client, NAMESPACE)
         log.now_us()
         hazard = log.hazard()
         before = _heartbeats(registry, log.now_us(), replicas)

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from broker.clock import LogClock
 from broker.connection import connect
+from broker.errors import LogFull, LogUnverified
 from broker.events import Events
 from broker.log import ReplicationLog
 from broker.registry import Registry
@@ -53,15 +54,14 @@ def create_app(config: PrimaryConfig) -> Flask:
     registry = CollectorRegistry()
     tracing = traces.make(config)
     client = connect(config.redis_url, max_connections=config.threads + 16)
-    log = ReplicationLog(client, config.namespace)
+    unrepaired = ReplicationLog(client, config.namespace)
     registered, events = Registry(client, config.namespace), Events(client, config.namespace)
-    clock = LogClock(log.now_us, time.monotonic_ns, time.time_ns)
+    clock = LogClock(unrepaired.history.now_us, time.monotonic_ns, time.time_ns)
     gate = make_gate(EMPTY_STATE, config.threads * 7 // 8, registry)
     metrics = PrimaryMetrics(registry)
-    acceptance = Acceptance(log, metrics, time.monotonic)
     peers = Peers(config.threads * 2, time.monotonic)
     verification = Verification(
-        log=log,
+        log=unrepaired,
         registered=registered,
         events=events,
         gate=gate,
@@ -69,8 +69,10 @@ def create_app(config: PrimaryConfig) -> Flask:
         monotonic=time.monotonic,
         pause=time.sleep,
     )
-    retention = Retention(log, config)
-    log.verify, log.make_room = verification.require, retention.shrink
+    retention = Retention(unrepaired, config)
+    repairs = {LogUnverified: verification.require, LogFull: retention.shrink}
+    log = ReplicationLog(client, config.namespace, repairs)
+    acceptance = Acceptance(log, metrics, time.monotonic)
 
     primary = Primary(
         config,

@@ -152,7 +152,7 @@ class Primary:
 
     def reached_us(self, position: Position) -> tuple[int, int] | None:
         """When that was committed, which is when the primary applied it."""
-        found = self._log.between(position, position, 1)
+        found = self._log.history.between(position, position, 1)
         return (found[0].at_us, found[0].at_us) if found else None
 
     def page(self, after: str, limit: int) -> tuple[State, list[Record], bool]:
@@ -176,7 +176,7 @@ class Primary:
 
     def position(self, age_ms: float) -> PositionAnswer:
         """What a reader has to have who must not miss anything older."""
-        position, head = self._log.before(round(age_ms * 1000))
+        position, head = self._log.history.before(round(age_ms * 1000))
         return {"source": self._config.node_id, "position": str(position), "age_ms": age_ms, "head": str(head)}
 
     def replicas(self) -> ReplicasAnswer:
@@ -216,7 +216,7 @@ class Primary:
         """Whether the log answers, has everything and will keep it, and whether it takes writes."""
         try:
             verified = self._log.is_verified()
-            log = (self._log.hazard() or "ok") if verified else "asking the replicas whether it has everything"
+            log = (self._log.history.hazard() or "ok") if verified else "asking the replicas whether it has everything"
         except LogError as error:
             return {"log": str(error), "writes": str(error)}
         try:
@@ -260,7 +260,7 @@ class Primary:
         """Remove a replica that will not come back, with its group; ``False`` where there is none of that name."""
         if not self._registered.forget(replica):
             return False
-        self._log.leave(replica)
+        self._log.group(replica).leave()
         self._events.publish("left", replica=replica)
         return True
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-from broker.log import Memory, ReplicationLog
+from broker.history import Memory
+from broker.log import ReplicationLog
 from broker.position import START, Position
 from broker.registry import Member
 from nodes.runtime.config import PrimaryConfig

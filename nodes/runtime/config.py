@@ -11,7 +11,6 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from broker.delay import DELAY_MS_MAX
-from broker.url import require_options
 
 Role = Literal["primary", "replica", "client", "worker"]
 _DEFAULT_PORTS: dict[Role, int] = {"primary": 8000, "replica": 8001, "client": 8003, "worker": 8078}
@@ -135,6 +134,8 @@ def load(role: Role, values: Mapping[str, str]) -> NodeConfig:
     namespace = env.text("LAB_NAMESPACE", "lab14", r"\{?[a-z0-9]{1,32}\}?", "1 to 32 letters and digits, lower case")
     name = namespace.strip("{}")
     redis_url = env.url("LAB_REDIS_URL", "redis://127.0.0.1:6379/0", ("redis", "rediss", "unix"))
+    from broker.connection import require_options  # not above: the supervisor reads this module, and needs no redis
+
     try:
         require_options(redis_url)
     except ValueError as error:

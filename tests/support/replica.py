@@ -29,7 +29,7 @@ class Bench:
 
     def __init__(self, client: Any, directory: Path, *, delay_ms: float = 0, room: int = 1000) -> None:
         self.log = ReplicationLog(client)
-        self.clock = FakeClock(self.log.now_us())
+        self.clock = FakeClock(self.log.history.now_us())
         self.registry = CollectorRegistry()
         self.store = ReplicaStore(directory)
         self.gate = PositionGate(self.store.state(), 100)
@@ -68,7 +68,7 @@ class Bench:
         """Read, apply and acknowledge until nothing moves."""
         for _ in range(5):
             self.read()
-            self.clock.us = max(self.clock.us, self.log.now_us())
+            self.clock.us = max(self.clock.us, self.log.history.now_us())
             self.apply()
             self.acknowledge()
 
@@ -82,7 +82,7 @@ class Bench:
 
     def pending(self) -> int:
         """What its group has not acknowledged."""
-        return next(group.pending for group in self.log.groups() if group.replica == REPLICA)
+        return next(group.pending for group in self.log.history.groups() if group.replica == REPLICA)
 
     def count(self, name: str, **labels: str) -> float:
         """A counter's value."""

@@ -56,7 +56,7 @@ def test_a_second_lab_on_one_log_server_is_refused(options: Options, servers: Ca
 
     def beats() -> None:
         while not ended.wait(0.05):
-            beat(url, ReplicationLog(client).now_us())
+            beat(url, ReplicationLog(client).history.now_us())
             started.set()
 
     other = Thread(target=beats, daemon=True)
@@ -77,6 +77,6 @@ def test_a_lab_that_was_just_stopped_does_not_prevent_another_from_starting(
     monkeypatch.setattr(log_server, "_HEARTBEAT_SECONDS", 0.2)
     url = servers("valkey").url
     connect(url).flushall()
-    beat(url, ReplicationLog(connect(url)).now_us())
+    beat(url, ReplicationLog(connect(url)).history.now_us())
     log_server.require_usable(url, ["lab14-replica1"], Event())
     connect(url).flushall()

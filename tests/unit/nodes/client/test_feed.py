@@ -155,7 +155,7 @@ def test_in_the_end_every_listening_ends() -> None:
 
 def test_replicas_are_followed_where_they_are_and_no_longer_than_they_are_registered(fake: Any) -> None:
     log = ReplicationLog(fake)
-    clock = LogClock(log.now_us, lambda: 0, lambda: 0)
+    clock = LogClock(log.history.now_us, lambda: 0, lambda: 0)
     parts: dict[str, Any] = {"log": log, "events": Events(fake), "peers": StubPeers(), "clock": clock}
     sources = Sources(make(), primary_url="http://primary", **parts)
     sources._watch({"r1": "http://one", "r2": "http://two"})

@@ -9,9 +9,10 @@ from prometheus_client import CollectorRegistry
 
 from broker.clock import LogClock
 from broker.delay import Fixed
-from broker.errors import LogRefused
+from broker.errors import LogFull, LogRefused, LogUnverified
 from broker.events import Events
-from broker.log import Memory, ReplicationLog
+from broker.history import Memory
+from broker.log import ReplicationLog
 from broker.position import START, Position
 from broker.registry import Member, Registry, Settings
 from nodes.http.peers import PeerError, Peers
@@ -33,22 +34,21 @@ class Bench:
     def __init__(self, client: Any, peers: Peers | None = None, **environment: str) -> None:
         config = load("primary", environment)
         assert isinstance(config, PrimaryConfig)
-        self.log, self.registered, self.events = ReplicationLog(client), Registry(client), Events(client)
-        self.now_us = self.log.now_us()
+        unrepaired, self.registered, self.events = ReplicationLog(client), Registry(client), Events(client)
+        self.now_us = unrepaired.history.now_us()
         clock = LogClock(lambda: self.now_us, lambda: 0, lambda: 0)
         peers = peers or Peers(2, lambda: 0.0)
         self.gate = PositionGate(EMPTY_STATE, 10)
         self.registry = CollectorRegistry()
         metrics = PrimaryMetrics(self.registry)
         parts: dict[str, Any] = {
-            "log": self.log,
             "registered": self.registered,
             "events": self.events,
             "metrics": metrics,
         }
         times = iter(range(10**6))
         self.verification = Verification(
-            log=self.log,
+            log=unrepaired,
             registered=self.registered,
             events=self.events,
             gate=self.gate,
@@ -56,12 +56,17 @@ class Bench:
             monotonic=lambda: float(next(times)),
             pause=lambda _: None,
         )
-        self.log.verify = self.verification.require
         self.now_seconds = 0.0
+        self.retention = Retention(unrepaired, config)
+        repairs = {LogUnverified: self.verification.require, LogFull: self.retention.shrink}
+        self.log = ReplicationLog(client, repairs=repairs)
         self.acceptance = Acceptance(self.log, metrics, lambda: self.now_seconds)
-        self.retention = Retention(self.log, config)
-        self.log.make_room = self.retention.shrink
-        parts |= {"verification": self.verification, "acceptance": self.acceptance, "retention": self.retention}
+        parts |= {
+            "log": self.log,
+            "verification": self.verification,
+            "acceptance": self.acceptance,
+            "retention": self.retention,
+        }
         self.primary = Primary(config, gate=self.gate, peers=peers, clock=clock, **parts)
         self.delays = Delays(self.registered, self.events, metrics, lambda: self.now_us)
         self.primary._upkeep.stop()  # so that its pause does not wait
@@ -87,7 +92,7 @@ class Bench:
         self.registered.heartbeat(member, Settings(Fixed(500), 0))
 
     def first(self) -> str:
-        (entry,) = self.log.after(START, 1)
+        (entry,) = self.log.history.after(START, 1)
         return str(entry.position)
 
 
@@ -217,7 +222,7 @@ def test_health_says_that_writes_are_refused(fake: Any) -> None:
 def test_health_says_that_the_log_server_may_drop_entries(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(fake)
     bench.upkeep()
-    monkeypatch.setattr(bench.log, "hazard", lambda: "it may drop entries")
+    monkeypatch.setattr(bench.log.history, "hazard", lambda: "it may drop entries")
     assert bench.primary.health() == {"log": "it may drop entries", "writes": "ok"}
 
 
@@ -291,7 +296,7 @@ def test_the_log_never_holds_more_than_its_bound(fake: Any) -> None:
     bench.write(100)
     bench.replica("slow", 1)
     bench.upkeep()
-    assert (bench.first(), bench.log.length()) == ("1-81", 20)
+    assert (bench.first(), bench.log.history.length()) == ("1-81", 20)
 
 
 @pytest.mark.parametrize(
@@ -313,10 +318,10 @@ def test_a_replica_that_never_comes_back_is_forgotten_with_its_group(fake: Any) 
     bench = Bench(fake)
     bench.upkeep()
     bench.replica("gone", 0, seen_seconds_ago=FORGET_AFTER_SECONDS + 1)
-    bench.log.join("gone", START)
+    bench.log.group("gone").join(START)
     bench.upkeep()
     assert bench.registered.members() == []
-    assert bench.log.groups() == []
+    assert bench.log.history.groups() == []
 
 
 def test_nothing_is_exported_about_replicas_while_the_log_cannot_be_read(fake: Any) -> None:
