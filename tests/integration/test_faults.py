@@ -244,4 +244,4 @@ def test_the_command_line_starts_shows_and_ends_faults(fresh: Lab) -> None:
     assert "duration_ms=60000" in shown
     assert "corrupt, crash, drop_ack, duplicate, partition, pause, skew, slow_apply" in shown
     assert lab_fault(fresh, "end", REPLICA, "pause") == "lab14-replica1: pause\n"
-    assert "nothing was in force" in lab_fault(fresh, "end")
+    assert "no fault was active" in lab_fault(fresh, "end")

@@ -1,4 +1,4 @@
-"""``lab status``: what it says of a lab."""
+"""``lab status``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from lab import client, status
+from lab import client
+from lab.cli import status
 from lab.client import NodeUnreachable
 from lab.local.state import LabState, NodeState
 
 
-def test_nodes_that_hang_are_asked_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_nodes_are_queried_concurrently(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Barrier(23)
 
     def hang(*_: Any, **__: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The lab in a terminal: what the feed tells becomes a table."""
+"""``lab watch``: the feed as a table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lab.watch import View, sparkline
+from lab.cli.watch import View, sparkline
 
 
 def shown(view: View) -> str:
@@ -32,7 +32,7 @@ def state(**changes: Any) -> dict[str, Any]:
     return {**found, "faults": [], "diverged": False, "resyncing": "", **changes}
 
 
-def test_positions_lag_and_what_is_pending_are_shown_and_move_on_between_states() -> None:
+def test_positions_lag_and_pending_entries_are_shown_and_updated_between_states() -> None:
     view = View()
     view.take({"now_ms": 0, "state": [state()], "writes": [{"position": "1-5"}]})
     assert "r1 1-3 2 120 ms 2 500 ms █ live" in shown(view)
@@ -40,7 +40,7 @@ def test_positions_lag_and_what_is_pending_are_shown_and_move_on_between_states(
     assert "r1 1-4 1 120 ms" in shown(view)
 
 
-def test_faults_events_and_who_does_not_answer_are_shown() -> None:
+def test_faults_events_and_unreachable_nodes_are_shown() -> None:
     view = View()
     view.take({"now_ms": 0, "state": [state(faults=["pause"], diverged=True, resyncing="gap")]})
     view.take({"now_ms": 0, "events": [{"at_ms": 0, "kind": "fault", "replica": "[red]r1"}]})
@@ -51,7 +51,7 @@ def test_faults_events_and_who_does_not_answer_are_shown() -> None:
     assert "r1 cannot be reached" in text
 
 
-def test_a_replica_of_another_epoch_is_behind_by_what_the_log_says() -> None:
+def test_a_replica_in_another_epoch_is_behind_by_the_number_in_its_state() -> None:
     view = View()
     view.take({"now_ms": 0, "state": [state(lag_versions=50)], "writes": [{"position": "2-50"}]})
     assert "r1 1-3 50 120 ms" in shown(view)
@@ -64,15 +64,15 @@ def test_a_sparkline_is_as_high_as_its_highest(values: list[float], bars: str) -
 
 PIPED = """
 import itertools
-from lab import watch
+from lab.cli import watch
 state = {state!r}
 messages = ({{"now_ms": 0, "state": [{{**state, "applied_position": f"1-{{n}}"}}]}} for n in itertools.count(1))
-watch._messages = lambda _: messages
+watch.client.messages = lambda _: messages
 watch.run("http://127.0.0.1:9", print)
 """
 
 
-def test_in_a_pipe_it_prints_one_picture_after_another_and_ends_with_the_pipe() -> None:
+def test_in_a_pipe_it_prints_one_picture_after_another_until_the_pipe_is_closed() -> None:
     """As `lab watch | head` does."""
     command = [sys.executable, "-c", PIPED.format(state=state())]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:

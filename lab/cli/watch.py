@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -10,27 +9,38 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import urllib3
+import click
 from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from broker.position import START, Position
-from lab.errors import LabError
-from lab.terminal import console
+from lab import client
+from lab.cli.options import client_option
+from lab.client import NodeUnreachable
+from lab.terminal import console, table
 
 _SPARKS = "▁▂▃▄▅▆▇█"
-_HISTORY = 40
+_HISTORY = 40  # lags of a replica, one a second
 _EVENTS = 5
-_LISTEN_SECONDS = 20.0
 _PAUSE_SECONDS = 1.0
+
+
+@click.command()
+@client_option
+def watch(client_url: str) -> None:
+    """Show the lab live: positions, lag and its recent history, what is pending, and events. Ctrl-C ends it.
+
+    \b
+    Example: lab watch
+    """
+    run(client_url, time.sleep)
 
 
 @dataclass
 class Replica:
-    """A replica as the feed has told of it. ``lags_ms``: the newest last."""
+    """A replica as the feed has reported it. ``lags_ms``: the newest last."""
 
     position: Position = START
     state: dict[str, Any] = field(default_factory=dict)
@@ -38,7 +48,7 @@ class Replica:
 
 
 class View:
-    """What the feed has told so far, and how it looks."""
+    """What the feed has reported so far, as a picture for the terminal."""
 
     def __init__(self) -> None:
         self.head = START
@@ -47,7 +57,6 @@ class View:
         self.trouble = ""
 
     def take(self, message: dict[str, Any]) -> None:
-        """One message of the feed."""
         self.trouble = ""
         for write in message.get("writes", []):
             self.head = max(self.head, Position.parse(write["position"]))
@@ -67,17 +76,14 @@ class View:
             self.events.append(f"{_clock(message['now_ms'])}  {away['detail']}")
 
     def picture(self) -> Group:
-        """The table, and what has happened lately."""
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("node", "position", "behind", "lag", "pending", "delay", "lag, the last 40 s", "state"):
-            table.add_column(name, justify="right" if name in {"behind", "lag", "pending", "delay"} else "left")
-        table.add_row("primary", str(self.head))
+        names = ("node", "position", "behind", "lag", "pending", "delay", "lag, the last 40 s", "state")
+        shown = table(*names, right={"behind", "lag", "pending", "delay"})
+        shown.add_row("primary", str(self.head))
         for name, replica in sorted(self.replicas.items()):
-            table.add_row(name, str(replica.position), *self._cells(replica))
-        parts: list[Any] = [table, Text()]
-        parts += [Text(line, style="dim", no_wrap=True) for line in self.events]
-        parts.append(Text(self.trouble or "Ctrl-C ends this; the lab goes on.", style="red" if self.trouble else "dim"))
-        return Group(*parts)
+            shown.add_row(name, str(replica.position), *self._cells(replica))
+        events = [Text(line, style="dim", no_wrap=True) for line in self.events]
+        last = Text(self.trouble or "Ctrl-C ends this; the lab keeps running.", style="red" if self.trouble else "dim")
+        return Group(shown, Text(), *events, last)
 
     def _cells(self, replica: Replica) -> list[str]:
         state = replica.state
@@ -85,39 +91,38 @@ class View:
             return []
         same_epoch = self.head.epoch == replica.position.epoch
         behind = self.head.version - replica.position.version if same_epoch else state["lag_versions"]
-        said = [*state["faults"], *(["diverged"] if state["diverged"] else []), *filter(None, [state["resyncing"]])]
-        shown = ", ".join(said) or ("[green]live[/]" if state["live"] else "[red]away[/]")
+        troubles = [*state["faults"], *(["diverged"] if state["diverged"] else []), *filter(None, [state["resyncing"]])]
         return [
             str(max(behind, 0)),
             f"{state['lag_ms']:,.0f} ms",
             str(state["pending"]),
             f"{state['delay_ms']:g} ms",
             sparkline(replica.lags_ms),
-            escape(shown) if said else shown,
+            escape(", ".join(troubles)) or ("[green]live[/]" if state["live"] else "[red]away[/]"),
         ]
 
 
 def sparkline(values: Any) -> str:
-    """Numbers as bars of one row; none of them is as high as it gets where all are 0."""
+    """Numbers as bars in one row, relative to the highest; all are lowest if all are 0."""
     highest = max(values, default=0)
     return "".join(_SPARKS[round(value / highest * (len(_SPARKS) - 1)) if highest else 0] for value in values)
 
 
 def run(client_url: str, sleep: Callable[[float], object]) -> None:
-    """Show it until Ctrl-C, or until a pipe is closed. Raises ``LabError`` where there is no lab to begin with."""
+    """Show the lab until Ctrl-C, or until a pipe is closed. Raises ``NodeUnreachable`` if there is no lab at first."""
     view = View()
-    messages = _messages(client_url)
-    _first(view, messages, client_url)
+    messages = client.messages(f"{client_url}/events")
+    view.take(next(messages))
     with suppress(KeyboardInterrupt), _display(view) as show:
         while True:
-            with suppress(urllib3.exceptions.HTTPError, ValueError):
+            with suppress(NodeUnreachable):
                 for message in messages:
                     view.take(message)
                     show()
             view.trouble = "The client service does not answer; trying again"
             show()
             sleep(_PAUSE_SECONDS)
-            messages = _messages(client_url)
+            messages = client.messages(f"{client_url}/events")
 
 
 @contextmanager
@@ -130,34 +135,6 @@ def _display(view: View) -> Iterator[Callable[[], None]]:
     else:
         out.print(view.picture())
         yield lambda: out.print(view.picture())
-
-
-def _first(view: View, messages: Iterator[dict[str, Any]], client_url: str) -> None:
-    try:
-        view.take(next(messages))
-    except (urllib3.exceptions.HTTPError, ValueError, StopIteration):
-        raise LabError(f"{client_url} does not answer; `lab status` shows a lab, `lab up` starts one") from None
-
-
-def _messages(client_url: str) -> Iterator[dict[str, Any]]:
-    """The feed's messages, until the connection ends."""
-    timeout = urllib3.Timeout(connect=2.0, read=_LISTEN_SECONDS)
-    answer = urllib3.PoolManager(retries=False).request(
-        "GET", f"{client_url}/events", preload_content=False, timeout=timeout
-    )
-    try:
-        for line in _lines(answer):
-            if line.startswith("data: {") and line != "data: {}":
-                yield json.loads(line.removeprefix("data: "))
-    finally:
-        answer.close()
-
-
-def _lines(answer: urllib3.BaseHTTPResponse) -> Iterator[str]:
-    rest = b""
-    for chunk in answer.stream(65536):
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from (line.decode() for line in lines)
 
 
 def _clock(at_ms: float) -> str:

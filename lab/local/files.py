@@ -1,20 +1,24 @@
-"""Files and directories that belong to the user who runs the lab, and that no other user can read."""
+"""Files and directories of the lab: readable only by the user who runs it, and on disks with free space."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from pathlib import Path
 
 from lab.errors import LabError
 
+# Enough for what the processes still write once the disk is nearly full, mainly their logs.
+FREE_MB_MIN = 16
+
 
 def directory(path: Path) -> Path:
-    """Make the directory with mode 0700 where it is missing, and return it; one that is there keeps its mode.
+    """Create the directory with mode 0700 if it is missing, and return it; an existing one keeps its mode.
 
-    Raises ``LabError`` when it cannot be made, belongs to another user, or every user can write to it: whoever can put
-    a file there could have the lab write through it, or stop a process of this user.
+    Raises ``LabError`` when it cannot be created, belongs to another user, or every user can write to it: a user who
+    can create a file there could make the lab write through it, or stop a process of this user.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +32,7 @@ def directory(path: Path) -> Path:
 
 
 def subdirectory(path: Path) -> Path:
-    """A directory of the lab's own in there, private also where an earlier version made it. Raises ``LabError``."""
+    """A directory in the data directory, made private even if an earlier version created it. Raises ``LabError``."""
     directory(path).chmod(0o700)
     return path
 
@@ -47,7 +51,7 @@ def require_own(path: Path) -> None:
 
 
 def open_file(path: Path, flags: int) -> int:
-    """Open a regular file, made with mode 0600 where ``flags`` say so. Raises ``OSError``, also for a symbolic link."""
+    """Open a regular file; one that ``flags`` create has mode 0600. Raises ``OSError``, also for a symbolic link."""
     # O_NONBLOCK: opening a pipe would wait for its other end.
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     found = os.fstat(descriptor)
@@ -55,5 +59,23 @@ def open_file(path: Path, flags: int) -> int:
         os.close(descriptor)
         raise OSError(errno.EPERM, "not a regular file of this user", str(path))
     if found.st_mode & 0o077 and flags & os.O_CREAT:
-        os.fchmod(descriptor, 0o600)  # an earlier version made it readable for all
+        os.fchmod(descriptor, 0o600)  # an earlier version created it readable for all
     return descriptor
+
+
+def shortage(data_dir: Path) -> str | None:
+    """A sentence that names a disk of the data directory with less than ``FREE_MB_MIN`` left, or ``None``."""
+    seen: set[int] = set()
+    for path in (data_dir, *data_dir.glob("*/"), *data_dir.glob("replicas/*/")):
+        try:
+            device = path.stat().st_dev
+            if device in seen:
+                continue
+            seen.add(device)
+            usage = shutil.disk_usage(path)
+        except OSError:
+            continue  # removed meanwhile
+        if usage.free < FREE_MB_MIN * 10**6:
+            left = f"{usage.free / 1e6:.1f} MB of {usage.total / 1e6:,.0f} MB are left"
+            return f"the disk of {path} is full: {left}, and a lab needs {FREE_MB_MIN} MB"
+    return None
