@@ -26,7 +26,7 @@ _CATCH_UP_SECONDS = 300
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
     """Partition both replicas, then let them catch up on ``scale.entries`` entries; the bare loops read the same."""
     keep = str(scale.entries + 100_000)  # so that nothing is trimmed during the partition
-    with setup.running(environment={"LAB_LOG_KEEP": keep}) as lab:
+    with Lab.temporary(environment={"LAB_LOG_KEEP": keep}) as lab:
         setup.set_delays(lab, 0)
         write_batches(lab, 1, step)  # something to read
         setup.settle(lab)

@@ -18,9 +18,9 @@ _WAKE_ROUNDS = 5
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
-    with setup.running(replicas=scale.replicas) as lab:
+    with Lab.temporary(replicas=scale.replicas) as lab:
         yield _lateness(lab, scale, step)
-    with setup.running() as lab:
+    with Lab.temporary() as lab:
         yield _wake(lab, scale, step)
 
 

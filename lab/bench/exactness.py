@@ -21,7 +21,7 @@ _numbers = itertools.count()
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
     """Measure windows through the client service and by polling, in turns; then windows under load."""
-    with setup.running() as lab:
+    with Lab.temporary() as lab:
         setup.set_delays(lab, *DELAYS_MS)
         setup.settle(lab)
         idle: list[float] = []

@@ -16,7 +16,7 @@ _ROUNDS = 15
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
-    with setup.running() as lab:
+    with Lab.temporary() as lab:
         setup.set_delays(lab, 0)
         yield _keys(lab, scale, step)
         yield _memory(lab, scale, step)

@@ -3,12 +3,9 @@
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from random import SystemRandom
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import psutil
@@ -16,35 +13,12 @@ import psutil
 from broker.position import Position
 from lab.client import NodeUnreachable, call
 from lab.errors import LabError
-from lab.local import layout
-from lab.local.layout import Options
 from lab.local.supervisor import Lab
 
 # Offsets of ports that run on the same core as the primary, whatever the number of cores.
 _BASELINE_OFFSETS = {"": 64, "metrics": 128, "tracing": 192}
 _START_SECONDS = 30.0
 _SETTLED_SECONDS = 120.0
-
-
-@contextmanager
-def running(replicas: int = 2, environment: Mapping[str, str] | None = None) -> Iterator[Lab]:
-    with ExitStack() as stack:
-        name = stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-bench-"))
-        base_port = layout.free_base_port(SystemRandom())
-        with _environment(environment or {}):  # only during the start: a lab beside it has its own
-            lab = stack.enter_context(Lab(Options(data_dir=Path(name), base_port=base_port, replicas=replicas)))
-        yield lab
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from lab.bench import load, setup
 from lab.bench.figure import Figure, Scale, Step, Target
 from lab.bench.writes import CONNECTIONS, REQUESTS
 from lab.local.layout import free_port
+from lab.local.supervisor import Lab
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
@@ -27,7 +28,7 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
         sink = subprocess.Popen([sys.executable, "-m", "lab.bench.baselines.otlp_sink", str(sink_port)])
         stack.enter_context(sink)
         stack.callback(sink.terminate)
-        labs = {name: stack.enter_context(setup.running(environment=one)) for name, one in environments.items()}
+        labs = {name: stack.enter_context(Lab.temporary(environment=one)) for name, one in environments.items()}
         urls = {
             **{name: lab.primary_url for name, lab in labs.items()},
             "bare": stack.enter_context(setup.bare_primary(labs["off"])),

@@ -31,7 +31,7 @@ def write_batches(lab: Lab, entries: int, step: Step) -> None:
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
-    with setup.running() as lab, setup.bare_primary(lab) as bare_url, setup.bare_primary(lab, "metrics") as metrics_url:
+    with Lab.temporary() as lab, setup.bare_primary(lab) as bare_url, setup.bare_primary(lab, "metrics") as metrics_url:
         setup.set_delays(lab, 0)
         yield from _requests(lab, bare_url, metrics_url, scale, step)
         yield _appends(lab, scale, step)

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from broker.stats import Spread, spread
+from lab import terminal
 from lab.checking.history import History, Operation
 from lab.checking.promises import broken, promised
 from lab.checking.verdict import Verdict
@@ -17,12 +18,8 @@ _STYLES = {"held": "green", "violated": "yellow", "not tested": "dim", "unknown"
 
 
 def table(title: str, *columns: str) -> Table:
-    made = Table(box=None, pad_edge=False, title=title, title_justify="left")
-    for name in columns:
-        made.add_column(name)
-    for name in ("tested on", "violations"):
-        made.add_column(name, justify="right")
-    return made
+    numbers = ("tested on", "violations")
+    return terminal.table(*columns, *numbers, right=numbers, title=title)
 
 
 def numbers(found: Verdict) -> tuple[str, str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from lab.bench.command import table
 from lab.bench.figure import GROUPS, Figure, Target, measure_of
+from lab.cli.bench import table
 
 
 def test_the_median_of_the_ratios_of_all_rounds_is_judged() -> None:
