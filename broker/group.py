@@ -44,10 +44,8 @@ class Group:
 
     def pending(self, after: Position, count: int) -> list[tuple[Position, Entry | None]]:
         """Return the pending entries after ``after``; ``None`` for an entry that has been trimmed since."""
-        return [
-            (Position.of_entry(name), Entry.of_stream(name, fields) if fields else None)
-            for name, fields in self._read(str(after), count)
-        ]
+        found = self._read(str(after), count)
+        return [(Position.of_entry(name), Entry.of_stream(name, own) if own else None) for name, own in found]
 
     def _read(self, after: str, count: int, block_ms: int | None = None) -> Raw:
         """Return what the group gives, without foreign entries, which are acknowledged and dropped."""

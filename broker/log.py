@@ -131,9 +131,8 @@ class ReplicationLog:
 
     def _start_epoch(self, mode: str, write_id: str, seen: Position, doubt: str = "") -> Position:
         self.check("commands")  # a script that is refused a command half way would leave half an epoch
-        args = (mode, write_id, REMEMBERED_WRITES, *seen, doubt)
-        _, epoch, version = self._answered(lambda: self._run("epoch", *args))
-        return Position(int(epoch), int(version))
+        found = self._answered(lambda: self._run("epoch", mode, write_id, REMEMBERED_WRITES, *seen, doubt))
+        return Position(int(found[1]), int(found[2]))
 
     def _repaired(self, send: Callable[[], Any]) -> Any:
         try:

@@ -43,8 +43,7 @@ class Settings(NamedTuple):
     seed: int = 0
 
     def as_text(self) -> str:
-        found = {"delay": self.delay.as_json(), "ack_delay_ms": tidy(self.ack_delay_ms)}
-        return json.dumps({**found, "order": self.order, "seed": self.seed})
+        return json.dumps(self._asdict() | {"delay": self.delay.as_json(), "ack_delay_ms": tidy(self.ack_delay_ms)})
 
     @classmethod
     def from_text(cls, text: str) -> Self:
@@ -105,5 +104,5 @@ class Registry:
 
 def _member(text: str) -> Member:
     found = json.loads(text)
-    faults = tuple(found.get("faults", ()))
-    return Member(**(found | {"position": Position.parse(found["position"]), "faults": faults}))
+    typed = {"position": Position.parse(found["position"]), "faults": tuple(found.get("faults", ()))}
+    return Member(**found | typed)

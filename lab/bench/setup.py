@@ -42,12 +42,11 @@ def _await(url: str) -> None:
     while True:
         try:
             call("GET", f"{url}/health")
+            return
         except NodeUnreachable:
             if time.monotonic() > deadline:
                 raise LabError(f"{url} did not start within {_START_SECONDS:g} s") from None
             time.sleep(0.02)
-        else:
-            return
 
 
 def set_delays(lab: Lab, *delays_ms: float) -> None:

@@ -36,8 +36,7 @@ class Recorder:
         return len(self.operations) >= self.operations_max
 
     def add(self, session: int, kind: Kind, outcome: Outcome, invoked_us: int, **found: Any) -> None:
-        operation = Operation(next(self._index), session, kind, outcome, invoked_us, self.now_us(), **found)
-        self.operations.append(operation)
+        self.operations.append(Operation(next(self._index), session, kind, outcome, invoked_us, self.now_us(), **found))
 
 
 class Session:

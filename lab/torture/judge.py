@@ -150,8 +150,7 @@ def _compare(tally: Tally, read: Operation, ledger: Ledger) -> None:
     expected = (0, None) if entry is None else (entry.position.version, entry.value)
     if (read.version, None if read.value is None else f'"{read.value}"') != expected:
         logged = "nothing" if entry is None else f"{entry.value} of version {entry.position.version}"
-        words = f"{describe(read)} with value {read.value} at {read.position}, where the log has {logged}"
-        tally.violated(words, read)
+        tally.violated(f"{describe(read)} with value {read.value} at {read.position}, where the log has {logged}", read)
 
 
 def _position(read: Operation) -> Position:

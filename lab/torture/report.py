@@ -80,12 +80,6 @@ def picture(judged: Judged) -> Group:
     return Group(*parts, f"\n{verdict} Again: {escape(judged.again)}")
 
 
-def schedule(judged: Judged) -> str:
-    return "\n".join(
-        f"{done.act}" + (f"  (not done: {done.refused})" if done.refused else "") for done in judged.record.done
-    )
-
-
 def _row(table: Table, name: str, found: Verdict) -> None:
     style = "green" if found.judgement == "held" else "bold red"
     table.add_row(name, f"[{style}]{found.judgement}[/]", *report.numbers(found))

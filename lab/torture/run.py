@@ -41,6 +41,9 @@ class Done:
     act: Act
     refused: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.act}" + (f"  (not done: {self.refused})" if self.refused else "")
+
 
 @dataclass(frozen=True)
 class Record:
@@ -130,10 +133,8 @@ class Injector:
 
     def prepare(self, replicas: Iterable[str]) -> None:
         found = self._ask("GET", f"{self._target.primary_url}/admin/replication-delays")
-        self._before = {
-            urlsplit(url).hostname or "": {"model": model, "order": found["orders"][url]}
-            for url, model in found["models"].items()
-        }
+        for url, model in found["models"].items():
+            self._before[urlsplit(url).hostname or ""] = {"model": model, "order": found["orders"][url]}
         self._delays_ms = {replica: from_json(before["model"]).least_ms for replica, before in self._before.items()}
         for replica in replicas:
             self._set_delay(replica, {"model": Fixed(_FIRST_DELAY_MS).as_json(), "order": "log"})
