@@ -11,6 +11,7 @@ from broker.delay import Fixed
 from broker.log import ReplicationLog
 from broker.position import Position
 from broker.registry import Member, Registry, Settings
+from nodes.http.peers import PeerError
 from nodes.http.problem import problem_of
 from nodes.http.writing import AcksQuery
 from nodes.primary import app  # noqa: F401 - which maps its exceptions to problems
