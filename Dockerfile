@@ -13,13 +13,13 @@ RUN /opt/lab/bin/python -m pip install --disable-pip-version-check --no-deps --n
 
 FROM python:3.13.15-slim-trixie
 COPY --from=build /opt/lab /opt/lab
-# The volume of a replica's store takes its owner from here.
+# A replica's volume inherits this directory's owner.
 RUN install -d -o 10001 -g 10001 /data
 USER 10001:10001
 WORKDIR /data
 ENV PATH=/opt/lab/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 MPLCONFIGDIR=/tmp \
     LAB_HOST=0.0.0.0 LAB_PORT=8000 LAB_DATA_DIR=/data
-# By bash, because starting Python every two seconds would cost more than the node itself does.
+# Uses bash because starting Python every two seconds would cost more CPU time than the node itself.
 HEALTHCHECK --interval=2s --timeout=5s --start-period=15s --retries=5 CMD ["bash", "-c", \
     "exec 3<>/dev/tcp/127.0.0.1/$LAB_PORT && printf 'GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n' >&3 && read -r status <&3 && [[ $status == *' 200 '* ]]"]
 ENTRYPOINT ["python", "-m", "nodes"]

@@ -1,11 +1,11 @@
-# Everything a person starts. `make help` lists it.
+# The project's commands; `make help` lists them.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# uv where it is there (seconds), else the standard library's venv and pip; both install the same hashed locks.
+# Use uv if it is installed (seconds), otherwise venv and pip; both install the same hashed locks.
 ifneq ($(shell command -v uv 2>/dev/null),)
   CREATE := uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
   INSTALL := VIRTUAL_ENV=$(CURDIR)/$(VENV) uv pip install --quiet
@@ -15,13 +15,13 @@ else
 endif
 
 .PHONY: help
-help: ## this list
+help: ## list all targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# One stamp per lock. Running the lab requires the first only; each of the others adds to it. Python compiles what a first
-# run imports; what comes after it is compiled at once, on all cores.
+# One stamp per lock. Running the lab requires only the first; each of the others builds on it. Python compiles the lab's
+# own dependencies on first import; those of the other locks are compiled right away, on all cores.
 $(VENV)/run.stamp: requirements.lock setup.cfg pyproject.toml
-	@$(PYTHON) -c 'import sys; v=sys.version_info; sys.exit(0 if v >= (3, 11) else f"the lab needs Python 3.11 or newer, {sys.executable} is {v.major}.{v.minor}; try make PYTHON=/path/to/python3.12")'
+	@$(PYTHON) -c 'import sys; v=sys.version_info; sys.exit(0 if v >= (3, 11) else f"the lab requires Python 3.11+, but {sys.executable} is {v.major}.{v.minor}; try make PYTHON=/path/to/python3.12")'
 	@echo "Installing the lab into $(VENV) (first time only)"
 	@$(CREATE)
 	@$(INSTALL) --require-hashes -r requirements.lock
@@ -39,7 +39,7 @@ $(ADDITIONS): $(VENV)/%.stamp: requirements-%.lock $(VENV)/run.stamp
 	@touch $@
 
 .PHONY: demo
-demo: $(VENV)/run.stamp ## the whole story in 20 seconds: starts the lab, tells it, stops the lab
+demo: $(VENV)/run.stamp ## run a 20-second tour on a temporary lab
 	@$(BIN)/lab demo $(ARGS)
 
 .PHONY: up
@@ -50,46 +50,50 @@ up: $(VENV)/report.stamp ## start the lab and leave it running
 down: $(VENV)/run.stamp ## stop the lab that `make up` started
 	@$(BIN)/lab down $(ARGS)
 
-# Where even the end of a test hangs, its process is ended, and the test reported.
+# If a test hangs even after its timeout, kill the test process and report the test.
 BACKSTOP := -o faulthandler_timeout=120 -o faulthandler_exit_on_timeout=true
 .PHONY: test
-test: $(VENV)/test.stamp ## unit, contract and integration tests, side by side; needs Python only
+test: $(VENV)/test.stamp ## run unit, contract and integration tests in parallel; requires only Python
 	@$(BIN)/python -m pytest -n auto --dist loadgroup $(BACKSTOP) $(ARGS)
 
 .PHONY: test-browser
-test-browser: $(VENV)/dev.stamp ## the console in Chromium
+test-browser: $(VENV)/dev.stamp ## run the console tests in Chromium
 	@$(BIN)/python -m pytest --suite browser $(ARGS)
 
 .PHONY: test-stack
-test-stack: $(VENV)/dev.stamp ## containers, runbooks, dashboards, and whatever takes minutes
+test-stack: $(VENV)/dev.stamp ## run the tests of containers, runbooks and dashboards, and slow tests
 	@$(BIN)/python -m pytest --suite stack $(ARGS)
 
 .PHONY: test-all
-test-all: test test-browser test-stack ## all three
+test-all: test test-browser test-stack ## run all three test suites
 
 .PHONY: check
-check: $(VENV)/dev.stamp ## what CI runs first: format, lint, types
+check: $(VENV)/dev.stamp ## check formatting, lint and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
 .PHONY: bench
-bench: $(VENV)/run.stamp ## how fast and how exact, as ratios against baselines in the same run
+bench: $(VENV)/run.stamp ## measure performance and accuracy as ratios to baselines
 	@$(BIN)/lab bench $(ARGS)
 
 .PHONY: broken
-broken: $(VENV)/test.stamp ## builds of the lab with one thing wrong, and which tests catch each
+broken: $(VENV)/test.stamp ## check that tests catch builds with one deliberate bug each
 	@$(BIN)/python -m tests.broken_builds
 
+.PHONY: docs
+docs: $(VENV)/dev.stamp ## write the generated parts of the documents
+	@$(BIN)/python docs/generate.py
+
 .PHONY: format
-format: $(VENV)/dev.stamp ## rewrite the code in the project's format
+format: $(VENV)/dev.stamp ## format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
 UPGRADE := --upgrade
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header $(UPGRADE) setup.cfg
 .PHONY: lock
-lock: ## resolve the dependencies again (needs uv); UPGRADE= keeps the locked versions
+lock: ## update the lock files (requires uv); UPGRADE= keeps the locked versions
 	@echo "requirements.lock: build"
 	@$(COMPILE) --extra build -o requirements.lock
 	@extras=build; smaller=requirements.lock; for added in report test dev,otlp; do \

@@ -1,35 +1,57 @@
--- Append changes, one after another: for each the next version, the primary's store and the stream entry. All of what is
--- asked for happens, or, where the server refuses, nothing: everything is read and decided before the first write. What
--- may be refused for itself comes first then: forgetting old write ids, which is needed from some length on only, and
--- XADD, which a foreign entry ahead of the log stands in the way of. That every command is allowed, check.lua tells.
+-- Append changes, one after another: for each the next version, the primary's store and the stream entry. All of them
+-- happen or, if the server refuses, none: everything is read and decided before the first write. Writes that may be
+-- refused on their own come first: forgetting old write ids, which is needed only from some length on, and XADD, which
+-- fails if a foreign entry is ahead of the log. check.lua tests whether every command is allowed.
 --
--- KEYS[1] log          stream  the history; an entry's ID is its position
--- KEYS[2] data         hash    key -> {"version","write_id","at","digest","value"}, the value last, as it was written
--- KEYS[3] head         hash    epoch, version, write_id, at, digest; lab: see epoch.lua; offset: see steady.lua;
---                            doubt, after the end of the log's file was cut off and until an epoch begins
--- KEYS[4] keys         zset    every key with score 0, so that pages can be read in order
--- KEYS[5] writes       hash    write id -> "epoch-version at contribution", so that a retry is the same write
--- KEYS[6] write_order  list    write ids, oldest first, so that the hash above stays bounded
+-- KEYS: see log.py
+-- ARGV: how many write ids to remember, and for each change op, key, value, write id, traceparent, and the SHA-1 of
+-- write id, key and value: its contribution to the digest (digest.py), which also tells a retry from another change
 --
--- ARGV: how many write ids to remember, and for each change op, key, value, write id, traceparent, and the SHA-1 of write
--- id, key and value: what it contributes to the digest (broker/digest.py), and how a retry is told from another change
---
--- Called with "load" alone, and no keys, it does nothing but stay in the server's cache, by which ReplicationLog.open
--- says that this server may take appends.
+-- Called with "load" alone, and no keys, it only enters the server's cache: ReplicationLog.open allows appends so.
 --
 -- Returns for each change {"applied" | "repeated", epoch, version, at}, {"missing"} or {"reused"}.
+--
+-- Example: the log is at 1-7, key k has a record of version 5 with contribution C5, and the changes are "set k 1" with
+-- write id a and contribution Ca, then "set k 2" with b and Cb:
+--
+--                   before             after a            after b
+--   version         7                  8                  9
+--   store[k]        5, C5              8, Ca              9, Cb              only the last is written to DATA
+--   sum (digest)    D                  D - C5 + Ca        D - C5 + Cb
+--   entries                            1-8                1-8, 1-9           both are added to LOG
+--   own                                a: 1-8             a: 1-8, b: 1-9     both are added to WRITES
+--
+-- If b came again as a third change, own[b] would answer {"repeated", 1, 9, at}, and nothing would change.
 
 if ARGV[1] == 'load' then return 'loaded' end
 
-local FIELDS = 6
-local remember = tonumber(ARGV[1])
+local LOG, DATA, HEAD, SORTED_KEYS, WRITES, WRITE_ORDER = unpack(KEYS)
+local REMEMBERED = tonumber(ARGV[1])
+local FIELDS = 6 -- of a change
 
-local head = redis.call('HMGET', KEYS[3], 'epoch', 'version', 'at', 'digest', 'offset')
+-- Read.
+
+local head = redis.call('HMGET', HEAD, 'epoch', 'version', 'at', 'digest', 'offset')
 if not head[1] then return redis.error_reply('NOLOG the log has not been opened') end
-local epoch, version, at = head[1], tonumber(head[2]), head[3]
+local epoch, version, at, digest, offset = head[1], tonumber(head[2]), head[3], head[4], head[5] or 0
 local time = redis.call('TIME')
-local now_us = time[1] * 1000000 + time[2] + (head[5] or 0)
-if now_us > tonumber(at) then at = string.format('%.0f', now_us) end -- the server's clock may go back; the history must not
+local now_us = time[1] * 1000000 + time[2] + offset
+if now_us > tonumber(at) then at = string.format('%.0f', now_us) end -- the history must not follow a clock set back
+
+local ids, keys = {}, {}
+for first = 2, #ARGV, FIELDS do
+  keys[#keys + 1], ids[#ids + 1] = ARGV[first + 1], ARGV[first + 3]
+end
+local known_ids = redis.call('HMGET', WRITES, unpack(ids))
+local before = redis.call('HMGET', DATA, unpack(keys))
+local remembered = redis.call('LLEN', WRITE_ORDER)
+
+-- Decide.
+
+local store = {} -- after the changes so far: key -> record, or false if it is missing
+for n, key in ipairs(keys) do store[key] = before[n] end
+local entries = {} -- as XADD takes them
+local own, new_writes, new_ids = {}, {}, {} -- write id -> its line in WRITES; the same as HSET and as RPUSH take it
 
 -- The digest is a sum modulo 2^160: five limbs of 32 bits, the lowest first, which a double holds exactly.
 local sum = {}
@@ -41,27 +63,13 @@ local function add(sign, digits)
     sum[limb] = total % 4294967296
   end
 end
-add(1, head[4])
-
-local ids, keys = {}, {}
-for i = 2, #ARGV, FIELDS do
-  keys[#keys + 1], ids[#ids + 1] = ARGV[i + 1], ARGV[i + 3]
-end
-local known = redis.call('HMGET', KEYS[5], unpack(ids))
-local before = redis.call('HMGET', KEYS[2], unpack(keys))
-local remembered = redis.call('LLEN', KEYS[6])
-
--- What has become of the store by the changes so far: key -> record, or false where it is missing.
-local store = {}
-for n, key in ipairs(keys) do store[key] = before[n] end
-local entries = {} -- as XADD takes them
-local own, news, order = {}, {}, {} -- of this call: write id -> what is to be known of it; the same as HSET and RPUSH take it
+add(1, digest)
 
 local function append(known, op, key, value, write_id, traceparent, contribution)
   if known then
-    local epoch, version, at, print = known:match('^(%d+)-(%d+) (%d+) (.*)$')
+    local known_epoch, known_version, known_at, print = known:match('^(%d+)-(%d+) (%d+) (.*)$')
     if print ~= contribution then return {'reused'} end
-    return {'repeated', epoch, version, at}
+    return {'repeated', known_epoch, known_version, known_at}
   end
   local old = store[key]
   if op == 'delete' and not old then return {'missing'} end
@@ -81,17 +89,17 @@ local function append(known, op, key, value, write_id, traceparent, contribution
   end
 
   own[write_id] = position .. ' ' .. at .. ' ' .. contribution
-  news[#news + 1], news[#news + 2] = write_id, own[write_id]
-  order[#order + 1] = write_id
+  new_writes[#new_writes + 1], new_writes[#new_writes + 2] = write_id, own[write_id]
+  new_ids[#new_ids + 1] = write_id
   return {'applied', epoch, number, at}
 end
 
 local answers = {}
 for n, write_id in ipairs(ids) do
   local first = 2 + FIELDS * (n - 1)
-  answers[n] = append(known[n] or own[write_id], unpack(ARGV, first, first + FIELDS - 1))
+  answers[n] = append(known_ids[n] or own[write_id], unpack(ARGV, first, first + FIELDS - 1))
 end
-if #order == 0 then return answers end
+if #new_ids == 0 then return answers end
 
 local records, appeared, gone = {}, {}, {}
 for n, key in ipairs(keys) do
@@ -104,23 +112,24 @@ for n, key in ipairs(keys) do
   end
 end
 
--- A server without memory allows everything after a first write that takes none: a delete, which makes room, is taken.
-if #records == 0 then redis.call('ZREM', KEYS[4], '') end
+-- Write. A server without memory allows everything after a first write that takes none, so that deletes can free some.
 
-local beyond = math.min(remembered, remembered + #order - remember)
-if beyond > 0 then redis.call('HDEL', KEYS[5], unpack(redis.call('LPOP', KEYS[6], beyond))) end
-for _, entry in ipairs(entries) do redis.call('XADD', KEYS[1], unpack(entry)) end
-if #records > 0 then redis.call('HSET', KEYS[2], unpack(records)) end
-if #appeared > 0 then redis.call('ZADD', KEYS[4], unpack(appeared)) end
+if #records == 0 then redis.call('ZREM', SORTED_KEYS, '') end
+
+local beyond = math.min(remembered, remembered + #new_ids - REMEMBERED)
+if beyond > 0 then redis.call('HDEL', WRITES, unpack(redis.call('LPOP', WRITE_ORDER, beyond))) end
+for _, entry in ipairs(entries) do redis.call('XADD', LOG, unpack(entry)) end
+if #records > 0 then redis.call('HSET', DATA, unpack(records)) end
+if #appeared > 0 then redis.call('ZADD', SORTED_KEYS, unpack(appeared)) end
 if #gone > 0 then
-  redis.call('HDEL', KEYS[2], unpack(gone))
-  redis.call('ZREM', KEYS[4], unpack(gone))
+  redis.call('HDEL', DATA, unpack(gone))
+  redis.call('ZREM', SORTED_KEYS, unpack(gone))
 end
 
-local digest = ''
+digest = ''
 for limb = 1, 5 do digest = string.format('%08x', sum[limb]) .. digest end
-redis.call('HSET', KEYS[3], 'version', string.format('%.0f', version), 'write_id', order[#order], 'at', at,
+redis.call('HSET', HEAD, 'version', string.format('%.0f', version), 'write_id', new_ids[#new_ids], 'at', at,
   'digest', digest)
-redis.call('HSET', KEYS[5], unpack(news))
-redis.call('RPUSH', KEYS[6], unpack(order))
+redis.call('HSET', WRITES, unpack(new_writes))
+redis.call('RPUSH', WRITE_ORDER, unpack(new_ids))
 return answers

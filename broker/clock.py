@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-_SAMPLES = 5
+_SAMPLES = 5  # answers in one measurement
 
 
 class LogClock:
@@ -20,7 +20,7 @@ class LogClock:
     def __init__(
         self, server_us: Callable[[], int], monotonic_ns: Callable[[], int], wall_ns: Callable[[], int]
     ) -> None:
-        """``server_us`` asks the server; until ``measure`` succeeded once, this machine's wall clock is believed."""
+        """``server_us`` asks the server; until ``measure`` has succeeded once, this machine's wall clock is used."""
         self._server_us = server_us
         self._monotonic_ns = monotonic_ns
         self._offset_us = wall_ns() // 1000 - monotonic_ns() // 1000
@@ -29,9 +29,9 @@ class LogClock:
         self._lock = threading.Lock()
 
     def measure(self) -> None:
-        """Ask the server a few times; an estimate that its answers do not allow gives way to the least that they do.
+        """Ask the server a few times; replace an estimate that its answers exclude by the least that they allow.
 
-        Raises ``broker.errors.LogError`` when the server does not answer; the former estimate stays.
+        Raises ``broker.errors.LogError`` if the server does not answer; the former estimate stays.
         """
         answers = [self._ask() for _ in range(_SAMPLES)]
         lowest_us, highest_us = max(low for low, _ in answers), min(high for _, high in answers)
@@ -41,23 +41,23 @@ class LogClock:
             self._measured = True
 
     def _ask(self) -> tuple[int, int]:
-        """By how much the server is ahead of the monotonic clock, at the least and at the most."""
+        """Return by how much the server is ahead of the monotonic clock, at least and at most."""
         asked_us = self._monotonic_ns() // 1000
         server_us = self._server_us()
         return server_us - self._monotonic_ns() // 1000, server_us - asked_us
 
-    def known_us(self) -> int | None:
-        """What ``measured_us`` gives, once the server has answered."""
-        return self.measured_us() if self._measured else None
-
     def now_us(self) -> int:
-        """The log server's time: microseconds since 1970, never ahead of it by more than drift and a round trip."""
+        """Return the log server's time in microseconds since 1970, ahead of it by no more than drift and the skew."""
         return self.measured_us() + self._skew_us
 
     def measured_us(self) -> int:
-        """The same, whatever the skew: to say to others when something was."""
+        """Return the same without the skew, for times that are reported to other nodes."""
         return self._monotonic_ns() // 1000 + self._offset_us
 
+    def known_us(self) -> int | None:
+        """Return ``measured_us``; ``None`` until the server has answered once."""
+        return self.measured_us() if self._measured else None
+
     def set_skew(self, skew_us: int) -> None:
-        """Be wrong by so much from now on."""
+        """Add this skew from now on."""
         self._skew_us = skew_us

@@ -7,25 +7,29 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import resources
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import redis
 from redis import exceptions
 from redis.backoff import NoBackoff
+from redis.commands.core import Script
 from redis.retry import Retry
 
 from broker.errors import LogFull, LogMissing, LogRefused, LogUnreachable, LogUnverified, OutcomeUnknown
-from broker.url import require_options
 
 Client = redis.Redis
+_OPTIONS = ("db", "client_name")
+_OPTIONS_TLS = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 
 
 class _NotConnected(exceptions.ConnectionError):
-    """No connection, so nothing was sent: the one distinction redis-py does not make."""
+    """Raised if no connection could be made, so nothing was sent: a distinction that redis-py does not make."""
 
 
 class Link:
-    """The way to the log server, which can be cut: then connections break, and no new one is made. Thread-safe."""
+    """The link to the log server, which can be cut: then connections break, and no new one is made. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -33,7 +37,7 @@ class Link:
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def cut(self) -> None:
-        """Break every connection, those that wait for an answer too."""
+        """Break every connection, also those that wait for an answer."""
         with self._lock:
             self._is_cut = True
             connections = list(self._connections)
@@ -41,24 +45,24 @@ class Link:
             connection.sever()
 
     def mend(self) -> None:
-        """Let connections be made again."""
+        """Allow connections again."""
         with self._lock:
             self._is_cut = False
 
     def require(self) -> None:
-        """Raises redis-py's ``ConnectionError`` while the link is cut."""
+        """Raise redis-py's ``ConnectionError`` while the link is cut."""
         if self._is_cut:
             raise _NotConnected("the link to it is cut")
 
     def made(self, connection: Any) -> None:
-        """Remember a connection, to break it. Raises as ``require`` does."""
+        """Keep a connection, to break it later. Raises as ``require`` does."""
         with self._lock:
             self._connections.add(connection)
             self.require()
 
 
 class _Refusal:
-    """Mixed into redis-py's connection classes, to tell a failed connect from a failed command, and to be cut off."""
+    """A mixin for redis-py's connections: tells a failed connect from a failed command, and lets a link cut them."""
 
     link: Link
     _sock: socket.socket | None
@@ -79,6 +83,15 @@ class _Refusal:
                 sock.shutdown(socket.SHUT_RDWR)
 
 
+def require_options(url: str) -> None:
+    """Raise ``ValueError`` for an option in the URL that the lab sets itself, or that a connection does not have."""
+    parts = urlsplit(url)
+    allowed = _OPTIONS + (_OPTIONS_TLS if parts.scheme == "rediss" else ())
+    for name in parse_qs(parts.query, keep_blank_values=True):
+        if name not in allowed:
+            raise ValueError(f"the option {name[:100]!r} is not allowed in it; allowed are {', '.join(allowed)}")
+
+
 def connect(
     url: str,
     *,
@@ -87,11 +100,11 @@ def connect(
     as_text: bool = True,
     link: Link | None = None,
 ) -> Client:
-    """Make a client for the log; nothing is sent before the first command. Without ``as_text`` it answers in bytes.
+    """Return a client for the log; nothing is sent before the first command. Without ``as_text`` it answers in bytes.
 
     Commands are never retried by the client library: a retried append would be a second write, and a retried group
     read would leave entries delivered but unseen. A command that has no answer after ``answer_timeout_seconds`` fails.
-    Raises ``ValueError`` for a URL that is not a Redis URL, or that has an option which is not allowed.
+    Raises ``ValueError`` for a URL that is not a Redis URL, or that has an option that is not allowed.
     """
     require_options(url)  # redis-py lets them replace the arguments below
     pool = redis.ConnectionPool.from_url(
@@ -109,6 +122,11 @@ def connect(
     return redis.Redis(connection_pool=pool)
 
 
+def register(client: Client, script: str) -> Script:
+    """Return a Lua script of this package, to call on the client."""
+    return client.register_script(resources.files("broker").joinpath(script).read_text(encoding="utf-8"))
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn redis-py's exceptions into the tree of ``broker.errors``, by what each means for a command."""
@@ -119,7 +137,7 @@ def translated() -> Iterator[None]:
     except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
         raise OutcomeUnknown(f"the log server did not answer: {error}") from error
     except exceptions.NoScriptError as error:
-        raise LogUnverified("the log server was started again, and its log is not verified yet") from error
+        raise LogUnverified("the log server was restarted, and its log is not verified yet") from error
     except exceptions.ResponseError as error:
         if "NOLOG" in str(error) or "NOGROUP" in str(error) or "UNBLOCKED" in str(error):
             raise LogMissing(f"the log server holds no log: {error}") from error

@@ -1,16 +1,17 @@
-"""How far behind each replica is, from the log's point of view: also of a replica that does not answer."""
+"""How far behind each replica is, from the log's point of view: also a replica that does not answer."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from broker.log import Group, Head, ReplicationLog
+from broker.history import GroupState
+from broker.log import Head, ReplicationLog
 from broker.position import START, Position
 from broker.registry import Member
 
 
 class Lag(NamedTuple):
-    """What a replica has not applied yet. ``seconds``: age of the oldest unapplied write, 0 when there is none."""
+    """What a replica has not applied yet. ``seconds``: age of the oldest unapplied write, 0 if there is none."""
 
     versions: int
     seconds: float
@@ -19,39 +20,34 @@ class Lag(NamedTuple):
 
 
 def observe(log: ReplicationLog, members: list[Member]) -> dict[str, Lag]:
-    """The lag of each member now. Raises ``broker.errors.LogError``: then nothing is known, which is not 0."""
-    groups = {group.replica: group for group in log.groups()}
+    """Return the lag of each member now. Raises ``broker.errors.LogError``: then lag is unknown, which is not 0."""
+    groups = {group.replica: group for group in log.history.groups()}
     head = log.head()
     return {member.replica: _lag(log, head, member, groups.get(member.replica)) for member in members}
 
 
-def _lag(log: ReplicationLog, head: Head, member: Member, group: Group | None) -> Lag:
-    applied = _applied(member, group)
-    delivered = group.last_delivered if group else START
+def _lag(log: ReplicationLog, head: Head, member: Member, group: GroupState | None) -> Lag:
+    applied = max(member.position, _acknowledged(group) if group else START)
     return Lag(
         versions=_versions(applied, head.position),
         seconds=_age_us(log, head, applied) / 1e6 if applied < head.position else 0.0,
         pending=group.pending if group else 0,
-        undelivered=_versions(delivered, head.position),
+        undelivered=_versions(group.last_delivered if group else START, head.position),
     )
 
 
-def _age_us(log: ReplicationLog, head: Head, applied: Position) -> int:
-    """The age of the oldest write after a position; where the log no longer holds it, of the oldest that is known."""
-    oldest = next(iter(log.after(applied, 1)), None)
-    return max(0, log.now_us() - (oldest.at_us if oldest else head.at_us))
-
-
-def _applied(member: Member, group: Group | None) -> Position:
-    """The last position known to be applied: a heartbeat is up to a second old, an acknowledgement may be held back."""
-    if group is None:
-        return member.position
+def _acknowledged(group: GroupState) -> Position:
+    """Return the last position acknowledged without a gap. A heartbeat's may be newer, or up to a second older."""
     oldest = group.oldest_pending
     if oldest is None:
-        acknowledged = group.last_delivered
-    else:
-        acknowledged = Position(oldest.epoch, oldest.version - 1) if oldest.version else START
-    return max(member.position, acknowledged)
+        return group.last_delivered
+    return Position(oldest.epoch, oldest.version - 1) if oldest.version else START
+
+
+def _age_us(log: ReplicationLog, head: Head, applied: Position) -> int:
+    """Return the age of the oldest write after a position; if the log no longer holds it, of the oldest known."""
+    oldest = next(iter(log.history.after(applied, 1)), head)
+    return max(0, log.history.now_us() - oldest.at_us)
 
 
 def _versions(behind: Position, head: Position) -> int:

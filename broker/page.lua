@@ -1,25 +1,25 @@
 -- One page of the primary's store in key order, with the position it was read at: one consistent cut.
 --
--- KEYS[1] data, KEYS[2] head, KEYS[3] keys: see append.lua
+-- KEYS: see log.py
 -- ARGV: the key to start after ("" for the beginning), how many keys at most, how many bytes of records at most
 --
 -- Returns {epoch, version, write id, at, "more" | "end", key, record, key, record, …}.
 
+local _, DATA, HEAD, SORTED_KEYS = unpack(KEYS)
 local after, limit, max_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
-local head = redis.call('HMGET', KEYS[2], 'epoch', 'version', 'write_id', 'at')
+local head = redis.call('HMGET', HEAD, 'epoch', 'version', 'write_id', 'at')
 if not head[1] then return redis.error_reply('NOLOG the log has not been opened') end
 
-local from = '-'
-if after ~= '' then from = '(' .. after end
-local keys = redis.call('ZRANGEBYLEX', KEYS[3], from, '+', 'LIMIT', 0, limit + 1)
+local from = after == '' and '-' or '(' .. after
+local keys = redis.call('ZRANGEBYLEX', SORTED_KEYS, from, '+', 'LIMIT', 0, limit + 1)
 local page, bytes = {head[1], head[2], head[3], head[4], 'end'}, 0
 for i, key in ipairs(keys) do
   if i > limit or bytes >= max_bytes then
     page[5] = 'more'
     break
   end
-  local record = redis.call('HGET', KEYS[1], key)
+  local record = redis.call('HGET', DATA, key)
   bytes = bytes + #record
   page[#page + 1] = key
   page[#page + 1] = record

@@ -1,4 +1,4 @@
-"""The replicas that there are, and the settings of each: ``lab14:replicas`` and ``lab14:settings``."""
+"""Registered replicas and their settings: ``lab14:replicas`` and ``lab14:settings``."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from broker.delay import DelayModel, Order, from_json, tidy
 from broker.errors import IdTaken
 from broker.position import Position
 
-LIVE_SECONDS = 5.0
+LIVE_SECONDS = 5.0  # since the last heartbeat
 
 
 class Member(NamedTuple):
-    """A replica as its last heartbeat described it.
+    """A registered replica, as its last heartbeat described it.
 
-    ``name_url`` has the replica's id for a host and is how people name it; ``url`` is where it can be reached.
-    ``diverged``: its content differs from the primary's at the same position. ``faults``: those in force, by name.
-    ``resyncing``: why its content is being replaced by a snapshot, or empty. ``proof``: that its node knows the lab's
-    admin token, or empty.
+    ``name_url`` has the replica's id for a host, as users name it; ``url`` is its address. ``diverged``: its content
+    differs from the primary's at the same position. ``faults``: names of the active ones. ``resyncing``: why a snapshot
+    is replacing its content, or empty. ``proof``: shows that its node has the lab's admin token, or empty.
     ``seen_at_us`` and ``applied_at_us`` are microseconds since 1970 by the log's clock; the latter is 0 before anything
     was applied.
     """
@@ -36,12 +35,12 @@ class Member(NamedTuple):
     proof: str = ""
 
     def is_live(self, now_us: int) -> bool:
-        """Whether the last heartbeat is recent."""
+        """Return whether the last heartbeat is recent."""
         return now_us - self.seen_at_us <= LIVE_SECONDS * 1_000_000
 
 
 class Settings(NamedTuple):
-    """The live settings of one replica: its delay (see ``broker.delay.Schedule``), and apply to acknowledgement."""
+    """The live settings of one replica: its schedule, and the time from applying an entry to acknowledging it."""
 
     delay: DelayModel
     ack_delay_ms: float
@@ -49,7 +48,7 @@ class Settings(NamedTuple):
     seed: int = 0
 
     def as_text(self) -> str:
-        """JSON, readable in redis-cli."""
+        """Return JSON, readable in redis-cli."""
         found = {"delay": self.delay.as_json(), "ack_delay_ms": tidy(self.ack_delay_ms)}
         return json.dumps({**found, "order": self.order, "seed": self.seed})
 
@@ -62,7 +61,7 @@ class Settings(NamedTuple):
 
 
 class Registry:
-    """Who replicates, and how late. Methods raise ``broker.errors.LogError``. Thread-safe."""
+    """The registered replicas and their settings. Methods raise ``broker.errors.LogError``. Thread-safe."""
 
     def __init__(self, client: Client, namespace: str = "lab14") -> None:
         self._client: Any = client
@@ -70,7 +69,7 @@ class Registry:
         self._settings = f"{namespace}:settings"
 
     def heartbeat(self, member: Member, defaults: Settings) -> tuple[Settings, bool]:
-        """Say that the replica is there; return its settings in force, and whether it is new here."""
+        """Register the replica, or renew it; return its current settings, and whether it is new."""
         fields = member._asdict() | {"position": str(member.position)}
         with translated():
             pipe = self._client.pipeline(transaction=True)
@@ -89,13 +88,13 @@ class Registry:
             raise IdTaken(f"{own.replica} is taken: a replica of this id is live at {other.url}")
 
     def members(self) -> list[Member]:
-        """Every registered replica, by name."""
+        """Return every registered replica, by name."""
         with translated():
             found = self._client.hgetall(self._members)
         return sorted(_member(text) for text in found.values())
 
     def forget(self, replica: str) -> bool:
-        """Remove a replica and its settings; ``False`` where there is none of that name."""
+        """Remove a replica and its settings; return ``False`` if it is not registered."""
         with translated():
             pipe = self._client.pipeline(transaction=True)
             pipe.hdel(self._members, replica)
@@ -104,13 +103,13 @@ class Registry:
         return bool(removed)
 
     def settings(self) -> dict[str, Settings]:
-        """The settings of every registered replica, by name."""
+        """Return the settings of every registered replica, by name."""
         with translated():
             found = self._client.hgetall(self._settings)
         return {replica: Settings.from_text(text) for replica, text in sorted(found.items())}
 
     def set_settings(self, changes: dict[str, Settings]) -> None:
-        """Put settings in force, all or none; a replica hears of it through an event."""
+        """Change settings, all or none; an event tells the replica."""
         with translated():
             self._client.hset(self._settings, mapping={name: new.as_text() for name, new in changes.items()})
 

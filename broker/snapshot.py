@@ -1,4 +1,4 @@
-"""The whole of the primary's store at one position, read without stopping the writers."""
+"""A snapshot: the whole primary's store at one position, read without stopping the writers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from broker.errors import LogRefused, PositionLost
 from broker.log import ReplicationLog
 from broker.position import Position
 
-_CHUNK = 1000
+_CHUNK = 1000  # records or entries in one answer
 _ATTEMPTS = 10
 
 
 class Snapshot(NamedTuple):
-    """What a store holds at ``position``. ``write_id`` and ``at_us`` are those of the change at that position."""
+    """The content of a store at ``position``. ``write_id`` and ``at_us`` are those of the change at that position."""
 
     position: Position
     write_id: str
@@ -26,8 +26,8 @@ def take(log: ReplicationLog) -> Snapshot:
     """Read a consistent snapshot: scan while writers go on, then replay what they did meanwhile.
 
     A scanned record is at most as new as the head read after the scan, and every change since the head read before it
-    is in the log; replaying those puts every key where it was at the later head. Starts again when an epoch began or
-    the log was trimmed in between. Raises ``LogError``; ``LogRefused`` after ten attempts.
+    is in the log; replaying those brings every key to the later head. Starts over if an epoch started or the log was
+    trimmed in between. Raises ``LogError``; ``LogRefused`` after ten attempts.
     """
     for _ in range(_ATTEMPTS):
         try:
@@ -38,20 +38,17 @@ def take(log: ReplicationLog) -> Snapshot:
 
 
 def _attempt(log: ReplicationLog) -> Snapshot:
-    before = log.head().position
+    reached = log.head().position
     found: dict[str, Record] = {}
-    cursor = 0
-    while True:
-        cursor, records = log.scan(cursor, _CHUNK)
+    cursor = None
+    while cursor != 0:
+        cursor, records = log.scan(cursor or 0, _CHUNK)
         found.update((record.key, record) for record in records)
-        if cursor == 0:
-            break
     after = log.head()
-    if after.position.epoch != before.epoch:
-        raise PositionLost("an epoch began during the scan")
-    reached = before
+    if after.position.epoch != reached.epoch:
+        raise PositionLost("an epoch started during the scan")
     while reached < after.position:
-        entries = log.between(Position(reached.epoch, reached.version + 1), after.position, _CHUNK)
+        entries = log.history.between(reached._replace(version=reached.version + 1), after.position, _CHUNK)
         if not entries:
             raise PositionLost("the log was trimmed during the scan")
         for entry in entries:

@@ -1,13 +1,15 @@
--- Keep the log's time from going back with the clock of its server: it is that clock plus an offset, which is 0 unless the
+-- Keep the log's time from going back with its server's clock: it is that clock plus an offset, which is 0 unless the
 -- clock was set back. Once the clock has caught up, or is set right, the offset is 0 again.
 --
--- KEYS[1] head  hash  see append.lua
--- ARGV: the log's time as the caller has carried it forward by a clock of its own, or 0 if it does not know; by how many
--- microseconds the time has to differ from that before the offset changes
+-- KEYS: see log.py
+-- ARGV: the log's time as the caller has carried it forward by its own clock, or 0 if unknown; by how many microseconds
+-- the time has to differ from that before the offset changes
 --
 -- Returns the offset before and after.
 
-local head = redis.call('HMGET', KEYS[1], 'at', 'offset')
+local HEAD = KEYS[3]
+
+local head = redis.call('HMGET', HEAD, 'at', 'offset')
 if not head[1] then return redis.error_reply('NOLOG the log has not been opened') end
 local known, tolerance = tonumber(ARGV[1]), tonumber(ARGV[2])
 local at, offset = tonumber(head[1]), tonumber(head[2] or 0)
@@ -18,5 +20,5 @@ local least, after = math.max(at, known), offset
 if server + offset < least - tolerance or (offset > 0 and known > 0 and server + offset > known + tolerance) then
   after = math.max(0, least - server)
 end
-if after ~= offset then redis.call('HSET', KEYS[1], 'offset', string.format('%.0f', after)) end
+if after ~= offset then redis.call('HSET', HEAD, 'offset', string.format('%.0f', after)) end
 return {string.format('%.0f', offset), string.format('%.0f', after)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import statistics
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from broker.stats import quantile
 from lab import stream
 from lab.client import NodeUnreachable, get, post
 from lab.errors import LabError
@@ -248,7 +248,7 @@ class Story:
         windows_ms = [found["consistency_time_ms"] for found in measured]
         rows["consistency window"] = (windows_ms, max(self._delays_ms.values()))
         for name, (values, delay_ms) in rows.items():
-            middle = statistics.median(values)
+            middle = quantile(values, 0.5)
             figures = (delay_ms, min(values), middle, max(values), middle - delay_ms)
             table.add_row(name, *(f"{figure:.1f} ms" for figure in figures))
         self._out.print(table)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from broker.connection import connect
 from broker.errors import LogError
-from broker.log import ReplicationLog
+from broker.history import History
 from lab import client
 from lab.client import NodeUnreachable
 from lab.local import disk
@@ -75,7 +75,7 @@ def _look(node: NodeState, state: LabState) -> dict[str, Any]:
 
 def _log_health(state: LabState) -> str:
     try:
-        ReplicationLog(connect(state.redis_url, answer_timeout_seconds=2.0), state.namespace).now_us()
+        History(connect(state.redis_url, answer_timeout_seconds=2.0), state.namespace).now_us()
     except LogError as error:
         return str(error)
     return OK

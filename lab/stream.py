@@ -23,12 +23,12 @@ _SHOWN_CHARACTERS = 60
 def observe(redis_url: str, namespace: str, count: int) -> dict[str, Any]:
     """Head, newest entries (oldest first) and groups, as JSON. Raises ``broker.errors.LogError``."""
     log = ReplicationLog(connect(redis_url), namespace)
-    head, now_us = log.head(), log.now_us()
+    head, now_us = log.head(), log.history.now_us()
     return {
         "stream": f"{namespace}:log",
-        "length": log.length(),
+        "length": log.history.length(),
         "head": {"position": str(head.position), "keys": head.keys, "digest": head.digest},
-        "entries": [_entry(entry, now_us) for entry in log.newest(count)],
+        "entries": [_entry(entry, now_us) for entry in log.history.newest(count)],
         "groups": [
             {
                 "replica": group.replica,
@@ -37,7 +37,7 @@ def observe(redis_url: str, namespace: str, count: int) -> dict[str, Any]:
                 "oldest_pending": str(group.oldest_pending) if group.oldest_pending else None,
                 "newest_pending": str(group.newest_pending) if group.newest_pending else None,
             }
-            for group in log.groups()
+            for group in log.history.groups()
         ],
     }
 

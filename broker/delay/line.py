@@ -12,15 +12,14 @@ from broker.position import Position
 
 
 class DelayLine:
-    """A bounded set of entries, each of which may be taken when it is due. Pure logic; not thread-safe.
+    """A bounded set of entries, each of which may be taken once it is due. Pure logic; not thread-safe.
 
     An entry is due at its publish time plus its delay, by the log's clock. In order ``log`` it is not due before the
-    entries ahead of it, so the effective delay is a running maximum; in order ``arrival`` each entry is due by itself.
-    It is a line and not a rate limit: any number of entries may be due at once. Nothing is due before ``set_schedule``
-    has said what the delay is.
+    entries ahead of it, so the effective delay is a running maximum; in order ``arrival`` each entry is due on its own.
+    It delays without throttling: any number of entries may be due at once. Nothing is due before ``set_schedule``.
 
-    ``max_entries`` and ``max_bytes`` bound what waits; ``room`` says how much more may be offered, and what does not
-    fit stays in the stream. One offer may go past ``max_bytes`` by what it brings.
+    ``max_entries`` and ``max_bytes`` bound what waits; ``room`` is how many more entries may be offered, and what does
+    not fit stays in the stream. One offer may exceed ``max_bytes`` by its own size.
     """
 
     def __init__(self, *, max_entries: int, max_bytes: int) -> None:
@@ -34,16 +33,15 @@ class DelayLine:
         self._taken_us = 0  # in order log, when the last of those taken was due
 
     def __len__(self) -> int:
-        """How many entries wait."""
         return len(self._waiting)
 
     @property
     def room(self) -> int:
-        """How many more entries may be offered."""
+        """The number of entries that may still be offered."""
         return 0 if self._bytes >= self._max_bytes else self._max_entries - len(self._waiting)
 
     def offer(self, entries: list[Entry]) -> list[Position]:
-        """Let entries wait, in log order. Returns the positions that a new epoch among them made void."""
+        """Add entries in log order; return the positions that a new epoch among them made void."""
         void: list[Position] = []
         for entry in entries:
             if entry.op == "epoch":
@@ -55,7 +53,7 @@ class DelayLine:
         return void
 
     def set_schedule(self, schedule: Schedule, now_us: int) -> None:
-        """Set the delay, also of what waits already; what is overdue by a change is due at the moment of the change."""
+        """Set the delay, also of waiting entries; those overdue by the change are due at the moment of the change."""
         if self._schedule is not None and schedule != self._schedule:
             self._not_before_us = now_us
         self._schedule = schedule
@@ -65,12 +63,12 @@ class DelayLine:
             self._arrive(entry)
 
     def set_clock(self, now_us: int) -> None:
-        """The clock was set: neither a change of the delay nor a taking was later than now."""
+        """Adapt to a clock that was set: no change of the delay, and no taking, was later than now."""
         self._not_before_us = min(self._not_before_us, now_us)
         self._taken_us = min(self._taken_us, now_us)
 
     def due_us(self, entry: Entry) -> int | None:
-        """When an entry is due by itself: microseconds since 1970 by the log's clock. An epoch is due at once."""
+        """Return when an entry is due on its own, in microseconds by the log's clock. An epoch is due at once."""
         if self._schedule is None:
             return None
         if entry.op == "epoch":
@@ -78,7 +76,7 @@ class DelayLine:
         return max(entry.at_us + self._schedule.delay_us(entry.position), self._not_before_us)
 
     def next_due_us(self) -> int | None:
-        """When the next entry is due; ``None`` when nothing waits, or nobody knows yet."""
+        """Return when the next entry is due; ``None`` if nothing waits, or no schedule is set."""
         if self._in_arrival_order():
             self._drop_taken()
             return self._arrivals[0][1] if self._arrivals else None
@@ -86,18 +84,18 @@ class DelayLine:
         return None if due_us is None else max(due_us, self._taken_us)
 
     def due(self, now_us: int, limit: int) -> list[tuple[Entry, int]]:
-        """The entries that are due, in the order to apply them, each with when it became so; they stay until taken."""
+        """Return due entries in the order to apply them, each with the time it was due; they stay until taken."""
         return self._due_arrivals(now_us, limit) if self._in_arrival_order() else self._due_in_log(now_us, limit)
 
     def take(self, due: Iterable[tuple[Entry, int]]) -> None:
-        """Drop entries that were due: they have been applied."""
+        """Drop entries that were due and have been applied."""
         for entry, due_us in due:
             if self._waiting.pop(entry.position, None) is not None:
                 self._bytes -= entry.size_bytes
                 self._taken_us = max(self._taken_us, due_us)
 
     def clear(self) -> None:
-        """Drop everything: the entries will be delivered again, or a snapshot holds them."""
+        """Drop everything: the entries will be delivered again, or a snapshot contains them."""
         self._waiting.clear()
         self._arrivals.clear()
         self._bytes = 0

@@ -1,4 +1,4 @@
-"""How likely a read some time after a write is stale: from the replicas' schedules alone.
+"""The probability that a read some time after a write is stale, from the replicas' delay models and orders alone.
 
 A read ``t`` after a write finds it on a replica whose effective delay is at most ``t``. In order ``arrival`` that delay
 is the model's. In order ``log`` it is a running maximum: an entry is not applied before those ahead of it. With writes
@@ -11,14 +11,14 @@ back beyond ``t`` with probability ``exp(-r * integral of 1 - F from t on)``, so
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from broker.delay.model import DELAY_MS_MAX, DelayModel
+from broker.delay.models import DELAY_MS_MAX, DelayModel, from_json
 from broker.delay.schedule import Order
 
-_AGES = 20_000
-_GAMMA_SPREAD = 10.0
+_AGES = 20_000  # steps of the numerical integral over the age of the k-th newest write
+_GAMMA_SPREAD = 10.0  # standard deviations of that age after which the integral ends
 
 
 class Replicated(NamedTuple):
@@ -29,7 +29,7 @@ class Replicated(NamedTuple):
     rate: float = 0.0
 
     def fresh(self, t_ms: float) -> float:
-        """P(the replica has a write ``t`` milliseconds after its commit)."""
+        """Return P(the replica has a write ``t`` milliseconds after its commit)."""
         if t_ms >= DELAY_MS_MAX:
             return 1.0
         alone = self.model.cdf(t_ms)
@@ -38,9 +38,9 @@ class Replicated(NamedTuple):
         return alone * math.exp(-self.rate / 1000 * self.model.beyond_ms(t_ms))
 
     def shows_newest(self, k: int) -> float:
-        """P(a read at a random moment shows one of the newest ``k`` writes), which is k-staleness.
+        """Return P(a read at a random moment shows one of the newest ``k`` writes), which is k-staleness.
 
-        In log order that is so when the k-th newest has been applied, whose age has a Gamma distribution. In order
+        In log order that is so if the k-th newest has been applied, whose age has a Gamma distribution. In order
         ``arrival`` any of the k will do; given the age of the k-th, the ages of the others are uniform below it.
         """
         if self.rate == 0:
@@ -62,7 +62,7 @@ class Replicated(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """What is predicted at each of ``t_ms``: milliseconds since the write was committed.
+    """The prediction at each of ``t_ms``: milliseconds since the write was committed.
 
     ``stale``: P(a read of a replica drawn at random does not show the write). ``converged``: P(every replica has it);
     the replicas' delays are independent, so this is the product of their distributions.
@@ -72,9 +72,28 @@ class Curve(NamedTuple):
     stale: list[float]
     converged: list[float]
 
+    def converged_ms(self, share: float) -> float | None:
+        """Return the first time by which this share of writes is on every replica; ``None`` if beyond the curve."""
+        return next((t for t, found in zip(self.t_ms, self.converged, strict=True) if found >= share), None)
+
+
+def replicated(delays: Mapping[str, Any], rate: float, order: Order | None = None) -> list[Replicated]:
+    """Return the replicas of the primary's answer about their delays; ``order`` replaces theirs."""
+    return [Replicated(from_json(model), order or delays["orders"][of], rate) for of, model in delays["models"].items()]
+
+
+def moments(until_ms: float, points: int) -> list[float]:
+    """Return evenly spaced times from 0 to ``until_ms``, both included."""
+    return [until_ms * point / (points - 1) for point in range(points)]
+
 
 def predict(replicas: Sequence[Replicated], t_ms: Iterable[float]) -> Curve:
-    """The curve of these replicas."""
+    """Return the curve of these replicas."""
     times = list(t_ms)
     fresh = [[replica.fresh(t) for replica in replicas] for t in times]
     return Curve(times, [1 - sum(each) / len(each) for each in fresh], [math.prod(each) for each in fresh])
+
+
+def newest(replicas: Sequence[Replicated], k: int) -> float:
+    """Return P(a read of a replica drawn at random shows one of the newest ``k`` writes)."""
+    return sum(replica.shows_newest(k) for replica in replicas) / len(replicas)

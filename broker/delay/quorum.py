@@ -2,8 +2,9 @@
 
 Bailis et al., Probabilistically Bounded Staleness for Practical Partial Quorums, VLDB 2012. A write goes to all N
 replicas and returns after the W fastest acknowledgements; a read asks all N and takes the R fastest answers. With W the
-write's way to a replica, A its acknowledgement's way back, R the read's way there and S the answer's way back, a read
-that begins ``t`` after the write returned is consistent when one of the R replicas had the write as the read came.
+delay of the write to a replica, A that of its acknowledgement, R that of the read to a replica and S that of the
+answer, a read that starts ``t`` after the write returned is consistent if one of the R replicas had the write when the
+read arrived.
 """
 
 from __future__ import annotations
@@ -12,19 +13,20 @@ from dataclasses import dataclass
 from math import comb
 
 import numpy as np
+from numpy.typing import NDArray
 
-from broker.delay import DelayModel
-from broker.delay.sampling import Floats, draw_ms
-from broker.stats import quantile
+from broker.delay.models import DelayModel
+from broker.stats import quantile_of_sorted
 
-_BATCH = 250_000
+Floats = NDArray[np.float64]
+_BATCH = 250_000  # trials at once, which bounds the memory
 
 
 @dataclass(frozen=True)
 class Ways:
     """The four delays in milliseconds.
 
-    ``remote_ms`` is added each way to all replicas but one, which is drawn anew for writer and reader of each trial.
+    ``remote_ms`` is added each way to all replicas but one, which is drawn for the writer and the reader of each trial.
     """
 
     write: DelayModel
@@ -36,9 +38,9 @@ class Ways:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the trials showed, each an array in milliseconds, one number per trial.
+    """The results of the trials, each an ascending array in milliseconds, one number per trial.
 
-    ``consistent_after``: how long after the write's return a read is consistent; negative where it was so before.
+    ``consistent_after``: how long after the write's return a read is consistent; negative if it was so before.
     """
 
     read_latency: Floats
@@ -46,22 +48,22 @@ class Outcome:
     consistent_after: Floats
 
     def consistent(self, t_ms: float) -> float:
-        """P(a read ``t`` after the write returned is consistent)."""
+        """Return P(a read ``t`` after the write returned is consistent)."""
         return float(np.mean(self.consistent_after <= t_ms))
 
     def within(self, share: float) -> float:
-        """The time after which this share of reads is consistent."""
-        return max(0.0, quantile(self.consistent_after, share))
+        """Return the time after which this share of reads is consistent."""
+        return max(0.0, quantile_of_sorted(self.consistent_after, share))
 
 
 def simulate(ways: Ways, *, n: int, r: int, w: int, trials: int, seed: int = 0) -> Outcome:
-    """Run the trials. Raises ``ValueError`` where R or W is not from 1 to N."""
+    """Run the trials. Raises ``ValueError`` if R or W is not from 1 to N."""
     if not (1 <= r <= n and 1 <= w <= n):
-        raise ValueError(f"R and W lie between 1 and N = {n}, not {r} and {w}")
+        raise ValueError(f"R and W must lie between 1 and N = {n}, not {r} and {w}")
     random = np.random.default_rng(seed)
     batches = [min(_BATCH, trials - done) for done in range(0, trials, _BATCH)]
     parts = [_batch(ways, random, count, (n, r, w)) for count in batches]
-    return Outcome(*(np.concatenate([part[column] for part in parts]) for column in range(3)))
+    return Outcome(*(np.sort(np.concatenate(column)) for column in zip(*parts, strict=True)))
 
 
 def _batch(
@@ -70,10 +72,10 @@ def _batch(
     n, r, w = quorum
     shape = (trials, n)
     to_write, to_read = _remote(ways, random, shape), _remote(ways, random, shape)
-    writes = draw_ms(ways.write, random, shape) + to_write
-    acked = np.sort(writes + draw_ms(ways.ack, random, shape) + to_write, axis=1)[:, w - 1]
-    reads = draw_ms(ways.read, random, shape) + to_read
-    answered = reads + draw_ms(ways.answer, random, shape) + to_read
+    writes = ways.write.sample(random, shape) + to_write
+    acked = np.sort(writes + ways.ack.sample(random, shape) + to_write, axis=1)[:, w - 1]
+    reads = ways.read.sample(random, shape) + to_read
+    answered = reads + ways.answer.sample(random, shape) + to_read
     fastest = np.argsort(answered, axis=1)[:, :r]
     missing = np.take_along_axis(writes - reads, fastest, axis=1).min(axis=1) - acked
     return np.take_along_axis(answered, fastest[:, r - 1 :], axis=1)[:, 0], acked, missing
@@ -87,6 +89,6 @@ def _remote(ways: Ways, random: np.random.Generator, shape: tuple[int, int]) -> 
 
 
 def k_consistent(n: int, r: int, w: int, k: int) -> float:
-    """P(a read shows one of the newest k writes), where no write goes on after it has returned (closed form)."""
+    """Return P(a read shows one of the newest k writes) if no write continues after it has returned (closed form)."""
     missed = comb(n - w, r) / comb(n, r)
     return float(1 - missed**k)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import statistics
 import time
 from collections.abc import Iterator
 
@@ -34,7 +33,7 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
             step("idle")
             idle += late
             polled += by_poll
-            per_round.append((statistics.median(late), statistics.median(by_poll)))
+            per_round.append((quantile(late, 0.5), quantile(by_poll, 0.5)))
         ours, theirs = zip(*per_round, strict=True)
         yield Figure(
             "exactness", "window minus longest delay, idle, p50", "ms",

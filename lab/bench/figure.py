@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from broker.stats import quantile
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Figure:
     @property
     def judged(self) -> float:
         """The median of what the target is about."""
-        return statistics.median(self.ratios or self.lab)
+        return quantile(self.ratios or self.lab, 0.5)
 
     @property
     def reached(self) -> bool | None:
@@ -69,7 +70,7 @@ def _spread(rounds: Sequence[float]) -> dict[str, Any] | None:
     if not rounds:
         return None
     return {
-        "median": round(statistics.median(rounds), 4),
+        "median": round(quantile(rounds, 0.5), 4),
         "min": round(min(rounds), 4),
         "max": round(max(rounds), 4),
         "rounds": [round(one, 4) for one in rounds],

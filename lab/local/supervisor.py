@@ -182,13 +182,13 @@ class Lab:
         # Imported here: the supervisor of a lab with a log server of its own does without, and takes less memory.
         from broker.connection import connect
         from broker.errors import LogError
-        from broker.log import ReplicationLog
+        from broker.history import History
         from broker.registry import Registry
 
         shown = layout.without_password(self.redis_url)
         try:
             client = connect(self.redis_url)
-            log, registered = ReplicationLog(client, NAMESPACE), Registry(client, NAMESPACE)
+            log, registered = History(client, NAMESPACE), Registry(client, NAMESPACE)
             log.now_us()
             hazard = log.hazard()
             before = self._heartbeats(registered, log.now_us())

@@ -11,10 +11,9 @@ import click
 from rich.table import Table
 
 from broker.delay import DelayModel, Order, from_json
-from broker.delay.prediction import Curve, Replicated, predict
-from broker.delay.quorum import Ways, simulate
-from broker.delay.sampling import Floats
-from broker.stats import quantile
+from broker.delay.prediction import Curve, Replicated, moments, newest, predict, replicated
+from broker.delay.quorum import Floats, Ways, simulate
+from broker.stats import quantile_of_sorted
 from lab.client import NodeUnreachable, get
 from lab.errors import LabError
 from lab.local import state
@@ -55,7 +54,7 @@ def replicas(
     """Print what is predicted of these replicas, or of the running lab's. Raises ``LabError``."""
     predicted = [Replicated(model, order or "log", rate) for model in given] or _of_lab(data_dir, order, rate)
     longest_ms = max(replica.model.quantile_ms(0.99) for replica in predicted)
-    curve = predict(predicted, _moments(max(1.0, 1.2 * longest_ms), points))
+    curve = predict(predicted, moments(max(1.0, 1.2 * longest_ms), points))
     if as_json:
         click.echo(json.dumps(_as_json(predicted, curve), indent=2))
         return
@@ -65,11 +64,11 @@ def replicas(
             f"{replica.order} order, {rate:g} writes/s: {json.dumps(replica.model.as_json())[:100]}", markup=False
         )
     out.print(_table(curve))
-    fine = predict(predicted, _moments(4 * longest_ms + 1, _FINE))
+    fine = predict(predicted, moments(4 * longest_ms + 1, _FINE))
     window = ", ".join(f"p{percent} {_quantile(fine, percent)}" for percent in _PERCENTS)
     out.print(f"consistency window: {window}")
-    newest = ", ".join(f"{k}: {share:.1%}" for k, share in _newest(predicted).items())
-    out.print(f"a read shows one of the newest k writes: {newest}")
+    shares = ", ".join(f"{k}: {newest(predicted, k):.1%}" for k in _NEWEST)
+    out.print(f"a read shows one of the newest k writes: {shares}")
 
 
 def quorum(ways: Ways, *, n: int, r: int, w: int, trials: int, seed: int, as_json: bool) -> None:
@@ -102,11 +101,7 @@ def _of_lab(data_dir: Path, order: Order | None, rate: float) -> list[Replicated
         found = get(f"{primary.url}/admin/replication-delays")
     except NodeUnreachable as error:
         raise LabError(str(error)) from None
-    return [Replicated(from_json(model), order or found["orders"][url], rate) for url, model in found["models"].items()]
-
-
-def _moments(until_ms: float, points: int) -> list[float]:
-    return [until_ms * point / (points - 1) for point in range(points)]
+    return replicated(found, rate, order)
 
 
 def _table(curve: Curve) -> Table:
@@ -127,23 +122,17 @@ def _as_json(predicted: list[Replicated], curve: Curve) -> dict[str, Any]:
         "t_ms": _rounded(curve.t_ms, 3),
         "stale": _rounded(curve.stale, 6),
         "converged": _rounded(curve.converged, 6),
-        "newest": {str(k): round(share, 6) for k, share in _newest(predicted).items()},
+        "newest": {str(k): round(newest(predicted, k), 6) for k in _NEWEST},
     }
 
 
-def _newest(predicted: list[Replicated]) -> dict[int, float]:
-    """P(a read of a random replica shows one of the newest k writes), by k."""
-    return {k: sum(replica.shows_newest(k) for replica in predicted) / len(predicted) for k in _NEWEST}
-
-
 def _quantile(curve: Curve, percent: int) -> str:
-    reached = (t for t, share in zip(curve.t_ms, curve.converged, strict=True) if share >= percent / 100)
-    found = next(reached, None)
+    found = curve.converged_ms(percent / 100)
     return f"beyond {curve.t_ms[-1]:.0f} ms" if found is None else f"{found:.0f} ms"
 
 
 def _spread(ms: Floats) -> dict[str, float]:
-    return {f"p{percent:g}": round(quantile(ms, percent / 100), 3) for percent in (50, 99, 99.9)}
+    return {f"p{percent:g}": round(quantile_of_sorted(ms, percent / 100), 3) for percent in (50, 99, 99.9)}
 
 
 def _rounded(numbers: Sequence[float], digits: int) -> list[float]:

@@ -102,10 +102,10 @@ class Follower:
 
     def _read(self) -> None:
         log = self._connected()
-        while page := log.after(self._last, _PAGE):
+        while page := log.history.after(self._last, _PAGE):
             first = page[0]
             if first.goes_on_from != self._last and not self._last.is_followed_by(first.position):
-                (oldest,) = log.after(START, 1)
+                (oldest,) = log.history.after(START, 1)
                 if oldest.position > self._last:  # otherwise the log has a hole, which is for the judge
                     raise self._trimmed()
             self._entries += page

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from broker.delay import Fixed
+from broker.delay import Fixed, from_json
 from lab.checking import workload
 from lab.checking.history import History, Plan
 from lab.checking.workload import Recorder, Session
@@ -146,7 +146,7 @@ class Torturer:
             urlsplit(url).hostname or "": {"model": model, "order": found["orders"][url]}
             for url, model in found["models"].items()
         }
-        self._delays_ms = {replica: _least_ms(before["model"]) for replica, before in self._before.items()}
+        self._delays_ms = {replica: from_json(before["model"]).least_ms for replica, before in self._before.items()}
         for replica in replicas:
             self._set_delay(Act(0, DELAY, replica, {"model": Fixed(_FIRST_DELAY_MS).as_json(), "order": "log"}))
 
@@ -205,7 +205,7 @@ class Torturer:
 
     def _set_delay(self, act: Act) -> None:
         model = act.parameters["model"]
-        new_ms = _least_ms(model)
+        new_ms = from_json(model).least_ms
         old_ms = self._delays_ms.get(act.target, 0.0)
         self._floors.add(act.target, self._now_us(), min(old_ms, new_ms))
         url = f"{self._target.primary_url}/admin/replication-delay"
@@ -232,8 +232,3 @@ class Torturer:
             if time.monotonic() > deadline:
                 raise LabError(why)
             self._sleep(_PAUSE_SECONDS)
-
-
-def _least_ms(model: dict[str, Any]) -> float:
-    """No delay that the model draws is shorter."""
-    return float({"fixed": model.get("ms"), "uniform": model.get("low_ms")}.get(model["kind"]) or 0)

@@ -90,7 +90,7 @@ def create_app(config: ClientConfig) -> Flask:
     # A connection that waits for an answer as long as the log server may block, and then some.
     waiting = connect(config.redis_url, answer_timeout_seconds=WAIT_MS / 1000 + 5)
     log = ReplicationLog(waiting, config.namespace)
-    clock = LogClock(log.now_us, time.monotonic_ns, time.time_ns)
+    clock = LogClock(log.history.now_us, time.monotonic_ns, time.time_ns)
     feed = Feed(lambda: clock.now_us() / 1000)
     sources = Sources(
         feed,

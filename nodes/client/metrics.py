@@ -21,7 +21,7 @@ _LEVEL_READS = Metric(
 _WAIT = Metric(
     Histogram,
     "ec_read_wait_seconds",
-    "time that a reader waited for an answer, by `level`",
+    "time a reader waited for its response, by `level`",
     _CLIENT,
     ("level",),
     SECONDS_BUCKETS,
@@ -29,7 +29,7 @@ _WAIT = Metric(
 _VIOLATIONS = Metric(
     Counter,
     "ec_session_violations_total",
-    "reads served by a store older than what their session wrote (`guarantee` read_your_writes) or was shown "
+    "reads served by a store older than what their session wrote (`guarantee` read_your_writes) or read "
     "(monotonic_reads)",
     _CLIENT,
     ("guarantee",),
@@ -37,7 +37,7 @@ _VIOLATIONS = Metric(
 _WINDOW = Metric(
     Histogram,
     "ec_consistency_window_seconds",
-    "write acknowledged to last replica observed, by `outcome`: converged, timeout",
+    "time from a write to its apply on the last replica, by `outcome`: converged, timeout",
     _CLIENT,
     ("outcome",),
     SECONDS_BUCKETS,

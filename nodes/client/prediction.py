@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from broker.delay import DELAY_MS_MAX, from_json
-from broker.delay.prediction import Replicated, predict
+from broker.delay import DELAY_MS_MAX
+from broker.delay.prediction import moments, predict, replicated
 from nodes.http.api import Api, Query
 from nodes.http.problem import Problem
 
@@ -40,16 +40,12 @@ def add_prediction(api: Api, delays: Callable[[], dict[str, Any]]) -> None:
     @api.route("GET", "/prediction", admin=True, query=PredictionQuery, answer=PredictionAnswer)
     def prediction(query: PredictionQuery) -> PredictionAnswer:
         """How likely a read is stale by the time since the write, from the delays in force alone."""
-        found = delays()
-        rate, last = query.writes_per_second, query.points - 1
-        replicated = [
-            Replicated(from_json(model), found["orders"][url], rate) for url, model in found["models"].items()
-        ]
-        if not replicated:
+        replicas = replicated(delays(), query.writes_per_second)
+        if not replicas:
             raise Problem(503, "no-replicas", "No replicas", "No replica is registered yet.")
-        curve = predict(replicated, [query.until_ms * point / last for point in range(query.points)])
+        curve = predict(replicas, moments(query.until_ms, query.points))
         return {
-            "writes_per_second": rate,
+            "writes_per_second": query.writes_per_second,
             "t_ms": curve.t_ms,
             "stale": [round(share, 6) for share in curve.stale],
             "converged": [round(share, 6) for share in curve.converged],

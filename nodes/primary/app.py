@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from flask import Flask, Response, request
@@ -12,6 +13,7 @@ from typing_extensions import TypedDict
 
 from broker.clock import LogClock
 from broker.connection import connect
+from broker.errors import LogFull, LogUnverified
 from broker.events import Events
 from broker.log import Appended, Change, ReplicationLog
 from broker.registry import Registry
@@ -98,20 +100,21 @@ def create_app(config: PrimaryConfig) -> Flask:
     tracing = traces.make(config)
     client = connect(config.redis_url, max_connections=config.threads + 16)
     log = ReplicationLog(client, config.namespace)
-    parts = Parts(
+    unrepaired = Parts(
         config=config,
         log=log,
         registered=Registry(client, config.namespace),
         events=Events(client, config.namespace),
         gate=make_gate(EMPTY_STATE, config.threads * 7 // 8, registry),
         peers=Peers(config.threads * 2, time.monotonic),
-        clock=LogClock(log.now_us, time.monotonic_ns, time.time_ns),
+        clock=LogClock(log.history.now_us, time.monotonic_ns, time.time_ns),
         metrics=PrimaryMetrics(registry),
     )
-    acceptance = Acceptance(log, parts.metrics, time.monotonic)
-    verification = Verification(parts, time.monotonic, time.sleep)
+    verification = Verification(unrepaired, time.monotonic, time.sleep)
     retention = Retention(log, config)
-    log.verify, log.make_room = verification.require, retention.shrink
+    repairs = {LogUnverified: verification.require, LogFull: retention.shrink}
+    parts = replace(unrepaired, log=ReplicationLog(client, config.namespace, repairs))
+    acceptance = Acceptance(parts.log, parts.metrics, time.monotonic)
     registry.register(ReplicaCollector(log, parts.registered, retention.usage))
 
     primary = Primary(parts, verification, retention, acceptance.require)

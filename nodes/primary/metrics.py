@@ -17,9 +17,16 @@ _ROLE, _REPLICA = ("primary",), ("replica",)
 WRITES = Metric(
     Counter, "ec_writes_total", "writes by `result`: acknowledged, not_applied, unknown", _ROLE, ("result",)
 )
-WRITE = Metric(Histogram, "ec_write_duration_seconds", "a write as its caller sees it", _ROLE, (), SECONDS_BUCKETS)
+WRITE = Metric(
+    Histogram,
+    "ec_write_duration_seconds",
+    "duration of a single write, as its caller sees it",
+    _ROLE,
+    (),
+    SECONDS_BUCKETS,
+)
 VERSION = Metric(Gauge, "ec_primary_version", "last committed version", _ROLE)
-APPLIED = Metric(Gauge, "ec_replica_applied_version", "last version that the replica has applied", _ROLE, _REPLICA)
+APPLIED = Metric(Gauge, "ec_replica_applied_version", "last version the replica has applied", _ROLE, _REPLICA)
 LAG_VERSIONS = Metric(Gauge, "ec_replica_lag_versions", "versions behind the log", _ROLE, _REPLICA)
 LAG = Metric(
     Gauge,
@@ -31,15 +38,15 @@ LAG = Metric(
 LAST_APPLIED = Metric(
     Gauge,
     "ec_replica_last_applied_timestamp_seconds",
-    "time at which the replica last applied an entry; absent until the first since its start",
+    "time of the replica's last apply; absent until its first one since startup",
     _ROLE,
     _REPLICA,
 )
-DELAY = Metric(Gauge, "ec_configured_delay_seconds", "delay as configured (mean of the model)", _ROLE, _REPLICA)
+DELAY = Metric(Gauge, "ec_configured_delay_seconds", "the configured delay", _ROLE, _REPLICA)
 PENDING = Metric(Gauge, "ec_pending_entries", "entries delivered and not acknowledged", _ROLE, _REPLICA)
-UNDELIVERED = Metric(Gauge, "ec_undelivered_entries", "entries not yet delivered", _ROLE, _REPLICA)
-LOG_BYTES = Metric(Gauge, "ec_log_bytes", "memory that the log takes in the log server", _ROLE)
-LOG_MAX_BYTES = Metric(Gauge, "ec_log_max_bytes", "bound beyond which the oldest entries are dropped", _ROLE)
+UNDELIVERED = Metric(Gauge, "ec_undelivered_entries", "entries not delivered yet", _ROLE, _REPLICA)
+LOG_BYTES = Metric(Gauge, "ec_log_bytes", "memory used by the log in the log server", _ROLE)
+LOG_MAX_BYTES = Metric(Gauge, "ec_log_max_bytes", "limit above which the oldest entries are dropped", _ROLE)
 
 
 class PrimaryMetrics:

@@ -133,7 +133,7 @@ class Primary:
         return self.state()
 
     def reached_us(self, position: Position) -> tuple[int, int] | None:
-        found = self._log.between(position, position, 1)
+        found = self._log.history.between(position, position, 1)
         return (found[0].at_us, found[0].at_us) if found else None
 
     def page(self, after: str, limit: int) -> tuple[State, list[Record], bool]:
@@ -152,7 +152,7 @@ class Primary:
 
     def position(self, age_ms: float) -> PositionAnswer:
         """The position that a reader must have reached to miss nothing older than ``age_ms``."""
-        position, head = self._log.before(round(age_ms * 1000))
+        position, head = self._log.history.before(round(age_ms * 1000))
         return {"source": self._config.node_id, "position": str(position), "age_ms": age_ms, "head": str(head)}
 
     def replicas(self) -> ReplicasAnswer:
@@ -189,7 +189,7 @@ class Primary:
         """Whether the log answers, has everything and will keep it, and whether it accepts writes."""
         try:
             verified = self._log.is_verified()
-            log = (self._log.hazard() or "ok") if verified else "asking the replicas whether it has everything"
+            log = (self._log.history.hazard() or "ok") if verified else "asking the replicas whether it has everything"
         except LogError as error:
             return {"log": str(error), "writes": str(error)}
         try:
@@ -233,7 +233,7 @@ class Primary:
         """Remove a replica that will not come back, with its group; ``False`` if it is not registered."""
         if not self._registered.forget(replica):
             return False
-        self._log.leave(replica)
+        self._log.group(replica).leave()
         self._events.publish("left", replica=replica)
         return True
 

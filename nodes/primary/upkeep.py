@@ -7,7 +7,8 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable
 
-from broker.log import Memory, ReplicationLog
+from broker.history import Memory
+from broker.log import ReplicationLog
 from broker.position import START, Position
 from broker.registry import Member
 from nodes.http.peers import Ask, PeerError, Reply

@@ -22,8 +22,7 @@ class Acknowledger:
 
     def __init__(self, log: ReplicationLog, replica: str, ack_delay_ms: float, now_us: Callable[[], int]) -> None:
         """``now_us`` is any clock that is never set."""
-        self._log = log
-        self._replica = replica
+        self._group = log.group(replica)
         self._ack_delay_us = ack_delay_ms * 1000
         self._now_us = now_us
         self._changed = threading.Condition()
@@ -66,7 +65,7 @@ class Acknowledger:
         is_lost = self.is_lost
         sent = batch if is_lost is None else [position for position in batch if not is_lost()]
         if sent:
-            self._log.acknowledge(self._replica, sent)
+            self._group.acknowledge(sent)
         with self._changed:
             for _ in range(taken):
                 self._queue.popleft()

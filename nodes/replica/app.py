@@ -71,7 +71,7 @@ def make_replica(config: ReplicaConfig, tracing: Tracing, registry: CollectorReg
     reading = connect(config.redis_url, answer_timeout_seconds=BLOCK_MS / 1000 + 5, link=link)
     client = connect(config.redis_url, answer_timeout_seconds=HEARTBEAT_MS / 1000 + 2, link=link)
     log = ReplicationLog(client, config.namespace)
-    clock = LogClock(log.now_us, time.monotonic_ns, time.time_ns)
+    clock = LogClock(log.history.now_us, time.monotonic_ns, time.time_ns)
     store = ReplicaStore(config.data_dir)
     gate = make_gate(store.state(), config.threads * 7 // 8, registry)
     metrics = ReplicaMetrics(registry, config.node_id, FAULTS)

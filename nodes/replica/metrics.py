@@ -10,9 +10,16 @@ from broker.entry import Entry
 from nodes.runtime.metrics import CHANGED, LATENESS_BUCKETS, SECONDS_BUCKETS, Distribution, Metric
 
 _ROLE = _REPLICA = ("replica",)
-_DELAY = Metric(Histogram, "ec_replication_delay_seconds", "commit to apply", _ROLE, _REPLICA, SECONDS_BUCKETS)
+_DELAY = Metric(
+    Histogram, "ec_replication_delay_seconds", "time from commit to apply", _ROLE, _REPLICA, SECONDS_BUCKETS
+)
 _LATENESS = Metric(
-    Histogram, "ec_apply_lateness_seconds", "due to applied: the lab's own error", _ROLE, _REPLICA, LATENESS_BUCKETS
+    Histogram,
+    "ec_apply_lateness_seconds",
+    "time from due to applied: the lab's own error",
+    _ROLE,
+    _REPLICA,
+    LATENESS_BUCKETS,
 )
 _APPLIED = Metric(
     Counter, "ec_applied_total", "entries by `result`: applied, duplicate, error", _ROLE, ("replica", "result")
@@ -23,7 +30,8 @@ _FAULT = Metric(Gauge, "ec_fault_active", "1 while an injected `fault` is active
 _DIVERGED = Metric(
     Gauge,
     "ec_replica_diverged",
-    "1 if the content differed from the primary's at the same position when last compared; absent before that",
+    "1 if the content differed from the primary's at the same position in the last comparison; absent before the "
+    "first one",
     _ROLE,
     _REPLICA,
 )

@@ -42,7 +42,7 @@ class Reader:
         metrics: ReplicaMetrics,
     ) -> None:
         self._log = log
-        self._replica = replica
+        self._group = log.group(replica)
         self._inbox = inbox
         self._store = store
         self._gate = gate
@@ -97,21 +97,21 @@ class Reader:
             room = self._inbox.wait_for_room()
             if room:
                 before = self._last
-                entries = self._log.read(self._replica, min(room, _BATCH), block_ms)
+                entries = self._group.read(min(room, _BATCH), block_ms)
                 self._take(entries)
                 if entries and self.read_again is not None and self.read_again():
-                    self._log.rewind(self._replica, before)
+                    self._group.rewind(before)
         except PositionLost:
             self._close_gap()
 
     def _recover(self) -> None:
         self._require_log_ahead()
-        self._log.join(self._replica, self._store_position())
+        self._group.join(self._store_position())
         if self._is_of_another_history():
             self._resync("other_history")
         after = START
         while True:
-            page = self._log.pending(self._replica, after, _BATCH)
+            page = self._group.pending(after, _BATCH)
             if not page:
                 break
             after = page[-1][0]
@@ -126,9 +126,9 @@ class Reader:
             self._acknowledger.add([position for position, _ in page if position <= self._store_position()] + lost)
             self._take([entry for _, entry in page if entry is not None], count=False)
             self._inbox.wait_for_room()
-        if self._log.last_delivered(self._replica) > self._last:
+        if self._group.last_delivered() > self._last:
             # Acknowledged and yet not there: a loss of power took it, or it was applied beyond the position.
-            self._log.rewind(self._replica, self._last)
+            self._group.rewind(self._last)
 
     def _require_log_ahead(self) -> None:
         head = self._log.head().position
@@ -138,7 +138,7 @@ class Reader:
     def _is_of_another_history(self) -> bool:
         """Whether the log has another change where the store is: it was lost, and begun anew while nobody knew more."""
         state = self._store.state()
-        found = self._log.between(state.position, state.position, 1)
+        found = self._log.history.between(state.position, state.position, 1)
         return bool(found) and found[0].goes_on_from is None and found[0].write_id != state.write_id
 
     def _superseded(self, position: Position) -> bool:
@@ -189,7 +189,7 @@ class Reader:
     def _close_gap(self) -> None:
         if not self._rewound:
             _logger.warning("gap after %s: reading from there again", self._last)
-            self._log.rewind(self._replica, self._last)
+            self._group.rewind(self._last)
             self._rewound = True
             self._recovered = True  # what is pending behind the gap comes again with the rest
         else:
@@ -212,7 +212,7 @@ class Reader:
         self._gate.replace(self._store.install(taken))
         self._metrics.resynced(reason)
         self._last = taken.position
-        self._log.rewind(self._replica, taken.position)
+        self._group.rewind(taken.position)
         self._rewound = False
         self._recovered = False
 

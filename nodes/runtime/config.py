@@ -11,12 +11,10 @@ from typing import Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 from broker.delay import DELAY_MS_MAX
-from broker.url import require_options
 
 Role = Literal["primary", "replica", "client", "worker"]
 ROLES: tuple[Role, ...] = get_args(Role)
 _PORTS: dict[Role, int] = {"primary": 8000, "replica": 8001, "client": 8003, "worker": 8078}
-_SAMPLERS = "(?:parentbased_)?(?:always_on|always_off|traceidratio)|"
 _ORIGIN = r"\s*https?://[A-Za-z0-9.-]+(?::[0-9]+)?\s*"
 
 
@@ -76,10 +74,9 @@ class WorkerConfig(NodeConfig):
 
 
 _CONFIGS = {"primary": PrimaryConfig, "replica": ReplicaConfig, "client": ClientConfig, "worker": WorkerConfig}
-Parser = Callable[[str], Any]
 
 
-def _text(pattern: str, allowed: str) -> Parser:
+def _text(pattern: str, allowed: str) -> Callable[[str], Any]:
     def parse(text: str) -> str:
         if re.fullmatch(pattern, text) is None:
             raise ValueError(allowed)
@@ -88,7 +85,7 @@ def _text(pattern: str, allowed: str) -> Parser:
     return parse
 
 
-def _number(low: float, high: float) -> Parser:
+def _number(low: float, high: float) -> Callable[[str], Any]:
     def parse(text: str) -> float:
         try:
             value = float(text)
@@ -101,7 +98,7 @@ def _number(low: float, high: float) -> Parser:
     return parse
 
 
-def _integer(low: int, high: int) -> Parser:
+def _integer(low: int, high: int) -> Callable[[str], Any]:
     def parse(text: str) -> int:
         if re.fullmatch(r"[0-9]{1,15}", text) is None or not low <= int(text) <= high:
             raise ValueError(f"a whole number from {low} to {high}")
@@ -110,7 +107,7 @@ def _integer(low: int, high: int) -> Parser:
     return parse
 
 
-def _url(*schemes: str) -> Parser:
+def _url(*schemes: str) -> Callable[[str], Any]:
     def parse(text: str) -> str:
         try:
             parts = urlsplit(text)
@@ -158,22 +155,21 @@ def _default_url(found: Mapping[str, Any]) -> str:
 class Variable(NamedTuple):
     """An environment variable, read into a field of a node's configuration; a row of ``docs/configuration.md``.
 
-    ``parse`` raises ``ValueError`` with what is allowed. ``default``: a text, or what makes one of the fields that the
-    rows above have; ``shown`` describes it.
+    ``parse`` raises ``ValueError`` with what is allowed. ``default``: a text, or a function of the fields read before
+    it. ``shown`` describes a default that would not explain itself.
     """
 
     name: str
     field: str
-    parse: Parser
+    parse: Callable[[str], Any]
     default: str | Callable[[Mapping[str, Any]], str]
-    shown: str
     meaning: str
     roles: tuple[Role, ...] = ROLES
+    shown: str = ""
 
     def read(self, values: Mapping[str, str], found: Mapping[str, Any]) -> Any:
         """Return the value. Raises ``ConfigError``."""
-        default = self.default if isinstance(self.default, str) else self.default(found)
-        text = values.get(self.name) or default
+        text = values.get(self.name) or (self.default if isinstance(self.default, str) else self.default(found))
         try:
             return self.parse(text)
         except ValueError as error:
@@ -181,64 +177,70 @@ class Variable(NamedTuple):
             raise ConfigError(f"{self.name} is {shown!r}, but must be {error}") from None
 
 
-_ADMIN_MEANING = (
-    "when set, every endpoint that changes the lab, and those of delays and faults, require it as "
-    "`Authorization: Bearer TOKEN`; `/openapi.json` names them. Long, random, and the same on every node"
+_id = _text(r"[a-z0-9][a-z0-9-]{0,62}", "letters, digits and dashes, lower case")
+_namespace = _text(r"\{?[a-z0-9]{1,32}\}?", "1 to 32 letters and digits, lower case")
+_host = _text(r"[A-Za-z0-9_.:-]{1,255}", "an address to listen on, such as 127.0.0.1")
+_sampler = _text(
+    "(?:parentbased_)?(?:always_on|always_off|traceidratio)|",
+    "always_on, always_off or traceidratio, with parentbased_ before it or not",
 )
-_ORIGINS_MEANING = (
-    "further origins whose pages may send requests (`https://name-8003.app.github.dev`), separated by commas: for a "
-    "proxy that forwards a port and changes the host name, as Codespaces does. The console needs an origin of its own "
-    "and does not work below a path prefix"
-)
+_web, _redis = _url("http", "https"), _url("redis", "rediss", "unix")
+_delay = _number(0, DELAY_MS_MAX)
+_PRIMARY: tuple[Role, ...] = ("primary",)
+_REPLICA: tuple[Role, ...] = ("replica",)
+# fmt: off
 VARIABLES = (
-    Variable("LAB_NAMESPACE", "namespace", _text(r"\{?[a-z0-9]{1,32}\}?", "1 to 32 letters and digits, lower case"),
-             "lab14", "`lab14`", "first part of every key in Redis; `lab up` always uses the default"),
-    Variable("LAB_NODE_ID", "node_id", _text(r"[a-z0-9][a-z0-9-]{0,62}", "letters, digits and dashes, lower case"),
-             _default_id, "by role", "the node's name, `lab14-replica1` for example"),
-    Variable("LAB_HOST", "host", _text(r"[A-Za-z0-9_.:-]{1,255}", "an address to listen on, such as 127.0.0.1"),
-             "127.0.0.1", "`127.0.0.1`", "address on which the node listens"),
+    Variable("LAB_NAMESPACE", "namespace", _namespace, "lab14",
+             "prefix of every key in Redis; `lab up` always uses the default"),
+    Variable("LAB_NODE_ID", "node_id", _id, _default_id,
+             "the node's name, for example `lab14-replica1`", shown="by role"),
+    Variable("LAB_HOST", "host", _host, "127.0.0.1", "address that the node listens on"),
     Variable("LAB_PORT", "port", _integer(1, 65535), lambda found: str(_PORTS[found["role"]]),
-             ", ".join(map(str, _PORTS.values())), "port on which the node listens"),
-    Variable("LAB_ADVERTISE_URL", "advertise_url", _url("http", "https"), _default_url, "from host and port",
-             "where other nodes reach it; a node that listens on all addresses is assumed to be reachable by its id"),
-    Variable("LAB_REDIS_URL", "redis_url", _url("redis", "rediss", "unix"), "redis://127.0.0.1:6379/0",
-             "`redis://127.0.0.1:6379/0`",
-             "the log server; of a URL's options only `db`, `client_name` and those of TLS are allowed"),
-    Variable("LAB_PRIMARY_URL", "primary_url", _url("http", "https"), "http://127.0.0.1:8000",
-             "`http://127.0.0.1:8000`", "the primary, for the others"),
-    Variable("LAB_CLIENT_URL", "client_url", _url("http", "https"), "http://127.0.0.1:8003", "`http://127.0.0.1:8003`",
-             "the client, for the worker", ("worker",)),
-    Variable("LAB_DATA_DIR", "data_dir", Path, _default_dir, "`.lab/replicas/<id>`, `.lab/<id>`",
-             "directory of a replica's store; of the client's experiments", ("replica", "client")),
-    Variable("LAB_DELAY_MS", "delay_ms", _number(0, DELAY_MS_MAX), "500", "500",
-             "a new replica's delay; later the live setting counts", ("replica",)),
-    Variable("LAB_ACK_DELAY_MS", "ack_delay_ms", _number(0, DELAY_MS_MAX), "0", "0",
-             "a new replica's delay of acknowledgements", ("replica",)),
-    Variable("LAB_LINE_MAX_ENTRIES", "line_max_entries", _integer(1, 1_000_000), "10000", "10000",
-             "entries that the delay line holds; the rest stays in the stream", ("replica",)),
-    Variable("LAB_LINE_MAX_BYTES", "line_max_bytes", _integer(1024, 2**34), str(64 * 2**20), "64 MiB",
-             "bytes that the delay line holds", ("replica",)),
-    Variable("LAB_LOG_KEEP", "log_keep", _integer(0, 10_000_000), "10000", "10000",
-             "entries that stay in the log although every live replica has them", ("primary",)),
-    Variable("LAB_LOG_MAX", "log_max", _integer(1, 100_000_000), "1000000", "1000000",
-             "most entries that the log holds; a replica that was away longer takes a snapshot", ("primary",)),
-    Variable("LAB_LOG_MAX_BYTES", "log_max_bytes", _integer(2**20, 2**40), str(256 * 2**20), "256 MiB",
-             "most memory that the log takes; less if the log server's `maxmemory` leaves less", ("primary",)),
-    Variable("LAB_THREADS", "threads", _integer(4, 4096), "512", "512",
-             "requests in progress per node, beside 8 of `/health`, `/metrics`, `/faults` and `/admin`; seven eighths "
-             "of them may wait"),
-    Variable("LAB_ALLOWED_HOSTS", "allowed_hosts", _names, "", "none",
-             "further host names to answer to, separated by commas"),
-    Variable("LAB_ALLOWED_ORIGINS", "allowed_origins", _origins, "", "none", _ORIGINS_MEANING),
-    Variable("LAB_ADMIN_TOKEN", "admin_token", lambda text: text or None, "", "none", _ADMIN_MEANING),
-    Variable("OTEL_EXPORTER_OTLP_ENDPOINT", "tracing", bool, "", "none",
-             "when set, traces are recorded and exported there by OTLP over HTTP"),
-    Variable("OTEL_TRACES_SAMPLER", "traces_bounded",
-             _text(_SAMPLERS, "always_on, always_off or traceidratio, with parentbased_ before it or not"), "",
-             "at most 200 a second",
-             "which of the traces that start at a node are recorded, in OpenTelemetry's words: `parentbased_always_on` "
-             "for every one"),
-)  # fmt: skip
+             "port that the node listens on", shown="by role"),
+    Variable("LAB_ADVERTISE_URL", "advertise_url", _web, _default_url,
+             "URL at which other nodes reach it; a node that listens on all addresses is assumed to be reachable by "
+             "its id", shown="from host and port"),
+    Variable("LAB_REDIS_URL", "redis_url", _redis, "redis://127.0.0.1:6379/0",
+             "URL of the log server; the only URL options allowed are `db`, `client_name` and those of TLS"),
+    Variable("LAB_PRIMARY_URL", "primary_url", _web, "http://127.0.0.1:8000",
+             "URL of the primary, for the other nodes"),
+    Variable("LAB_CLIENT_URL", "client_url", _web, "http://127.0.0.1:8003", "URL of the client", ("worker",)),
+    Variable("LAB_DATA_DIR", "data_dir", Path, _default_dir,
+             "directory of a replica's store; of the client's experiments", ("replica", "client"),
+             shown="`.lab/replicas/<id>`, `.lab/<id>`"),
+    Variable("LAB_DELAY_MS", "delay_ms", _delay, "500",
+             "delay of a new replica; later the live setting applies", _REPLICA),
+    Variable("LAB_ACK_DELAY_MS", "ack_delay_ms", _delay, "0",
+             "acknowledgement delay of a new replica; later the live setting applies", _REPLICA),
+    Variable("LAB_LINE_MAX_ENTRIES", "line_max_entries", _integer(1, 1_000_000), "10000",
+             "maximum number of entries in the delay line; further entries stay in the stream", _REPLICA),
+    Variable("LAB_LINE_MAX_BYTES", "line_max_bytes", _integer(1024, 2**34), str(64 * 2**20),
+             "maximum size of the delay line; further entries stay in the stream", _REPLICA, "64 MiB"),
+    Variable("LAB_LOG_KEEP", "log_keep", _integer(0, 10_000_000), "10000",
+             "entries kept in the log even if every live replica has them", _PRIMARY),
+    Variable("LAB_LOG_MAX", "log_max", _integer(1, 100_000_000), "1000000",
+             "maximum number of entries in the log; a replica that was away longer installs a snapshot", _PRIMARY),
+    Variable("LAB_LOG_MAX_BYTES", "log_max_bytes", _integer(2**20, 2**40), str(256 * 2**20),
+             "maximum memory of the log; less if the log server's `maxmemory` leaves less", _PRIMARY, "256 MiB"),
+    Variable("LAB_THREADS", "threads", _integer(4, 4096), "512",
+             "requests in progress per node, in addition to 8 reserved for `/health`, `/metrics`, `/faults` and "
+             "`/admin`; at most seven eighths can wait"),
+    Variable("LAB_ALLOWED_HOSTS", "allowed_hosts", _names, "", "additional host names to accept, comma-separated"),
+    Variable("LAB_ALLOWED_ORIGINS", "allowed_origins", _origins, "",
+             "additional origins whose pages can send requests (`https://name-8003.app.github.dev`), comma-separated: "
+             "for a proxy that forwards a port and changes the host name, as Codespaces does. The console needs an "
+             "origin of its own and does not work below a path prefix"),
+    Variable("LAB_ADMIN_TOKEN", "admin_token", lambda text: text or None, "",
+             "if set, every endpoint that changes the lab, and those of delays and faults, require it as "
+             "`Authorization: Bearer TOKEN`; `/openapi.json` marks them. Use a long random value, the same on every "
+             "node"),
+    Variable("OTEL_EXPORTER_OTLP_ENDPOINT", "tracing", bool, "",
+             "if set, traces are recorded and exported there by OTLP over HTTP"),
+    Variable("OTEL_TRACES_SAMPLER", "traces_bounded", lambda text: not _sampler(text), "",
+             "OpenTelemetry sampler for traces that start at a node: `parentbased_always_on` records all of them",
+             shown="at most 200 per second"),
+)
+# fmt: on
 
 
 def load(role: Role, values: Mapping[str, str]) -> NodeConfig:
@@ -247,7 +249,8 @@ def load(role: Role, values: Mapping[str, str]) -> NodeConfig:
     for variable in VARIABLES:
         if role in variable.roles:
             found[variable.field] = variable.read(values, found)
-    found["traces_bounded"] = not found["traces_bounded"]
+    from broker.connection import require_options  # not above: the supervisor reads this module, and needs no redis
+
     try:
         require_options(found["redis_url"])
     except ValueError as error:

@@ -55,12 +55,19 @@ class Metric(Generic[Kind]):
 
 
 _BOTH = ("primary", "replica")
-WAITING = Metric(Gauge, "ec_waiting_readers", "requests that wait for a position", _BOTH)
-WAKE = Metric(Histogram, "ec_wake_seconds", "position reached to waiting request resumed", _BOTH, (), LATENESS_BUCKETS)
+WAITING = Metric(Gauge, "ec_waiting_readers", "requests waiting for a position", _BOTH)
+WAKE = Metric(
+    Histogram,
+    "ec_wake_seconds",
+    "time from a position being reached to a waiting request resuming",
+    _BOTH,
+    (),
+    LATENESS_BUCKETS,
+)
 CHANGED = Metric(
     Gauge,
     "ec_config_change_timestamp_seconds",
-    "time of the last change of the lab, by `kind`: delay, reset, fault",
+    "time of the last change to the lab, by `kind`: delay, reset, fault",
     _BOTH,
     ("replica", "kind"),
 )

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from broker.entry import Entry
 from broker.position import Position
@@ -21,8 +21,8 @@ _MESSAGE_ID = "messaging.message.id"
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-class Tracing(Protocol):
-    """What nodes need of tracing."""
+class Tracing:
+    """Records nothing, but forwards a caller's trace context unchanged to the log and to other nodes."""
 
     def install(self, app: Any) -> None:
         """Trace the requests of this Flask app."""
@@ -30,6 +30,7 @@ class Tracing(Protocol):
     @contextmanager
     def sending(self) -> Iterator[str]:
         """Append to the log: yield the ``traceparent`` of the entry, or an empty text."""
+        yield self.outgoing().get("traceparent", "")
 
     def sent(self, position: Position) -> None:
         """Record, while ``sending``, where the entry is in the log."""
@@ -42,36 +43,14 @@ class Tracing(Protocol):
 
     def outgoing(self) -> dict[str, str]:
         """The headers that carry the trace to another node."""
+        given = TRACEPARENT.get()
+        return {"traceparent": given} if _TRACEPARENT.fullmatch(given) else {}
 
     def flush(self) -> None:
         """Export what is recorded, or give up within a second."""
 
 
-class CarriedTracing:
-    """Records nothing, but forwards a caller's trace context unchanged to the log and to other nodes."""
-
-    def install(self, app: Any) -> None:
-        pass
-
-    @contextmanager
-    def sending(self) -> Iterator[str]:
-        yield self.outgoing().get("traceparent", "")
-
-    def sent(self, position: Position) -> None:
-        pass
-
-    def processed(self, due: Sequence[tuple[Entry, int]], started_us: int, applied_us: int) -> None:
-        pass
-
-    def outgoing(self) -> dict[str, str]:
-        given = TRACEPARENT.get()
-        return {"traceparent": given} if _TRACEPARENT.fullmatch(given) else {}
-
-    def flush(self) -> None:
-        pass
-
-
-class RecordedTracing:
+class RecordedTracing(Tracing):
     """Spans by OpenTelemetry, exported as OTLP over HTTP in the background.
 
     A node starts at most 200 traces a second, unless ``OTEL_TRACES_SAMPLER`` is set; a trace that another node has
@@ -179,4 +158,4 @@ class RecordedTracing:
 
 
 def make(config: NodeConfig) -> Tracing:
-    return RecordedTracing(config) if config.tracing else CarriedTracing()
+    return RecordedTracing(config) if config.tracing else Tracing()

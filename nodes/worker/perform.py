@@ -15,7 +15,7 @@ from typing import Any, cast
 from broker.clock import LogClock
 from broker.connection import connect
 from broker.errors import LogError
-from broker.log import ReplicationLog
+from broker.history import History
 from nodes.experiments.queue import ExperimentQueue, Stop
 from nodes.experiments.spec import (
     REQUESTS_AT_ONCE,
@@ -189,5 +189,4 @@ def measure(spec: Spec, run: Run) -> Result:
 
 
 def _clock(chosen: WorkerConfig) -> LogClock:
-    log = ReplicationLog(connect(chosen.redis_url), chosen.namespace)
-    return LogClock(log.now_us, time.monotonic_ns, time.time_ns)
+    return LogClock(History(connect(chosen.redis_url), chosen.namespace).now_us, time.monotonic_ns, time.time_ns)

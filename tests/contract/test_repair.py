@@ -52,7 +52,7 @@ def damaged(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Damaged]
         (lambda sound: sound[: len(sound) // 2] + bytes(9) + sound[len(sound) // 2 :], 9),
     ],
 )
-def test_what_follows_the_first_damage_is_dropped_and_kept(
+def test_everything_after_the_first_damage_is_dropped_from_the_log_and_saved(
     damaged: Damaged, damage: Callable[[bytes], bytes], left: int
 ) -> None:
     damaged.file.write_bytes(rotten := damage(damaged.sound))
@@ -70,13 +70,13 @@ def test_what_follows_the_first_damage_is_dropped_and_kept(
     assert damaged.log.append("set", "k", "1", "w") is not None
 
 
-def test_a_sound_file_and_none_are_left_alone(damaged: Damaged, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_an_intact_or_missing_file_is_left_alone(damaged: Damaged, tmp_path_factory: pytest.TempPathFactory) -> None:
     assert damaged.repair() is None
     assert damaged.file.read_bytes() == damaged.sound
     assert repair(damaged.binary, tmp_path_factory.mktemp("empty")) is None
 
 
-def test_a_server_says_in_its_last_line_that_its_file_is_damaged(damaged: Damaged) -> None:
+def test_a_server_reports_in_its_last_line_that_its_file_is_damaged(damaged: Damaged) -> None:
     damaged.file.write_bytes(damaged.sound + b"rotten")
     with pytest.raises(AssertionError):
         damaged.server.start(0.5)

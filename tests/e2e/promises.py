@@ -1,4 +1,4 @@
-"""What each block of a runbook promises, by its name."""
+"""The expected result of each runbook block, by block name."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tests.support.runbook import Done
 from tests.support.until import until
 
 Promise = Callable[[Done], None]
-FIRST_DELAYS = {"http://lab14-replica1:8001": 500, "http://lab14-replica2:8002": 1500}
+DEFAULT_DELAYS = {"http://lab14-replica1:8001": 500, "http://lab14-replica2:8002": 1500}
 PROMISES: dict[str, Promise] = {}
-_SHORTEST_MS = 1400  # of 1500: a window begins with the acknowledgement, which may take its time on a busy machine
+_SHORTEST_MS = 1400  # the delay is 1500; a window starts at the acknowledgement, which can be late on a busy machine
 
 
 def promise(name: str) -> Callable[[Promise], Promise]:
-    """Register what the block of this name promises."""
+    """Register the check of a block's result."""
 
     def register(check: Promise) -> Promise:
         PROMISES[name] = check
@@ -27,12 +27,12 @@ def promise(name: str) -> Callable[[Promise], Promise]:
 
 
 def versions(done: Done) -> list[int]:
-    """The versions that the answers in the output have."""
+    """Return the version of each response in the output."""
     return [answer["version"] for answer in done.answers]
 
 
 def window(done: Done, low_ms: float, high_ms: float) -> None:
-    """The output is one consistency window, within these bounds and nobody missing."""
+    """Check that the output is one consistency window within these bounds, with no replica missing."""
     (answer,) = done.answers
     assert answer["consistency_achieved"], answer
     assert low_ms <= answer["consistency_time_ms"] <= high_ms
@@ -45,12 +45,12 @@ def docker_runs(done: Done) -> None:
 
 
 @promise("clean-previous")
-def nothing_is_left(done: Done) -> None:
+def everything_is_removed(done: Done) -> None:
     assert not leftovers()
 
 
 @promise("start-lab")
-def every_service_is_started(done: Done) -> None:
+def every_service_has_started(done: Done) -> None:
     assert {container["Service"] for container in containers()} == {f"lab14-{name}" for name in SERVICES}
 
 
@@ -60,14 +60,14 @@ def every_service_is_healthy(done: Done) -> None:
 
 
 @promise("verify-services")
-def every_node_says_who_it_is(done: Done) -> None:
+def every_node_reports_its_name_and_is_ok(done: Done) -> None:
     assert [(answer["service"], answer["status"]) for answer in done.answers] == [
         (f"lab14-{name}", "ok") for name in ("primary", "replica1", "replica2", "client")
     ]
 
 
 @promise("show-urls")
-def something_answers_at_every_url(done: Done) -> None:
+def every_url_responds(done: Done) -> None:
     urls = re.findall(r"http://\S+", done.output)
     assert len(urls) == 7
     for url in urls:
@@ -75,8 +75,8 @@ def something_answers_at_every_url(done: Done) -> None:
 
 
 @promise("show-config")
-def the_first_delays_are_in_force(done: Done) -> None:
-    assert done.answers[0]["delays"] == FIRST_DELAYS
+def the_delays_are_the_defaults(done: Done) -> None:
+    assert done.answers[0]["delays"] == DEFAULT_DELAYS
 
 
 @promise("write-data")
@@ -104,7 +104,7 @@ def both_replicas_are_stale(done: Done) -> None:
 
 
 @promise("read-compare")
-def everybody_is_compared(done: Done) -> None:
+def every_replica_is_compared(done: Done) -> None:
     analysis = done.answers[0]["analysis"]
     stale = [replica["name"] for replica in analysis["stale_replicas"]]
     assert sorted(stale + analysis["consistent_replicas"]) == ["lab14-replica1", "lab14-replica2"]
@@ -139,12 +139,12 @@ def the_window_is_longer(done: Done) -> None:
 
 
 @promise("reset-lag")
-def the_delay_is_what_it_was(done: Done) -> None:
-    assert done.answers[0]["all_delays"] == FIRST_DELAYS
+def the_delay_is_restored(done: Done) -> None:
+    assert done.answers[0]["all_delays"] == DEFAULT_DELAYS
 
 
 @promise("ryw-primary")
-def the_primary_shows_the_write_and_the_slow_replica_does_not(done: Done) -> None:
+def the_primary_has_the_write_and_the_slow_replica_does_not(done: Done) -> None:
     written, data = done.answers
     assert data["ryw-test"] == "read-your-writes-demo"
     assert f"\n{written['version']}\n" in done.output
@@ -152,14 +152,14 @@ def the_primary_shows_the_write_and_the_slow_replica_does_not(done: Done) -> Non
 
 
 @promise("ryw-wait")
-def afterwards_every_replica_shows_the_write(done: Done) -> None:
+def every_replica_has_the_write(done: Done) -> None:
     window(done, _SHORTEST_MS, 2500)
     version = done.answers[0]["write_result"]["version"]
     assert re.findall(r"^Replica \d: (\d+)$", done.output, re.MULTILINE) == [str(version)] * 2
 
 
 @promise("ryw-token")
-def a_replica_shows_the_write_to_who_has_its_token(done: Done) -> None:
+def a_read_with_the_token_returns_the_write(done: Done) -> None:
     assert done.answers[-1]["value"] == "mine"
     assert done.answers[-1]["token"] in done.output.splitlines()[0]
 
@@ -172,14 +172,14 @@ def the_second_read_is_older_than_the_first(done: Done) -> None:
 
 
 @promise("check-eventual")
-def reads_of_the_own_write_and_monotonic_reads_did_not_hold(done: Done) -> None:
+def read_your_writes_and_monotonic_reads_are_violated(done: Done) -> None:
     for guarantee in ("read_your_writes", "monotonic_reads"):
         assert re.search(rf"^{guarantee} +no +violated", done.output, re.MULTILINE), done.output
         assert f"{guarantee}, smallest counterexample:" in done.output
 
 
 @promise("check-session")
-def what_a_session_is_promised_held(done: Done) -> None:
+def all_session_guarantees_hold(done: Done) -> None:
     for guarantee in ("read_your_writes", "monotonic_reads", "monotonic_writes", "writes_follow_reads"):
         assert re.search(rf"^{guarantee} +yes +held", done.output, re.MULTILINE), done.output
 
@@ -191,7 +191,7 @@ def every_threshold_held(done: Done) -> None:
 
 
 @promise("load-test-json")
-def the_figures_are_kept(done: Done) -> None:
+def the_results_are_saved(done: Done) -> None:
     every_threshold_held(done)
     figures = done.answers[-1]
     assert 1500 <= figures["p(50)"] <= figures["p(95)"] <= figures["p(99)"]
@@ -214,7 +214,7 @@ def data_is_generated(done: Done) -> None:
 
 
 @promise("stream-entries")
-def entries_are_named_by_their_positions(done: Done) -> None:
+def entry_ids_are_positions(done: Done) -> None:
     positions = [int(version) for version in re.findall(r"^1-(\d+)$", done.output, re.MULTILINE)]
     assert positions == list(range(positions[0], positions[0] - 3, -1))
     assert done.output.count("\nwrite_id\n") == 3
@@ -226,21 +226,21 @@ def every_replica_has_a_group(done: Done) -> None:
 
 
 @promise("stream-pending")
-def a_write_in_flight_is_pending_and_then_not(done: Done) -> None:
+def a_write_is_pending_only_while_in_flight(done: Done) -> None:
     position, _, count, _, highest, *rest = done.output.splitlines()
     assert (int(count) >= 1, highest) == (True, position)
     assert rest[rest.index("Two seconds later:") + 1] == "0"
 
 
 @promise("stream-native")
-def the_same_shows_without_docker(done: Done) -> None:
+def the_stream_is_shown_without_docker(done: Done) -> None:
     assert "lab14:log" in done.output
     assert "in-flight" in done.output
     assert "The lab is stopped." in done.output
 
 
 @promise("trace-write")
-def one_trace_from_the_request_to_every_apply(done: Done) -> None:
+def the_trace_covers_the_request_and_every_apply(done: Done) -> None:
     spans = [line.split("\t") for line in done.output.splitlines() if line.count("\t") == 3]
     found = {(service, name) for service, _, _, name in spans}
     assert found >= {("lab14-client", "POST /write-and-wait"), ("lab14-primary", "send lab14:log")}
@@ -273,22 +273,22 @@ def the_third_replica_takes_part(done: Done) -> None:
 
 
 @promise("third-replica-gone")
-def the_third_replica_is_forgotten(done: Done) -> None:
+def the_third_replica_is_removed(done: Done) -> None:
     assert done.answers[-1] == {"status": "forgotten", "replica_id": "lab14-replica3"}
     assert len(containers()) == len(SERVICES)
 
 
 @promise("experiment")
-def what_was_measured_is_near_to_what_was_predicted(done: Done) -> None:
+def the_measurement_is_close_to_the_prediction(done: Done) -> None:
     assert "staleness, finished" in done.output
     found = re.search(r"^all 30 steps +3000 +RMSE +([\d.]+)%$", done.output, re.MULTILINE)
     assert found is not None, done.output
-    assert float(found[1]) < 8  # of so few reads
-    assert POOL.request("GET", "http://localhost:8000/admin/replication-delays").json()["delays"] == FIRST_DELAYS
+    assert float(found[1]) < 8  # with only 3000 reads
+    assert POOL.request("GET", "http://localhost:8000/admin/replication-delays").json()["delays"] == DEFAULT_DELAYS
 
 
 @promise("experiment-page")
-def there_is_a_page_with_charts(done: Done) -> None:
+def the_report_has_charts(done: Done) -> None:
     (found,) = done.answers
     assert (found["state"], found["window_ms"]["count"]) == ("finished", 40)
     assert _SHORTEST_MS < found["window_ms"]["p50"] < 1700
@@ -297,13 +297,13 @@ def there_is_a_page_with_charts(done: Done) -> None:
 
 @promise("fault-pause")
 def a_window_is_as_long_as_the_pause(done: Done) -> None:
-    begun, measured = done.answers
-    assert begun["fault"] == "pause"
+    started, measured = done.answers
+    assert started["fault"] == "pause"
     assert 3000 < measured["consistency_time_ms"] < 6000
 
 
 @promise("fault-partition")
-def it_is_cut_off_and_heals(done: Done) -> None:
+def the_replica_is_cut_off_and_recovers(done: Done) -> None:
     _, checks, first, second, healed = done.answers
     assert "cut" in checks["log"]
     assert (first["version_behind"], second["version_behind"]) == (1, 0)
@@ -311,7 +311,7 @@ def it_is_cut_off_and_heals(done: Done) -> None:
 
 
 @promise("fault-crash")
-def it_is_started_again_and_catches_up(done: Done) -> None:
+def the_replica_restarts_and_catches_up(done: Done) -> None:
     _, converged, restarted = done.answers
     assert converged["consistency_achieved"]
     assert restarted["restarts"] >= 1
@@ -319,35 +319,35 @@ def it_is_started_again_and_catches_up(done: Done) -> None:
 
 
 @promise("fault-slow")
-def it_falls_behind(done: Done) -> None:
+def the_replica_falls_behind(done: Done) -> None:
     _, first, second = done.answers
     assert first["version_behind"] > 3
     assert second["version_behind"] == 0
 
 
 @promise("fault-duplicate")
-def entries_came_again(done: Done) -> None:
+def entries_are_redelivered(done: Done) -> None:
     found = re.search(r"^ec_redeliveries_total\{.*\} ([\d.]+)$", done.output, re.MULTILINE)
     assert found is not None, done.output
     assert float(found[1]) >= 1
 
 
 @promise("fault-drop-ack")
-def what_is_applied_stays_pending(done: Done) -> None:
+def applied_entries_stay_pending(done: Done) -> None:
     _, found, ended = done.answers
     assert (found["lag_versions"], found["pending"] >= 5) == (0, True), found
     assert ended["ended"] == ["drop_ack"]
 
 
 @promise("fault-skew")
-def it_applies_early(done: Done) -> None:
+def the_replica_applies_early(done: Done) -> None:
     _, found, ended = done.answers
     assert found["observed_after_ms"] < 400
     assert ended["lab14-replica1"] == ["skew"]
 
 
 @promise("fault-corrupt")
-def it_is_found_and_repaired(done: Done) -> None:
+def the_corruption_is_detected_and_repaired(done: Done) -> None:
     _, found, wrong, _, right = done.answers
     assert (found["diverged"], found["version_behind"]) == (True, 0)
     assert (wrong["value"], right["value"]) == ("corrupt", "gold")
@@ -363,7 +363,7 @@ def every_node_is_empty(done: Done) -> None:
 @promise("logs-all")
 @promise("logs-primary")
 @promise("logs-replicas")
-def no_node_has_met_an_unexpected_error(done: Done) -> None:
+def no_node_logs_a_traceback(done: Done) -> None:
     assert "Traceback" not in done.output
 
 
@@ -374,11 +374,11 @@ def every_container_is_listed(done: Done) -> None:
 
 
 @promise("restart-primary")
-def the_primary_comes_back(done: Done) -> None:
+def the_primary_restarts(done: Done) -> None:
     until(healthy, 15)
 
 
 @promise("cleanup")
-def everything_is_gone(done: Done) -> None:
+def the_stack_is_removed(done: Done) -> None:
     assert done.output.endswith("Lab cleaned up\n")
     assert not leftovers()

@@ -1,4 +1,4 @@
-"""The stack in containers: what it is allowed to do, and what survives when its parts are restarted or killed."""
+"""The stack in containers: privileges, and durability across restarts and kills."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def inspect(service: str) -> dict[str, Any]:
 
 
 def settled() -> bool:
-    """Whether every digest equals the primary's."""
+    """Return whether every replica's digest equals the primary's."""
     try:
         status, found = ask("GET", f"{CLIENT}/read-compare?digest=true")
     except (urllib3.exceptions.HTTPError, ValueError):
@@ -39,7 +39,7 @@ def settled() -> bool:
 
 
 def write_ids() -> dict[str, str]:
-    """The write id of each entry in the log, by position, as redis-cli shows them."""
+    """Return the write ID of each log entry by position, as listed by redis-cli."""
     lines = compose("exec", "-T", "lab14-redis", "redis-cli", "XRANGE", "lab14:log", "-", "+").splitlines()
     found, position = {}, ""
     for name, value in pairwise(lines):
@@ -50,7 +50,7 @@ def write_ids() -> dict[str, str]:
     return found
 
 
-def test_compose_has_nothing_to_complain_about() -> None:
+def test_the_compose_file_is_valid_without_warnings() -> None:
     done = subprocess.run(
         ["docker", "compose", "--profile", "*", "config"], capture_output=True, text=True, check=False, cwd=ROOT
     )
@@ -58,40 +58,40 @@ def test_compose_has_nothing_to_complain_about() -> None:
 
 
 @pytest.mark.parametrize("service", sorted(SERVICES))
-def test_a_container_is_nobody_and_may_nothing(service: str) -> None:
+def test_a_container_runs_unprivileged_and_isolated(service: str) -> None:
     status = compose("exec", "-T", f"lab14-{service}", "cat", "/proc/1/status")
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert "0" not in fields["Uid"].split()
     assert {int(fields[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")} == {0}
     assert fields["NoNewPrivs"] == "1"
     host = inspect(service)["HostConfig"]
-    assert host["ReadonlyRootfs"] is (service != "grafana")  # which unpacks plugins at its start
+    assert host["ReadonlyRootfs"] is (service != "grafana")  # Grafana unpacks plugins at startup
     assert host["Memory"] > 0
     assert host["PidsLimit"] > 0
     for bindings in (host["PortBindings"] or {}).values():
         assert {binding["HostIp"] for binding in bindings} == {"127.0.0.1"}
 
 
-def test_under_k6_restarts_and_a_kill_of_the_log_server_lose_nothing() -> None:
+def test_restarts_and_a_killed_log_server_lose_no_write_under_k6_load() -> None:
     ask("POST", f"{PRIMARY}/admin/reset")
     with Writers(PRIMARY, count=4, rate=60, keys=50) as writers:
         k6 = subprocess.Popen(
             [*K6, "-e", "DURATION=60s", *SCRIPT], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
 
-        def goes_on() -> None:
+        def recovers() -> None:
             until(healthy, 30)
             seen = len(writers.acknowledged)
             until(lambda: len(writers.acknowledged) > seen + 30, 30)
 
-        goes_on()
+        recovers()
         for service in sorted(SERVICES):
             compose("restart", f"lab14-{service}")
-            goes_on()
+            recovers()
         restarts = inspect("redis")["RestartCount"]
         compose("exec", "-T", "lab14-redis", "sh", "-c", "kill -9 -1", check=False)
         until(lambda: inspect("redis")["RestartCount"] > restarts, 20)
-        goes_on()
+        recovers()
         k6.send_signal(signal.SIGINT)
         k6.wait(60)
     until(settled, 60)
@@ -104,7 +104,7 @@ def test_under_k6_restarts_and_a_kill_of_the_log_server_lose_nothing() -> None:
     print(f"\n{len(acknowledged)} acknowledged writes, all in the log of {len(in_log)} entries, digests equal")
 
 
-def test_the_stack_is_tortured_and_nothing_is_found() -> None:
+def test_torture_finds_no_violation_on_the_stack() -> None:
     before = ask("GET", f"{PRIMARY}/admin/replication-delays")[1]
     line = [sys.executable, "-m", "lab", "torture", "--compose", "--seconds", "10", "--seed", "3", "--json"]
     done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=ROOT)
@@ -116,7 +116,7 @@ def test_the_stack_is_tortured_and_nothing_is_found() -> None:
     until(lambda: settled() and healthy(), 30)
 
 
-def test_a_replica_that_is_away_breaks_k6s_thresholds() -> None:
+def test_a_paused_replica_breaks_k6_thresholds() -> None:
     compose("pause", "lab14-replica2")
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Both runbooks, block by block: ours, and the one that the lab was asked for where it is at hand."""
+"""Run the project's runbook block by block, and the demo runbook if LAB_DEMO_RUNBOOK names it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ RUNBOOKS = [ROOT / "RUNBOOK.md", *map(Path, filter(None, [os.environ.get("LAB_DE
 
 @pytest.fixture
 def removed(engine: None) -> Iterator[None]:
-    """Whatever happens to the blocks, nothing of the stack stays."""
+    """Remove the stack afterwards, even if a block fails."""
     yield
     compose("down", "-v", "--remove-orphans", check=False)
 
 
 @pytest.mark.parametrize("path", RUNBOOKS, ids=lambda path: path.name)
-def test_every_block_keeps_its_promise(path: Path, removed: None) -> None:
+def test_every_block_does_what_it_promises(path: Path, removed: None) -> None:
     document = path.read_text(encoding="utf-8")
     found = runbook.blocks(document)
-    assert {block.name for block in found} <= set(PROMISES), "every block promises something"
-    # What ends the lab comes last, wherever in the document it stands.
+    assert {block.name for block in found} <= set(PROMISES), "a block has no check in promises.py"
+    # The cleanup block runs last, wherever it is in the document.
     ending = [block for block in found if block.name == "cleanup"]
     for block in [block for block in found if block not in ending]:
         PROMISES[block.name](runbook.run(block.script, ROOT))
@@ -40,13 +40,13 @@ def test_every_block_keeps_its_promise(path: Path, removed: None) -> None:
 
 
 @pytest.mark.needs("runme")
-def test_runme_reads_the_same_blocks() -> None:
+def test_runme_finds_the_same_blocks() -> None:
     line = ["runme", "ls", "--json", "--filename", "RUNBOOK.md"]
     found = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     named = [block.name for block in runbook.blocks((ROOT / "RUNBOOK.md").read_text(encoding="utf-8"))]
     assert [block["name"] for block in json.loads(found)] == named
 
 
-def test_every_promise_is_some_blocks() -> None:
+def test_every_check_belongs_to_a_block() -> None:
     named = {block.name for block in runbook.blocks((ROOT / "RUNBOOK.md").read_text(encoding="utf-8"))}
     assert set(PROMISES) == named

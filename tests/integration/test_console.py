@@ -1,4 +1,4 @@
-"""The console in a real browser, on a real lab: it shows what the services say, and its controls do what they say."""
+"""The console in a real browser, on a real lab."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ NASTY = "<img src=x onerror=\"document.title='hurt'\">"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium, without a window."""
-    from playwright.sync_api import sync_playwright  # which only the targets that run these tests install
+    """Headless Chromium."""
+    from playwright.sync_api import sync_playwright  # installed only by the targets that run these tests
 
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=chromium.path(), args=["--no-sandbox"])
@@ -44,20 +44,19 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def fresh(fresh: Lab) -> Lab:
-    """The lab with delays that can be seen."""
+    """The lab with visible delays."""
     set_delays(fresh, 500, 1500)
     return fresh
 
 
 class Seen:
-    """What a page wrote to its console, and whom it asked."""
+    """Console errors and requested hosts of a page."""
 
     def __init__(self) -> None:
         self.errors: list[str] = []
         self.hosts: set[str] = set()
 
     def watch(self, page: Page) -> None:
-        """Begin."""
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
@@ -69,13 +68,12 @@ class Seen:
 
 @pytest.fixture
 def seen() -> Seen:
-    """What the page of this test met."""
     return Seen()
 
 
 @pytest.fixture
 def page(browser: Browser, seen: Seen, fresh: Lab) -> Iterator[Page]:
-    """The console, live. In the end it has met no error, and asked nobody but the client."""
+    """The connected console. Afterwards it must have no errors and must have sent requests only to the client."""
     found = browser.new_page(viewport={"width": 1280, "height": 1000})
     seen.watch(found)
     found.goto(f"{fresh.client_url}/?pace=0.05")
@@ -92,13 +90,12 @@ def text(page: Page, selector: str) -> str:
 
 
 def slide(page: Page, name: str, value: float) -> None:
-    """Move a slider."""
     move = "(element, value) => { element.value = value; element.dispatchEvent(new Event('input')); }"
     page.locator(f"#{name}").evaluate(move, value)
 
 
 def shown_after_ms(page: Page, position: str) -> dict[str, float]:
-    """Commit to apply of a write, as the table behind the picture has it."""
+    """Return the commit-to-apply time per replica from the table of latest writes."""
     page.evaluate("document.getElementById('writes').closest('details').open = true")
     row = page.locator(f"#writes tbody tr:has(td:text-is('{position}'))")
     row.wait_for()
@@ -113,7 +110,7 @@ def shown_after_ms(page: Page, position: str) -> dict[str, float]:
 
 
 def waited(page: Page, condition: Any, timeout_seconds: float = 15) -> Any:
-    """The first truthy result; the page goes on meanwhile."""
+    """Return the first truthy result of the condition; the page keeps running meanwhile."""
     deadline = time.monotonic() + timeout_seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"last seen: {found!r}"
@@ -136,7 +133,7 @@ def test_a_write_appears_on_every_lane_when_it_was_applied_there(page: Page, fre
     assert marks
 
 
-def test_now_shows_what_each_node_answers_for_the_watched_key(page: Page, fresh: Lab) -> None:
+def test_current_state_shows_each_nodes_value_of_the_watched_key(page: Page, fresh: Lab) -> None:
     set_delays(fresh, 20, 20)
     page.fill("#key", "watched")
     post(f"{fresh.client_url}/write-and-wait", {"key": "watched", "value": "a value"})
@@ -144,10 +141,10 @@ def test_now_shows_what_each_node_answers_for_the_watched_key(page: Page, fresh:
     assert text(page, "#watched-name") == "watched"
 
 
-def test_the_controls_do_what_they_say(page: Page, fresh: Lab) -> None:
+def test_each_control_changes_the_lab(page: Page, fresh: Lab) -> None:
     page.fill(f"#delay-{REPLICA} input[name=delay]", "40")
     page.click(f"#delay-{REPLICA} button")
-    waited(page, lambda: "now late by 40 ms" in text(page, "#changed"))
+    waited(page, lambda: "delay set to 40 ms" in text(page, "#changed"))
     page.select_option(f"#delay-{OTHER} select[name=model]", "exponential")
     page.fill(f"#delay-{OTHER} input[name=delay]", "80")
     page.click(f"#delay-{OTHER} button")
@@ -159,24 +156,24 @@ def test_the_controls_do_what_they_say(page: Page, fresh: Lab) -> None:
     ]
 
     page.click("button[value=write-and-wait]")
-    waited(page, lambda: "every replica had it after" in text(page, "#answer"))
+    waited(page, lambda: "reached every replica after" in text(page, "#answer"))
     page.click("button[value=write-and-read]")
     waited(page, lambda: "replicas" in text(page, "#answer"))
     page.select_option("#level", "strong")
     page.click("#read-form button")
-    waited(page, lambda: "lab14-primary answered" in text(page, "#answer"))
+    waited(page, lambda: "lab14-primary returned" in text(page, "#answer"))
     page.select_option("#level", "eventual")
     page.select_option("#from", REPLICA)
     page.click("#read-form button")
-    waited(page, lambda: f"{REPLICA} answered" in text(page, "#answer"))
+    waited(page, lambda: f"{REPLICA} returned" in text(page, "#answer"))
 
     page.select_option(f"#fault-{REPLICA} select", "pause")
     page.click(f"#fault-{REPLICA} button")
-    waited(page, lambda: "pause has begun" in text(page, "#changed"))
+    waited(page, lambda: "pause started" in text(page, "#changed"))
     assert [one["fault"] for one in get(f"{fresh.client_url}/faults")["replicas"][REPLICA]["faults"]] == ["pause"]
     waited(page, lambda: "pause" in text(page, "#now tbody"))
     page.click("#end-faults")
-    waited(page, lambda: "is ended" in text(page, "#changed"))
+    waited(page, lambda: "All faults ended" in text(page, "#changed"))
     assert get(f"{fresh.client_url}/faults")["replicas"][REPLICA]["faults"] == []
 
     epoch = get(f"{fresh.primary_url}/version")["epoch"]
@@ -200,7 +197,7 @@ def test_a_steady_load_runs_until_it_is_turned_off(page: Page, fresh: Lab) -> No
     assert get(f"{fresh.primary_url}/version")["version"] == version
 
 
-def test_its_quantiles_are_those_of_the_command_line(page: Page) -> None:
+def test_quantiles_match_the_command_line(page: Page) -> None:
     asked = "async ([sorted, share]) => (await import('/console/timeline.js')).quantile(sorted, share)"
     for values in ([3.0], [1.0, 2.0], [1.0, 4.0, 9.0, 16.0, 25.0], list(map(float, range(0, 1000, 7)))):
         for share in (0, 0.5, 0.95, 0.99, 1):
@@ -208,7 +205,7 @@ def test_its_quantiles_are_those_of_the_command_line(page: Page) -> None:
     assert page.evaluate(asked, [[], 0.5]) is None
 
 
-def test_what_is_measured_is_shown_beside_what_is_predicted(page: Page, fresh: Lab) -> None:
+def test_measured_and_predicted_staleness_agree(page: Page, fresh: Lab) -> None:
     set_delays(fresh, 110, 310)
     with Writers(fresh.primary_url, count=2, rate=20, keys=5):
 
@@ -219,7 +216,7 @@ def test_what_is_measured_is_shown_beside_what_is_predicted(page: Page, fresh: L
             return [[float(cell) for cell in line] for line in lines] if lines and all(map(all, lines)) else None
 
         def alike() -> bool:
-            # At a step of the curve a millisecond makes a difference; everywhere else there is none.
+            # The curves may differ by a millisecond at a step; everywhere else they agree.
             rows = both()
             return rows is not None and sum(abs(measured - predicted) > 0.1 for _, measured, predicted in rows) <= 2
 
@@ -230,7 +227,7 @@ def test_what_is_measured_is_shown_beside_what_is_predicted(page: Page, fresh: L
     assert ask("GET", f"{fresh.client_url}/prediction?points=1")[0] == 400
 
 
-def test_paused_the_picture_stands_still_and_can_be_stepped_back(page: Page, fresh: Lab) -> None:
+def test_the_paused_picture_is_still_and_can_step_back(page: Page, fresh: Lab) -> None:
     post(f"{fresh.primary_url}/data", {"key": "k", "value": 1})
     page.wait_for_timeout(1000)
     page.click("#pause")
@@ -242,16 +239,16 @@ def test_paused_the_picture_stands_still_and_can_be_stepped_back(page: Page, fre
         "const back = document.getElementById('back'); back.value = 5; back.dispatchEvent(new Event('input'))"
     )
     assert page.evaluate(pixels) != before
-    assert text(page, "#back-text") == "5 s before"
+    assert text(page, "#back-text") == "5 s earlier"
     page.click("#pause")
     assert page.get_attribute("#pause", "aria-pressed") == "false"
 
 
 @pytest.mark.parametrize("scene", range(5))
-def test_a_scene_runs_to_its_end_and_puts_the_delays_back(page: Page, fresh: Lab, scene: int) -> None:
+def test_a_scene_finishes_and_restores_the_delays(page: Page, fresh: Lab, scene: int) -> None:
     before = get(f"{fresh.primary_url}/admin/replication-delays")["delays"]
     page.locator("#scene-buttons button").nth(scene).click()
-    waited(page, lambda: "That was it" in text(page, "#scene-text"), 60)
+    waited(page, lambda: "Scene finished" in text(page, "#scene-text"), 60)
     assert get(f"{fresh.primary_url}/admin/replication-delays")["delays"] == before
     assert all(found["faults"] == [] for found in get(f"{fresh.client_url}/faults")["replicas"].values())
     converge(fresh, 30)
@@ -263,11 +260,11 @@ def test_a_scene_can_be_stopped(page: Page, fresh: Lab) -> None:
     before = get(f"{fresh.primary_url}/admin/replication-delays")["delays"]
     page.locator("#scene-buttons button").nth(0).click()
     page.click("#scene-stop")
-    waited(page, lambda: "Stopped" in text(page, "#scene-text"))
+    waited(page, lambda: "Scene stopped" in text(page, "#scene-text"))
     assert get(f"{fresh.primary_url}/admin/replication-delays")["delays"] == before
 
 
-def test_values_are_text_whatever_they_are(page: Page, fresh: Lab) -> None:
+def test_values_are_shown_as_text_never_as_markup(page: Page, fresh: Lab) -> None:
     set_delays(fresh, 20, 20)
     page.fill("#key", NASTY)
     post(f"{fresh.client_url}/write-and-wait", {"key": NASTY, "value": NASTY})
@@ -279,7 +276,7 @@ def test_values_are_text_whatever_they_are(page: Page, fresh: Lab) -> None:
     assert page.locator("main img").count() == 0
 
 
-def test_the_policy_of_the_page_is_in_force(page: Page, seen: Seen, fresh: Lab) -> None:
+def test_the_content_security_policy_is_enforced(page: Page, seen: Seen, fresh: Lab) -> None:
     answer = POOL.request("GET", f"{fresh.client_url}/")
     policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
@@ -292,7 +289,7 @@ def test_the_policy_of_the_page_is_in_force(page: Page, seen: Seen, fresh: Lab) 
     assert POOL.request("GET", f"{fresh.client_url}/console/nothing.js").status == 404
 
 
-def test_a_lost_connection_is_shown_and_comes_back(browser: Browser, fresh: Lab) -> None:
+def test_a_lost_connection_is_shown_and_restored(browser: Browser, fresh: Lab) -> None:
     found = browser.new_page()
     found.goto(f"{fresh.client_url}/")
     found.wait_for_selector("#connection[data-state=open]")
@@ -309,7 +306,7 @@ def test_a_lost_connection_is_shown_and_comes_back(browser: Browser, fresh: Lab)
 def _healthy(lab: Lab) -> bool:
     try:
         return ask("GET", f"{lab.client_url}/health")[0] == 200
-    except Exception:  # noqa: BLE001 - it is being started
+    except Exception:  # noqa: BLE001 - it is still starting
         return False
 
 
@@ -321,13 +318,13 @@ def test_the_page_fits_at_each_width(browser: Browser, fresh: Lab, tmp_path: Pat
     with Writers(fresh.primary_url, count=1, rate=5, keys=5):
         found.wait_for_timeout(800)
     assert found.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    # Kept where CI runs, for whoever wants to look.
+    # CI keeps the screenshots for inspection.
     directory = ROOT / "build" / "screenshots" if "CI" in os.environ else tmp_path
     found.screenshot(path=directory / f"console-{width}-{scheme}.png", full_page=True)
     found.close()
 
 
-def test_the_readmes_picture_is_made_by_a_command(tmp_path: Path) -> None:
+def test_the_console_screenshot_command_works(tmp_path: Path) -> None:
     line = [sys.executable, str(ROOT / "docs" / "figures.py"), "console", "--out", str(tmp_path / "console.png")]
     done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -335,8 +332,7 @@ def test_the_readmes_picture_is_made_by_a_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nobody_is_kept_out(browser: Browser, fresh: Lab, scheme: Any) -> None:
-    """Axe finds nothing serious."""
+def test_axe_finds_no_serious_accessibility_violation(browser: Browser, fresh: Lab, scheme: Any) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
     found = browser.new_page(viewport={"width": 1024, "height": 900}, color_scheme=scheme)

@@ -1,4 +1,4 @@
-"""The dashboard's queries and Prometheus's rules, on a real Prometheus that scrapes a real lab."""
+"""The dashboard's queries and the Prometheus rules, on a real Prometheus that scrapes a real lab."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SECONDS, CONFIGURED = panels()["Seconds behind"]
 PENDING, _ = panels()["Pending and undelivered"]
 (STATE,) = panels()["State"]
 _, UNDELIVERED = panels()["Pending and undelivered"]
-(IN_FORCE,) = panels()["Faults in force"]
+(ACTIVE_FAULTS,) = panels()["Active faults"]
 (DIVERGED,) = panels()["Diverged"]
 REDELIVERED = panels()["Repairs"][0]
 LATENESS_P50 = panels()["Lateness, p50 and p99"][1]
 WINDOW_P50 = panels()["Consistency window"][0]
-# Where each fault shows: a panel's query, and what it has to be beyond, under 50 writes a second.
+# For each fault: its parameters, a panel's query, and the value that the query must exceed under 50 writes per second.
 SHOWS: dict[str, tuple[dict[str, Any], str, float]] = {
     "pause": ({}, SECONDS, 2),
     "partition": ({}, UNDELIVERED, 50),
@@ -43,7 +43,7 @@ SHOWS: dict[str, tuple[dict[str, Any], str, float]] = {
 
 @pytest.fixture
 def fresh(fresh: Lab) -> Lab:
-    """The lab with delays that are long beside the time between two scrapes."""
+    """The lab with delays that are longer than the scrape interval."""
     set_delays(fresh, 250, 500)
     return fresh
 
@@ -55,7 +55,7 @@ def prometheus(shared_lab: Lab) -> Iterator[Prometheus]:
 
 
 class Measurers:
-    """Writes with reads and windows through the client, one after the other, until told to stop."""
+    """Repeated write-and-read and write-and-wait requests in the background."""
 
     def __init__(self, lab: Lab) -> None:
         self._url = lab.client_url
@@ -78,7 +78,7 @@ class Measurers:
 
 
 def wait_for_numbers(prometheus: Prometheus) -> None:
-    """Return when every query of every panel has numbers; the first that never has fails the test by name."""
+    """Wait until every query of every panel returns numbers; fail with the panel and query that does not."""
     for title, expressions in panels().items():
         for expression in expressions:
             try:
@@ -91,14 +91,14 @@ def is_number(samples: list[dict[str, Any]] | None) -> bool:
     return bool(samples) and all(math.isfinite(float(found["value"][1])) for found in samples or [])
 
 
-def test_rules_have_unit_tests_that_hold() -> None:
+def test_rules_pass_their_unit_tests() -> None:
     for command in (["check", "rules", "rules.yml"], ["test", "rules", "rules_test.yml"]):
         line = ["promtool", *command]
         done = subprocess.run(line, cwd=DASHBOARDS / "prometheus", capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_idle_every_query_has_a_number_and_lag_is_0(fresh: Lab, prometheus: Prometheus) -> None:
+def test_on_an_idle_lab_every_query_has_a_number_and_lag_is_0(fresh: Lab, prometheus: Prometheus) -> None:
     post(f"{fresh.client_url}/write-and-wait", {"key": "first", "value": 1})
     wait_for_numbers(prometheus)
     for expression in (BEHIND, SECONDS, PENDING, STATE):
@@ -117,13 +117,13 @@ def test_under_load_every_query_and_rule_has_numbers(fresh: Lab, prometheus: Pro
 
 
 def healthy(prometheus: Prometheus, *, kind: str, samples: bool) -> list[bool]:
-    """For each rule of a kind, whether it was evaluated well and, where asked, has numbers."""
+    """Return for each rule of a kind whether its evaluation succeeded and, with ``samples``, returned numbers."""
     rules = [rule for group in prometheus.api("rules")["groups"] for rule in group["rules"] if rule["type"] == kind]
     assert rules
     return [rule["health"] == "ok" and (not samples or is_number(prometheus.query(rule["name"]))) for rule in rules]
 
 
-def test_under_load_a_replica_is_its_delay_behind(fresh: Lab, prometheus: Prometheus) -> None:
+def test_under_load_the_lag_is_the_configured_delay(fresh: Lab, prometheus: Prometheus) -> None:
     set_delays(fresh, 500, 3000)
     with Writers(fresh.primary_url, count=2, rate=50, keys=20):
         until(lambda: prometheus.values(SECONDS).get("lab14-replica2", 0) > 2.9, 20)
@@ -134,7 +134,7 @@ def test_under_load_a_replica_is_its_delay_behind(fresh: Lab, prometheus: Promet
         assert prometheus.values(STATE)["lab14-replica2"] == 1
 
 
-def test_the_lag_of_a_stopped_replica_grows_by_a_second_each_second(fresh: Lab, prometheus: Prometheus) -> None:
+def test_the_lag_of_a_stopped_replica_grows_by_one_second_per_second(fresh: Lab, prometheus: Prometheus) -> None:
     with frozen(fresh.pids["lab14-replica2"]):
         post(f"{fresh.primary_url}/data", {"key": "k", "value": 1})
         until(lambda: prometheus.values(SECONDS).get("lab14-replica2", 0) > 7, 20)
@@ -146,14 +146,14 @@ def test_the_lag_of_a_stopped_replica_grows_by_a_second_each_second(fresh: Lab, 
     converge(fresh)
 
 
-def test_lag_that_nobody_knows_is_a_gap_and_not_0(fresh: Lab, prometheus: Prometheus) -> None:
+def test_unknown_lag_is_a_gap_and_not_0(fresh: Lab, prometheus: Prometheus) -> None:
     until(lambda: len(prometheus.values(SECONDS)) == 2, 10)
     with frozen(fresh.pids[LOG_SERVER]):
         until(lambda: prometheus.values(SECONDS) == {} == prometheus.values(STATE), 20)
     until(lambda: len(prometheus.values(SECONDS)) == 2, 20)
 
 
-def test_an_applied_write_has_an_exemplar_that_names_its_trace(fresh: Lab, prometheus: Prometheus) -> None:
+def test_an_applied_write_has_an_exemplar_with_its_trace_id(fresh: Lab, prometheus: Prometheus) -> None:
     headers = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
     POOL.request("POST", f"{fresh.primary_url}/data", body=b'{"key": "k", "value": 1}', headers=headers)
 
@@ -164,7 +164,7 @@ def test_an_applied_write_has_an_exemplar_that_names_its_trace(fresh: Lab, prome
     until(lambda: TRACE in traces(), 20)
 
 
-def test_changes_are_annotated_when_they_were_made(fresh: Lab, prometheus: Prometheus) -> None:
+def test_changes_are_annotated_at_the_time_of_the_change(fresh: Lab, prometheus: Prometheus) -> None:
     before = time.time()
     post(f"{fresh.primary_url}/admin/replication-delay", {"replica": "lab14-replica1", "delay_ms": 400})
     post(f"{fresh.primary_url}/admin/reset")
@@ -174,18 +174,16 @@ def test_changes_are_annotated_when_they_were_made(fresh: Lab, prometheus: Prome
 
 
 @pytest.mark.parametrize("fault", SHOWS)
-def test_a_fault_shows_on_its_panel_and_is_gone_when_it_has_ended(
-    fresh: Lab, prometheus: Prometheus, fault: str
-) -> None:
+def test_a_fault_shows_on_its_panel_until_it_ends(fresh: Lab, prometheus: Prometheus, fault: str) -> None:
     replica, other = fresh.replica_urls
     set_delays(fresh, 20, 20)
     parameters, query, beyond = SHOWS[fault]
     with Writers(fresh.primary_url, count=2, rate=50, keys=20):
-        if fault == "crash":  # which is over at once, and perhaps before anybody looks
+        if fault == "crash":  # ends immediately, possibly between two scrapes
             until(lambda: seen_while_crashed(fresh, lambda: prometheus.values(query).get(replica, 0) > beyond), 40)
         else:
             post(f"{fresh.client_url}/faults", {"replica": replica, "fault": fault, **parameters})
-            until(lambda: fault in prometheus.values(f"{IN_FORCE} == 1", "fault"), 10)
+            until(lambda: fault in prometheus.values(f"{ACTIVE_FAULTS} == 1", "fault"), 10)
             until(lambda: prometheus.values(query).get(replica, 0) > beyond, 20)
         assert prometheus.values(query).get(other, 0) <= beyond
         if fault != "crash":
@@ -193,12 +191,12 @@ def test_a_fault_shows_on_its_panel_and_is_gone_when_it_has_ended(
             assert (status, found["ended"]) == (200, [fault])
     converge(fresh)
     until(lambda: prometheus.values(query).get(replica) == 0, 20)
-    until(lambda: fault not in prometheus.values(f"{IN_FORCE} == 1", "fault"), 10)
-    assert fault in prometheus.values(f"{IN_FORCE} == 0", "fault")
+    until(lambda: fault not in prometheus.values(f"{ACTIVE_FAULTS} == 1", "fault"), 10)
+    assert fault in prometheus.values(f"{ACTIVE_FAULTS} == 0", "fault")
 
 
 def seen_while_crashed(lab: Lab, is_seen: Callable[[], bool]) -> bool:
-    """Crash the first replica, and whether that was seen within three seconds."""
+    """Crash the first replica and return whether the condition holds within three seconds."""
     ask("POST", f"{lab.client_url}/faults", {"replica": next(iter(lab.replica_urls)), "fault": "crash"})
     deadline = time.monotonic() + 3
     while not (seen := is_seen()) and time.monotonic() < deadline:
@@ -206,7 +204,7 @@ def seen_while_crashed(lab: Lab, is_seen: Callable[[], bool]) -> bool:
     return seen
 
 
-def test_a_clock_that_is_ahead_shows_in_windows_shorter_than_the_delay(fresh: Lab, prometheus: Prometheus) -> None:
+def test_a_clock_ahead_makes_windows_shorter_than_the_delay(fresh: Lab, prometheus: Prometheus) -> None:
     replica, _ = fresh.replica_urls
     set_delays(fresh, 2000, 20)
     post(f"{fresh.client_url}/faults", {"replica": replica, "fault": "skew", "skew_ms": 1800})

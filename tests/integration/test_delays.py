@@ -118,7 +118,7 @@ def test_on_one_seed_log_order_is_the_running_maximum_of_order_arrival(tmp_path:
     ("settings", "said"),
     [
         ({"model": {"kind": "exponential", "mean_ms": -1}}, "mean_ms"),
-        ({"model": {"kind": "zipf"}}, "kind is one of"),
+        ({"model": {"kind": "zipf"}}, "kind must be one of"),
         ({"order": "random"}, "order"),
         ({"seed": -1}, "seed"),
         ({"seed": 1.5}, "seed"),

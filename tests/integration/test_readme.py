@@ -1,4 +1,4 @@
-"""What the README and the document on experiments show, run as it stands against a lab; only the ports are others."""
+"""The commands in the README and docs/, run unchanged against a lab, except for the ports."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def blocks(document: str) -> list[str]:
     return re.findall(r"^```bash\n(.*?)^```", (ROOT / document).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-BLOCKS = blocks("README.md")
+README, COMMANDS = blocks("README.md"), blocks("docs/commands.md")
 pytestmark = [pytest.mark.needs("jq"), pytest.mark.xdist_group("readme"), pytest.mark.timeout(120)]
 
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Lab]]:
-    """A directory like a checkout in which ``make up`` was called."""
+    """A directory that looks like a checkout after ``make up``."""
     directory = tmp_path_factory.mktemp("checkout")
     (directory / ".venv").mkdir()
     (directory / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
@@ -39,7 +39,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Lab]]
 
 
 def run(here: tuple[Path, Lab], block: str) -> tuple[str, list[dict[str, Any]]]:
-    """The output of a block, and the JSON answers in it."""
+    """Run a block; return its output, and the JSON responses in it."""
     directory, lab = here
     base_port = lab.options.base_port
     script = re.sub(r"localhost:(800\d)", lambda port: f"localhost:{base_port + int(port[1]) - 8000}", block)
@@ -52,68 +52,69 @@ def run(here: tuple[Path, Lab], block: str) -> tuple[str, list[dict[str, Any]]]:
 
 
 def test_there_is_something_to_run() -> None:
-    assert len(BLOCKS) == 11
+    assert (len(README), len(COMMANDS)) == (7, 5)
 
 
 def test_a_replica_does_not_have_the_write_yet_and_answers_when_it_has(here: tuple[Path, Lab]) -> None:
-    _, (written, stale) = run(here, BLOCKS[0])
+    _, (written, stale) = run(here, README[0])
     assert stale["version"] < written["version"]
-    _, (read,) = run(here, BLOCKS[1])
+    _, (read,) = run(here, README[1])
     assert (read["version"], read["value"]) == (written["version"], "hello")
 
 
-def test_a_window_is_measured_and_everybody_is_consistent_after_it(here: tuple[Path, Lab]) -> None:
-    _, (waited, status) = run(here, BLOCKS[2])
+def test_a_window_is_measured_and_every_node_is_consistent_after_it(here: tuple[Path, Lab]) -> None:
+    _, (waited, status) = run(here, README[2])
     assert waited["consistency_achieved"]
     assert waited["consistency_time_ms"] > 1400
     assert status["all_consistent"]
 
 
 def test_a_token_makes_a_replica_wait(here: tuple[Path, Lab]) -> None:
-    _, (session, bounded) = run(here, BLOCKS[3])
+    _, (session, bounded) = run(here, README[3])
     assert (session["value"], session["level"]) == (1, "session")
     assert session["waited_ms"] > 300
     assert (bounded["value"], bounded["level"]) == (1, "bounded")
 
 
 def test_a_slower_replica_shows_and_the_log_can_be_looked_into(here: tuple[Path, Lab]) -> None:
-    output, (changed,) = run(here, BLOCKS[4])
+    output, (changed,) = run(here, README[4])
     assert changed["delay_ms"] == 3000
     assert "lab14:log" in output
     assert output.count(" ok") == 6
 
 
+def test_a_fault_is_injected_and_ended(here: tuple[Path, Lab]) -> None:
+    output, (written, ended) = run(here, README[5])
+    assert not written["immediate_reads"]["lab14-replica1"]["has_new_data"]
+    assert "duration_ms=3000" in output
+    assert ended["replicas"]["lab14-replica1"]["ended"] == ["pause"]
+
+
 def test_a_distribution_is_set_and_what_follows_is_predicted(here: tuple[Path, Lab]) -> None:
-    output, (changed,) = run(here, BLOCKS[5])
+    output, (changed,) = run(here, COMMANDS[0])
     assert changed["delay_ms"] == 800
     assert "arrival order" in output
     assert "consistency window: p50" in output
 
 
 def test_staleness_is_measured_beside_what_is_predicted(here: tuple[Path, Lab]) -> None:
-    output, _ = run(here, BLOCKS[6])
+    output, _ = run(here, COMMANDS[1])
     assert re.search(r"^all 30 steps +2000 +RMSE +[\d.]+%$", output, re.MULTILINE)
 
 
-def test_a_replica_is_broken_and_mended(here: tuple[Path, Lab]) -> None:
-    output, (written, ended) = run(here, BLOCKS[7])
-    assert not written["immediate_reads"]["lab14-replica1"]["has_new_data"]
-    assert "duration_ms=3000" in output
-    assert ended["replicas"]["lab14-replica1"]["ended"] == ["pause"]
-
-
 def test_a_lab_of_its_own_is_tortured_and_nothing_is_found(here: tuple[Path, Lab]) -> None:
-    output, _ = run(here, BLOCKS[8])
+    output, _ = run(here, COMMANDS[2])
     assert "Clean." in output
 
 
 def test_data_is_loaded(here: tuple[Path, Lab]) -> None:
-    output, _ = run(here, BLOCKS[9])
+    output, _ = run(here, COMMANDS[3])
     assert re.search(r"^5,000 items written in [\d.]+ s, [\d,]+ a second\.$", output, re.MULTILINE)
 
 
-def test_the_lab_is_emptied(here: tuple[Path, Lab]) -> None:
-    _, (reset, changed) = run(here, BLOCKS[10])
+@pytest.mark.parametrize("block", [README[6], COMMANDS[4]], ids=["README", "commands"])
+def test_the_lab_is_emptied(here: tuple[Path, Lab], block: str) -> None:
+    _, (reset, changed) = run(here, block)
     assert (reset["status"], reset["version"]) == ("reset", 0)
     assert {found["status"] for found in reset["replicas"].values()} == {"emptied"}
     assert changed["delay_ms"] == 1500

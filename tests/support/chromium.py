@@ -1,4 +1,4 @@
-"""A page in a real browser, without a window."""
+"""Pages in headless Chromium."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _FLAGS = (
 
 
 def path() -> str:
-    """Where Chromium is; ``tests/support/suites.py`` has seen to it that there is one."""
+    """Return the path of Chromium; ``tests/support/suites.py`` checks that it is installed."""
     return shutil.which("chromium") or shutil.which("google-chrome") or "chromium"
 
 
 def shown(page: Path, picture: Path, *, width: int = 1000, height: int = 2600) -> tuple[str, list[str]]:
-    """The page's elements as the browser has them, and what it wrote to its console; a picture goes to a file."""
+    """Return the rendered HTML of a page and its console messages; save a screenshot as ``picture``."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         base = [path(), *_FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}"]
         dumped = subprocess.run(

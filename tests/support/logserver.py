@@ -34,7 +34,7 @@ class LogServer:
 
         def answers() -> bool:
             try:
-                return log.length() >= 0  # which is refused while the file is loading, as TIME is not
+                return log.history.length() >= 0  # which is refused while the file is loading, as TIME is not
             except LogError:
                 return False
 

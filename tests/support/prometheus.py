@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes a local lab with the lab's own configuration."""
+"""A real Prometheus that scrapes a local lab with the project's own configuration."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from tests.support.until import until
 
 DASHBOARDS = Path(__file__).parents[2] / "dashboards"
 DASHBOARD = DASHBOARDS / "grafana" / "dashboards" / "eventual-consistency.json"
-# Five times as often as on the stack, so that a test sees a change at once.
+# Shorter intervals than on the stack, so tests see changes sooner.
 _INTERVALS = {
     "scrape_interval: 1s": "scrape_interval: 200ms",
     "scrape_timeout: 1s": "scrape_timeout: 200ms",
     "evaluation_interval: 2s": "evaluation_interval: 200ms",
     "refresh_interval: 5s": "refresh_interval: 1s",
 }
-# What Grafana puts in the place of its variables, for a time range of five minutes.
+# Values of Grafana's variables for a time range of five minutes.
 _VARIABLES = {"$__rate_interval": "1s", "$__range": "300s", "$job": ".+", "$replica": ".+"}
 
 
 def panels() -> dict[str, list[str]]:
-    """The dashboard's queries by the title of their panel, with values for Grafana's variables."""
+    """Return the dashboard's queries by panel title, with values for Grafana's variables."""
     found: dict[str, list[str]] = {}
     for panel in json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]:
         for target in panel.get("targets", []):
@@ -51,19 +51,19 @@ class Prometheus:
             self._address = f"127.0.0.1:{probe.getsockname()[1]}"
 
     def __enter__(self) -> Prometheus:
-        """Start, and return when it has scraped every node."""
-        # In a directory that is gone with it; pytest would keep the database of each run.
+        """Start and wait until every node is scraped."""
+        # Not tmp_path, because pytest would keep each run's database.
         self._directory = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         here = Path(self._directory.name)
         config = (DASHBOARDS / "prometheus" / "prometheus.yml").read_text(encoding="utf-8")
-        places = {
+        addresses = {
             "lab14-primary:8000": self._lab.primary_url.removeprefix("http://"),
             "lab14-client:8003": self._lab.client_url.removeprefix("http://"),
             "lab14-worker:8078": self._lab.worker_url.removeprefix("http://"),
         }
-        for on_the_stack, here_and_now in {**places, **_INTERVALS}.items():
+        for on_the_stack, local in {**addresses, **_INTERVALS}.items():
             assert on_the_stack in config, on_the_stack
-            config = config.replace(on_the_stack, here_and_now)
+            config = config.replace(on_the_stack, local)
         (here / "prometheus.yml").write_text(config, encoding="utf-8")
         shutil.copy(DASHBOARDS / "prometheus" / "rules.yml", here)
         command = ["prometheus", f"--config.file={here}/prometheus.yml", f"--storage.tsdb.path={here}/data"]
@@ -73,25 +73,24 @@ class Prometheus:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
         self._process.terminate()
         self._process.wait(10)
         self._directory.cleanup()
 
     def api(self, path: str) -> Any:
-        """The data of an answer of its HTTP API; ``None`` while it does not answer."""
+        """Return the data of an API response, or ``None`` while Prometheus does not respond."""
         try:
             answer = POOL.request("GET", f"http://{self._address}/api/v1/{path}").json()
-        except Exception:  # noqa: BLE001 - it has not started to listen
+        except Exception:  # noqa: BLE001 - it is not listening yet
             return None
         assert answer["status"] == "success", answer
         return answer["data"]
 
     def query(self, expression: str) -> list[dict[str, Any]] | None:
-        """The samples of an expression now."""
+        """Return an expression's current samples."""
         data = self.api(f"query?query={quote(expression)}&time={time.time()}")
         return None if data is None else list(data["result"])
 
     def values(self, expression: str, label: str = "replica") -> dict[str, float]:
-        """The samples of an expression now, by a label."""
+        """Return an expression's current values by label."""
         return {found["metric"].get(label, ""): float(found["value"][1]) for found in self.query(expression) or []}

@@ -18,7 +18,7 @@ from nodes.replica.metrics import ReplicaMetrics
 from nodes.replica.reader import Reader
 from nodes.replica.store import ReplicaStore
 from nodes.runtime.gate import PositionGate
-from nodes.runtime.tracing import CarriedTracing
+from nodes.runtime.tracing import Tracing
 from tests.support.clock import FakeClock
 
 REPLICA = "lab14-replica1"
@@ -29,7 +29,7 @@ class Bench:
 
     def __init__(self, client: Any, directory: Path, *, delay_ms: float = 0, room: int = 1000) -> None:
         self.log = ReplicationLog(client)
-        self.clock = FakeClock(self.log.now_us())
+        self.clock = FakeClock(self.log.history.now_us())
         self.registry = CollectorRegistry()
         self.store = ReplicaStore(directory)
         self.gate = PositionGate(self.store.state(), 100)
@@ -46,7 +46,7 @@ class Bench:
             "metrics": metrics,
         }
         self.reader = Reader(log=self.log, replica=REPLICA, **parts)
-        self.applier = Applier(history=self.history, tracing=CarriedTracing(), now_us=self.clock.now_us, **parts)
+        self.applier = Applier(history=self.history, tracing=Tracing(), now_us=self.clock.now_us, **parts)
 
     def read(self) -> None:
         """One step of the reader."""
@@ -68,7 +68,7 @@ class Bench:
         """Read, apply and acknowledge until nothing moves."""
         for _ in range(5):
             self.read()
-            self.clock.us = max(self.clock.us, self.log.now_us())
+            self.clock.us = max(self.clock.us, self.log.history.now_us())
             self.apply()
             self.acknowledge()
 
@@ -82,7 +82,7 @@ class Bench:
 
     def pending(self) -> int:
         """What its group has not acknowledged."""
-        return next(group.pending for group in self.log.groups() if group.replica == REPLICA)
+        return next(group.pending for group in self.log.history.groups() if group.replica == REPLICA)
 
     def count(self, name: str, **labels: str) -> float:
         """A counter's value."""

@@ -1,4 +1,4 @@
-"""Reading and running a runbook: fenced blocks with Runme's attributes, as bash runs them."""
+"""Parse and run a runbook: fenced bash blocks with Runme attributes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 
 
 class Block(NamedTuple):
-    """One runnable block: its name, its other attributes, its script."""
+    """A runnable block."""
 
     name: str
     attributes: dict[str, Any]
@@ -20,13 +20,13 @@ class Block(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What a block printed, both streams as a terminal would show them."""
+    """The output of a block, stdout and stderr combined."""
 
     output: str
 
     @property
     def answers(self) -> list[Any]:
-        """The JSON objects and arrays that begin a line of the output, in order."""
+        """The JSON objects and arrays that start a line of the output, in order."""
         decoder, found, at = json.JSONDecoder(), [], 0
         for line in re.finditer(r"^[{\[]", self.output, re.MULTILINE):
             if line.start() >= at:
@@ -39,7 +39,7 @@ class Done(NamedTuple):
 
 
 def blocks(document: str) -> list[Block]:
-    """The bash blocks in order. Raises ``ValueError`` where attributes are no JSON, or a name is missing or double."""
+    """Return the bash blocks in order; raise ``ValueError`` on invalid attributes or a missing or duplicate name."""
     found: dict[str, Block] = {}
     for token in MarkdownIt().parse(document):
         language, _, rest = token.info.partition(" ")
@@ -48,18 +48,18 @@ def blocks(document: str) -> list[Block]:
         attributes = json.loads(rest or "{}")
         name = attributes.pop("name", None)
         if not name or name in found:
-            raise ValueError(f"a block needs a name of its own, not {name!r}: {token.content[:60]!r}")
+            raise ValueError(f"missing or duplicate block name {name!r}: {token.content[:60]!r}")
         found[name] = Block(name, attributes, token.content)
     return list(found.values())
 
 
 def quick_reference(document: str) -> list[str]:
-    """The curl commands in the document's tables."""
+    """Return the curl commands in the document's tables."""
     return re.findall(r"^\|.*\| `(curl .*?)` \|$", document, re.MULTILINE)
 
 
 def run(script: str, directory: Path, timeout_seconds: float = 300) -> Done:
-    """Run a script as Runme does, with ``-e -o pipefail``; fail the test when it does."""
+    """Run a script as Runme does, with ``-e -o pipefail``; a non-zero exit status fails the test."""
     line = ["bash", "-e", "-o", "pipefail", "-c", script]
     done = subprocess.run(
         line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout_seconds, check=False,

@@ -1,4 +1,4 @@
-"""The dashboard as Grafana reads it."""
+"""Checks of the dashboard's JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def expressions(panel: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
-def test_a_panel_says_what_it_shows_in_which_unit_and_of_which_lab(panel: dict[str, Any]) -> None:
+def test_a_panel_has_a_description_a_unit_and_a_job_filter(panel: dict[str, Any]) -> None:
     assert len(panel["description"]) > 20
     assert panel["fieldConfig"]["defaults"]["unit"]
     assert panel["datasource"]["uid"] == "${datasource}"
@@ -30,7 +30,7 @@ def test_a_panel_says_what_it_shows_in_which_unit_and_of_which_lab(panel: dict[s
         assert any('job=~"$job"' in selector for selector in selectors), expression
 
 
-def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
+def test_panels_have_unique_ids_and_do_not_overlap() -> None:
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
     for one, other in combinations([panel["gridPos"] for panel in DASHBOARD["panels"]], 2):
         beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
@@ -38,8 +38,8 @@ def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
     assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in DASHBOARD["panels"])
 
 
-def test_only_metrics_are_asked_for_that_are_exported_or_recorded() -> None:
-    exported = set(re.findall(r"`(ec_[a-z_]+)`", (ROOT / "README.md").read_text(encoding="utf-8")))
+def test_queries_use_only_exported_or_recorded_metrics() -> None:
+    exported = set(re.findall(r"`(ec_[a-z_]+)`", (ROOT / "docs/metrics.md").read_text(encoding="utf-8")))
     recorded = set(re.findall(r"record: (\S+)", RULES))
     queries = [expression for panel in PANELS for expression in expressions(panel)]
     queries += [annotation["expr"] for annotation in DASHBOARD["annotations"]["list"]] + [RULES]
@@ -48,7 +48,7 @@ def test_only_metrics_are_asked_for_that_are_exported_or_recorded() -> None:
         assert {re.sub(r"_(bucket|count|sum)$", "", name) for name in named} <= exported, query
 
 
-def test_what_is_provisioned_names_what_the_dashboard_uses() -> None:
+def test_the_dashboard_uses_the_provisioned_data_source() -> None:
     provisioned = (ROOT / "dashboards/grafana/provisioning/datasources/lab.yaml").read_text(encoding="utf-8")
     (variable,) = [found for found in DASHBOARD["templating"]["list"] if found["type"] == "datasource"]
     assert f"uid: {variable['current']['value']}" in provisioned

@@ -1,16 +1,18 @@
-"""What the documents claim, compared with the code."""
+"""Claims of the documents, compared with the code."""
 
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 
 from lab.checking.promises import CHECKERS, PROMISES
+from nodes.runtime.config import VARIABLES
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+GENERATOR = runpy.run_path(str(ROOT / "docs/generate.py"))
 DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if not any(part.startswith(".") for part in path.parts[3:]))
 PYTHON = [path for package in ("broker", "nodes", "lab") for path in (ROOT / package).rglob("*.py")]
 
@@ -19,16 +21,19 @@ def code() -> str:
     return "\n".join(path.read_text(encoding="utf-8") for path in PYTHON)
 
 
-def test_every_setting_is_in_the_readme_and_every_one_there_is_read() -> None:
+@pytest.mark.parametrize("name", GENERATOR["GENERATED"])
+def test_the_generated_part_of_a_document_is_up_to_date(name: str) -> None:
+    assert (ROOT / f"docs/{name}.md").read_text(encoding="utf-8") == GENERATOR["rewritten"](name)
+
+
+def test_every_variable_that_is_read_is_in_the_table() -> None:
     read = set(re.findall(r'"((?:LAB|OTEL)_[A-Z_]+)"', (ROOT / "nodes/runtime/config.py").read_text(encoding="utf-8")))
-    documented = set(re.findall(r"`((?:LAB|OTEL)_[A-Z_]+)`", README))
-    assert documented == read
+    assert read == {variable.name for variable in VARIABLES}
 
 
-def test_every_metric_is_in_the_readme_and_every_one_there_is_exported() -> None:
-    exported = set(re.findall(r'"(ec_[a-z_]+)"', code()))
-    documented = set(re.findall(r"^\| `(ec_[a-z_]+)`", README, re.MULTILINE))
-    assert {name.removesuffix("_total") for name in documented} == {name.removesuffix("_total") for name in exported}
+def test_every_exported_metric_is_in_the_table() -> None:
+    table = GENERATOR["metrics"]()
+    assert set(re.findall(r'"(ec_[a-z_]+)"', code())) == set(re.findall(r"^\| `(ec_[a-z_]+)`", table, re.MULTILINE))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -55,13 +60,15 @@ def test_packages_import_only_in_one_direction() -> None:
             assert not [name for name in imported for package in packages if f"{name}.".startswith(f"{package}.")], path
 
 
-def test_only_one_module_speaks_redis_for_the_log() -> None:
+def test_only_the_log_modules_send_redis_stream_commands() -> None:
     commands = re.compile(r"\.(xadd|xread|xreadgroup|xack|xtrim|xrange|xrevrange|xpending|xgroup_\w+|xinfo_\w+)\(")
     speaking = {
         path.relative_to(ROOT).as_posix() for path in PYTHON if commands.search(path.read_text(encoding="utf-8"))
     }
     # The events are a stream of their own, and the baselines of the bench do without the module on purpose.
-    assert {path for path in speaking if not path.startswith("lab/bench/")} == {"broker/log.py", "broker/events.py"}
+    assert {path for path in speaking if not path.startswith("lab/bench/")} == {
+        f"broker/{name}.py" for name in ("log", "group", "history", "events")
+    }
 
 
 def test_the_matrix_of_levels_and_guarantees_is_what_the_checker_holds_them_to() -> None:
@@ -72,3 +79,7 @@ def test_the_matrix_of_levels_and_guarantees_is_what_the_checker_holds_them_to()
     documented = {level: {row[0].strip("`") for row in cells if row[n] == "yes"} for n, level in enumerate(levels, 1)}
     assert documented == PROMISES
     assert {row[0].strip("`") for row in cells} == set(CHECKERS)
+
+
+def test_the_readme_fits_on_200_lines() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200

@@ -1,4 +1,4 @@
-"""The Python versions that CI runs are those that the package claims to support."""
+"""CI runs the Python versions that the package supports."""
 
 from __future__ import annotations
 

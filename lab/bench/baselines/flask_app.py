@@ -17,7 +17,7 @@ from nodes.http.app import measure
 from nodes.runtime import config as configs
 from nodes.runtime import tracing as traces
 from nodes.runtime.serving import Service
-from nodes.runtime.tracing import CarriedTracing
+from nodes.runtime.tracing import Tracing
 
 # The next version, the newest value and the history: the least of which a primary can be made.
 SCRIPT = """
@@ -54,7 +54,7 @@ def create_app(config: configs.NodeConfig, *also: str) -> Flask:
     def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    tracing = traces.make(config) if "tracing" in also else CarriedTracing()
+    tracing = traces.make(config) if "tracing" in also else Tracing()
     tracing.install(app)
     if "metrics" in also:
         measure(app, CollectorRegistry())

@@ -1,61 +1,62 @@
-// The page: the feed goes into the timeline, and the timeline is drawn.
+// Feeds the timeline from GET /events and draws it.
 
-import { Charts, table } from "./charts.js";
+import { Charts } from "./charts.js";
 import { Controls } from "./controls.js";
+import { element, fillTable, find, versionsBehind } from "./dom.js";
 import { Lanes } from "./lanes.js";
-import { Scenes } from "./scenes.js";
+import { addScenes } from "./scenes.js";
 import * as services from "./services.js";
 import { Timeline } from "./timeline.js";
 
+const FRAME_MS = 100;
 const CHARTS_MS = 1000;
 const SUMMARY_MS = 5000;
 const RACE_POINTS = 120;
 const ROWS = 20;
-const BUSY_MS = 4;
+const SLOW_FRAME_MS = 4; // frames that take longer are drawn at half the rate
 
-const find = (id) => document.getElementById(id);
-const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 const timeline = new Timeline();
 const lanes = new Lanes(find("lanes"));
-const charts = new Charts(document);
-const race = { names: [], seconds: [], versions: new Map(), samples: [] };
-const answers = new Map(); // what each node answered for the watched key, and for which of its versions
-let watched = find("key").value;
-let paused = null; // the moment that is looked at, by the log's clock
-let summary = "";
+const charts = new Charts();
+const race = { names: [], seconds: [], versions: [], samples: [] };
+const values = new Map(); // by node: its value of the watched key
+const controls = new Controls({ watched: watch });
+let watched = controls.key;
+let paused = null; // the time at which the picture was paused
 
-const controls = new Controls(document, { watched: (key) => watch(key) });
-
-new Scenes(document, { names: () => timeline.names(), pace: Number(new URLSearchParams(location.search).get("pace") ?? 1) });
+addScenes({ names: () => timeline.names(), pace: Number(new URLSearchParams(location.search).get("pace") ?? 1) });
 
 function connect() {
   const source = new EventSource("/events");
-  source.addEventListener("open", () => say("open", "Live"));
-  source.addEventListener("error", () => say("lost", "The connection is lost; trying again …"));
-  source.addEventListener("missed", () => say("open", "Live; some of what happened was missed"));
+  source.addEventListener("open", () => showConnection("open", "Live"));
+  source.addEventListener("error", () => showConnection("lost", "Connection lost; reconnecting…"));
+  source.addEventListener("missed", () => showConnection("open", "Live; some events were missed"));
   source.addEventListener("message", (event) => take(JSON.parse(event.data)));
 }
 
-function say(state, text) {
+function showConnection(state, text) {
   find("connection").dataset.state = state;
   find("connection").textContent = text;
 }
 
+const showError = (error) => { find("changed").textContent = error.message; };
+
 function take(message) {
   timeline.take(message);
   const names = timeline.names();
-  if (names.length) controls.replicas(names).catch((error) => { find("changed").textContent = error.message; });
-  const touched = (position) => timeline.writes.get(position)?.key === watched || timeline.writes.get(position)?.op === "epoch";
-  if ([...(message.writes ?? []), ...(message.applied ?? [])].some(({ position }) => touched(position))) refresh();
+  if (names.length) controls.replicas(names).catch(showError);
+  const touched = [...(message.writes ?? []), ...(message.applied ?? [])].map(({ position }) => timeline.writes.get(position));
+  if (touched.some((write) => write?.key === watched || write?.op === "epoch")) refresh();
 }
 
 function watch(key) {
   watched = key;
-  answers.clear();
+  values.clear();
   refresh();
 }
 
-// What each node answers for the watched key: asked when one of them has something new, and once at a time.
+// Query every node's value of the watched key, one query at a time.
 let asking = false;
 let again = false;
 async function refresh() {
@@ -64,133 +65,107 @@ async function refresh() {
   asking = true;
   try {
     const key = watched;
-    const { body } = await services.everywhere(key);
-    if (key === watched) for (const [node, answer] of Object.entries(body.nodes)) answers.set(node, said(answer));
-  } catch (error) {
-    answers.clear();
+    const { nodes } = (await services.everywhere(key)).body;
+    if (key === watched) for (const [node, found] of Object.entries(nodes)) values.set(node, valueText(found));
+  } catch {
+    values.clear();
   }
   asking = false;
   if (again) refresh();
 }
 
-const said = (answer) => answer.error ?? (answer.version ? short(JSON.stringify(answer.value)) : "no such key");
+const valueText = ({ error, version, value }) => error ?? (version ? short(JSON.stringify(value)) : "no such key");
 
 const short = (text) => (text.length > 60 ? `${text.slice(0, 60)}…` : text);
 
 function sample() {
-  const head = timeline.head;
   const names = ["primary", ...timeline.names()];
-  const versions = names.map((name) => (name === "primary" ? head?.version ?? null : appliedVersion(name)));
   if (paused !== null || names.length === 1) return;
-  race.samples.push({ at: timeline.now(), names, versions });
-  while (race.samples.length > RACE_POINTS) race.samples.shift();
+  race.samples.push({ at: timeline.now(), versions: new Map(names.map((name) => [name, timeline.version(name)])) });
+  race.samples = race.samples.slice(-RACE_POINTS);
   race.names = names;
   race.seconds = race.samples.map(({ at }) => (at - timeline.now()) / 1000);
-  race.versions = new Map(names.map((name) => [name, race.samples.map((one) => one.versions[one.names.indexOf(name)] ?? null)]));
-}
-
-function appliedVersion(name) {
-  const state = timeline.replicas.get(name);
-  if (!state) return null;
-  const [epoch, version] = state.applied_position.split("-").map(Number);
-  for (let index = timeline.list.length - 1; index >= 0; index -= 1) {
-    const write = timeline.list[index];
-    if (write.epoch < epoch || (write.epoch === epoch && write.version <= version)) break;
-    if (write.applied.has(name)) return write.version;
-  }
-  return version;
+  race.versions = names.map((name) => race.samples.map(({ versions }) => versions.get(name) ?? null));
 }
 
 function showNow() {
-  const head = timeline.head;
+  const head = timeline.version("primary");
   const rows = timeline.names().map((name) => {
     const state = timeline.replicas.get(name);
-    const wrong = timeline.away.get(name);
-    const version = appliedVersion(name);
-    const behind = head && version !== null ? Math.max(0, head.version - version) : state.lag_versions;
-    const faults = [...state.faults, ...(state.diverged ? ["diverged"] : []), ...(state.resyncing ? [`resyncing: ${state.resyncing}`] : [])];
-    const how = wrong ?? (faults.length ? faults.join(", ") : state.live ? (behind ? "behind" : "up to date") : "away");
-    return [name, version, behind, `${state.lag_ms.toFixed(0)} ms`, state.pending, answers.get(name) ?? "", how];
+    const version = timeline.version(name);
+    const behind = head === null ? state.lag_versions : Math.max(0, head - version);
+    return [name, version, behind, `${state.lag_ms.toFixed(0)} ms`, state.pending, values.get(name), condition(state, behind)];
   });
+  rows.unshift(["primary", head, "", "", "", values.get("primary"), timeline.unreachable.get("primary")]);
   find("watched-name").textContent = short(watched);
-  const primary = ["primary", head?.version ?? "", "", "", "", answers.get("primary") ?? "", timeline.away.get("primary") ?? ""];
-  const body = find("now").tBodies[0];
-  body.replaceChildren(
-    ...[primary, ...rows].map((row) => {
-      const line = document.createElement("tr");
-      line.append(
-        ...row.map((text, column) => {
-          const cell = document.createElement(column ? "td" : "th");
-          if (!column) cell.scope = "row";
-          if (column === 5) cell.className = "value";
-          cell.textContent = text;
-          return cell;
-        }),
-      );
-      return line;
-    }),
+  const cell = (text, column) => element("td", { textContent: text, className: column === 4 ? "value" : "" });
+  find("now").tBodies[0].replaceChildren(
+    ...rows.map(([name, ...texts]) => element("tr", {}, element("th", { scope: "row", textContent: name }), ...texts.map(cell))),
   );
+}
+
+function condition(state, behind) {
+  const wrong = [...state.faults, ...(state.diverged ? ["diverged"] : []), ...(state.resyncing ? [`resyncing: ${state.resyncing}`] : [])];
+  const usual = !state.live ? "offline" : behind ? "behind" : "up to date";
+  return timeline.unreachable.get(state.replica_id) ?? (wrong.join(", ") || usual);
 }
 
 function showWrites() {
   const names = timeline.names();
-  const last = timeline.list.slice(-ROWS).reverse();
-  const rows = last.map((write) => [
+  const progress = (write, name) =>
+    write.applied.has(name) ? `${(write.applied.get(name) - write.at_ms).toFixed(1)} ms` : timeline.has(name, write) ? "applied" : "in flight";
+  const rows = timeline.list.slice(-ROWS).reverse().map((write) => [
     write.position,
-    write.op === "epoch" ? "a new epoch" : short(write.key),
-    ...names.map((name) => {
-      if (write.applied.has(name)) return `${(write.applied.get(name) - write.at_ms).toFixed(1)} ms`;
-      return timeline.has(name, write) ? "applied" : "on its way";
-    }),
+    write.op === "epoch" ? "new epoch" : short(write.key),
+    ...names.map((name) => progress(write, name)),
   ]);
-  table(document, "writes", ["position", "key", ...names], rows);
+  fillTable("writes", ["position", "key", ...names], rows);
 }
 
 function summarize() {
-  const state = timeline.names().map((name) => timeline.replicas.get(name));
-  if (!state.length || paused !== null) return;
-  const behind = state.filter((one) => one.lag_versions);
-  const text = behind.length ? behind.map((one) => `${one.replica_id} is ${one.lag_versions} versions behind`).join("; ") : "Every replica has every write.";
-  if (text !== summary) find("summary").textContent = summary = text;
+  const states = timeline.names().map((name) => timeline.replicas.get(name));
+  if (!states.length || paused !== null) return;
+  const behind = states.filter((state) => state.lag_versions).map((state) => `${state.replica_id} is ${versionsBehind(state.lag_versions)}`);
+  const text = behind.join("; ") || "All replicas are up to date.";
+  if (find("summary").textContent !== text) find("summary").textContent = text; // a screen reader announces each change
 }
 
-function frame() {
+function drawLanes() {
   const now = timeline.now();
   if (now === null) return;
   const end = paused === null ? now : paused - Number(find("back").value) * 1000;
-  const left = lanes.draw(timeline, { end, span: Number(find("span").value) * 1000, now });
-  find("left-out").hidden = !left;
-  find("left-out").textContent = `${left} older writes are left out of the picture.`;
+  const omitted = lanes.draw(timeline, { end, span: Number(find("span").value) * 1000, now });
+  find("left-out").hidden = !omitted;
+  find("left-out").textContent = `${omitted} older writes are not drawn.`;
 }
 
 function pause() {
   paused = paused === null ? timeline.now() : null;
   find("pause").setAttribute("aria-pressed", String(paused !== null));
-  find("pause").textContent = paused === null ? "Pause" : "Go on";
+  find("pause").textContent = paused === null ? "Pause" : "Resume";
   find("back").disabled = paused === null;
   if (paused === null) find("back").value = 0;
-  stepped();
+  stepBack();
 }
 
-function stepped() {
-  const back = Number(find("back").value);
-  find("back-text").textContent = back ? `${back} s before` : "now";
-  frame();
+function stepBack() {
+  const seconds = Number(find("back").value);
+  find("back-text").textContent = seconds ? `${seconds} s earlier` : "now";
+  drawLanes();
 }
 
 find("pause").addEventListener("click", pause);
-find("back").addEventListener("input", stepped);
-// Ten pictures a second, fewer where one takes long, and one where the picture is asked to keep still.
+find("back").addEventListener("input", stepBack);
 let drawn = 0;
 let took = 0;
 setInterval(() => {
-  const began = performance.now();
-  const rest = calm.matches ? 1000 : took > BUSY_MS ? 200 : 0;
-  if (document.hidden || began - drawn < rest) return;
-  drawn = began;
-  frame();
-  took = performance.now() - began;
-}, 100);
+  const started = performance.now();
+  const rest = reducedMotion.matches ? 1000 : took > SLOW_FRAME_MS ? 2 * FRAME_MS : 0;
+  if (document.hidden || started - drawn < rest) return;
+  drawn = started;
+  drawLanes();
+  took = performance.now() - started;
+}, FRAME_MS);
 setInterval(() => {
   sample();
   if (document.hidden) return;
@@ -199,6 +174,6 @@ setInterval(() => {
   charts.draw(timeline, race);
 }, CHARTS_MS);
 setInterval(summarize, SUMMARY_MS);
-controls.offer().catch((error) => { find("changed").textContent = error.message; });
+controls.offer().catch(showError);
 connect();
 watch(watched);

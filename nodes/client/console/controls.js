@@ -1,5 +1,6 @@
-// The controls: what a person may do, as far as the services offer it.
+// The forms and buttons for writes, reads, load, delays and faults.
 
+import { element, find, versionsBehind } from "./dom.js";
 import * as services from "./services.js";
 
 const MODELS = {
@@ -17,133 +18,120 @@ const FAULTS = {
   skew: { duration_ms: 10000, skew_ms: 300 },
   corrupt: {},
 };
-const PAUSE_AFTER_REFUSAL_MS = 1000;
+const PAUSE_AFTER_ERROR_MS = 1000;
 
 export class Controls {
-  constructor(document, { watched }) {
-    this._document = document;
-    this._watched = watched;
+  constructor({ watched }) {
     this._load = null;
     this._count = 0;
     this._forms = new Map();
-    this._find("write-form").addEventListener("submit", (event) => this._write(event));
-    this._find("read-form").addEventListener("submit", (event) => this._read(event));
-    this._find("key").addEventListener("input", () => watched(this.key));
-    this._find("rate").addEventListener("input", () => this._setRate(Number(this._find("rate").value)));
-    this._find("end-faults").addEventListener("click", () => this._change(services.endFaults(), "Every fault is ended."));
-    this._find("reset").addEventListener("click", () => this._change(services.reset(), "The lab is empty: a new epoch."));
+    find("write-form").addEventListener("submit", (event) => this._write(event));
+    find("read-form").addEventListener("submit", (event) => this._read(event));
+    find("key").addEventListener("input", () => watched(this.key));
+    find("rate").addEventListener("input", () => this._setRate(Number(find("rate").value)));
+    find("end-faults").addEventListener("click", () => change("All faults ended.", services.endFaults));
+    find("reset").addEventListener("click", () => change("All data deleted; a new epoch started.", services.reset));
   }
 
   get key() {
-    return this._find("key").value;
+    return find("key").value;
   }
 
-  // Show only what the services say that they can.
+  // Hide what the client service does not offer.
   async offer() {
-    const { body } = await services.offers();
-    for (const [id, path] of [["end-faults", "/faults/reset"], ["reset", "/reset"], ["read-form", "/read/{key}"]]) {
-      this._find(id).hidden = !(path in body.paths);
-    }
-    for (const button of this._find("write-form").querySelectorAll("button")) button.hidden = !(`/${button.value}` in body.paths);
+    const { paths } = (await services.openapi()).body;
+    const needed = { "end-faults": "/faults/reset", reset: "/reset", "read-form": "/read/{key}" };
+    for (const [id, path] of Object.entries(needed)) find(id).hidden = !(path in paths);
+    for (const button of find("write-form").querySelectorAll("button")) button.hidden = !(`/${button.value}` in paths);
   }
 
-  // A form for each replica, made once and kept.
+  // Rebuild the forms if the set of replicas has changed.
   async replicas(names) {
     if (names.every((name) => this._forms.has(name)) && names.length === this._forms.size) return;
     const [{ body: delays }, { body: faults }] = await Promise.all([services.delays(), services.faults()]);
     const now = Object.fromEntries(Object.entries(delays.delays).map(([url, ms]) => [new URL(url).hostname, ms]));
-    this._forms = new Map(names.map((name) => [name, this._form(name, now[name] ?? 0, Object.keys(faults.replicas[name]?.available ?? {}))]));
-    this._find("replica-forms").replaceChildren(...this._forms.values());
-    const from = this._find("from");
-    from.replaceChildren(from.options[0], ...names.map((name) => new Option(name, name)));
+    this._forms = new Map(names.map((name) => [name, replicaForms(name, now[name] ?? 0, faults.replicas[name]?.available ?? {})]));
+    find("replica-forms").replaceChildren(...this._forms.values());
+    find("from").replaceChildren(find("from").options[0], ...options(names));
   }
 
-  _form(name, delayMs, available) {
-    const make = (tag, properties, ...children) => {
-      const element = Object.assign(this._document.createElement(tag), properties);
-      element.append(...children);
-      return element;
-    };
-    const delay = make("input", { type: "number", min: 0, max: 600000, value: delayMs, name: "delay" });
-    const model = make("select", { name: "model" }, ...Object.keys(MODELS).map((kind) => new Option(kind, kind)));
-    const set = make("button", { type: "submit", textContent: "Set the delay" });
-    const form = make("form", { id: `delay-${name}` }, make("label", {}, "ms", delay), make("label", {}, "model", model), set);
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      const change = services.setDelay(name, MODELS[model.value](Number(delay.value)));
-      this._change(change, `${name} is now late by ${delay.value} ms (${model.value}).`);
-    });
-    const kinds = Object.keys(FAULTS).filter((fault) => available.includes(fault));
-    const fault = make("select", { name: "fault" }, ...kinds.map((kind) => new Option(kind, kind)));
-    const begin = make("button", { type: "submit", textContent: "Begin the fault" });
-    const faults = make("form", { id: `fault-${name}`, hidden: !kinds.length }, make("label", {}, "fault", fault), begin);
-    faults.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this._change(services.beginFault(name, fault.value, FAULTS[fault.value]), `${name}: ${fault.value} has begun.`);
-    });
-    return make("fieldset", {}, make("legend", { textContent: name }), form, faults);
-  }
-
-  async _write(event) {
+  _write(event) {
     event.preventDefault();
-    const how = event.submitter?.value ?? "write";
-    await this._say("answer", async () => {
-      const { body } = await services.write(how, this.key, this._find("value").value);
-      const written = body.write_result ?? body;
-      if (how === "write-and-read") return `Position ${written.position}: ${body.note}.`;
-      if (how === "write-and-wait") {
-        return body.consistency_achieved
-          ? `Position ${written.position}: every replica had it after ${body.consistency_time_ms.toFixed(1)} ms.`
-          : `Position ${written.position}: ${body.missing.join(", ")} did not have it in time.`;
-      }
-      return `Position ${written.position}.`;
+    const endpoint = event.submitter?.value ?? "write";
+    show("answer", async () => {
+      const { body } = await services.write(endpoint, this.key, find("value").value);
+      const written = `Position ${(body.write_result ?? body).position}`;
+      if (endpoint === "write-and-read") return `${written}: ${body.note}.`;
+      if (endpoint !== "write-and-wait") return `${written}.`;
+      return body.consistency_achieved
+        ? `${written} reached every replica after ${body.consistency_time_ms.toFixed(1)} ms.`
+        : `${written} did not reach ${body.missing.join(", ")} in time.`;
     });
   }
 
-  async _read(event) {
+  _read(event) {
     event.preventDefault();
-    await this._say("answer", async () => {
-      const { status, body } = await services.read(this.key, this._find("level").value, this._find("from").value);
+    show("answer", async () => {
+      const { status, body } = await services.read(this.key, find("level").value, find("from").value);
       if (status === 404) return `${body.source} does not have the key.`;
-      const stale = body.stale === null ? "nobody knows how stale" : body.stale ? `stale by ${body.behind_versions} versions` : "fresh";
-      return `${body.source} answered ${JSON.stringify(body.value)}, version ${body.version}, ${stale}, after ${body.waited_ms.toFixed(1)} ms.`;
+      const staleness = body.stale === null ? "staleness unknown" : body.stale ? `stale, ${versionsBehind(body.behind_versions)}` : "fresh";
+      return `${body.source} returned ${JSON.stringify(body.value)}, version ${body.version}, ${staleness}, after ${body.waited_ms.toFixed(1)} ms.`;
     });
   }
 
   _setRate(rate) {
-    this._find("rate-text").textContent = rate ? `${rate} writes a second` : "off";
+    find("rate-text").textContent = rate ? `${rate} writes/s` : "off";
     clearInterval(this._load);
-    this._load = rate ? setInterval(() => this._one(), 1000 / rate) : null;
+    this._load = rate ? setInterval(() => this._writeLoad(), 1000 / rate) : null;
   }
 
-  async _one() {
+  async _writeLoad() {
     this._count += 1;
     try {
       await services.write("write", `load-${this._count % 20}`, this._count);
     } catch (error) {
-      const rate = Number(this._find("rate").value);
+      const rate = Number(find("rate").value);
       clearInterval(this._load);
-      this._find("answer").textContent = `The load pauses: ${error.message}`;
-      this._load = setTimeout(() => this._setRate(rate), PAUSE_AFTER_REFUSAL_MS);
+      find("answer").textContent = `Load paused: ${error.message}`;
+      this._load = setTimeout(() => this._setRate(rate), PAUSE_AFTER_ERROR_MS);
     }
   }
+}
 
-  _change(promise, done) {
-    return this._say("changed", async () => {
-      await promise;
-      return done;
-    });
-  }
+function replicaForms(name, delayMs, available) {
+  const delay = element("input", { type: "number", min: 0, max: 600000, value: delayMs, name: "delay" });
+  const model = element("select", { name: "model" }, ...options(Object.keys(MODELS)));
+  const delayForm = form(`delay-${name}`, "Set delay", { ms: delay, model }, () =>
+    change(`${name}: delay set to ${delay.value} ms (${model.value}).`, () => services.setDelay(name, MODELS[model.value](Number(delay.value)))));
+  const kinds = Object.keys(FAULTS).filter((kind) => kind in available);
+  const fault = element("select", { name: "fault" }, ...options(kinds));
+  const faultForm = form(`fault-${name}`, "Start fault", { fault }, () =>
+    change(`${name}: ${fault.value} started.`, () => services.startFault(name, fault.value, FAULTS[fault.value])));
+  faultForm.hidden = !kinds.length;
+  return element("fieldset", {}, element("legend", { textContent: name }), delayForm, faultForm);
+}
 
-  async _say(id, work) {
-    try {
-      this._find(id).textContent = await work();
-    } catch (error) {
-      this._find(id).textContent = error.message;
-    }
-  }
+function form(id, action, fields, submit) {
+  const labels = Object.entries(fields).map(([label, field]) => element("label", {}, label, field));
+  const made = element("form", { id }, ...labels, element("button", { type: "submit", textContent: action }));
+  made.addEventListener("submit", (event) => {
+    event.preventDefault();
+    submit();
+  });
+  return made;
+}
 
-  _find(id) {
-    return this._document.getElementById(id);
+const options = (names) => names.map((name) => new Option(name, name));
+
+const change = (done, request) => show("changed", async () => {
+  await request();
+  return done;
+});
+
+async function show(id, work) {
+  try {
+    find(id).textContent = await work();
+  } catch (error) {
+    find(id).textContent = error.message;
   }
 }

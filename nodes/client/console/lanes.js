@@ -1,4 +1,6 @@
-// Space and time: a lane per node, time to the right, each write as a mark and its ways to the replicas.
+// The timeline picture: one lane per node, time to the right, each write as a mark with a line to each replica.
+
+import { color } from "./dom.js";
 
 const DRAWN_MAX = 400;
 const MARGIN = { left: 130, right: 24, top: 24, bottom: 30 };
@@ -6,82 +8,87 @@ const MARGIN = { left: 130, right: 24, top: 24, bottom: 30 };
 export class Lanes {
   constructor(canvas) {
     this._canvas = canvas;
-    this._context = canvas.getContext("2d");
+    this._pen = canvas.getContext("2d");
   }
 
-  // Draw the time from `end - span` to `end`; returns how many writes were left out.
+  // Draw the time from `end - span` to `end`. Returns the number of writes that were not drawn.
   draw(timeline, { end, span, now }) {
     const { width, height } = this._fit();
-    const pen = this._context;
-    const colour = (name) => getComputedStyle(this._canvas).getPropertyValue(`--${name}`).trim();
+    const pen = this._pen;
     const names = timeline.names();
     const narrow = width < 560;
     const left = narrow ? 74 : MARGIN.left;
+    const right = width - MARGIN.right;
     const lanes = ["primary", ...names];
     const y = (lane) => MARGIN.top + ((height - MARGIN.top - MARGIN.bottom) * lanes.indexOf(lane)) / Math.max(1, lanes.length - 1);
-    const x = (at) => left + ((width - left - MARGIN.right) * (at - (end - span))) / span;
+    const x = (at) => left + ((right - left) * (at - (end - span))) / span;
     const size = Math.max(4, Math.min(8, width / 160));
 
     pen.clearRect(0, 0, width, height);
     pen.font = `${narrow ? 12 : 15}px system-ui, sans-serif`;
     pen.textBaseline = "middle";
+    this._color("line");
+    pen.lineWidth = 1;
+    this._lines(lanes.flatMap((lane) => [left, y(lane), right, y(lane)]));
+    this._color("ink");
+    pen.textAlign = "right";
     for (const lane of lanes) {
-      pen.strokeStyle = colour("line");
-      pen.lineWidth = 1;
-      this._line(left, y(lane), width - MARGIN.right, y(lane));
-      pen.fillStyle = colour("ink");
-      pen.textAlign = "right";
-      pen.fillText(narrow ? lane.replace("lab14-", "").replace("replica", "r") : lane.replace("lab14-", ""), left - 10, y(lane));
+      const name = lane.replace("lab14-", "");
+      pen.fillText(narrow ? name.replace("replica", "r") : name, left - 10, y(lane));
     }
-    this._ticks(pen, { end, span, x, height, colour });
+    this._color("muted");
+    pen.textAlign = "center";
+    for (let tick = 0; tick <= 5; tick += 1) {
+      const ago = (span * tick) / 5;
+      pen.fillText(tick ? `−${(ago / 1000).toFixed(span < 5000 ? 1 : 0)} s` : "now", x(end - ago), height - 10);
+    }
 
     pen.save();
     pen.beginPath();
-    pen.rect(left, 0, width - left - MARGIN.right + size, height);
+    pen.rect(left, 0, right - left + size, height);
     pen.clip();
-    const { seen, left: leftOut } = visible(timeline, names, end, span);
-    this._writes(pen, seen, { timeline, names, end: Math.min(end, now), x, y, size, colour });
+    const { drawn, omitted } = visible(timeline, names, end, span);
+    this._writes(drawn, { timeline, names, end: Math.min(end, now), x, y, size });
     for (const read of timeline.reads) {
-      if (read.at_ms >= end - span && read.at_ms <= end) this._read(pen, read, { lanes, x, y, size, colour });
+      if (read.at_ms < end - span || read.at_ms > end) continue;
+      this._read(read, x(read.at_ms), y(lanes.includes(read.source) ? read.source : "primary") - size * 2, size);
     }
     pen.restore();
-    return leftOut;
+    return omitted;
   }
 
-  // One path for each kind of line and mark: a stroke for each would take most of the page's time. The context's own
-  // path, because Path2D objects hold memory that the browser is slow to give back.
-  _writes(pen, writes, { timeline, names, end, x, y, size, colour }) {
-    const [ways, flights, squares, circles, epochs] = [[], [], [], [], []];
+  // One path per kind of mark, because stroking each mark separately is slow. Path2D objects are avoided because the
+  // browser frees their memory late.
+  _writes(writes, { timeline, names, end, x, y, size }) {
+    const pen = this._pen;
+    const [arrived, inFlight, squares, circles, epochs] = [[], [], [], [], []];
     const top = y("primary");
     for (const write of writes) {
       const from = x(write.at_ms);
-      if (write.op === "epoch") {
-        epochs.push(from);
-        continue;
-      }
-      circles.push(from);
+      (write.op === "epoch" ? epochs : circles).push(from);
+      if (write.op === "epoch") continue;
       for (const name of names) {
         const applied = write.applied.get(name);
-        if (applied === undefined && timeline.has(name, write)) continue; // when that was, nobody has told this page
-        if (applied !== undefined && applied <= end) {
-          ways.push(from, top, x(applied), y(name));
+        if (applied === undefined && timeline.has(name, write)) continue; // applied at an unknown time
+        if (applied <= end) {
+          arrived.push(from, top, x(applied), y(name));
           squares.push(x(applied), y(name));
         } else {
-          // On its way: as far down as the part of its delay that has passed, or near the lane where it is overdue.
+          // The share of the delay that has passed; an overdue write stays just above the lane.
           const share = Math.min(0.97, Math.max(0, (end - write.at_ms) / Math.max(1, write.delays[name] ?? 1000)));
-          flights.push(from, top, x(end), top + (y(name) - top) * share);
+          inFlight.push(from, top, x(end), top + (y(name) - top) * share);
         }
       }
     }
     pen.lineWidth = 1.2;
-    pen.strokeStyle = pen.fillStyle = colour("applied");
-    this._lines(ways);
+    this._color("applied");
+    this._lines(arrived);
     pen.beginPath();
     for (let at = 0; at < squares.length; at += 2) pen.rect(squares[at] - size / 2, squares[at + 1] - size / 2, size, size);
     pen.fill();
-    pen.strokeStyle = pen.fillStyle = colour("write");
+    this._color("write");
     pen.setLineDash([4, 4]);
-    this._lines(flights);
+    this._lines(inFlight);
     pen.setLineDash([]);
     pen.beginPath();
     for (const from of epochs) pen.rect(from - 1, 0, 2, y(names.at(-1) ?? "primary") + 20);
@@ -92,9 +99,31 @@ export class Lanes {
     pen.fill();
   }
 
-  // Four numbers for each line.
+  // A cross for a stale read, a diamond for a missing key, a triangle for a fresh read.
+  _read(read, x, y, size) {
+    const pen = this._pen;
+    const kind = read.behind ? "stale" : read.version === 0 ? "missing" : "fresh";
+    const [left, right, top, bottom] = [x - size, x + size, y - size, y + size];
+    this._color(kind);
+    pen.lineWidth = 2;
+    if (kind === "stale") {
+      this._lines([left, top, right, bottom, left, bottom, right, top]);
+      pen.textAlign = "left";
+      pen.fillText(`−${read.behind}`, right + 3, y);
+    } else if (kind === "missing") {
+      this._lines([x, top, right, y, right, y, x, bottom, x, bottom, left, y, left, y, x, top]);
+    } else {
+      pen.beginPath();
+      pen.moveTo(x, top);
+      pen.lineTo(right, bottom);
+      pen.lineTo(left, bottom);
+      pen.fill();
+    }
+  }
+
+  // `ends` is flat: x1, y1, x2, y2 of each line.
   _lines(ends) {
-    const pen = this._context;
+    const pen = this._pen;
     pen.beginPath();
     for (let at = 0; at < ends.length; at += 4) {
       pen.moveTo(ends[at], ends[at + 1]);
@@ -103,69 +132,31 @@ export class Lanes {
     pen.stroke();
   }
 
-  _read(pen, read, { lanes, x, y, size, colour }) {
-    const lane = lanes.includes(read.source) ? read.source : "primary";
-    const at = [x(read.at_ms), y(lane) - size * 2];
-    const kind = read.behind ? "stale" : read.version === 0 ? "missing" : "fresh";
-    pen.strokeStyle = pen.fillStyle = colour(kind);
-    pen.lineWidth = 2;
-    pen.beginPath();
-    if (kind === "stale") {
-      this._line(at[0] - size, at[1] - size, at[0] + size, at[1] + size);
-      this._line(at[0] - size, at[1] + size, at[0] + size, at[1] - size);
-      pen.textAlign = "left";
-      pen.fillText(`−${read.behind}`, at[0] + size + 3, at[1]);
-    } else if (kind === "missing") {
-      pen.moveTo(at[0], at[1] - size);
-      for (const [dx, dy] of [[size, 0], [0, size], [-size, 0], [0, -size]]) pen.lineTo(at[0] + dx, at[1] + dy);
-      pen.stroke();
-    } else {
-      pen.moveTo(at[0], at[1] - size);
-      pen.lineTo(at[0] + size, at[1] + size);
-      pen.lineTo(at[0] - size, at[1] + size);
-      pen.fill();
-    }
-  }
-
-  _ticks(pen, { end, span, x, height, colour }) {
-    const step = span / 5;
-    pen.fillStyle = colour("muted");
-    pen.textAlign = "center";
-    for (let back = 0; back <= 5; back += 1) {
-      pen.fillText(back ? `−${((step * back) / 1000).toFixed(step < 1000 ? 1 : 0)} s` : "now", x(end - step * back), height - 10);
-    }
-  }
-
-  _line(x1, y1, x2, y2) {
-    this._context.beginPath();
-    this._context.moveTo(x1, y1);
-    this._context.lineTo(x2, y2);
-    this._context.stroke();
+  _color(name) {
+    this._pen.strokeStyle = this._pen.fillStyle = color(this._canvas, name);
   }
 
   _fit() {
     const ratio = window.devicePixelRatio || 1;
     const { clientWidth: width, clientHeight: height } = this._canvas;
-    if (this._canvas.width !== Math.round(width * ratio) || this._canvas.height !== Math.round(height * ratio)) {
-      this._canvas.width = Math.round(width * ratio);
-      this._canvas.height = Math.round(height * ratio);
-    }
-    this._context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    const [across, down] = [Math.round(width * ratio), Math.round(height * ratio)];
+    if (this._canvas.width !== across || this._canvas.height !== down) Object.assign(this._canvas, { width: across, height: down });
+    this._pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     return { width, height };
   }
 }
 
-// The newest writes of which something is to be seen, at most so many, and how many older ones are left out.
+// The newest writes with something to draw, at most DRAWN_MAX, and the number of older ones omitted.
 function visible(timeline, names, end, span) {
-  const seen = [];
-  let left = 0;
+  const drawn = [];
+  let omitted = 0;
   for (let index = timeline.list.length - 1; index >= 0; index -= 1) {
     const write = timeline.list[index];
     if (write.at_ms > end) continue;
     const landed = names.every((name) => (write.applied.get(name) ?? (timeline.has(name, write) ? 0 : Infinity)) < end - span);
-    if (write.at_ms < end - span && landed) break; // and so have all before it
-    if (seen.length < DRAWN_MAX) seen.push(write);
-    else left += 1;
+    if (write.at_ms < end - span && landed) break; // so have all older writes
+    if (drawn.length < DRAWN_MAX) drawn.push(write);
+    else omitted += 1;
   }
-  return { seen, left };
+  return { drawn, omitted };
 }

@@ -1,34 +1,32 @@
-// The client service, as the page asks it. Errors are its own problem details.
+// Requests to the client service.
 
-export class Refused extends Error {}
-
-async function ask(method, path, body) {
-  const answer = await fetch(path, {
+async function request(method, path, body) {
+  const response = await fetch(path, {
     method,
     headers: body === undefined ? {} : { "Content-Type": "application/json" },
     body: body === undefined ? undefined : JSON.stringify(body),
   });
-  const found = await answer.json();
-  if (!answer.ok && answer.status !== 404) throw new Refused(found.detail ?? `${answer.status}`);
-  return { status: answer.status, body: found };
+  const found = await response.json();
+  if (!response.ok && response.status !== 404) throw new Error(found.detail ?? `${response.status}`);
+  return { status: response.status, body: found };
 }
 
-export const write = (how, key, value) => ask("POST", `/${how}`, { key, value });
+export const write = (endpoint, key, value) => request("POST", `/${endpoint}`, { key, value });
 
 export function read(key, level, replica) {
   const query = new URLSearchParams({ level: level || "eventual" });
   if (level === "bounded") query.set("max_lag_ms", "500");
   if (replica && level !== "strong") query.set("replica", replica);
-  return ask("GET", `/read/${encodeURIComponent(key)}?${query}`);
+  return request("GET", `/read/${encodeURIComponent(key)}?${query}`);
 }
 
-export const everywhere = (key) => ask("GET", `/everywhere/${encodeURIComponent(key)}`);
-export const delays = () => ask("GET", "/delays");
-export const setDelay = (replica, change) => ask("POST", "/delays", { replica, ...change });
+export const everywhere = (key) => request("GET", `/everywhere/${encodeURIComponent(key)}`);
+export const delays = () => request("GET", "/delays");
+export const setDelay = (replica, change) => request("POST", "/delays", { replica, ...change });
 export const prediction = (writesPerSecond, untilMs, points) =>
-  ask("GET", `/prediction?${new URLSearchParams({ writes_per_second: writesPerSecond, until_ms: untilMs, points })}`);
-export const faults = () => ask("GET", "/faults");
-export const beginFault = (replica, fault, parameters) => ask("POST", "/faults", { replica, fault, ...parameters });
-export const endFaults = () => ask("POST", "/faults/reset");
-export const reset = () => ask("POST", "/reset");
-export const offers = () => ask("GET", "/openapi.json");
+  request("GET", `/prediction?${new URLSearchParams({ writes_per_second: writesPerSecond, until_ms: untilMs, points })}`);
+export const faults = () => request("GET", "/faults");
+export const startFault = (replica, fault, parameters) => request("POST", "/faults", { replica, fault, ...parameters });
+export const endFaults = () => request("POST", "/faults/reset");
+export const reset = () => request("POST", "/reset");
+export const openapi = () => request("GET", "/openapi.json");

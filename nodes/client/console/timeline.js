@@ -1,67 +1,62 @@
-// What has happened in the last minute, as the feed tells of it. Times are milliseconds by the log's clock.
+// The events of the last minute, from the feed. Times are milliseconds by the log server's clock.
 
-export const KEPT_MS = 60_000;
+const KEPT_MS = 60_000;
 const WRITES_MAX = 6000;
 const READS_MAX = 3000;
 
+export function parsePosition(position) {
+  const [epoch, version] = position.split("-").map(Number);
+  return { epoch, version };
+}
+
+// Whether `one` is at or after `other`.
+export const reached = (one, other) => one.epoch > other.epoch || (one.epoch === other.epoch && one.version >= other.version);
+
 export class Timeline {
-  constructor(now = () => performance.now()) {
-    this._now = now;
+  constructor() {
     this._offset = null;
-    this.began = null;
+    this.started = null;
     this.writes = new Map(); // by position
-    this.list = []; // the same, in log order
-    this.delays = {}; // by replica, in milliseconds: one object for all writes until a delay is changed
+    this.list = []; // the same writes in log order
+    this.delays = {}; // by replica, in milliseconds; shared by all writes until a delay changes
     this.reads = [];
-    this.replicas = new Map(); // by id: its state a second ago at the most
-    this.away = new Map(); // by node: what was wrong when it did not answer
+    this.replicas = new Map(); // by id: the latest reported state, at most a second old
+    this.unreachable = new Map(); // by node: the error of the last request
     this.head = null;
-    this.missed = false;
   }
 
-  // The log's clock now, once a message has told it.
+  // Null until the first message.
   now() {
-    return this._offset === null ? null : this._now() + this._offset;
+    return this._offset === null ? null : performance.now() + this._offset;
   }
 
   take(message) {
-    const offset = message.now_ms - this._now();
-    // A message is late by its way here, never early: the largest offset is the nearest to the truth.
-    this.began ??= message.now_ms;
+    const offset = message.now_ms - performance.now();
+    // Transit can only delay a message, so the largest offset is the most accurate.
+    this.started ??= message.now_ms;
     this._offset = this._offset === null || Math.abs(offset - this._offset) > 1000 ? offset : Math.max(offset, this._offset);
     for (const write of message.writes ?? []) this._write(write);
     for (const applied of message.applied ?? []) this._applied(applied);
-    for (const read of message.reads ?? []) this.reads.push(read);
-    if (message.state) {
-      const registered = new Set(message.state.map((state) => state.replica_id));
-      for (const name of this.replicas.keys()) if (!registered.has(name)) this.replicas.delete(name);
-    }
-    for (const state of message.state ?? []) {
-      this.replicas.set(state.replica_id, state);
-      this._delay(state);
-      this.away.delete("primary");
-      if (state.live) this.away.delete(state.replica_id);
-    }
-    for (const { node, detail } of message.unreachable ?? []) this.away.set(node, detail);
+    this.reads.push(...(message.reads ?? []));
+    if (message.state) this._state(message.state);
+    for (const { node, detail } of message.unreachable ?? []) this.unreachable.set(node, detail);
     this._forget();
   }
 
   _write(write) {
-    const [epoch, version] = write.position.split("-").map(Number);
-    this.head = { epoch, version, at_ms: write.at_ms };
+    const { epoch, version } = parsePosition(write.position);
+    this.head = { epoch, version };
     const known = this.writes.get(write.position);
     if (known) Object.assign(known, write);
     else this._remember({ ...write, epoch, version });
   }
 
-  _applied(applied) {
-    if (!this.writes.has(applied.position)) {
-      // It was written before this page listened, or its message is still to come: applied minus how long it took.
-      const [epoch, version] = applied.position.split("-").map(Number);
-      const at_ms = applied.applied_ms - applied.applied_after_ms;
-      this._remember({ position: applied.position, op: "set", key: "", value: "", at_ms, epoch, version });
+  _applied({ position, replica, applied_ms, applied_after_ms }) {
+    if (!this.writes.has(position)) {
+      // The write predates this page, or its message has not arrived yet.
+      this._remember({ position, op: "set", key: "", value: "", at_ms: applied_ms - applied_after_ms, ...parsePosition(position) });
     }
-    this.writes.get(applied.position).applied.set(applied.replica, applied.applied_ms);
+    this.writes.get(position).applied.set(replica, applied_ms);
   }
 
   _remember(write) {
@@ -70,9 +65,15 @@ export class Timeline {
     this.list.push(write);
   }
 
-  _delay(state) {
-    if (this.delays[state.replica_id] !== state.delay_ms) {
-      this.delays = { ...this.delays, [state.replica_id]: state.delay_ms };
+  _state(states) {
+    const registered = new Set(states.map((state) => state.replica_id));
+    for (const name of this.replicas.keys()) if (!registered.has(name)) this.replicas.delete(name);
+    for (const state of states) {
+      const { replica_id: name, delay_ms: delay } = state;
+      this.replicas.set(name, state);
+      if (this.delays[name] !== delay) this.delays = { ...this.delays, [name]: delay };
+      this.unreachable.delete("primary");
+      if (state.live) this.unreachable.delete(name);
     }
   }
 
@@ -83,55 +84,60 @@ export class Timeline {
     while (this.reads.length > READS_MAX || (this.reads.length && this.reads[0].at_ms < oldest)) this.reads.shift();
   }
 
-  // Whether a replica has a write, as far as anything here says so.
+  // Whether a replica is known to have applied a write.
   has(name, write) {
-    const [epoch, version] = (this.replicas.get(name)?.applied_position ?? "0-0").split("-").map(Number);
-    return write.applied.has(name) || epoch > write.epoch || (epoch === write.epoch && version >= write.version);
+    return write.applied.has(name) || reached(parsePosition(this.replicas.get(name)?.applied_position ?? "0-0"), write);
+  }
+
+  // The last applied version of a replica, or the last committed version of the primary; null if unknown.
+  version(name) {
+    if (name === "primary") return this.head?.version ?? null;
+    if (!this.replicas.has(name)) return null;
+    const position = parsePosition(this.replicas.get(name).applied_position);
+    const last = this.list.findLast((write) => reached(position, write) || write.applied.has(name));
+    return last && !reached(position, last) ? last.version : position.version;
   }
 
   names() {
     return [...this.replicas.keys()].sort();
   }
 
-  // For each write that every replica has: commit to the last apply, in milliseconds.
+  // The consistency window of each write that every replica has: commit to last apply, in milliseconds.
   windows() {
     const names = this.names();
-    const found = [];
-    for (const write of this.list) {
-      if (write.op === "epoch" || !names.length || !names.every((name) => write.applied.has(name))) continue;
-      found.push(Math.max(...names.map((name) => write.applied.get(name))) - write.at_ms);
-    }
-    return found;
+    const complete = this._changes().filter((write) => names.length && names.every((name) => write.applied.has(name)));
+    return complete.map((write) => Math.max(...names.map((name) => write.applied.get(name))) - write.at_ms);
   }
 
-  // How long each apply took from its commit, in milliseconds, shortest first.
+  // Commit to apply of each applied entry, in milliseconds, ascending.
   delaysSeen() {
-    const took = [];
-    for (const write of this.list) {
-      if (write.op !== "epoch") for (const at of write.applied.values()) took.push(at - write.at_ms);
-    }
-    return took.sort((a, b) => a - b);
+    return this._changes().flatMap((write) => [...write.applied.values()].map((at) => at - write.at_ms)).sort((a, b) => a - b);
   }
 
-  // Writes a second over the last minute, or since this page listens.
+  // Averaged over the last minute, or since the page was opened.
   writesPerSecond() {
-    const seconds = Math.min(KEPT_MS, this.now() - this.began) / 1000;
+    const seconds = Math.min(KEPT_MS, this.now() - this.started) / 1000;
     const since = this.now() - KEPT_MS;
-    return seconds > 0 ? this.list.filter((write) => write.op !== "epoch" && write.at_ms >= since).length / seconds : 0;
+    return seconds > 0 ? this._changes().filter((write) => write.at_ms >= since).length / seconds : 0;
+  }
+
+  // Writes without the epoch entries.
+  _changes() {
+    return this.list.filter((write) => write.op !== "epoch");
   }
 }
 
-// [t, share of what took longer than t] at so many t from 0 to until.
-export function stale(took, until, points) {
+// [t, share of the delays longer than t] at evenly spaced times from 0 to `until`. `delays` is ascending.
+export function stale(delays, until, points) {
   let passed = 0;
   return Array.from({ length: points }, (_, step) => {
     const t = (until * step) / (points - 1);
-    while (passed < took.length && took[passed] <= t) passed += 1;
-    return [t, took.length ? 1 - passed / took.length : null];
+    while (passed < delays.length && delays[passed] <= t) passed += 1;
+    return [t, delays.length ? 1 - passed / delays.length : null];
   });
 }
 
-// Between two values it is interpolated, as broker/stats.py does; a test compares the two.
+// Linear interpolation, as in the lab's Python code; a test compares the two.
 export function quantile(sorted, share) {
   if (!sorted.length) return null;
   const place = share * (sorted.length - 1);

@@ -83,7 +83,7 @@ class Sources:
     def _follow_log(self) -> float:
         if self._at is None:
             self._at = self._log.head().position
-        for entry in self._log.follow(self._at, _PAGE, WAIT_MS):
+        for entry in self._log.history.follow(self._at, _PAGE, WAIT_MS):
             self._at = entry.position
             self._feed.publish("writes", _write(entry))
         return 0

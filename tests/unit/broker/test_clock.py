@@ -33,14 +33,14 @@ class World:
         return LogClock(self.server_us, lambda: self.monotonic_us * 1000, lambda: (self.true_us + 3_600_000_000) * 1000)
 
 
-def test_after_measuring_it_is_late_by_at_most_the_best_round_trip_and_never_early() -> None:
+def test_after_a_measurement_the_clock_is_late_by_at_most_the_best_round_trip_and_never_early() -> None:
     world = World()
     clock = world.clock()
     clock.measure()
     assert 0 <= world.true_us - clock.now_us() <= 100
 
 
-def test_time_goes_on_by_the_monotonic_clock() -> None:
+def test_time_advances_with_the_monotonic_clock() -> None:
     world = World()
     clock = world.clock()
     clock.measure()
@@ -58,7 +58,7 @@ def test_a_step_of_the_servers_clock_is_followed_at_the_next_measurement() -> No
     assert 0 <= world.true_us - clock.now_us() <= 100
 
 
-def test_slow_answers_do_not_set_it_back() -> None:
+def test_slow_answers_do_not_set_the_clock_back() -> None:
     world = World()
     clock = world.clock()
     clock.measure()
@@ -68,7 +68,7 @@ def test_slow_answers_do_not_set_it_back() -> None:
     assert world.true_us - clock.now_us() == late
 
 
-def test_a_better_answer_sets_it_forward() -> None:
+def test_a_better_answer_moves_the_clock_forward() -> None:
     world = World()
     world.rtts_us = [9_000]
     clock = world.clock()
@@ -78,7 +78,7 @@ def test_a_better_answer_sets_it_forward() -> None:
     assert 0 <= world.true_us - clock.now_us() <= 100
 
 
-def test_where_the_servers_clock_was_set_back_by_less_than_a_slow_answer_a_quick_one_shows_it() -> None:
+def test_a_quick_answer_reveals_a_server_clock_set_back_by_less_than_a_slow_answer_takes() -> None:
     world = World()
     clock = world.clock()
     clock.measure()

@@ -10,7 +10,7 @@ import pytest
 from redis import exceptions
 
 from broker.connection import connect, translated
-from broker.errors import LogMissing, LogRefused, LogUnreachable, NotApplied, OutcomeUnknown
+from broker.errors import LogMissing, LogRefused, LogUnreachable, LogUnverified, NotApplied, OutcomeUnknown
 from broker.log import ReplicationLog
 
 
@@ -34,7 +34,7 @@ def deaf() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def test_nothing_was_sent_where_nobody_listens() -> None:
+def test_nothing_is_sent_if_no_server_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with pytest.raises(LogUnreachable):
@@ -71,6 +71,8 @@ class Scripted:
     def __init__(self, *outcomes: Exception | list[object]) -> None:
         self.outcomes = list(outcomes)
 
+    sha = ""
+
     def register_script(self, _: str) -> Scripted:
         return self
 
@@ -87,7 +89,7 @@ class Scripted:
 LOST = exceptions.TimeoutError("no answer")
 
 
-def test_a_write_in_doubt_is_asked_for_again_under_its_id() -> None:
+def test_a_write_in_doubt_is_repeated_under_its_id() -> None:
     client = Scripted(LOST, [["repeated", "1", "7", "99"]])
     appended = ReplicationLog(client).append("set", "k", "1", "w")  # type: ignore[arg-type]
     assert appended is not None
@@ -100,23 +102,21 @@ def test_a_refusal_after_a_doubt_leaves_the_doubt() -> None:
         ReplicationLog(client).append("set", "k", "1", "w")  # type: ignore[arg-type]
 
 
-def test_a_server_started_again_is_verified_before_the_doubt_is_settled() -> None:
+def test_a_restarted_server_is_verified_before_the_doubt_is_settled() -> None:
     client = Scripted(LOST, exceptions.NoScriptError("NOSCRIPT"), [["repeated", "1", "7", "99"]])
-    log = ReplicationLog(client)  # type: ignore[arg-type]
     verified: list[int] = []
-    log.verify = lambda: verified.append(1)
+    log = ReplicationLog(client, repairs={LogUnverified: lambda: verified.append(1)})  # type: ignore[arg-type]
     appended = log.append("set", "k", "1", "w")
     assert (appended is not None and appended.repeated, verified) == (True, [1])
 
 
 def test_a_doubt_stays_where_the_server_cannot_be_verified() -> None:
     client = Scripted(LOST, exceptions.NoScriptError("NOSCRIPT"))
-    log = ReplicationLog(client)  # type: ignore[arg-type]
 
     def verify() -> None:
         raise LogUnreachable("gone again")
 
-    log.verify = verify
+    log = ReplicationLog(client, repairs={LogUnverified: verify})  # type: ignore[arg-type]
     with pytest.raises(OutcomeUnknown):
         log.append("set", "k", "1", "w")
 
@@ -132,7 +132,7 @@ def test_attempts_are_bounded() -> None:
     "option",
     ["protocol=3", "nosuch=1", "decode_responses=no", "retry_on_timeout=yes", "ssl_keyfile=x", "db=0&protocol="],
 )
-def test_an_option_that_is_not_allowed_is_refused_by_name(option: str) -> None:
+def test_an_option_that_is_not_allowed_is_rejected_by_name(option: str) -> None:
     name = option.rpartition("&")[2].partition("=")[0]
     with pytest.raises(ValueError, match=f"option '{name}' is not allowed"):
         connect(f"redis://127.0.0.1:9/0?{option}")
@@ -141,5 +141,5 @@ def test_an_option_that_is_not_allowed_is_refused_by_name(option: str) -> None:
 @pytest.mark.parametrize(
     "url", ["redis://h/0?client_name=a", "rediss://h?db=1&ssl_ca_certs=x&ssl_check_hostname=no", "unix:///s?db=2"]
 )
-def test_an_option_that_is_allowed_is_taken(url: str) -> None:
+def test_an_allowed_option_is_accepted(url: str) -> None:
     connect(url).connection_pool.make_connection()

@@ -30,7 +30,7 @@ def test_the_running_digest_is_that_of_the_content(script: list[tuple[str, str, 
     )
 
 
-def test_order_does_not_matter_and_content_does() -> None:
+def test_the_digest_depends_on_content_and_not_on_order() -> None:
     items = [("w1", "a", "1"), ("w2", "b", "2")]
     assert digest(items) == digest(reversed(items))
     assert digest(items) != digest([("w1", "a", "1"), ("w2", "b", "3")])

@@ -22,17 +22,17 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_anything_else_is_refused_with_a_sentence(text: str) -> None:
+def test_an_invalid_position_is_rejected_with_an_explanation(text: str) -> None:
     with pytest.raises(ValueError, match="a position looks like 1-42"):
         Position.parse(text)
 
 
-def test_order_is_by_number_and_not_by_text() -> None:
+def test_positions_are_ordered_by_number_and_not_by_text() -> None:
     assert Position(1, 9) < Position(1, 10) < Position(2, 0) < Position(10, 0)
     assert Position(1, 0) > START
 
 
-def test_a_position_is_followed_by_the_next_version_or_the_beginning_of_a_later_epoch() -> None:
+def test_a_position_is_followed_by_the_next_version_or_the_start_of_a_later_epoch() -> None:
     here = Position(2, 7)
     followers = [Position(2, 8), Position(3, 0), Position(9, 0)]
     assert all(here.is_followed_by(other) for other in followers)
@@ -40,7 +40,7 @@ def test_a_position_is_followed_by_the_next_version_or_the_beginning_of_a_later_
     assert not any(here.is_followed_by(other) for other in others)
 
 
-def test_a_position_is_followed_by_all_of_what_leaves_no_gap() -> None:
+def test_a_position_is_followed_by_positions_without_a_gap() -> None:
     here = Position(2, 7)
     chain = [Position(2, 8), Position(2, 9), Position(4, 0), Position(4, 1)]
     assert here.is_followed_by_all(chain)

@@ -48,7 +48,7 @@ def test_writes_during_the_scan_are_in_the_snapshot(fake: Any) -> None:
     assert digest((record.write_id, record.key, record.value) for record in taken.records)[1] == head.digest
 
 
-def test_a_reset_during_the_scan_starts_it_again(fake: Any) -> None:
+def test_a_reset_during_the_scan_restarts_it(fake: Any) -> None:
     happened: list[int] = []
 
     def happening(log: ReplicationLog) -> None:
@@ -65,7 +65,7 @@ def test_a_reset_during_the_scan_starts_it_again(fake: Any) -> None:
     assert [record.key for record in taken.records] == ["after"]
 
 
-def test_a_log_that_is_trimmed_each_time_is_given_up(fake: Any) -> None:
+def test_a_snapshot_fails_if_the_log_is_trimmed_during_each_attempt(fake: Any) -> None:
     def happening(log: ReplicationLog) -> None:
         put(log, "k", str(log.head().position.version))
         log.trim(log.head().position)

@@ -24,13 +24,13 @@ FEW = [10.0, 20.0, 30.0, 40.0]
 
 
 @given(st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=50), st.integers(1, 99))
-def test_it_lies_at_its_share_of_the_way_through_the_sorted_values(values: list[float], percent: int) -> None:
+def test_a_quantile_lies_at_its_share_of_the_way_through_the_sorted_values(values: list[float], percent: int) -> None:
     expected = quantiles(values, n=100, method="inclusive")[percent - 1]
     assert quantile(values, percent / 100) == pytest.approx(expected, abs=1e-3)
     assert (quantile(values, 0), quantile(values, 1)) == (min(values), max(values))
 
 
-def test_it_is_quoted_with_the_count() -> None:
+def test_a_spread_includes_the_count() -> None:
     assert spread(FEW) == {"count": 4, "min": 10, "p50": 25, "p95": 38.5, "p99": 39.7, "max": 40}
     assert spread([7.0]) == {"count": 1, "min": 7, "p50": 7, "p95": 7, "p99": 7, "max": 7}
     assert spread([]) == {"count": 0, "min": None, "p50": None, "p95": None, "p99": None, "max": None}
@@ -44,7 +44,7 @@ def test_nothing_else_computes_quantiles() -> None:
     assert found - here == set()
 
 
-def test_a_check_says_of_how_many_operations_its_percentiles_are() -> None:
+def test_a_check_reports_the_number_of_operations_behind_its_percentiles() -> None:
     reads = [
         Operation(number, 1, "read", "ok", number, number + 1, key="k", position=Position(1, 0), waited_ms=ms)
         for number, ms in enumerate(FEW)

@@ -43,7 +43,7 @@ def test_an_entry_is_due_at_its_publish_time_plus_the_delay_and_not_a_microsecon
     assert line.next_due_us() == 1_500_000
 
 
-def test_any_number_of_entries_may_be_due_at_once() -> None:
+def test_any_number_of_entries_can_be_due_at_once() -> None:
     line = make(500, max_entries=1000)
     line.offer([entry(version, at_ms=version / 10) for version in range(1, 501)])
     assert versions_due(line, 551) == list(range(1, 501))
@@ -65,7 +65,7 @@ def test_a_lower_delay_also_counts_for_entries_that_wait() -> None:
     assert versions_due(line, 2000) == list(range(1, 101))
 
 
-def test_what_became_due_by_a_change_is_late_only_since_the_change() -> None:
+def test_an_entry_that_a_change_makes_due_is_late_only_since_the_change() -> None:
     line = make(30_000)
     line.offer([entry(1, at_ms=0)])
     line.set_schedule(Schedule(Fixed(0)), 2_000_000)
@@ -106,7 +106,7 @@ def test_an_entry_is_not_due_before_the_ones_ahead_of_it() -> None:
     assert line.due(first, 10) == [(entry(FALLING[1]), first)], "also when what was ahead has gone"
 
 
-def test_in_order_of_arrival_each_entry_is_due_by_itself() -> None:
+def test_in_arrival_order_each_entry_is_due_on_its_own() -> None:
     line = random_line("arrival")
     first, second = (line.due_us(entry(version)) or 0 for version in FALLING)
     line.offer([entry(version) for version in FALLING])
@@ -124,14 +124,14 @@ def test_a_change_of_order_counts_for_entries_that_wait() -> None:
     assert line.next_due_us() == line.due_us(entry(FALLING[1]))
 
 
-def test_in_order_of_arrival_a_new_epoch_comes_before_everything_of_it() -> None:
+def test_in_arrival_order_a_new_epoch_comes_before_its_entries() -> None:
     line = random_line("arrival")
     line.offer([entry(1), entry(2)])
     assert line.offer([entry(0, at_ms=100, epoch=2), entry(1, at_ms=100, epoch=2)]) == [Position(1, 1), Position(1, 2)]
     assert [found.position for found, _ in line.due(10**9, 10)] == [Position(2, 0), Position(2, 1)]
 
 
-def test_a_new_epoch_makes_void_what_waits_and_is_due_at_once() -> None:
+def test_a_new_epoch_voids_waiting_entries_and_is_due_at_once() -> None:
     line = make(500)
     line.offer([entry(1), entry(2)])
     assert line.offer([entry(0, at_ms=100, epoch=2)]) == [Position(1, 1), Position(1, 2)]
@@ -167,7 +167,7 @@ steps = st.lists(
 
 
 @given(steps)
-def test_whatever_happens_entries_leave_in_order_and_as_soon_as_they_may(script: list[tuple[str, int]]) -> None:
+def test_entries_always_leave_in_order_and_as_soon_as_they_are_due(script: list[tuple[str, int]]) -> None:
     """Against a naive model: on its turn an entry leaves as soon as its delay, as it is then, is over."""
     line = make(500, max_entries=1000)
     now_ms, delay_ms, version = 0, 500, 0
@@ -192,7 +192,7 @@ def test_whatever_happens_entries_leave_in_order_and_as_soon_as_they_may(script:
         line.take(due)
 
 
-def test_a_clock_that_was_ahead_when_the_delay_was_changed_holds_nothing_back() -> None:
+def test_a_clock_that_was_ahead_at_a_change_of_the_delay_holds_nothing_back() -> None:
     line = make(delay_ms=500)
     line.offer([entry(1)])
     line.set_schedule(Schedule(Fixed(100)), 3_600_000_000)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,32 +16,35 @@ from broker.delay import (
     Exponential,
     Fixed,
     Lognormal,
-    Mixture,
     Pareto,
     Schedule,
     Trace,
-    Uniform,
     from_json,
 )
 from broker.delay.schedule import uniform
 from broker.position import Position
 from broker.registry import Settings
+from tests.support.delays import CONTINUOUS, MODELS
 from tests.support.kolmogorov import p_value
 
-MODELS: list[DelayModel] = [
-    Fixed(500),
-    Uniform(100, 900),
-    Exponential(500),
-    Lognormal(300, 0.8),
-    Pareto(50, 2.5),
-    Mixture(((0.9, Pareto(50, 2.5)), (0.1, Exponential(1000)))),
-    Trace((1, 2, 4, 8, 16, 100)),
-]
-CONTINUOUS = [model for model in MODELS if model.kind != "fixed"]
+DOCUMENT = Path(__file__).resolve().parents[4] / "docs/staleness.md"
 
 
 def by_kind(model: DelayModel) -> str:
     return model.kind
+
+
+def test_every_kind_of_model_is_tested_and_documented() -> None:
+    assert {model.kind for model in MODELS} == set(DelayModel.kinds)
+    assert set(re.findall(r"^\| `(\w+)` \|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)) >= set(
+        DelayModel.kinds
+    )
+
+
+@pytest.mark.parametrize("model", MODELS, ids=by_kind)
+def test_no_draw_is_shorter_than_the_least_delay(model: DelayModel) -> None:
+    draws = [model.draw_ms(share / 1000) for share in range(1000)]
+    assert 0 <= model.least_ms <= min(draws) + 1e-9
 
 
 @pytest.mark.parametrize("model", MODELS, ids=by_kind)
@@ -50,7 +55,7 @@ def test_what_is_written_can_be_read(model: DelayModel) -> None:
 
 
 @pytest.mark.parametrize("model", CONTINUOUS, ids=by_kind)
-def test_draws_are_distributed_as_the_model_says(model: DelayModel) -> None:
+def test_draws_are_distributed_as_the_model_defines(model: DelayModel) -> None:
     schedule = Schedule(model, seed=1, replica="r")
     draws = [schedule.delay_us(Position(1, version)) / 1000 for version in range(1, 10_001)]
     found = p_value(draws, model.cdf)
@@ -82,7 +87,7 @@ EXTREME: list[DelayModel] = [
 
 
 @pytest.mark.parametrize("model", [*MODELS, *EXTREME], ids=by_kind)
-def test_what_delays_exceed_a_moment_by_is_the_area_above_the_distribution(model: DelayModel) -> None:
+def test_the_mean_excess_over_a_moment_is_the_area_above_the_distribution(model: DelayModel) -> None:
     grid = sorted({0.0, *np.geomspace(0.5, DELAY_MS_MAX, 100_000).tolist()})
     late = np.array([1 - model.cdf(ms) for ms in grid])
     areas = np.concatenate([np.cumsum(((late[1:] + late[:-1]) / 2 * np.diff(grid))[::-1])[::-1], [0.0]])
@@ -107,7 +112,7 @@ def test_a_draw_is_repeated_for_a_version_and_differs_between_versions_seeds_and
     assert 0 < min(first, *others) <= max(first, *others) < 1
 
 
-def test_no_delay_is_longer_than_a_delay_may_be() -> None:
+def test_no_delay_exceeds_the_longest_one_allowed() -> None:
     assert Schedule(Pareto(600_000, 1.01)).delay_us(Position(1, 1)) == 600_000_000
 
 
@@ -117,7 +122,7 @@ def test_whole_milliseconds_are_written_without_a_fraction() -> None:
     )
 
 
-def test_settings_of_before_there_was_an_order_are_in_log_order() -> None:
+def test_settings_stored_without_an_order_are_in_log_order() -> None:
     text = '{"delay": {"kind": "fixed", "ms": 500}, "ack_delay_ms": 0}'
     assert Settings.from_text(text) == Settings(Fixed(500), 0, "log", 0)
 
@@ -141,7 +146,7 @@ def test_settings_of_before_there_was_an_order_are_in_log_order() -> None:
         {"kind": "mixture", "parts": [{"weight": 1, "model": {"kind": "mixture", "parts": []}}]},
     ],
 )
-def test_anything_else_is_refused(model: Any) -> None:
+def test_an_invalid_model_is_rejected(model: Any) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the sentence depends on what is wrong
         from_json(model)
 
@@ -153,7 +158,7 @@ def test_the_traces_of_a_mixture_are_together_no_longer_than_one_may_be() -> Non
         from_json({"kind": "mixture", "parts": [part] * 3})
 
 
-def test_a_mixture_holds_no_mixture() -> None:
+def test_a_mixture_must_not_contain_a_mixture() -> None:
     inner = {"kind": "mixture", "parts": [{"weight": 1, "model": {"kind": "fixed", "ms": 1}}]}
-    with pytest.raises(ValueError, match="no other mixture"):
+    with pytest.raises(ValueError, match="not contain another mixture"):
         from_json({"kind": "mixture", "parts": [{"weight": 1, "model": inner}]})

@@ -349,7 +349,7 @@ def test_a_second_lab_on_one_log_server_is_refused(options: Options, servers: Ca
 
     def beats() -> None:
         while not ended.wait(0.05):
-            beat(url, ReplicationLog(client).now_us())
+            beat(url, ReplicationLog(client).history.now_us())
             started.set()
 
     other = Thread(target=beats, daemon=True)
@@ -370,6 +370,6 @@ def test_a_lab_that_was_stopped_just_now_keeps_nobody_from_starting(
     monkeypatch.setattr(supervisor, "_HEARTBEAT_SECONDS", 0.2)
     url = servers("valkey").url
     connect(url).flushall()
-    beat(url, ReplicationLog(connect(url)).now_us())
+    beat(url, ReplicationLog(connect(url)).history.now_us())
     Lab(Options(options.data_dir, options.base_port, redis_url=url))._require_log_server()
     connect(url).flushall()

@@ -14,7 +14,7 @@ from nodes.http.peers import PeerError, PeerRefused, Reply
 from nodes.http.problem import Problem
 from nodes.http.writing import WriteBody
 from nodes.runtime.config import load
-from nodes.runtime.tracing import CarriedTracing
+from nodes.runtime.tracing import Tracing
 from tests.support.peers import LAB, StubPeers, at, replicas
 
 PRIMARY = "http://127.0.0.1:8000"
@@ -25,7 +25,7 @@ def make(**answers: Any) -> tuple[Client, StubPeers, CollectorRegistry]:
     registry = CollectorRegistry()
     directory = Directory(peers, PRIMARY)
     client = Client(
-        load("client", {}), peers=peers, directory=directory, metrics=ClientMetrics(registry), tracing=CarriedTracing()
+        load("client", {}), peers=peers, directory=directory, metrics=ClientMetrics(registry), tracing=Tracing()
     )
     return client, peers, registry
 

@@ -18,11 +18,11 @@ from nodes.http.api import Api
 from nodes.http.app import add_health, make_app
 from nodes.http.writing import WriteBody, write_id_of
 from nodes.runtime.config import load
-from nodes.runtime.tracing import CarriedTracing
+from nodes.runtime.tracing import Tracing
 
 
 def build(**environment: str) -> tuple[Flask, Api]:
-    app, api = make_app(load("primary", environment), CarriedTracing(), CollectorRegistry())
+    app, api = make_app(load("primary", environment), Tracing(), CollectorRegistry())
 
     @api.route("POST", "/data", admin=False, body=WriteBody, answer=dict[str, Any])
     def write(body: WriteBody) -> dict[str, Any]:

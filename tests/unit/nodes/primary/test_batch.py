@@ -19,7 +19,7 @@ from nodes.primary import writes
 from nodes.primary.writes import Acceptance, Writes
 from nodes.runtime.caller import RequestTimeout
 from nodes.runtime.config import load
-from nodes.runtime.tracing import CarriedTracing
+from nodes.runtime.tracing import Tracing
 from tests.support.primary import make_parts
 
 
@@ -28,10 +28,10 @@ class Endpoint:
 
     def __init__(self, log: Any) -> None:
         self.registry = CollectorRegistry()
-        app, api = make_app(load("primary", {}), CarriedTracing(), CollectorRegistry())
+        app, api = make_app(load("primary", {}), Tracing(), CollectorRegistry())
         parts = make_parts(log, self.registry)
         self.gate = parts.gate
-        writes = Writes(parts, Acceptance(log, parts.metrics, lambda: 0.0), CarriedTracing())
+        writes = Writes(parts, Acceptance(log, parts.metrics, lambda: 0.0), Tracing())
         primary_app._add_batch(api, writes)
         self.http: FlaskClient = app.test_client()
 

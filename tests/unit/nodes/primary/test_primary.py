@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ from prometheus_client import CollectorRegistry
 
 from broker.clock import LogClock
 from broker.delay import Fixed
-from broker.errors import LogRefused
+from broker.errors import LogFull, LogRefused, LogUnverified
 from broker.events import Events
-from broker.log import Memory, ReplicationLog
+from broker.history import Memory
+from broker.log import ReplicationLog
 from broker.position import START, Position
 from broker.registry import Member, Registry, Settings
 from nodes.http.peers import PeerError, Peers
@@ -29,11 +31,11 @@ class Bench:
     """A primary on a fake log server, whose upkeep is stepped by hand."""
 
     def __init__(self, client: Any, peers: Peers | None = None, **environment: str) -> None:
-        self.log, self.registered, self.events = ReplicationLog(client), Registry(client), Events(client)
-        self.now_us = self.log.now_us()
+        log, self.registered, self.events = ReplicationLog(client), Registry(client), Events(client)
+        self.now_us = log.history.now_us()
         self.registry = CollectorRegistry()
-        parts = make_parts(
-            self.log,
+        unrepaired = make_parts(
+            log,
             self.registry,
             environment,
             registered=self.registered,
@@ -41,13 +43,15 @@ class Bench:
             clock=LogClock(lambda: self.now_us, lambda: 0, lambda: 0),
             **({} if peers is None else {"peers": peers}),
         )
-        self.gate = parts.gate
+        self.gate = unrepaired.gate
         times = iter(range(10**6))
-        verification = Verification(parts, monotonic=lambda: float(next(times)), pause=lambda _: None)
+        verification = Verification(unrepaired, monotonic=lambda: float(next(times)), pause=lambda _: None)
         self.now_seconds = 0.0
+        self.retention = Retention(log, unrepaired.config)
+        repairs = {LogUnverified: verification.require, LogFull: self.retention.shrink}
+        parts = replace(unrepaired, log=ReplicationLog(client, repairs=repairs))
+        self.log = parts.log
         self.acceptance = Acceptance(self.log, parts.metrics, lambda: self.now_seconds)
-        self.retention = Retention(self.log, parts.config)
-        self.log.verify, self.log.make_room = verification.require, self.retention.shrink
         self.primary = Primary(parts, verification, self.retention, self.acceptance.require)
         self.delays = Delays(parts)
         self.primary._upkeep.stop()  # so that its pause does not wait
@@ -73,7 +77,7 @@ class Bench:
         self.registered.heartbeat(member, Settings(Fixed(500), 0))
 
     def first(self) -> str:
-        (entry,) = self.log.after(START, 1)
+        (entry,) = self.log.history.after(START, 1)
         return str(entry.position)
 
 
@@ -203,7 +207,7 @@ def test_health_reports_that_writes_are_refused(fake: Any) -> None:
 def test_health_reports_that_the_log_server_may_drop_entries(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(fake)
     bench.upkeep()
-    monkeypatch.setattr(bench.log, "hazard", lambda: "it may drop entries")
+    monkeypatch.setattr(bench.log.history, "hazard", lambda: "it may drop entries")
     assert bench.primary.health() == {"log": "it may drop entries", "writes": "ok"}
 
 
@@ -277,7 +281,7 @@ def test_the_log_never_holds_more_than_its_bound(fake: Any) -> None:
     bench.write(100)
     bench.replica("slow", 1)
     bench.upkeep()
-    assert (bench.first(), bench.log.length()) == ("1-81", 20)
+    assert (bench.first(), bench.log.history.length()) == ("1-81", 20)
 
 
 @pytest.mark.parametrize(
@@ -299,10 +303,10 @@ def test_a_replica_that_never_comes_back_is_forgotten_with_its_group(fake: Any) 
     bench = Bench(fake)
     bench.upkeep()
     bench.replica("gone", 0, seen_seconds_ago=FORGET_AFTER_SECONDS + 1)
-    bench.log.join("gone", START)
+    bench.log.group("gone").join(START)
     bench.upkeep()
     assert bench.registered.members() == []
-    assert bench.log.groups() == []
+    assert bench.log.history.groups() == []
 
 
 def test_nothing_is_exported_about_replicas_while_the_log_cannot_be_read(fake: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from broker.errors import LogUnreachable
+from broker.group import Group
 from broker.log import ReplicationLog
 from broker.position import START, Position
 from nodes.replica import acknowledger as acknowledging
@@ -19,14 +20,14 @@ from tests.support.clock import FakeClock
 def log(fake: Any) -> ReplicationLog:
     found = ReplicationLog(fake)
     found.open("o")
-    found.join("r1", START)
+    found.group("r1").join(START)
     return found
 
 
 def deliver(log: ReplicationLog, count: int) -> list[Position]:
     for number in range(count):
         log.append("set", "k", str(number), f"w{number}")
-    return [found.position for found in log.read("r1", count + 1, 1)]
+    return [found.position for found in log.group("r1").read(count + 1, 1)]
 
 
 def test_acknowledgements_go_out_in_batches(log: ReplicationLog, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,7 +36,7 @@ def test_acknowledgements_go_out_in_batches(log: ReplicationLog, monkeypatch: py
     acknowledger.add(deliver(log, 4))
     left = []
     while acknowledger.step():
-        left.append(log.groups()[0].pending)
+        left.append(log.history.groups()[0].pending)
     assert left == [2, 0]
 
 
@@ -47,12 +48,12 @@ def test_a_failed_acknowledgement_is_sent_again(log: ReplicationLog, monkeypatch
         raise LogUnreachable("gone")
 
     with monkeypatch.context() as patched:
-        patched.setattr(log, "acknowledge", fail)
+        patched.setattr(Group, "acknowledge", fail)
         with pytest.raises(LogUnreachable):
             acknowledger.step()
     assert len(acknowledger) == 3
     assert acknowledger.step()
-    assert log.groups()[0].pending == 0
+    assert log.history.groups()[0].pending == 0
 
 
 def test_the_reader_is_held_back_while_too_many_acknowledgements_wait(

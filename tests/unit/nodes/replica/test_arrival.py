@@ -89,7 +89,7 @@ def test_in_the_end_the_store_is_the_primarys(bench: Bench, seed: int) -> None:
     write(bench, seed)
     for _ in range(3):
         bench.read()
-    bench.clock.us = bench.log.now_us()
+    bench.clock.us = bench.log.history.now_us()
     assert step_through(bench) > 5, "something was applied out of order"
     assert bench.data() == primary(bench)
     assert bench.position() == str(bench.log.head().position)
@@ -104,7 +104,7 @@ def test_after_a_restart_what_was_beyond_the_position_is_given_again(fake: Any, 
     write(bench, 1)
     for _ in range(3):
         bench.read()
-    bench.clock.us = bench.log.now_us()
+    bench.clock.us = bench.log.history.now_us()
     step_through(bench, steps=10)
     assert bench.applier._progress.beyond
     head = bench.log.head()
@@ -137,7 +137,7 @@ def test_changing_the_order_in_between_loses_nothing(bench: Bench) -> None:
     write(bench, 4)
     for _ in range(3):
         bench.read()
-    bench.clock.us = bench.log.now_us()
+    bench.clock.us = bench.log.history.now_us()
     step_through(bench, steps=8)
     bench.inbox.set_schedule(Schedule(Exponential(1000), "log", seed=3))
     step_through(bench)

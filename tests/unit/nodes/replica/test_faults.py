@@ -39,7 +39,7 @@ class Broken:
         self.registry = CollectorRegistry()
         self.metrics = ReplicaMetrics(self.registry, REPLICA, FAULTS)
         self.link = Link()
-        self.clock = LogClock(self.log.now_us, lambda: 0, lambda: 10**15)
+        self.clock = LogClock(self.log.history.now_us, lambda: 0, lambda: 10**15)
         parts = Parts(
             inbox=self.bench.inbox, reader=self.bench.reader, acknowledger=self.bench.acknowledger,
             store=self.bench.store, clock=self.clock, link=self.link, random=Random(1), end_process=self.ended.set,
@@ -97,7 +97,7 @@ def test_slowed_one_entry_is_applied_and_the_next_after_its_rest(broken: Broken)
     broken.begin(fault="slow_apply", entries_per_second=10)
     broken.write(3)
     broken.bench.read()
-    broken.bench.clock.us = broken.log.now_us() + 1000
+    broken.bench.clock.us = broken.log.history.now_us() + 1000
     assert broken.bench.applier.step() == 1
     assert broken.bench.applier.step() == 0
     broken.bench.clock.advance_ms(99)
@@ -202,12 +202,12 @@ def test_a_cut_link_breaks_who_waits_and_refuses_who_comes(server: LogServer) ->
     link = Link()
     log = ReplicationLog(connect(server.url, answer_timeout_seconds=30, link=link))
     log.open("o")
-    log.join(REPLICA, log.head().position)
+    log.group(REPLICA).join(log.head().position)
     failures: list[Exception] = []
 
     def wait() -> None:
         try:
-            log.read(REPLICA, 1, 20_000)
+            log.group(REPLICA).read(1, 20_000)
         except LogError as error:
             failures.append(error)
 
@@ -220,7 +220,7 @@ def test_a_cut_link_breaks_who_waits_and_refuses_who_comes(server: LogServer) ->
     waiting.join(10)
     assert len(failures) == 1
     with pytest.raises(LogUnreachable, match="cut"):
-        log.now_us()
-    assert other.now_us() > 0, "only this link is cut"
+        log.history.now_us()
+    assert other.history.now_us() > 0, "only this link is cut"
     link.mend()
-    assert log.now_us() > 0
+    assert log.history.now_us() > 0

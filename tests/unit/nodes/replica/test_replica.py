@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from broker.errors import LogBehind, LogMissing, LogUnreachable
+from broker.group import Group
 from broker.log import ReplicationLog
 from broker.position import Position
 from nodes.runtime.store import StoreError
@@ -66,7 +67,7 @@ def test_nothing_is_applied_before_it_is_due_and_it_is_pending_until_then(log: R
     bench.catch_up()
     write(log, "a")
     bench.read()
-    published_us = log.newest(1)[0].at_us
+    published_us = log.history.newest(1)[0].at_us
     bench.clock.us = published_us + 499_999
     assert (bench.apply(), bench.position(), bench.pending()) == (0, "1-0", 1)
     bench.clock.us = published_us + 500_000
@@ -95,7 +96,7 @@ def test_killed_between_apply_and_acknowledgement_it_makes_nothing_of_the_redeli
     write(log, "a", "b")
     before = make()
     before.read()
-    before.clock.us = log.now_us()
+    before.clock.us = log.history.now_us()
     assert before.apply() == 3
     after = make()
     after.read()
@@ -121,16 +122,16 @@ def test_an_answer_that_was_lost_is_read_again_from_what_is_pending(
     bench = make()
     bench.catch_up()
     write(log, "a", "b")
-    read = bench.log.read
+    read = Group.read
 
-    def lose(replica: str, count: int, block_ms: int) -> Any:
-        read(replica, 1, block_ms)
+    def lose(group: Group, count: int, block_ms: int) -> Any:
+        read(group, 1, block_ms)
         raise LogUnreachable("the answer never came")
 
-    monkeypatch.setattr(bench.log, "read", lose)
-    with pytest.raises(LogUnreachable):
-        bench.read()
-    monkeypatch.setattr(bench.log, "read", read)
+    with monkeypatch.context() as patched:
+        patched.setattr(Group, "read", lose)
+        with pytest.raises(LogUnreachable):
+            bench.read()
     bench.catch_up()
     assert (bench.position(), bench.pending()) == ("1-2", 0)
 
@@ -172,7 +173,7 @@ def test_a_gap_is_closed_by_reading_again_from_before_it(log: ReplicationLog, ma
     bench = make()
     bench.catch_up()
     write(log, "a", "b", "c")
-    log.rewind(REPLICA, Position(1, 2))  # as if the store had lost a tail that was acknowledged
+    log.group(REPLICA).rewind(Position(1, 2))  # as if the store had lost a tail that was acknowledged
     bench.catch_up()
     assert (bench.position(), bench.pending()) == ("1-3", 0)
     assert bench.count("ec_resyncs_total", reason="gap") == 0
@@ -207,7 +208,7 @@ def test_a_snapshot_is_not_shown_before_it_is_due(log: ReplicationLog, make: Mak
     bench = make(delay_ms=500)
     write(log, "a", "b")
     log.trim(Position(1, 1))
-    published_us = log.newest(1)[0].at_us
+    published_us = log.history.newest(1)[0].at_us
     held: list[int] = []
 
     def hold(entry: Any) -> bool:
@@ -223,7 +224,7 @@ def test_a_snapshot_is_not_shown_before_it_is_due(log: ReplicationLog, make: Mak
 
 def roll_back(fake: Any, log: ReplicationLog, lost: int) -> None:
     """Take the newest entries from the log, as a server does that comes back with an older copy."""
-    for entry in log.newest(lost):
+    for entry in log.history.newest(lost):
         fake.xdel("lab14:log", str(entry.position))
     version = log.head().position.version - lost
     fake.hset("lab14:head", "version", version)
@@ -332,7 +333,7 @@ def test_a_reset_empties_at_once_and_drops_what_still_waits(log: ReplicationLog,
     log.reset("r")
     write(log, "new")
     bench.read()
-    bench.clock.us = log.now_us()
+    bench.clock.us = log.history.now_us()
     bench.apply()
     bench.acknowledge()
     assert (bench.position(), bench.data()) == ("2-0", {})
@@ -369,7 +370,7 @@ def test_what_does_not_fit_into_the_line_stays_in_the_stream(log: ReplicationLog
     bench = make(room=3)
     bench.read()
     assert (len(bench.inbox), bench.pending()) == (3, 3)
-    bench.clock.us = log.now_us()
+    bench.clock.us = log.history.now_us()
     bench.apply()
     bench.catch_up()
     assert bench.position() == "1-6"
@@ -381,7 +382,7 @@ def test_a_store_that_refuses_keeps_the_entries_waiting_and_pending(
     bench = make()
     write(log, "a")
     bench.read()
-    bench.clock.us = log.now_us()
+    bench.clock.us = log.history.now_us()
 
     def full(_: Any) -> Any:
         raise StoreError("disk full")
@@ -420,7 +421,7 @@ def test_lateness_and_delay_are_measured(log: ReplicationLog, make: Make) -> Non
     bench.catch_up()
     write(log, "a")
     bench.read()
-    bench.clock.us = log.newest(1)[0].at_us + 502_000
+    bench.clock.us = log.history.newest(1)[0].at_us + 502_000
     bench.apply()
     assert bench.count("ec_replication_delay_seconds_sum") == pytest.approx(0.502)
     assert bench.count("ec_apply_lateness_seconds_sum") == pytest.approx(0.002)

@@ -1,0 +1,16 @@
+"""One delay model of each kind."""
+
+from __future__ import annotations
+
+from broker.delay import DelayModel, Exponential, Fixed, Lognormal, Mixture, Pareto, Trace, Uniform
+
+MODELS: list[DelayModel] = [
+    Fixed(500),
+    Uniform(100, 900),
+    Exponential(500),
+    Lognormal(300, 0.8),
+    Pareto(50, 2.5),
+    Mixture(((0.9, Pareto(50, 2.5)), (0.1, Exponential(1000)))),
+    Trace((1, 20, 40, 80, 160, 1000)),
+]
+CONTINUOUS = [model for model in MODELS if not model.is_constant]
