@@ -117,17 +117,12 @@ class Api:
         ``LAB_ADMIN_TOKEN``, if that is set.
         """
         model, kinds = (None, body) if isinstance(body, Mapping) else (body, {"application/json": body})
-        defaults = None if query is None else _without_parameters(query)
 
         def register(view: View) -> View:
             def endpoint(**arguments: Any) -> Response:
-                if query is None and request.query_string:
-                    raise _invalid_parameter(
-                        f"This endpoint takes no parameters, not {', '.join(_parameters())[:100]}."
-                    )
+                parameters = parsed(query or Query, _parameters(), 400, "invalid-parameter")
                 if query is not None:
-                    known = None if request.query_string else defaults
-                    arguments["query"] = known or parsed(query, _parameters(), 400, "invalid-parameter")
+                    arguments["query"] = parameters
                 if model is not None:
                     arguments["body"] = parsed(model, as_object(raw_body(BODY_BYTES_MAX)), 422, "invalid-field")
                 result = view(**arguments)
@@ -165,7 +160,8 @@ def as_object(value: Any) -> dict[str, Any]:
     if isinstance(value, ValueError):
         raise not_json(value)
     if not isinstance(value, dict):
-        raise Problem(400, "not-an-object", "Not an object", f"This is a JSON {_kind(value)}, not an object.")
+        kind = {list: "array", str: "string", bool: "boolean", type(None): "null"}.get(type(value), "number")
+        raise Problem(400, "not-an-object", "Not an object", f"This is a JSON {kind}, not an object.")
     return value
 
 
@@ -203,11 +199,6 @@ def _incomplete(reason: str) -> Problem:
     return Problem(400, "incomplete-body", "Incomplete body", f"The body arrived incomplete: {reason[:200]}.")
 
 
-def _kind(value: Any) -> str:
-    names = {list: "array", str: "string", bool: "boolean", type(None): "null"}
-    return names.get(type(value), "number")
-
-
 def parsed(model: type[Model], values: dict[str, Any], status: int, slug: str) -> Model:
     """Return the values as a model. Raises ``Problem`` of this status, with a sentence for each field."""
     try:
@@ -231,14 +222,6 @@ def _field(error: Any, tags: int) -> str:
     return ".".join([*map(str, error["loc"][tags:]), *filter(None, [chosen_by])])
 
 
-def _without_parameters(model: type[Query]) -> Query | None:
-    """The query of a request without parameters; ``None`` if some are required."""
-    try:
-        return model()
-    except ValidationError:
-        return None
-
-
 def _require_utf_8() -> None:
     """Refuse a path that is not UTF-8: its bytes would be read as those of another key."""
     path = request.environ["PATH_INFO"]
@@ -253,12 +236,10 @@ def _parameters() -> dict[str, str]:
     try:
         pairs = parse_qsl(request.query_string.decode(), keep_blank_values=True, errors="strict")
     except UnicodeDecodeError:
-        raise _invalid_parameter("The parameters are not percent-encoded UTF-8.") from None
+        detail = "The parameters are not percent-encoded UTF-8."
+        raise Problem(400, "invalid-parameter", "Invalid parameter", detail) from None
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise _invalid_parameter(f"A parameter appears twice: {', '.join(name for name, _ in pairs)[:100]}.")
+        detail = f"A parameter appears twice: {', '.join(name for name, _ in pairs)[:100]}."
+        raise Problem(400, "invalid-parameter", "Invalid parameter", detail)
     return found
-
-
-def _invalid_parameter(detail: str) -> Problem:
-    return Problem(400, "invalid-parameter", "Invalid parameter", detail)

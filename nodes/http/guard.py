@@ -21,12 +21,15 @@ def install(app: Flask, config: NodeConfig) -> None:
     """Check every request of this app before it reaches a view."""
     app.extensions[_GUARDED] = config.admin_token is not None
     own_names = re.compile(rf"{re.escape(config.namespace.strip('{}'))}-[a-z0-9-]+")
+    known = {"localhost", config.node_id, *config.allowed_hosts}
 
     @lru_cache(maxsize=256)
     def is_own(host: str) -> bool:
-        name = _hostname(host)
-        known = name in {"localhost", config.node_id} or name in config.allowed_hosts
-        return name is not None and bool(known or own_names.fullmatch(name) or _is_address(name))
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            return name in known or bool(own_names.fullmatch(name) or ipaddress.ip_address(name))
+        except ValueError:  # neither a host nor an address
+            return False
 
     @app.before_request
     def let_in() -> None:
@@ -90,18 +93,3 @@ def _is_foreign(host: str, allowed_origins: frozenset[str]) -> bool:
     )
     # Another port of this host is the same site, and another origin.
     return environ.get("HTTP_SEC_FETCH_SITE") in {"cross-site", "same-site"} and not followed_link
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _hostname(host: str) -> str | None:
-    try:
-        return urlsplit(f"//{host}").hostname
-    except ValueError:
-        return None

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 NESTING_MAX = 64
 _NESTED = f"nested deeper than {NESTING_MAX}"
-_NESTS = (dict, list)
 _EXACT_DIGITS = 15  # a double holds every integer of so many digits
 _INTEGER_MAX = 2.0**53  # up to which a double holds every integer
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -126,7 +125,7 @@ def _value(text: str, at: int) -> tuple[Any, int]:
         value, end = _DECODER.raw_decode(text, at)
     except RecursionError:
         raise Refused(_NESTED) from None
-    if text.count("[", at, end) + text.count("{", at, end) > NESTING_MAX and _too_deep(value):
+    if text.count("[", at, end) + text.count("{", at, end) > NESTING_MAX and not _fits(value):
         raise Refused(_NESTED)
     return value, end
 
@@ -146,20 +145,11 @@ def _end(text: str, at: int) -> int:
 
 def _space(text: str, at: int) -> int:
     """Where white space ends."""
-    found = _SPACE.match(text, at)
-    return at if found is None else found.end()
+    return next(_SPACE.finditer(text, at)).end()
 
 
-def _too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(NESTING_MAX + 1):
-        level = [
-            child
-            for item in level
-            if isinstance(item, _NESTS)
-            for child in (item.values() if isinstance(item, dict) else item)
-            if isinstance(child, _NESTS)
-        ]
-        if not level:
-            return False
-    return True
+def _fits(value: Any, depth: int = NESTING_MAX + 1) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    children = value.values() if isinstance(value, dict) else value
+    return depth > 0 and all(_fits(child, depth - 1) for child in children)

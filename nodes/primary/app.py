@@ -49,7 +49,6 @@ from nodes.primary.primary import AgeQuery, PositionAnswer, Primary, ReplicasAns
 from nodes.primary.upkeep import Retention, Verification
 from nodes.primary.writes import (
     BATCHES_MAX,
-    Acceptance,
     Acks,
     NoSuchKey,
     NotSent,
@@ -114,11 +113,10 @@ def create_app(config: PrimaryConfig) -> Flask:
     retention = Retention(log, config)
     repairs = {LogUnverified: verification.require, LogFull: retention.shrink}
     parts = replace(unrepaired, log=ReplicationLog(client, config.namespace, repairs))
-    acceptance = Acceptance(parts.log, parts.metrics, time.monotonic)
+    writes = Writes(parts, tracing, time.monotonic)
     registry.register(ReplicaCollector(log, parts.registered, retention.usage))
 
-    primary = Primary(parts, verification, retention, acceptance.require)
-    writes = Writes(parts, acceptance, tracing)
+    primary = Primary(parts, verification, retention, writes.check)
     app, api = make_app(config, tracing, registry)
     app.extensions["node"] = primary
     add_health(api, config, primary.health)

@@ -72,14 +72,13 @@ class Delays:
     """The live settings of the replicas. Methods raise ``broker.errors.LogError``."""
 
     def __init__(self, parts: Parts) -> None:
-        self._registered = parts.registered
-        self._events = parts.events
-        self._metrics = parts.metrics
-        self._now_us = parts.clock.now_us
+        self._parts = parts
 
     def show(self) -> DelaysAnswer:
-        urls = {member.replica: member.name_url for member in self._registered.members()}
-        settings = {urls[replica]: found for replica, found in self._registered.settings().items() if replica in urls}
+        urls = {member.replica: member.name_url for member in self._parts.registered.members()}
+        settings = {
+            urls[replica]: found for replica, found in self._parts.registered.settings().items() if replica in urls
+        }
         return {
             "delays": {url: _mean_ms(found) for url, found in settings.items()},
             "models": {url: found.delay.as_json() for url, found in settings.items()},
@@ -107,14 +106,14 @@ class Delays:
         return {"status": "updated", "all_delays": self.show()["delays"]}
 
     def _put(self, changes: dict[str, Settings]) -> None:
-        self._registered.set_settings(changes)
+        self._parts.registered.set_settings(changes)
         for replica, settings in changes.items():
-            self._events.publish("settings", replica=replica, settings=settings.as_text())
-            self._metrics.changed("delay", self._now_us(), replica)
+            self._parts.events.publish("settings", replica=replica, settings=settings.as_text())
+            self._parts.metrics.changed("delay", self._parts.clock.now_us(), replica)
 
     def _find(self, name: str) -> tuple[Member, Settings]:
-        settings = self._registered.settings()
-        members = [member for member in self._registered.members() if member.replica in settings]
+        settings = self._parts.registered.settings()
+        members = [member for member in self._parts.registered.members() if member.replica in settings]
         for member in members:
             if name.rstrip("/") in {member.replica, member.url, member.name_url} or _host(name) == member.replica:
                 return member, settings[member.replica]

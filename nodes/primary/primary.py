@@ -101,14 +101,9 @@ class Primary:
         self, parts: Parts, verification: Verification, retention: Retention, writable: Callable[[], None]
     ) -> None:
         """``writable`` raises ``LogError`` if the next write would not be accepted."""
-        self._config = parts.config
+        self._parts = parts
         self._log = parts.log
-        self._registered = parts.registered
-        self._events = parts.events
         self._gate = parts.gate
-        self._peers = parts.peers
-        self._clock = parts.clock
-        self._metrics = parts.metrics
         self._verification = verification
         self._retention = retention
         self._writable = writable
@@ -121,7 +116,7 @@ class Primary:
     def stop(self) -> None:
         self._gate.close()
         self._upkeep.stop()
-        self._peers.close()
+        self._parts.peers.close()
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -153,20 +148,20 @@ class Primary:
     def position(self, age_ms: float) -> PositionAnswer:
         """The position that a reader must have reached to miss nothing older than ``age_ms``."""
         position, head = self._log.history.before(round(age_ms * 1000))
-        return {"source": self._config.node_id, "position": str(position), "age_ms": age_ms, "head": str(head)}
+        return {"source": self._parts.config.node_id, "position": str(position), "age_ms": age_ms, "head": str(head)}
 
     def replicas(self) -> ReplicasAnswer:
-        members = self._registered.members()
+        members = self._parts.registered.members()
         lags = lag.observe(self._log, members)
-        settings = self._registered.settings()
-        now_us = self._clock.now_us()
+        settings = self._parts.registered.settings()
+        now_us = self.now_us()
 
         def shown(member: Member) -> ReplicaAnswer:
             behind, configured = lags[member.replica], settings.get(member.replica)
             return {
                 "replica_id": member.replica,
                 "url": member.url,
-                "proven": guard.is_proven(self._config.admin_token, member.replica, member.url, member.proof),
+                "proven": guard.is_proven(self._parts.config.admin_token, member.replica, member.url, member.proof),
                 "live": member.is_live(now_us),
                 "applied_position": str(member.position),
                 "lag_versions": behind.versions,
@@ -183,7 +178,7 @@ class Primary:
         return {"lab": self._log.lab(), "replicas": [shown(member) for member in members]}
 
     def scrape_targets(self) -> list[ScrapeTargets]:
-        return [{"targets": [urlsplit(member.url).netloc for member in self._registered.members()]}]
+        return [{"targets": [urlsplit(member.url).netloc for member in self._parts.registered.members()]}]
 
     def health(self) -> dict[str, str]:
         """Whether the log answers, has everything and will keep it, and whether it accepts writes."""
@@ -210,17 +205,17 @@ class Primary:
         self._verification.require()
         position = self._log.reset(uuid.uuid4().hex, self._gate.state.position)
         self._seen(self._log.head())
-        self._events.publish("reset", position=str(position))
-        now_us = self._clock.now_us()
-        self._metrics.changed("reset", now_us)
-        members = self._registered.members()
+        self._parts.events.publish("reset", position=str(position))
+        now_us = self._parts.clock.now_us()
+        self._parts.metrics.changed("reset", now_us)
+        members = self._parts.registered.members()
         fields = {"min_position": str(position), "timeout_ms": str(RESET_WAIT_MS)}
         asks = {
             member.replica: Ask(f"{member.url}/version", fields=fields, wait_ms=RESET_WAIT_MS)
             for member in members
             if member.is_live(now_us)
         }
-        found = self._peers.ask_all(asks)
+        found = self._parts.peers.ask_all(asks)
         return {
             "status": "reset",
             "version": 0,
@@ -231,20 +226,20 @@ class Primary:
 
     def forget(self, replica: str) -> bool:
         """Remove a replica that will not come back, with its group; ``False`` if it is not registered."""
-        if not self._registered.forget(replica):
+        if not self._parts.registered.forget(replica):
             return False
         self._log.group(replica).leave()
-        self._events.publish("left", replica=replica)
+        self._parts.events.publish("left", replica=replica)
         return True
 
     def _step(self) -> None:
         self._verification.require()
-        moved_us = self._log.steady(self._clock.known_us())  # before the clock follows its server
+        moved_us = self._log.steady(self._parts.clock.known_us())  # before the clock follows its server
         if moved_us:
             _logger.warning("the log server's clock was set by %.3f s; the log's time continues", -moved_us / 1e6)
-        self._clock.measure()
-        now_us = self._clock.now_us()
-        members = self._registered.members()
+        self._parts.clock.measure()
+        now_us = self._parts.clock.now_us()
+        members = self._parts.registered.members()
         self._verification.compare(members)
         self._seen(self._log.head())
         for member in members:

@@ -32,11 +32,8 @@ class Verification:
 
     def __init__(self, parts: Parts, monotonic: Callable[[], float], pause: Callable[[float], object]) -> None:
         """``pause`` waits between two rounds of asking."""
+        self._parts = parts
         self._log = parts.log
-        self._registered = parts.registered
-        self._events = parts.events
-        self._gate = parts.gate
-        self._peers = parts.peers
         self._monotonic = monotonic
         self._pause = pause
         self._lock = threading.Lock()
@@ -45,7 +42,7 @@ class Verification:
         """Return when the log may be appended to. Raises ``broker.errors.LogError``."""
         with self._lock:
             if not self._log.is_verified():
-                seen, silent = self._ask(self._registered.members())
+                seen, silent = self._ask(self._parts.registered.members())
                 self._open(seen, silent)
 
     def compare(self, members: list[Member]) -> None:
@@ -67,7 +64,7 @@ class Verification:
         missing = {member.replica: Ask(f"{member.url}/applied", fields={"limit": "1"}) for member in members}
         deadline = self._monotonic() + WAIT_SECONDS
         while missing:
-            for replica, reply in self._peers.ask_all(missing).items():
+            for replica, reply in self._parts.peers.ask_all(missing).items():
                 if (delivered := _delivered(reply)) is not None:
                     seen.append(delivered)
                     del missing[replica]
@@ -78,7 +75,7 @@ class Verification:
         return max(seen, default=START), sorted(missing)
 
     def _open(self, seen: Position, silent: list[str], reason: str = "") -> None:
-        known = max(seen, self._gate.state.position)
+        known = max(seen, self._parts.gate.state.position)
         before = self._log.position()
         cut = self._log.was_cut()
         after = self._log.open(uuid.uuid4().hex, known, in_doubt=bool(silent) or cut)
@@ -92,7 +89,7 @@ class Verification:
             else:
                 reason = reason or f"{known} had been seen"
             _logger.warning("the log ended at %s and continues at %s: %s", before, after, reason)
-            self._events.publish("epoch", position=str(after), after=str(before), reason=reason)
+            self._parts.events.publish("epoch", position=str(after), after=str(before), reason=reason)
 
 
 class Retention:

@@ -8,12 +8,11 @@ from typing import Any
 
 from broker.entry import Operation
 from broker.errors import LogError, LogRefused, NotApplied, WriteIdReused
-from broker.log import Appended, Change, ReplicationLog
+from broker.log import Appended, Change
 from broker.registry import Member
 from nodes.http.peers import Ask, Reply
 from nodes.http.times import timestamp
 from nodes.http.writing import AcksQuery, WriteAnswer, WriteBody
-from nodes.primary.metrics import PrimaryMetrics
 from nodes.primary.parts import Parts
 from nodes.runtime.gate import State, TooManyWaiters
 from nodes.runtime.tracing import Tracing
@@ -50,43 +49,23 @@ class TooManyBatches(TooManyWaiters):
         Exception.__init__(self, f"{count} batches are in progress, the limit")
 
 
-class Acceptance:
-    """Counts writes by their outcome, and checks whether the next one would be accepted. Thread-safe."""
+class Writes:
+    """The write path of the primary. Counts writes by their outcome. Thread-safe."""
 
-    def __init__(self, log: ReplicationLog, metrics: PrimaryMetrics, monotonic: Callable[[], float]) -> None:
-        self._log = log
-        self._metrics = metrics
+    def __init__(self, parts: Parts, tracing: Tracing, monotonic: Callable[[], float]) -> None:
+        self._log = parts.log
+        self._gate = parts.gate
+        self._metrics = parts.metrics
+        self._tracing = tracing
         self._monotonic = monotonic
         self._refusal: tuple[float, LogRefused] | None = None
 
-    def acknowledged(self, count: int = 1) -> None:
-        """Count writes that were accepted."""
-        self._metrics.acknowledged.inc(count)
-        self._refusal = None
-
-    def failed(self, error: LogError, count: int = 1) -> None:
-        """Count writes that were not accepted, or whose outcome is unknown."""
-        self._metrics.writes.labels(_outcome(error)).inc(count)
-        if isinstance(error, LogRefused):
-            self._refusal = (self._monotonic(), error)
-
-    def require(self) -> None:
+    def check(self) -> None:
         """Raise ``LogRefused`` if the log server refuses writes or has just done so, or another ``LogError``."""
         self._log.check()
         refusal = self._refusal
         if refusal is not None and self._monotonic() - refusal[0] < _REFUSED_SECONDS:
             raise refusal[1]
-
-
-class Writes:
-    """The write path of the primary."""
-
-    def __init__(self, parts: Parts, acceptance: Acceptance, tracing: Tracing) -> None:
-        self._log = parts.log
-        self._gate = parts.gate
-        self._metrics = parts.metrics
-        self._acceptance = acceptance
-        self._tracing = tracing
 
     def set(self, body: WriteBody, write_id: str) -> WriteAnswer:
         """Set a key. Raises ``WriteFailed``, or ``WriteIdReused``."""
@@ -113,14 +92,20 @@ class Writes:
             try:
                 found = self._log.append_many(chosen)
             except LogError as error:
-                self._acceptance.failed(error, len(chosen))
+                self.failed(error, len(chosen))
                 if not results:
                     raise
                 not_sent = NotSent("The log had become unavailable before this item")
                 results += [WriteFailed(error)] * len(chosen)
                 return results + [not_sent] * (len(changes) - len(results))
             results += found
-            self._acknowledge(chosen, found)
+            self.acknowledged(
+                [
+                    State(appended.position, change.write_id, appended.at_us)
+                    for change, appended in zip(chosen, found, strict=True)
+                    if isinstance(appended, Appended)
+                ]
+            )
         return results
 
     def _append(self, op: Operation, key: str, value: str, write_id: str) -> Appended | None:
@@ -133,38 +118,39 @@ class Writes:
         except WriteIdReused:
             raise
         except LogError as error:
-            self._acceptance.failed(error)
+            self.failed(error)
             raise WriteFailed(error, write_id=write_id) from error
         self._metrics.write_seconds.observe(time.perf_counter() - started)
         if appended is not None:
-            self._acceptance.acknowledged()
-            self._gate.advance(State(appended.position, write_id, appended.at_us))
+            self.acknowledged([State(appended.position, write_id, appended.at_us)])
         return appended
 
-    def _acknowledge(self, changes: list[Change], found: list[Appended | WriteIdReused | None]) -> None:
-        accepted = [
-            State(appended.position, change.write_id, appended.at_us)
-            for change, appended in zip(changes, found, strict=True)
-            if isinstance(appended, Appended)
-        ]
-        if accepted:
-            self._acceptance.acknowledged(len(accepted))
-            self._gate.advance(max(accepted))
+    def acknowledged(self, states: list[State]) -> None:
+        """Count accepted writes, after which the primary is in these states."""
+        if states:
+            self._metrics.acknowledged.inc(len(states))
+            self._refusal = None
+            self._gate.advance(max(states))
+
+    def failed(self, error: LogError, count: int = 1) -> None:
+        """Count writes that were not accepted, or whose outcome is unknown."""
+        self._metrics.writes.labels(_outcome(error)).inc(count)
+        if isinstance(error, LogRefused):
+            self._refusal = (self._monotonic(), error)
 
 
 class Acks:
     """Asks the replicas for the position of a write; each answers when it has it, without polling."""
 
     def __init__(self, parts: Parts) -> None:
-        self._registered = parts.registered
-        self._peers = parts.peers
+        self._parts = parts
 
     def require(self, count: int) -> list[Member]:
         """Return the replicas to ask. Raises ``TooFewReplicas``, or ``WriteFailed``; nothing has been written then."""
         if count == 0:
             return []
         try:
-            members = self._registered.members()
+            members = self._parts.registered.members()
         except LogError as error:
             raise WriteFailed(error, outcome="not_applied") from error
         if count > len(members):
@@ -180,7 +166,7 @@ class Acks:
             member.replica: Ask(f"{member.url}/version", fields=fields, wait_ms=query.timeout_ms) for member in members
         }
         reached: list[str] = []
-        for replica, reply in self._peers.ask_each(asks, query.timeout_ms / 1000):
+        for replica, reply in self._parts.peers.ask_each(asks, query.timeout_ms / 1000):
             if isinstance(reply, Reply) and reply.body.get("reached"):
                 reached.append(replica)
             if len(reached) == query.acks:

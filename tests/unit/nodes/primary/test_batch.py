@@ -16,7 +16,7 @@ from nodes.http import writing
 from nodes.http.app import make_app
 from nodes.primary import app as primary_app
 from nodes.primary import writes
-from nodes.primary.writes import Acceptance, Writes
+from nodes.primary.writes import Writes
 from nodes.runtime.caller import RequestTimeout
 from nodes.runtime.config import load
 from nodes.runtime.tracing import Tracing
@@ -31,8 +31,7 @@ class Endpoint:
         app, api = make_app(load("primary", {}), Tracing(), CollectorRegistry())
         parts = make_parts(log, self.registry)
         self.gate = parts.gate
-        writes = Writes(parts, Acceptance(log, parts.metrics, lambda: 0.0), Tracing())
-        primary_app._add_batch(api, writes)
+        primary_app._add_batch(api, Writes(parts, Tracing(), lambda: 0.0))
         self.http: FlaskClient = app.test_client()
 
     def send(self, raw: bytes | str, key: str | None = None) -> tuple[int, dict[str, Any]]:

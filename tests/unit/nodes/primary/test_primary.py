@@ -21,8 +21,9 @@ from nodes.primary.delays import DelayBody, Delays, DelaysBody, UnknownReplica
 from nodes.primary.metrics import ReplicaCollector
 from nodes.primary.primary import FORGET_AFTER_SECONDS, Primary
 from nodes.primary.upkeep import Retention, Verification
-from nodes.primary.writes import Acceptance
+from nodes.primary.writes import Writes
 from nodes.runtime.gate import State
+from nodes.runtime.tracing import Tracing
 from tests.support.peers import StubPeers
 from tests.support.primary import make_parts
 
@@ -51,8 +52,8 @@ class Bench:
         repairs = {LogUnverified: verification.require, LogFull: self.retention.shrink}
         parts = replace(unrepaired, log=ReplicationLog(client, repairs=repairs))
         self.log = parts.log
-        self.acceptance = Acceptance(self.log, parts.metrics, lambda: self.now_seconds)
-        self.primary = Primary(parts, verification, self.retention, self.acceptance.require)
+        self.writes = Writes(parts, Tracing(), lambda: self.now_seconds)
+        self.primary = Primary(parts, verification, self.retention, self.writes.check)
         self.delays = Delays(parts)
         self.primary._upkeep.stop()  # so that its pause does not wait
 
@@ -193,12 +194,12 @@ def test_health_reports_that_writes_are_refused(fake: Any) -> None:
     bench = Bench(fake)
     bench.upkeep()
     bench.write(1)
-    bench.acceptance.failed(LogRefused("the log server refused: no"))
+    bench.writes.failed(LogRefused("the log server refused: no"))
     assert bench.primary.health() == {"log": "ok", "writes": "the log server refused: no"}
     bench.now_seconds = 2
     assert bench.primary.health()["writes"] == "ok"
-    bench.acceptance.failed(LogRefused("the log server refused: no"))
-    bench.acceptance.acknowledged()
+    bench.writes.failed(LogRefused("the log server refused: no"))
+    bench.writes.acknowledged([bench.gate.state])
     assert bench.primary.health()["writes"] == "ok"
     fake.xadd("lab14:log", {"other": "1"})
     assert "not of this lab" in bench.primary.health()["writes"]
