@@ -63,13 +63,13 @@ class ClientMetrics:
         self._went_back = violations.labels("monotonic_reads")
 
     def read_at_level(self, level: Level, *, stale: bool | None, waited_ms: float) -> None:
-        """Count an answered read; ``stale`` is ``None`` where nobody could tell."""
+        """Count an answered read; ``stale`` is ``None`` if that is unknown."""
         outcome = "unknown" if stale is None else "stale" if stale else "fresh"
         self._level_reads.labels(level, outcome).inc()
         self._wait_seconds.labels(level).observe(waited_ms / 1000)
 
     def read_refused(self, level: Level, *, timed_out: bool) -> None:
-        """Count a read that could not be had at its level, in time or at all."""
+        """Count a read whose level could not be met, in time or at all."""
         self._level_reads.labels(level, "timeout" if timed_out else "refused").inc()
 
     def read_failed(self, level: Level) -> None:

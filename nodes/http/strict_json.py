@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 NESTING_MAX = 64
 _NESTED = f"nested deeper than {NESTING_MAX}"
-_EXACT_DIGITS = 15  # a double holds every integer of so many digits
+_EXACT_DIGITS = 15  # a double holds every integer of this many digits
 _INTEGER_MAX = 2.0**53  # up to which a double holds every integer
 _SPACE = re.compile(r"[ \t\n\r]*")
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{},]', re.DOTALL)  # ends an item, or hides such an end

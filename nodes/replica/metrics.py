@@ -1,4 +1,4 @@
-"""What a replica measures of its own work."""
+"""Metrics of a replica's own work."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ReplicaMetrics:
         self._lateness.observe([applied_us - due_us for _, due_us in changes])
 
     def duplicate(self) -> None:
-        """Count an entry that came again after it had been applied."""
+        """Count an entry that was delivered again after it had been applied."""
         self._duplicate.inc()
 
     def failed(self) -> None:
@@ -83,12 +83,12 @@ class ReplicaMetrics:
         self._redelivered.inc()
 
     def fault(self, name: str, *, active: bool, at_us: int) -> None:
-        """Say that a fault began or ended, or happened, and when by the log's clock."""
+        """Record that a fault started, ended or happened, and when by the log's clock."""
         self._fault.labels(self._replica, name).set(active)
         self._changed_at.labels(self._replica, "fault").set(at_us / 1e6)
 
     def compared(self, *, diverged: bool) -> None:
-        """Say what comparing the content with the primary's has shown."""
+        """Record the result of comparing the content with the primary's."""
         self._diverged.labels(self._replica).set(diverged)
 
     def resynced(self, reason: str) -> None:

@@ -22,7 +22,7 @@ class RequestTimeout(TimeoutError):
 
 
 def wait(step: Callable[[float], bool], timeout_seconds: float, monotonic: Callable[[], float]) -> bool:
-    """Wait for ``step``, which waits for so many seconds and returns whether what it waits for has come.
+    """Call ``step``, which waits for the given seconds and returns whether its event came, until it did or time is up.
 
     Raises ``CallerLeft`` about a second after the caller hung up. Outside of a request there is no caller.
     """
@@ -44,7 +44,7 @@ def require() -> None:
 
 
 def is_readable(sock: socket.socket, timeout_seconds: float) -> bool:
-    """Whether data or the end of the connection arrives within so many seconds."""
+    """Whether data or the end of the connection arrives in time."""
     poll = select.poll()  # select.select() takes no descriptors beyond 1,023
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(max(0.0, timeout_seconds) * 1000))

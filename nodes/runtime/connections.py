@@ -130,7 +130,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         self.pending_conns[conn] = None
 
     def _until(self, seconds: float) -> float:
-        """The time in so many seconds, or sooner if the node is stopping."""
+        """The time in these seconds, or sooner if the node is stopping."""
         return time.monotonic() + (seconds if self.alive else min(seconds, gthread.STOP_KEEPALIVE_LINGER))
 
     def _watch(self, conn: Connection) -> None:
@@ -162,7 +162,9 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             self._forget(conn)
             self._queue(conn, conn.classify(missing))
         elif len(conn.received) > _RECEIVED_MAX:
-            self._refuse(conn, 431, "Request Header Fields Too Large", "The head of a request has at most 32 KiB.")
+            self._refuse(
+                conn, 431, "Request Header Fields Too Large", "The head of a request must have at most 32 KiB."
+            )
         elif conn not in self.pending_conns:
             self.keepalived_conns.remove(conn)
             self._receive(conn)
@@ -235,7 +237,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         """Close the connection that has been lingering, idle or else receiving longest; ``False`` if there is none."""
         lingering = [conn for conn in self.pending_conns if conn.refused]
         for conn in [*lingering, *self.keepalived_conns, *self.pending_conns]:
-            if conn.refused or not is_readable(conn.sock, 0):  # a request that is there already is not lost
+            if conn.refused or not is_readable(conn.sock, 0):  # a request that has arrived must not be lost
                 self._close(conn)
                 return True
         return False

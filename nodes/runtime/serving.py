@@ -130,7 +130,7 @@ def _end_with_master(_server: Any, worker: Any) -> None:
     """End the worker with its master: without it, it would hold port and store for seconds (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != worker.ppid:  # the master died before the kernel was told
+        if os.getppid() != worker.ppid:  # the master died before prctl took effect
             os._exit(1)
 
 

@@ -51,14 +51,14 @@ def assert_problem(answer: TestResponse, status: int) -> dict[str, Any]:
     return found
 
 
-def test_a_body_is_json_whatever_its_content_type_says(http: FlaskClient) -> None:
+def test_a_body_is_json_regardless_of_its_content_type(http: FlaskClient) -> None:
     raw = '{"key":"k","value":{"a":[1,null,"ü"]}}'
     for kind in ("application/json", "application/x-www-form-urlencoded", "text/plain", ""):
         answer = post(http, raw, Content_Type=kind)
         assert (answer.status_code, answer.json) == (200, {**json.loads(raw), "position": "1-1"})
 
 
-def test_an_answer_with_a_position_names_it_and_its_source(http: FlaskClient) -> None:
+def test_an_answer_with_a_position_has_it_and_its_source_as_headers(http: FlaskClient) -> None:
     headers = post(http, '{"key":"k","value":1}').headers
     assert (headers["Lab-Position"], headers["Lab-Source"]) == ("1-1", "lab14-primary")
 
@@ -76,12 +76,12 @@ NOT_JSON = [
 
 
 @pytest.mark.parametrize("raw", NOT_JSON)
-def test_what_is_not_json_is_a_400(http: FlaskClient, raw: bytes | str) -> None:
+def test_a_body_that_is_not_json_is_a_400(http: FlaskClient, raw: bytes | str) -> None:
     assert assert_problem(post(http, raw), 400)["outcome"] == "not_applied"
 
 
 @pytest.mark.parametrize("raw", ["[]", "1", '"x"', "null", "true"])
-def test_what_is_not_an_object_is_a_400(http: FlaskClient, raw: str) -> None:
+def test_a_body_that_is_not_an_object_is_a_400(http: FlaskClient, raw: str) -> None:
     assert "not an object" in assert_problem(post(http, raw), 400)["detail"]
 
 
@@ -101,13 +101,13 @@ FIELDS = [
 
 
 @pytest.mark.parametrize(("body", "field"), FIELDS)
-def test_a_wrong_field_is_a_422_that_names_it(http: FlaskClient, body: dict[str, Any], field: str) -> None:
+def test_an_invalid_field_is_a_422_with_its_name(http: FlaskClient, body: dict[str, Any], field: str) -> None:
     found = assert_problem(post(http, json.dumps(body)), 422)
     assert [error["field"] for error in found["errors"]] == [field]
     assert found["outcome"] == "not_applied"
 
 
-def test_the_longest_key_is_taken(http: FlaskClient) -> None:
+def test_the_longest_key_is_accepted(http: FlaskClient) -> None:
     assert post(http, json.dumps({"key": "x" * 512, "value": 1})).status_code == 200
 
 
@@ -132,7 +132,7 @@ def test_unknown_paths_and_methods_are_problems(http: FlaskClient) -> None:
     assert "POST" in answer.headers["Allow"]
 
 
-def test_an_endpoint_without_parameters_says_so(http: FlaskClient) -> None:
+def test_an_endpoint_without_parameters_refuses_any(http: FlaskClient) -> None:
     assert_problem(http.get("/openapi.json?x=1"), 400)
 
 
@@ -146,7 +146,7 @@ def test_an_endpoint_without_parameters_says_so(http: FlaskClient) -> None:
         (RuntimeError("secret"), 500, "unknown"),
     ],
 )
-def test_each_error_says_what_became_of_the_write(error: Exception, status: int, outcome: str) -> None:
+def test_each_error_has_the_outcome_of_the_write(error: Exception, status: int, outcome: str) -> None:
     app, _ = build()
 
     @app.post("/fail")
@@ -175,7 +175,7 @@ def test_each_error_says_what_became_of_the_write(error: Exception, status: int,
         {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
     ],
 )
-def test_what_a_foreign_page_makes_a_browser_send_is_refused(http: FlaskClient, headers: dict[str, str]) -> None:
+def test_requests_from_pages_of_another_origin_are_refused(http: FlaskClient, headers: dict[str, str]) -> None:
     answer = http.post("/data", data='{"key":"k","value":1}', headers={"Host": "localhost:8000", **headers})
     assert_problem(answer, 403)
 
@@ -192,7 +192,7 @@ def test_what_a_foreign_page_makes_a_browser_send_is_refused(http: FlaskClient, 
         {"Host": "lab.example:8000"},
     ],
 )
-def test_everybody_else_is_answered(headers: dict[str, str]) -> None:
+def test_all_other_requests_are_answered(headers: dict[str, str]) -> None:
     http = build(LAB_ALLOWED_HOSTS="lab.example, other.example")[0].test_client()
     assert http.post("/data", data='{"key":"k","value":1}', headers=headers).status_code == 200
 
@@ -200,7 +200,7 @@ def test_everybody_else_is_answered(headers: dict[str, str]) -> None:
 FORWARDED = {"Host": "localhost:8003", "Origin": "https://name-8003.app.github.dev", "Sec-Fetch-Site": "same-origin"}
 
 
-def test_pages_of_a_forwarded_port_are_answered_where_their_origin_is_named() -> None:
+def test_pages_of_a_forwarded_port_are_answered_if_their_origin_is_allowed() -> None:
     def send(origins: str, **headers: str) -> int:
         http = build(LAB_ALLOWED_ORIGINS=origins)[0].test_client()
         return http.post("/data", data='{"key":"k","value":1}', headers={**FORWARDED, **headers}).status_code
@@ -212,7 +212,7 @@ def test_pages_of_a_forwarded_port_are_answered_where_their_origin_is_named() ->
         assert send(named, Origin=origin) == 403
 
 
-def test_a_link_from_elsewhere_may_be_followed(http: FlaskClient) -> None:
+def test_following_a_link_from_another_site_is_allowed(http: FlaskClient) -> None:
     headers = {"Host": "localhost", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     assert http.get("/openapi.json", headers=headers).status_code == 200
     assert http.get("/openapi.json", headers={**headers, "Sec-Fetch-Mode": "no-cors"}).status_code == 403
@@ -228,7 +228,7 @@ def test_a_page_of_another_origin_embeds_nothing(http: FlaskClient, dest: str, s
     assert http.get("/openapi.json", headers=headers).status_code == 200
 
 
-def test_admin_asks_for_the_token_where_one_is_set() -> None:
+def test_admin_endpoints_require_the_token_if_one_is_set() -> None:
     app, _ = build(LAB_ADMIN_TOKEN="s3cret")
 
     @app.get("/admin/thing")
@@ -298,7 +298,7 @@ def test_new_write_ids_differ() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud800", {"\ud800": 1}])
-def test_what_json_cannot_carry_is_not_written(value: Any) -> None:
+def test_values_that_json_cannot_carry_are_not_written(value: Any) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the sentence depends on what is wrong
         strict_json.dumps(value)
 

@@ -1,4 +1,4 @@
-"""Which endpoints need the token: each says so where it is declared, on every node."""
+"""The endpoints that require the token: each declares it, on every node."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def routes(app: Flask) -> list[tuple[str, str, str]]:
     ]
 
 
-def test_every_endpoint_says_whether_it_needs_the_token(app: Flask) -> None:
+def test_every_endpoint_declares_whether_it_requires_the_token(app: Flask) -> None:
     decided = guard.decisions(app)
     assert {endpoint for endpoint, _, _ in routes(app)} == set(decided)
     changing = {f"{method} {path}": decided[endpoint] for endpoint, method, path in routes(app) if method != "GET"}
@@ -74,7 +74,7 @@ def test_the_description_states_which_endpoints_need_the_token(app: Flask) -> No
     assert len(needing) == sum(guard.decisions(app).values())
 
 
-def test_what_needs_the_token_is_refused_without_it(app: Flask) -> None:
+def test_endpoints_that_require_the_token_are_refused_without_it(app: Flask) -> None:
     http = app.test_client()
     for endpoint, method, path in routes(app):
         if not guard.decisions(app)[endpoint]:
@@ -87,14 +87,14 @@ def test_what_needs_the_token_is_refused_without_it(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("given", [f"Bearer {TOKEN}", f"bearer {TOKEN}", f"BEARER  {TOKEN} "])
-def test_the_scheme_is_written_in_any_case(given: str) -> None:
+def test_the_authorization_scheme_is_case_insensitive(given: str) -> None:
     app = Flask("x")
     guard.install(app, load("primary", {"LAB_ADMIN_TOKEN": TOKEN}))
     app.add_url_rule("/admin/thing", "thing", lambda: "done")
     assert app.test_client().get("/admin/thing", headers={"Authorization": given}).status_code == 200
 
 
-def test_an_endpoint_without_a_decision_needs_the_token() -> None:
+def test_an_undeclared_endpoint_requires_the_token() -> None:
     app = Flask("x")
     guard.install(app, load("primary", {"LAB_ADMIN_TOKEN": TOKEN}))
     app.add_url_rule("/new", "new", lambda: "done")
@@ -114,7 +114,7 @@ def test_without_a_token_everything_is_open() -> None:
 @pytest.mark.parametrize(
     ("values", "wanted"), [({}, [{}, {"admin": []}]), ({"LAB_ADMIN_TOKEN": TOKEN}, [{"admin": []}])]
 )
-def test_where_no_token_is_set_the_description_does_not_require_one(values: dict[str, str], wanted: Any) -> None:
+def test_without_a_token_the_description_does_not_require_one(values: dict[str, str], wanted: Any) -> None:
     config = load("primary", values)
     found = Flask("node")
     guard.install(found, config)

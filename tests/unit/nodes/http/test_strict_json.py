@@ -1,4 +1,4 @@
-"""JSON as the lab accepts it: what is taken comes out as it went in, and anything else is refused."""
+"""JSON as the lab accepts it: accepted values survive unchanged, all others are refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KEPT = [
 
 @pytest.mark.parametrize("text", REFUSED)
 @pytest.mark.parametrize("around", ["{}", '{{"a":[1,{}]}}'])
-def test_a_number_that_a_double_does_not_hold_is_refused(text: str, around: str) -> None:
+def test_a_number_that_a_double_cannot_hold_is_refused(text: str, around: str) -> None:
     with pytest.raises(ValueError, match="a double cannot hold"):
         strict_json.loads(around.format(text).encode())
 
@@ -36,7 +36,7 @@ def test_a_number_that_a_double_holds_keeps_its_value(text: str) -> None:
         assert Decimal(strict_json.dumps(found)) == Decimal(text) or Decimal(found) == Decimal(text)
 
 
-def test_zero_is_zero_whatever_its_exponent() -> None:
+def test_zero_is_zero_with_any_exponent() -> None:
     assert strict_json.loads(b"[0e-999999999999999999999, 0.0E99999999999999999999]") == [0, 0]
 
 
@@ -46,7 +46,7 @@ def test_a_fraction_is_rounded_to_the_nearest_double(text: str) -> None:
 
 
 @given(st.from_regex(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,4})?", fullmatch=True))
-def test_a_number_is_kept_as_near_as_a_double_comes_or_refused(text: str) -> None:
+def test_a_number_becomes_the_nearest_double_or_is_refused(text: str) -> None:
     try:
         found = strict_json.loads(text.encode())
     except ValueError:
@@ -64,10 +64,10 @@ def test_every_double_and_every_exact_integer_is_kept(number: float) -> None:
 
 
 @pytest.mark.parametrize("text", ['{"a":1,"a":1}', '[{"b":{"a":1,"c":2,"a":3}}]'])
-def test_a_name_that_comes_twice_in_an_object_is_refused(text: str) -> None:
+def test_a_duplicate_name_in_an_object_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="'a' appears twice"):
         strict_json.loads(text.encode())
 
 
-def test_what_an_earlier_version_has_stored_can_be_read() -> None:
+def test_values_stored_by_an_earlier_version_can_be_read() -> None:
     assert strict_json.written('{"a":[9007199254740993,18446744073709551615]}') == {"a": [2**53 + 1, 2**64 - 1]}

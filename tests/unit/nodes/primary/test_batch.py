@@ -1,4 +1,4 @@
-"""Many writes in one request: each is taken or refused by itself, and nothing is written twice."""
+"""Many writes in one request: each is accepted or refused by itself, and nothing is written twice."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_batch_is_bounded(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch)
     assert endpoint.send("[]", key="k" * 121)[0] == 400
 
 
-def test_only_so_many_batches_are_in_progress_at_once(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_limited_number_of_batches_is_in_progress(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[tuple[int, dict[str, Any]]] = []
 
     def read_during_another(_: int) -> bytes:
@@ -163,7 +163,7 @@ def test_only_so_many_batches_are_in_progress_at_once(endpoint: Endpoint, monkey
     assert found[0][1]["outcome"] == "not_applied"
 
 
-def test_bodies_that_do_not_arrive_take_no_place_for_good(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bodies_that_do_not_arrive_occupy_no_place_forever(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     def stalled(_: int) -> bytes:
         raise RequestTimeout("The body of this request did not arrive in time")
 

@@ -300,7 +300,7 @@ def test_the_log_may_take_the_configured_memory_but_no_more_than_its_server_has_
     assert Bench(fake, LAB_LOG_MAX_BYTES=str(2**20)).retention.bound_bytes(memory) == bound_bytes
 
 
-def test_a_replica_that_never_comes_back_is_forgotten_with_its_group(fake: Any) -> None:
+def test_a_replica_that_never_returns_is_forgotten_with_its_group(fake: Any) -> None:
     bench = Bench(fake)
     bench.upkeep()
     bench.replica("gone", 0, seen_seconds_ago=FORGET_AFTER_SECONDS + 1)

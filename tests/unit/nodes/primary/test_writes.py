@@ -39,7 +39,7 @@ def test_a_write_is_complete_when_enough_replicas_have_it(fake: Any) -> None:
     assert (found["acks_reached"], found["acknowledged_by"]) == (1, ["r1"])
 
 
-def test_at_the_deadline_the_answer_has_the_replicas_that_had_it(fake: Any) -> None:
+def test_at_the_deadline_the_answer_lists_the_replicas_that_had_it(fake: Any) -> None:
     waiting = acks(fake, **{"r1/version": at(7, reached=True), "r2/version": PeerError("gone", sent=False)})
     found = waiting.complete(WRITTEN, waiting.require(2), AcksQuery(acks=2, timeout_ms=100))
     assert found["acks_reached"] == 1

@@ -1,4 +1,4 @@
-"""A caller that has hung up is not waited for, wherever its request waits."""
+"""A wait ends when its caller has hung up, wherever the request waits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Silent:
-    """A node that takes a request and says nothing, until its caller hangs up."""
+    """A node that receives a request and stays silent until its caller hangs up."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -95,7 +95,7 @@ def test_a_wait_ends_when_its_caller_hangs_up(
         assert node.left.wait(10)
 
 
-def test_a_caller_that_stays_is_waited_for(sock: tuple[socket.socket, socket.socket]) -> None:
+def test_a_wait_continues_while_its_caller_stays(sock: tuple[socket.socket, socket.socket]) -> None:
     theirs, ours = sock
     theirs.sendall(b"the next request")
     waiting = PositionGate(EMPTY_STATE, 1)
@@ -105,7 +105,9 @@ def test_a_caller_that_stays_is_waited_for(sock: tuple[socket.socket, socket.soc
         assert waiting.wait_for(TARGET, 30) == state
 
 
-def test_who_hung_up_leaves_its_place_and_wakes_the_next(sock: tuple[socket.socket, socket.socket]) -> None:
+def test_a_waiter_whose_caller_hung_up_leaves_its_place_and_wakes_the_next(
+    sock: tuple[socket.socket, socket.socket],
+) -> None:
     theirs, ours = sock
     waiting = PositionGate(EMPTY_STATE, 2)
     found: list[State] = []

@@ -37,7 +37,7 @@ def by_the_lab(batches: list[Observed]) -> CollectorRegistry:
 
 
 def samples(registry: CollectorRegistry) -> dict[tuple[str, str], tuple[float, object]]:
-    """By name and bucket: the value, and what the exemplar says."""
+    """The values and exemplars, by name and bucket."""
     return {
         (sample.name, sample.labels.get("le", "")): (
             round(sample.value, 6),
