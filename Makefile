@@ -68,10 +68,11 @@ test-stack: $(VENV)/dev.stamp ## run the tests of containers, runbooks and dashb
 test-all: test test-browser test-stack ## run all three test suites
 
 .PHONY: check
-check: $(VENV)/dev.stamp ## check formatting, lint and types
+check: $(VENV)/dev.stamp ## check formatting, lint, types and imports
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache --no-logo
 
 .PHONY: bench
 bench: $(VENV)/run.stamp ## measure performance and accuracy as ratios to baselines

@@ -1,7 +1,7 @@
-"""Builds of the lab that are broken on purpose, and who catches them: ``make broken``.
+"""Builds of the lab with one deliberate bug each, and the tests that catch them: ``make broken``.
 
-A test that cannot fail shows nothing. Each build is a copy with one thing wrong; the fast tests of broker and nodes,
-and a short torture run, are let loose on it, and at least one of them has to say so.
+A test that cannot fail proves nothing. Each build is a copy with one bug; the fast tests of broker and nodes and a
+short torture run are run against it, and at least one of them must fail.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TESTS_SECONDS, _TORTURE_SECONDS = 300, 300
 
 @dataclass(frozen=True)
 class Build:
-    """What is wrong: in ``path`` the text ``before`` becomes ``after``."""
+    """A bug: in ``path`` the text ``before`` becomes ``after``."""
 
     name: str
     path: str
@@ -63,19 +63,19 @@ BUILDS = (
         '        if entry.op == "epoch":\n            pass\n',
     ),
     Build(
-        "takes a write for a new one when it is repeated",
+        "treats a repeated write as a new one",
         "broker/append.lua",
         "if known then",
         "if known and false then",
     ),
     Build(
-        "appends to a log that lost its end",
+        "appends to a log that lost its tail",
         "nodes/primary/upkeep.py",
-        "known = max(seen, self._gate.state.position)",
+        "known = max(seen, self._parts.gate.state.position)",
         "known, silent = START, []",
     ),
     Build(
-        "takes a write that may have been done for one that was not",
+        "reports a write of unknown outcome as not applied",
         "nodes/http/peers.py",
         "sent=repeated or not refused",
         "sent=not refused",
@@ -84,7 +84,7 @@ BUILDS = (
 
 
 def make(build: Build, directory: Path) -> None:
-    """A copy of the lab with that wrong."""
+    """Write a copy of the lab with the bug."""
     for name in _COPIED:
         source = ROOT / name
         if source.is_dir():
@@ -94,32 +94,22 @@ def make(build: Build, directory: Path) -> None:
     file = directory / build.path
     text = file.read_text(encoding="utf-8")
     if text.count(build.before) != 1:
-        raise AssertionError(f"{build.path} has not once what {build.name!r} changes: bring it up to date")
+        raise AssertionError(
+            f"{build.path} does not contain exactly once what {build.name!r} changes: update the build"
+        )
     file.write_text(text.replace(build.before, build.after), encoding="utf-8")
 
 
 def failing_tests(directory: Path) -> list[str]:
-    """The fast tests that fail on it."""
-    line = [
-        "-m",
-        "pytest",
-        "-q",
-        "-n",
-        "auto",
-        "--dist",
-        "loadgroup",
-        "--timeout",
-        "20",
-        "-p",
-        "no:cacheprovider",
-        *_FAST,
-    ]
+    """Return the fast tests that fail."""
+    options = ["-q", "-n", "auto", "--dist", "loadgroup", "--timeout", "20", "-p", "no:cacheprovider"]
+    line = ["-m", "pytest", *options, *_FAST]
     done = _run(directory, line, _TESTS_SECONDS)
     return [text.split(" - ")[0].split("::")[-1] for text in done.stdout.splitlines() if text.startswith("FAILED ")]
 
 
 def torture(directory: Path, seconds: float = 20, seed: int = 14) -> list[str]:
-    """What a torture run finds on it."""
+    """Return the violations that a torture run finds."""
     done = _run(
         directory, ["-m", "lab", "torture", "--json", "--seed", str(seed), "--seconds", str(seconds)], _TORTURE_SECONDS
     )
@@ -144,7 +134,7 @@ def _run(directory: Path, line: list[str], seconds: float) -> subprocess.Complet
 
 
 def main() -> int:
-    """Let them loose on each build; the exit status is 1 where one is caught by nobody."""
+    """Test each build; return 1 if any is not caught."""
     missed = 0
     for build in BUILDS:
         with tempfile.TemporaryDirectory(prefix="lab-broken-") as name:

@@ -1,4 +1,4 @@
-"""What all tests share: a clean environment, and log servers, real and fake."""
+"""Fixtures of all tests: a clean environment, and log servers, real and fake."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REAL_SERVERS = ["valkey", pytest.param("redis-server", marks=pytest.mark.needs("
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that somebody exported for a lab of their own reaches a test."""
+    """Remove variables of a developer's own lab."""
     for name in os.environ:
         if name.startswith(("LAB_", "OTEL_")):
             monkeypatch.delenv(name)
@@ -28,7 +28,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], LogServer]]:
-    """The real log servers, each started when it is first asked for."""
+    """The real log servers, each started on first use."""
     running: dict[str, LogServer] = {}
 
     def get(which: str) -> LogServer:
@@ -45,7 +45,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[LogServer]:
-    """A log server of the test's own, to be killed, stopped and started again."""
+    """A log server of the test's own, which it can kill, stop and restart."""
     own = LogServer(binary_path("valkey"), tmp_path)
     own.start()
     yield own
@@ -54,7 +54,7 @@ def server(tmp_path: Path) -> Iterator[LogServer]:
 
 @pytest.fixture(params=["fake", *REAL_SERVERS])
 def client(request: pytest.FixtureRequest, servers: Callable[[str], LogServer]) -> Iterator[Any]:
-    """An empty log server: the fake one, and each real one that this machine has."""
+    """An empty log server: the fake one, and each real one on this machine."""
     if request.param == "fake":
         yield fakeredis.FakeRedis(decode_responses=True, protocol=2)
         return

@@ -1,1 +1,1 @@
-"""The lab's speed and exactness as ratios against baselines, both measured in one run."""
+"""The lab's speed and exactness, as ratios to baselines measured in the same run."""

@@ -1,4 +1,4 @@
-"""How fast replicas catch up, against bare loops that read, store and acknowledge the same entries."""
+"""The rate at which replicas catch up, against bare loops that read, store and acknowledge the same entries."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,8 @@ from broker.connection import connect
 from broker.position import Position
 from lab.bench import load, setup
 from lab.bench.figure import Figure, Target
-from lab.bench.scale import Scale
-from lab.bench.step import Step
-from lab.bench.writes import BATCH, batch_request
+from lab.bench.scale import Scale, Step
+from lab.bench.writes import write_batches
 from lab.local.layout import NAMESPACE
 from lab.local.supervisor import Lab
 
@@ -30,18 +28,21 @@ _CATCH_UP_SECONDS = 300
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
-    """Both replicas are cut off, then come back to ``scale.entries`` entries; the bare loops read the same."""
-    keep = str(scale.entries + 100_000)  # so that nothing is trimmed while the replicas are away
+    """Partition both replicas, then let them catch up on ``scale.entries`` entries; the bare loops read the same."""
+    keep = str(scale.entries + 100_000)  # so that nothing is trimmed during the partition
     with setup.running(environment={"LAB_LOG_KEEP": keep}) as lab:
         setup.set_delays(lab, 0)
-        load.once(lab.primary_url, batch_request())  # something to read
+        write_batches(lab, 1, step)  # something to read
         setup.settle(lab)
         ours, bare = [], []
         for _ in range(max(2, scale.rounds - 2)):
-            begin = _fall_behind(lab, scale.entries, step)
-            ours.append(_catch_up(lab, begin, scale.entries))
+            start = setup.position(lab)
+            for replica in lab.replica_urls:
+                setup.ask("POST", f"{lab.client_url}/faults", {"replica": replica, "fault": "partition"})
+            write_batches(lab, scale.entries, step)
+            ours.append(_catch_up(lab, start, scale.entries))
             step("replicas catch up")
-            bare.append(_bare(lab, begin, scale.entries))
+            bare.append(_bare(lab, start, scale.entries))
             step("bare loops")
         yield Figure(
             "apply", f"catching up on {scale.entries:,}, each of two replicas", "1/s",
@@ -49,82 +50,44 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
         )  # fmt: skip
 
 
-def _fall_behind(lab: Lab, entries: int, step: Step) -> Position:
-    """Cut the replicas off and write; where the log was before."""
-    begin = setup.position(lab)
-    for replica in lab.replica_urls:
-        setup.ask("POST", f"{lab.client_url}/faults", {"replica": replica, "fault": "partition"})
-    for written in range(0, entries, BATCH):
-        load.once(lab.primary_url, batch_request())
-        step(f"{written:,} of {entries:,} written")
-    return begin
-
-
-def _catch_up(lab: Lab, begin: Position, entries: int) -> float:
-    """Entries a second of each replica, from its first to its last; meanwhile both are read."""
+def _catch_up(lab: Lab, start: Position, entries: int) -> float:
+    """Return entries per second of each replica, from its first to its last; meanwhile both are read."""
     setup.ask("POST", f"{lab.client_url}/faults/reset")
 
     def seconds(url: str) -> float:
         times = []
-        for reached in (begin.version + 1, begin.version + entries):
-            query = f"min_position={begin.epoch}-{reached}&timeout_ms={_CATCH_UP_SECONDS * 1000}"
+        for reached in (start.version + 1, start.version + entries):
+            query = f"min_position={start.epoch}-{reached}&timeout_ms={_CATCH_UP_SECONDS * 1000}"
             setup.ask("GET", f"{url}/version?{query}", timeout_seconds=_CATCH_UP_SECONDS + 5)
             times.append(time.perf_counter())
         return times[1] - times[0]
 
-    with _readers(lab), ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor() as threads, ExitStack() as reading:
+        for url in lab.replica_urls.values():
+            reading.enter_context(load.paced(url, [load.request("GET", "/data/key-1")], _READS_PER_SECOND))
         return (entries - 1) / max(threads.map(seconds, lab.replica_urls.values()))
 
 
-@contextmanager
-def _readers(lab: Lab) -> Iterator[None]:
-    """Reads of both replicas, at a steady rate."""
-    over = threading.Event()
-
-    def read(url: str) -> None:
-        while not over.wait(1 / _READS_PER_SECOND):
-            load.once(url, load.request("GET", "/data/key-1"))
-
-    with ThreadPoolExecutor() as threads:
-        running = [threads.submit(read, url) for url in lab.replica_urls.values()]
-        try:
-            yield
-        finally:
-            over.set()
-    for one in running:
-        one.result()
-
-
-def _bare(lab: Lab, begin: Position, entries: int) -> float:
-    """Entries a second of each of two bare loops at once."""
+def _bare(lab: Lab, start: Position, entries: int) -> float:
+    """Return entries per second of each of two bare loops at once."""
     client: Any = connect(lab.redis_url)
     stream = f"{NAMESPACE}:log"
+    groups = [f"bare{number}" for number in range(len(lab.replica_urls))]
     with tempfile.TemporaryDirectory(prefix="lab-bench-") as directory:
-        loops = []
-        for number in range(len(lab.replica_urls)):
-            group = f"bare{number}"
-            client.xgroup_create(stream, group, id=str(begin))
+        loops: list[Any] = []
+        for group in groups:
+            client.xgroup_create(stream, group, id=str(start))
             line = [sys.executable, "-m", "lab.bench.baselines.apply_loop", stream, group, str(entries)]
-            loops.append(
-                subprocess.Popen(
-                    [*line, str(Path(directory) / group)],
-                    env={**os.environ, "LAB_REDIS_URL": lab.redis_url},
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
+            line.append(str(Path(directory) / group))
+            environment = {**os.environ, "LAB_REDIS_URL": lab.redis_url}
+            pipe = subprocess.PIPE
+            loops.append(subprocess.Popen(line, env=environment, stdin=pipe, stdout=pipe, text=True))
         for loop in loops:
-            loop.stdout.readline()  # type: ignore[union-attr]
-        seconds = [json.loads(loop.communicate()[0])["seconds"] for loop in _told(loops)]
-        for number in range(len(loops)):
-            client.xgroup_destroy(stream, f"bare{number}")
+            loop.stdout.readline()  # it is ready
+        for loop in loops:
+            loop.stdin.write("go\n")
+            loop.stdin.flush()
+        seconds = [json.loads(loop.communicate()[0])["seconds"] for loop in loops]
+    for group in groups:
+        client.xgroup_destroy(stream, group)
     return float(entries / max(seconds))
-
-
-def _told(loops: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]:
-    """All of them begin."""
-    for loop in loops:
-        loop.stdin.write("go\n")  # type: ignore[union-attr]
-        loop.stdin.flush()  # type: ignore[union-attr]
-    return loops

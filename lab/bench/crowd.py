@@ -1,8 +1,7 @@
-"""Many at once: twenty replicas on one machine, and hundreds of requests that wait for one position."""
+"""Large numbers: twenty replicas on one machine, and hundreds of requests that wait for one position."""
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,9 +10,8 @@ from datetime import datetime
 from broker.stats import quantile
 from lab.bench import load, setup
 from lab.bench.figure import Figure, Target
-from lab.bench.scale import Scale
-from lab.bench.step import Step
-from lab.bench.writes import requests
+from lab.bench.scale import Scale, Step
+from lab.bench.writes import REQUESTS
 from lab.local.supervisor import Lab
 
 _WRITES_PER_SECOND = 50
@@ -23,7 +21,7 @@ _WAKE_ROUNDS = 5
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
-    """Both."""
+    """Measure each on its own lab."""
     with setup.running(replicas=scale.replicas) as lab:
         yield _lateness(lab, scale, step)
     with setup.running() as lab:
@@ -31,54 +29,39 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
 
 
 def _lateness(lab: Lab, scale: Scale, step: Step) -> Figure:
-    """How late entries are applied on all replicas, under a steady load: p99 of a round."""
+    """Measure how late entries are applied on all replicas under a steady load: the p99 of each round."""
     setup.set_delays(lab, _DELAY_MS)
     setup.settle(lab)
     rounds = []
-    with load.Paced(lab.primary_url, requests(), _WRITES_PER_SECOND):
+    urls = lab.replica_urls.values()
+    with load.paced(lab.primary_url, REQUESTS, _WRITES_PER_SECOND):
         for _ in range(scale.rounds):
-            begin = setup.position(lab)
+            start = setup.position(lab)
             time.sleep(scale.seconds)
-            late = [
-                entry["lateness_ms"]
-                for url in lab.replica_urls.values()
-                for entry in setup.ask("GET", f"{url}/applied?after={begin}")["applied"]
-            ]
+            late = [entry["lateness_ms"] for url in urls for entry in setup.applied_after(url, start)]
             rounds.append(quantile(late, 0.99))
-            step(f"{len(lab.replica_urls)} replicas")
-    return Figure(
-        "crowd", f"lateness on {len(lab.replica_urls)} replicas, {_WRITES_PER_SECOND} writes/s, p99", "ms",
-        rounds, target=Target("at most", 100),
-    )  # fmt: skip
+            step(f"{len(urls)} replicas")
+    name = f"lateness on {len(urls)} replicas, {_WRITES_PER_SECOND} writes/s, p99"
+    return Figure("crowd", name, "ms", rounds, target=Target("at most", 100))
 
 
 def _wake(lab: Lab, scale: Scale, step: Step) -> Figure:
-    """From the apply on a replica to the answer at each of those who wait for it: p50 of a round."""
+    """Measure from the apply on a replica to the answer of each waiting request: the p50 of each round."""
     replica, url = next(iter(lab.replica_urls.items()))
     setup.set_delays(lab, _WAKE_DELAY_MS)
     rounds = []
     for _ in range(_WAKE_ROUNDS):
-        begin = setup.position(lab)
-        path = f"/version?min_position={begin.epoch}-{begin.version + 1}&timeout_ms=20000"
+        start = setup.position(lab)
+        path = f"/version?min_position={start.epoch}-{start.version + 1}&timeout_ms=20000"
         with ExitStack() as stack:
             sockets = [stack.enter_context(load.connected(url)) for _ in range(scale.waiting)]
             for one in sockets:
                 one.sendall(load.request("GET", path))
             setup.ask("POST", f"{lab.primary_url}/data", {"key": "wake", "value": 1})
-            arrived_ms = _arrivals_ms(sockets)
-        (entry,) = setup.ask("GET", f"{url}/applied?after={begin}")["applied"]
-        rounds.append(quantile(arrived_ms, 0.5) - _ms(entry["applied_at"]))
+            # By the clock of this machine, which is also the log server's.
+            arrived_ms = [time.time() * 1000 for _ in load.answers(sockets)]
+        (entry,) = setup.applied_after(url, start)
+        rounds.append(quantile(arrived_ms, 0.5) - datetime.fromisoformat(entry["applied_at"]).timestamp() * 1000)
         step(f"{scale.waiting} waiting at {replica}")
-    return Figure(
-        "crowd", f"{scale.waiting} waiting readers are answered after, p50", "ms",
-        rounds, target=Target("at most", 60),
-    )  # fmt: skip
-
-
-def _ms(timestamp: str) -> float:
-    return datetime.fromisoformat(timestamp).timestamp() * 1000
-
-
-def _arrivals_ms(sockets: list[socket.socket]) -> list[float]:
-    """When each was answered, by the clock of this machine, which is also the log server's."""
-    return [time.time() * 1000 for _ in load.answers(sockets)]
+    name = f"{scale.waiting} waiting readers are answered after, p50"
+    return Figure("crowd", name, "ms", rounds, target=Target("at most", 60))

@@ -1,4 +1,4 @@
-"""How near what is measured is to what was configured, against a client that polls."""
+"""The difference between measured and configured delays, against a client that polls."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from broker.stats import quantile
 from lab.bench import load, setup
 from lab.bench.figure import Figure, Target
-from lab.bench.scale import Scale
-from lab.bench.step import Step
-from lab.bench.writes import requests
+from lab.bench.scale import Scale, Step
+from lab.bench.writes import REQUESTS
+from lab.client import call
 from lab.local.supervisor import Lab
 
 DELAYS_MS = (20, 40)
@@ -19,29 +19,30 @@ _LOAD_PER_SECOND = 300
 _POLL_SECONDS = 0.05
 _WINDOWS_PER_ROUND = 20
 _POLLS_PER_ROUND = 5
+_numbers = itertools.count()
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
-    """Windows through the client service and by polling, in turns; then windows under load."""
+    """Measure windows through the client service and by polling, in turns; then windows under load."""
     with setup.running() as lab:
         setup.set_delays(lab, *DELAYS_MS)
         setup.settle(lab)
-        idle, polled, per_round = [], [], []
+        idle: list[float] = []
+        ours, theirs = [], []
         for _ in range(max(1, scale.windows // _WINDOWS_PER_ROUND)):
             late = [_beyond(lab) for _ in range(_WINDOWS_PER_ROUND)]
-            by_poll = [_polled(lab, (poll + 0.5) / _POLLS_PER_ROUND) for poll in range(_POLLS_PER_ROUND)]
+            polled = [_polled(lab, (poll + 0.5) / _POLLS_PER_ROUND) for poll in range(_POLLS_PER_ROUND)]
             step("idle")
             idle += late
-            polled += by_poll
-            per_round.append((quantile(late, 0.5), quantile(by_poll, 0.5)))
-        ours, theirs = zip(*per_round, strict=True)
+            ours.append(quantile(late, 0.5))
+            theirs.append(quantile(polled, 0.5))
         yield Figure(
             "exactness", "window minus longest delay, idle, p50", "ms",
             ours, f"polling every {_POLL_SECONDS * 1000:.0f} ms", theirs, Target("at most", 0.05),
         )  # fmt: skip
         yield _quantile("idle", idle, 0.5, 2)
         yield _quantile("idle", idle, 0.99, 8)
-        with load.Paced(lab.primary_url, requests(), _LOAD_PER_SECOND):
+        with load.paced(lab.primary_url, REQUESTS, _LOAD_PER_SECOND):
             loaded = []
             for _ in range(scale.windows):
                 loaded.append(_beyond(lab))
@@ -50,30 +51,26 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
 
 
 def _quantile(when: str, late_ms: list[float], q: float, target_ms: float) -> Figure:
-    found = quantile(late_ms, q)
     name = f"the same, {when}, p{q * 100:.0f} of {len(late_ms)}"
-    return Figure("exactness", name, "ms", [found], target=Target("at most", target_ms))
+    return Figure("exactness", name, "ms", [quantile(late_ms, q)], target=Target("at most", target_ms))
 
 
 def _beyond(lab: Lab) -> float:
-    """A window through the client service, minus the longest delay, in milliseconds."""
+    """Return a window measured by the client service, minus the longest delay, in milliseconds."""
     found = setup.ask("POST", f"{lab.client_url}/write-and-wait", {"key": "window", "value": 1})
     return float(found["consistency_time_ms"]) - max(DELAYS_MS)
 
 
-_numbers = itertools.count()
-
-
 def _polled(lab: Lab, phase: float) -> float:
-    """The same as somebody measures it who asks each replica again and again, and was at it before the write.
+    """Return the same as a client measures it that had been polling each replica before the write.
 
-    ``phase``, from 0 to 1: how much of the pause between two polls is left when the write is acknowledged.
+    ``phase``, from 0 to 1: the share of the pause between two polls that is left when the write is acknowledged.
     """
     value = f"polled {next(_numbers)}"
     setup.ask("POST", f"{lab.primary_url}/data", {"key": "polled", "value": value})
     began = time.perf_counter()
     time.sleep(phase * _POLL_SECONDS)
     missing = list(lab.replica_urls.values())
-    while missing := [url for url in missing if setup.value(url, "polled") != value]:
+    while missing := [url for url in missing if call("GET", f"{url}/data/polled")[1].get("value") != value]:
         time.sleep(_POLL_SECONDS)
     return (time.perf_counter() - began) * 1000 - max(DELAYS_MS)

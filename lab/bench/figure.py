@@ -1,9 +1,9 @@
-"""A figure: what was measured of the lab, round by round, and of a baseline in the same rounds."""
+"""A figure: measurements of the lab, round by round, and of a baseline in the same rounds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from broker.stats import quantile
@@ -11,48 +11,45 @@ from broker.stats import quantile
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be reached: of the ratio where there is a baseline, of the lab's own figure otherwise."""
+    """A bound of the ratio if there is a baseline, otherwise of the lab's own figure."""
 
     bound: Literal["at least", "at most"]
     value: float
 
     def reached_by(self, value: float) -> bool:
-        """Whether that is good enough."""
+        """Return whether the value is within the bound."""
         return value >= self.value if self.bound == "at least" else value <= self.value
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table. ``lab`` and ``baseline`` have a number for each round, in ``unit``.
-
-    ``group`` says which part of the bench it comes from. A figure without a baseline stands for itself.
-    """
+    """A row of the table, in a group. ``lab`` and ``baseline`` have a number for each round, in ``unit``."""
 
     group: str
     name: str
     unit: str
     lab: Sequence[float]
     baseline_name: str = ""
-    baseline: Sequence[float] = field(default=())
+    baseline: Sequence[float] = ()
     target: Target | None = None
 
     @property
     def ratios(self) -> list[float]:
-        """Lab by baseline, in each round."""
+        """The lab's number divided by the baseline's, in each round."""
         return [ours / theirs for ours, theirs in zip(self.lab, self.baseline, strict=False)]
 
     @property
     def judged(self) -> float:
-        """The median of what the target is about."""
+        """The median of the numbers that the target bounds."""
         return quantile(self.ratios or self.lab, 0.5)
 
     @property
     def reached(self) -> bool | None:
-        """Whether the target is reached; ``None`` where there is none."""
+        """Whether the target is reached; ``None`` without a target."""
         return None if self.target is None else self.target.reached_by(self.judged)
 
     def as_json(self) -> dict[str, Any]:
-        """Medians and spread, and every round."""
+        """Return medians, spread, and every round."""
         return {
             "group": self.group,
             "name": self.name,
@@ -61,7 +58,7 @@ class Figure:
             "baseline_name": self.baseline_name,
             "baseline": _spread(self.baseline),
             "ratio": _spread(self.ratios),
-            "target": None if self.target is None else {"bound": self.target.bound, "value": self.target.value},
+            "target": self.target and asdict(self.target),
             "reached": self.reached,
         }
 
@@ -69,9 +66,5 @@ class Figure:
 def _spread(rounds: Sequence[float]) -> dict[str, Any] | None:
     if not rounds:
         return None
-    return {
-        "median": round(quantile(rounds, 0.5), 4),
-        "min": round(min(rounds), 4),
-        "max": round(max(rounds), 4),
-        "rounds": [round(one, 4) for one in rounds],
-    }
+    values = {"median": quantile(rounds, 0.5), "min": min(rounds), "max": max(rounds)}
+    return {**{name: round(value, 4) for name, value in values.items()}, "rounds": [round(one, 4) for one in rounds]}

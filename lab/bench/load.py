@@ -1,6 +1,6 @@
 """Requests over many connections, each sent when the one before it was answered: a closed loop on raw sockets.
 
-On raw sockets, so that next to nothing of the machine's time goes into asking, and what is measured is who answers.
+Raw sockets cost almost no processor time, so that the servers are measured and not the client.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Self
+from itertools import cycle
 from urllib.parse import urlsplit
 
 from broker.stats import quantile
@@ -25,12 +26,12 @@ _LENGTH = b"content-length:"
 
 
 class LoadError(LabError):
-    """Raised when a server does not answer, or does so with another status than 200."""
+    """Raised when a server does not answer, or with another status than 200."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a load met: how many answers in how long, and how long each took."""
+    """The outcome of a load: the number of answers, its duration, and the latency of each answer."""
 
     answers: int
     seconds: float
@@ -38,44 +39,45 @@ class Loaded:
 
     @property
     def per_second(self) -> float:
-        """Answers a second."""
+        """Answers per second."""
         return self.answers / self.seconds
 
     def quantile_ms(self, q: float) -> float:
-        """A quantile of the latencies."""
+        """Return a quantile of the latencies."""
         return quantile(self.latencies_ms, q)
 
 
 def request(method: str, path: str, body: bytes = b"", content_type: str = "application/json") -> bytes:
-    """One request as bytes."""
+    """Return a request as bytes."""
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def run(url: str, requests: Sequence[bytes], connections: int, seconds: float) -> Loaded:
-    """Send ``requests`` in turn, over and over, on so many connections for so long. Raises ``LoadError``."""
-    with selectors.DefaultSelector() as selector:
-        sockets = [connected(url) for _ in range(connections)]
-        try:
-            for one in sockets:
-                selector.register(one, selectors.EVENT_READ, _Connection(one))
-            return _loop(selector, requests, seconds)
-        finally:
-            for one in sockets:
-                one.close()
-
-
-def once(url: str, raw: bytes) -> None:
-    """Send one request, and wait for the answer. Raises ``LoadError``."""
-    with connected(url) as one:
-        connection = _Connection(one)
-        connection.send(raw)
-        while not connection.answered():
-            pass
+    """Send ``requests`` in turn, repeatedly, on so many connections for so long. Raises ``LoadError``."""
+    with ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        sockets = [stack.enter_context(connected(url)) for _ in range(connections)]
+        turn = cycle(requests)
+        latencies_ms = []
+        began = time.perf_counter()
+        for one in sockets:
+            connection = _Connection(one)
+            selector.register(one, selectors.EVENT_READ, connection)
+            connection.send(next(turn))
+        while True:
+            for key in _ready(selector):
+                connection = key.data
+                if connection.answered():
+                    now = time.perf_counter()
+                    latencies_ms.append((now - connection.sent_at) * 1000)
+                    if now - began >= seconds:
+                        return Loaded(len(latencies_ms), now - began, latencies_ms)
+                    connection.send(next(turn))
 
 
 def answers(sockets: Sequence[socket.socket]) -> Iterator[None]:
-    """One after the other, the answers to what was sent on each of these. Raises ``LoadError``."""
+    """Yield once for each of these connections, as soon as its answer has come. Raises ``LoadError``."""
     with selectors.DefaultSelector() as selector:
         for one in sockets:
             selector.register(one, selectors.EVENT_READ, _Connection(one))
@@ -86,45 +88,37 @@ def answers(sockets: Sequence[socket.socket]) -> Iterator[None]:
                     yield
 
 
-class Paced:
-    """So many requests a second, on a connection and in a thread of its own, while in the ``with`` block.
+@contextmanager
+def paced(url: str, requests: Sequence[bytes], per_second: float) -> Iterator[None]:
+    """Send so many requests per second on one connection during the block. Raises ``LoadError``.
 
     Each is sent at its time, or as soon after that as the one before was answered.
     """
+    over = threading.Event()
 
-    def __init__(self, url: str, requests: Sequence[bytes], per_second: float) -> None:
-        self._url = url
-        self._requests = requests
-        self._interval = 1 / per_second
-        self._over = threading.Event()
-        self._threads = ThreadPoolExecutor(1)
-
-    def __enter__(self) -> Self:
-        """Begin."""
-        self._running = self._threads.submit(self._run)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End. Raises ``LoadError`` where a request was not answered."""
-        self._over.set()
-        self._threads.shutdown()
-        self._running.result()
-
-    def _run(self) -> None:
-        with connected(self._url) as one:
+    def send() -> None:
+        with connected(url) as one:
             connection = _Connection(one)
             due = time.perf_counter()
-            sent = 0
-            while not self._over.wait(max(0.0, due - time.perf_counter())):
-                connection.send(self._requests[sent % len(self._requests)])
+            for raw in cycle(requests):
+                if over.wait(max(0.0, due - time.perf_counter())):
+                    return
+                connection.send(raw)
                 while not connection.answered():
                     pass
-                sent += 1
-                due += self._interval
+                due += 1 / per_second
+
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(send)
+        try:
+            yield
+        finally:
+            over.set()
+    running.result()
 
 
 def connected(url: str) -> socket.socket:
-    """A connection, which the caller closes."""
+    """Return a connection, which the caller closes."""
     parts = urlsplit(url)
     found = socket.create_connection((parts.hostname, parts.port), timeout=_ANSWER_SECONDS)
     found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -132,7 +126,7 @@ def connected(url: str) -> socket.socket:
 
 
 class _Connection:
-    """One connection, and the answer that is coming in on it."""
+    """A connection, and the answer that is arriving on it."""
 
     __slots__ = ("_buffer", "_socket", "sent_at")
 
@@ -142,12 +136,12 @@ class _Connection:
         self.sent_at = 0.0
 
     def send(self, raw: bytes) -> None:
-        """Send a request, which is short enough for the kernel's buffer or else waits for it."""
+        """Send a request; blocks if it is larger than the kernel's buffer."""
         self.sent_at = time.perf_counter()
         self._socket.sendall(raw)
 
     def answered(self) -> bool:
-        """Take what has come in; whether that completes the answer. Raises ``LoadError``."""
+        """Receive a chunk, and return whether it completes the answer. Raises ``LoadError``."""
         chunk = self._socket.recv(_CHUNK)
         if not chunk:
             raise LoadError("the server closed a connection without an answer")
@@ -165,28 +159,8 @@ class _Connection:
         return True
 
 
-def _loop(selector: selectors.BaseSelector, requests: Sequence[bytes], seconds: float) -> Loaded:
-    sent = 0
-    latencies_ms = []
-    connections: list[_Connection] = [key.data for key in selector.get_map().values()]
-    began = time.perf_counter()
-    for connection in connections:
-        connection.send(requests[sent % len(requests)])
-        sent += 1
-    while True:
-        for key in _ready(selector):
-            connection = key.data
-            if connection.answered():
-                now = time.perf_counter()
-                latencies_ms.append((now - connection.sent_at) * 1000)
-                if now - began >= seconds:
-                    return Loaded(len(latencies_ms), now - began, latencies_ms)
-                connection.send(requests[sent % len(requests)])
-                sent += 1
-
-
 def _ready(selector: selectors.BaseSelector) -> list[selectors.SelectorKey]:
-    """Where something has come in. Raises ``LoadError``."""
+    """Return the connections with data to receive. Raises ``LoadError``."""
     found = [key for key, _ in selector.select(_ANSWER_SECONDS)]
     if not found:
         raise LoadError(f"no answer within {_ANSWER_SECONDS:g} s")

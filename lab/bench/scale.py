@@ -1,13 +1,17 @@
-"""How much is measured: enough to quote, or enough to see that everything works."""
+"""The size of a measurement: large enough to quote, or a quick smoke run; and reporting its progress."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+Step = Callable[[str], None]
+"""Called every few seconds at most, with what is being measured."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Rounds and sizes. ``seconds``: how long one load runs."""
+    """Rounds and sizes. ``seconds``: the length of one load."""
 
     rounds: int
     seconds: float
@@ -22,26 +26,10 @@ class Scale:
 
 
 FULL = Scale(
-    rounds=5,
-    seconds=4.0,
-    calls=3000,
-    entries=200_000,
-    windows=200,
-    keys=1_000_000,
-    more_entries=1_000_000,
-    replicas=20,
-    waiting=400,
-    idle_seconds=20.0,
-)
+    rounds=5, seconds=4, calls=3000, entries=200_000, windows=200, keys=1_000_000, more_entries=1_000_000,
+    replicas=20, waiting=400, idle_seconds=20,
+)  # fmt: skip
 QUICK = Scale(
-    rounds=2,
-    seconds=1.0,
-    calls=500,
-    entries=10_000,
-    windows=20,
-    keys=20_000,
-    more_entries=20_000,
-    replicas=4,
-    waiting=100,
-    idle_seconds=2.0,
-)
+    rounds=2, seconds=1, calls=500, entries=10_000, windows=20, keys=20_000, more_entries=20_000,
+    replicas=4, waiting=100, idle_seconds=2,
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Where the bench takes place: labs of its own, and the baselines beside them, as child processes."""
+"""The processes of the bench: temporary labs, the baselines beside them, and what either takes of the machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any, Literal
 
-from broker.connection import connect
+import psutil
+
 from broker.position import Position
 from lab.client import NodeUnreachable, call
 from lab.errors import LabError
@@ -21,7 +22,7 @@ from lab.local import layout
 from lab.local.layout import Options
 from lab.local.supervisor import Lab
 
-# The same core as the primary's, however many there are.
+# Offsets of ports that run on the same core as the primary, whatever the number of cores.
 _BASELINE_OFFSETS = {"": 64, "metrics": 128, "tracing": 192}
 _START_SECONDS = 30.0
 _SETTLED_SECONDS = 120.0
@@ -29,77 +30,41 @@ _SETTLED_SECONDS = 120.0
 
 @contextmanager
 def running(replicas: int = 2, environment: Mapping[str, str] | None = None) -> Iterator[Lab]:
-    """A lab in a directory of its own, with these variables in its environment; stopped and removed in the end."""
+    """Run a lab in a temporary directory, with these variables in its environment."""
     with ExitStack() as stack:
         name = stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-bench-"))
         base_port = layout.free_base_port(SystemRandom())
-        with _environment(environment or {}):  # while it starts: another lab beside it has its own
+        with _environment(environment or {}):  # only during the start: a lab beside it has its own
             lab = stack.enter_context(Lab(Options(data_dir=Path(name), base_port=base_port, replicas=replicas)))
         yield lab
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @contextmanager
 def bare_primary(
     lab: Lab, argument: Literal["", "metrics", "tracing"] = "", environment: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """The bare Flask app on the lab's log server; its URL."""
+    """Run the bare Flask app on the lab's log server; yields its URL."""
     port = lab.options.base_port + _BASELINE_OFFSETS[argument]
     own = {"LAB_PORT": str(port), "LAB_REDIS_URL": lab.redis_url}
     url = f"http://127.0.0.1:{port}"
-    with subprocess.Popen(
-        [sys.executable, "-m", "lab.bench.baselines.flask_app", argument],
-        env={**os.environ, **(environment or {}), **own},
-    ) as process:
+    line = [sys.executable, "-m", "lab.bench.baselines.flask_app", argument]
+    with subprocess.Popen(line, env={**os.environ, **(environment or {}), **own}) as process:
         try:
             _await(url)
             yield url
         finally:
             process.terminate()
-            process.wait()
-
-
-def set_delays(lab: Lab, *delays_ms: float) -> None:
-    """Set the delay of each replica; the last stands for those after it. Raises ``LabError``."""
-    delays = {
-        replica: delays_ms[min(number, len(delays_ms) - 1)] for number, replica in enumerate(sorted(lab.replica_urls))
-    }
-    ask("POST", f"{lab.primary_url}/admin/replication-delays", {"delays": delays})
-
-
-def settle(lab: Lab) -> None:
-    """Return when every replica has everything. Raises ``LabError``."""
-    deadline = time.monotonic() + _SETTLED_SECONDS
-    while any(replica["lag_versions"] for replica in ask("GET", f"{lab.primary_url}/replicas")["replicas"]):
-        if time.monotonic() > deadline:
-            raise LabError(f"the replicas have not caught up within {_SETTLED_SECONDS:g} s")
-        time.sleep(0.05)
-
-
-def empty(lab: Lab) -> None:
-    """Empty the lab, and the baselines' keys. Raises ``LabError``."""
-    ask("POST", f"{lab.primary_url}/admin/reset")
-    client = connect(lab.redis_url)
-    for key in client.scan_iter("bare:*"):
-        client.unlink(key)
-
-
-def position(lab: Lab) -> Position:
-    """Where the log ends. Raises ``LabError``."""
-    return Position.parse(ask("GET", f"{lab.primary_url}/version")["position"])
-
-
-def value(url: str, key: str) -> Any:
-    """What a node has for a key; ``None`` where it has nothing."""
-    status, found = call("GET", f"{url}/data/{key}")
-    return found["value"] if status == 200 else None
-
-
-def ask(method: str, url: str, body: object = None, timeout_seconds: float = 30) -> dict[str, Any]:
-    """What a node answers. Raises ``LabError`` where it refuses."""
-    status, found = call(method, url, body, timeout_seconds)
-    if status != 200:
-        raise LabError(f"{url} answered {status}: {found.get('detail')}")
-    return found
 
 
 def _await(url: str) -> None:
@@ -115,12 +80,57 @@ def _await(url: str) -> None:
             return
 
 
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+def set_delays(lab: Lab, *delays_ms: float) -> None:
+    """Set the delay of each replica; the last applies to all further ones. Raises ``LabError``."""
+    delays = {
+        replica: delays_ms[min(number, len(delays_ms) - 1)] for number, replica in enumerate(sorted(lab.replica_urls))
+    }
+    ask("POST", f"{lab.primary_url}/admin/replication-delays", {"delays": delays})
+
+
+def settle(lab: Lab) -> None:
+    """Return when every replica has applied everything. Raises ``LabError``."""
+    deadline = time.monotonic() + _SETTLED_SECONDS
+    while any(replica["lag_versions"] for replica in ask("GET", f"{lab.primary_url}/replicas")["replicas"]):
+        if time.monotonic() > deadline:
+            raise LabError(f"the replicas have not caught up within {_SETTLED_SECONDS:g} s")
+        time.sleep(0.05)
+
+
+def position(lab: Lab) -> Position:
+    """Return the head of the log. Raises ``LabError``."""
+    return Position.parse(ask("GET", f"{lab.primary_url}/version")["position"])
+
+
+def applied_after(url: str, start: Position) -> list[dict[str, Any]]:
+    """Return the entries that a replica has applied after a position. Raises ``LabError``."""
+    found: list[dict[str, Any]] = ask("GET", f"{url}/applied?after={start}")["applied"]
+    return found
+
+
+def ask(method: str, url: str, body: object = None, timeout_seconds: float = 30) -> dict[str, Any]:
+    """Return a node's answer. Raises ``LabError`` if it is not a 200."""
+    status, found = call(method, url, body, timeout_seconds)
+    if status != 200:
+        raise LabError(f"{url} answered {status}: {found.get('detail')}")
+    return found
+
+
+def memory_mb(pid: int) -> float:
+    """Return the memory of a process and all its children, in 10^6 bytes, with their share of common pages.
+
+    Where the system does not report shares (macOS), resident memory, which counts common pages for each process.
+    """
+    found = [process.memory_full_info() for process in _with_children(pid)]
+    return sum(getattr(one, "pss", one.rss) for one in found) / 1e6
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process and all its children have used so far."""
+    times = [process.cpu_times() for process in _with_children(pid)]
+    return float(sum(one.user + one.system for one in times))
+
+
+def _with_children(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]

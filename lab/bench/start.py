@@ -1,4 +1,4 @@
-"""How soon the lab is there, and what it takes while nobody asks anything."""
+"""The time to start the lab, and the resources of an idle one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import SystemRandom
 
-from lab.bench import processes
+from lab.bench import setup
 from lab.bench.figure import Figure, Target
-from lab.bench.scale import Scale
-from lab.bench.step import Step
+from lab.bench.scale import Scale, Step
 from lab.local import layout, state
 from lab.local.state import LabState
 
@@ -23,7 +22,7 @@ _IMPORT = "import time; began = time.perf_counter(); import {}; print(time.perf_
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
-    """Start, imports, and an idle lab."""
+    """Measure start, imports, and an idle lab."""
     starts: list[float] = []
     for _ in range(scale.rounds):
         step("lab up --detach")
@@ -42,16 +41,16 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
 
 
 def _idle(running: LabState, scale: Scale, step: Step) -> Iterator[Figure]:
-    """What a lab takes that nobody asks anything: with the process that runs the others, and their children."""
+    """Measure a lab without requests: the supervisor and all its children."""
     step("idle")
     time.sleep(2)  # until the start is over
-    began, used = time.perf_counter(), processes.cpu_seconds(running.pid)
+    began, used = time.perf_counter(), setup.cpu_seconds(running.pid)
     time.sleep(scale.idle_seconds)
-    share = (processes.cpu_seconds(running.pid) - used) / (time.perf_counter() - began)
+    share = (setup.cpu_seconds(running.pid) - used) / (time.perf_counter() - began)
     yield Figure("start", "idle lab, all processes", "% of a core", [share * 100], target=Target("at most", 3))
-    whole = processes.memory_mb(running.pid)
+    whole = setup.memory_mb(running.pid)
     yield Figure("start", "its memory in all", "MB", [whole], target=Target("at most", 350))
-    parts = {node.id: processes.memory_mb(node.pid) for node in running.nodes if node.pid is not None}
+    parts = {node.id: setup.memory_mb(node.pid) for node in running.nodes if node.pid is not None}
     yield Figure("start", "of which lab up", "MB", [whole - sum(parts.values())])
     for name, memory in parts.items():
         yield Figure("start", f"of which {name.partition('-')[2]}", "MB", [memory])
@@ -59,7 +58,7 @@ def _idle(running: LabState, scale: Scale, step: Step) -> Iterator[Figure]:
 
 @contextmanager
 def _up() -> Iterator[LabState]:
-    """``lab up --detach``, which returns when all is healthy."""
+    """Run ``lab up --detach``, which returns when all nodes are healthy."""
     lab = [sys.executable, "-m", "lab"]
     with tempfile.TemporaryDirectory(prefix="lab-bench-") as directory:
         place = ["--data-dir", directory]

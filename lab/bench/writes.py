@@ -1,4 +1,4 @@
-"""How fast writes are taken: one by one, many at once, and by the log alone."""
+"""The rate at which writes are accepted: one by one, in batches, and by the log alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from broker.connection import connect
@@ -14,77 +14,73 @@ from broker.log import ReplicationLog
 from lab.bench import load, setup
 from lab.bench.baselines import flask_app
 from lab.bench.figure import Figure, Target
-from lab.bench.scale import Scale
-from lab.bench.step import Step
+from lab.bench.scale import Scale, Step
 from lab.local.supervisor import Lab
 from nodes.primary.writes import BATCHES_MAX
 
 CONNECTIONS = 32
 BATCH = 1000
 _KEYS = 1000
+_ITEMS = [{"key": f"key-{number}", "value": f"value {number}"} for number in range(_KEYS)]
+_LINES = [json.dumps(item).encode() for item in _ITEMS]
+REQUESTS = [load.request("POST", "/data", line) for line in _LINES]
+_BATCH_REQUEST = load.request("POST", "/data/batch", b"\n".join(_LINES[:BATCH]), "application/x-ndjson")
 
 
-def requests() -> list[bytes]:
-    """Writes of short values to a thousand keys."""
-    return [load.request("POST", "/data", json.dumps(_item(number)).encode()) for number in range(_KEYS)]
-
-
-def batch_request() -> bytes:
-    """The same as one batch."""
-    body = "\n".join(json.dumps(_item(number)) for number in range(BATCH)).encode()
-    return load.request("POST", "/data/batch", body, "application/x-ndjson")
+def write_batches(lab: Lab, entries: int, step: Step) -> None:
+    """Write at least so many entries. Raises ``LabError``."""
+    for written in range(0, entries, BATCH):
+        setup.ask("POST", f"{lab.primary_url}/data/batch", _ITEMS[:BATCH])
+        step(f"{written:,} of {entries:,} entries")
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
-    """All of them, in turns, on one lab without delays."""
+    """Measure all of them in turns, on one lab without delays."""
     with (
         setup.running() as lab,
         setup.bare_primary(lab) as bare_url,
-        setup.bare_primary(lab, "metrics") as measured_url,
+        setup.bare_primary(lab, "metrics") as metrics_url,
     ):
         setup.set_delays(lab, 0)
-        yield from _requests(lab, bare_url, measured_url, scale, step)
+        yield from _requests(lab, bare_url, metrics_url, scale, step)
         yield _appends(lab, scale, step)
 
 
-def _requests(lab: Lab, bare_url: str, measured_url: str, scale: Scale, step: Step) -> Iterator[Figure]:
-    single, batched = requests(), [batch_request()]
-    for url in (lab.primary_url, bare_url, measured_url):
-        load.run(url, single, CONNECTIONS, min(1.0, scale.seconds))  # connections and caches
-    ours, bare, measured, many = [], [], [], []
+def _requests(lab: Lab, bare_url: str, metrics_url: str, scale: Scale, step: Step) -> Iterator[Figure]:
+    loads = {
+        "POST /data": (lab.primary_url, REQUESTS, CONNECTIONS),
+        "a bare Flask app": (bare_url, REQUESTS, CONNECTIONS),
+        "a bare Flask app with metrics": (metrics_url, REQUESTS, CONNECTIONS),
+        "POST /data/batch": (lab.primary_url, [_BATCH_REQUEST], BATCHES_MAX),
+    }
+    for url in (lab.primary_url, bare_url, metrics_url):
+        load.run(url, REQUESTS, CONNECTIONS, min(1.0, scale.seconds))  # connections and caches
+    found: dict[str, list[load.Loaded]] = {name: [] for name in loads}
     for _ in range(scale.rounds):
-        setup.settle(lab)
-        ours.append(load.run(lab.primary_url, single, CONNECTIONS, scale.seconds))
-        step("POST /data")
-        setup.settle(lab)
-        bare.append(load.run(bare_url, single, CONNECTIONS, scale.seconds))
-        step("a bare Flask app")
-        measured.append(load.run(measured_url, single, CONNECTIONS, scale.seconds))
-        step("a bare Flask app with metrics")
-        many.append(load.run(lab.primary_url, batched, BATCHES_MAX, scale.seconds))
-        step("POST /data/batch")
-    each = [one.per_second for one in ours]
+        for name, (url, requests, connections) in loads.items():
+            if requests is REQUESTS:
+                setup.settle(lab)
+            found[name].append(load.run(url, requests, connections, scale.seconds))
+            step(name)
+    ours, bare, metrics, batches = ([one.per_second for one in rounds] for rounds in found.values())
     yield Figure(
         "writes", f"POST /data, {CONNECTIONS} connections", "1/s",
-        each, "bare Flask app", [one.per_second for one in bare], Target("at least", 0.75),
+        ours, "bare Flask app", bare, Target("at least", 0.75),
     )  # fmt: skip
     for name, q, target in (("p50", 0.5, None), ("p99", 0.99, Target("at most", 1.5))):
-        yield Figure(
-            "writes", f"its latency, {name}", "ms",
-            [one.quantile_ms(q) for one in ours], "bare Flask app", [one.quantile_ms(q) for one in bare], target,
-        )  # fmt: skip
-    yield Figure(
-        "writes", "a bare Flask app with the lab's metrics", "1/s",
-        [one.per_second for one in measured], "without", [one.per_second for one in bare],
-    )  # fmt: skip
+        ours_ms, bare_ms = (
+            [one.quantile_ms(q) for one in found[which]] for which in ("POST /data", "a bare Flask app")
+        )
+        yield Figure("writes", f"its latency, {name}", "ms", ours_ms, "bare Flask app", bare_ms, target)
+    yield Figure("writes", "a bare Flask app with the lab's metrics", "1/s", metrics, "without", bare)
     yield Figure(
         "writes", f"POST /data/batch, {BATCH:,} items, {BATCHES_MAX} connections", "items/s",
-        [one.per_second * BATCH for one in many], "POST /data", each, Target("at least", 10),
+        [one * BATCH for one in batches], "POST /data", ours, Target("at least", 10),
     )  # fmt: skip
 
 
 def _appends(lab: Lab, scale: Scale, step: Step) -> Figure:
-    """The append script from one thread, against the bare one."""
+    """Measure the append script from one thread, against the bare one."""
     client: Any = connect(lab.redis_url)
     log = ReplicationLog(client, "bench")
     log.open("bench")
@@ -99,18 +95,15 @@ def _appends(lab: Lab, scale: Scale, step: Step) -> Figure:
 
     ours, theirs = [], []
     for _ in range(scale.rounds):
-        ours.append(_microseconds(append, scale.calls))
-        theirs.append(_microseconds(call, scale.calls))
+        ours.append(microseconds(append, scale.calls))
+        theirs.append(microseconds(call, scale.calls))
         step("one thread")
     return Figure("writes", "an append by the log alone, one thread", "us", ours, "bare script call", theirs)
 
 
-def _microseconds(call: Any, count: int) -> float:
+def microseconds(call: Callable[[], object], count: int) -> float:
+    """Return the mean duration of a call."""
     began = time.perf_counter()
     for _ in range(count):
         call()
     return (time.perf_counter() - began) / count * 1e6
-
-
-def _item(number: int) -> dict[str, str]:
-    return {"key": f"key-{number}", "value": f"value {number}"}

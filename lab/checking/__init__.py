@@ -1,1 +1,1 @@
-"""Checking what a level promises: a workload records a history, pure functions judge it."""
+"""Checking the promises of consistency levels: a workload records a history, pure functions check it."""

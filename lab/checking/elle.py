@@ -1,4 +1,4 @@
-"""A history as elle-cli reads it: transactions of one operation each, for its model ``rw-register``."""
+"""A history in the format of elle-cli: transactions of one operation each, for its model ``rw-register``."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lab.checking.history import History
-from lab.checking.operation import Operation
+from lab.checking.history import History, Operation
 from lab.errors import LabError
 
 
 def events(history: History) -> list[dict[str, Any]]:
-    """An invocation and a completion per write and read, in the order of time.
+    """Return an invocation and a completion per write and read, in time order.
 
-    Every write has a number of its own, which is what a read shows of it: ``null`` before the first.
+    Every write has a unique number, which is the value that a read shows: ``null`` before the first.
     """
     number = {write.index: n for n, write in enumerate((w for w in history.operations if w.kind == "write"), 1)}
     moments: list[tuple[int, int, int, dict[str, Any]]] = []
     for found in history.operations:
         if found.kind not in {"write", "read"}:
             continue
-        invoked, completed = _micro(found, history, number)
+        invoked, completed = _micro_operations(found, history, number)
         common = {"process": found.session, "f": "txn"}
         kind = {"ok": "ok", "fail": "fail", "unknown": "info"}[found.outcome]
         moments.append((found.invoked_us, 1, found.index, {**common, "type": "invoke", "value": [invoked]}))
@@ -30,7 +29,7 @@ def events(history: History) -> list[dict[str, Any]]:
     return [{"index": index, "time": at_us * 1000, **event} for index, (at_us, _, _, event) in enumerate(moments)]
 
 
-def _micro(found: Operation, history: History, number: dict[int, int]) -> tuple[list[Any], list[Any]]:
+def _micro_operations(found: Operation, history: History, number: dict[int, int]) -> tuple[list[Any], list[Any]]:
     if found.kind == "write":
         written = ["w", found.key, number[found.index]]
         return written, written

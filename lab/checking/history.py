@@ -1,38 +1,92 @@
-"""A history: what was promised, and every operation in the order in which they were invoked."""
+"""A history: the plan of a workload, every operation in the order of invocation, and both in a file."""
 
 from __future__ import annotations
 
 import json
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, PlainValidator, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from broker.delay import Order
 from broker.position import START, Position
 from lab import files
-from lab.checking.operation import STRICT, Operation, from_json, parsed
 from lab.errors import LabError, NothingTestedError
 from nodes.http.level import Level
 
+Kind = Literal["write", "read", "final", "digest"]
+Outcome = Literal["ok", "fail", "unknown"]
+OPERATIONS_MAX = 2_000_000  # bounds the memory of a run, and of a file that is read
 _LINE_BYTES_MAX = 4 * 2**20
-OPERATIONS_MAX = 2_000_000
+_PLACE_MAX = 40  # characters of a field's name in an error
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation of a session, or what a node held at the end.
+
+    ``write`` has the position that it was given, ``read`` the position of the store that answered, and the version of
+    the record in it, 0 if the key was missing. ``final`` is such a read from the primary after everything else, and
+    ``digest`` is a node's digest at its position then. ``invoked_us`` and ``returned_us`` are microseconds by one clock
+    for the whole history; ``waited_ms`` is the time a read waited for its level, measured by the client service.
+    ``epoch`` is the record's epoch if it is known, otherwise the store's is assumed: a log can continue in a later
+    epoch and keep its records. ``fail`` had no effect, ``unknown`` may have had one.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    index: int
+    session: int
+    kind: Kind
+    outcome: Outcome
+    invoked_us: int
+    returned_us: int
+    key: str = ""
+    value: str | None = None
+    position: Annotated[
+        Position | None, PlainValidator(lambda text: None if text is None else Position.parse(str(text)))
+    ] = None
+    version: int = 0
+    node: str = ""
+    digest: str = ""
+    waited_ms: float = 0.0
+    epoch: int | None = None
+
+    @property
+    def seen(self) -> Position:
+        """How new the written or shown record is: its version, in the epoch of the store.
+
+        A store of a later epoch correctly shows nothing of an earlier one, because a reset drops everything.
+        """
+        if self.position is None:
+            raise ValueError(f"operation {self.index} has no position")
+        if self.kind == "write":
+            return self.position
+        return Position(self.position.epoch if self.epoch is None else self.epoch, self.version)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the operation as a line of a file has it, without fields that its kind does not have."""
+        found = {**asdict(self), "position": None if self.position is None else str(self.position)}
+        left_out = {"digest": not self.digest, "waited_ms": self.kind != "read", "epoch": self.epoch is None}
+        return {name: value for name, value in found.items() if not left_out.get(name)}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a workload was to do, and in which order the replicas applied.
+    """Parameters of a workload, and the order in which the replicas applied.
 
-    ``max_lag_ms`` and ``max_lag_versions``: the bounds of level ``bounded``. ``order``: that of arrival if any replica
-    applied in it.
+    ``max_lag_ms`` and ``max_lag_versions``: the bounds of level ``bounded``. ``order``: ``arrival`` if any replica
+    applied in order of arrival.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     level: Level
     sessions: int = 10
@@ -45,52 +99,48 @@ class Plan:
     order: Order = "log"
 
 
-class _Head(TypedDict):
-    """The first line of a file."""
-
-    plan: Plan
-
-
-_HEAD = TypeAdapter(_Head)
-
-
-@dataclass
 class Timeline:
-    """Operations by the time at which they had returned, and the newest that any of them had seen by then."""
+    """Operations by the time at which they returned, and the newest that any of them had seen by then."""
 
-    returned_us: list[int] = field(default_factory=list)
-    newest: list[Operation] = field(default_factory=list)
+    def __init__(
+        self, operations: Iterable[Operation], age: Callable[[Operation], Position] = attrgetter("seen")
+    ) -> None:
+        """``age``: the position by which one operation is newer than another."""
+        ordered = sorted(operations, key=lambda found: found.returned_us)
+        self._returned_us = [found.returned_us for found in ordered]
+        self._newest: list[Operation] = []
+        for operation in ordered:
+            newest = self._newest[-1] if self._newest else operation
+            self._newest.append(operation if age(operation) >= age(newest) else newest)
 
-    @classmethod
-    def of(cls, operations: Iterable[Operation]) -> Timeline:
-        """Sort them."""
-        timeline = cls()
-        for operation in sorted(operations, key=lambda found: found.returned_us):
-            newest = timeline.newest[-1] if timeline.newest else operation
-            timeline.returned_us.append(operation.returned_us)
-            timeline.newest.append(operation if operation.seen >= newest.seen else newest)
-        return timeline
+    def by(self, at_us: int) -> Operation | None:
+        """Return the operation that had seen the newest, of those that had returned by then."""
+        found = bisect_right(self._returned_us, at_us)
+        return self._newest[found - 1] if found else None
 
     def before(self, at_us: int) -> Operation | None:
-        """The operation that had seen the newest among all that had returned by then."""
-        found = bisect_right(self.returned_us, at_us)
-        return self.newest[found - 1] if found else None
+        """Return the same of those that had returned before then."""
+        return self.by(at_us - 1)
 
 
 class History:
-    """Operations, and what several checkers want of them."""
+    """Operations, and the selections that several checkers need."""
 
     def __init__(self, plan: Plan, operations: Iterable[Operation]) -> None:
         self.plan = plan
         self.operations = sorted(operations, key=lambda found: (found.invoked_us, found.index))
-        self.writes = [found for found in self.operations if found.kind == "write" and found.outcome == "ok"]
-        self.reads = [found for found in self.operations if found.kind == "read" and found.outcome == "ok"]
-        self.finals = [found for found in self.operations if found.kind == "final" and found.outcome == "ok"]
+        self.writes = self._succeeded("write")
+        self.reads = self._succeeded("read")
+        self.finals = self._succeeded("final")
         self.digests = [found for found in self.operations if found.kind == "digest"]
         self.writer = {(found.key, found.seen): found for found in self.writes}
+        self.began_us = self.operations[0].invoked_us if self.operations else 0
+
+    def _succeeded(self, kind: Kind) -> list[Operation]:
+        return [found for found in self.operations if found.kind == kind and found.outcome == "ok"]
 
     def by_session(self) -> dict[int, list[Operation]]:
-        """Each session's successful writes and reads, in its own order."""
+        """Return each session's successful writes and reads, in its own order."""
         found: dict[int, list[Operation]] = defaultdict(list)
         for operation in self.operations:
             if operation.outcome == "ok" and operation.kind in {"write", "read"}:
@@ -98,24 +148,32 @@ class History:
         return found
 
     def writes_by_key(self) -> dict[str, list[Operation]]:
-        """Each key's successful writes, in the order of the log."""
+        """Return each key's successful writes, in log order."""
         found: dict[str, list[Operation]] = defaultdict(list)
         for write in sorted(self.writes, key=lambda write: write.seen):
             found[write.key].append(write)
         return found
 
-    @property
-    def began_us(self) -> int:
-        """When its first operation was invoked."""
-        return self.operations[0].invoked_us if self.operations else 0
-
 
 def newest_through(writes: list[Operation], position: Position) -> Operation | None:
-    """The last of these writes, in the order of the log, at that position or before, in its epoch."""
+    """Return the last of these writes, given in log order, at or before that position and in its epoch."""
     found = bisect_right(writes, position, key=lambda write: write.position or START)
     if not found or writes[found - 1].seen.epoch != position.epoch:
         return None
     return writes[found - 1]
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+class _Head(TypedDict):
+    """The first line of a file."""
+
+    plan: Plan
+
+
+_HEAD = TypeAdapter(_Head)
+_OPERATION = TypeAdapter(Operation)
 
 
 def save(history: History, path: Path) -> None:
@@ -129,7 +187,7 @@ def save(history: History, path: Path) -> None:
 
 
 def load(path: Path) -> History:
-    """Read a history. Raises ``LabError`` that names the line."""
+    """Read a history. Raises ``LabError`` that names the line, ``NothingTestedError`` if there are no operations."""
     operations: list[Operation] = []
     plan = Plan("eventual")
     number = 0
@@ -140,11 +198,31 @@ def load(path: Path) -> History:
                 if len(line) > _LINE_BYTES_MAX or len(operations) == OPERATIONS_MAX:
                     raise ValueError(f"more than {_LINE_BYTES_MAX:,} bytes, or {OPERATIONS_MAX:,} operations")
                 if number == 1 and line.startswith(b'{"plan"'):
-                    plan = parsed(_HEAD, line)["plan"]
+                    plan = _parse(_HEAD, line)["plan"]
                 else:
-                    operations.append(from_json(line))
+                    operations.append(_operation(line))
         except (OSError, ValueError) as error:
             raise LabError(f"{path}, line {number}: {error}") from None
     if not operations:
         raise NothingTestedError(f"{path} has no operations; nothing was tested")
     return History(plan, operations)
+
+
+def _operation(line: bytes) -> Operation:
+    operation: Operation = _parse(_OPERATION, line)
+    if operation.returned_us < operation.invoked_us:
+        raise ValueError("returned_us: before invoked_us")
+    if operation.outcome == "ok" and operation.position is None:
+        raise ValueError('position: missing, although outcome is "ok"')
+    return operation
+
+
+def _parse(adapter: TypeAdapter[Any], text: bytes) -> Any:
+    """Raise ``ValueError`` with a sentence that names the field and what is allowed."""
+    try:
+        return adapter.validate_json(text)
+    except ValidationError as failure:
+        first = failure.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part)[:_PLACE_MAX] for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{place}: {message}" if place else message) from None

@@ -1,27 +1,30 @@
-"""Which level promises which guarantee, and the checker of each."""
+"""The checker of each guarantee, and the guarantees that each level promises."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from broker.delay import Order
-from lab.checking import bounds, causality, convergence, existence, prefix, sessions
+from lab.checking import sessions, stores
 from lab.checking.history import History
-from lab.checking.verdict import Verdict
+from lab.checking.verdict import Tally, Verdict, verdict
 
-CHECKERS: dict[str, Callable[[History], Verdict]] = {
-    "read_your_writes": sessions.read_your_writes,
-    "monotonic_reads": sessions.monotonic_reads,
-    "monotonic_writes": causality.monotonic_writes,
-    "writes_follow_reads": causality.writes_follow_reads,
-    "consistent_prefix": prefix.consistent_prefix,
-    "bounded_staleness": bounds.bounded_staleness,
-    "real_time": bounds.real_time,
-    "no_lost_write": existence.no_lost_write,
-    "no_phantom_write": existence.no_phantom_write,
-    "convergence": convergence.convergence,
+CHECKERS: dict[str, Callable[[Tally, History], None]] = {
+    check.__name__: check
+    for check in (
+        sessions.read_your_writes,
+        sessions.monotonic_reads,
+        sessions.monotonic_writes,
+        sessions.writes_follow_reads,
+        stores.consistent_prefix,
+        stores.bounded_staleness,
+        stores.real_time,
+        stores.no_lost_write,
+        stores.no_phantom_write,
+        stores.convergence,
+    )
 }
-# One primary orders all writes, so that no level can lose one, invent one or end up divided.
+# One primary orders all writes, so no level can lose one, invent one or end up divided.
 _ALWAYS = {"no_lost_write", "no_phantom_write", "convergence"}
 _ORDERED = {"consistent_prefix", "monotonic_writes", "writes_follow_reads"}
 _PREFIX = _ALWAYS | _ORDERED
@@ -35,20 +38,20 @@ PROMISES: dict[str, set[str]] = {
 
 
 def judge(history: History) -> list[Verdict]:
-    """A verdict for each guarantee, promised or not."""
-    return [check(history) for check in CHECKERS.values()]
+    """Return a verdict for each guarantee, promised or not."""
+    return [verdict(guarantee, check, history) for guarantee, check in CHECKERS.items()]
 
 
 def promised(level: str, order: Order = "log") -> set[str]:
-    """What the level promises of replicas that apply in this order.
+    """Return the guarantees of a level if replicas apply in this order.
 
     In order of arrival a replica shows some writes without those before them. Level ``prefix`` does not read from it;
-    ``session`` and ``bounded`` do, and promise then what does not depend on the order.
+    ``session`` and ``bounded`` do, and then promise only what does not depend on the order.
     """
     ordered = order == "log" or level in {"strong", "prefix"}
     return PROMISES[level] if ordered else PROMISES[level] - _ORDERED
 
 
 def broken(level: str, verdicts: list[Verdict], order: Order = "log") -> list[Verdict]:
-    """The verdicts that the level must not have."""
+    """Return the violations of what the level promises."""
     return [found for found in verdicts if found.judgement == "violated" and found.guarantee in promised(level, order)]

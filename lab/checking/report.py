@@ -1,4 +1,4 @@
-"""Verdicts as a person reads them, and as scripts do."""
+"""Verdicts on a history, for a terminal and for scripts."""
 
 from __future__ import annotations
 
@@ -11,32 +11,38 @@ from rich.markup import escape
 from rich.table import Table
 
 from broker.stats import Spread, spread
-from lab.checking.history import History
+from lab.checking.history import History, Operation
 from lab.checking.promises import broken, promised
 from lab.checking.verdict import Verdict
 
 _STYLES = {"held": "green", "violated": "yellow", "not tested": "dim", "unknown": "magenta"}
 
 
-def picture(history: History, verdicts: list[Verdict]) -> Group:
-    """A table of the guarantees, and the smallest counterexample of each that was violated."""
-    level, order = history.plan.level, history.plan.order
-    table = Table(box=None, pad_edge=False, title=f"level {level}: {counted(history)}", title_justify="left")
-    for name in ("guarantee", "promised", "verdict"):
-        table.add_column(name)
+def table(title: str, *columns: str) -> Table:
+    """Return a table without rows: these columns, and two of numbers after them."""
+    made = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    for name in columns:
+        made.add_column(name)
     for name in ("tested on", "violations"):
-        table.add_column(name, justify="right")
+        made.add_column(name, justify="right")
+    return made
+
+
+def numbers(found: Verdict) -> tuple[str, str]:
+    """Return the cells of a verdict's last two columns."""
+    return f"{found.tested:,}", f"{found.violations:,}" if found.violations else ""
+
+
+def picture(history: History, verdicts: list[Verdict]) -> Group:
+    """Return a table of the guarantees, and the smallest counterexample of each that was violated."""
+    level, order = history.plan.level, history.plan.order
+    shown = table(f"level {level}: {counted(history)}", "guarantee", "promised", "verdict")
     bad = {found.guarantee for found in broken(level, verdicts, order)}
     for found in verdicts:
         style = "bold red" if found.guarantee in bad else _STYLES[found.judgement]
-        table.add_row(
-            found.guarantee,
-            "yes" if found.guarantee in promised(level, order) else "no",
-            f"[{style}]{found.judgement}[/]",
-            f"{found.tested:,}",
-            f"{found.violations:,}" if found.violations else "",
-        )
-    parts: list[Any] = [table, *(f"{kind}s waited: {_waited(took_ms(history, kind))}" for kind in ("read", "write"))]
+        kept = "yes" if found.guarantee in promised(level, order) else "no"
+        shown.add_row(found.guarantee, kept, f"[{style}]{found.judgement}[/]", *numbers(found))
+    parts: list[Any] = [shown, *(f"{kind}s waited: {_waited(took_ms(history, kind))}" for kind in ("read", "write"))]
     for found in verdicts:
         if found.words:
             name = "smallest counterexample" if found.judgement == "violated" else found.judgement
@@ -49,7 +55,7 @@ def picture(history: History, verdicts: list[Verdict]) -> Group:
 
 
 def as_json(history: History, verdicts: list[Verdict]) -> dict[str, Any]:
-    """The verdicts for scripts."""
+    """Return the verdicts for scripts."""
     level, order = history.plan.level, history.plan.order
     return {
         "plan": asdict(history.plan),
@@ -61,12 +67,10 @@ def as_json(history: History, verdicts: list[Verdict]) -> dict[str, Any]:
 
 
 def took_ms(history: History, kind: str) -> Spread:
-    """What reads waited for their level and writes for their acknowledgement."""
+    """Return the time that reads waited for their level, or writes for their acknowledgement."""
     if kind == "read":
-        took = [found.waited_ms for found in history.reads]
-    else:
-        took = [(found.returned_us - found.invoked_us) / 1000 for found in history.writes]
-    return spread(took)
+        return spread([found.waited_ms for found in history.reads])
+    return spread([(found.returned_us - found.invoked_us) / 1000 for found in history.writes])
 
 
 def _waited(found: Spread) -> str:
@@ -76,14 +80,14 @@ def _waited(found: Spread) -> str:
 
 
 def counted(history: History) -> str:
-    """How many operations there were, in words."""
+    """Return the number of operations, in words."""
     done = Counter((found.kind, found.outcome) for found in history.operations)
     failed = sum(count for (_, outcome), count in done.items() if outcome != "ok")
     rest = f", {failed:,} failed or unknown" if failed else ""
     return f"{done['write', 'ok']:,} writes, {done['read', 'ok']:,} reads{rest}"
 
 
-def since(history: History, operation: Any) -> str:
-    """When an operation was, since the history began."""
-    begin, end = ((at - history.began_us) / 1e6 for at in (operation.invoked_us, operation.returned_us))
-    return escape(f"{begin:9.3f} s to {end:9.3f} s  operation {operation.index}")
+def since(history: History, operation: Operation) -> str:
+    """Return the time of an operation, relative to the start of the history."""
+    start, end = ((at - history.began_us) / 1e6 for at in (operation.invoked_us, operation.returned_us))
+    return escape(f"{start:9.3f} s to {end:9.3f} s  operation {operation.index}")

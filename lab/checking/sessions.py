@@ -1,15 +1,21 @@
-"""What a session is promised about its own reads (Terry et al., Session Guarantees, PDIS 1994)."""
+"""Checkers of the session guarantees (Terry et al., Session Guarantees, PDIS 1994).
+
+Monotonic writes and writes-follow-reads are promises about databases, so they are tested on what each node shows: a
+node that shows a write must also show what its writer had done before it.
+"""
 
 from __future__ import annotations
 
-from lab.checking.history import History
-from lab.checking.operation import Operation
-from lab.checking.verdict import Tally, Verdict, told
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from lab.checking.history import History, Kind, Operation
+from lab.checking.verdict import Tally, describe
 
 
-def read_your_writes(history: History) -> Verdict:
+def read_your_writes(tally: Tally, history: History) -> None:
     """A read shows the session's own last write of the key, or something newer."""
-    tally = Tally("read_your_writes")
     for operations in history.by_session().values():
         written: dict[str, Operation] = {}
         for operation in operations:
@@ -18,23 +24,95 @@ def read_your_writes(history: History) -> Verdict:
             elif (write := written.get(operation.key)) is not None:
                 tally.tested += 1
                 if operation.seen < write.seen:
-                    tally.violated(f"{told(write)}; then {told(operation)}, which is older", write, operation)
-    return tally.verdict()
+                    tally.violated(f"{describe(write)}; then {describe(operation)}, which is older", write, operation)
 
 
-def monotonic_reads(history: History) -> Verdict:
-    """A read never shows less of a key than an earlier read of the session did."""
-    tally = Tally("monotonic_reads")
+def monotonic_reads(tally: Tally, history: History) -> None:
+    """A read never shows an older state of a key than an earlier read of the session."""
     for operations in history.by_session().values():
         newest: dict[str, Operation] = {}
-        for operation in operations:
-            if operation.kind != "read":
+        for read in operations:
+            if read.kind != "read":
                 continue
-            before = newest.get(operation.key)
-            if before is not None:
+            before = newest.get(read.key)
+            tally.tested += before is not None
+            if before is not None and read.seen < before.seen:
+                tally.violated(f"{describe(before)}; then {describe(read)}: back in time", before, read)
+            else:
+                newest[read.key] = read
+
+
+def monotonic_writes(tally: Tally, history: History) -> None:
+    """A session's writes are in the log in its own order, and no node shows a later one without the earlier ones."""
+    for operations in history.by_session().values():
+        last: Operation | None = None
+        for write in operations:
+            if write.kind != "write":
+                continue
+            tally.tested += last is not None
+            if last is not None and write.seen < last.seen:
+                words = f"{describe(last)}; then {describe(write)}, which is before it in the log"
+                tally.violated(words, last, write)
+            last = write
+    _check_nodes(tally, history, "write")
+
+
+def writes_follow_reads(tally: Tally, history: History) -> None:
+    """A write is in the log after everything its session had read, and no node shows it without that."""
+    for operations in history.by_session().values():
+        newest: Operation | None = None
+        for operation in operations:
+            if operation.kind == "read":
+                if operation.version and (newest is None or operation.seen > newest.seen):
+                    newest = operation
+            elif newest is not None:
                 tally.tested += 1
-                if operation.seen < before.seen:
-                    tally.violated(f"{told(before)}; then {told(operation)}: back in time", before, operation)
-                    continue
-            newest[operation.key] = operation
-    return tally.verdict()
+                if operation.seen <= newest.seen:
+                    words = f"{describe(newest)}; then {describe(operation)}, no later in the log"
+                    tally.violated(words, newest, operation)
+    _check_nodes(tally, history, "read")
+
+
+class _Required(NamedTuple):
+    """A node must show ``cause`` or something newer of its key, since ``shown`` showed the write ``after`` it."""
+
+    cause: Operation
+    after: Operation
+    shown: Operation
+
+
+def _check_nodes(tally: Tally, history: History, causes: Kind) -> None:
+    """Require of each node that shows a write the ``causes`` that its writer had before it."""
+    sessions = history.by_session()
+    place = {found.index: at for operations in sessions.values() for at, found in enumerate(operations)}
+    through: dict[tuple[str, int], int] = defaultdict(int)  # by node and session: operations already required
+    required: dict[tuple[str, str], _Required] = {}
+    due: dict[int, _Required] = {}
+    for returned, read in _moments(history.reads):
+        if not returned:
+            if (found := required.get((read.node, read.key))) is not None:
+                due[read.index] = found
+            continue
+        if (expected := due.pop(read.index, None)) is not None:
+            tally.tested += 1
+            if read.seen < expected.cause.seen:
+                words = "; ".join(map(describe, expected)) + f"; then {describe(read)}"
+                tally.violated(words, *dict.fromkeys((*expected, read)))
+        write = history.writer.get((read.key, read.seen))
+        if write is None:
+            continue
+        operations, reached = sessions[write.session], place[write.index]
+        for cause in operations[through[read.node, write.session] : reached]:
+            if cause.kind == causes and cause.seen.version:
+                known = required.get((read.node, cause.key))
+                if known is None or cause.seen > known.cause.seen:
+                    required[read.node, cause.key] = _Required(cause, write, read)
+        through[read.node, write.session] = max(reached, through[read.node, write.session])
+
+
+def _moments(reads: list[Operation]) -> Iterator[tuple[bool, Operation]]:
+    """Yield invocations and returns in time order; at equal times invocations first, so that nothing precedes them."""
+    moments = [(read.invoked_us, False, read) for read in reads] + [(read.returned_us, True, read) for read in reads]
+    moments.sort(key=lambda found: found[:2])
+    for _, returned, read in moments:
+        yield returned, read

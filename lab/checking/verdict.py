@@ -1,18 +1,20 @@
-"""What a checker says of one guarantee, and how it keeps the smallest counterexample."""
+"""The verdict on one guarantee, and the tally in which a checker counts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Concatenate, Literal, ParamSpec
 
-from lab.checking.operation import Operation
+from lab.checking.history import Operation
 
+P = ParamSpec("P")
 Judgement = Literal["held", "violated", "not tested", "unknown"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """``tested``: on how many operations; with none of them a guarantee is not tested rather than held."""
+    """``tested``: the number of operations that were tested; a guarantee tested on none is not held but not tested."""
 
     guarantee: str
     judgement: Judgement
@@ -22,7 +24,7 @@ class Verdict:
     operations: list[Operation] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """The verdict for scripts."""
+        """Return the verdict for scripts."""
         return {
             "guarantee": self.guarantee,
             "verdict": self.judgement,
@@ -34,38 +36,48 @@ class Verdict:
 
 
 class Tally:
-    """Counts what was tested and what was violated, and keeps the smallest counterexample."""
+    """Counts the tests and violations of a checker, and keeps the smallest counterexample."""
 
-    def __init__(self, guarantee: str) -> None:
-        self._guarantee = guarantee
+    def __init__(self) -> None:
+        self.tested = 0
+        self._judgement: Judgement | None = None
+        self._violations = 0
         self._size: tuple[int, int] | None = None
         self._smallest: tuple[str, list[Operation]] = ("", [])
-        self._violations = 0
-        self.tested = 0
 
     def violated(self, words: str, *operations: Operation) -> None:
-        """One violation. Of several the one with the fewest operations counts, then the shortest."""
+        """Count a violation; the counterexample with the fewest operations is kept, then the shortest in time."""
         self._violations += 1
-        ends_us = [found.returned_us for found in operations], [found.invoked_us for found in operations]
-        span_us = max(ends_us[0], default=0) - min(ends_us[1], default=0)
+        span_us = max((found.returned_us for found in operations), default=0)
+        span_us -= min((found.invoked_us for found in operations), default=0)
         size = (len(operations), span_us)
         if self._size is None or size < self._size:
-            self._size = size
-            self._smallest = (words, list(operations))
+            self._size, self._smallest = size, (words, list(operations))
 
-    def verdict(self) -> Verdict:
-        """What is to be said."""
-        if self._violations:
-            return Verdict(self._guarantee, "violated", self.tested, self._violations, *self._smallest)
-        return Verdict(self._guarantee, "held" if self.tested else "not tested", self.tested)
+    def unknown(self, words: str, *operations: Operation) -> None:
+        """Give up: the history does not show whether the guarantee held."""
+        self.tested = self._violations = 0
+        self._judgement, self._smallest = "unknown", (words, list(operations))
+
+    def verdict(self, guarantee: str) -> Verdict:
+        """Return the verdict on everything counted."""
+        counted: Judgement = "violated" if self._violations else "held" if self.tested else "not tested"
+        return Verdict(guarantee, self._judgement or counted, self.tested, self._violations, *self._smallest)
 
 
-def told(operation: Operation) -> str:
-    """An operation in words."""
-    who = f"session {operation.session}"
+def verdict(guarantee: str, check: Callable[Concatenate[Tally, P], None], *args: P.args, **kwargs: P.kwargs) -> Verdict:
+    """Return the verdict of a checker: a function that tests a guarantee on its arguments, and counts in a tally."""
+    tally = Tally()
+    check(tally, *args, **kwargs)
+    return tally.verdict(guarantee)
+
+
+def describe(operation: Operation) -> str:
+    """Return an operation in words."""
+    session = f"session {operation.session}"
     if operation.kind == "write":
-        return f"{who} wrote {operation.key} as {operation.seen}"
+        return f"{session} wrote {operation.key} as {operation.seen}"
     shown = f"version {operation.seen}" if operation.version else f"nothing, at {operation.position}"
     if operation.kind == "final":
         return f"at the end {operation.node} had {shown} of {operation.key}"
-    return f"{who} read {operation.key} from {operation.node} and was shown {shown}"
+    return f"{session} read {operation.key} from {operation.node} and was shown {shown}"

@@ -1,1 +1,1 @@
-"""Torture: a lab under load, broken again and again by a seeded schedule, and a verdict on what it did meanwhile."""
+"""Torture: a lab under load, faults injected by a seeded schedule, and a verdict on everything observed meanwhile."""

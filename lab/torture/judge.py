@@ -1,84 +1,102 @@
-"""What must not have happened, whatever was broken: held against everything that was seen, and the log itself."""
+"""Verdicts on a torture run: everything observed is compared with the log and with the delays that were set."""
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
-from broker.position import Position
+from broker.position import START, Position
 from lab.checking import promises
-from lab.checking.convergence import convergence
-from lab.checking.history import History, Plan, Timeline
-from lab.checking.operation import Operation
-from lab.checking.verdict import Tally, Verdict, told
-from lab.torture.floor import Floors
+from lab.checking.history import History, Operation, Plan, Timeline
+from lab.checking.stores import convergence
+from lab.checking.verdict import Tally, Verdict, describe, verdict
 from lab.torture.ledger import Ledger
 
-VERDICTS = ("lost", "doubled", "reordered", "early", "regressed", "diverged")
+# A replica that is partitioned or restarting keeps its previous delay until it learns the new one.
+_LEARNS_WITHIN_US = 15_000_000
+
+
+class Floors:
+    """The shortest delay that each replica can have had, at every moment of a run."""
+
+    def __init__(self, ahead_ms: float) -> None:
+        """``ahead_ms``: the skew by which a replica's clock can be ahead."""
+        self._ahead_ms = ahead_ms
+        self._set: dict[str, list[tuple[int, float]]] = {}
+
+    def add(self, replica: str, at_us: int, least_ms: float) -> None:
+        """Record that from ``at_us`` the replica can have a delay as short as this; call in time order."""
+        self._set.setdefault(replica, []).append((at_us, least_ms))
+
+    def least_ms(self, replica: str, since_us: int, until_us: int) -> float:
+        """Return the shortest delay that the replica can have had in between; 0 if nothing is known."""
+        found = self._set.get(replica, [])
+        if not found or found[0][0] > since_us:
+            return 0.0
+        first = bisect_right(found, (since_us - _LEARNS_WITHIN_US, math.inf)) - 1
+        last = bisect_left(found, (until_us, math.inf))
+        return max(0.0, min(least for _, least in found[max(0, first) : last]) - self._ahead_ms)
 
 
 def judge(history: History, ledger: Ledger, floors: Floors) -> list[Verdict]:
-    """A verdict for each of ``VERDICTS``."""
+    """Return a verdict for each thing that must not happen."""
     return [
-        lost(history, ledger),
-        doubled(history, ledger),
-        reordered(history, ledger),
-        early(history, floors),
-        regressed(history),
-        replace(convergence(history), guarantee="diverged"),
+        verdict("lost", lost, history, ledger),
+        verdict("doubled", doubled, history, ledger),
+        verdict("reordered", reordered, history, ledger),
+        verdict("early", early, history, floors),
+        verdict("regressed", regressed, history),
+        verdict("diverged", convergence, history),
     ]
 
 
-def lost(history: History, ledger: Ledger) -> Verdict:
-    """Every acknowledged write is in the log where its answer said, and at the end in the primary's store."""
-    tally = Tally("lost")
+def lost(tally: Tally, history: History, ledger: Ledger) -> None:
+    """Every acknowledged write is in the log at its position, and at the end in the primary's store."""
     for write in history.writes:
         tally.tested += 1
-        entry = None if write.position is None else ledger.at.get(write.position)
+        entry = ledger.at.get(write.position or START)
         if entry is None or (entry.key, entry.value) != (write.key, f'"{write.value}"'):
-            tally.violated(f"{told(write)}; the log has {entry and entry.value} of {entry and entry.key} there", write)
+            words = f"{describe(write)}; the log has {entry and entry.value} of {entry and entry.key} there"
+            tally.violated(words, write)
     for final in history.finals:
         _compare(tally, final, ledger)
-    return tally.verdict()
 
 
-def doubled(history: History, ledger: Ledger) -> Verdict:
-    """No write is in the log twice, no position is used twice, and none is left out."""
-    tally = Tally("doubled")
+def doubled(tally: Tally, history: History, ledger: Ledger) -> None:
+    """No write is in the log twice, no position is used twice, and none is missing."""
     holding = ledger.holding()
     for write in history.operations:
         if write.kind == "write" and write.value is not None:
             tally.tested += 1
             positions = holding.get((write.key, write.value), [])
             if len(positions) > 1:
-                tally.violated(f"{told_briefly(write)} is in the log at {', '.join(map(str, positions))}", write)
+                written = f"session {write.session}'s write of {write.key}, {write.value},"
+                tally.violated(f"{written} is in the log at {', '.join(map(str, positions))}", write)
     before = ledger.since
     for entry in ledger.entries:
         tally.tested += 1
         if entry.goes_on_from != before and not before.is_followed_by(entry.position):
             tally.violated(f"in the log {entry.position} comes after {before}")
         before = entry.position
-    return tally.verdict()
 
 
-def reordered(history: History, ledger: Ledger) -> Verdict:
-    """A store shows what the log says of its position, and writes are in the log in the order of real time."""
-    tally = Tally("reordered")
+def reordered(tally: Tally, history: History, ledger: Ledger) -> None:
+    """A store shows what the log has up to its position, and writes are in the log in real-time order."""
     for read in history.reads:
         _compare(tally, read, ledger)
-    log = Timeline.of(history.writes)
+    log = Timeline(history.writes)
     for write in history.writes:
         tally.tested += 1
-        before = log.before(write.invoked_us - 1)
+        before = log.before(write.invoked_us)
         if before is not None and before.seen >= write.seen:
-            tally.violated(f"{told(before)}; after that had returned, {told(write)}", before, write)
-    return tally.verdict()
+            tally.violated(f"{describe(before)}; after that had returned, {describe(write)}", before, write)
 
 
-def early(history: History, floors: Floors) -> Verdict:
-    """No replica is seen at a position sooner after its write was sent than its delay can have been."""
-    tally = Tally("early")
+def early(tally: Tally, history: History, floors: Floors) -> None:
+    """No replica is observed at a position sooner after its write was sent than its delay allows."""
     writes = {write.position: write for write in history.writes}
     for read in history.reads:
         write = writes.get(read.position)
@@ -86,34 +104,28 @@ def early(history: History, floors: Floors) -> Verdict:
             continue
         least_ms = floors.least_ms(read.node, write.invoked_us, read.returned_us)
         after_ms = (read.returned_us - write.invoked_us) / 1000
-        if least_ms:
-            tally.tested += 1
+        tally.tested += least_ms > 0
         if after_ms < least_ms:
-            words = (
-                f"{told(write)}; {after_ms:.1f} ms later {read.node} was there, with a delay of {least_ms:g} ms or more"
-            )
-            tally.violated(words, write, read)
-    return tally.verdict()
+            reached = f"{after_ms:.1f} ms later {read.node} was there, with a delay of {least_ms:g} ms or more"
+            tally.violated(f"{describe(write)}; {reached}", write, read)
 
 
-def regressed(history: History) -> Verdict:
-    """No node is seen at an earlier position than before."""
-    tally = Tally("regressed")
+def regressed(tally: Tally, history: History) -> None:
+    """No node is observed at an earlier position than before."""
     by_node: dict[str, list[Operation]] = defaultdict(list)
     for read in (*history.reads, *history.finals):
         by_node[read.node].append(read)
     for reads in by_node.values():
-        timeline = _Positions(reads)
+        timeline = Timeline(reads, _position)
         for read in reads:
             tally.tested += 1
             before = timeline.before(read.invoked_us)
             if before is not None and _position(before) > _position(read):
                 tally.violated(f"{read.node} was at {before.position}, and later at {read.position}", before, read)
-    return tally.verdict()
 
 
 def by_level(plans: dict[int, Plan], history: History) -> dict[str, list[Verdict]]:
-    """What each level promises, judged by its own sessions' reads and everybody's writes."""
+    """Return the verdicts on each level, on its own sessions' reads and all sessions' writes."""
     found: dict[str, list[Verdict]] = {}
     for plan in dict.fromkeys(plans.values()):
         own = [op for op in history.operations if op.kind != "read" or plans.get(op.session) == plan]
@@ -122,50 +134,29 @@ def by_level(plans: dict[int, Plan], history: History) -> dict[str, list[Verdict
 
 
 def placed(operations: Iterable[Operation], ledger: Ledger) -> list[Operation]:
-    """The operations, with the epoch of each record that was read: a log may go on in a later one."""
+    """Return the operations with the epoch of each record that was read: a log can continue in a later epoch."""
     found = []
     for operation in operations:
+        entry = None
         if operation.kind in {"read", "final"} and operation.version and operation.position is not None:
             entry = ledger.newest(operation.key, operation.position)
-            if entry is not None and entry.position.version == operation.version:
-                operation = replace(operation, epoch=entry.position.epoch)  # noqa: PLW2901 - the same, with its place
-        found.append(operation)
+        known = entry is not None and entry.position.version == operation.version
+        found.append(replace(operation, epoch=entry.position.epoch) if entry and known else operation)
     return found
 
 
 def _compare(tally: Tally, read: Operation, ledger: Ledger) -> None:
-    """What was read, beside what the log says of the position that the store was at."""
+    """Compare a read with the log at the position of the store."""
     if read.position is None or read.position < ledger.since:
         return
     tally.tested += 1
     entry = ledger.newest(read.key, read.position)
-    wanted = (0, None) if entry is None else (entry.position.version, entry.value)
-    shown = (read.version, None if read.value is None else f'"{read.value}"')
-    if shown != wanted:
-        says = "nothing" if entry is None else f"{entry.value} of version {entry.position.version}"
-        tally.violated(f"{told(read)} with value {read.value} at {read.position}, where the log has {says}", read)
-
-
-def told_briefly(write: Operation) -> str:
-    """A write whose outcome may be unknown, in words."""
-    return f"what session {write.session} wrote of {write.key}, {write.value},"
-
-
-class _Positions:
-    """The highest position that was seen by each moment."""
-
-    def __init__(self, reads: list[Operation]) -> None:
-        self._timeline = Timeline()
-        for read in sorted(reads, key=lambda found: found.returned_us):
-            newest = self._timeline.newest[-1] if self._timeline.newest else read
-            self._timeline.returned_us.append(read.returned_us)
-            self._timeline.newest.append(read if _position(read) >= _position(newest) else newest)
-
-    def before(self, at_us: int) -> Operation | None:
-        return self._timeline.before(at_us - 1)
+    expected = (0, None) if entry is None else (entry.position.version, entry.value)
+    if (read.version, None if read.value is None else f'"{read.value}"') != expected:
+        logged = "nothing" if entry is None else f"{entry.value} of version {entry.position.version}"
+        words = f"{describe(read)} with value {read.value} at {read.position}, where the log has {logged}"
+        tally.violated(words, read)
 
 
 def _position(read: Operation) -> Position:
-    if read.position is None:
-        raise AssertionError("an operation that is ok has a position")
-    return read.position
+    return read.position or START

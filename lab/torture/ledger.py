@@ -1,4 +1,4 @@
-"""The ledger: every entry of the log, read beside the replicas while the run goes on."""
+"""The ledger: every entry of the log, read independently of the replicas during the run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import Self
 
 from broker.connection import connect
 from broker.entry import Entry
@@ -21,33 +22,31 @@ _PAUSE_SECONDS = 0.2
 
 
 class Ledger:
-    """What the log says was written, in its order."""
+    """Entries in log order, and the store that they add up to at any position."""
 
     def __init__(self, since: Position, entries: Iterable[Entry]) -> None:
-        """``since``: where the log was when the first of the entries came."""
+        """``since``: the head of the log before the first of the entries."""
         self.since = since
         self.entries = list(entries)
         self.at = {entry.position: entry for entry in self.entries}
+        self._resets = [e.position for e in self.entries if e.op == "epoch" and e.goes_on_from is None]
         self._by_key: dict[str, list[Entry]] = defaultdict(list)
-        self._emptied: list[Position] = []
         for entry in self.entries:
             if entry.op != "epoch":
                 self._by_key[entry.key].append(entry)
-            elif entry.goes_on_from is None:
-                self._emptied.append(entry.position)
 
     def newest(self, key: str, position: Position) -> Entry | None:
-        """What a store at ``position`` has under the key; ``None`` where it has nothing that is in the ledger."""
+        """Return the entry that a store at ``position`` shows for the key; ``None`` if the ledger has none."""
         entries = self._by_key.get(key, [])
         found = bisect_right(entries, position, key=lambda entry: entry.position)
         if not found or entries[found - 1].op == "delete":
             return None
-        emptied = bisect_right(self._emptied, position)
+        resets = bisect_right(self._resets, position)
         entry = entries[found - 1]
-        return None if emptied and entry.position < self._emptied[emptied - 1] else entry
+        return None if resets and entry.position < self._resets[resets - 1] else entry
 
     def holding(self) -> dict[tuple[str, str], list[Position]]:
-        """Where each value of each key was written."""
+        """Return the positions at which each value of each key was written."""
         found: dict[tuple[str, str], list[Position]] = defaultdict(list)
         for entry in self.entries:
             if entry.op == "set":
@@ -56,35 +55,33 @@ class Ledger:
 
 
 class Follower:
-    """Reads the log from its end on, in a thread, through every loss of connection."""
+    """Reads the log from its present end in a thread, and reconnects after every loss of connection."""
 
     def __init__(self, redis_url: Callable[[], str]) -> None:
-        """``redis_url`` is asked again after each error. Raises ``LabError`` where the log cannot be read at all."""
+        """``redis_url`` is called again after each error. Raises ``LabError`` if the log cannot be read at all."""
         self._redis_url = redis_url
         self._stop = threading.Event()
         self._entries: list[Entry] = []
         self._log: ReplicationLog | None = None
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         try:
-            self._last = self._connected().head().position
+            self._last = self._since = self._connected().head().position
         except LogError as error:
             raise LabError(f"the log cannot be read: {error}") from None
-        self._since = self._last
 
-    def __enter__(self) -> Follower:
-        """Begin."""
+    def __enter__(self) -> Self:
+        """Start reading."""
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End."""
+        """Stop reading."""
         self._stop.set()
         self._thread.join()
 
     def finish(self) -> Ledger:
-        """Everything up to now. Raises ``LabError`` where the log cannot be read, or not without a gap."""
-        self._stop.set()
-        self._thread.join()
+        """Return all entries up to now. Raises ``LabError`` if the log cannot be read, or not without a gap."""
+        self.__exit__()
         try:
             self._read()
             if self._connected().head().position > self._last:
@@ -106,7 +103,7 @@ class Follower:
             first = page[0]
             if first.goes_on_from != self._last and not self._last.is_followed_by(first.position):
                 (oldest,) = log.history.after(START, 1)
-                if oldest.position > self._last:  # otherwise the log has a hole, which is for the judge
+                if oldest.position > self._last:  # otherwise the log has a hole, which the judge reports
                     raise self._trimmed()
             self._entries += page
             self._last = page[-1].position

@@ -1,8 +1,9 @@
-"""A torture run's verdict, for a terminal and for scripts."""
+"""The report on a torture run, for a terminal and for scripts."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Group
@@ -15,32 +16,33 @@ from lab.torture.run import Order, Record
 from lab.torture.schedule import DELAY
 
 
+@dataclass(frozen=True)
 class Judged:
-    """A record with its verdicts."""
+    """A record with its verdicts; ``again`` is the command that repeats the run."""
 
-    def __init__(
-        self, order: Order, record: Record, verdicts: list[Verdict], levels: dict[str, list[Verdict]], again: str
-    ) -> None:
-        """``again``: the command that does it all again."""
-        self.order = order
-        self.record = record
-        self.verdicts = verdicts
-        self.broken = {level: found for level, judged in levels.items() if (found := promises.broken(level, judged))}
-        self.levels = levels
-        self.again = again
+    order: Order
+    record: Record
+    verdicts: list[Verdict]
+    levels: dict[str, list[Verdict]]
+    again: str
+
+    @property
+    def broken(self) -> dict[str, list[Verdict]]:
+        """The violations of what each level promises, of the levels that have any."""
+        return {level: found for level, judged in self.levels.items() if (found := promises.broken(level, judged))}
 
     @property
     def clean(self) -> bool:
-        """Whether nothing happened that must not."""
+        """Whether every verdict held and every level kept its promises."""
         return not self.broken and all(found.judgement == "held" for found in self.verdicts)
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many of each kind of act were done."""
+        """The number of acts that were done, by kind."""
         return dict(Counter(done.act.kind for done in self.record.done if not done.refused))
 
     def as_json(self) -> dict[str, Any]:
-        """For scripts: with it, a run can be understood and repeated."""
+        """Return the report for scripts, with everything needed to understand and repeat the run."""
         return {
             "seed": self.order.seed,
             "seconds": self.order.seconds,
@@ -57,52 +59,41 @@ class Judged:
 
 
 def picture(judged: Judged) -> Group:
-    """For people: verdicts first, then what was done to the lab, and what broke."""
-    record = judged.record
+    """Return the verdicts, the acts, and the smallest counterexample of each violation."""
+    record, broken = judged.record, judged.broken
     title = f"{report.counted(record.history)}, {len(record.ledger.entries):,} entries in the log"
-    table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
-    for name in ("what must not be", "verdict"):
-        table.add_column(name)
-    for name in ("tested on", "violations"):
-        table.add_column(name, justify="right")
+    table = report.table(title, "must not happen", "verdict")
     for found in judged.verdicts:
         _row(table, found.guarantee, found)
     for level, verdicts in judged.levels.items():
-        worst = judged.broken.get(level)
         promised = [one for one in verdicts if one.guarantee in promises.PROMISES[level]]
-        for one in worst or [max(promised, key=lambda found: found.tested)]:
-            name = f"level {level}: {one.guarantee}" if worst else f"level {level}, all {len(promised)} guarantees"
-            _row(table, name, one)
+        for one in broken.get(level, []):
+            _row(table, f"level {level}: {one.guarantee}", one)
+        if level not in broken:
+            most_tested = max(promised, key=lambda found: found.tested)
+            _row(table, f"level {level}, all {len(promised)} guarantees", most_tested)
     done = judged.counts
     faults = sum(count for kind, count in done.items() if kind != DELAY)
     each = ", ".join(f"{kind} {count}" for kind, count in sorted(done.items()))
-    refused = sum(bool(one.refused) for one in record.done)
     parts: list[Any] = [table, f"\n{faults} kills and faults, {done.get(DELAY, 0)} changes of delay: {each}"]
-    if refused:
-        parts.append(f"{refused} could not be done, for example: {_first_refused(record)}")
-    for found in [*judged.verdicts, *(one for broken in judged.broken.values() for one in broken)]:
+    if refused := [one for one in record.done if one.refused]:
+        example = escape(f"{refused[0].act.kind} {refused[0].act.target}: {refused[0].refused}")
+        parts.append(f"{len(refused)} could not be done, for example: {example}")
+    for found in [*judged.verdicts, *(one for verdicts in broken.values() for one in verdicts)]:
         if found.words:
             parts.append(escape(f"\n{found.guarantee}, smallest counterexample:\n  {found.words}"))
             parts += [report.since(record.history, operation) for operation in found.operations]
-    if judged.clean:
-        parts.append(f"\n[bold green]Clean.[/] Again: {escape(judged.again)}")
-    else:
-        parts.append(f"\n[bold red]Not clean.[/] Again: {escape(judged.again)}")
-    return Group(*parts)
+    verdict = "[bold green]Clean.[/]" if judged.clean else "[bold red]Not clean.[/]"
+    return Group(*parts, f"\n{verdict} Again: {escape(judged.again)}")
 
 
 def schedule(judged: Judged) -> str:
-    """What was done, a line each."""
+    """Return the acts, a line each."""
     return "\n".join(
         f"{done.act}" + (f"  (not done: {done.refused})" if done.refused else "") for done in judged.record.done
     )
 
 
-def _first_refused(record: Record) -> str:
-    return next(escape(f"{one.act.kind} {one.act.target}: {one.refused}") for one in record.done if one.refused)
-
-
 def _row(table: Table, name: str, found: Verdict) -> None:
     style = "green" if found.judgement == "held" else "bold red"
-    violations = f"{found.violations:,}" if found.violations else ""
-    table.add_row(name, f"[{style}]{found.judgement}[/]", f"{found.tested:,}", violations)
+    table.add_row(name, f"[{style}]{found.judgement}[/]", *report.numbers(found))

@@ -1,4 +1,4 @@
-"""What is done to the lab, and when: drawn from a seed, so that it can be done again."""
+"""The schedule of a torture run: acts and their times, drawn from a seed so that a run can be repeated."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from broker.delay import Fixed, Uniform
 
 DELAY = "delay"
-# Faults of a process, whichever it is, and those of a replica. ``corrupt`` breaks what the lab promises, and is drawn
-# only where it is asked for: the verdict has to say so then.
+# Faults of any process, and those of a replica. ``corrupt`` breaks what the lab promises, so the verdict reports it;
+# it is drawn only on request.
 PROCESS_FAULTS = ("kill", "hang")
 REPLICA_FAULTS = ("pause", "partition", "crash", "slow_apply", "duplicate", "drop_ack", "skew")
 ALL_FAULTS = (*PROCESS_FAULTS, *REPLICA_FAULTS, "corrupt")
@@ -27,7 +27,7 @@ _WEIGHTS = {"kill": 3}
 
 @dataclass(frozen=True)
 class Act:
-    """One thing that is done: to a process or a replica, ``at_ms`` after the beginning."""
+    """A fault of a process or a replica, or a change of a replica's delay, ``at_ms`` after the start."""
 
     at_ms: int
     kind: str
@@ -35,11 +35,10 @@ class Act:
     parameters: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The act for scripts."""
+        """Return the act for scripts."""
         return asdict(self)
 
     def __str__(self) -> str:
-        """The act in words."""
         given = f" {json.dumps(self.parameters)}" if self.parameters else ""
         return f"{self.at_ms / 1000:8.3f} s  {self.kind} {self.target}{given}"
 
@@ -47,8 +46,8 @@ class Act:
 def draw(
     seed: int, seconds: float, processes: Iterable[str], replicas: Iterable[str], faults: Iterable[str]
 ) -> list[Act]:
-    """The schedule of a run: the same for the same arguments, in order of time."""
-    random = Random(f"torture-{seed}")  # noqa: S311 - to be repeated, not to be secret
+    """Return a schedule in time order; equal arguments give equal schedules."""
+    random = Random(f"torture-{seed}")  # noqa: S311 - repeatable, not secret
     processes, replicas, kinds = sorted(processes), sorted(replicas), sorted(set(faults))
     weights = [_WEIGHTS.get(kind, 1) for kind in kinds]
     acts: list[Act] = []
@@ -59,7 +58,7 @@ def draw(
         else:
             (kind,) = random.choices(kinds, weights)
             target = random.choice(processes if kind in PROCESS_FAULTS else replicas)
-            acts.append(Act(at_ms, kind, target, _PARAMETERS.get(kind, _nothing)(random)))
+            acts.append(Act(at_ms, kind, target, _PARAMETERS[kind](random) if kind in _PARAMETERS else {}))
         at_ms += random.randint(*_GAP_MS)
     return acts
 
@@ -68,10 +67,6 @@ def _model(random: Random) -> dict[str, Any]:
     low_ms = random.randint(DELAY_MS_MIN, 500)
     model = random.choice([Fixed(low_ms), Fixed(low_ms * 3), Uniform(low_ms, low_ms + random.randint(1, 1000))])
     return model.as_json()
-
-
-def _nothing(_: Random) -> dict[str, Any]:
-    return {}
 
 
 def _lasting(random: Random) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where a torture run takes place: a lab of its own, or the stack in containers. Either can be killed in parts."""
+"""The lab that a torture run breaks: a temporary one on this machine, or the stack in containers."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ _COMPOSE_SECONDS = 60.0
 
 
 class Target(Protocol):
-    """A running lab. Methods raise ``LabError`` where it cannot be done just now."""
+    """A running lab. Methods raise ``LabError`` if something cannot be done at the moment."""
 
     client_url: str
     primary_url: str
     processes: list[str]
 
     def redis_url(self) -> str:
-        """Where the log server is now."""
+        """Return the present URL of the log server."""
 
     def kill(self, process: str) -> None:
-        """End a process at once; it is started again."""
+        """Kill a process, which is then restarted."""
 
     def stop(self, process: str) -> Callable[[], None]:
-        """Have a process do nothing any more; what is returned lets it go on."""
+        """Suspend a process, and return the function that resumes it."""
 
-    def start_what_ended(self) -> None:
-        """Start what does not run and nobody else starts."""
+    def restart_ended(self) -> None:
+        """Restart the processes that have ended and that nothing else restarts."""
 
 
 def native_processes(replicas: int) -> list[str]:
-    """What can be killed of a lab on this machine with so many replicas."""
+    """Return the processes that can be killed in a lab on this machine."""
     nodes = [place.node_id for place in layout.places(Options(replicas=replicas)) if place.role != "worker"]
     return sorted([*nodes, LOG_SERVER])
 
 
-class NativeTarget:
-    """A lab on this machine."""
+class NativeTarget(Target):
+    """A lab on this machine; its supervisor restarts what ends."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
@@ -53,31 +53,27 @@ class NativeTarget:
         self.processes = native_processes(lab.options.replicas)
 
     def redis_url(self) -> str:
-        """See ``Target``."""
         return self._lab.redis_url
 
     def kill(self, process: str) -> None:
-        """See ``Target``."""
         self._signal(self._pid(process), signal.SIGKILL)
 
     def stop(self, process: str) -> Callable[[], None]:
-        """See ``Target``."""
         pid = self._pid(process)
         self._signal(pid, signal.SIGSTOP)
 
-        def go_on() -> None:
+        def resume() -> None:
             with suppress(LabError):  # it has been killed meanwhile
                 self._signal(pid, signal.SIGCONT)
 
-        return go_on
+        return resume
 
-    def start_what_ended(self) -> None:
-        """See ``Target``. The supervisor does."""
+    def restart_ended(self) -> None: ...
 
     def _pid(self, process: str) -> int:
         pid = self._lab.pids.get(process)
         if pid is None:
-            raise LabError(f"{process} is being started again")
+            raise LabError(f"{process} is restarting")
         return pid
 
     def _signal(self, pid: int, number: signal.Signals) -> None:
@@ -87,68 +83,65 @@ class NativeTarget:
             raise LabError("it has just ended") from None
 
 
-class ComposeTarget:
-    """The stack of docker-compose.yml, as it runs."""
+class ComposeTarget(Target):
+    """The running stack of docker-compose.yml."""
 
     client_url = "http://127.0.0.1:8003"
     primary_url = "http://127.0.0.1:8000"
 
     def __init__(self) -> None:
-        """Raises ``LabError`` where it does not run."""
-        running = set(self._compose("ps", "--services", "--status", "running").split())
+        """Raise ``LabError`` if the stack does not run."""
+        running = set(_compose("ps", "--services", "--status", "running").split())
         nodes = {f"{NAMESPACE}-primary", f"{NAMESPACE}-client", LOG_SERVER}
-        nodes |= {
-            one for one in self._compose("config", "--services").split() if one.startswith(f"{NAMESPACE}-replica")
-        }
-        if missing := nodes - running:
-            raise LabError(
-                f"{', '.join(sorted(missing))} does not run; `docker compose up --build -d` starts the stack"
-            )
+        nodes |= {one for one in _compose("config", "--services").split() if one.startswith(f"{NAMESPACE}-replica")}
+        if missing := ", ".join(sorted(nodes - running)):
+            raise LabError(f"{missing} does not run; `docker compose up --build -d` starts the stack")
         self.processes = sorted(nodes)
 
     def redis_url(self) -> str:
-        """See ``Target``. The log server is not published, but its container can be reached from a Linux host."""
+        """Return the container's address: its port is not published, but a Linux host can reach it."""
         networks = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
-        addresses = self._run("docker", "inspect", "-f", networks, self._container(LOG_SERVER)).split()
+        addresses = _run("docker", "inspect", "-f", networks, _container(LOG_SERVER)).split()
         if not addresses:
-            raise LabError(f"{LOG_SERVER} is being started again")
+            raise LabError(f"{LOG_SERVER} is restarting")
         return f"redis://{addresses[0]}:6379/0"
 
     def kill(self, process: str) -> None:
-        """See ``Target``. What Docker was told to kill, nobody starts again."""
-        container = self._container(process)
-        self._run("docker", "kill", container)
-        self._run("docker", "start", container)
+        """Kill and start the container; Docker does not restart what it was asked to kill."""
+        container = _container(process)
+        _run("docker", "kill", container)
+        _run("docker", "start", container)
 
     def stop(self, process: str) -> Callable[[], None]:
-        """See ``Target``."""
-        container = self._container(process)
-        self._run("docker", "pause", container)
+        container = _container(process)
+        _run("docker", "pause", container)
 
-        def go_on() -> None:
+        def resume() -> None:
             with suppress(LabError):
-                self._run("docker", "unpause", container)
+                _run("docker", "unpause", container)
 
-        return go_on
+        return resume
 
-    def start_what_ended(self) -> None:
-        """See ``Target``."""
+    def restart_ended(self) -> None:
         for process in self.processes:
-            self._run("docker", "start", self._container(process))
+            _run("docker", "start", _container(process))
 
-    def _container(self, process: str) -> str:
-        return self._compose("ps", "--all", "-q", process).strip()
 
-    def _compose(self, *arguments: str) -> str:
-        return self._run("docker", "compose", *arguments)
+def _container(process: str) -> str:
+    return _compose("ps", "--all", "-q", process).strip()
 
-    def _run(self, *command: str) -> str:
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_COMPOSE_SECONDS)
-        except FileNotFoundError:
-            raise LabError("there is no docker on the PATH") from None
-        except subprocess.TimeoutExpired:
-            raise LabError(f"{' '.join(command)} did not end in time") from None
-        if done.returncode != 0:
-            raise LabError(f"{' '.join(command)}: {done.stderr.strip()}")
-        return done.stdout
+
+def _compose(*arguments: str) -> str:
+    return _run("docker", "compose", *arguments)
+
+
+def _run(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_COMPOSE_SECONDS)
+    except FileNotFoundError:
+        raise LabError("no docker on the PATH") from None
+    except subprocess.TimeoutExpired:
+        raise LabError(f"{' '.join(command)} did not end within {_COMPOSE_SECONDS:g} s") from None
+    if done.returncode != 0:
+        raise LabError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout

@@ -19,25 +19,24 @@ from tests.support.ports import base_port
 from tests.support.until import until
 
 HERE = Path(__file__).parent
-# Short, because the length of a delay is rarely what is tested; the second is far enough behind the first to tell them
-# apart on a busy machine.
+# Short, because the length of a delay is rarely tested; far enough apart to be distinguished on a busy machine.
 DELAYS_MS = (20.0, 60.0)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Everything in this folder runs real processes."""
+    """Mark all tests in this folder: they run real processes."""
     item.add_marker(pytest.mark.integration)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> None:
-    """A shell may have started these tests with SIGINT ignored, and the processes they start would inherit that."""
+    """Restore SIGINT: a shell may have started these tests with it ignored, which child processes would inherit."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
 def running_lab(directory: Path, **options: Any) -> Iterator[Lab]:
-    """A lab of its own, stopped at the end."""
+    """Run a separate lab."""
     chosen = {"base_port": base_port(), **options}
     with Lab(Options(data_dir=directory, **chosen)) as running:
         yield running
@@ -52,7 +51,7 @@ def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture
 def lab(shared_lab: Lab) -> Iterator[Lab]:
-    """The shared lab, healthy. During the test no node may meet an unexpected error."""
+    """The shared lab, healthy. No node may log an unexpected error during the test."""
     until(lambda: is_healthy(shared_lab), 40)
     logs = sorted((shared_lab.data_dir / "logs").glob("*.log"))
     lengths = {log: log.stat().st_size for log in logs}
@@ -65,13 +64,13 @@ def lab(shared_lab: Lab) -> Iterator[Lab]:
 
 @pytest.fixture
 def fresh(lab: Lab) -> Lab:
-    """The lab, emptied, without faults and with short delays, in log order."""
+    """The lab without data and faults, with short delays, in log order."""
     empty(lab)
     return lab
 
 
 def empty(lab: Lab) -> None:
-    """End all faults, go back to short delays in log order, and reset the lab."""
+    """End all faults, restore short delays in log order, and reset the lab."""
     post(f"{lab.client_url}/faults/reset")
     for replica in lab.replica_urls:
         settings = {"order": "log", "seed": 0, "ack_delay_ms": 0}
@@ -81,7 +80,7 @@ def empty(lab: Lab) -> None:
 
 
 def is_healthy(lab: Lab) -> bool:
-    """Whether every node answers and is well."""
+    """Return whether every node answers and is healthy."""
     try:
         return all(ask("GET", f"{url}/health")[0] == 200 for url in [*node_urls(lab), lab.client_url, lab.worker_url])
     except (urllib3.exceptions.HTTPError, ValueError):
@@ -89,25 +88,25 @@ def is_healthy(lab: Lab) -> bool:
 
 
 def set_delays(lab: Lab, *delays_ms: float) -> None:
-    """Set the replicas' delays in order."""
+    """Set the delays of the replicas, in order."""
     delays = dict(zip(lab.replica_urls, delays_ms, strict=True))
     post(f"{lab.primary_url}/admin/replication-delays", {"delays": delays})
 
 
 def node_urls(lab: Lab) -> list[str]:
-    """Primary and replicas."""
+    """Return the URLs of the primary and the replicas."""
     return [lab.primary_url, *lab.replica_urls.values()]
 
 
 def processes(pid: int) -> list[psutil.Process]:
-    """A process and its children: a node's gunicorn master and its worker."""
+    """Return a process and its children: a node's gunicorn master and its worker."""
     process = psutil.Process(pid)
     return [process, *process.children()]
 
 
 @contextmanager
 def frozen(pid: int) -> Iterator[None]:
-    """A node that does not do anything meanwhile."""
+    """Suspend a node for the block."""
     stopped = processes(pid)
     for process in stopped:
         process.suspend()
@@ -130,7 +129,7 @@ def converge(lab: Lab, timeout_seconds: float = 20.0) -> dict[str, Any]:
 
 
 def applied(url: str, after: str = "0-0") -> list[dict[str, Any]]:
-    """Everything that a replica remembers to have applied after a position."""
+    """Return all entries in a replica's history of applied ones after a position."""
     found: list[dict[str, Any]] = []
     while page := get(f"{url}/applied?after={after}&limit=10000")["applied"]:
         found += page
@@ -139,7 +138,7 @@ def applied(url: str, after: str = "0-0") -> list[dict[str, Any]]:
 
 
 def metric(url: str, name: str) -> dict[str, float]:
-    """The samples of a metric, by their labels as text."""
+    """Return the samples of a metric, by their labels as text."""
     lines = POOL.request("GET", f"{url}/metrics").data.decode().splitlines()
     samples = [line.rsplit(" ", 1) for line in lines if line.startswith((name + "{", name + " "))]
     return {sample.removeprefix(name): float(value) for sample, value in samples}

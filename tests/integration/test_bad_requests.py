@@ -1,4 +1,4 @@
-"""Requests that a library along the way rejects: a 4xx with problem details from every node, and no stack trace."""
+"""Requests that a library rejects: every node answers a 4xx with problem details, without a stack trace."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WRITE = b'{"key":"k","value":1}'
 
 
 def send(url: str, raw: bytes) -> tuple[int, Any]:
-    """Status and JSON body of the answer to some bytes, after which the sender says no more."""
+    """Send bytes, shut down the sending side, and return status and JSON body of the answer."""
     parts = urlsplit(url)
     with socket.create_connection((parts.hostname, parts.port), timeout=10) as wire:
         wire.sendall(raw)
@@ -75,7 +75,7 @@ NOT_UTF_8 = [b"/data/%ff", b"/data/%ed%a0%80", b"/read/%c0%ae", b"/everywhere/%f
 
 @pytest.mark.parametrize("name", BODIES)
 @pytest.mark.parametrize("where", ["/data", "/data/batch", "/write", "/experiments", "/faults"])
-def test_a_body_that_does_not_arrive_whole_is_refused(lab: Lab, name: str, where: str) -> None:
+def test_an_incomplete_or_malformed_body_is_refused(lab: Lab, name: str, where: str) -> None:
     before = get(f"{lab.primary_url}/version")["position"]
     url = lab.primary_url if where.startswith("/data") else lab.client_url
     status, found = send(url, BODIES[name].replace(b"/data", where.encode(), 1))
@@ -94,7 +94,7 @@ def test_a_refusal_reaches_a_client_that_is_still_sending(lab: Lab, header: byte
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_a_head_that_cannot_be_read_is_refused_by_every_node(lab: Lab, name: str) -> None:
+def test_every_node_refuses_a_malformed_head(lab: Lab, name: str) -> None:
     for url in [*node_urls(lab), lab.client_url, lab.worker_url]:
         status, found = send(url, HEADS[name])
         assert 400 <= status < 500, (url, found)
@@ -103,7 +103,7 @@ def test_a_head_that_cannot_be_read_is_refused_by_every_node(lab: Lab, name: str
 
 
 @pytest.mark.parametrize("path", NOT_UTF_8)
-def test_what_is_not_utf_8_is_not_read_as_something_else(lab: Lab, path: bytes) -> None:
+def test_a_path_that_is_not_utf_8_is_not_decoded_to_another_key(lab: Lab, path: bytes) -> None:
     post(f"{lab.primary_url}/data", {"key": "\N{REPLACEMENT CHARACTER}", "value": 1})
     for url in [*node_urls(lab), lab.client_url]:
         status, found = send(url, request(b"GET", path))
@@ -123,5 +123,5 @@ SURROGATES = [
 
 
 @pytest.mark.parametrize(("where", "body"), SURROGATES)
-def test_a_text_that_is_no_unicode_is_refused(lab: Lab, where: str, body: dict[str, Any]) -> None:
+def test_a_text_with_a_lone_surrogate_is_refused(lab: Lab, where: str, body: dict[str, Any]) -> None:
     assert ask("POST", lab.client_url + where, body)[0] in {400, 422}

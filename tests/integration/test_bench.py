@@ -1,4 +1,4 @@
-"""The bench works; what it finds on a shared machine is not asserted."""
+"""The bench runs; its results on a shared machine are not asserted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a node receives requests: nothing that callers leave undone keeps it from answering."""
+"""Receiving requests: clients with unfinished requests or idle connections do not block a node."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ UNFINISHED = [
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[tuple[Address, int]]:
-    """The small service's address, and its process."""
+    """The small service's address and process id."""
     found = ("127.0.0.1", base_port())
     line = [sys.executable, "-m", "tests.support.service"]
     with foreground(line, env={**os.environ, "LAB_PORT": str(found[1])}) as process:
@@ -51,7 +51,7 @@ def service() -> Iterator[tuple[Address, int]]:
 
 
 def is_up(address: Address, path: str = "/health") -> bool:
-    """Whether it answers on a new connection: an idle one may be closed at any time, also while it is used again."""
+    """Return whether it answers on a new connection; an idle one can be closed while it is being reused."""
     try:
         return (
             urllib3.request("GET", f"http://{address[0]}:{address[1]}{path}", headers=CLOSE, retries=False).status
@@ -63,13 +63,13 @@ def is_up(address: Address, path: str = "/health") -> bool:
 
 @pytest.fixture
 def address(service: tuple[Address, int]) -> Address:
-    """The small service's."""
+    """The small service's address."""
     return service[0]
 
 
 @pytest.fixture
 def held(address: Address) -> Iterator[ExitStack]:
-    """Connections that a test holds until its end; a service that has all its threads again before the next."""
+    """Connections that a test holds until its end; all threads are free again before the next test."""
     with ExitStack() as stack:
         yield stack
     until(lambda: is_up(address, "/wait?seconds=0"))
@@ -82,7 +82,7 @@ def opened(held: ExitStack, address: Address, sent: bytes) -> socket.socket:
 
 
 def answer(sock: socket.socket) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of the next answer."""
+    """Return status, headers and body of the next answer."""
     with sock.makefile("rb") as file:
         status = int(file.readline().split()[1])
         headers = {}
@@ -93,7 +93,7 @@ def answer(sock: socket.socket) -> tuple[int, dict[str, str], bytes]:
 
 
 def ends(sock: socket.socket) -> None:
-    """Read to the end, which has to come before the socket's time-out."""
+    """Read to the end, which must come before the socket's timeout."""
     with suppress(ConnectionError):
         while sock.recv(4096):
             pass
@@ -107,7 +107,7 @@ def is_closed(sock: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize("sent", UNFINISHED, ids=range(len(UNFINISHED)))
-def test_requests_that_never_arrive_are_closed_and_keep_nobody_from_health(
+def test_incomplete_requests_are_closed_and_do_not_block_health_checks(
     address: Address, held: ExitStack, sent: bytes
 ) -> None:
     unfinished = [opened(held, address, sent) for _ in range(ATTACKERS)]
@@ -126,7 +126,9 @@ def test_idle_connections_make_room_for_new_ones(address: Address, held: ExitSta
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="prlimit is Linux's")
-def test_where_no_file_is_left_an_idle_connection_makes_room(service: tuple[Address, int], held: ExitStack) -> None:
+def test_without_free_file_descriptors_an_idle_connection_makes_room(
+    service: tuple[Address, int], held: ExitStack
+) -> None:
     address, pid = service
     (worker,) = psutil.Process(pid).children()
     _, limit = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
@@ -138,7 +140,7 @@ def test_where_no_file_is_left_an_idle_connection_makes_room(service: tuple[Addr
         resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (limit, limit))
 
 
-def test_waiting_callers_leave_the_reserved_places_and_the_others_are_told_to_come_again(
+def test_waiting_requests_leave_the_reserved_threads_free_and_others_get_a_503(
     address: Address, held: ExitStack
 ) -> None:
     for _ in range(THREADS):
@@ -151,7 +153,7 @@ def test_waiting_callers_leave_the_reserved_places_and_the_others_are_told_to_co
     assert is_closed(refused)
 
 
-def test_callers_that_do_not_close_after_the_last_answer_hold_nobody_up(address: Address, held: ExitStack) -> None:
+def test_clients_that_keep_a_finished_connection_open_do_not_block_others(address: Address, held: ExitStack) -> None:
     began = time.monotonic()
     for _ in range(10):
         last = opened(held, address, b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -165,7 +167,7 @@ def test_a_body_that_does_not_arrive_in_time_is_a_408(address: Address, held: Ex
     assert (status, json.loads(body)["type"]) == (408, "urn:eventual-consistency-lab:request-timeout")
 
 
-def test_a_head_without_end_is_refused(address: Address, held: ExitStack) -> None:
+def test_an_endless_head_is_refused(address: Address, held: ExitStack) -> None:
     assert answer(opened(held, address, HEAD + b"X: " + b"x" * 40_000))[0] == 431
 
 
@@ -198,7 +200,7 @@ def test_a_request_may_arrive_in_parts(
     assert found == expected
 
 
-def test_callers_that_are_gone_are_not_waited_for_on_any_node(fresh: Lab) -> None:
+def test_a_wait_ends_on_every_node_when_its_client_disconnects(fresh: Lab) -> None:
     replica, url = next(iter(fresh.replica_urls.items()))
     post(f"{fresh.client_url}/faults", {"replica": replica, "fault": "pause"})
     client = ("127.0.0.1", int(fresh.client_url.rpartition(":")[2]))
@@ -212,7 +214,7 @@ def test_callers_that_are_gone_are_not_waited_for_on_any_node(fresh: Lab) -> Non
     post(f"{fresh.client_url}/faults/reset")
 
 
-def test_where_few_files_may_be_open_what_is_beyond_is_told_to_come_again(fresh: Lab) -> None:
+def test_with_a_low_limit_of_open_files_excess_requests_get_a_503(fresh: Lab) -> None:
     files = 256
     port = base_port()
     environment = {"LAB_PORT": str(port), "LAB_PRIMARY_URL": fresh.primary_url, "LAB_REDIS_URL": fresh.redis_url}

@@ -1,4 +1,4 @@
-"""Delay models on a real lab: what was applied is distributed as the model says, and every order ends up equal."""
+"""Delay models on a real lab: applied delays follow the model, and all orders converge."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ def configure(lab: Lab, **settings: Any) -> dict[str, Any]:
 
 
 def write_many(lab: Lab, count: int) -> None:
-    """Write so many entries in one batch."""
+    """Write ``count`` entries in one batch."""
     changes = [{"key": f"k{number % 50}", "value": number} for number in range(count)]
     found = post(f"{lab.primary_url}/data/batch", changes)
     assert found["acknowledged"] == count, found
 
 
 def applied_now(lab: Lab) -> list[dict[str, Any]]:
-    """What the replica has applied of the present epoch, in the order in which it did."""
+    """Return the entries of the present epoch that the replica has applied, in its order."""
     epoch = get(f"{lab.primary_url}/version")["epoch"]
     found: list[dict[str, Any]] = get(f"{lab.replica_urls[REPLICA]}/applied?limit=10000")["applied"]
     return [entry for entry in found if entry["position"].startswith(f"{epoch}-") and entry["position"] != f"{epoch}-0"]
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_in_order_of_arrival_the_applied_delays_are_the_models(fresh: Lab, kind: str) -> None:
+def test_in_order_of_arrival_the_applied_delays_follow_the_model(fresh: Lab, kind: str) -> None:
     model = from_json(MODELS[kind])
     changed = configure(fresh, model=MODELS[kind], order="arrival", seed=5)
     assert changed["delay_ms"] == pytest.approx(model.mean_ms, abs=0.001)
@@ -67,7 +67,7 @@ def test_in_order_of_arrival_the_applied_delays_are_the_models(fresh: Lab, kind:
     assert found_p > 0.01
 
 
-def test_in_order_of_arrival_nothing_is_lost_through_kills_and_changes_of_order(fresh: Lab) -> None:
+def test_in_order_of_arrival_kills_and_changes_of_order_lose_nothing(fresh: Lab) -> None:
     configure(fresh, model=MODELS["exponential"], order="arrival")
     with Writers(fresh.primary_url, count=4, rate=200, keys=20) as load:
         for number in range(2):
@@ -86,7 +86,7 @@ def test_in_order_of_arrival_nothing_is_lost_through_kills_and_changes_of_order(
 def ask_quietly(url: str) -> int:
     try:
         return ask("GET", url)[0]
-    except Exception:  # noqa: BLE001 - it is being started again
+    except Exception:  # noqa: BLE001 - it is restarting
         return 0
 
 
@@ -103,14 +103,14 @@ def test_in_log_order_the_delay_is_a_running_maximum(fresh: Lab) -> None:
 
 
 @pytest.mark.needs("minutes")
-def test_on_one_seed_log_order_is_the_running_maximum_of_order_arrival(tmp_path: Path) -> None:
+def test_with_one_seed_log_order_is_the_running_maximum_of_order_arrival(tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "docs" / "figures.py"
     line = [sys.executable, str(script), "orders", "--out", str(tmp_path)]
     done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["entries"] == 60
-    assert found["largest_difference_ms"] <= 0.002  # what is due is computed, to the microsecond
+    assert found["largest_difference_ms"] <= 0.002  # due times are computed, to the microsecond
     assert (tmp_path / "orders.svg").stat().st_size > 10_000
 
 
@@ -125,7 +125,7 @@ def test_on_one_seed_log_order_is_the_running_maximum_of_order_arrival(tmp_path:
         ({}, "give delay_ms"),
     ],
 )
-def test_what_is_no_model_is_refused_and_changes_nothing(fresh: Lab, settings: dict[str, Any], said: str) -> None:
+def test_an_invalid_model_is_refused_and_changes_nothing(fresh: Lab, settings: dict[str, Any], said: str) -> None:
     before = get(f"{fresh.primary_url}/admin/replication-delays")
     status, answer = ask("POST", f"{fresh.primary_url}/admin/replication-delay", {"replica": REPLICA, **settings})
     assert (status, said in answer["detail"]) == (422, True), answer

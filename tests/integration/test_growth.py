@@ -1,4 +1,4 @@
-"""What does not grow: the cost of a write with the number of keys, and the nodes' memory with the log."""
+"""Costs that must not grow: of a write with the number of keys, and the nodes' memory with the log."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _BATCH = 500
 
 
 def load(log: ReplicationLog, first: int, last: int) -> None:
-    for begin in range(first, last, _BATCH):
-        numbers = range(begin, begin + _BATCH)
+    for start in range(first, last, _BATCH):
+        numbers = range(start, start + _BATCH)
         log.append_many([Change("set", f"key-{n:07}", str(n), uuid.uuid4().hex) for n in numbers])
 
 
@@ -31,7 +31,7 @@ def write_cost_us(log: ReplicationLog, keys: int) -> float:
 
 
 def memory_mib(lab: Lab) -> dict[str, float]:
-    """Resident memory of each node's worker."""
+    """Return the resident memory of each node's worker."""
     found = {}
     for name, pid in lab.pids.items():
         if name != LOG_SERVER:
@@ -40,7 +40,7 @@ def memory_mib(lab: Lab) -> dict[str, float]:
 
 
 @pytest.mark.alone
-def test_a_write_costs_the_same_with_many_keys_and_memory_does_not_grow_with_the_log(fresh: Lab) -> None:
+def test_neither_the_cost_of_a_write_grows_with_the_keys_nor_memory_with_the_log(fresh: Lab) -> None:
     set_delays(fresh, 0, 100)
     client = connect(fresh.redis_url)
     log, few, many = (ReplicationLog(client, namespace) for namespace in ("lab14", "few", "many"))
@@ -52,14 +52,7 @@ def test_a_write_costs_the_same_with_many_keys_and_memory_does_not_grow_with_the
     load(log, 10_000, MANY)
     converge(fresh, 40)
     after = memory_mib(fresh)
-    for key in (
-        "log",
-        "data",
-        "head",
-        "keys",
-        "writes",
-        "write_order",
-    ):  # the same content, but no replica that reads it
+    for key in ("log", "data", "head", "keys", "writes", "write_order"):  # the same content, read by no replica
         assert client.copy(f"lab14:{key}", f"many:{key}")
     rounds = [(write_cost_us(few, FEW), write_cost_us(many, MANY)) for _ in range(15)]
     few_us, many_us = (statistics.median(costs) for costs in zip(*rounds, strict=True))

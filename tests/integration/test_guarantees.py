@@ -23,7 +23,7 @@ from tests.support.until import until
 
 
 def versions(entries: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    """Positions as pairs of numbers."""
+    """Return positions as pairs of numbers."""
     return [(int(epoch), int(version)) for epoch, _, version in (e["position"].partition("-") for e in entries)]
 
 
@@ -41,10 +41,10 @@ def pairs(lab: Lab) -> list[tuple[str, str]]:
 
 
 @pytest.mark.alone
-def test_windows_are_as_long_as_the_longest_delay(fresh: Lab) -> None:
-    """30 writes on an idle lab: how far beyond the delays the measured times are.
+def test_a_window_is_as_long_as_the_longest_delay(fresh: Lab) -> None:
+    """30 writes on an idle lab: the excess of measured times over the delays.
 
-    Bounded is the best quarter, which other programs on the machine leave alone; ``make bench`` measures the rest.
+    Only the best quarter is bounded, which other programs do not disturb; ``make bench`` measures the rest.
     """
     beyond: dict[str, list[float]] = {"window": [], **{replica: [] for replica in fresh.replica_urls}}
     delays_ms = dict(zip(fresh.replica_urls, DELAYS_MS, strict=True))
@@ -60,7 +60,7 @@ def test_windows_are_as_long_as_the_longest_delay(fresh: Lab) -> None:
         assert min(beyond[replica]) >= 0
 
 
-def test_under_load_each_replica_stays_behind_by_its_delay_and_no_more(fresh: Lab) -> None:
+def test_under_load_each_replica_lags_by_its_delay_and_no_more(fresh: Lab) -> None:
     """600 writes by 8 writers over 50 keys: applied one after the other, they would take 600 times the delay."""
     delays_ms = (100, 300)
     set_delays(fresh, *delays_ms)
@@ -83,7 +83,7 @@ def test_under_load_each_replica_stays_behind_by_its_delay_and_no_more(fresh: La
     converge(fresh)
 
 
-def test_a_delay_from_30_s_to_0_applies_what_waits_at_once_and_in_order(fresh: Lab) -> None:
+def test_lowering_a_delay_to_0_applies_waiting_entries_at_once_and_in_order(fresh: Lab) -> None:
     replica, url = pairs(fresh)[1]
     set_delays(fresh, 500, 30_000)
     start = get(f"{fresh.primary_url}/version")["position"]
@@ -101,7 +101,7 @@ def test_a_delay_from_30_s_to_0_applies_what_waits_at_once_and_in_order(fresh: L
     assert_each_once_in_order(applied(url, after=start))
 
 
-def test_delays_that_change_at_random_under_load_keep_the_order(fresh: Lab) -> None:
+def test_random_delay_changes_under_load_keep_the_order(fresh: Lab) -> None:
     random = Random(14)
     start = get(f"{fresh.primary_url}/version")["position"]
     with Writers(fresh.primary_url, count=4, rate=200, keys=20) as load:
@@ -117,7 +117,7 @@ def test_delays_that_change_at_random_under_load_keep_the_order(fresh: Lab) -> N
         assert_nothing_early(entries)
 
 
-def test_a_reset_under_load_leaves_one_epoch_and_nothing_of_the_old(fresh: Lab) -> None:
+def test_a_reset_under_load_leaves_only_the_new_epoch(fresh: Lab) -> None:
     with Writers(fresh.primary_url, count=6, rate=200, keys=30) as load:
         until(lambda: len(load.acknowledged) > 100)
         reset = post(f"{fresh.primary_url}/admin/reset")
@@ -136,7 +136,7 @@ def test_a_reset_under_load_leaves_one_epoch_and_nothing_of_the_old(fresh: Lab) 
         assert {record["write_id"] for record in held} <= write_ids
 
 
-def test_400_waiting_readers_all_wake_while_others_are_answered(fresh: Lab) -> None:
+def test_400_waiting_readers_all_wake_and_do_not_delay_other_requests(fresh: Lab) -> None:
     _, url = pairs(fresh)[0]
     set_delays(fresh, 0, 0)
     target = int(get(f"{fresh.primary_url}/version")["version"]) + 1
@@ -173,7 +173,7 @@ def test_400_waiting_readers_all_wake_while_others_are_answered(fresh: Lab) -> N
 
 
 @pytest.mark.parametrize("victim", ["lab14-replica1", "lab14-primary", "lab14-client", LOG_SERVER])
-def test_a_kill_under_load_loses_and_doubles_nothing(fresh: Lab, victim: str) -> None:
+def test_a_kill_under_load_loses_and_duplicates_nothing(fresh: Lab, victim: str) -> None:
     set_delays(fresh, 100, 300)
     start = get(f"{fresh.primary_url}/version")["position"]
     with Writers(fresh.primary_url, count=4, rate=100, keys=50) as load:
@@ -190,11 +190,11 @@ def test_a_kill_under_load_loses_and_doubles_nothing(fresh: Lab, victim: str) ->
     acknowledged = sorted(written["version"] for written in load.acknowledged)
     print(f"{victim}: killed, {len(acknowledged)} acknowledged writes, head at {head}")
     if victim == LOG_SERVER and found["primary"]["epoch"] > int(start.split("-")[0]):
-        # Its disk was busy, so that it wrote its file late. The new epoch says so, and that is whole.
+        # Its disk was busy, so it wrote its file late. The new epoch shows this, and is complete.
         whole = [w["version"] for w in load.acknowledged if w["position"].startswith(f"{found['primary']['epoch']}-")]
         assert sorted(whole) == list(range(min(whole), head + 1))
         return
-    # Each has a version of its own, so none is doubled; each is repeated until answered, so the head counts them all.
+    # Each has a unique version, so none is doubled; each is repeated until answered, so the head counts them all.
     assert acknowledged == list(range(1, head + 1))
     newest = {written["key"]: written for written in sorted(load.acknowledged, key=lambda w: int(w["version"]))}
     for url in node_urls(fresh):

@@ -1,4 +1,4 @@
-"""Real nodes: what they refuse, what they answer, and what happens while the log server is gone."""
+"""Real nodes: refusals, answers, and operation without the log server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def version(lab: Lab) -> str:
 
 
 def refused(method: str, url: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, Any]]:
-    """Status and problem details of an answer that has to be a 4xx."""
+    """Return status and problem details of an answer, which must be a 4xx."""
     answer = POOL.request(method, url, body=body, headers={k.replace("_", "-"): v for k, v in headers.items()})
     assert 400 <= answer.status < 500, answer.data
     assert answer.headers["Content-Type"] == "application/problem+json"
@@ -49,7 +49,7 @@ BODIES = [
 
 @pytest.mark.parametrize("raw", BODIES, ids=range(len(BODIES)))
 @pytest.mark.parametrize("where", ["/data", "/write", "/write-and-read", "/write-and-wait"])
-def test_a_wrong_body_is_refused_and_changes_nothing(lab: Lab, raw: bytes, where: str) -> None:
+def test_an_invalid_body_is_refused_and_changes_nothing(lab: Lab, raw: bytes, where: str) -> None:
     before = version(lab)
     url = lab.primary_url if where == "/data" else lab.client_url
     _, found = refused("POST", url + where, raw)
@@ -57,7 +57,7 @@ def test_a_wrong_body_is_refused_and_changes_nothing(lab: Lab, raw: bytes, where
     assert version(lab) == before
 
 
-def test_the_largest_value_is_taken(lab: Lab) -> None:
+def test_a_value_of_the_maximum_size_is_accepted(lab: Lab) -> None:
     value = "x" * (256 * 1024 - 2)
     written = post(f"{lab.primary_url}/data", {"key": "large", "value": value})
     for url in node_urls(lab):
@@ -77,7 +77,7 @@ DELAYS: list[Any] = [
 
 
 @pytest.mark.parametrize("wrong", DELAYS, ids=range(len(DELAYS)))
-def test_a_wrong_delay_is_refused_and_changes_nothing(lab: Lab, wrong: Any) -> None:
+def test_an_invalid_delay_is_refused_and_changes_nothing(lab: Lab, wrong: Any) -> None:
     before = get(f"{lab.primary_url}/admin/replication-delays")
     refused("POST", f"{lab.primary_url}/admin/replication-delay", json.dumps(wrong).encode())
     assert get(f"{lab.primary_url}/admin/replication-delays") == before
@@ -89,7 +89,7 @@ def test_a_delay_that_is_not_a_number_is_refused(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("name", ["replica", "replica_url"])
-def test_an_unknown_replica_is_told_the_known_ones(lab: Lab, name: str) -> None:
+def test_the_error_for_an_unknown_replica_lists_the_known_ones(lab: Lab, name: str) -> None:
     raw = json.dumps({name: "http://lab14-replica9:8009", "delay_ms": 5}).encode()
     _, found = refused("POST", f"{lab.primary_url}/admin/replication-delay", raw)
     assert found["known_replicas"] == ["lab14-replica1", "lab14-replica2"]
@@ -116,7 +116,7 @@ QUERIES = [
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_wrong_parameters_and_paths_are_refused(lab: Lab, query: str) -> None:
+def test_invalid_parameters_and_paths_are_refused(lab: Lab, query: str) -> None:
     for url in node_urls(lab):
         refused("GET", url + query)
 
@@ -128,7 +128,7 @@ WRITE_QUERIES = [
 
 
 @pytest.mark.parametrize("query", WRITE_QUERIES)
-def test_wrong_parameters_of_a_write_write_nothing(lab: Lab, query: str) -> None:
+def test_invalid_parameters_of_a_write_change_nothing(lab: Lab, query: str) -> None:
     before = version(lab)
     refused("POST", lab.client_url + query, body("k", 1))
     if query.startswith("/write?"):
@@ -137,28 +137,28 @@ def test_wrong_parameters_of_a_write_write_nothing(lab: Lab, query: str) -> None
 
 
 READ_QUERIES = [
-    *["level=linear", "level=bounded", "level=strong&max_lag_ms=1", "level=bounded&max_lag_ms=-1", "replica=nobody"],
+    *["level=linear", "level=bounded", "level=strong&max_lag_ms=1", "level=bounded&max_lag_ms=-1", "replica=unknown"],
     *["level=bounded&max_lag_versions=1.5", "level=strong&replica=lab14-replica1", "timeout_ms=-1", "unknown=1"],
 ]
 
 
 @pytest.mark.parametrize("query", READ_QUERIES)
-def test_wrong_parameters_of_a_read_at_a_level_are_refused(lab: Lab, query: str) -> None:
+def test_invalid_parameters_of_a_read_at_a_level_are_refused(lab: Lab, query: str) -> None:
     assert refused("GET", f"{lab.client_url}/read/k?{query}")[0] == 400
 
 
 @pytest.mark.parametrize("token", ["", "1", "1-", "x-y", "01-1", "1 -1", "9" * 40])
-def test_a_token_that_is_no_position_is_refused(lab: Lab, token: str) -> None:
+def test_a_token_that_is_not_a_position_is_refused(lab: Lab, token: str) -> None:
     for level in ("session", "eventual"):
         assert refused("GET", f"{lab.client_url}/read/k?level={level}", None, Lab_Position=token)[0] == 400
 
 
-def test_an_age_is_a_number_from_0(lab: Lab) -> None:
+def test_an_age_that_is_not_a_number_from_0_is_refused(lab: Lab) -> None:
     for age in ("-1", "x", "nan", "inf", "86400001"):
         assert refused("GET", f"{lab.primary_url}/position?age_ms={age}")[0] == 400
 
 
-def test_a_wrong_method_is_told_the_right_ones(lab: Lab) -> None:
+def test_an_unsupported_method_is_refused(lab: Lab) -> None:
     for method, url in (
         ("PUT", f"{lab.primary_url}/data"),
         ("POST", f"{lab.client_url}/status"),
@@ -168,7 +168,7 @@ def test_a_wrong_method_is_told_the_right_ones(lab: Lab) -> None:
         assert status in {404, 405}
 
 
-def test_a_replica_takes_no_writes_and_names_the_primary(lab: Lab) -> None:
+def test_a_replica_refuses_writes_and_names_the_primary(lab: Lab) -> None:
     before = version(lab)
     for url in lab.replica_urls.values():
         for method, path in (("POST", "/data"), ("DELETE", "/data/k")):
@@ -177,7 +177,7 @@ def test_a_replica_takes_no_writes_and_names_the_primary(lab: Lab) -> None:
     assert version(lab) == before
 
 
-def test_what_a_foreign_page_makes_a_browser_send_is_refused(lab: Lab) -> None:
+def test_requests_from_foreign_web_pages_are_refused(lab: Lab) -> None:
     before = version(lab)
     for url in (f"{lab.primary_url}/data", f"{lab.client_url}/write-and-read"):
         assert refused("POST", url, body("k", 1), Sec_Fetch_Site="cross-site")[0] == 403
@@ -186,7 +186,7 @@ def test_what_a_foreign_page_makes_a_browser_send_is_refused(lab: Lab) -> None:
     assert version(lab) == before
 
 
-def test_a_body_without_a_length_is_read(lab: Lab) -> None:
+def test_a_chunked_body_is_accepted_up_to_the_limit(lab: Lab) -> None:
     answer = POOL.request(
         "POST", f"{lab.primary_url}/data", body=iter([b'{"key":"chunked",', b'"value":1}']), chunked=True
     )
@@ -195,7 +195,7 @@ def test_a_body_without_a_length_is_read(lab: Lab) -> None:
     assert endless.status == 413
 
 
-def test_nonsense_on_the_wire_does_no_harm(lab: Lab) -> None:
+def test_malformed_requests_do_no_harm(lab: Lab) -> None:
     parts = urlsplit(lab.primary_url)
     for raw in (
         b"\x00\xff\r\n\r\n",
@@ -225,7 +225,7 @@ def test_any_text_can_be_a_key(fresh: Lab, key: str) -> None:
     assert status == 404
 
 
-def test_deleting_what_is_not_there_is_a_404_without_a_version(fresh: Lab) -> None:
+def test_deleting_a_missing_key_is_a_404_and_takes_no_version(fresh: Lab) -> None:
     before = version(fresh)
     assert refused("DELETE", f"{fresh.primary_url}/data/missing")[0] == 404
     assert version(fresh) == before
@@ -240,7 +240,7 @@ def test_a_retry_with_the_same_idempotency_key_is_the_same_write(fresh: Lab) -> 
     assert version(fresh) == first[1]["position"]
 
 
-def test_pages_hold_everything_once(fresh: Lab) -> None:
+def test_pages_contain_every_key_once(fresh: Lab) -> None:
     keys = sorted((f"k{number:03}" for number in range(25)), key=str.encode)
     for key in keys:
         written = post(f"{fresh.primary_url}/data", {"key": key, "value": key})
@@ -256,7 +256,7 @@ def test_pages_hold_everything_once(fresh: Lab) -> None:
         assert list(seen) == keys
 
 
-def test_a_position_is_a_guarantee_on_data(fresh: Lab) -> None:
+def test_min_position_is_a_guarantee_on_data(fresh: Lab) -> None:
     url = fresh.replica_urls["lab14-replica2"]
     set_delays(fresh, 20, 1000)
     written = post(f"{fresh.primary_url}/data", {"key": "k", "value": 1})
@@ -271,7 +271,7 @@ def test_a_position_is_a_guarantee_on_data(fresh: Lab) -> None:
         assert found["reached"] is False
 
 
-def test_the_time_of_that_very_version_is_answered(fresh: Lab) -> None:
+def test_applied_after_ms_is_that_of_the_requested_version(fresh: Lab) -> None:
     first = post(f"{fresh.primary_url}/data", {"key": "k", "value": 1})
     last = post(f"{fresh.primary_url}/data", {"key": "k", "value": 2})
     for url, delay_ms in zip(fresh.replica_urls.values(), DELAYS_MS, strict=True):
@@ -301,7 +301,7 @@ def headers(operation: dict[str, Any]) -> dict[str, Any]:
     return {found["name"]: found["schema"] for found in operation["parameters"] if found["in"] == "header"}
 
 
-def test_statuses_media_types_headers_lengths_and_patterns_are_described(lab: Lab) -> None:
+def test_openapi_describes_statuses_media_types_headers_lengths_and_patterns(lab: Lab) -> None:
     primary, replica, client = (
         get(f"{url}/openapi.json") for url in (lab.primary_url, node_urls(lab)[1], lab.client_url)
     )
@@ -322,7 +322,7 @@ def test_statuses_media_types_headers_lengths_and_patterns_are_described(lab: La
     assert "null" not in str(queries["min_version"])
 
 
-def test_write_and_wait_at_its_deadline_says_who_is_missing(fresh: Lab) -> None:
+def test_write_and_wait_lists_the_missing_replicas_at_its_deadline(fresh: Lab) -> None:
     set_delays(fresh, 20, 10_000)
     before = metric(fresh.client_url, "ec_consistency_window_seconds_count")
     found = post(f"{fresh.client_url}/write-and-wait?timeout_ms=1000", {"key": "k", "value": 1})
@@ -334,7 +334,7 @@ def test_write_and_wait_at_its_deadline_says_who_is_missing(fresh: Lab) -> None:
     assert after[label] == before[label] + 1
 
 
-def test_a_node_that_cannot_be_reached_is_an_error_beside_the_rest(fresh: Lab) -> None:
+def test_an_unreachable_node_is_an_error_beside_the_other_nodes(fresh: Lab) -> None:
     with frozen(fresh.pids["lab14-replica2"]):
         found = get(f"{fresh.client_url}/read-compare")
         assert "error" in found["replicas"]["lab14-replica2"]
@@ -346,9 +346,9 @@ def test_a_node_that_cannot_be_reached_is_an_error_beside_the_rest(fresh: Lab) -
     converge(fresh)
 
 
-def test_while_the_log_server_is_gone_reads_go_on_and_writes_say_what_became_of_them(fresh: Lab) -> None:
+def test_without_the_log_server_reads_continue_and_writes_report_their_outcome(fresh: Lab) -> None:
     written = post(f"{fresh.client_url}/write-and-wait", {"key": "kept", "value": 1})["write_result"]
-    with frozen(fresh.pids[LOG_SERVER]):  # so that it cannot be started again before it has been looked at
+    with frozen(fresh.pids[LOG_SERVER]):  # so that it is not restarted before it is inspected
         outcomes = set()
         for _ in range(2):
             answer = POOL.request("POST", f"{fresh.primary_url}/data", body=body("k", 1))
@@ -369,7 +369,7 @@ def test_while_the_log_server_is_gone_reads_go_on_and_writes_say_what_became_of_
     converge(fresh)
 
 
-def test_the_lag_is_0_when_idle_and_grows_while_a_replica_is_stopped(fresh: Lab) -> None:
+def test_lag_is_0_when_idle_and_grows_while_a_replica_is_stopped(fresh: Lab) -> None:
     replica = '{replica="lab14-replica1"}'
     converge(fresh)
     until(lambda: metric(fresh.primary_url, "ec_replica_lag_seconds")[replica] == 0)

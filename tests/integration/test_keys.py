@@ -1,4 +1,4 @@
-"""Keys over all of Unicode, through real HTTP: one that is accepted can be read, deleted and exported everywhere."""
+"""Keys from all of Unicode over real HTTP: an accepted key can be read, deleted and exported on every node."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def quick(fresh: Lab) -> Lab:
 
 
 def assert_kept(lab: Lab, key: str, value: Any, position: str) -> None:
-    """Each node has the key with this value, and the client shows it."""
+    """Assert that each node has the key with this value, and that the client shows it."""
     path = quote(key, safe="")
     for url in node_urls(lab):
         found = get(f"{url}/data/{path}?min_position={position}&timeout_ms=5000")
@@ -69,7 +69,7 @@ def test_a_key_is_refused_or_can_be_read_and_deleted_everywhere(quick: Lab, key:
         assert ask("GET", f"{url}/data/{path}?min_position={deleted}&timeout_ms=5000")[0] == 404
 
 
-def test_characters_that_mean_something_elsewhere_are_keys(quick: Lab) -> None:
+def test_special_characters_are_valid_keys(quick: Lab) -> None:
     keys = [*ALONE, *PATHS]
     written = post(f"{quick.primary_url}/data/batch", [{"key": key, "value": [key]} for key in keys])
     for key in keys:
@@ -86,7 +86,7 @@ def test_every_character_is_exported_in_order_by_every_node(quick: Lab) -> None:
     assert len(digests) == 1
 
 
-def test_a_key_of_any_characters_is_told_of_by_the_feed(quick: Lab) -> None:
+def test_the_feed_reports_keys_of_any_characters(quick: Lab) -> None:
     keys = [*ALONE, *PATHS]
     seen: set[str] = set()
     messages = _messages(quick.client_url)

@@ -1,4 +1,4 @@
-"""Every node is as its ``/openapi.json`` says: schemathesis with all checks, for requests and sequences of them."""
+"""Every node conforms to its ``/openapi.json``: all checks of schemathesis, on requests and sequences of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECONDS = 20
 
 @pytest.fixture(scope="module")
 def battered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A lab of its own, because of what is done to it."""
+    """A separate lab, because of what the tests do to it."""
     with running_lab(tmp_path_factory.mktemp("lab")) as lab:
         set_delays(lab, *DELAYS_MS)
         yield lab
@@ -27,7 +27,7 @@ def battered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @pytest.mark.xdist_group("schemathesis")
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("node", ["primary", "replica", "client", "worker"])
-def test_schemathesis_finds_nothing(battered: Lab, node: str) -> None:
+def test_schemathesis_finds_no_deviation_from_openapi(battered: Lab, node: str) -> None:
     urls = {
         "primary": battered.primary_url,
         "replica": next(iter(battered.replica_urls.values())),

@@ -1,4 +1,4 @@
-"""How the tests themselves are run: side by side, alone, by what they need, and no longer than they may."""
+"""The test runner: parallel and exclusive tests, suites by required tools, and time limits."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, *options: str, **environment: str) -> tuple[int, str]:
-    """Exit status and output of pytest in the folder, under this machine's environment without ``CI``."""
+    """Run pytest in the folder, without ``CI`` in the environment; return exit status and output."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "CI"))}
     line = [sys.executable, "-m", "pytest", "-p", "tests.support.suites", "-rf", *options]
     variables = {**inherited, "PYTHONPATH": str(ROOT), **environment}
@@ -75,7 +75,7 @@ def run(folder: Path, *options: str, **environment: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_some_run_together_and_some_alone_and_one_that_hangs_is_ended(folder: Path) -> None:
+def test_groups_run_together_marked_tests_run_alone_and_a_hanging_test_is_ended(folder: Path) -> None:
     status, output = run(folder, "-n", "3", "--dist", "loadgroup", "--timeout", "3")
     assert status == 1, output
     ran = [tuple(line.split()) for line in (folder / "order.txt").read_text().splitlines()]
@@ -89,7 +89,7 @@ def test_some_run_together_and_some_alone_and_one_that_hangs_is_ended(folder: Pa
     assert "Not run here: 1 of make test-browser (Chromium); 1 of make test-stack (Docker," in output
 
 
-def test_what_a_machine_lacks_is_skipped_with_the_reason_and_fails_with_ci(folder: Path) -> None:
+def test_a_missing_tool_skips_with_a_reason_and_fails_with_ci(folder: Path) -> None:
     status, output = run(folder, "--suite", "stack", PATH="")
     assert status == 0, output
     assert "Skipped: 1, needs docker." in output

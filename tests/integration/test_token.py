@@ -1,4 +1,4 @@
-"""The admin token on a real lab: what needs it, in which spelling, and where the client sends it."""
+"""The admin token on a real lab: requests that need it, its spelling, and the nodes that the client sends it to."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REPLICA = "lab14-replica1"
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A lab that has a token."""
+    """A lab with an admin token."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAB_ADMIN_TOKEN", TOKEN)
         with running_lab(tmp_path_factory.mktemp("guarded"), replicas=1) as running:
@@ -33,7 +33,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture
 def stranger(guarded: Lab) -> Iterator[list[str | None]]:
-    """Something that is registered as a replica and is none; the Authorization of each request to it."""
+    """A server that is registered as a replica without proof; yields the Authorization of each request to it."""
     heard: list[str | None] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -45,8 +45,7 @@ def stranger(guarded: Lab) -> Iterator[list[str | None]]:
 
         do_GET = do_POST = do_DELETE = answer  # noqa: N815 - as the library names them
 
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+        def log_message(self, *_: Any) -> None: ...
 
     registered = Registry(connect(guarded.redis_url))
     proof = next(member for member in registered.members() if member.replica == REPLICA).proof
@@ -54,7 +53,7 @@ def stranger(guarded: Lab) -> Iterator[list[str | None]]:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}"
-        now_us = int(time.time() * 1e6)  # one that has been silent for an hour is forgotten
+        now_us = int(time.time() * 1e6)  # a member that is silent for an hour is removed
         member = Member("stranger", "http://stranger:1", url, Position(1, 0), now_us, now_us, proof=proof)
         registered.heartbeat(member, Settings(Fixed(0), 0))
         try:
@@ -69,7 +68,7 @@ def with_token(method: str, url: str, body: Any = None, scheme: str = "Bearer") 
     return ask(method, url, body, Authorization=f"{scheme} {TOKEN}")
 
 
-def test_a_stranger_in_the_roster_never_hears_the_token(guarded: Lab, stranger: list[str | None]) -> None:
+def test_a_registered_impostor_never_receives_the_token(guarded: Lab, stranger: list[str | None]) -> None:
     url = guarded.client_url
     for method, path in (("GET", "/faults"), ("POST", "/faults/reset")):
         status, found = with_token(method, f"{url}{path}")
@@ -89,14 +88,14 @@ def test_a_stranger_in_the_roster_never_hears_the_token(guarded: Lab, stranger: 
 
 
 @pytest.mark.parametrize("name", ["..", ".", "%3Fx%3D1", "%23", "pause%3Fx", "%25"])
-def test_the_name_of_a_fault_stays_a_name(guarded: Lab, name: str) -> None:
+def test_special_characters_in_a_fault_name_do_not_change_the_path(guarded: Lab, name: str) -> None:
     path = f"{guarded.client_url}/faults/{REPLICA}/{name.replace('.', '%2E')}"
     status, found = with_token("DELETE", path)
     assert (status, found["title"]) == (404, "No such fault"), found
     assert with_token("DELETE", f"{guarded.client_url}/faults/{REPLICA}")[1]["ended"] == []
 
 
-def test_the_scheme_is_written_in_any_case_through_the_client(guarded: Lab) -> None:
+def test_the_client_accepts_the_authorization_scheme_in_any_case(guarded: Lab) -> None:
     order = {"replica": REPLICA, "fault": "pause"}
     assert with_token("POST", f"{guarded.client_url}/faults", order, "bearer")[0] == 200
     assert with_token("DELETE", f"{guarded.client_url}/faults/{REPLICA}/pause", scheme="BEARER")[1]["ended"] == [
@@ -104,6 +103,6 @@ def test_the_scheme_is_written_in_any_case_through_the_client(guarded: Lab) -> N
     ]
 
 
-def test_without_the_token_the_client_refuses_by_itself(guarded: Lab) -> None:
+def test_without_the_token_the_client_itself_refuses(guarded: Lab) -> None:
     for method, path in (("GET", "/faults"), ("POST", "/faults/reset"), ("GET", "/delays"), ("POST", "/reset")):
         assert ask(method, f"{guarded.client_url}{path}")[0] == 401

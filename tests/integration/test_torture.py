@@ -1,4 +1,4 @@
-"""``lab torture`` on labs of its own: clean where nothing is wrong, and not where something is."""
+"""``lab torture`` on temporary labs: clean without a bug, and not clean with one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def torture(*arguments: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout)
 
 
-def test_whatever_is_broken_nothing_is_lost_doubled_reordered_early_regressed_or_diverged() -> None:
+def test_under_faults_nothing_is_lost_doubled_reordered_early_regressed_or_diverged() -> None:
     status, found = torture("--seed", "6", "--seconds", "14")
     print(found["acts"], found["operations"], [(one["guarantee"], one["tested"]) for one in found["verdicts"]])
     assert (status, found["clean"], found["broken_promises"]) == (0, True, {}), found
@@ -32,21 +32,21 @@ def test_whatever_is_broken_nothing_is_lost_doubled_reordered_early_regressed_or
 
 
 @pytest.mark.needs("minutes")
-def test_a_value_that_was_corrupted_is_no_clean_verdict() -> None:
+def test_a_corrupted_value_fails_the_verdict() -> None:
     status, found = torture("--seed", "1", "--seconds", "8", "--faults", "corrupt")
     assert (status, found["clean"]) == (1, False)
     assert {one["guarantee"]: one["verdict"] for one in found["verdicts"]}["reordered"] == "violated"
     assert found["acts"]["corrupt"] >= 1
 
 
-def test_the_schedule_can_be_seen_before() -> None:
+def test_the_schedule_can_be_printed_without_a_run() -> None:
     line = ["torture", "--seed", "14", "--seconds", "60", "--schedule"]
     shown = [CliRunner().invoke(main, line).output for _ in range(2)]
     assert shown[0] == shown[1]
     assert len(shown[0].splitlines()) > 30
 
 
-def test_a_fault_that_there_is_not_is_refused() -> None:
+def test_an_unknown_fault_is_refused() -> None:
     done = CliRunner().invoke(main, ["torture", "--faults", "pause,nothing"])
     assert done.exit_code == 2
     assert "unknown fault 'nothing'; choose from kill, hang, pause" in done.stderr

@@ -1,4 +1,4 @@
-"""Traces on a real lab: one from a request through the log to every apply; and no collector, no trouble."""
+"""Traces on a real lab: one trace from a request through the log to every apply; and a missing collector."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MakeLab = Callable[[str | None], AbstractContextManager[Lab]]
 
 @pytest.fixture
 def make_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeLab:
-    """A lab that exports its traces to an endpoint, or to none."""
+    """Make a lab that exports its traces to an endpoint, or does not export."""
 
     def make(endpoint: str | None) -> AbstractContextManager[Lab]:
         if endpoint is not None:
@@ -63,7 +63,7 @@ def test_one_write_is_one_trace_from_the_request_to_every_apply(make_lab: MakeLa
 
 
 def writes_and_stop(lab: AbstractContextManager[Lab]) -> tuple[float, float, int]:
-    """With a lab: the median of a hundred writes in milliseconds, the seconds to stop it, the lines its nodes wrote."""
+    """Return the median of 100 writes in milliseconds, the seconds to stop the lab, and its nodes' lines of log."""
     with lab as running:
         set_delays(running, *DELAYS_MS)
         took_ms = []
@@ -75,13 +75,13 @@ def writes_and_stop(lab: AbstractContextManager[Lab]) -> tuple[float, float, int
         began = time.monotonic()
     stop_seconds = time.monotonic() - began
     said = [log.read_text().splitlines() for log in (running.data_dir / "logs").glob("lab14-[prc]*.log")]
-    # Whether a replica begins before there is a log is chance, and what it says then.
+    # Whether a replica starts before the log exists, and logs that, is chance.
     lines = [line for node in said for line in node if not line.endswith(("holds no log yet", " recovered"))]
     return statistics.median(took_ms), stop_seconds, len(lines)
 
 
 @pytest.mark.alone
-def test_without_its_collector_nothing_slows_spams_or_stops_later(make_lab: MakeLab) -> None:
+def test_a_missing_collector_neither_slows_the_lab_nor_fills_its_log_nor_delays_its_stop(make_lab: MakeLab) -> None:
     without = writes_and_stop(make_lab(None))
     dead = writes_and_stop(make_lab("http://127.0.0.1:9"))
     for name, (write_ms, stop_seconds, lines) in {"tracing off": without, "collector down": dead}.items():

@@ -1,4 +1,4 @@
-"""Figures as they are printed."""
+"""Figures, formatted for a test's output."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from broker import stats
 
 
 def spread(name: str, values: Sequence[float]) -> str:
-    """One line with the count, the percentiles and both ends."""
+    """Return a line with the count, minimum, percentiles and maximum."""
     found = stats.spread(values)
     return f"{name}: " + " ".join(f"{figure}={value}" for figure, value in found.items())

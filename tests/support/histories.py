@@ -1,4 +1,4 @@
-"""Correct histories, generated: a log, replicas at some point of it, sessions that read them at a level."""
+"""Generated correct histories: a log, replicas that follow it, and sessions that read at a level."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from random import Random
 from typing import Any
 
 from broker.position import Position
-from lab.checking.history import History, Plan
-from lab.checking.operation import Kind, Operation, Outcome
+from lab.checking.history import History, Kind, Operation, Outcome, Plan
 from nodes.http.level import Level
 
 PRIMARY = "lab14-primary"
@@ -16,7 +15,7 @@ OUTCOMES: tuple[Outcome, ...] = ("ok", "unknown", "fail")
 
 
 class World:
-    """One primary and two replicas that follow at random, with resets in between; one thing happens after the other."""
+    """A primary and two replicas that follow at random, with resets in between; operations never overlap."""
 
     def __init__(
         self,
@@ -28,7 +27,7 @@ class World:
         sessions: int = 4,
         calm: bool = False,
     ) -> None:
-        """``calm``: every write succeeds and nothing is reset."""
+        """``calm``: every write succeeds, and there are no resets."""
         self._calm = calm
         self._random = Random(seed)
         self._level = level
@@ -45,7 +44,7 @@ class World:
         self._end()
 
     def history(self) -> History:
-        """What happened. Every bound of its plan holds."""
+        """Return the history. Every bound of its plan holds."""
         return History(Plan(self._level), self.operations)
 
     def _step(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 
 def p_value(samples: Sequence[float], cdf: Callable[[float], float]) -> float:
-    """How likely samples of this distribution are at least so far from it (asymptotic, with Stephens' correction)."""
+    """Return the probability of at least this deviation from the distribution (asymptotic, Stephens' correction)."""
     ordered = sorted(samples)
     count = len(ordered)
     distance = max(

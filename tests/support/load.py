@@ -1,4 +1,4 @@
-"""Writers that remember what was acknowledged to them."""
+"""Writers that record the acknowledged writes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.support.http import ask
 
 
 class Writers:
-    """``count`` writers, together ``rate`` writes a second, over ``keys`` keys. ``with Writers(…) as load:`` runs them.
+    """``count`` writers, together ``rate`` writes per second, over ``keys`` keys: ``with Writers(…) as load:``.
 
-    Each write has an Idempotency-Key and is repeated until it has a definite answer, as a careful client would.
+    Each write has an Idempotency-Key and is repeated until its outcome is definite, as a careful client would do.
     """
 
     def __init__(self, primary_url: str, *, count: int, rate: float, keys: int) -> None:
@@ -36,7 +36,7 @@ class Writers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop, and let every write come to its end."""
+        """Stop when every write has ended."""
         self._stop.set()
         for thread in self._threads:
             thread.join()

@@ -1,4 +1,4 @@
-"""A collector: receives spans as OTLP over HTTP, as the exporter sends them."""
+"""A collector that receives spans as OTLP over HTTP."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
 class Collector:
-    """Keeps every span it receives, with the name of its service. ``with Collector() as collector:`` runs it."""
+    """Keeps every received span with its service's name. ``with Collector() as collector:`` runs it."""
 
     def __init__(self) -> None:
         self.spans: list[tuple[str, Span]] = []
@@ -28,8 +28,7 @@ class Collector:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-            def log_message(self, *_: Any) -> None:
-                """Say nothing."""
+            def log_message(self, *_: Any) -> None: ...
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -45,7 +44,7 @@ class Collector:
         self._server.server_close()
 
     def trace(self, trace_id: str) -> dict[tuple[str, str], Span]:
-        """The spans of a trace, by service and name."""
+        """Return the spans of a trace, by service and name."""
         return {(service, span.name): span for service, span in list(self.spans) if span.trace_id.hex() == trace_id}
 
     def _receive(self, request: ExportTraceServiceRequest) -> None:

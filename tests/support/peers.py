@@ -1,4 +1,4 @@
-"""Nodes that are not there: what they would answer."""
+"""Answers of nodes that do not exist."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def replicas(*names: str) -> dict[str, Any]:
 
 
 class StubPeers(Peers):
-    """Nodes that answer as told: by path, a body, a problem with its status, or an error."""
+    """Nodes with given answers: by path, a body, a status with a body, a reply, an error, or a list of these."""
 
     def __init__(self, **answers: Any) -> None:
         super().__init__(8, lambda: 10.0)

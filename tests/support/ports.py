@@ -1,4 +1,4 @@
-"""Ports for the labs that tests start."""
+"""Ports for the labs of tests."""
 
 import os
 from random import SystemRandom
@@ -9,7 +9,7 @@ from lab.local.layout import free_base_port
 def base_port() -> int:
     """Return a free base port from this worker's share of the blocks.
 
-    Finding a block free and taking it are two steps. Workers that drew from the same blocks took each other's.
+    Finding a free block and using it are two steps, so workers that drew from the same blocks would collide.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))

@@ -1,4 +1,4 @@
-"""Processes that a test starts in the foreground."""
+"""Processes in the foreground of a test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextmanager
 def foreground(line: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A process with its output, killed at the end where it still runs, also when the test fails."""
+    """Run a process with its output captured; kill it at the end if it still runs, also if the test fails."""
     chosen = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options}
     with subprocess.Popen(line, text=True, **chosen) as process:
         try:

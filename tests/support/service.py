@@ -1,6 +1,6 @@
-"""A small service, for tests of how nodes receive requests: ``python -m tests.support.service``.
+"""A small service, for tests of how nodes receive requests; started by ``python -m tests.support.service``.
 
-It has 4 threads beside the reserved ones and takes 24 connections, and a request has half a second to arrive.
+It has 4 threads beside the reserved ones, accepts 24 connections, and expects each request within half a second.
 """
 
 from __future__ import annotations
@@ -24,16 +24,14 @@ RECEIVE_SECONDS = 0.5
 
 
 class _Node:
-    """No background threads; ``stopped`` ends every wait."""
+    """A node without background threads; ``stopped`` ends every wait."""
 
     def __init__(self) -> None:
         self.stopped = Event()
 
-    def start(self) -> None:
-        """Nothing to do."""
+    def start(self) -> None: ...
 
     def stop(self) -> None:
-        """Stop waiting."""
         self.stopped.set()
 
 

@@ -1,8 +1,8 @@
-"""Which tests run together: the three suites, what each needs of a machine, and what measures time and runs alone.
+"""The three suites of tests, the tools that each needs, and the tests that run alone because they measure time.
 
 ``--suite test`` needs Python only, ``browser`` a Chromium, ``stack`` Docker and the servers around the lab. A test that
-needs a tool says so with ``@pytest.mark.needs("chromium")``; the tool decides the suite. At the end one line reports
-what was left out, why, and which target runs it.
+needs a tool is marked ``@pytest.mark.needs("chromium")``; the tool decides the suite. At the end one line reports
+the tests that were left out, why, and which target runs them.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Put what runs alone into a group of that name."""
+    """Put tests that run alone into a group of that name."""
     if item.get_closest_marker(_ALONE):
         item.add_marker(pytest.mark.xdist_group(_ALONE))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the tests of the suite, slow ones first, and those that run alone last."""
+    """Keep the tests of the suite: slow ones first, those that run alone last."""
     wanted = config.getoption("suite")
     needed = {item: [tool for mark in item.iter_markers("needs") for tool in mark.args] for item in items}
     suite = {item: next((_SUITE_OF[tool] for tool in tools), "test") for item, tools in needed.items()}
@@ -82,7 +82,7 @@ def _missing(tools: set[str]) -> list[str]:
 
 
 def _turn(item: pytest.Item) -> int:
-    """Groups first, because a worker runs each of them as one; then what starts processes; what runs alone last."""
+    """Groups first, because a worker runs each as a unit; then tests with processes; those that run alone last."""
     if item.get_closest_marker(_ALONE):
         return 3
     if item.get_closest_marker("xdist_group"):
@@ -90,11 +90,11 @@ def _turn(item: pytest.Item) -> int:
     return 1 if item.get_closest_marker("integration") else 2
 
 
-# -- reporting what was left out ---------------------------------------------------------------------------------------
+# -- reporting tests left out ---------------------------------------------------------------------------------------
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hand what a worker has left out to the process that reports."""
+    """Pass the tests that a worker has left out to the process that reports."""
     output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
     if output is not None:
         output["left_out"] = dict(session.config.stash.get(_LEFT_OUT, Counter()))
@@ -102,14 +102,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: WorkerController) -> None:
-    """Take over what a worker has left out; each has collected the same tests."""
+    """Take over the tests that a worker has left out; each worker has collected the same."""
     found = getattr(node, "workeroutput", {}).get("left_out")
     if found is not None:
         node.config.stash[_LEFT_OUT] = Counter(found)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Report in a line what did not run, why, and which target runs it."""
+    """Report in a line the tests that did not run, why, and which target runs them."""
     for line in _not_run(config.stash.get(_LEFT_OUT, Counter()), terminalreporter.stats.get("skipped", [])):
         terminalreporter.write_line(line)
 
@@ -131,7 +131,7 @@ _NEEDS = {
 
 
 def target(suite: str) -> str:
-    """The make target that runs a suite."""
+    """Return the make target that runs a suite."""
     return "test" if suite == "test" else f"test-{suite}"
 
 
@@ -139,9 +139,9 @@ def target(suite: str) -> str:
 
 
 class AloneLast(LoadGroupScheduling):
-    """Give each worker the next test; those that run alone go to one worker when all others have ended.
+    """Gives each worker the next test; those that run alone go to one worker when all others have ended.
 
-    A worker that is shut down stops its labs as well, so that nothing takes time from a test that measures it.
+    A worker that is shut down stops its labs too, so that nothing disturbs a test that measures time.
     """
 
     def schedule(self) -> None:
@@ -150,7 +150,7 @@ class AloneLast(LoadGroupScheduling):
         super().schedule()
 
     def remove_node(self, node: WorkerController) -> str | None:
-        """Go on with what runs alone when the last of the others has ended."""
+        """Continue with the tests that run alone when the last of the others has ended."""
         crashed: str | None = super().remove_node(node)
         for remaining in self.nodes[:1]:
             self._reschedule(remaining)
@@ -169,11 +169,10 @@ class AloneLast(LoadGroupScheduling):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> AloneLast:
-    """Schedule by ``AloneLast``."""
     return AloneLast(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Two per core and at least four: the tests mostly wait."""
+    """Return two per core and at least four: the tests mostly wait."""
     return max(4, 2 * (os.cpu_count() or 1))

@@ -1,4 +1,4 @@
-"""Waiting for a condition, with a bound."""
+"""Wait for a condition, with a bound."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Found = TypeVar("Found")
 
 
 def until(condition: Callable[[], Found], timeout_seconds: float = 10.0) -> Found:
-    """Return the first truthy result of ``condition``; fail the test when there is none in time."""
+    """Return the first truthy result of ``condition``; fail the test if there is no such result in time."""
     deadline = time.monotonic() + timeout_seconds
     while not (found := condition()):
         if time.monotonic() > deadline:

@@ -50,16 +50,6 @@ def test_every_make_target_that_is_named_exists() -> None:
         assert named <= targets, document
 
 
-def test_packages_import_only_in_one_direction() -> None:
-    forbidden = {"broker": ["nodes", "lab"], "nodes": ["lab"]}
-    forbidden |= {f"nodes/{role}": [f"nodes.{other}" for other in ("primary", "replica", "client") if other != role]
-                  for role in ("primary", "replica", "client")}  # fmt: skip
-    for place, packages in forbidden.items():
-        for path in (ROOT / place).rglob("*.py"):
-            imported = re.findall(r"^\s*(?:from|import) ([\w.]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
-            assert not [name for name in imported for package in packages if f"{name}.".startswith(f"{package}.")], path
-
-
 def test_only_the_log_modules_send_redis_stream_commands() -> None:
     commands = re.compile(r"\.(xadd|xread|xreadgroup|xack|xtrim|xrange|xrevrange|xpending|xgroup_\w+|xinfo_\w+)\(")
     speaking = {

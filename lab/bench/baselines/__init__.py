@@ -1,1 +1,1 @@
-"""Small programs that do the least that the lab has to: what it is measured against."""
+"""Minimal programs, against which the lab is measured."""

@@ -1,7 +1,7 @@
-"""The least that a replica has to do: read from a consumer group, put it into sqlite, acknowledge it.
+"""A minimal replica: read from a consumer group, store in SQLite, acknowledge.
 
-Started as ``python -m``, with the log server, the stream, the group, how many entries and a file; prints how long that
-took. It begins when it reads a line.
+Started as ``python -m`` with the stream, the group, the number of entries and a file; starts when it reads a line, and
+prints the seconds that it took.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = excluded.versi
 
 
 def apply(url: str, stream: str, group: str, count: int, path: str) -> float:
-    """Apply so many entries; how many seconds that took."""
+    """Apply so many entries; return the seconds that it took."""
     client: Any = connect(url, answer_timeout_seconds=30)
     with sqlite3.connect(path, isolation_level=None) as db:
         db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;")
@@ -43,7 +43,6 @@ def apply(url: str, stream: str, group: str, count: int, path: str) -> float:
 
 
 if __name__ == "__main__":
-    server = os.environ["LAB_REDIS_URL"]
-    _, name, member, number, file = sys.argv
+    _, stream, group, count, path = sys.argv
     with suppress(KeyboardInterrupt):
-        print(json.dumps({"seconds": apply(server, name, member, int(number), file)}))
+        print(json.dumps({"seconds": apply(os.environ["LAB_REDIS_URL"], stream, group, int(count), path)}))

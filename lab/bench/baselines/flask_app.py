@@ -1,12 +1,13 @@
-"""The least that a primary has to do: Flask, one script call a write, JSON. Started as ``python -m``, like a node.
+"""A minimal primary: Flask, one script call per write, JSON. Started as ``python -m``, like a node.
 
-With ``metrics`` as argument every request is measured as the lab's nodes measure theirs, with ``tracing`` it is traced.
+With the argument ``metrics`` or ``tracing`` each request is measured or traced as on the lab's nodes.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 from flask import Flask, request
@@ -19,7 +20,7 @@ from nodes.runtime import tracing as traces
 from nodes.runtime.serving import Service
 from nodes.runtime.tracing import Tracing
 
-# The next version, the newest value and the history: the least of which a primary can be made.
+# The next version, the newest value and the history: the minimum for a primary.
 SCRIPT = """
 local version = redis.call('INCR', KEYS[1])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
@@ -29,18 +30,8 @@ return version
 KEYS = ["bare:version", "bare:data", "bare:log"]
 
 
-class _Nothing:
-    """No background threads."""
-
-    def start(self) -> None:
-        """Nothing to do."""
-
-    def stop(self) -> None:
-        """Nothing to do."""
-
-
 def create_app(config: configs.NodeConfig, *also: str) -> Flask:
-    """The app, served by the same gunicorn settings as the lab's nodes; ``also``: what it has of what they have."""
+    """Return the app, for the same gunicorn settings as the lab's nodes; ``also``: ``metrics``, ``tracing``."""
     app = Flask("bare")
     script: Any = connect(config.redis_url, max_connections=config.threads + 16).register_script(SCRIPT)
 
@@ -54,11 +45,12 @@ def create_app(config: configs.NodeConfig, *also: str) -> Flask:
     def health() -> dict[str, str]:
         return {"status": "ok"}
 
+    no_threads = SimpleNamespace(start=lambda: None, stop=lambda: None)
     tracing = traces.make(config) if "tracing" in also else Tracing()
     tracing.install(app)
     if "metrics" in also:
         measure(app, CollectorRegistry())
-    app.extensions |= {"node": _Nothing(), "tracing": tracing}
+    app.extensions |= {"node": no_threads, "tracing": tracing}
     return app
 
 

@@ -1,4 +1,4 @@
-"""A collector that takes every trace and keeps none. Started as ``python -m``, with its port."""
+"""A collector that accepts every trace and keeps none. Started as ``python -m`` with its port."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Sink(BaseHTTPRequestHandler):
-    """Answers 200."""
-
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        """Take it."""
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+    def log_message(self, *_: object) -> None: ...
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What schemathesis sends is kept from making a node wait for minutes, or end. It is as valid afterwards as before."""
+"""Hooks that shorten generated requests that would make a node wait for minutes, or crash; they stay valid."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LASTING = {"pause", "partition", "slow_apply", "duplicate", "drop_ack", "skew"}
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """Shorten waits and faults, and put a pause in place of a crash."""
+    """Shorten waits and faults, and replace a crash by a pause."""
     wait = str((case.query or {}).get("timeout_ms", ""))
     if wait.isdecimal() and WAIT_MS < int(wait) <= 600_000:
         case.query["timeout_ms"] = WAIT_MS

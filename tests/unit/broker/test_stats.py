@@ -15,8 +15,7 @@ from rich.console import Console
 from broker.position import Position
 from broker.stats import quantile, spread
 from lab.checking import promises
-from lab.checking.history import History, Plan
-from lab.checking.operation import Operation
+from lab.checking.history import History, Operation, Plan
 from lab.checking.report import picture, took_ms
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -12,13 +12,12 @@ import pytest
 
 from broker.position import Position
 from lab.checking import elle, promises, report
-from lab.checking.history import History, Plan, load, save
-from lab.checking.operation import Operation
+from lab.checking.history import History, Operation, Plan, load, save
 from lab.errors import LabError
 from tests.support.histories import World
 
 
-def test_a_history_is_read_as_it_was_saved(tmp_path: Path) -> None:
+def test_a_saved_history_loads_unchanged(tmp_path: Path) -> None:
     history = World(3).history()
     save(history, tmp_path / "h.jsonl")
     found = load(tmp_path / "h.jsonl")
@@ -50,7 +49,7 @@ GOOD = {
         json.dumps({**GOOD, "surprise": 1}),
     ],
 )
-def test_a_line_that_is_no_operation_is_named(line: str, tmp_path: Path) -> None:
+def test_an_error_names_the_invalid_line(line: str, tmp_path: Path) -> None:
     path = tmp_path / "h.jsonl"
     path.write_text(f"{json.dumps(GOOD)}\n{line}\n")
     with pytest.raises(LabError, match="line 2"):
@@ -70,7 +69,7 @@ def test_a_line_that_is_no_operation_is_named(line: str, tmp_path: Path) -> None
         ({**GOOD, "outcome": "ok"}, "line 1: position: missing"),
     ],
 )
-def test_the_field_is_named_and_what_is_allowed(line: Any, said: str, tmp_path: Path) -> None:
+def test_an_error_names_the_field_and_the_allowed_values(line: Any, said: str, tmp_path: Path) -> None:
     path = tmp_path / "h.jsonl"
     path.write_text(json.dumps(line) + "\n" + json.dumps(GOOD) + "\n")
     with pytest.raises(LabError, match=said):
@@ -90,7 +89,7 @@ def test_the_field_is_named_and_what_is_allowed(line: Any, said: str, tmp_path: 
         pytest.param(b"\n", "line 1: ", id="blank"),
     ],
 )
-def test_what_is_no_history_is_a_sentence(content: bytes, said: str, tmp_path: Path) -> None:
+def test_an_invalid_file_is_rejected_with_one_sentence(content: bytes, said: str, tmp_path: Path) -> None:
     path = tmp_path / "h.jsonl"
     path.write_bytes(content)
     with pytest.raises(LabError, match=said) as raised:
@@ -98,7 +97,7 @@ def test_what_is_no_history_is_a_sentence(content: bytes, said: str, tmp_path: P
     assert len(str(raised.value)) < 400
 
 
-def test_any_operation_that_is_read_can_be_judged(tmp_path: Path) -> None:
+def test_every_operation_that_loads_can_be_judged(tmp_path: Path) -> None:
     lines = [found.as_json() for found in World(3, length=20).history().operations]
     strange = [None, True, -1, 0, 10**30, 1.5, "", "x", "1-1", "2-0", "ok", "write", "digest", [], {}, ["x"]]
     path = tmp_path / "h.jsonl"
@@ -117,13 +116,13 @@ def test_any_operation_that_is_read_can_be_judged(tmp_path: Path) -> None:
     assert taken > 100
 
 
-def test_values_with_line_separators_are_read_as_they_were_saved(tmp_path: Path) -> None:
+def test_values_with_line_separators_load_unchanged(tmp_path: Path) -> None:
     operation = Operation(0, 1, "write", "ok", 10, 20, key="a\u2028b\x85c", value="\u2029\r", position=Position(1, 1))
     save(History(Plan("session"), [operation]), tmp_path / "h.jsonl")
     assert load(tmp_path / "h.jsonl").operations == [operation]
 
 
-def test_a_file_that_cannot_be_read_or_written_is_a_sentence(tmp_path: Path) -> None:
+def test_an_unreadable_or_unwritable_file_is_an_error_with_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="cannot be read"):
         load(tmp_path / "none")
     with pytest.raises(LabError, match="cannot be saved"):
@@ -132,7 +131,7 @@ def test_a_file_that_cannot_be_read_or_written_is_a_sentence(tmp_path: Path) -> 
         elle.export(World(1).history(), tmp_path / "none" / "h")
 
 
-def test_elle_is_given_an_invocation_and_a_completion_of_each_write_and_read() -> None:
+def test_elle_gets_an_invocation_and_a_completion_of_each_write_and_read() -> None:
     wrote = Operation(0, 1, "write", "ok", 10, 20, key="k", value="a", position=Position(1, 1), version=1)
     doubt = Operation(1, 2, "write", "unknown", 12, 30, key="k", value="b")
     shown = Operation(2, 3, "read", "ok", 25, 28, key="k", value="a", position=Position(1, 1), version=1, node="r")

@@ -1,4 +1,4 @@
-"""What a session of the checker sends and records, on answers of a client service that is not there."""
+"""The tokens that a session of the checker sends, on answers of a client service that does not exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FOREIGN = {"status": 412, "detail": "of another lab"}
 
 
 class Client:
-    """Answers in turn, and remembers the token of each request."""
+    """Answers in turn, and records the token of each request."""
 
     def __init__(self, *answers: tuple[int, dict[str, Any]]) -> None:
         self.answers = list(answers)
@@ -36,12 +36,12 @@ def tokens(monkeypatch: pytest.MonkeyPatch, plan: Plan, *answers: tuple[int, dic
     return client.tokens
 
 
-def test_a_read_is_followed_by_its_token_and_not_by_the_position_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_sends_the_token_of_its_last_read_not_the_stores_position(monkeypatch: pytest.MonkeyPatch) -> None:
     sent = tokens(monkeypatch, Plan("session", write_share=0), (200, BEYOND), (404, BEYOND), (200, BEYOND))
     assert sent == [None, "1-8.3f9a1c07", "1-8.3f9a1c07"]
 
 
-def test_a_write_carries_the_token_and_is_followed_by_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_sends_the_token_and_updates_it(monkeypatch: pytest.MonkeyPatch) -> None:
     sent = tokens(
         monkeypatch, Plan("session", write_share=1), (200, WRITTEN), (200, WRITTEN), (503, {}), (200, WRITTEN)
     )
@@ -49,7 +49,7 @@ def test_a_write_carries_the_token_and_is_followed_by_its_own(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("write_share", [0, 1])
-def test_a_token_that_is_refused_ends_the_session(monkeypatch: pytest.MonkeyPatch, write_share: float) -> None:
+def test_a_refused_token_ends_the_session(monkeypatch: pytest.MonkeyPatch, write_share: float) -> None:
     answer = WRITTEN if write_share else BEYOND
     plan = Plan("session", write_share=write_share)
     sent = tokens(monkeypatch, plan, (200, answer), (412, FOREIGN), (200, answer))

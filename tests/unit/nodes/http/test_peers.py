@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from nodes.http import peers as module
-from nodes.http.peers import Ask, PeerError, Peers, PeersBusy, Reply
+from nodes.http.peers import Ask, PeerError, PeerRefused, Peers, PeersBusy, Reply
+from nodes.http.problem import problem_of
 from tests.support.until import until
 
 Serve = Callable[[socket.socket], None]
@@ -108,6 +109,39 @@ def test_a_request_to_a_closed_port_was_not_sent(peers: Peers) -> None:
     with pytest.raises(PeerError, match="cannot be reached") as failed:
         peers.ask(Ask(f"http://127.0.0.1:{port}"))
     assert failed.value.sent is False
+
+
+def require(peers: Peers, *ways: Serve) -> Reply:
+    node = Node(*ways)
+    try:
+        return peers.require(Ask(node.url, "POST", body={}), "primary", write_id="w")
+    finally:
+        node.close()
+
+
+def test_a_required_answer_is_a_200(peers: Peers) -> None:
+    assert require(peers, answer(b'{"a":1}')).body == {"a": 1}
+
+
+def test_a_required_answer_that_is_a_problem_is_passed_on(peers: Peers) -> None:
+    with pytest.raises(PeerRefused) as refused:
+        require(peers, answer(b'{"detail":"No."}', 409))
+    assert (refused.value.status, refused.value.body) == (409, {"detail": "No."})
+
+
+def test_a_problem_that_answers_a_repeated_write_leaves_its_outcome_in_doubt(peers: Peers) -> None:
+    with pytest.raises(PeerRefused) as refused:
+        require(peers, hang_up, answer(b'{"outcome":"not_applied"}', 503))
+    assert refused.value.body == {"outcome": "unknown"}
+
+
+def test_a_required_node_that_does_not_answer_is_a_problem_with_its_role(peers: Peers) -> None:
+    with pytest.raises(PeerError) as failed:
+        require(peers, answer(b"no json"))
+    problem = problem_of(failed.value)
+    assert problem is not None
+    assert (problem.status, problem.slug, problem.outcome) == (503, "primary-unavailable", "unknown")
+    assert (problem.extra, problem.headers) == ({"write_id": "w"}, {"Retry-After": "1"})
 
 
 @pytest.mark.parametrize("way", [hang_up, answer(b"no json"), answer(b"[]"), answer(b"NaN")])

@@ -1,4 +1,4 @@
-"""The checkers: on histories written out, on a thousand correct ones, and on correct ones with one thing broken."""
+"""The checkers: on short histories, on a thousand correct ones, and on correct ones with one violation."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import pytest
 
 from broker.position import Position
 from lab.checking import promises
-from lab.checking.history import History, Plan, newest_through
-from lab.checking.operation import Operation
+from lab.checking.history import History, Operation, Plan, newest_through
 from lab.checking.verdict import Verdict
 from tests.support.histories import World
 
@@ -27,12 +26,10 @@ def write(index: int, session: int, key: str, version: int, at: int, *, epoch: i
     )
 
 
-def read(
-    index: int, session: int, key: str, version: int, at: int, *, position: int, node: str = "a", epoch: int = 1
-) -> Operation:
+def read(index: int, session: int, key: str, version: int, at: int, position: str, node: str = "a") -> Operation:
     return Operation(
         index, session, "read", "ok", at, at + 1, key=key, value=f"v{version}" if version else None,
-        position=Position(epoch, position), version=version, node=node,
+        position=Position.parse(position), version=version, node=node,
     )  # fmt: skip
 
 
@@ -45,11 +42,11 @@ def violated(verdicts: dict[str, Verdict]) -> set[str]:
     return {name for name, found in verdicts.items() if found.judgement == "violated"}
 
 
-# -- written out -------------------------------------------------------------------------------------------------------
+# -- short histories ---------------------------------------------------------------------------------------------------
 
 
-def test_a_read_that_lacks_the_own_write_names_both() -> None:
-    found = judged(write(0, 1, "k", 1, 0), read(1, 1, "k", 0, 5, position=0))["read_your_writes"]
+def test_a_read_that_misses_the_sessions_own_write_names_both() -> None:
+    found = judged(write(0, 1, "k", 1, 0), read(1, 1, "k", 0, 5, "1-0"))["read_your_writes"]
     assert (found.judgement, found.tested, found.violations) == ("violated", 1, 1)
     assert [operation.index for operation in found.operations] == [0, 1]
     assert (
@@ -58,97 +55,97 @@ def test_a_read_that_lacks_the_own_write_names_both() -> None:
     )
 
 
-def test_another_sessions_write_or_key_is_nothing_to_a_session() -> None:
-    found = judged(write(0, 1, "k", 1, 0), read(1, 2, "k", 0, 5, position=0), read(2, 1, "x", 0, 8, position=0))
+def test_writes_of_other_sessions_and_keys_do_not_concern_a_session() -> None:
+    found = judged(write(0, 1, "k", 1, 0), read(1, 2, "k", 0, 5, "1-0"), read(2, 1, "x", 0, 8, "1-0"))
     assert found["read_your_writes"].judgement == "not tested"
 
 
-def test_going_back_between_two_replicas_is_not_monotonic() -> None:
+def test_going_back_in_time_between_replicas_breaks_monotonic_reads() -> None:
     operations = (
         write(0, 9, "k", 1, 0),
-        read(1, 1, "k", 1, 5, position=1),
-        read(2, 1, "k", 0, 8, position=0, node="b"),
+        read(1, 1, "k", 1, 5, "1-1"),
+        read(2, 1, "k", 0, 8, "1-0", node="b"),
     )
     assert violated(judged(*operations)) == {"monotonic_reads", "real_time"}
 
 
-def test_after_a_reset_nothing_of_before_has_to_show() -> None:
-    operations = (write(0, 1, "k", 7, 0), read(1, 1, "k", 7, 5, position=7), read(2, 1, "k", 0, 8, position=0, epoch=2))
+def test_after_a_reset_no_earlier_write_must_show() -> None:
+    operations = (write(0, 1, "k", 7, 0), read(1, 1, "k", 7, 5, "1-7"), read(2, 1, "k", 0, 8, "2-0"))
     assert not violated(judged(*operations))
 
 
 def test_a_store_of_an_earlier_epoch_goes_back_in_time() -> None:
-    operations = (write(0, 1, "k", 1, 0, epoch=2), read(1, 1, "k", 5, 5, position=5, epoch=1))
+    operations = (write(0, 1, "k", 1, 0, epoch=2), read(1, 1, "k", 5, 5, "1-5"))
     assert violated(judged(*operations)) == {"read_your_writes", "real_time", "no_phantom_write"}
 
 
-def test_a_node_that_shows_the_second_write_and_then_not_the_first_breaks_monotonic_writes() -> None:
+def test_a_node_that_shows_the_second_write_without_the_first_breaks_monotonic_writes() -> None:
     first, second = write(0, 1, "x", 1, 0), write(1, 1, "y", 2, 5)
-    shown, lacking = read(2, 7, "y", 2, 10, position=2), read(3, 8, "x", 0, 20, position=0)
+    shown, lacking = read(2, 7, "y", 2, 10, "1-2"), read(3, 8, "x", 0, 20, "1-0")
     found = judged(first, second, shown, lacking)["monotonic_writes"]
     assert found.judgement == "violated"
     assert found.operations == [first, second, shown, lacking]
     assert judged(first, second, shown, replace(lacking, node="b"))["monotonic_writes"].judgement == "held"
 
 
-def test_a_node_that_shows_a_write_and_then_not_what_its_writer_had_read_breaks_writes_follow_reads() -> None:
-    cause, seen, effect = write(0, 5, "x", 1, 0), read(1, 1, "x", 1, 5, position=1), write(2, 1, "y", 2, 8)
-    shown, lacking = read(3, 7, "y", 2, 12, position=2), read(4, 8, "x", 0, 20, position=0)
+def test_a_node_that_shows_a_write_without_what_its_writer_had_read_breaks_writes_follow_reads() -> None:
+    cause, seen, effect = write(0, 5, "x", 1, 0), read(1, 1, "x", 1, 5, "1-1"), write(2, 1, "y", 2, 8)
+    shown, lacking = read(3, 7, "y", 2, 12, "1-2"), read(4, 8, "x", 0, 20, "1-0")
     found = judged(cause, seen, effect, shown, lacking)
     assert found["writes_follow_reads"].operations == [seen, effect, shown, lacking]
     assert found["monotonic_writes"].judgement == "not tested"
 
 
-def test_reads_that_overlap_show_nothing_about_each_others_order() -> None:
+def test_overlapping_reads_have_no_order() -> None:
     first, second = write(0, 1, "x", 1, 0), write(1, 1, "y", 2, 5)
-    shown = replace(read(2, 7, "y", 2, 10, position=2), returned_us=30)
-    lacking = read(3, 8, "x", 0, 20, position=0)
+    shown = replace(read(2, 7, "y", 2, 10, "1-2"), returned_us=30)
+    lacking = read(3, 8, "x", 0, 20, "1-0")
     assert judged(first, second, shown, lacking)["monotonic_writes"].judgement == "held"
 
 
-def test_a_store_that_lacks_a_write_below_its_position_shows_no_prefix() -> None:
-    found = judged(write(0, 1, "k", 1, 0), read(1, 2, "k", 0, 5, position=3))["consistent_prefix"]
+def test_a_store_without_a_write_below_its_position_breaks_consistent_prefix() -> None:
+    found = judged(write(0, 1, "k", 1, 0), read(1, 2, "k", 0, 5, "1-3"))["consistent_prefix"]
     assert [operation.index for operation in found.operations] == [0, 1]
-    beyond = judged(write(0, 1, "k", 4, 0), read(1, 2, "k", 4, 5, position=3))["consistent_prefix"]
+    beyond = judged(write(0, 1, "k", 4, 0), read(1, 2, "k", 4, 5, "1-3"))["consistent_prefix"]
     assert beyond.judgement == "violated"
 
 
 @pytest.mark.parametrize(("max_lag_ms", "judgement"), [(0.002, "violated"), (0.0039, "violated"), (0.005, "held")])
 def test_staleness_in_time_counts_from_the_acknowledgement(max_lag_ms: float, judgement: str) -> None:
-    operations = (write(0, 1, "k", 1, 0), read(1, 2, "k", 0, 5, position=0))
+    operations = (write(0, 1, "k", 1, 0), read(1, 2, "k", 0, 5, "1-0"))
     assert judged(*operations, max_lag_ms=max_lag_ms)["bounded_staleness"].judgement == judgement
 
 
 @pytest.mark.parametrize(("max_lag_versions", "judgement"), [(0, "violated"), (2, "violated"), (3, "held")])
 def test_staleness_in_versions_counts_all_writes(max_lag_versions: int, judgement: str) -> None:
     others = [write(version, 1, "x", version, 3 * version) for version in (2, 3)]
-    operations = (write(0, 1, "k", 1, 0), *others, read(4, 2, "k", 0, 20, position=0))
+    operations = (write(0, 1, "k", 1, 0), *others, read(4, 2, "k", 0, 20, "1-0"))
     found = judged(*operations, max_lag_versions=max_lag_versions)["bounded_staleness"]
     assert found.judgement == judgement
 
 
-def test_a_write_that_returns_while_a_read_goes_on_need_not_show() -> None:
+def test_a_write_concurrent_with_a_read_need_not_show() -> None:
     going_on = replace(write(0, 1, "k", 1, 0), returned_us=12)
-    lacking = replace(read(1, 2, "k", 0, 10, position=0), returned_us=20)
+    lacking = replace(read(1, 2, "k", 0, 10, "1-0"), returned_us=20)
     assert judged(going_on, lacking)["real_time"].judgement == "held"
-    # It is older than the newest acknowledged write, and yet nobody had acknowledged it when the read began.
+    # It is older than the newest acknowledged write, but was not acknowledged when the read was invoked.
     bounded = judged(going_on, write(2, 3, "x", 2, 3), lacking, max_lag_versions=0)["bounded_staleness"]
     assert bounded.judgement == "held"
 
 
-def test_a_write_of_unknown_outcome_cannot_show_before_it_began() -> None:
+def test_a_write_of_unknown_outcome_cannot_show_before_its_invocation() -> None:
     later = replace(write(1, 1, "k", 1, 50), outcome="unknown", position=None, version=0)
-    assert violated(judged(read(0, 1, "k", 1, 5, position=1), later)) == {"no_phantom_write"}
+    assert violated(judged(read(0, 1, "k", 1, 5, "1-1"), later)) == {"no_phantom_write"}
 
 
-def test_without_operations_nothing_is_held() -> None:
+def test_without_operations_nothing_is_tested() -> None:
     assert {found.judgement for found in judged().values()} == {"not tested"}
 
 
 def test_a_write_of_unknown_outcome_may_show_or_not() -> None:
     unknown = replace(write(0, 1, "k", 1, 0), outcome="unknown", position=None, version=0)
     for version in (0, 1):
-        assert not violated(judged(unknown, read(1, 1, "k", version, 5, position=version)))
+        assert not violated(judged(unknown, read(1, 1, "k", version, 5, f"1-{version}")))
 
 
 # -- correct histories -------------------------------------------------------------------------------------------------
@@ -167,14 +164,14 @@ def test_correct_histories_are_accepted(level: str) -> None:
     assert held > 250 * 5
 
 
-# -- one thing broken --------------------------------------------------------------------------------------------------
+# -- one violation -----------------------------------------------------------------------------------------------------
 
 Broken = tuple[list[Operation], set[str], set[str]] | None
-"""The history with one thing broken, who has to report it, and who may as well."""
+"""The history with one violation, the checkers that must report it, and those that also may."""
 
 
 def older(history: History, found: Operation, below: Position) -> Operation:
-    """The operation as a store just before that position would have answered it."""
+    """Return the operation as a store just before that position would have answered it."""
     position = Position(below.epoch, below.version - 1)
     before = newest_through(history.writes_by_key().get(found.key, []), position)
     version, value = (before.version, before.value) if before else (0, None)
@@ -309,7 +306,7 @@ BREAKS: list[Callable[[History, Random], Broken]] = [
 
 
 @pytest.mark.parametrize("breaks", BREAKS, ids=lambda breaks: breaks.__name__)
-def test_what_is_broken_is_reported_by_those_concerned_and_nobody_else(
+def test_only_the_checkers_concerned_report_a_violation(
     breaks: Callable[[History, Random], Broken],
 ) -> None:
     tried = 0
@@ -329,7 +326,7 @@ def test_what_is_broken_is_reported_by_those_concerned_and_nobody_else(
 # -- cost --------------------------------------------------------------------------------------------------------------
 
 
-def test_judging_costs_about_as_much_per_operation_however_long_the_history_is() -> None:
+def test_the_cost_per_operation_does_not_grow_with_the_history() -> None:
     def seconds(length: int) -> float:
         history = World(1, "session", length=length, keys=10, sessions=10).history()
         began = time.process_time()

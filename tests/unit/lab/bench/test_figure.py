@@ -1,4 +1,4 @@
-"""What the bench makes of its rounds."""
+"""Figures of the bench, and their table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lab.bench.figure import Figure, Target
 from lab.bench.groups import GROUPS
 
 
-def test_each_round_has_its_own_ratio_and_the_median_is_judged() -> None:
+def test_the_median_of_the_ratios_of_all_rounds_is_judged() -> None:
     figure = Figure("writes", "POST /data", "1/s", [80, 90, 30], "bare", [100, 100, 60], Target("at least", 0.75))
     assert figure.ratios == [0.8, 0.9, 0.5]
     assert figure.judged == 0.8
@@ -45,6 +45,6 @@ def test_the_table_shows_medians_spread_and_verdict() -> None:
     assert "import s 0.3 (0.3 to 0.3) ✓ at most 0.6" in shown
 
 
-def test_every_group_is_there() -> None:
+def test_every_group_has_a_measure() -> None:
     for group in GROUPS:
         assert callable(groups.measure_of(group))

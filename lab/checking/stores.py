@@ -1,0 +1,144 @@
+"""Checkers of what the stores show: how much a read may miss, which writes exist, and that all nodes end up equal."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+
+from broker.position import START, Position
+from lab.checking.history import History, Operation, Timeline, newest_through
+from lab.checking.verdict import Tally, describe
+
+
+def bounded_staleness(tally: Tally, history: History) -> None:
+    """A read misses no write older than the plan's bounds, of those acknowledged when it was invoked.
+
+    ``max_lag_ms``: every write acknowledged at least that long before is shown. ``max_lag_versions``: every write but
+    the newest so many is shown. If both are set, both hold.
+    """
+    plan = history.plan
+    if plan.max_lag_ms is None and plan.max_lag_versions is None:
+        return
+    by_key = history.writes_by_key()
+    timelines = {key: Timeline(writes) for key, writes in by_key.items()}
+    everything = Timeline(history.writes)
+    for read in history.reads:
+        tally.tested += 1
+        if plan.max_lag_ms is not None and read.key in timelines:
+            old = timelines[read.key].by(read.invoked_us - round(plan.max_lag_ms * 1000))
+            if old is not None and old.seen > read.seen:
+                age_ms = (read.invoked_us - old.returned_us) / 1000
+                words = f"{describe(old)}; {age_ms:.0f} ms after that was acknowledged, {describe(read)}"
+                tally.violated(words, old, read)
+                continue
+        newest = everything.by(read.invoked_us)
+        if plan.max_lag_versions is not None and newest is not None:
+            missed = _missed(by_key.get(read.key, []), read, newest.seen, plan.max_lag_versions)
+            if missed is not None:
+                count = newest.seen.version - missed.seen.version
+                words = f"{describe(missed)}; {count} versions later, {describe(newest)}; then {describe(read)}"
+                tally.violated(words, *dict.fromkeys((missed, newest, read)))
+
+
+def _missed(writes: list[Operation], read: Operation, newest: Position, versions: int) -> Operation | None:
+    """Return the newest write of the key that the read should have shown and did not."""
+    last = Position(newest.epoch, max(0, newest.version - versions))
+    for write in reversed(writes[: bisect_right(writes, last, key=lambda found: found.position or START)]):
+        if write.seen <= read.seen:
+            return None
+        if write.returned_us <= read.invoked_us:
+            return write
+    return None
+
+
+def real_time(tally: Tally, history: History) -> None:
+    """An operation that returned before another was invoked precedes it: for each key, and for all writes in the log.
+
+    Together with the log's order of versions this is linearizability of each key (Herlihy and Wing, TOPLAS 1990).
+    """
+    by_key: dict[str, list[Operation]] = defaultdict(list)
+    for operation in (*history.writes, *history.reads):
+        by_key[operation.key].append(operation)
+    timelines = {key: Timeline(operations) for key, operations in by_key.items()}
+    for read in history.reads:
+        _check_precedes(tally, timelines[read.key].before(read.invoked_us), read)
+        write = history.writer.get((read.key, read.seen))
+        if write is not None and write.invoked_us > read.returned_us:
+            tally.violated(f"{describe(read)}; after that had returned, {describe(write)}", read, write)
+    log = Timeline(history.writes)
+    for write in history.writes:
+        _check_precedes(tally, log.before(write.invoked_us), write)
+
+
+def _check_precedes(tally: Tally, earlier: Operation | None, later: Operation) -> None:
+    """Test that ``later`` is no older than what had returned before it was invoked."""
+    tally.tested += 1
+    if earlier is not None and earlier.seen > later.seen:
+        tally.violated(f"{describe(earlier)}; after that had returned, {describe(later)}", earlier, later)
+
+
+def consistent_prefix(tally: Tally, history: History) -> None:
+    """A read shows exactly the key's newest write up to the store's position, and nothing beyond it."""
+    writes = history.writes_by_key()
+    for read in (*history.reads, *history.finals):
+        position = read.position
+        if position is None:
+            continue
+        tally.tested += 1
+        if read.seen > position:
+            tally.violated(f"{describe(read)}, which is beyond the store's position {position}", read)
+        elif (expected := newest_through(writes.get(read.key, []), position)) and expected.seen > read.seen:
+            tally.violated(f"{describe(expected)}; {describe(read)} at {position}, which lacks it", expected, read)
+
+
+def no_lost_write(tally: Tally, history: History) -> None:
+    """At the end the primary has every acknowledged write, or a newer one of the key; no two share a position."""
+    finals = {final.key: final for final in history.finals}
+    holder: dict[object, Operation] = {}
+    for write in history.writes:
+        final = finals.get(write.key)
+        if final is None:
+            continue
+        tally.tested += 1
+        if final.seen < write.seen:
+            tally.violated(f"{describe(write)}; {describe(final)}", write, final)
+        other = holder.setdefault(write.position, write)
+        if other is not write:
+            tally.violated(f"{describe(other)}, and {describe(write)}: two writes at one position", other, write)
+
+
+def no_phantom_write(tally: Tally, history: History) -> None:
+    """Every value that a read shows was written; a write whose outcome is unknown may show."""
+    unknown: dict[tuple[str, str | None], list[Operation]] = defaultdict(list)
+    for operation in history.operations:
+        if operation.kind == "write" and operation.outcome == "unknown":
+            unknown[operation.key, operation.value].append(operation)
+    for read in (*history.reads, *history.finals):
+        if not read.version:
+            continue
+        tally.tested += 1
+        write = history.writer.get((read.key, read.seen))
+        if write is None:
+            possible = unknown.get((read.key, read.value), [])
+            if not any(found.invoked_us <= read.returned_us for found in possible):
+                tally.violated(f"{describe(read)}, which no session wrote", read)
+        elif write.value != read.value:
+            words = f"{describe(write)} with value {write.value}; {describe(read)} with value {read.value}"
+            tally.violated(words, write, read)
+
+
+def convergence(tally: Tally, history: History) -> None:
+    """At the end, at one position, every node has the same digest."""
+    failed = [found for found in history.digests if found.outcome != "ok"]
+    if failed:
+        tally.unknown(f"{failed[0].node} did not report its digest", *failed)
+        return
+    for found in history.digests:
+        first = history.digests[0]
+        if found.position != first.position:
+            positions = f"{first.node} was at {first.position}, {found.node} at {found.position}"
+            tally.unknown(f"{positions}: still being written to?", first, found)
+            return
+        tally.tested += 1
+        if found.digest != first.digest:
+            tally.violated(f"at {first.position}, {first.node} and {found.node} hold different data", first, found)
