@@ -39,11 +39,6 @@ class Background:
         """End the thread after its current step."""
         self._stop.set()
 
-    def join(self, timeout_seconds: float) -> bool:
-        """Wait for the thread's end; return whether it ended in time."""
-        self._thread.join(timeout_seconds)
-        return not self._thread.is_alive()
-
     def pause(self, seconds: float) -> None:
         """Wait, but no longer than until the thread is stopped."""
         self._stop.wait(seconds)

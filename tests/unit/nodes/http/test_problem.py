@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from broker.errors import LogBehind, LogError, LogUnreachable, OutcomeUnknown, WriteIdReused
+from broker.errors import LogBehind, LogError, LogRefused, LogUnreachable, OutcomeUnknown, WriteIdReused
 from nodes.http import problem
 from nodes.http.peers import PeerError, PeerRefused, PeersBusy
 from nodes.http.problem import maps
 from nodes.runtime.gate import Places
 from nodes.runtime.store import StoreError
+from tests.support.app import assert_problem, build
 
 
 class Full(Exception):
@@ -95,3 +96,27 @@ def test_a_request_without_a_place_is_refused_and_wrote_nothing() -> None:
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
             assert answer.get_json(force=True).get("outcome") == outcome
     assert [http.post("/wait").status_code for _ in range(3)] == [200] * 3
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "outcome"),
+    [
+        (LogUnreachable("gone"), 503, "not_applied"),
+        (LogRefused("full"), 503, "not_applied"),
+        (OutcomeUnknown("silence"), 503, "unknown"),
+        (WriteIdReused("reused"), 422, "not_applied"),
+        (RuntimeError("secret"), 500, "unknown"),
+    ],
+)
+def test_each_error_has_the_outcome_of_the_write(error: Exception, status: int, outcome: str) -> None:
+    app, _ = build()
+
+    @app.post("/fail")
+    def fail() -> str:
+        raise error
+
+    answer = app.test_client().post("/fail")
+    found = assert_problem(answer, status)
+    assert found["outcome"] == outcome
+    assert "secret" not in answer.text
+    assert answer.headers.get("Retry-After") == ("1" if status == 503 else None)

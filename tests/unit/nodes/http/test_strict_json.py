@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,8 @@ REFUSED = [
     *["9007199254740993", "-9007199254740993", "9007199254740993.0", "90071992547409930e-1", "18446744073709551615"],
     *["1" + "0" * 400, "1" * 5000, "2.47e-324", "1.23456789e-320", "123456789012345678901234567890"],
 ]
+
+
 KEPT = [
     *["0", "-0.0", "0e5", "0.000", "1e308", "1.7976931348623157e308", "5e-324", "1e-320"],
     *["9007199254740991", "9007199254740992", "9007199254740994", "1180591620717411303424", "1e22", "1e23", "6.02e23"],
@@ -71,3 +74,14 @@ def test_a_duplicate_name_in_an_object_is_refused(text: str) -> None:
 
 def test_values_stored_by_an_earlier_version_can_be_read() -> None:
     assert strict_json.written('{"a":[9007199254740993,18446744073709551615]}') == {"a": [2**53 + 1, 2**64 - 1]}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud800", {"\ud800": 1}])
+def test_values_that_json_cannot_carry_are_not_written(value: Any) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the sentence depends on what is wrong
+        strict_json.dumps(value)
+
+
+def test_an_overflowing_number_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"[Oo]ut of range|not JSON|large"):
+        strict_json.dumps(strict_json.loads(b"1e999"))
