@@ -4,11 +4,40 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
 from typing import Any
 
-from nodes.runtime.config import ROLES, ConfigError, load
+from nodes.runtime.config import (
+    ROLES,
+    ClientConfig,
+    ConfigError,
+    NodeConfig,
+    PrimaryConfig,
+    ReplicaConfig,
+    WorkerConfig,
+    load,
+)
 from nodes.runtime.serving import Service
+
+
+def create_app(config: NodeConfig) -> Any:
+    """Return the app of a role, which is imported here: only the worker process needs it, not its master."""
+    if isinstance(config, PrimaryConfig):
+        from nodes.primary import app as primary
+
+        return primary.create_app(config)
+    if isinstance(config, ReplicaConfig):
+        from nodes.replica import app as replica
+
+        return replica.create_app(config)
+    if isinstance(config, ClientConfig):
+        from nodes.client import app as client
+
+        return client.create_app(config)
+    if isinstance(config, WorkerConfig):
+        from nodes.worker import app as worker
+
+        return worker.create_app(config)
+    raise TypeError(f"no role has the configuration {config!r}")
 
 
 def main() -> int:
@@ -22,7 +51,7 @@ def main() -> int:
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    Service(config, lambda config: import_module(f"nodes.{role}.app").create_app(config)).run()
+    Service(config, create_app).run()
     return 0
 
 
