@@ -1,7 +1,7 @@
-"""The figures and pictures of the documents, made again: ``python docs/figures.py`` and the name of one.
+"""Regenerate the figures and images of the documents: ``python docs/figures.py NAME``.
 
-Each starts a lab of its own, and stops it again. ``orders`` takes 20 seconds, ``example`` 30, ``console`` 20 and a
-Chromium, ``curves`` 17 minutes. ``performance`` starts none: it makes a table of what ``lab bench --json`` has printed.
+Most start a temporary lab: ``orders`` takes 20 seconds, ``example`` 30, ``console`` 20 and a Chromium, ``curves`` 17
+minutes. ``performance`` formats the output of ``lab bench --json`` as a table.
 """
 
 from __future__ import annotations
@@ -10,13 +10,10 @@ import itertools
 import json
 import re
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from random import Random, SystemRandom
+from random import Random
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -24,12 +21,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from lab.bench.command import short
 from lab.cli import LabGroup
+from lab.cli.bench import spread
+from lab.cli.experiment import complete, finish, submit
 from lab.client import get, post
-from lab.local.layout import Options, free_base_port
 from lab.local.supervisor import Lab
-from lab.report.command import Experiments
 from nodes.worker.run import moments
 
 if TYPE_CHECKING:
@@ -40,14 +36,14 @@ ORDERS = ("arrival", "log")
 REPLICA = "lab14-replica1"
 ENTRIES, RATE, MEAN_MS, SEED = 60, 12, 400, 3
 READS_PER_SECOND = 500
-READS_OF_FIXED = 20_000  # which has no chance in it
-# In log order one late entry holds back all after it, so that as many reads teach less, and many writes little more.
+READS_OF_FIXED = 20_000  # a model without randomness
+# In log order one late entry holds back all after it: as many reads tell less, and many writes hardly more.
 READS = {"arrival": 50_000, "log": 90_000}
 WRITES_PER_SECOND = {"arrival": 100, "log": 20}
 
 
 def mixture(scale_ms: float) -> dict[str, Any]:
-    """Mostly early, and a heavy tail."""
+    """Mostly short delays, and a heavy tail."""
     pareto = {"kind": "pareto", "scale_ms": scale_ms, "alpha": 3}
     parts = [{"weight": 9, "model": pareto}, {"weight": 1, "model": {"kind": "exponential", "mean_ms": 4 * scale_ms}}]
     return {"kind": "mixture", "parts": parts}
@@ -61,18 +57,18 @@ MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@click.group(cls=LabGroup)
+@click.group(cls=LabGroup, context_settings={"show_default": True})
 def main() -> None:
-    """Make the figures and pictures of the documents again."""
+    """Regenerate the figures and images of the documents."""
 
 
 @main.command()
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=HERE, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=HERE)
 def orders(out: Path) -> None:
-    """The same delays in both orders: what each entry drew, and what it got."""
+    """The same delays in both orders: drawn and effective."""
     from lab.report import charts
 
-    with a_lab() as lab:
+    with Lab.temporary() as lab:
         drawn, effective = (delays(lab, order) for order in ORDERS)
     expected = running_maximum([at_ms for at_ms, _ in effective], [delay_ms for _, delay_ms in drawn])
     difference_ms = np.abs(np.array([delay_ms for _, delay_ms in effective]) - expected)
@@ -90,15 +86,17 @@ def orders(out: Path) -> None:
 
 
 @main.command()
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=HERE, show_default=True)
-@click.option("--reads", type=click.IntRange(100, 200_000), help="For each curve; otherwise what makes the documents'.")
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=HERE)
+@click.option(
+    "--reads", type=click.IntRange(100, 200_000), help="Reads for each curve; by default those of the documents."
+)
+@click.option("--seed", type=int, default=1)
 def curves(out: Path, reads: int | None, seed: int) -> None:
     """P(a read is stale), predicted and measured, for four models in both orders."""
     from lab.report import charts
 
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    with a_lab() as lab:
+    with Lab.temporary() as lab:
         for order, name in track(list(itertools.product(ORDERS, MODELS)), console=Console(stderr=True)):
             count = reads or (READS_OF_FIXED if name == "fixed" else READS[order])
             found[order, name] = staleness(lab, order, name, count, seed)["result"]
@@ -109,10 +107,10 @@ def curves(out: Path, reads: int | None, seed: int) -> None:
 
         def draw(axes: Axes, order: str = order) -> None:
             for number, name in enumerate(MODELS):
-                curve, colour = found[order, name]["stale"], f"C{number}"
+                curve, color = found[order, name]["stale"], f"C{number}"
                 t = np.array(curve["t_ms"]) / curve["t_ms"][-1]  # each to its own horizon
-                axes.plot(t, curve["predicted"], color=colour)
-                axes.plot(t, curve["measured"], "o", color=colour, markersize=4, label=name)
+                axes.plot(t, curve["predicted"], color=color)
+                axes.plot(t, curve["measured"], "o", color=color, markersize=4, label=name)
             axes.set(xlabel="time since the write, by three times the longest mean", ylabel="P(a read is stale)")
             axes.legend(title=f"order {order}; lines: predicted")
 
@@ -120,18 +118,18 @@ def curves(out: Path, reads: int | None, seed: int) -> None:
 
 
 @main.command()
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=HERE, show_default=True)
-@click.option("--reads", type=click.IntRange(100, 200_000), default=8000, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=HERE)
+@click.option("--reads", type=click.IntRange(100, 200_000), default=8000)
 def example(out: Path, reads: int) -> None:
     """The report of one experiment."""
     from lab.report import page
 
-    with a_lab() as lab:
+    with Lab.temporary() as lab:
         save(out / "example-report.html", page.page(staleness(lab, "arrival", "exponential", reads, 1)))
 
 
 @main.command()
-@click.option("--out", type=click.Path(path_type=Path), default=HERE / "console.png", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=HERE / "console.png")
 @click.option(
     "--chromium",
     type=click.Path(exists=True, dir_okay=False, executable=True),
@@ -139,7 +137,7 @@ def example(out: Path, reads: int) -> None:
     help="The browser; by default the one on the PATH.",
 )
 def console(out: Path, chromium: str | None) -> None:
-    """The console under a light load, with some reads: a picture of it."""
+    """A screenshot of the console under a light load, with some reads."""
     if chromium is None:
         raise click.ClickException(
             "The picture needs Chromium: install it so that it is on the PATH, or pass --chromium PATH."
@@ -149,7 +147,7 @@ def console(out: Path, chromium: str | None) -> None:
     except ModuleNotFoundError:
         raise click.ClickException("The picture needs playwright: run `make check`, which installs it.") from None
 
-    with a_lab() as lab, sync_playwright() as playwright:
+    with Lab.temporary() as lab, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(f"{lab.client_url}/")
@@ -166,20 +164,18 @@ def console(out: Path, chromium: str | None) -> None:
 
 @main.command()
 @click.argument("found", type=click.File())
-@click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), default=HERE / "performance.md", show_default=True
-)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=HERE / "performance.md")
 def performance(found: TextIO, out: Path) -> None:
-    """The table in a document, from what lab bench --json has printed into the file FOUND."""
+    """The table in a document, from the output of lab bench --json in the file FOUND."""
     parts = re.split(r"(?m)^(?=\| figure)(?:\|.*\n)+", out.read_text(encoding="utf-8"), maxsplit=1)
     if len(parts) != 2:
-        raise click.ClickException(f"{out} has no table that begins with a column 'figure'")
+        raise click.ClickException(f"{out} has no table whose first column is 'figure'")
     before, after = parts
     save(out, before + bench_table(json.load(found)["figures"]) + after.rstrip("\n"))
 
 
 def bench_table(figures: list[dict[str, Any]]) -> str:
-    """The figures of a bench in Markdown, under the name of their group."""
+    """The figures of a benchmark as a Markdown table, grouped."""
     lines = ["| figure | unit | lab | baseline | ratio | wanted |", "| --- | --- | --- | --- | --- | --- |"]
     for group, members in itertools.groupby(figures, key=lambda figure: figure["group"]):
         lines.append(f"| **{group}** | | | | | |")
@@ -190,31 +186,16 @@ def bench_table(figures: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def spread(found: dict[str, float] | None) -> str:
-    """The median, and in brackets the lowest and the highest round."""
-    return "" if found is None else f"{short(found['median'])} ({short(found['min'])} to {short(found['max'])})"
-
-
 def wanted(figure: dict[str, Any]) -> str:
-    """What is to be reached, and where it was not."""
+    """The target, and whether it was missed."""
     if figure["target"] is None:
         return ""
     sign = "≥" if figure["target"]["bound"] == "at least" else "≤"
     return f"{sign} {figure['target']['value']:g}{'' if figure['reached'] else ', not reached'}"
 
 
-@contextmanager
-def a_lab() -> Iterator[Lab]:
-    """A lab with two replicas, on free ports."""
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        Lab(Options(data_dir=Path(directory), base_port=free_base_port(SystemRandom()))) as lab,
-    ):
-        yield lab
-
-
 def delays(lab: Lab, order: str) -> list[tuple[float, float]]:
-    """When each entry was committed, from the first on, and after how long it was due: both in milliseconds."""
+    """The time of each commit after the first, and the delay until it was due: both in milliseconds."""
     settings = {"model": {"kind": "exponential", "mean_ms": MEAN_MS}, "order": order, "seed": SEED}
     post(f"{lab.primary_url}/admin/replication-delay", {"replica": REPLICA, **settings})
     epoch = post(f"{lab.primary_url}/admin/reset", {})["epoch"]
@@ -233,7 +214,7 @@ def delays(lab: Lab, order: str) -> list[tuple[float, float]]:
 
 
 def running_maximum(at_ms: list[float], drawn_ms: list[float]) -> Any:
-    """What log order makes of drawn delays: no entry is due before those ahead of it."""
+    """The effective delays in log order: no entry is due before those ahead of it."""
     return np.maximum.accumulate(np.array(at_ms) + drawn_ms) - at_ms
 
 
@@ -248,17 +229,15 @@ def staleness(lab: Lab, order: str, name: str, reads: int, seed: int) -> dict[st
         "seed": seed,
         "settings": {replica: {"model": model, "order": order, "seed": seed} for replica, model in chosen},
     }
-    experiments = Experiments(Path(), lab.client_url)
-    submitted = experiments.submit(spec)
-    experiments.wait(submitted["id"], Console(quiet=True))
-    found = experiments.get(submitted["id"], raw=True)
+    submitted = submit(lab.client_url, spec)
+    finish(lab.client_url, submitted, Console(quiet=True))
+    found = complete(lab.client_url, submitted)
     if found["state"] != "finished":
         raise click.ClickException(f"{order}, {name}: {found['reason']}")
     return found
 
 
 def save(path: Path, text: str) -> None:
-    """Write a file, and say so."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text + "\n", encoding="utf-8")
     click.echo(f"wrote {path}", err=True)

@@ -1,3 +1,3 @@
-"""What a person starts: the command line, the local runner, the demo."""
+"""The tools around the nodes: command line, local runner, checks, chaos test, benchmark and reports."""
 
 __version__ = "0.1.0"

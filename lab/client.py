@@ -1,57 +1,90 @@
-"""Asking the nodes of a running lab, from the command line."""
+"""The HTTP client of all commands."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import urllib3
 
+from lab.errors import LabError
 from nodes.http import strict_json
 
 _POOL = urllib3.PoolManager(retries=False, maxsize=256)
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+# The client service's feed sends a heartbeat every 5 s.
+_STREAM_TIMEOUT = urllib3.Timeout(connect=2.0, read=20.0)
 
 
-class NodeUnreachable(Exception):
+class NodeUnreachable(LabError):
     """Raised when a node does not answer."""
 
+    advice = "; `lab status` shows a lab, `lab up` starts one"
 
-def call(
-    method: str,
-    url: str,
-    body: Any = None,
-    timeout_seconds: float = 10.0,
-    headers: Mapping[str, str] = MappingProxyType({}),
-) -> tuple[int, dict[str, Any]]:
-    """One request: status and JSON body. Raises ``NodeUnreachable``."""
-    raw = None if body is None else json.dumps(body).encode()
+
+def request(
+    method: str, url: str, body: Any = None, timeout_seconds: float = 10.0, headers: Mapping[str, str] = _NO_HEADERS
+) -> tuple[int, Any]:
+    """Send one request, and return the status and the JSON of the response. Raises ``NodeUnreachable``.
+
+    ``body``: bytes as they are, anything else as JSON.
+    """
+    raw = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     token = os.environ.get("LAB_ADMIN_TOKEN")
     admin = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         answer = _POOL.request(method, url, body=raw, headers={**headers, **admin}, timeout=timeout_seconds)
-        found = strict_json.loads(answer.data)
+        return answer.status, strict_json.loads(answer.data)
     except (urllib3.exceptions.HTTPError, ValueError) as error:
         raise NodeUnreachable(f"{url} does not answer: {error}") from error
+
+
+def call(
+    method: str, url: str, body: Any = None, timeout_seconds: float = 10.0, headers: Mapping[str, str] = _NO_HEADERS
+) -> tuple[int, dict[str, Any]]:
+    """Send one request, and return the status and the JSON object of the response. Raises ``NodeUnreachable``."""
+    status, found = request(method, url, body, timeout_seconds, headers)
     if not isinstance(found, dict):
         raise NodeUnreachable(f"{url} does not answer with a JSON object")
-    return answer.status, found
+    return status, found
+
+
+def ask(method: str, url: str, body: Any = None, timeout_seconds: float = 10.0) -> dict[str, Any]:
+    """Return the JSON object of a successful response. Raises ``LabError`` with the detail of any other."""
+    status, found = call(method, url, body, timeout_seconds)
+    if status >= 400:
+        raise LabError(str(found.get("detail") or f"{url} answered {status}"))
+    return found
 
 
 def get(url: str, timeout_seconds: float = 10.0) -> dict[str, Any]:
-    """What a node answers. Raises ``NodeUnreachable``, also for problem details."""
-    return _answered("GET", url, None, timeout_seconds)
+    return ask("GET", url, None, timeout_seconds)
 
 
 def post(url: str, body: Any, timeout_seconds: float = 10.0) -> dict[str, Any]:
-    """What a node answers. Raises ``NodeUnreachable``, also for problem details."""
-    return _answered("POST", url, body, timeout_seconds)
+    return ask("POST", url, body, timeout_seconds)
 
 
-def _answered(method: str, url: str, body: Any, timeout_seconds: float) -> dict[str, Any]:
-    status, found = call(method, url, body, timeout_seconds)
-    if status >= 400:
-        raise NodeUnreachable(f"{url} answered {status}: {found.get('detail')}")
-    return found
+def messages(url: str) -> Iterator[dict[str, Any]]:
+    """Yield the messages of a stream of server-sent events. Raises ``NodeUnreachable``, also when the stream ends."""
+    try:
+        answer = _POOL.request("GET", url, preload_content=False, timeout=_STREAM_TIMEOUT)
+        try:
+            for line in _lines(answer):
+                if line.startswith(b"data: {") and line != b"data: {}":
+                    yield json.loads(line.removeprefix(b"data: "))
+        finally:
+            answer.close()
+        raise NodeUnreachable(f"{url} does not answer with a stream of events")
+    except (urllib3.exceptions.HTTPError, ValueError) as error:
+        raise NodeUnreachable(f"{url} does not answer: {error}") from error
+
+
+def _lines(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    rest = b""
+    for chunk in answer.stream(65536):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines

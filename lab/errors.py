@@ -1,10 +1,11 @@
-"""What can go wrong for a person at the command line."""
+"""Errors that the command line reports."""
 
 
 class LabError(Exception):
-    """Raised with one sentence that says what is wrong and what to do."""
+    """Raised with one sentence that says what is wrong and what to do; ``advice`` follows it on the command line."""
 
     exit_code = 1
+    advice = ""
 
 
 class NothingTestedError(LabError):

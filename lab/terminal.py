@@ -1,26 +1,47 @@
 """The terminal as the lab writes to it."""
 
+import json
 import sys
 from collections.abc import Iterable
+from typing import Any
 
+import click
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
-
-from lab.text import plain
+from rich.table import Table
 
 _PIPE_COLUMNS = 120
 
 
+def plain(text: str, keep: str = "\n\t") -> str:
+    """Text with a dot for every character that does not print: a name must not control the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() or character in keep else "·" for character in text)
+
+
 class _PlainConsole(Console):
-    """Renders text by ``plain``; what styles it comes from the lab itself."""
+    """Renders text by ``plain``; its styles come from the lab itself."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """See ``Console``."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(plain(segment.text), segment.style)
 
 
-def console() -> Console:
-    """Standard output: as wide as the terminal, and in a pipe wide enough and without line breaks of its own."""
+def console(*, quiet: bool = False) -> Console:
+    """Standard output: as wide as the terminal; in a pipe wide, and without added line breaks."""
     in_terminal = sys.stdout.isatty()
-    return _PlainConsole(soft_wrap=not in_terminal, highlight=False, width=None if in_terminal else _PIPE_COLUMNS)
+    width = None if in_terminal else _PIPE_COLUMNS
+    return _PlainConsole(soft_wrap=not in_terminal, highlight=False, width=width, quiet=quiet)
+
+
+def table(*columns: str, right: Iterable[str] = (), title: str | None = None, no_wrap: bool = False) -> Table:
+    """An empty table without lines; the columns in ``right`` are aligned to the right."""
+    shown = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        shown.add_column(column, justify="right" if column in right else "left", no_wrap=no_wrap)
+    return shown
+
+
+def print_json(found: Any) -> None:
+    click.echo(json.dumps(found, indent=2))

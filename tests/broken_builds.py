@@ -36,7 +36,7 @@ BUILDS = (
         "acknowledges before it commits",
         "nodes/replica/applier.py",
         "            state = self._apply(entries)\n",
-        "            self._acknowledger.add([e.position for e in entries])\n            state = self._apply(entries)\n",
+        "            parts.acknowledger.add([e.position for e in entries])\n            state = self._apply(entries)\n",
     ),
     Build(
         "applies on arrival, without order",
@@ -59,7 +59,7 @@ BUILDS = (
     Build(
         "forgets the epoch",
         "nodes/replica/store.py",
-        '        if entry.op == "epoch":\n            cleared = True\n            last.clear()\n',
+        '        if entry.op == "epoch":\n            db.execute("DELETE FROM data")\n            last.clear()\n',
         '        if entry.op == "epoch":\n            pass\n',
     ),
     Build(

@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from random import SystemRandom
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import psutil
@@ -18,8 +15,6 @@ import psutil
 from broker.position import Position
 from lab.client import NodeUnreachable, call
 from lab.errors import LabError
-from lab.local import layout
-from lab.local.layout import Options
 from lab.local.supervisor import Lab
 
 # Offsets of ports that run on the same core as the primary, whatever the number of cores.
@@ -30,12 +25,8 @@ _SETTLED_SECONDS = 120.0
 
 @contextmanager
 def running(replicas: int = 2, environment: Mapping[str, str] | None = None) -> Iterator[Lab]:
-    """Run a lab in a temporary directory, with these variables in its environment."""
-    with ExitStack() as stack:
-        name = stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-bench-"))
-        base_port = layout.free_base_port(SystemRandom())
-        with _environment(environment or {}):  # only during the start: a lab beside it has its own
-            lab = stack.enter_context(Lab(Options(data_dir=Path(name), base_port=base_port, replicas=replicas)))
+    """Run a temporary lab, with these variables in its environment."""
+    with Lab.temporary(replicas=replicas, environment=environment or {}) as lab:
         yield lab
 
 

@@ -1,91 +1,114 @@
-"""``lab experiment``."""
+"""``lab experiment``: submit experiments, follow them, show their results."""
 
 from __future__ import annotations
 
-import json
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
-from lab.cli.options import client_option
+from lab import client, files, plain_yaml
+from lab.cli.options import SHOWN_MAX, assignments, client_option, json_option
+from lab.client import NodeUnreachable
+from lab.errors import LabError
+from lab.report import tables
+from lab.terminal import console, print_json, table
+from nodes.experiments.spec import ENDED
+from nodes.http import strict_json
+from nodes.http.peers import segment
+
+KINDS = ("windows", "staleness", "levels", "sweep")
+_BAR_WIDTH = 40
+_POLL_SECONDS = 0.25
+_AWAY_SECONDS = 30.0  # how long the client service may be unreachable while an experiment is followed
+_TIMEOUT_SECONDS = 30.0
+_FILE_BYTES_MAX = 256 * 1024
 
 
 @click.group()
 def experiment() -> None:
-    """Measure on the running lab, in the background, with what is predicted beside it."""
+    """Measure the running lab in the background, and compare with the prediction."""
 
 
 @experiment.command("run")
 @click.argument("what", metavar="KIND|FILE.yaml")
-@click.option("--set", "changes", multiple=True, metavar="PATH=VALUE", help="Change a parameter; again for more.")
+@click.option(
+    "--set", "changes", multiple=True, metavar="PATH=VALUE", help="Parameter to change (repeatable); the value is JSON."
+)
 @client_option
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def experiment_run(what: str, changes: tuple[str, ...], as_json: bool, **place: Any) -> None:
+@json_option()
+def experiment_run(what: str, changes: tuple[str, ...], client_url: str, *, as_json: bool) -> None:
     """Run an experiment and wait for it: windows, staleness, levels, or one described in a file.
 
-    Ctrl-C cancels it. Settings of replicas that it changes are put back in any case. Exit status 1 when it failed.
+    Ctrl-C cancels it. Replica settings that it changes are restored in any case. Exit status 1 if it failed.
 
     \b
     Example: lab experiment run windows --set writes=50 --set settings.lab14-replica2.delay_ms=800
     """
-    from lab.report import command
-
-    sys.exit(command.run(command.Experiments(**place), what, changes, as_json=as_json))
+    out = console(quiet=as_json)
+    name = submit(client_url, read(what, changes))
+    out.print(f"experiment {name}")
+    try:
+        found = finish(client_url, name, out)
+    except KeyboardInterrupt:
+        out.print("Canceling the experiment; its settings are restored")
+        found = _cancel(client_url, name)
+    show(found, out)
+    if as_json:
+        print_json(found)
+    elif found["state"] == "finished":
+        out.print(f"\n`lab experiment report {name} --out report.html` writes it as a page.")
+    sys.exit(0 if found["state"] == "finished" else 1)
 
 
 @experiment.command("list")
 @client_option
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def experiment_list(as_json: bool, **place: Any) -> None:
-    """Show what waits and runs, and the last 200 that have ended.
+@json_option()
+def experiment_list(client_url: str, *, as_json: bool) -> None:
+    """Show the queued and running experiments, and the last 200 that have ended.
 
     \b
     Example: lab experiment list
     """
-    from lab.report import command
-    from lab.terminal import console
-
-    found = command.Experiments(**place).all()
+    found = client.get(f"{client_url}/experiments", _TIMEOUT_SECONDS)["experiments"]
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        print_json(found)
     else:
-        console().print(command.table(found))
+        console().print(overview(found))
 
 
 @experiment.command("show")
 @click.argument("name", metavar="ID")
 @client_option
-@click.option("--json", "as_json", is_flag=True, help="For scripts, with every single measurement.")
-def experiment_show(name: str, as_json: bool, **place: Any) -> None:
-    """Show an experiment and its result, as far as there is one.
+@json_option(", with every single measurement")
+def experiment_show(name: str, client_url: str, *, as_json: bool) -> None:
+    """Show an experiment and its result so far.
 
     \b
     Example: lab experiment show 3f2c9a1b7d40
     """
-    from lab.report import command
-    from lab.terminal import console
-
-    found = command.Experiments(**place).get(name, raw=as_json)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        print_json(complete(client_url, name))
     else:
-        command.show(found, console())
+        show(client.get(_url(client_url, name), _TIMEOUT_SECONDS), console())
 
 
 @experiment.command("cancel")
 @click.argument("name", metavar="ID")
 @client_option
-def experiment_cancel(name: str, **place: Any) -> None:
-    """End an experiment early; what it has changed is put back.
+def experiment_cancel(name: str, client_url: str) -> None:
+    """End an experiment early; the settings that it changed are restored.
 
     \b
     Example: lab experiment cancel 3f2c9a1b7d40
     """
-    from lab.report import command
-    from lab.terminal import console
-
-    command.show(command.Experiments(**place).cancel(name), console())
+    show(_cancel(client_url, name), console())
 
 
 @experiment.command("report")
@@ -94,17 +117,116 @@ def experiment_cancel(name: str, **place: Any) -> None:
     "--out",
     type=click.File("w", encoding="utf-8", lazy=True),
     default="report.html",
-    show_default=True,
-    help="Where to write the page; - for standard output.",
+    help="Output file for the page; - for standard output.",
 )
 @client_option
-def experiment_report(name: str, out: Any, **place: Any) -> None:  # fmt: skip
-    """Make one page of a finished experiment: configuration, charts, tables, and every measurement.
+def experiment_report(name: str, out: Any, client_url: str) -> None:
+    """Write a finished experiment as one page: configuration, charts, tables, and every measurement.
 
     \b
     Example: lab experiment report 3f2c9a1b7d40 --out report.html
     """
-    from lab.report import command, page
+    from lab.report import page  # needs matplotlib, which not every installation has
 
-    out.write(page.page(command.Experiments(**place).get(name, raw=True)))
-    click.echo(f"{out.name} has the report.", err=True)
+    out.write(page.page(complete(client_url, name)))
+    click.echo(f"Report written to {out.name}.", err=True)
+
+
+def finish(client_url: str, name: str, out: Console) -> dict[str, Any]:
+    """Show an experiment's progress, and return it when it has ended. Raises ``LabError``.
+
+    The client service may be unreachable meanwhile, for half a minute.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(_BAR_WIDTH), TaskProgressColumn(), TimeRemainingColumn())
+    answered_at = time.monotonic()
+    with Progress(*columns, console=out, transient=True) as progress:
+        bar = progress.add_task(name, total=1.0)
+        while True:
+            try:
+                found = client.get(_url(client_url, name), _TIMEOUT_SECONDS)
+            except NodeUnreachable as error:
+                if time.monotonic() - answered_at > _AWAY_SECONDS:
+                    raise LabError(f"{error}; the experiment continues: `lab experiment show {name}`") from None
+            else:
+                answered_at = time.monotonic()
+                progress.update(bar, completed=found["progress"], description=f"{found['kind']}, {found['state']}")
+                if found["state"] in ENDED:
+                    return found
+            time.sleep(_POLL_SECONDS)
+
+
+def submit(client_url: str, spec: dict[str, Any]) -> str:
+    """Queue an experiment, and return its id. Raises ``LabError``."""
+    return str(client.post(f"{client_url}/experiments", spec, _TIMEOUT_SECONDS)["id"])
+
+
+def complete(client_url: str, name: str) -> dict[str, Any]:
+    """An experiment with every measurement. Raises ``LabError``."""
+    return client.get(f"{_url(client_url, name)}?raw=true", _TIMEOUT_SECONDS)
+
+
+def _cancel(client_url: str, name: str) -> dict[str, Any]:
+    client.ask("DELETE", _url(client_url, name), None, _TIMEOUT_SECONDS)
+    return finish(client_url, name, Console(quiet=True))
+
+
+def _url(client_url: str, name: str) -> str:
+    return f"{client_url}/experiments/{segment(name)}"
+
+
+def show(found: dict[str, Any], out: Console) -> None:
+    """Print an experiment: its state, and its result so far."""
+    reason = f": {found['reason']}" if found["reason"] else ""
+    out.print(f"{found['kind']}, {found['state']}{reason}", markup=False)
+    if found["result"]:
+        for part in tables.tables(found["kind"], found["spec"], found["result"]):
+            out.print(part)
+
+
+def overview(found: list[dict[str, Any]]) -> Table:
+    """The experiments, one per line."""
+    shown = table("id", "kind", "state", "progress", "submitted", "reason", right={"progress"})
+    for one in found:
+        submitted = one["submitted_at"][:19].replace("T", " ")
+        cells = (one["id"], one["kind"], one["state"], f"{one['progress']:.0%}", submitted, one["reason"] or "")
+        shown.add_row(*map(Text, cells))
+    return shown
+
+
+def read(what: str, changes: tuple[str, ...]) -> dict[str, Any]:
+    """The experiment that a kind or a file describes, with changes ``path=value``. Raises ``LabError``."""
+    spec: Any = {"kind": what} if what in KINDS else _of_file(what)
+    if not isinstance(spec, dict):
+        raise LabError(f"{what} must be a mapping, such as `kind: windows`")
+    for path, value in assignments(changes, "rate=20"):
+        _put(spec, path.split("."), _parsed(path, value))
+    return spec
+
+
+def _of_file(path: str) -> Any:
+    try:
+        return plain_yaml.load(files.text(Path(path), _FILE_BYTES_MAX))
+    except LabError as error:
+        raise LabError(f"{error}; an experiment is {', '.join(KINDS)} or a file") from None
+    except ValueError as error:
+        raise LabError(f"{path[:SHOWN_MAX]} is not YAML: {error}") from None
+
+
+def _parsed(path: str, value: str) -> Any:
+    """The JSON value; a text that is not JSON is that text."""
+    try:
+        return strict_json.loads(value.encode())
+    except strict_json.Refused as error:
+        raise LabError(f"--set {path[:SHOWN_MAX]}: {error}") from None
+    except ValueError:
+        return value
+
+
+def _put(spec: dict[str, Any], path: list[str], value: Any) -> None:
+    *parents, last = path
+    place = spec
+    for name in parents:
+        place = place.setdefault(name, {})
+        if not isinstance(place, dict):
+            raise LabError(f"--set {'.'.join(path)[:SHOWN_MAX]}: {name[:SHOWN_MAX]} is not a mapping")
+    place[last] = value

@@ -1,20 +1,26 @@
-"""``lab fault``."""
+"""``lab fault``: inject faults into replicas, and repair them."""
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
 import click
+from pydantic import ValidationError
+from rich.table import Table
+from rich.text import Text
 
-from lab.cli.options import client_option
-from lab.text import plain
+from lab import client
+from lab.cli.options import SHOWN_MAX, assignments, client_option, json_option
+from lab.errors import LabError
+from lab.terminal import console, plain, print_json, table
+from nodes.http.peers import segment
+from nodes.replica.faults import FAULTS
 
 
 @click.group()
 def fault() -> None:
-    """Break a replica on purpose, and mend it."""
+    """Inject faults into replicas, and repair them."""
 
 
 @fault.command("start")
@@ -22,58 +28,56 @@ def fault() -> None:
 @click.argument("name", metavar="FAULT")
 @click.argument("given", metavar="[PARAMETER=VALUE]...", nargs=-1)
 @client_option
-def fault_start(replica: str, name: str, given: tuple[str, ...], **place: Any) -> None:
-    """Begin a fault; `lab fault list` says which there are. With duration_ms=5000 it ends by itself.
+def fault_start(replica: str, name: str, given: tuple[str, ...], client_url: str) -> None:
+    """Start a fault; `lab fault list` lists them. With duration_ms=5000 it ends by itself.
 
     \b
     Example: lab fault start lab14-replica2 pause duration_ms=5000
     """
-    from lab import faults
-
-    found = faults.Faults(**place).begin(replica, name, faults.parameters(name, given))
+    found = client.post(f"{client_url}/faults", {"replica": replica, "fault": name, **parameters(name, given)})
     until = f", until {found['until']}" if found["until"] else ""
     click.echo(plain(f"{found['fault']} on {found['replica']}{until}."))
 
 
 @fault.command("list")
 @client_option
-@click.option("--json", "as_json", is_flag=True, help="For scripts, with the parameters of every fault.")
-def fault_list(as_json: bool, **place: Any) -> None:
-    """Show the faults in force, and which there are.
+@json_option(", with the parameters of every fault")
+def fault_list(client_url: str, *, as_json: bool) -> None:
+    """Show the active and the available faults.
 
     \b
     Example: lab fault list
     """
-    from lab import faults
-    from lab.terminal import console
-
-    found = faults.Faults(**place).show()
+    found = client.get(f"{client_url}/faults")["replicas"]
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        print_json(found)
         return
     out = console()
-    out.print(faults.table(found))
-    out.print(f"\nThere are: {', '.join(faults.available(found))}")
+    out.print(active(found))
+    available = {name for answer in found.values() for name in answer.get("available", {})}
+    out.print(f"\nAvailable: {', '.join(sorted(available))}")
 
 
 @fault.command("end")
 @click.argument("replica", required=False)
 @click.argument("name", metavar="FAULT", required=False)
 @client_option
-def fault_end(replica: str | None, name: str | None, **place: Any) -> None:
-    """End a fault of a replica; without FAULT all of it, without REPLICA those of all.
+def fault_end(replica: str | None, name: str | None, client_url: str) -> None:
+    """End a fault of a replica; without FAULT all of its faults, without REPLICA all faults of all replicas.
 
     Exit status 1 if a replica did not answer.
 
     \b
     Example: lab fault end lab14-replica2 pause
     """
-    from lab import faults
-
-    answers = faults.Faults(**place).end(replica, name)
+    if replica is None:
+        answers = client.ask("POST", f"{client_url}/faults/reset")["replicas"]
+    else:
+        path = "".join(f"/{segment(part)}" for part in (replica, name) if part is not None)
+        answers = {replica: client.ask("DELETE", f"{client_url}/faults{path}")}
     for one, answer in answers.items():
         if "ended" in answer:
-            click.echo(plain(f"{one}: {', '.join(answer['ended']) or 'nothing was in force'}"))
+            click.echo(plain(f"{one}: {', '.join(answer['ended']) or 'no fault was active'}"))
         else:
             click.echo(plain(f"{one}: {answer.get('error')}"), err=True)
     sys.exit(0 if all("ended" in answer for answer in answers.values()) else 1)
@@ -82,13 +86,46 @@ def fault_end(replica: str | None, name: str | None, **place: Any) -> None:
 @fault.command("resync")
 @click.argument("replica")
 @client_option
-def fault_resync(replica: str, **place: Any) -> None:
-    """Replace a replica's content by a snapshot of the primary's, which repairs what is corrupt.
+def fault_resync(replica: str, client_url: str) -> None:
+    """Replace a replica's content with a snapshot of the primary's, which repairs corrupt data.
 
     \b
     Example: lab fault resync lab14-replica2
     """
-    from lab import faults
+    client.post(f"{client_url}/resync", {"replica": replica})
+    click.echo(f"Resync requested; {replica} installs a snapshot once its delay has passed.")
 
-    faults.Faults(**place).resync(replica)
-    click.echo(f"{replica} takes a snapshot as soon as that is due there.")
+
+def parameters(fault: str, given: tuple[str, ...]) -> dict[str, Any]:
+    """Parse each ``name=value`` as the type of the fault's parameter. Raises ``LabError``."""
+    if fault not in FAULTS:
+        raise LabError(f"unknown fault {fault[:SHOWN_MAX]!r}; choose from {', '.join(sorted(FAULTS))}")
+    texts: dict[str, str] = {}
+    for name, text in assignments(given, "duration_ms=5000"):
+        if name in texts:
+            raise LabError(f"parameter {name[:SHOWN_MAX]!r} is given twice")
+        texts[name] = text
+    try:
+        found = FAULTS[fault].model_validate_strings({"fault": fault, **texts}, strict=False)
+    except ValidationError as failure:
+        first = failure.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or fault
+        raise LabError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from None
+    return found.model_dump(mode="json", exclude={"fault"}, exclude_unset=True)
+
+
+def active(found: dict[str, Any]) -> Table:
+    """The active faults, one per line."""
+    shown = table("replica", "fault", "parameters", "since", "until")
+    for replica, answer in found.items():
+        if "faults" not in answer:
+            shown.add_row(*map(Text, (replica, str(answer.get("error")))))
+        for fault in answer.get("faults", []):
+            values = ", ".join(f"{name}={value}" for name, value in fault["parameters"].items())
+            times = (_time(fault["since"]), _time(fault["until"]) or "until ended")
+            shown.add_row(*map(Text, (replica, fault["fault"], values, *times)))
+    return shown
+
+
+def _time(text: str | None) -> str:
+    return "" if text is None else text[11:19]

@@ -1,21 +1,33 @@
-"""What several commands ask for."""
+"""Options and parameter types that several commands share."""
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-from collections.abc import Callable
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from lab.errors import LabError
+from lab.local import state
+
+Command = Callable[..., Any]
+SHOWN_MAX = 100  # characters of a value that an error quotes
 
 
 class Number(click.FloatRange):
     """A number in a range; "nan" is in none."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """See click."""
         found: float = super().convert(value, param, ctx)
         if math.isnan(found):
             self.fail(f"{value!r} is not a number", param, ctx)
@@ -23,28 +35,75 @@ class Number(click.FloatRange):
 
 
 class OutputFile(click.Path):
-    """A file to write, refused before any work is done for it if it cannot be written there."""
+    """A file to write; rejected before any work is done if it cannot be written."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path, dir_okay=False, writable=True)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """See click."""
         path: Path = super().convert(value, param, ctx)  # type: ignore[assignment]
         if not path.exists() and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
             self.fail(f"{str(path)!r} cannot be written: {str(path.parent)!r} is no directory to write to", param, ctx)
         return path
 
 
-def data_dir_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where the lab keeps what it keeps."""
+def data_dir_option(command: Command) -> Command:
+    """Pass the directory of the lab as ``data_dir``."""
     kind = click.Path(path_type=Path, file_okay=False)
-    help_text = "Where the lab keeps its data, logs and state."
-    option = click.option("--data-dir", type=kind, default=Path(".lab"), show_default=True, help=help_text)
-    return option(command)
+    help_text = "Directory of the lab's data, logs and state."
+    return click.option("--data-dir", type=kind, default=Path(".lab"), help=help_text)(command)
 
 
-def client_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The same, and for a lab that does not run from there the client service."""
-    help_text = "The client service, where the lab does not run from the data directory."
-    return data_dir_option(click.option("--client-url", help=help_text)(command))
+client_url_option = click.option(
+    "--client-url", help="URL of the client service, if the lab does not run from the data directory."
+)
+
+
+def client_option(command: Command) -> Command:
+    """Pass the URL of the client service as ``client_url``: the given one, or that of the running lab."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, data_dir: Path, client_url: str | None, **options: Any) -> Any:
+        return command(*arguments, client_url=client_url or state.url(data_dir, "client"), **options)
+
+    return data_dir_option(client_url_option(run))
+
+
+def json_option(also: str = "") -> Callable[[Command], Command]:
+    """Pass whether to print JSON as ``as_json``. ``also``: what the JSON has beyond the text."""
+    return click.option("--json", "as_json", is_flag=True, help=f"Output as JSON{also}.")
+
+
+def assignments(given: tuple[str, ...], example: str) -> Iterator[tuple[str, str]]:
+    """Split each ``name=value``. Raises ``LabError``."""
+    for one in given:
+        name, equals, text = one.partition("=")
+        if not equals or not name:
+            raise LabError(f"{one[:SHOWN_MAX]!r} is not of the form name=value, such as {example}")
+        yield name, text
+
+
+def interrupt_on_sigterm() -> None:
+    """Handle SIGTERM like Ctrl-C, so that everything started is stopped."""
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(*_: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def timed_run(
+    out: Console, seconds: float, description: str
+) -> Iterator[tuple[threading.Event, Callable[[str], object]]]:
+    """An event that Ctrl-C sets, so that what was recorded until then is still judged; and what shows the progress."""
+    stop = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    columns = (TextColumn("{task.description}"), BarColumn(40), TextColumn("{task.fields[done]}"), TimeElapsedColumn())
+    began = time.monotonic()
+    try:
+        with Progress(*columns, console=out, transient=True) as progress:
+            bar = progress.add_task(description, total=seconds, done="")
+            yield stop, lambda done: progress.update(bar, completed=min(seconds, time.monotonic() - began), done=done)
+    finally:
+        signal.signal(signal.SIGINT, before)

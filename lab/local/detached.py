@@ -10,23 +10,22 @@ import time
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.local import private, state
+from lab.local import files, state
 from lab.local.processes import last_line
-from lab.local.state import LabState
 from lab.local.supervisor import START_SECONDS_MAX
 
 _START_SECONDS = START_SECONDS_MAX + 40.0
 _STOP_SECONDS = 30.0
-_PAUSE_SECONDS = 0.02
+_POLL_SECONDS = 0.02
 
 
-def start(data_dir: Path, arguments: list[str]) -> LabState:
+def start(data_dir: Path, arguments: list[str]) -> None:
     """Start ``lab`` with these arguments, and return when everything is healthy. Raises ``LabError``."""
     if state.is_claimed(data_dir):
-        raise LabError(f"a lab runs in {data_dir} already; `lab status` shows it, `lab down` stops it")
-    log = private.subdirectory(private.directory(data_dir) / "logs") / "lab.log"
+        raise LabError(state.RUNS_ALREADY.format(data_dir))
+    log = files.subdirectory(files.directory(data_dir) / "logs") / "lab.log"
     try:
-        output = private.open_file(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+        output = files.open_file(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     except OSError as error:
         raise LabError(f"{log} cannot be written: {error.strerror}") from None
     with os.fdopen(output, "wb"):
@@ -38,7 +37,7 @@ def start(data_dir: Path, arguments: list[str]) -> LabState:
             start_new_session=True,
         )
     try:
-        return _await_ready(process, data_dir, log)
+        _await_ready(process, data_dir, log)
     except BaseException:
         process.terminate()
         process.wait()
@@ -46,7 +45,7 @@ def start(data_dir: Path, arguments: list[str]) -> LabState:
 
 
 def stop(data_dir: Path) -> bool:
-    """Stop the lab in this directory and return when it has ended; ``False`` where none runs. Raises ``LabError``."""
+    """Stop the lab in this directory and return when it has ended; ``False`` if none runs. Raises ``LabError``."""
     deadline = time.monotonic() + _STOP_SECONDS
     found = state.read(data_dir)
     if found is None:
@@ -60,18 +59,18 @@ def stop(data_dir: Path) -> bool:
     while state.is_running(found) and state.is_claimed(data_dir):
         if time.monotonic() > deadline:
             raise LabError(f"the lab (process {found.pid}) does not stop; see {data_dir / 'logs'}")
-        time.sleep(_PAUSE_SECONDS)
+        time.sleep(_POLL_SECONDS)
     return True
 
 
-def _await_ready(process: subprocess.Popen[bytes], data_dir: Path, log: Path) -> LabState:
+def _await_ready(process: subprocess.Popen[bytes], data_dir: Path, log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while process.poll() is None:
         found = state.read(data_dir)
         if found is not None and found.ready and found.pid == process.pid:
-            return found
+            return
         if time.monotonic() > deadline:
             raise LabError(f"the lab was not ready after {_START_SECONDS:g} s; see {log}")
-        time.sleep(_PAUSE_SECONDS)
-    said = last_line(log).removeprefix("Error: ")
-    raise LabError(said or f"the lab ended with exit status {process.returncode}, and {log} is empty")
+        time.sleep(_POLL_SECONDS)
+    words = last_line(log).removeprefix("Error: ")
+    raise LabError(words or f"the lab ended with exit status {process.returncode}, and {log} is empty")

@@ -1,11 +1,11 @@
-"""Where the parts of a local lab are: names, ports, directories."""
+"""Names and ports of a local lab's processes."""
 
 from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Literal
@@ -15,18 +15,21 @@ from nodes.runtime.config import Role
 
 NAMESPACE = "lab14"
 REPLICAS_MAX = 20
-BLOCK = 80
-OTHER_PORTS = "stop what listens there (`lab down` for a lab), or choose another --base-port"
+BLOCK = 80  # ports of a lab, from its base port on
+OTHER_PORTS = "stop the process that listens there (`lab down` for a lab), or choose another --base-port"
 _CLIENT = 3
 _WORKER = 78
 _LOG_SERVER = 79
-_FIRST_DELAYS_MS = (500, 1500)
+_DELAYS_MS = {1: 500, 2: 1500}  # by the replica's number
 _FURTHER_DELAY_MS = 1000
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a person may choose. ``redis_url``: use that log server and start none."""
+    """The options of a lab.
+
+    ``redis_url``: use that log server and start none. ``environment``: variables of its processes, beside this one's.
+    """
 
     data_dir: Path = Path(".lab")
     base_port: int = 8000
@@ -35,11 +38,12 @@ class Options:
     redis_url: str | None = None
     log_server: Literal["valkey", "redis-server"] = "valkey"
     fsync: Literal["everysec", "always"] = "everysec"
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Place:
-    """One node of the lab, and where it listens. ``delay_ms``: a replica's delay when it is new."""
+    """A node of the lab, and where it listens. ``delay_ms``: a replica's initial delay."""
 
     node_id: str
     role: Role
@@ -49,74 +53,67 @@ class Place:
 
 
 def places(options: Options) -> list[Place]:
-    """The nodes: primary, replicas, client, worker, in the order in which they are listed to people."""
+    """The nodes in the order in which they are listed: primary, replicas, client, worker."""
 
     def place(name: str, role: Role, offset: int, delay_ms: int = 0) -> Place:
         port = options.base_port + offset
         return Place(f"{NAMESPACE}-{name}", role, port, f"http://{_loopback(options.host)}:{port}", delay_ms)
 
     replicas = [
-        # The client has its place behind two replicas, whatever their number.
-        place(f"replica{n}", "replica", n if n < _CLIENT else n + 1, _delay_ms(n))
+        # The client's port follows those of two replicas, whatever their number.
+        place(f"replica{n}", "replica", n if n < _CLIENT else n + 1, _DELAYS_MS.get(n, _FURTHER_DELAY_MS))
         for n in range(1, options.replicas + 1)
     ]
-    return [
-        place("primary", "primary", 0),
-        *replicas,
-        place("client", "client", _CLIENT),
-        place("worker", "worker", _WORKER),
-    ]
+    client, worker = place("client", "client", _CLIENT), place("worker", "worker", _WORKER)
+    return [place("primary", "primary", 0), *replicas, client, worker]
 
 
 def log_server_port(options: Options) -> int:
-    """The port of the embedded log server."""
     return options.base_port + _LOG_SERVER
 
 
 def redis_url(options: Options, password: str) -> str:
-    """The log server's URL: the given one, or that of the embedded server, which wants this password."""
-    return options.redis_url or f"redis://:{password}@127.0.0.1:{log_server_port(options)}/0"
+    """The log server's URL: the given one, or that of the embedded server, which requires this password."""
+    return options.redis_url or f"redis://default:{password}@127.0.0.1:{log_server_port(options)}/0"
 
 
 def without_password(url: str) -> str:
-    """The URL as it may be shown."""
     return re.sub("//.*@", "//", url)
 
 
 def require_free_ports(options: Options) -> None:
-    """Raise ``LabError`` when anything listens already where the lab would."""
+    """Raise ``LabError`` if another process listens on a port of the lab."""
+    if taken := taken_ports(options):
+        which = f"port {taken[0]} is" if len(taken) == 1 else f"ports {', '.join(map(str, taken))} are"
+        raise LabError(f"{which} in use; {OTHER_PORTS}")
+
+
+def taken_ports(options: Options) -> list[int]:
+    """The ports of the lab that another process uses, or this lab itself."""
     ports = [place.port for place in places(options)]
     if options.redis_url is None:
         ports.append(log_server_port(options))
-    taken = [port for port in ports if not _is_free(options.host, port)]
-    if taken:
-        which = f"port {taken[0]} is" if len(taken) == 1 else f"ports {', '.join(map(str, taken))} are"
-        raise LabError(f"{which} in use; {OTHER_PORTS}")
+    return [port for port in ports if not _is_free(options.host, port)]
 
 
 def free_base_port(random: Random, host: str = "127.0.0.1", preferred: Iterable[int] = ()) -> int:
     """A base port whose whole block is free. Raises ``LabError`` when none is found in 100 tries.
 
-    Below the ports that systems give to outgoing connections: one of these could take the port of a node that is being
-    started again.
+    It is below the ports of outgoing connections, one of which could take the port of a node while that restarts.
     """
     candidates = [*preferred, *(random.randrange(10_000, 32_000, 100) for _ in range(100))]
     for base in candidates:
         if all(_is_free(host, base + offset) for offset in range(BLOCK)):
             return base
-    raise LabError("no block of free ports was found; choose one with --base-port")
+    raise LabError("no block of free ports was found; choose a --base-port")
 
 
 def free_port() -> int:
-    """A port on which nobody listens now."""
+    """A port on which nothing listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _delay_ms(number: int) -> int:
-    return _FIRST_DELAYS_MS[number - 1] if number <= len(_FIRST_DELAYS_MS) else _FURTHER_DELAY_MS
 
 
 def _loopback(host: str) -> str:

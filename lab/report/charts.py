@@ -1,4 +1,4 @@
-"""Results as pictures: SVG, with its texts as text."""
+"""Results as SVG charts, with text as text."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,26 +46,23 @@ def charts(kind: str, spec: dict[str, Any], result: dict[str, Any]) -> list[Char
     """Title and SVG of each chart of a result."""
     if kind == "sweep":
         return [_sweep(spec["experiment"]["kind"], result)]
-    draw: Callable[[dict[str, Any]], list[Chart]] = {"windows": _windows, "staleness": _staleness, "levels": _levels}[
-        kind
-    ]
-    return draw(result)
+    return {"windows": _windows, "staleness": _staleness, "levels": _levels}[kind](result)
 
 
 def svg(draw: Callable[[Axes], None], size_inches: tuple[float, float] = _SIZE_INCHES) -> str:
-    """One picture, drawn by a function."""
+    """One chart, drawn by a function."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=size_inches, layout="constrained")
         draw(figure.add_subplot())
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=False, metadata={"Date": None})
     text = out.getvalue()
-    # The XML declaration is for files of their own, and a size in points would not follow the page's width.
+    # Without the XML declaration, which only separate files have, and a size in points, which ignores the page's width.
     text = text[text.index("<svg") :]
     return re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"|(<svg[^>]*?) height="[^"]*"', r"\1\2", text, count=1)
 
 
-def staleness_axes(axes: Axes, curve: dict[str, Any], name: str) -> None:
+def _staleness_axes(axes: Axes, curve: dict[str, Any], name: str) -> None:
     """Measured and predicted staleness in the same axes."""
     if "predicted" in curve:
         axes.plot(curve["t_ms"], curve["predicted"], color=_PREDICTED, linewidth=2, label=f"{name}: predicted")
@@ -91,20 +89,18 @@ def _windows(result: dict[str, Any]) -> list[Chart]:
         axes.set(xlabel="consistency window in milliseconds", ylabel="writes")
         axes.legend()
 
-    found = [("How likely all replicas have a write", svg(curve))]
-    return [*found, ("How long the windows were", svg(histogram))] if windows else found
+    found = [("Probability that all replicas have a write", svg(curve))]
+    return [*found, ("Length of the windows", svg(histogram))] if windows else found
 
 
 def _staleness(result: dict[str, Any]) -> list[Chart]:
-    found = [
-        (
-            "How likely a read of a random replica is stale",
-            svg(lambda axes: staleness_axes(axes, result["stale"], "all")),
-        )
+    curves = {"all": result["stale"], **result["replicas"]}
+    titles = [
+        "Probability that a read of a random replica is stale",
+        *(f"Reads of {one}" for one in result["replicas"]),
     ]
-    for replica, curve in result["replicas"].items():
-        found.append((f"Reads of {replica}", svg(lambda axes, c=curve, r=replica: staleness_axes(axes, c, r))))  # type: ignore[misc]
-    return found
+    charts = (svg(partial(_staleness_axes, curve=curve, name=name)) for name, curve in curves.items())
+    return list(zip(titles, charts, strict=True))
 
 
 def _levels(result: dict[str, Any]) -> list[Chart]:
@@ -116,25 +112,23 @@ def _levels(result: dict[str, Any]) -> list[Chart]:
         axes.set(xscale="log", xlabel="milliseconds until the answer", ylabel="share of the reads", ylim=(-0.03, 1.03))
         axes.legend()
 
-    return [("How long a reader waits at each level", svg(draw))]
+    return [("Time a reader waits at each level", svg(draw))]
 
 
 def _sweep(kind: str, result: dict[str, Any]) -> Chart:
     steps = result["steps"]
+    names = [json.dumps(step["value"])[:24] for step in steps]
 
     def over_values(axes: Axes, lines: dict[str, list[float | None]], label: str) -> None:
         for number, (name, values) in enumerate(lines.items()):
-            axes.plot(
-                range(len(values)), [np.nan if value is None else value for value in values],
-                marker=_MARKS[number], color=_CYCLE[number], label=name,
-            )  # fmt: skip
+            shown = [np.nan if value is None else value for value in values]
+            axes.plot(range(len(values)), shown, marker=_MARKS[number], color=_CYCLE[number], label=name)
         axes.set(xlabel=result["parameter"], ylabel=label, ylim=(0, None))
-        axes.set_xticks(range(len(steps)), [json.dumps(step["value"])[:24] for step in steps])
+        axes.set_xticks(range(len(steps)), names)
         axes.legend()
 
     if kind == "windows":
-        names = ("p50", "p95", "p99")
-        lines = {name: [step["result"]["window_ms"][name] for step in steps] for name in names}
+        lines = {name: [step["result"]["window_ms"][name] for step in steps] for name in ("p50", "p95", "p99")}
         return ("Consistency windows", svg(lambda axes: over_values(axes, lines, "milliseconds")))
     if kind == "levels":
         levels = list(steps[0]["result"]["levels"])
@@ -143,13 +137,10 @@ def _sweep(kind: str, result: dict[str, Any]) -> Chart:
 
     def curves(axes: Axes) -> None:
         for number, step in enumerate(steps):
-            curve, colour = step["result"]["stale"], _CYCLE[number % len(_CYCLE)]
-            axes.plot(curve["t_ms"], curve.get("predicted", []), color=colour)
-            name = json.dumps(step["value"])[:24]
-            axes.plot(
-                curve["t_ms"], curve["measured"], _MARKS[number % len(_MARKS)], color=colour, markersize=4, label=name
-            )
+            curve, color, mark = step["result"]["stale"], _CYCLE[number % len(_CYCLE)], _MARKS[number % len(_MARKS)]
+            axes.plot(curve["t_ms"], curve.get("predicted", []), color=color)
+            axes.plot(curve["t_ms"], curve["measured"], mark, color=color, markersize=4, label=names[number])
         axes.set(xlabel="milliseconds after the write", ylabel="P(a read is stale)", ylim=(-0.03, 1.03), xlim=(0, None))
         axes.legend(title=result["parameter"])
 
-    return ("How likely a read is stale (lines: predicted)", svg(curves))
+    return ("Probability that a read is stale (lines: predicted)", svg(curves))

@@ -1,4 +1,4 @@
-"""An experiment as one page that needs no network: what was set, what came of it, and every measurement."""
+"""An experiment as one self-contained page: its settings, its results, and every measurement."""
 
 from __future__ import annotations
 
@@ -16,24 +16,21 @@ from lab.report.tables import rows_of
 
 
 def page(experiment: dict[str, Any]) -> str:
-    """The page. ``experiment`` has its raw measurements. Raises ``LabError`` where there is nothing to show yet."""
+    """The page of an experiment with its raw measurements. Raises ``LabError`` if there is nothing to show yet."""
     result = experiment["result"]
     if experiment["state"] != "finished" or result is None:
         raise LabError(f"experiment {experiment['id']} is {experiment['state']}: only a finished one has a report")
     kind, spec = experiment["kind"], experiment["spec"]
     source = files("lab.report").joinpath("report.html").read_text(encoding="utf-8")
-    return (
-        Environment(autoescape=True, trim_blocks=True)
-        .from_string(source)
-        .render(
-            experiment=experiment,
-            charts=[(title, Markup(picture)) for title, picture in charts(kind, spec, result)],  # noqa: S704 - drawn by us
-            tables=rows_of(kind, spec, result),
-            specification=_yaml(spec),
-            settings=_yaml(result.get("settings")),
-            versions=result.get("versions"),
-            data=_in_script(experiment),
-        )
+    template = Environment(autoescape=True, trim_blocks=True).from_string(source)
+    return template.render(
+        experiment=experiment,
+        charts=[(title, Markup(picture)) for title, picture in charts(kind, spec, result)],  # noqa: S704 - our own SVG
+        tables=rows_of(kind, spec, result),
+        specification=_yaml(spec),
+        settings=_yaml(result.get("settings")),
+        versions=result.get("versions"),
+        data=_in_script(experiment),
     )
 
 
@@ -42,6 +39,6 @@ def _yaml(found: Any) -> str:
 
 
 def _in_script(found: Any) -> Markup:
-    """JSON that cannot end the element that it stands in."""
+    """JSON that cannot end the script element around it."""
     text = json.dumps(found, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c"))  # noqa: S704 - what could end the element is escaped
+    return Markup(text.replace("<", "\\u003c"))  # noqa: S704 - escaped just now

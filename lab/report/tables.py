@@ -1,11 +1,14 @@
-"""What came of an experiment, as tables for the terminal and for the page."""
+"""Results of an experiment as tables, for the terminal and for the page."""
 
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from rich.table import Table
+
+from lab.terminal import table
 
 _LINES = 15
 _PERCENTILES = ("p50", "p95", "p99")
@@ -37,18 +40,13 @@ def _windows(result: dict[str, Any]) -> Rows:
 def _staleness(result: dict[str, Any]) -> Rows:
     curve = result["stale"]
     steps = range(len(curve["t_ms"]))
-    every = max(1, -(-len(steps) // _LINES))
+    every = max(1, math.ceil(len(steps) / _LINES))
     predicted = curve.get("predicted")
     rows = [
-        [
-            f"{curve['t_ms'][step]:.0f}",
-            str(curve["reads"][step]),
-            f"{curve['measured'][step]:.1%}",
-            f"{predicted[step]:.1%}" if predicted else "",
-        ]
-        for step in steps
-        if step % every == 0
-    ]
+        [f"{curve['t_ms'][step]:.0f}", str(curve["reads"][step]), f"{curve['measured'][step]:.1%}",
+         f"{predicted[step]:.1%}" if predicted else ""]
+        for step in steps[::every]
+    ]  # fmt: skip
     if "rmse" in curve:
         rows.append([f"all {len(steps)} steps", str(result["reads"]), "RMSE", f"{curve['rmse']:.2%}"])
     return ("P(a read is stale)", ["ms after the write", "reads", "measured", "predicted"], rows)
@@ -86,7 +84,7 @@ def _sweep(spec: dict[str, Any], result: dict[str, Any]) -> list[Rows]:
 
 
 def _troubles(result: dict[str, Any]) -> list[Rows]:
-    """What went wrong, where anything did."""
+    """The errors, if there were any."""
     found = [[name, str(result[name])] for name in ("timeouts", "errors") if result.get(name)]
     if result.get("error"):
         found.append(["the last error", result["error"]])
@@ -100,9 +98,7 @@ def _spread_row(name: str, spread: dict[str, Any]) -> list[str]:
 
 def _shown(rows: Rows) -> Table:
     title, headings, body = rows
-    shown = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="bold")
-    for number, heading in enumerate(headings):
-        shown.add_column(heading, justify="left" if number == 0 else "right")
+    shown = table(*headings, right=headings[1:], title=title)
     for row in body:
         shown.add_row(*row)
     return shown

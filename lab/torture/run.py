@@ -20,9 +20,10 @@ from lab.client import NodeUnreachable, call
 from lab.errors import LabError
 from lab.torture.judge import Floors, placed
 from lab.torture.ledger import Follower, Ledger
-from lab.torture.schedule import DELAY, SKEW_MS_MAX, Act
+from lab.torture.schedule import DELAY, Act
 from lab.torture.target import Target
 from nodes.http.level import Level
+from nodes.replica.faults import SKEW_DRAWN_MS_MAX
 
 SESSIONS: dict[Level, int] = {"strong": 2, "bounded": 2, "session": 3, "prefix": 2, "eventual": 4}
 _MAX_LAG_MS = 400
@@ -70,7 +71,7 @@ def run(
     Raises ``LabError`` if the lab does not recover, or its log cannot be read.
     """
     recorder = Recorder(lambda: time.monotonic_ns() // 1000)
-    floors = Floors(SKEW_MS_MAX if any(act.kind == "skew" for act in order.acts) else 0)
+    floors = Floors(SKEW_DRAWN_MS_MAX if any(act.kind == "skew" for act in order.acts) else 0)
     injector = Injector(target, floors, recorder.now_us, time.sleep)
     plans = _plans(order)
     run_id = secrets.token_hex(4)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any
 
 from broker.delay import Fixed, Uniform
+from nodes.replica.faults import FAULTS
 
 DELAY = "delay"
-# Faults of any process, and those of a replica. ``corrupt`` breaks what the lab promises, so the verdict reports it;
-# it is drawn only on request.
 PROCESS_FAULTS = ("kill", "hang")
-REPLICA_FAULTS = ("pause", "partition", "crash", "slow_apply", "duplicate", "drop_ack", "skew")
-ALL_FAULTS = (*PROCESS_FAULTS, *REPLICA_FAULTS, "corrupt")
-DEFAULT_FAULTS = (*PROCESS_FAULTS, *REPLICA_FAULTS)
-SKEW_MS_MAX = 80
+ALL_FAULTS = (*PROCESS_FAULTS, *FAULTS)
+# A fault that breaks guarantees is injected only on request: then the verdict has to report it.
+DEFAULT_FAULTS = (*PROCESS_FAULTS, *(name for name, kind in FAULTS.items() if not kind.breaks_guarantees))
 DELAY_MS_MIN = 100
 _FIRST_MS, _LAST_MS = 1000, 2000
 _GAP_MS = (500, 1700)
@@ -58,7 +56,7 @@ def draw(
         else:
             (kind,) = random.choices(kinds, weights)
             target = random.choice(processes if kind in PROCESS_FAULTS else replicas)
-            acts.append(Act(at_ms, kind, target, _PARAMETERS[kind](random) if kind in _PARAMETERS else {}))
+            acts.append(Act(at_ms, kind, target, _parameters(kind, random)))
         at_ms += random.randint(*_GAP_MS)
     return acts
 
@@ -69,16 +67,11 @@ def _model(random: Random) -> dict[str, Any]:
     return model.as_json()
 
 
-def _lasting(random: Random) -> dict[str, Any]:
-    return {"duration_ms": random.randint(300, 4000)}
-
-
-_PARAMETERS: dict[str, Callable[[Random], dict[str, Any]]] = {
-    "hang": lambda random: {"duration_ms": random.randint(200, 3500)},
-    "pause": _lasting,
-    "partition": _lasting,
-    "slow_apply": lambda random: {"entries_per_second": random.randint(20, 200), **_lasting(random)},
-    "duplicate": lambda random: {"probability": random.choice([0.3, 1]), **_lasting(random)},
-    "drop_ack": lambda random: {"probability": random.choice([0.3, 1]), **_lasting(random)},
-    "skew": lambda random: {"skew_ms": random.choice([-1, 1]) * random.randint(20, SKEW_MS_MAX), **_lasting(random)},
-}
+def _parameters(kind: str, random: Random) -> dict[str, Any]:
+    if kind == "kill":
+        return {}
+    if kind == "hang":
+        return {"duration_ms": random.randint(200, 3500)}
+    fault = FAULTS[kind]
+    drawn: dict[str, Any] = {name: random.choice(values) for name, values in fault.drawn.items()}
+    return drawn if fault.momentary else {**drawn, "duration_ms": random.randint(300, 4000)}

@@ -2,51 +2,94 @@
 
 from __future__ import annotations
 
-import time
-from random import Random
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 from flask import Flask, Response
 from prometheus_client import CollectorRegistry
+from pydantic import Field
+from typing_extensions import TypedDict
 
-from broker.clock import LogClock
-from broker.connection import Link, connect
-from broker.delay.line import DelayLine
-from broker.events import Events
-from broker.log import ReplicationLog
-from broker.registry import Registry
-from nodes.http.api import Api
+from broker.position import Position
+from nodes.http.api import Api, Query, TimeoutMs
 from nodes.http.app import add_health, make_app
 from nodes.http.openapi import Answer
-from nodes.http.problem import Problem
-from nodes.http.reading import add_reads
+from nodes.http.problem import Problem, maps
+from nodes.http.reading import PositionText, add_reads
+from nodes.http.times import ms, timestamp
 from nodes.http.writing import AcksQuery
-from nodes.replica.acknowledger import Acknowledger
-from nodes.replica.applier import Applier
-from nodes.replica.audit import Audit
-from nodes.replica.faults import FAULTS, FaultBody, Parts
-from nodes.replica.faults.active import ActiveFaults, EndedAnswer, FaultsAnswer, FaultShown
-from nodes.replica.history import AppliedHistory
-from nodes.replica.inbox import Inbox
-from nodes.replica.membership import HEARTBEAT_MS
-from nodes.replica.metrics import ReplicaMetrics
-from nodes.replica.reader import BLOCK_MS, Reader
-from nodes.replica.replica import AppliedAnswer, AppliedQuery, Replica, ResyncAnswer
-from nodes.replica.store import ReplicaStore
+from nodes.replica.faults import FAULTS, FaultBody, NothingToCorrupt
+from nodes.replica.faults.active import FaultNotActive, FaultShown
+from nodes.replica.history import Applied, HistoryBusy
+from nodes.replica.parts import make_parts
+from nodes.replica.replica import Replica
 from nodes.runtime import tracing as traces
 from nodes.runtime.config import ReplicaConfig
-from nodes.runtime.metrics import make_gate
-from nodes.runtime.serving import end_at_once
-from nodes.runtime.tracing import Tracing
 
-HISTORY_CAPACITY = 20_000
+maps(HistoryBusy, 503, "too-many-waiters", "Too many waiters", "not_applied")
+maps(FaultNotActive, 404, "no-such-fault", "No such fault")
+maps(NothingToCorrupt, 409, "nothing-to-corrupt", "Nothing to corrupt")
+
+
+class AppliedQuery(Query):
+    """Where to start: after a position, or after the answer that returned a cursor; and at most how many entries.
+
+    With a cursor, the request waits for an entry, at most ``timeout_ms``.
+    """
+
+    after: PositionText = "0-0"
+    cursor: Annotated[str, Field(pattern=r"^([0-9a-f]{8}-[0-9]{1,15})?$")] = ""
+    timeout_ms: TimeoutMs = 0
+    limit: Annotated[int, Field(ge=1, le=10_000)] = 1000
+
+
+class AppliedEntry(TypedDict):
+    """When one entry was published, due and applied, by the log's clock."""
+
+    position: str
+    published_at: str | None
+    due_at: str | None
+    applied_at: str | None
+    applied_after_ms: float
+    lateness_ms: float
+
+
+class AppliedAnswer(TypedDict):
+    """Recently applied entries in the order in which they were applied; ``delivered``: the newest delivered one."""
+
+    source: str
+    position: str
+    delivered: str
+    cursor: str
+    applied: list[AppliedEntry]
+
+
+class FaultsAnswer(TypedDict):
+    """The active faults of a replica, and the available ones: the parameters of each as JSON schema."""
+
+    source: str
+    faults: list[FaultShown]
+    available: dict[str, Any]
+
+
+class EndedAnswer(TypedDict):
+    """The faults that were ended."""
+
+    source: str
+    ended: list[str]
+
+
+class ResyncAnswer(TypedDict):
+    """The replica will install a snapshot."""
+
+    source: str
+    status: str
 
 
 def create_app(config: ReplicaConfig) -> Flask:
     """A replica as a WSGI app, with its node in ``app.extensions["node"]``. Raises ``StoreError``."""
     registry = CollectorRegistry()
     tracing = traces.make(config)
-    replica = make_replica(config, tracing, registry)
+    replica = Replica(make_parts(config, tracing, registry))
     app, api = make_app(config, tracing, registry)
     app.extensions["node"] = replica
 
@@ -58,108 +101,67 @@ def create_app(config: ReplicaConfig) -> Flask:
 
     add_health(api, config, replica.health)
     add_reads(api, config.node_id, replica)
-    _add_applied(api, replica)
-    _add_faults(api, replica)
+    _add_applied(api, config.node_id, replica)
+    _add_faults(api, config.node_id, replica)
     _refuse_writes(api, config)
     return app
 
 
-def make_replica(config: ReplicaConfig, tracing: Tracing, registry: CollectorRegistry) -> Replica:
-    """Wire a replica together. Raises ``StoreError``."""
-    # A client that waits for an answer as long as the server may block, and then some.
-    link = Link()
-    reading = connect(config.redis_url, answer_timeout_seconds=BLOCK_MS / 1000 + 5, link=link)
-    client = connect(config.redis_url, answer_timeout_seconds=HEARTBEAT_MS / 1000 + 2, link=link)
-    log = ReplicationLog(client, config.namespace)
-    clock = LogClock(log.history.now_us, time.monotonic_ns, time.time_ns)
-    store = ReplicaStore(config.data_dir)
-    gate = make_gate(store.state(), config.threads * 7 // 8, registry)
-    metrics = ReplicaMetrics(registry, config.node_id, FAULTS)
-    history = AppliedHistory(HISTORY_CAPACITY)
-    line = DelayLine(max_entries=config.line_max_entries, max_bytes=config.line_max_bytes)
-    inbox = Inbox(line, clock.now_us)
-    acknowledger = Acknowledger(log, config.node_id, config.ack_delay_ms, lambda: time.monotonic_ns() // 1000)
-    reader = Reader(
-        log=ReplicationLog(reading, config.namespace),
-        replica=config.node_id,
-        inbox=inbox,
-        store=store,
-        gate=gate,
-        acknowledger=acknowledger,
-        metrics=metrics,
-    )
-    applier = Applier(
-        inbox=inbox,
-        store=store,
-        gate=gate,
-        acknowledger=acknowledger,
-        history=history,
-        metrics=metrics,
-        tracing=tracing,
-        now_us=clock.now_us,
-    )
-    parts = Parts(
-        inbox=inbox,
-        reader=reader,
-        acknowledger=acknowledger,
-        store=store,
-        clock=clock,
-        link=link,
-        random=Random(),  # noqa: S311 - chance, not a secret
-        end_process=end_at_once,
-    )
-    # What is broken on purpose is told of over a connection that nobody cuts.
-    told = Events(connect(config.redis_url), config.namespace)
-    return Replica(
-        config,
-        store=store,
-        gate=gate,
-        inbox=inbox,
-        reader=reader,
-        applier=applier,
-        acknowledger=acknowledger,
-        history=history,
-        clock=clock,
-        registered=Registry(client, config.namespace),
-        events=Events(client, config.namespace),
-        audit=Audit(log, store, metrics, time.monotonic),
-        faults=ActiveFaults(config.node_id, parts, told, metrics),
-        end_process=end_at_once,
-    )
-
-
-def _add_applied(api: Api, replica: Replica) -> None:
+def _add_applied(api: Api, source: str, replica: Replica) -> None:
     @api.route("GET", "/applied", admin=False, query=AppliedQuery, answer=AppliedAnswer)
     def applied(query: AppliedQuery) -> AppliedAnswer:
-        """The entries applied lately, with the times at which they were published, due and applied."""
-        return replica.applied(query)
+        """Recently applied entries, with the times at which they were published, due and applied."""
+        if query.cursor:
+            found, cursor = replica.applied_since(query.cursor, query.limit, query.timeout_ms / 1000)
+        else:
+            found, cursor = replica.applied_after(Position.parse(query.after), query.limit)
+        return {
+            "source": source,
+            "position": str(replica.state().position),
+            "delivered": str(replica.delivered()),
+            "cursor": cursor,
+            "applied": [_entry(one) for one in found],
+        }
 
 
-def _add_faults(api: Api, replica: Replica) -> None:
+def _entry(applied: Applied) -> AppliedEntry:
+    return {
+        "position": str(applied.position),
+        "published_at": timestamp(applied.at_us),
+        "due_at": timestamp(applied.due_us),
+        "applied_at": timestamp(applied.applied_us),
+        "applied_after_ms": ms(applied.applied_us - applied.at_us),
+        "lateness_ms": ms(applied.applied_us - applied.due_us),
+    }
+
+
+def _add_faults(api: Api, source: str, replica: Replica) -> None:
     @api.route("POST", "/admin/faults", admin=True, body=FaultBody, answer=FaultShown)
-    def begin(body: FaultBody) -> FaultShown:
-        """Make something wrong with this replica, until it is ended or its time is up."""
-        return replica.faults.begin(body.root)
+    def start(body: FaultBody) -> FaultShown:
+        """Inject a fault into this replica, until it is ended or its duration is over."""
+        return replica.faults.start(body.root)
 
     @api.route("GET", "/admin/faults", admin=True, answer=FaultsAnswer)
     def show() -> FaultsAnswer:
-        """What is wrong with this replica on purpose, and what could be."""
-        return replica.faults.show()
+        """The active faults of this replica, and the available ones with their parameters."""
+        available = {name: kind.model_json_schema() for name, kind in FAULTS.items()}
+        return {"source": source, "faults": replica.faults.show(), "available": available}
 
     @api.route("DELETE", "/admin/faults", admin=True, answer=EndedAnswer)
     def end_all() -> EndedAnswer:
         """End every fault of this replica."""
-        return replica.faults.end(None)
+        return {"source": source, "ended": replica.faults.end(None)}
 
     @api.route("DELETE", "/admin/faults/<key:fault>", admin=True, answer=EndedAnswer)
     def end(fault: str) -> EndedAnswer:
         """End one fault."""
-        return replica.faults.end(fault)
+        return {"source": source, "ended": replica.faults.end(fault)}
 
     @api.route("POST", "/admin/resync", admin=True, answer=ResyncAnswer)
     def resync() -> ResyncAnswer:
-        """Replace the content by a snapshot of the primary's, as soon as that is due here."""
-        return replica.resync()
+        """Replace the content with a snapshot of the primary's, once that is due here."""
+        replica.parts.resync_requested.set()
+        return {"source": source, "status": "resync requested"}
 
 
 def _refuse_writes(api: Api, config: ReplicaConfig) -> None:

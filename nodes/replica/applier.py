@@ -1,76 +1,95 @@
-"""Applying: what is due goes from the delay line into the store, and from there to who waits for it."""
+"""The applier moves entries that are due from the delay line into the store, and wakes whatever waits for them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from broker.entry import Entry
-from nodes.replica.acknowledger import Acknowledger
-from nodes.replica.history import Applied, AppliedHistory
-from nodes.replica.inbox import Inbox
-from nodes.replica.metrics import ReplicaMetrics
-from nodes.replica.progress import Progress
-from nodes.replica.store import ReplicaStore
-from nodes.runtime.gate import PositionGate, State
+from broker.position import Position
+from nodes.replica.history import Applied
+from nodes.replica.parts import Parts
+from nodes.runtime.gate import State
 from nodes.runtime.store import StoreError
-from nodes.runtime.tracing import Tracing
 
 _BATCH = 1000
 
 
-class Applier:
-    """Takes entries that are due, in the order in which they are; commits them with the position; tells everybody."""
+@dataclass(frozen=True)
+class Progress:
+    """What has been applied beyond the store's position, which happens in order ``arrival`` only.
 
-    def __init__(
-        self,
-        *,
-        inbox: Inbox,
-        store: ReplicaStore,
-        gate: PositionGate,
-        acknowledger: Acknowledger,
-        history: AppliedHistory,
-        metrics: ReplicaMetrics,
-        tracing: Tracing,
-        now_us: Callable[[], int],
-    ) -> None:
-        self._inbox = inbox
-        self._store = store
-        self._gate = gate
-        self._acknowledger = acknowledger
-        self._history = history
-        self._metrics = metrics
-        self._tracing = tracing
-        self._now_us = now_us
+    It is kept in memory: after a restart the log delivers everything after the position again. ``deleted`` holds the
+    newest delete of each key beyond the position, so that no older entry restores the key.
+    """
+
+    beyond: Mapping[Position, Entry] = field(default_factory=dict)
+    deleted: Mapping[str, Position] = field(default_factory=dict)
+
+    def after(self, state: State, entries: Sequence[Entry]) -> tuple[State, Progress]:
+        """State and progress once these entries are applied as well, on top of ``state``."""
+        beyond, deleted = dict(self.beyond), dict(self.deleted)
+        for entry in entries:
+            if entry.op == "epoch":
+                beyond, deleted, state = {}, {}, _at(entry)
+            elif entry.position > state.position:
+                beyond[entry.position] = entry
+                if entry.op == "delete":
+                    deleted[entry.key] = max(entry.position, deleted.get(entry.key, entry.position))
+        while (entry_ := beyond.pop(_next(state.position), None)) is not None:
+            state = _at(entry_)
+        return state, Progress(beyond, {key: at for key, at in deleted.items() if at > state.position})
+
+    def visible(self, entries: Sequence[Entry]) -> list[Entry]:
+        """The entries without those that an applied delete has made void."""
+        return [entry for entry in entries if self.deleted.get(entry.key, entry.position) <= entry.position]
+
+
+def _next(position: Position) -> Position:
+    return Position(position.epoch, position.version + 1)
+
+
+def _at(entry: Entry) -> State:
+    return State(entry.position, entry.write_id, entry.at_us)
+
+
+class Applier:
+    """Commits due entries together with the position; only then are they acknowledged."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._store = parts.store
         self._progress = Progress()
-        self._generation = store.generation
+        self._generation = parts.store.generation
 
     def step(self) -> int:
-        """Apply one batch of what is due now; return how many entries that was.
+        """Apply one batch of due entries; return their number.
 
-        Raises ``nodes.runtime.store.StoreError`` when the store refuses: the entries stay where they are.
+        Raises ``nodes.runtime.store.StoreError`` if the store refuses; then the entries stay in the line.
         """
-        due = self._inbox.due(_BATCH)
+        parts = self._parts
+        due = parts.inbox.due(_BATCH)
         if not due:
             return 0
         entries = [entry for entry, _ in due]
-        began_us = self._now_us()
+        started_us = parts.clock.now_us()
         try:
             state = self._apply(entries)
         except StoreError:
-            self._metrics.failed()
+            parts.metrics.failed()
             raise
-        applied_us = self._now_us()
-        self._history.extend([Applied(entry.position, entry.at_us, due_us, applied_us) for entry, due_us in due])
-        self._gate.advance(state)
-        self._inbox.take(due)
-        self._acknowledger.add([entry.position for entry in entries])
-        self._metrics.applied(due, applied_us)
-        self._tracing.processed(due, began_us, applied_us)
+        applied_us = parts.clock.now_us()
+        parts.history.extend([Applied(entry.position, entry.at_us, due_us, applied_us) for entry, due_us in due])
+        parts.gate.advance(state)
+        parts.inbox.take(due)
+        parts.acknowledger.add([entry.position for entry in entries])
+        parts.metrics.applied(due, applied_us)
+        parts.tracing.processed(due, started_us, applied_us)
         return len(due)
 
     def _apply(self, entries: list[Entry]) -> State:
-        generation, before = self._store.generation, self._gate.state
-        if generation != self._generation:  # a snapshot has taken the place of what had been applied beyond it
+        generation, before = self._store.generation, self._parts.gate.state
+        if generation != self._generation:  # a snapshot has replaced what was applied beyond the position
             self._progress, self._generation = Progress(), generation
         if not self._progress.beyond and before.position.is_followed_by_all(entry.position for entry in entries):
             return self._store.apply(entries)

@@ -1,4 +1,4 @@
-"""What a replica applied lately, and when: the evidence behind its numbers."""
+"""The entries that a replica applied most recently, and when."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from typing import NamedTuple
 
 from broker.position import Position
 from nodes.runtime import caller
-from nodes.runtime.gate import TooManyWaiters
 
-_WAITING_MAX = 64
+_WAITING_MAX = 64  # requests that wait for the next entry
+
+
+class HistoryBusy(Exception):
+    """Raised if too many requests wait for the next entry: an empty answer would make the client poll."""
 
 
 class Applied(NamedTuple):
-    """One applied entry: published, due and applied, in microseconds since 1970 by the log's clock."""
+    """When an entry was published, due and applied, in microseconds since 1970 by the log's clock."""
 
     position: Position
     at_us: int
@@ -26,7 +29,7 @@ class Applied(NamedTuple):
 
 
 class AppliedHistory:
-    """The newest ``capacity`` applied entries, in the order of their application. Thread-safe."""
+    """The newest ``capacity`` applied entries, in the order in which they were applied. Thread-safe."""
 
     def __init__(self, capacity: int) -> None:
         self._newest: deque[Applied] = deque(maxlen=capacity)
@@ -39,11 +42,10 @@ class AppliedHistory:
 
     @property
     def count(self) -> int:
-        """How many have been applied since the process began."""
         return self._count
 
     def extend(self, applied: Collection[Applied]) -> None:
-        """Remember these too, and forget the oldest where there are too many."""
+        """Add entries, and forget the oldest beyond the capacity."""
         with self._lock:
             self._newest.extend(applied)
             self._numbers.update(zip((one.position for one in applied), itertools.count(self._count)))
@@ -54,57 +56,57 @@ class AppliedHistory:
                 self._lock.notify_all()
 
     def close(self) -> None:
-        """Wake everybody who waits."""
         with self._lock:
             self._closed = True
             self._lock.notify_all()
 
     def newest(self) -> Applied | None:
-        """The entry applied last."""
         with self._lock:
             return self._newest[-1] if self._newest else None
 
     def find(self, position: Position) -> Applied | None:
-        """When the entry at this position was applied, where that is remembered."""
+        """The entry at this position; ``None`` if it was not applied or is forgotten."""
         with self._lock:
             number = self._numbers.get(position, -1)
             return self._newest[number - self._first] if number >= self._first else None
 
     def after(self, position: Position, limit: int) -> list[Applied]:
-        """What was applied after this position, oldest first, at most ``limit``."""
+        """At most ``limit`` entries after this position, oldest first."""
         with self._lock:
             first = max(self._numbers.get(position, -1) + 1, self._first)
             later = (applied for applied in self._between(first, self._count) if applied.position > position)
             return list(itertools.islice(later, limit))
 
     def since(self, count: int, limit: int, timeout_seconds: float) -> tuple[list[Applied], int]:
-        """What was applied after the first ``count``, waiting for the first of it; and the count up to its end.
+        """What was applied after the first ``count`` entries, waiting for the first of it; and the count at its end.
 
-        At most ``limit``, oldest first; of what is not remembered any more, nothing. Raises ``TooManyWaiters`` while 64
-        wait already: an empty answer at once would make its caller ask again without a pause.
+        At most ``limit``, oldest first, without forgotten entries. Raises ``HistoryBusy`` if 64 requests wait already.
         """
         with self._lock:
             if self._count <= count and timeout_seconds > 0:
-                if self._waiting >= _WAITING_MAX:
-                    raise TooManyWaiters(_WAITING_MAX)
-                self._waiting += 1
-                try:
-                    caller.wait(lambda seconds: self._come(count, seconds), timeout_seconds, time.monotonic)
-                finally:
-                    self._waiting -= 1
+                self._wait_beyond(count, timeout_seconds)
             first = max(count, self._first)
             last = min(self._count, first + limit)
             return self._between(first, last), max(last, count)
 
-    def _come(self, count: int, timeout_seconds: float) -> bool:
-        return self._lock.wait_for(lambda: self._closed or self._count > count, timeout_seconds)
+    def _wait_beyond(self, count: int, timeout_seconds: float) -> None:
+        def arrived(seconds: float) -> bool:
+            return self._lock.wait_for(lambda: self._closed or self._count > count, seconds)
+
+        if self._waiting >= _WAITING_MAX:
+            raise HistoryBusy(f"{_WAITING_MAX} requests already wait for the next applied entry; try again shortly")
+        self._waiting += 1
+        try:
+            caller.wait(arrived, timeout_seconds, time.monotonic)
+        finally:
+            self._waiting -= 1
 
     @property
     def _first(self) -> int:
-        """The number of the oldest that is remembered."""
+        """The number of the oldest entry that is kept."""
         return self._count - len(self._newest)
 
     def _between(self, first: int, last: int) -> list[Applied]:
-        """Those from number ``first`` up to ``last``, exclusive; found from the newest, near which most ask."""
+        """Entries from number ``first`` up to ``last``, exclusive; from the newest, which most requests ask for."""
         backwards = itertools.islice(reversed(self._newest), self._count - last, max(self._count - first, 0))
         return list(backwards)[::-1]

@@ -1,8 +1,8 @@
-"""Metrics of a replica's own work."""
+"""Metrics of a replica's own work; every series carries its id."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -38,31 +38,26 @@ _DIVERGED = Metric(
 
 
 class ReplicaMetrics:
-    """Counters and histograms of one replica; every series carries its id."""
-
-    def __init__(self, registry: CollectorRegistry, replica: str, faults: Iterable[str] = ()) -> None:
-        """``faults``: the names of those that can be injected."""
+    def __init__(self, registry: CollectorRegistry, replica: str) -> None:
+        self._replica = replica
         self._delay = Distribution(_DELAY, replica)
         self._lateness = Distribution(_LATENESS, replica)
         registry.register(self._delay)
         registry.register(self._lateness)
-        applied = _APPLIED.on(registry)
-        self._resyncs = _RESYNCS.on(registry)
-        self._fault = _FAULT.on(registry)
-        self._changed_at = CHANGED.on(registry)
-        for fault in faults:
-            self._fault.labels(replica, fault)
-        self._diverged = _DIVERGED.on(registry)
-        self._replica = replica
-        self._applied = applied.labels(replica, "applied")
-        self._duplicate = applied.labels(replica, "duplicate")
-        self._error = applied.labels(replica, "error")
+        results = _APPLIED.on(registry)
+        self._applied, self._duplicate, self._error = (
+            results.labels(replica, result) for result in ("applied", "duplicate", "error")
+        )
         self._redelivered = _REDELIVERIES.on(registry).labels(replica)
+        self._resyncs = _RESYNCS.on(registry)
         for reason in ("gap", "log_rolled_back", "other_history", "requested"):
             self._resyncs.labels(replica, reason)
+        self._fault = _FAULT.on(registry)
+        self._changed_at = CHANGED.on(registry)
+        self._diverged = _DIVERGED.on(registry)
 
     def applied(self, due: Sequence[tuple[Entry, int]], applied_us: int) -> None:
-        """Count applied entries, each with when it was due, their delay and their lateness."""
+        """Count applied entries, each with its due time, their delay and their lateness."""
         self._applied.inc(len(due))
         changes = [(entry, due_us) for entry, due_us in due if entry.op != "epoch"]
         self._delay.observe(
@@ -70,27 +65,25 @@ class ReplicaMetrics:
         )
         self._lateness.observe([applied_us - due_us for _, due_us in changes])
 
-    def duplicate(self) -> None:
-        """Count an entry that was delivered again after it had been applied."""
-        self._duplicate.inc()
-
     def failed(self) -> None:
-        """Count an attempt to apply that the store refused."""
         self._error.inc()
 
-    def redelivered(self) -> None:
-        """Count an entry that was delivered again."""
-        self._redelivered.inc()
+    def redelivered(self, count: int, *, applied: int) -> None:
+        """Count entries that were delivered again, ``applied`` of which had been applied before."""
+        self._redelivered.inc(count)
+        self._duplicate.inc(applied)
+
+    def declare_fault(self, name: str) -> None:
+        """Export a fault as not active."""
+        self._fault.labels(self._replica, name)
 
     def fault(self, name: str, *, active: bool, at_us: int) -> None:
-        """Record that a fault started, ended or happened, and when by the log's clock."""
+        """Record that a fault started or ended, and when by the log's clock."""
         self._fault.labels(self._replica, name).set(active)
         self._changed_at.labels(self._replica, "fault").set(at_us / 1e6)
 
     def compared(self, *, diverged: bool) -> None:
-        """Record the result of comparing the content with the primary's."""
         self._diverged.labels(self._replica).set(diverged)
 
     def resynced(self, reason: str) -> None:
-        """Count a snapshot."""
         self._resyncs.labels(self._replica, reason).inc()

@@ -1,223 +1,217 @@
-"""Reading: entries come from the replica's group into its delay line, each once and without a gap."""
+"""The reader takes entries from the replica's group into its delay line, each once and without a gap."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Any
 
 from broker import snapshot
 from broker.entry import Entry
 from broker.errors import LogBehind, LogError, PositionLost
-from broker.log import ReplicationLog
 from broker.position import START, Position
 from broker.snapshot import Snapshot
-from nodes.replica.acknowledger import Acknowledger
-from nodes.replica.inbox import Inbox
-from nodes.replica.metrics import ReplicaMetrics
-from nodes.replica.store import ReplicaStore
-from nodes.runtime.gate import PositionGate
+from nodes.replica.parts import READ_BLOCK_MS, Parts
 
-BLOCK_MS = 5000
 _BATCH = 500
 _logger = logging.getLogger("lab.reader")
 
 
-class Reader:
-    """Reads own pending entries first, at the start and after every error, and then new ones.
+class Arrival(Enum):
+    """How an entry relates to the newest one before it."""
 
-    ``_last`` is the position of the newest entry in the line, or of the store where nothing waits: what comes has to
-    follow it. What does not follow is either known already, or behind a gap; a gap is closed by having the log give
-    everything after ``_last`` again, and where the log no longer holds that, by a snapshot of the primary's store.
+    NEXT = auto()  # it follows; nothing is missing
+    REPEATED = auto()  # it was delivered before
+    CONTINUATION = auto()  # it starts an epoch that keeps the content at that position
+    ROLLED_BACK = auto()  # it starts an epoch that continues from an earlier position: the log lost its end
+    GAP = auto()  # entries in between are missing
+
+
+def classify(last: Position, entry: Entry) -> Arrival:
+    """Classify an entry that is delivered when ``last`` is the position of the newest entry."""
+    if entry.position <= last:
+        return Arrival.REPEATED
+    origin = entry.goes_on_from
+    if origin is None:
+        return Arrival.NEXT if last.is_followed_by(entry.position) else Arrival.GAP
+    if last == origin:
+        return Arrival.CONTINUATION
+    return Arrival.ROLLED_BACK if last > origin else Arrival.GAP
+
+
+class Phase(Enum):
+    """What the reader does next."""
+
+    RECOVERING = auto()  # joins its group and takes in the pending entries: at the start and after every error
+    READING = auto()  # reads new entries
+    REWOUND = auto()  # reads again from before a gap; if the gap is still there, it installs a snapshot
+
+
+@dataclass(frozen=True)
+class ReaderState:
+    """``last`` is the position of the newest entry in the delay line, or that of the store if nothing waits.
+
+    ``resyncing`` is the reason for which a snapshot is being installed, or empty.
     """
 
-    def __init__(
-        self,
-        *,
-        log: ReplicationLog,
-        replica: str,
-        inbox: Inbox,
-        store: ReplicaStore,
-        gate: PositionGate,
-        acknowledger: Acknowledger,
-        metrics: ReplicaMetrics,
-    ) -> None:
-        self._log = log
-        self._group = log.group(replica)
-        self._inbox = inbox
-        self._store = store
-        self._gate = gate
-        self._acknowledger = acknowledger
-        self._metrics = metrics
-        self._last = gate.state.position
-        self._recovered = False
-        self._rewound = False
-        self._look_at_pending = False
-        self._resync_wanted = False
-        self.resyncing = ""  # why, while a snapshot is being taken or waits until it is due
-        self.read_again: Callable[[], bool] | None = None  # asked after each batch, where some are to come twice
+    last: Position
+    phase: Phase = Phase.RECOVERING
+    resyncing: str = ""
+
+
+class Reader:
+    """Reads own pending entries first, then new ones. Only ``_move`` changes the state.
+
+    A gap is closed by rewinding the group to ``last``; if the log no longer holds the missing entries, by a snapshot of
+    the primary's store.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._log = parts.reading
+        self._group = parts.reading.group(parts.config.node_id)
+        self._inbox = parts.inbox
+        self._gate = parts.gate
+        self._acknowledger = parts.acknowledger
+        self._metrics = parts.metrics
+        self.state = ReaderState(parts.gate.state.position)
 
     @property
     def joined(self) -> bool:
-        """Whether it has its place in the log: what is pending is taken in, and new entries are being waited for."""
-        return self._recovered
+        """Whether the pending entries are taken in, and new ones are being read."""
+        return self.state.phase is not Phase.RECOVERING
 
-    @property
-    def delivered(self) -> Position:
-        """The newest position that it was given."""
-        return self._last
-
-    def look_at_pending(self) -> None:
-        """With the next step, acknowledge what is pending and has been applied."""
-        self._look_at_pending = True
-
-    def want_resync(self) -> None:
-        """With the next step, replace the store by a snapshot."""
-        self._resync_wanted = True
-
-    def step(self, block_ms: int = BLOCK_MS) -> None:
-        """Take in one batch, waiting for it up to ``block_ms``. Raises ``broker.errors.LogError``."""
+    def step(self, block_ms: int = READ_BLOCK_MS) -> None:
+        """Read one batch, waiting for it up to ``block_ms``. Raises ``broker.errors.LogError``."""
         try:
             self._read(block_ms)
         except LogError:
-            # An answer may have been lost, and with it entries that count as delivered: look at what is pending.
-            self._recovered = False
+            # A lost reply may have contained entries, which are now pending.
+            self._move(phase=Phase.RECOVERING)
             raise
+
+    def _move(self, **changes: Any) -> None:
+        self.state = replace(self.state, **changes)
 
     def _read(self, block_ms: int) -> None:
         try:
-            if not self._recovered or self._look_at_pending:
-                self._look_at_pending = False
+            if self.state.phase is Phase.RECOVERING or self._parts.recheck_requested.is_set():
+                self._parts.recheck_requested.clear()
                 self._recover()
-                self._recovered = True
-            if self._resync_wanted:
-                self._resync_wanted = False
+                self._move(phase=Phase.READING)
+            if self._parts.resync_requested.is_set():
+                self._parts.resync_requested.clear()
                 self._resync("requested")
-                return
-            self._acknowledger.wait_for_room()
-            room = self._inbox.wait_for_room()
-            if room:
-                before = self._last
-                entries = self._group.read(min(room, _BATCH), block_ms)
-                self._take(entries)
-                if entries and self.read_again is not None and self.read_again():
-                    self._group.rewind(before)
+            else:
+                self._read_new(block_ms)
         except PositionLost:
             self._close_gap()
 
+    def _read_new(self, block_ms: int) -> None:
+        self._acknowledger.wait_for_room()
+        room = self._inbox.wait_for_room()
+        if room:
+            before = self.state.last
+            entries = self._group.read(min(room, _BATCH), block_ms)
+            self._take(entries)
+            if entries and self._parts.reads_again():
+                self._group.rewind(before)
+
     def _recover(self) -> None:
         self._require_log_ahead()
-        self._group.join(self._store_position())
+        self._group.join(self._gate.state.position)
         if self._is_of_another_history():
             self._resync("other_history")
         after = START
-        while True:
-            page = self._group.pending(after, _BATCH)
-            if not page:
-                break
+        while page := self._group.pending(after, _BATCH):
             after = page[-1][0]
-            for position, _ in page:
-                self._metrics.redelivered()
-                if position <= self._store_position():
-                    self._metrics.duplicate()
-            # What a trimmed entry held is lost, unless it is applied or waits here already.
-            lost = [position for position, entry in page if entry is None and position > self._last]
-            if lost and not self._superseded(lost[-1]):
-                raise PositionLost(f"{lost[0]} was trimmed before this replica could read it")
-            self._acknowledger.add([position for position, _ in page if position <= self._store_position()] + lost)
-            self._take([entry for _, entry in page if entry is not None], count=False)
+            self._take_pending(page)
             self._inbox.wait_for_room()
-        if self._group.last_delivered() > self._last:
-            # Acknowledged and yet not there: a loss of power took it, or it was applied beyond the position.
-            self._group.rewind(self._last)
+        if self._group.last_delivered() > self.state.last:
+            # Acknowledged, but not in the store: lost with the power, or applied beyond the position.
+            self._group.rewind(self.state.last)
 
     def _require_log_ahead(self) -> None:
-        head = self._log.head().position
-        if head < self._last:
-            raise LogBehind(f"the log ends at {head}, before {self._last} of this replica: a new epoch is to begin")
+        head, last = self._log.head().position, self.state.last
+        if head < last:
+            raise LogBehind(f"the log ends at {head}, before {last} of this replica; a new epoch must start")
 
     def _is_of_another_history(self) -> bool:
-        """Whether the log has another change where the store is: it was lost, and begun anew while nobody knew more."""
-        state = self._store.state()
+        """Whether the log has another change at the store's position: it was lost, and started over from nothing."""
+        state = self._gate.state
         found = self._log.history.between(state.position, state.position, 1)
         return bool(found) and found[0].goes_on_from is None and found[0].write_id != state.write_id
 
-    def _superseded(self, position: Position) -> bool:
-        """Whether a reset has made this position void."""
-        return position.epoch < self._log.head().position.epoch
+    def _take_pending(self, page: list[tuple[Position, Entry | None]]) -> None:
+        positions = [position for position, _ in page]
+        applied = self._count_redelivered(positions)
+        # A trimmed entry is lost unless it has been applied or waits in the line.
+        lost = [position for position, entry in page if entry is None and position > self.state.last]
+        if lost and lost[-1].epoch >= self._log.head().position.epoch:  # otherwise a reset has made it void
+            raise PositionLost(f"{lost[0]} was trimmed before this replica could read it")
+        self._acknowledger.add(applied + lost)
+        self._take([entry for _, entry in page if entry is not None], redelivered=True)
 
-    def _take(self, entries: list[Entry], *, count: bool = True) -> None:
+    def _count_redelivered(self, positions: list[Position]) -> list[Position]:
+        """Count entries that were delivered again; return those that are applied and lack their acknowledgement."""
+        applied = [position for position in positions if position <= self._gate.state.position]
+        self._metrics.redelivered(len(positions), applied=len(applied))
+        return applied
+
+    def _take(self, entries: list[Entry], *, redelivered: bool = False) -> None:
         fresh: list[Entry] = []
         for entry in entries:
-            if entry.position <= self._last:
-                if count:
-                    self._known(entry.position)
-            elif entry.goes_on_from is not None:
+            arrival = classify(fresh[-1].position if fresh else self.state.last, entry)
+            if arrival is Arrival.NEXT:
+                fresh.append(entry)
+            elif arrival is not Arrival.REPEATED:
                 self._offer(fresh)
                 fresh = []
-                self._go_on(entry, entry.goes_on_from)
-            elif self._last.is_followed_by(entry.position):
-                fresh.append(entry)
-                self._last = entry.position
-            else:
-                self._offer(fresh)
-                raise PositionLost(f"{entry.position} does not follow {self._last}")
+                self._skip_to(entry, arrival)
+            elif not redelivered:
+                self._acknowledger.add(self._count_redelivered([entry.position]))
         self._offer(fresh)
-
-    def _go_on(self, entry: Entry, after: Position) -> None:
-        """Take over an epoch that goes on from ``after``, once everything up to there is applied."""
-        if self._last < after:
-            raise PositionLost(f"{entry.position} goes on from {after}, not from {self._last}")
-        if self._last > after:
-            self._resync("log_rolled_back")
-        elif self._inbox.wait_until_empty():
-            self._gate.advance(self._store.go_on(entry.position))
-            self._acknowledger.add([entry.position])
-            self._last = entry.position
-
-    def _known(self, position: Position) -> None:
-        """An entry came again: where it is applied, it only lacks its acknowledgement."""
-        self._metrics.redelivered()
-        if position <= self._store_position():
-            self._metrics.duplicate()
-            self._acknowledger.add([position])
 
     def _offer(self, entries: list[Entry]) -> None:
         if entries:
-            self._rewound = False
+            rewound = self.state.phase is Phase.REWOUND
+            self._move(last=entries[-1].position, phase=Phase.READING if rewound else self.state.phase)
             self._acknowledger.add(self._inbox.offer(entries))
 
+    def _skip_to(self, entry: Entry, arrival: Arrival) -> None:
+        """Handle an entry that does not simply follow."""
+        if arrival is Arrival.GAP:
+            raise PositionLost(f"{entry.position} does not follow {self.state.last}")
+        if arrival is Arrival.ROLLED_BACK:
+            self._resync("log_rolled_back")
+        elif self._inbox.wait_until_empty():
+            self._gate.advance(self._parts.store.continue_at(entry.position))
+            self._acknowledger.add([entry.position])
+            self._move(last=entry.position)
+
     def _close_gap(self) -> None:
-        if not self._rewound:
-            _logger.warning("gap after %s: reading from there again", self._last)
-            self._group.rewind(self._last)
-            self._rewound = True
-            self._recovered = True  # what is pending behind the gap comes again with the rest
-        else:
+        if self.state.phase is Phase.REWOUND:
             self._resync("gap")
+        else:
+            _logger.warning("gap after %s: reading again from there", self.state.last)
+            self._group.rewind(self.state.last)
+            self._move(phase=Phase.REWOUND)  # also if recovering: what is pending behind the gap comes again
 
     def _resync(self, reason: str) -> None:
-        """Replace the store by a snapshot, once that is due; meanwhile reads are answered from the old store."""
-        self.resyncing = reason
+        """Install a snapshot once it is due; until then, reads are answered from the old store."""
+        self._move(resyncing=reason)
         try:
-            self._replace(reason)
+            taken = snapshot.take(self._log)
+            _logger.warning("%s after %s: taking a snapshot of %s", reason, self.state.last, taken.position)
+            if self._inbox.hold(_stand_in(taken)):
+                self._inbox.clear()
+                self._gate.replace(self._parts.store.install(taken))
+                self._metrics.resynced(reason)
+                self._move(last=taken.position, phase=Phase.RECOVERING)
+                self._group.rewind(taken.position)
         finally:
-            self.resyncing = ""
-
-    def _replace(self, reason: str) -> None:
-        taken = snapshot.take(self._log)
-        _logger.warning("%s after %s: taking a snapshot of %s", reason, self._last, taken.position)
-        if not self._inbox.hold(_stand_in(taken)):
-            return
-        self._inbox.clear()
-        self._gate.replace(self._store.install(taken))
-        self._metrics.resynced(reason)
-        self._last = taken.position
-        self._group.rewind(taken.position)
-        self._rewound = False
-        self._recovered = False
-
-    def _store_position(self) -> Position:
-        return self._gate.state.position
+            self._move(resyncing="")
 
 
 def _stand_in(taken: Snapshot) -> Entry:

@@ -11,11 +11,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 from broker import digest as content
 from broker.entry import Entry, Record
-from broker.position import START, Position
+from broker.position import Position
 from broker.snapshot import Snapshot
 from nodes.runtime.gate import State
 from nodes.runtime.store import StoreError, is_damage, quarantine
@@ -23,9 +23,9 @@ from nodes.runtime.store import StoreError, is_damage, quarantine
 _logger = logging.getLogger("lab.store")
 SCHEMA_VERSION = 1
 _READERS = 8
-_LOCK_WAIT_SECONDS = 10.0
-_CHECKPOINT_BYTES = 4 * 2**20
-_RESTART_BYTES = 32 * 2**20
+_LOCK_WAIT_SECONDS = 10.0  # for a process that is just ending
+_CHECKPOINT_BYTES = 4 * 2**20  # of write-ahead log, below which a checkpoint is not worth it
+_RESTART_BYTES = 32 * 2**20  # above which the writer is held up to restart the write-ahead log
 _SCHEMA = """
 CREATE TABLE data (
   key TEXT PRIMARY KEY, value TEXT NOT NULL, version INTEGER NOT NULL, write_id TEXT NOT NULL, at_us INTEGER NOT NULL
@@ -46,29 +46,20 @@ SET value = excluded.value, version = excluded.version, write_id = excluded.writ
 
 
 class StoreDamaged(StoreError):
-    """Raised when the file is not what this code has written; opened again, the store begins anew."""
-
-
-class StorePage(NamedTuple):
-    """Some records in key order, at one position; ``more`` when there are keys after the last one."""
-
-    state: State
-    records: list[Record]
-    more: bool
+    """Raised if the file is not what this code has written; when it is opened again, the store starts over."""
 
 
 class ReplicaStore:
-    """Keys, values and the position they are at. Thread-safe; one process at a time, by a lock on the file.
+    """Keys, values and their position. Thread-safe; a file lock excludes other processes. Methods raise ``StoreError``.
 
-    WAL with ``synchronous=NORMAL``: a commit survives the death of the process. A loss of power may take the newest
-    commits with it, and then the log gives them again, because the position goes back with them.
+    WAL with ``synchronous=NORMAL``: a commit survives the death of the process. A loss of power can lose the newest
+    commits; then the log delivers those entries again, because the position is lost with them.
     """
 
     def __init__(self, directory: Path) -> None:
-        """Open the store in ``directory``, made where missing. Raises ``StoreError``.
+        """Open the store in ``directory``, which is created if missing.
 
-        A file that is damaged, or of another version, is set aside: the log and the primary's store have everything
-        that it had.
+        A file that is damaged or of another version is quarantined: the log and the primary's store hold its content.
         """
         self.generation = 0  # counts the snapshots that have replaced everything
         self._path = directory / "store.sqlite"
@@ -81,7 +72,9 @@ class ReplicaStore:
                 if (damage := self._damage()) is not None:
                     quarantine(self._path, damage)
                 self._writer = opened.enter_context(closing(self._connect()))
-                self._prepare()
+                if self._writer.execute("PRAGMA user_version").fetchone()[0] == 0:
+                    self._writer.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+                    _logger.info("%s is new, and the store is empty", self._path)
                 for _ in range(_READERS):
                     reader = opened.enter_context(closing(self._connect()))
                     reader.execute("PRAGMA query_only = 1")
@@ -91,16 +84,15 @@ class ReplicaStore:
             self._opened = opened.pop_all()
 
     def close(self) -> None:
-        """Close the file and release the lock."""
         with self._writing:
             self._opened.close()
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def apply(self, entries: Sequence[Entry]) -> State:
-        """Apply entries that follow the position, in one transaction with the new position, and return that.
+        """Apply entries in one transaction with their last position; return the new state.
 
-        Raises ``StoreError`` when they do not follow it, or the file cannot be written: then nothing is applied.
+        Nothing is applied if they do not follow the position.
         """
         with self._transaction() as db:
             before = _state(db)
@@ -108,95 +100,82 @@ class ReplicaStore:
                 raise StoreError(
                     f"{entries[0].position} to {entries[-1].position} does not follow {before.position} without a gap"
                 )
-            cleared, changed, deleted = _net_effect(entries)
-            if cleared:
-                db.execute("DELETE FROM data")
+            changed, deleted = _clear_and_net(db, entries)
             db.executemany("DELETE FROM data WHERE key = ?", [(key,) for key, _ in deleted])
             db.executemany(_UPSERT, changed)
             last = entries[-1]
-            after = State(last.position, last.write_id, last.at_us)
-            _move(db, before.position, after)
-        return after
+            return _move(db, State(last.position, last.write_id, last.at_us))
 
     def merge(self, entries: Sequence[Entry], before: State, after: State, generation: int) -> None:
-        """Apply entries in any order: the newest version of each key wins. In one transaction the position moves.
+        """Apply entries in any order, in one transaction with the new state: the newest version of each key wins.
 
-        Raises ``StoreError`` when the file cannot be written, or the store is not the one at ``before`` any more, but
-        was replaced by a snapshot since ``generation`` was read: then nothing is applied.
+        Nothing is applied if the store is no longer at ``before``, or a snapshot has replaced it since ``generation``.
         """
         with self._transaction() as db:
             if generation != self.generation or _state(db) != before:
                 raise StoreError("the store was replaced by a snapshot meanwhile")
-            cleared, changed, deleted = _net_effect(sorted(entries))
-            if cleared:
-                db.execute("DELETE FROM data")
+            changed, deleted = _clear_and_net(db, sorted(entries))
             db.executemany("DELETE FROM data WHERE key = ? AND version < ?", deleted)
             db.executemany(f"{_UPSERT} WHERE excluded.version > data.version", changed)
-            _move(db, before.position, after)
+            _move(db, after)
 
     def install(self, snapshot: Snapshot) -> State:
-        """Replace everything by a snapshot. Raises ``StoreError``."""
+        """Replace everything by a snapshot."""
         with self._transaction() as db:
             self.generation += 1
-            before = _state(db)
             db.execute("DELETE FROM data")
             db.executemany(_UPSERT, snapshot.records)
-            after = State(snapshot.position, snapshot.write_id, snapshot.at_us)
-            _move(db, before.position, after)
-        return after
+            return _move(db, State(snapshot.position, snapshot.write_id, snapshot.at_us))
 
-    def go_on(self, position: Position) -> State:
-        """Be at the beginning of an epoch that keeps the content; return the state. Raises ``StoreError``."""
+    def continue_at(self, position: Position) -> State:
+        """Move to the start of an epoch that keeps the content."""
         with self._transaction() as db:
-            before = _state(db)
-            after = before._replace(position=position)
-            _move(db, before.position, after)
-        return after
+            return _move(db, _state(db)._replace(position=position))
 
     def corrupt(self, key: str | None) -> bool:
-        """Change a value behind everybody's back: of this key, or of any; ``False`` where there is none."""
+        """Change the value of this key, or of any, but not its version; return whether it exists."""
         with self._transaction() as db:
             row = db.execute("SELECT key, value FROM data WHERE ?1 IS NULL OR key = ?1 LIMIT 1", (key,)).fetchone()
             if row is not None:
-                db.execute("UPDATE data SET value = ? WHERE key = ?", (_other_than(row[1]), row[0]))
+                other = '"corrupt"' if row[1] != '"corrupt"' else '"corrupt again"'
+                db.execute("UPDATE data SET value = ? WHERE key = ?", (other, row[0]))
         return row is not None
 
     def checkpoint(self) -> None:
-        """Move the write-ahead log into the file where it has grown, beside the writer. Raises ``StoreError``."""
+        """Move a large write-ahead log into the file, beside the writer."""
         size = self._path.with_name("store.sqlite-wal").stat().st_size
         if size < _CHECKPOINT_BYTES:
             return
         with self._reader() as db:
             db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            if size >= _RESTART_BYTES:  # the writer never paused, so the log never started over: make it
+            if size >= _RESTART_BYTES:  # a writer that never pauses never lets the log restart
                 db.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def state(self) -> State:
-        """The position, and the write that brought it there."""
         with self._cut() as db:
             return _state(db)
 
     def get(self, key: str) -> tuple[State, Record | None]:
-        """A key's record, or ``None`` where it is missing, and the state in which that is so."""
+        """The state, and the record of a key at it; ``None`` if missing."""
         with self._cut() as db:
             row = db.execute("SELECT key, value, version, write_id, at_us FROM data WHERE key = ?", (key,)).fetchone()
             return _state(db), None if row is None else Record(*row)
 
-    def page(self, after: str, limit: int, max_bytes: int) -> StorePage:
-        """Records with keys greater than ``after``: at most ``limit``, and ending once they weigh ``max_bytes``."""
+    def page(self, after: str, limit: int, max_bytes: int) -> tuple[State, list[Record], bool]:
+        """Records with keys greater than ``after``, and whether there are more: at most ``limit`` or ``max_bytes``."""
         query = "SELECT key, value, version, write_id, at_us FROM data WHERE key > ? ORDER BY key"
-        # Closed before the cut ends: an open statement keeps its connection in the past, also after the COMMIT.
+        # Closed before the cut ends: an open statement keeps its connection in the past, even after the COMMIT.
         with self._cut() as db, closing(db.execute(query, (after,))) as rows:
             records: list[Record] = []
             size_bytes = 0
             for row in rows:
                 if len(records) == limit or size_bytes >= max_bytes:
-                    return StorePage(_state(db), records, more=True)
+                    return _state(db), records, True
                 records.append(Record(*row))
                 size_bytes += len(row[1])
-            return StorePage(_state(db), records, more=False)
+            return _state(db), records, False
 
     def digest(self) -> tuple[State, int, str]:
         """State, number of keys and digest, computed from the content itself."""
@@ -211,22 +190,15 @@ class ReplicaStore:
         try:
             db.execute("PRAGMA journal_mode = WAL").fetchone()
             db.execute("PRAGMA synchronous = NORMAL")
-            # A checkpoint syncs to disk, which the applier must not wait for: see checkpoint().
+            # A checkpoint syncs to disk, for which the applier must not wait: see checkpoint().
             db.execute("PRAGMA wal_autocheckpoint = 0")
         except sqlite3.Error:
             db.close()
             raise
         return db
 
-    def _prepare(self) -> None:
-        if self._writer.execute("PRAGMA user_version").fetchone()[0] == 0:
-            self._writer.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-            _logger.info("%s is new, and the store is empty", self._path)
-
     def _damage(self) -> str | None:
-        """What is wrong with the file, as a sentence; ``None`` for one that is well, or not there."""
-        if not self._path.exists():
-            return None
+        """What is wrong with the file, as a sentence; ``None`` if it is intact or missing."""
         try:
             with closing(self._connect()) as db:
                 found = db.execute("PRAGMA user_version").fetchone()[0]
@@ -234,7 +206,7 @@ class ReplicaStore:
                     return f"it has schema version {found}, and this code reads {SCHEMA_VERSION}"
                 tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
                 if tables != (_TABLES if found else set()):
-                    return f"it has the tables {', '.join(sorted(tables)) or 'of nothing'}"
+                    return f"it has the wrong tables: {', '.join(sorted(tables)) or 'none'}"
                 (checked,) = db.execute("PRAGMA quick_check(1)").fetchone()
                 return None if checked == "ok" else str(checked)
         except sqlite3.DatabaseError as error:
@@ -244,90 +216,72 @@ class ReplicaStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._writing:
-            try:
-                self._writer.execute("BEGIN IMMEDIATE")
-                yield self._writer
-                self._writer.execute("COMMIT")
-            except BaseException as error:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                if isinstance(error, sqlite3.Error):
-                    raise _failure("written", error) from error
-                raise
+        with self._writing, _translated("written"), self._writer as db:  # which commits, or rolls back after an error
+            db.execute("BEGIN IMMEDIATE")
+            yield db
 
     @contextmanager
     def _cut(self) -> Iterator[sqlite3.Connection]:
-        """A read transaction: everything in it is of one moment."""
-        with self._reader() as db:
+        """A read transaction, a consistent cut."""
+        with self._reader() as db, db:
             db.execute("BEGIN")
-            try:
-                yield db
-            finally:
-                db.execute("COMMIT")
+            yield db
 
     @contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
         db = self._readers.get()
         try:
-            yield db
-        except sqlite3.Error as error:
-            raise _failure("read", error) from error
+            with _translated("read"):
+                yield db
         finally:
             self._readers.put(db)
 
 
-def _failure(what: str, error: sqlite3.Error) -> StoreError:
-    kind = StoreDamaged if is_damage(error) else StoreError
-    return kind(f"the store cannot be {what}: {error}")
-
-
-def _other_than(value: str) -> str:
-    return '"corrupt"' if value != '"corrupt"' else '"corrupt again"'
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        kind = StoreDamaged if is_damage(error) else StoreError
+        raise kind(f"the store cannot be {what}: {error}") from error
 
 
 def _take_lock(path: Path) -> IO[str]:
-    """Own the directory until the returned file is closed; wait a moment for a process that is just ending."""
+    """Lock the directory until the returned file is closed."""
     file = path.open("a")
     deadline = time.monotonic() + _LOCK_WAIT_SECONDS
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 file.close()
                 raise StoreError(f"{path.parent} is in use by another process") from None
             time.sleep(0.05)
-        else:
-            return file
 
 
-def _net_effect(
-    entries: Sequence[Entry],
-) -> tuple[bool, list[tuple[str, str, int, str, int]], list[tuple[str, int]]]:
-    """What is left of entries in log order: whether all is emptied first, the records set, the keys deleted, when."""
-    cleared = False
+def _clear_and_net(
+    db: sqlite3.Connection, entries: Sequence[Entry]
+) -> tuple[list[tuple[str, str, int, str, int]], list[tuple[str, int]]]:
+    """Clear the data if an epoch starts; return the rows to set, and the keys to delete with their versions."""
     last: dict[str, Entry] = {}
     for entry in entries:
         if entry.op == "epoch":
-            cleared = True
+            db.execute("DELETE FROM data")
             last.clear()
         else:
             last[entry.key] = entry
     changed = [(e.key, e.value, e.position.version, e.write_id, e.at_us) for e in last.values() if e.op == "set"]
-    deleted = [(entry.key, entry.position.version) for entry in last.values() if entry.op == "delete"]
-    return cleared, changed, deleted
+    return changed, [(entry.key, entry.position.version) for entry in last.values() if entry.op == "delete"]
 
 
 def _state(db: sqlite3.Connection) -> State:
     epoch, version, write_id, at_us = db.execute("SELECT epoch, version, write_id, at_us FROM state").fetchone()
-    return State(Position(epoch, version) if epoch else START, write_id, at_us)
+    return State(Position(epoch, version), write_id, at_us)
 
 
-def _move(db: sqlite3.Connection, before: Position, after: State) -> None:
-    moved = db.execute(
-        "UPDATE state SET epoch = ?, version = ?, write_id = ?, at_us = ? WHERE epoch = ? AND version = ?",
-        (*after.position, after.write_id, after.at_us, *before),
-    )
-    if moved.rowcount != 1:
-        raise StoreError(f"the store is not at {before} any more: another process changed it")
+def _move(db: sqlite3.Connection, after: State) -> State:
+    changes = (*after.position, after.write_id, after.at_us)
+    db.execute("UPDATE state SET epoch = ?, version = ?, write_id = ?, at_us = ?", changes)
+    return after

@@ -10,8 +10,7 @@ import pytest
 from broker.connection import connect
 from broker.log import ReplicationLog
 from broker.position import Position
-from lab.local.log_server import binary_path
-from lab.local.repair import DAMAGED, DROPPED, repair
+from lab.local.log_server import DAMAGED, DROPPED, binary_path, repair
 from tests.conftest import REAL_SERVERS
 from tests.support.logserver import LogServer
 

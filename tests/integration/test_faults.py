@@ -1,4 +1,4 @@
-"""Each fault on a real lab: begun, seen where the documents say, ended, and healed to equal digests."""
+"""Each fault on a real lab: started, visible where the documents say, ended, and followed by equal digests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REPLICA, OTHER = "lab14-replica1", "lab14-replica2"
 PARTITION_WRITES = 300
 
 
-def begin(lab: Lab, fault: str, **parameters: Any) -> dict[str, Any]:
+def start(lab: Lab, fault: str, **parameters: Any) -> dict[str, Any]:
     return post(f"{lab.client_url}/faults", {"replica": REPLICA, "fault": fault, **parameters})
 
 
@@ -56,19 +56,19 @@ def write(lab: Lab, count: int, prefix: str = "k") -> dict[str, Any]:
 
 
 def events(lab: Lab, fault: str) -> list[str]:
-    """What was said of a fault, in order."""
+    """The kinds of events of a fault, in order."""
     found = Events(connect(lab.redis_url)).after("0-0", 1, 10_000)
     return [event.fields["kind"] for event in found if event.fields.get("fault") == fault]
 
 
-def is_told(lab: Lab, fault: str, before: list[str]) -> None:
+def is_reported(lab: Lab, fault: str, before: list[str]) -> None:
     assert events(lab, fault)[len(before) :] == ["fault", "fault_ended"]
     assert active(lab, fault) == 0
 
 
 def test_pause_lets_entries_wait_and_then_applies_them_all(fresh: Lab) -> None:
     before = events(fresh, "pause")
-    begin(fresh, "pause")
+    start(fresh, "pause")
     assert active(fresh, "pause") == 1
     write(fresh, 5)
     until(lambda: status(fresh, OTHER)["is_consistent"])
@@ -77,14 +77,14 @@ def test_pause_lets_entries_wait_and_then_applies_them_all(fresh: Lab) -> None:
     assert status(fresh)["lag_ms"] > 0
     end(fresh, "pause")
     converge(fresh)
-    is_told(fresh, "pause", before)
+    is_reported(fresh, "pause", before)
 
 
-def test_partition_cuts_it_off_and_it_still_answers_reads(fresh: Lab) -> None:
+def test_partition_cuts_a_replica_off_but_it_still_answers_reads(fresh: Lab) -> None:
     before = events(fresh, "partition")
     write(fresh, 3)
     converge(fresh)
-    begin(fresh, "partition")
+    start(fresh, "partition")
     written = write(fresh, 3, "later")
     until(lambda: not registered(fresh)["live"], 15)
     assert get(f"{fresh.replica_urls[REPLICA]}/data/k0")["value"] == 0
@@ -96,19 +96,19 @@ def test_partition_cuts_it_off_and_it_still_answers_reads(fresh: Lab) -> None:
     url = f"{fresh.replica_urls[REPLICA]}/version?min_position={written['position']}&timeout_ms=10000"
     assert get(url)["reached"]
     converge(fresh)
-    is_told(fresh, "partition", before)
+    is_reported(fresh, "partition", before)
     until(lambda: ask("GET", f"{fresh.replica_urls[REPLICA]}/health")[0] == 200)
 
 
 @pytest.mark.alone
-def test_a_partition_is_nothing_to_the_others_and_is_caught_up_with(fresh: Lab) -> None:
+def test_a_partition_does_not_slow_the_others_and_the_replica_catches_up(fresh: Lab) -> None:
     """Lateness of the other replica and duration of writes, before and meanwhile."""
     late: list[list[float]] = []
     took: list[list[float]] = []
     with Writers(fresh.primary_url, count=8, rate=300, keys=50) as load:
         for partitioned in (False, True):
             if partitioned:
-                begin(fresh, "partition")
+                start(fresh, "partition")
             since = get(f"{fresh.primary_url}/version")["position"]
             mark = len(load.took_ms)
             until(lambda mark=mark: len(load.took_ms) >= mark + PARTITION_WRITES, 30)
@@ -117,10 +117,10 @@ def test_a_partition_is_nothing_to_the_others_and_is_caught_up_with(fresh: Lab) 
         head = get(f"{fresh.primary_url}/version")
         behind = status(fresh)["version_behind"]
         end(fresh, "partition")
-        began = time.monotonic()
+        started = time.monotonic()
         url = f"{fresh.replica_urls[REPLICA]}/version?min_position={head['position']}&timeout_ms=20000"
         assert get(url)["reached"]
-        caught_up_seconds = time.monotonic() - began
+        caught_up_seconds = time.monotonic() - started
     for name, (before, meanwhile) in (("lateness of the other replica", late), ("a write", took)):
         print(spread(f"{name}, ms, before", before))
         print(spread(f"{name}, ms, meanwhile", meanwhile))
@@ -130,10 +130,10 @@ def test_a_partition_is_nothing_to_the_others_and_is_caught_up_with(fresh: Lab) 
     converge(fresh)
 
 
-def test_crash_ends_the_process_and_it_comes_back(fresh: Lab) -> None:
+def test_crash_ends_the_process_and_it_is_restarted(fresh: Lab) -> None:
     pid = fresh.pids[REPLICA]
     with Writers(fresh.primary_url, count=2, rate=100, keys=20) as load:
-        begin(fresh, "crash")
+        start(fresh, "crash")
         until(lambda: fresh.pids.get(REPLICA) not in {None, pid}, 20)
         seen = len(load.acknowledged)
         until(lambda: len(load.acknowledged) > seen + 50)
@@ -142,14 +142,14 @@ def test_crash_ends_the_process_and_it_comes_back(fresh: Lab) -> None:
 
 
 def test_slow_apply_is_a_rate_and_the_backlog_grows(fresh: Lab) -> None:
-    begin(fresh, "slow_apply", entries_per_second=20)
+    start(fresh, "slow_apply", entries_per_second=20)
     write(fresh, 40)
     until(lambda: status(fresh, OTHER)["is_consistent"])
     behind = status(fresh)["version_behind"]
     assert behind > 10
-    began = time.monotonic()
+    started = time.monotonic()
     until(lambda: status(fresh)["version_behind"] <= behind - 10)
-    assert time.monotonic() - began > 0.3  # ten entries at 20 a second, polled
+    assert time.monotonic() - started > 0.3  # ten entries at 20 a second, polled
     end(fresh, "slow_apply")
     converge(fresh)
 
@@ -157,7 +157,7 @@ def test_slow_apply_is_a_rate_and_the_backlog_grows(fresh: Lab) -> None:
 def test_duplicate_delivers_again_and_nothing_is_applied_twice(fresh: Lab) -> None:
     twice = metric(fresh, "ec_redeliveries_total")
     applied = metric(fresh, f'ec_applied_total{{replica="{REPLICA}",result="applied"}}')
-    begin(fresh, "duplicate")
+    start(fresh, "duplicate")
     write(fresh, 50)
     converge(fresh)
     until(lambda: metric(fresh, "ec_redeliveries_total") > twice)
@@ -166,7 +166,7 @@ def test_duplicate_delivers_again_and_nothing_is_applied_twice(fresh: Lab) -> No
 
 
 def test_drop_ack_leaves_applied_entries_pending_until_it_ends(fresh: Lab) -> None:
-    begin(fresh, "drop_ack")
+    start(fresh, "drop_ack")
     write(fresh, 20)
     converge(fresh)
     assert registered(fresh)["pending"] == 20
@@ -178,7 +178,7 @@ def test_drop_ack_leaves_applied_entries_pending_until_it_ends(fresh: Lab) -> No
 
 def test_a_clock_that_is_ahead_applies_before_it_is_due(fresh: Lab) -> None:
     set_delays(fresh, 1000, 20)
-    begin(fresh, "skew", skew_ms=900)
+    start(fresh, "skew", skew_ms=900)
     found = post(f"{fresh.client_url}/write-and-wait", {"key": "early", "value": 1})
     assert found["replicas"][REPLICA]["observed_after_ms"] < 1000
     end(fresh, "skew")
@@ -190,7 +190,7 @@ def test_a_corrupt_value_is_found_by_its_digest_and_repaired_by_a_resync(fresh: 
     write(fresh, 10)
     converge(fresh)
     assert not status(fresh)["diverged"]
-    begin(fresh, "corrupt", key="k3")
+    start(fresh, "corrupt", key="k3")
     assert get(f"{fresh.replica_urls[REPLICA]}/data/k3")["value"] == "corrupt"
     found = until(lambda: status(fresh)["diverged"] and status(fresh), 30)
     assert (found["version_behind"], found["is_consistent"]) == (0, False)
@@ -204,11 +204,11 @@ def test_a_corrupt_value_is_found_by_its_digest_and_repaired_by_a_resync(fresh: 
 
 
 def test_a_fault_ends_when_its_time_is_up_and_all_end_at_once(fresh: Lab) -> None:
-    found = begin(fresh, "pause", duration_ms=300)
+    found = start(fresh, "pause", duration_ms=300)
     assert found["until"] > found["since"]
     until(lambda: get(f"{fresh.client_url}/faults")["replicas"][REPLICA]["faults"] == [])
-    begin(fresh, "pause")
-    begin(fresh, "drop_ack", probability=0.5)
+    start(fresh, "pause")
+    start(fresh, "drop_ack", probability=0.5)
     ended = post(f"{fresh.client_url}/faults/reset", None)["replicas"]
     assert {name: found["ended"] for name, found in ended.items()} == {REPLICA: ["drop_ack", "pause"], OTHER: []}
 
@@ -221,11 +221,11 @@ def test_a_fault_ends_when_its_time_is_up_and_all_end_at_once(fresh: Lab) -> Non
         ({"fault": "skew"}, 422),
         ({"fault": "drop_ack", "probability": 2}, 422),
         ({"fault": "pause", "duration_ms": 0}, 422),
-        ({"fault": "corrupt", "key": "nobody wrote it"}, 409),
-        ({"fault": "pause", "replica": "nobody"}, 422),
+        ({"fault": "corrupt", "key": "never written"}, 409),
+        ({"fault": "pause", "replica": "unknown"}, 422),
     ],
 )
-def test_what_is_no_fault_is_refused_and_nothing_is_wrong(fresh: Lab, body: dict[str, Any], wanted: int) -> None:
+def test_an_invalid_fault_is_rejected_and_not_started(fresh: Lab, body: dict[str, Any], wanted: int) -> None:
     assert ask("POST", f"{fresh.client_url}/faults", {"replica": REPLICA, **body})[0] == wanted
     assert get(f"{fresh.client_url}/faults")["replicas"][REPLICA]["faults"] == []
     assert ask("DELETE", f"{fresh.client_url}/faults/{REPLICA}/pause")[0] == 404
@@ -238,10 +238,10 @@ def lab_fault(lab: Lab, *arguments: str) -> str:
     return done.stdout
 
 
-def test_the_command_line_begins_shows_and_ends(fresh: Lab) -> None:
+def test_the_command_line_starts_shows_and_ends_faults(fresh: Lab) -> None:
     assert "pause on lab14-replica1, until " in lab_fault(fresh, "start", REPLICA, "pause", "duration_ms=60000")
     shown = lab_fault(fresh, "list")
     assert "duration_ms=60000" in shown
     assert "corrupt, crash, drop_ack, duplicate, partition, pause, skew, slow_apply" in shown
     assert lab_fault(fresh, "end", REPLICA, "pause") == "lab14-replica1: pause\n"
-    assert "nothing was in force" in lab_fault(fresh, "end")
+    assert "no fault was active" in lab_fault(fresh, "end")

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from lab.client import messages as feed_of
 from lab.local.supervisor import Lab
-from lab.watch import _messages
 from tests.integration.conftest import node_urls, set_delays
 from tests.support.http import ask, get, post
 
@@ -89,7 +89,7 @@ def test_every_character_is_exported_in_order_by_every_node(quick: Lab) -> None:
 def test_the_feed_reports_keys_of_any_characters(quick: Lab) -> None:
     keys = [*ALONE, *PATHS]
     seen: set[str] = set()
-    messages = _messages(quick.client_url)
+    messages = feed_of(f"{quick.client_url}/events")
     for message in messages:  # the first may come before the feed follows the log
         post(f"{quick.primary_url}/data/batch", [{"key": key, "value": 1} for key in keys])
         seen |= {write["key"] for write in message.get("writes", [])}

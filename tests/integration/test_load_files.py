@@ -1,4 +1,4 @@
-"""`lab load` against a real primary: files as people have them, counted alike on both sides."""
+"""`lab load` against a real primary: common file formats, with the same counts on both sides."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ITEM = '{"key":"loaded","value":1}'
         pytest.param(ITEM + "\r\n{\r\n" + ITEM, 2, ["line 2"], id="not JSON"),
     ],
 )
-def test_every_item_is_written_or_its_line_is_named(
+def test_every_item_is_written_or_its_line_is_reported(
     fresh: Lab, tmp_path: Path, content: str, written: int, refused: list[str]
 ) -> None:
     path = tmp_path / "file.jsonl"

@@ -109,7 +109,7 @@ def test_a_lab_of_its_own_is_tortured_and_nothing_is_found(here: tuple[Path, Lab
 
 def test_data_is_loaded(here: tuple[Path, Lab]) -> None:
     output, _ = run(here, COMMANDS[3])
-    assert re.search(r"^5,000 items written in [\d.]+ s, [\d,]+ a second\.$", output, re.MULTILINE)
+    assert re.search(r"^5,000 items written in [\d.]+ s, [\d,]+ per second\.$", output, re.MULTILINE)
 
 
 @pytest.mark.parametrize("block", [README[6], COMMANDS[4]], ids=["README", "commands"])

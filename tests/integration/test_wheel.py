@@ -26,7 +26,7 @@ def run(*line: str | Path, **options: object) -> str:
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of a new virtual environment with pip and nothing else."""
+    """The interpreter of a new virtual environment that contains only pip."""
     directory = tmp_path_factory.mktemp("venv")
     run(sys.executable, "-m", "venv", directory)
     return directory / "bin" / "python"

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prometheus_client import CollectorRegistry
 
 from broker.delay import Fixed, Schedule
-from broker.delay.line import DelayLine
 from broker.log import ReplicationLog
-from nodes.replica.acknowledger import Acknowledger
 from nodes.replica.applier import Applier
-from nodes.replica.history import AppliedHistory
-from nodes.replica.inbox import Inbox
-from nodes.replica.metrics import ReplicaMetrics
+from nodes.replica.audit import Audit
+from nodes.replica.faults import FaultBody
+from nodes.replica.faults.active import ActiveFaults
+from nodes.replica.parts import make_parts
 from nodes.replica.reader import Reader
-from nodes.replica.store import ReplicaStore
-from nodes.runtime.gate import PositionGate
+from nodes.runtime.config import ReplicaConfig, load
 from nodes.runtime.tracing import Tracing
 from tests.support.clock import FakeClock
 
@@ -31,36 +32,37 @@ class Bench:
         self.log = ReplicationLog(client)
         self.clock = FakeClock(self.log.history.now_us())
         self.registry = CollectorRegistry()
-        self.store = ReplicaStore(directory)
-        self.gate = PositionGate(self.store.state(), 100)
-        self.inbox = Inbox(DelayLine(max_entries=room, max_bytes=10**7), self.clock.now_us)
-        self.inbox.set_schedule(Schedule(Fixed(delay_ms)))
-        self.acknowledger = Acknowledger(self.log, REPLICA, 0, self.clock.now_us)
-        self.history = AppliedHistory(1000)
-        metrics = ReplicaMetrics(self.registry, REPLICA)
-        parts: dict[str, Any] = {
-            "inbox": self.inbox,
-            "store": self.store,
-            "gate": self.gate,
-            "acknowledger": self.acknowledger,
-            "metrics": metrics,
-        }
-        self.reader = Reader(log=self.log, replica=REPLICA, **parts)
-        self.applier = Applier(history=self.history, tracing=Tracing(), now_us=self.clock.now_us, **parts)
+        config = cast("ReplicaConfig", load("replica", {"LAB_NODE_ID": REPLICA, "LAB_DATA_DIR": str(directory)}))
+        config = replace(config, ack_delay_ms=0, line_max_entries=room, line_max_bytes=10**7)
+        self.parts = make_parts(
+            config,
+            Tracing(),
+            self.registry,
+            connect=lambda *_, **__: client,
+            monotonic_ns=lambda: self.clock.us * 1000,
+            wall_ns=lambda: self.clock.us * 1000,
+        )
+        self.parts.inbox.set_schedule(Schedule(Fixed(delay_ms)))
+        self.store = self.parts.store
+        self.inbox = self.parts.inbox
+        self.acknowledger = self.parts.acknowledger
+        self.history = self.parts.history
+        self.reader = Reader(self.parts)
+        self.applier = Applier(self.parts)
 
     def read(self) -> None:
         """One step of the reader."""
         self.reader.step(block_ms=1)
 
     def apply(self) -> int:
-        """Everything that is due; how many entries that was."""
+        """Apply everything that is due; return the number of entries."""
         count = 0
         while applied := self.applier.step():
             count += applied
         return count
 
     def acknowledge(self) -> None:
-        """Everything whose acknowledgement is due."""
+        """Send every acknowledgement that is due."""
         while self.acknowledger.step():
             pass
 
@@ -73,15 +75,15 @@ class Bench:
             self.acknowledge()
 
     def position(self) -> str:
-        """Where the store is."""
+        """The store's position."""
         return str(self.store.state().position)
 
     def data(self) -> dict[str, str]:
-        """What the store holds."""
-        return {record.key: record.value for record in self.store.page("", 10_000, 10**9).records}
+        """The store's content."""
+        return {record.key: record.value for record in self.store.page("", 10_000, 10**9)[1]}
 
     def pending(self) -> int:
-        """What its group has not acknowledged."""
+        """How many entries of its group are not acknowledged."""
         return next(group.pending for group in self.log.history.groups() if group.replica == REPLICA)
 
     def count(self, name: str, **labels: str) -> float:
@@ -89,5 +91,32 @@ class Bench:
         return self.registry.get_sample_value(name, {"replica": REPLICA, **labels}) or 0.0
 
     def close(self) -> None:
-        """As the end of the process would."""
+        """Close the store, as the end of the process would."""
         self.store.close()
+
+
+class Broken:
+    """A replica on a fake log server, and its faults."""
+
+    def __init__(self, fake: Any, directory: Path) -> None:
+        self.log = ReplicationLog(fake)
+        self.log.open("o")
+        self.bench = Bench(fake, directory)
+        self.ended = threading.Event()
+        self.events = self.bench.parts.events
+        self.clock = self.bench.parts.clock
+        self.faults = ActiveFaults(replace(self.bench.parts, end_process=self.ended.set))
+
+    def audit(self, monotonic: Callable[[], float] = lambda: 0.0) -> Audit:
+        """An audit of its content."""
+        return Audit(self.bench.parts, monotonic)
+
+    def start(self, **fault: Any) -> Any:
+        """Start a fault."""
+        return self.faults.start(FaultBody.model_validate(fault).root)
+
+    def write(self, count: int) -> None:
+        """Append entries to the log."""
+        for _ in range(count):
+            version = self.log.head().position.version + 1
+            self.log.append("set", f"k{version}", str(version), f"w{version}")

@@ -8,16 +8,6 @@ const MODELS = {
   uniform: (ms) => ({ model: { kind: "uniform", low_ms: Math.round(ms / 2), high_ms: Math.round(ms * 1.5) } }),
   exponential: (ms) => ({ model: { kind: "exponential", mean_ms: Math.max(1, ms) } }),
 };
-const FAULTS = {
-  pause: { duration_ms: 5000 },
-  partition: { duration_ms: 5000 },
-  crash: {},
-  slow_apply: { duration_ms: 10000, entries_per_second: 5 },
-  duplicate: { duration_ms: 5000 },
-  drop_ack: { duration_ms: 5000 },
-  skew: { duration_ms: 10000, skew_ms: 300 },
-  corrupt: {},
-};
 const PAUSE_AFTER_ERROR_MS = 1000;
 
 export class Controls {
@@ -103,10 +93,10 @@ function replicaForms(name, delayMs, available) {
   const model = element("select", { name: "model" }, ...options(Object.keys(MODELS)));
   const delayForm = form(`delay-${name}`, "Set delay", { ms: delay, model }, () =>
     change(`${name}: delay set to ${delay.value} ms (${model.value}).`, () => services.setDelay(name, MODELS[model.value](Number(delay.value)))));
-  const kinds = Object.keys(FAULTS).filter((kind) => kind in available);
+  const kinds = Object.keys(available);
   const fault = element("select", { name: "fault" }, ...options(kinds));
   const faultForm = form(`fault-${name}`, "Start fault", { fault }, () =>
-    change(`${name}: ${fault.value} started.`, () => services.startFault(name, fault.value, FAULTS[fault.value])));
+    change(`${name}: ${fault.value} started.`, () => services.startFault(name, available[fault.value].examples[0])));
   faultForm.hidden = !kinds.length;
   return element("fieldset", {}, element("legend", { textContent: name }), delayForm, faultForm);
 }

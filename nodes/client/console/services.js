@@ -26,7 +26,7 @@ export const setDelay = (replica, change) => request("POST", "/delays", { replic
 export const prediction = (writesPerSecond, untilMs, points) =>
   request("GET", `/prediction?${new URLSearchParams({ writes_per_second: writesPerSecond, until_ms: untilMs, points })}`);
 export const faults = () => request("GET", "/faults");
-export const startFault = (replica, fault, parameters) => request("POST", "/faults", { replica, fault, ...parameters });
+export const startFault = (replica, fault) => request("POST", "/faults", { replica, ...fault });
 export const endFaults = () => request("POST", "/faults/reset");
 export const reset = () => request("POST", "/reset");
 export const openapi = () => request("GET", "/openapi.json");

@@ -1,25 +1,24 @@
-"""The faults of one replica that are in force now."""
+"""The active faults of one replica."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 from typing_extensions import TypedDict
 
 from broker.errors import LogError
-from broker.events import Events
-from nodes.http.problem import Problem
 from nodes.http.times import timestamp
-from nodes.replica.faults import FAULTS, AnyFault, Fault, Parts
-from nodes.replica.metrics import ReplicaMetrics
+from nodes.replica.faults.faults import FAULTS, Fault
+from nodes.replica.parts import Parts
 
 _logger = logging.getLogger("lab.faults")
 
 
 class FaultShown(TypedDict):
-    """A fault in force. ``until`` is ``null`` for one that lasts until somebody ends it."""
+    """A fault. ``until`` is ``null`` for one without a duration."""
 
     fault: str
     parameters: dict[str, Any]
@@ -27,124 +26,103 @@ class FaultShown(TypedDict):
     until: str | None
 
 
-class FaultsAnswer(TypedDict):
-    """What is wrong with a replica now, and what could be: the parameters of each fault as JSON schema."""
-
-    source: str
-    faults: list[FaultShown]
-    available: dict[str, Any]
+class FaultNotActive(Exception):
+    """A fault cannot be ended because it is not active."""
 
 
-class EndedAnswer(TypedDict):
-    """The faults that were ended."""
+@dataclass(frozen=True)
+class _Active:
+    fault: Fault
+    since_us: int
+    timer: threading.Timer
 
-    source: str
-    ended: list[str]
-
-
-class _Begun:
-    """A fault, since when, and what ends it."""
-
-    def __init__(self, fault: Fault, since_us: int, timer: threading.Timer | None) -> None:
-        self.fault = fault
-        self.since_us = since_us
-        self.timer = timer
+    def show(self) -> FaultShown:
+        parameters = self.fault.model_dump(exclude_none=True)
+        until_us = None if self.fault.duration_ms is None else self.since_us + self.fault.duration_ms * 1000
+        return {
+            "fault": parameters.pop("fault"),
+            "parameters": parameters,
+            "since": str(timestamp(self.since_us)),
+            "until": timestamp(until_us),
+        }
 
 
 class ActiveFaults:
-    """Begins faults, ends them when their time is up, and says so: in the log, as an event, as a metric.
+    """Starts faults, ends them when their duration is over, and reports both: in the log, as an event, as a metric.
 
-    One of each kind at a time: begun again, it begins anew. They are gone when the process ends. Thread-safe.
+    Starting an active fault restarts it; no fault survives its process. Thread-safe.
     """
 
-    def __init__(self, replica: str, parts: Parts, events: Events, metrics: ReplicaMetrics) -> None:
-        self._replica = replica
+    def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._events = events
-        self._metrics = metrics
         self._lock = threading.RLock()
-        self._begun: dict[str, _Begun] = {}
+        self._active: dict[str, _Active] = {}
+        for name in FAULTS:
+            parts.metrics.declare_fault(name)
 
-    def show(self) -> FaultsAnswer:
-        """What is in force."""
+    def show(self) -> list[FaultShown]:
         with self._lock:
-            faults = [_shown(begun) for _, begun in sorted(self._begun.items())]
-        available = {name: kind.model_json_schema() for name, kind in FAULTS.items()}
-        return {"source": self._replica, "faults": faults, "available": available}
+            return [active.show() for _, active in sorted(self._active.items())]
 
-    def begin(self, fault: AnyFault) -> FaultShown:
-        """Begin a fault. Raises ``Problem`` 409 where there is nothing to corrupt."""
+    def start(self, fault: Fault) -> FaultShown:
+        """Start a fault. Raises ``NothingToCorrupt``."""
         name = fault.fault
         with self._lock:
             self._end(name)
             since_us = self._parts.clock.now_us()
-            fault.begin(self._parts)
-            self._say("fault", name, fault)
-            timer = None
+            fault.start(self._parts)
+            self._report("fault", fault)
+            timer = threading.Timer((fault.duration_ms or 0) / 1000, self._time_is_up, (name, since_us))
+            timer.daemon = True
+            active = _Active(fault, since_us, timer)
             if not fault.momentary:
-                if fault.duration_ms is not None:
-                    timer = threading.Timer(fault.duration_ms / 1000, self._time_is_up, (name, since_us))
-                    timer.daemon = True
-                    timer.start()
-                self._begun[name] = _Begun(fault, since_us, timer)
-            self._metrics.fault(name, active=not fault.momentary, at_us=since_us)
-            return _shown(_Begun(fault, since_us, timer))
+                self._active[name] = active
+            if fault.duration_ms is not None:
+                timer.start()
+            self._parts.metrics.fault(name, active=not fault.momentary, at_us=since_us)
+            return active.show()
 
-    def end(self, name: str | None) -> EndedAnswer:
-        """End a fault, or all. Raises ``Problem`` 404 for one that is not in force."""
+    def end(self, name: str | None) -> list[str]:
+        """End a fault, or all; return the names of those ended. Raises ``FaultNotActive``."""
         with self._lock:
-            if name is not None and name not in self._begun:
-                detail = f"{name[:100]!r} is not in force; in force are {', '.join(sorted(self._begun)) or 'none'}."
-                raise Problem(404, "no-such-fault", "No such fault", detail)
-            names = sorted(self._begun) if name is None else [name]
+            if name is not None and name not in self._active:
+                raise FaultNotActive(f"{name[:100]!r} is not active; active: {', '.join(self.names()) or 'none'}")
+            names = sorted(self._active) if name is None else [name]
             for found in names:
                 self._end(found)
-            return {"source": self._replica, "ended": names}
+            return names
 
     def names(self) -> tuple[str, ...]:
-        """Those in force."""
         with self._lock:
-            return tuple(sorted(self._begun))
+            return tuple(sorted(self._active))
 
     def stop(self) -> None:
-        """Let nothing begin or end any more."""
+        """Cancel the timers, so that no fault ends by itself."""
         with self._lock:
-            for begun in self._begun.values():
-                if begun.timer is not None:
-                    begun.timer.cancel()
+            for active in self._active.values():
+                active.timer.cancel()
 
     def _time_is_up(self, name: str, since_us: int) -> None:
         with self._lock:
-            begun = self._begun.get(name)
-            if begun is not None and begun.since_us == since_us:  # not another one of its kind
+            active = self._active.get(name)
+            if active is not None and active.since_us == since_us:  # it has not been restarted
                 self._end(name)
 
     def _end(self, name: str) -> None:
-        begun = self._begun.pop(name, None)
-        if begun is None:
+        active = self._active.pop(name, None)
+        if active is None:
             return
-        if begun.timer is not None:
-            begun.timer.cancel()
-        begun.fault.end(self._parts)
-        self._metrics.fault(name, active=False, at_us=self._parts.clock.now_us())
-        self._say("fault_ended", name, begun.fault)
+        active.timer.cancel()
+        active.fault.end(self._parts)
+        self._parts.metrics.fault(name, active=False, at_us=self._parts.clock.now_us())
+        self._report("fault_ended", active.fault)
 
-    def _say(self, kind: str, name: str, fault: Fault) -> None:
-        parameters = fault.model_dump_json(exclude={"fault"}, exclude_none=True)
+    def _report(self, kind: str, fault: Fault) -> None:
+        name, parameters = fault.fault, fault.model_dump_json(exclude={"fault"}, exclude_none=True)
         _logger.warning("%s: %s %s", kind, name, parameters)
         try:
-            self._events.publish(kind, replica=self._replica, fault=name, parameters=parameters)
-        except LogError as error:  # it is cut off from the log by another fault
+            self._parts.fault_events.publish(
+                kind, replica=self._parts.config.node_id, fault=name, parameters=parameters
+            )
+        except LogError as error:
             _logger.warning("the event could not be published: %s", error)
-
-
-def _shown(begun: _Begun) -> FaultShown:
-    fault = begun.fault
-    until_us = None if fault.duration_ms is None else begun.since_us + fault.duration_ms * 1000
-    found = fault.model_dump(exclude_none=True)
-    return {
-        "fault": found.pop("fault"),
-        "parameters": found,
-        "since": str(timestamp(begun.since_us)),
-        "until": timestamp(until_us),
-    }

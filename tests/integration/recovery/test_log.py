@@ -10,7 +10,7 @@ import urllib3
 
 from lab.errors import LabError
 from lab.local.layout import Options
-from lab.local.repair import DROPPED
+from lab.local.log_server import DROPPED
 from lab.local.supervisor import LOG_SERVER, Lab
 from tests.integration.conftest import converge, frozen, processes
 from tests.integration.recovery.conftest import REPLICA, all_there, fill, kill, log_of, resyncs, told
@@ -101,7 +101,7 @@ def test_a_log_that_is_damaged_where_it_cannot_be_repaired_is_one_sentence(tmp_p
     (log / "appendonly.aof.1.incr.aof").write_text("rotten")
     (log / "appendonly.aof.2.incr.aof").write_text("")
     lab = Lab(Options(data_dir=tmp_path, base_port=base_port(), replicas=1))
-    with pytest.raises(LabError, match=r"damaged where it cannot be repaired; replace .*log by a copy"):
+    with pytest.raises(LabError, match=r"damaged beyond repair; replace .*log with a backup"):
         lab.start()
     (log / "appendonly.aof.2.incr.aof").unlink()
     (log / "appendonly.aof.manifest").write_text("file appendonly.aof.1.incr.aof seq 1 type i\n")

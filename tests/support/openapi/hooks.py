@@ -7,7 +7,7 @@ from typing import Any
 import schemathesis
 
 WAIT_MS = 100
-_LASTING = {"pause", "partition", "slow_apply", "duplicate", "drop_ack", "skew"}
+_MOMENTARY = {"corrupt", "crash"}
 
 
 @schemathesis.hook
@@ -20,5 +20,5 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     if isinstance(body, dict) and isinstance(body.get("fault"), str):
         if body["fault"] == "crash":
             body["fault"] = "pause"
-        if body["fault"] in _LASTING and body.get("duration_ms") is None and "duration_ms" in body:
+        if body["fault"] not in _MOMENTARY and body.get("duration_ms") is None and "duration_ms" in body:
             body["duration_ms"] = WAIT_MS

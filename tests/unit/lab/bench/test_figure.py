@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from lab.bench import groups
-from lab.bench.command import table
 from lab.bench.figure import Figure, Target
 from lab.bench.groups import GROUPS
+from lab.cli.bench import table
 
 
 def test_the_median_of_the_ratios_of_all_rounds_is_judged() -> None:

@@ -1,4 +1,4 @@
-"""Whose a data directory is, which process runs the lab in it, and what of that is believed."""
+"""The owner of a data directory, the process that runs a lab in it, and which state is trusted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from click.testing import CliRunner
 
 from lab.cli import main
 from lab.errors import LabError
-from lab.local import detached, private, state
+from lab.local import detached, files, state
+from lab.local.processes import Child
 from lab.local.state import Claim, LabState, NodeState, this_process
 from lab.local.supervisor import Lab, Options
 
@@ -30,7 +31,7 @@ STATE = LabState(
 
 @pytest.fixture
 def claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Claim]:
-    """A lab that runs in the test's directory; what is not believed is not waited for."""
+    """A lab that runs in the test's directory; an untrusted state is not waited for."""
     monkeypatch.setattr(state, "_FIRST_STATE_SECONDS", 0.0)
     found = Claim(tmp_path)
     yield found
@@ -39,7 +40,7 @@ def claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Claim]:
 
 @pytest.fixture
 def bystander() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that has nothing to do with any lab."""
+    """A process that does not belong to any lab."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
         yield process
         process.kill()
@@ -66,29 +67,29 @@ def test_the_state_of_a_dead_supervisor_is_taken_over(tmp_path: Path) -> None:
     Claim(tmp_path).release()
 
 
-def test_a_directory_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_used_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LabError, match="cannot be used"):
         Claim(tmp_path / "file" / "lab")
 
 
-def test_a_process_that_was_given_the_number_of_a_killed_supervisor_is_not_ended(
+def test_a_process_that_got_the_number_of_a_killed_supervisor_is_not_ended(
     claim: Claim, tmp_path: Path, bystander: subprocess.Popen[bytes]
 ) -> None:
     claim.write(replace(STATE, pid=bystander.pid))
-    with pytest.raises(LabError, match="is of a lab that has ended"):
+    with pytest.raises(LabError, match="belongs to a lab that has ended"):
         detached.stop(tmp_path)
     assert bystander.poll() is None
 
 
 @pytest.mark.parametrize("pid", [-1, 0, 2**22 + 1, 2**40])
-def test_a_number_that_no_process_has_is_not_signalled(pid: int, claim: Claim, tmp_path: Path) -> None:
+def test_a_number_without_a_process_is_not_signaled(pid: int, claim: Claim, tmp_path: Path) -> None:
     claim.write(replace(STATE, pid=pid))
-    with pytest.raises(LabError, match="is of a lab that has ended"):
+    with pytest.raises(LabError, match="belongs to a lab that has ended"):
         detached.stop(tmp_path)
 
 
-def test_the_state_that_a_killed_supervisor_left_is_not_believed_while_a_new_lab_begins(tmp_path: Path) -> None:
+def test_the_state_left_by_a_killed_supervisor_is_not_trusted_while_a_new_lab_starts(tmp_path: Path) -> None:
     (tmp_path / "lab.json").write_text(json.dumps(asdict(replace(STATE, started="earlier"))))
     claim = Claim(tmp_path)
     writer = threading.Timer(0.05, claim.write, [STATE])
@@ -133,7 +134,7 @@ def test_a_damaged_state_is_one_sentence(form: str, command: str, claim: Claim, 
 
 
 @pytest.mark.parametrize("kind", ["directory", "pipe", "link"])
-def test_a_state_that_is_no_file_is_not_read(kind: str, claim: Claim, tmp_path: Path) -> None:
+def test_a_state_that_is_not_a_regular_file_is_not_read(kind: str, claim: Claim, tmp_path: Path) -> None:
     path = tmp_path / "lab.json"
     if kind == "directory":
         path.mkdir()
@@ -146,18 +147,20 @@ def test_a_state_that_is_no_file_is_not_read(kind: str, claim: Claim, tmp_path: 
         state.read(tmp_path)
 
 
-def test_whoever_looks_does_not_keep_a_lab_from_starting(tmp_path: Path) -> None:
+def test_a_reader_does_not_prevent_a_lab_from_starting(tmp_path: Path) -> None:
     Claim(tmp_path).release()
     looker = os.open(tmp_path / "lab.lock", os.O_RDONLY)
     fcntl.flock(looker, fcntl.LOCK_SH)
-    assert not state.is_claimed(tmp_path), "nor does one keep another from it"
+    assert not state.is_claimed(tmp_path), "readers do not exclude each other"
     end = threading.Timer(0.05, os.close, [looker])
     end.start()
     Claim(tmp_path).release()
     end.join()
 
 
-def test_a_lab_that_begins_is_found_before_anything_of_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_starting_lab_is_found_before_any_of_its_processes_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Looked(Exception):
         pass
 
@@ -200,26 +203,7 @@ def test_a_directory_of_another_user_is_refused(command: str, foreign: Path) -> 
     assert sorted(foreign.rglob("*")) == before
 
 
-def test_a_link_of_another_user_to_a_directory_of_this_one_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "own").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "own")
-    private.directory(tmp_path / "link")
-    genuine = Path.stat
-
-    def stat(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
-        found = genuine(self, follow_symlinks=follow_symlinks)
-        if self.name != "link" or follow_symlinks:
-            return found
-        return os.stat_result([*found[:4], os.geteuid() + 1, *found[5:10]])
-
-    monkeypatch.setattr(Path, "stat", stat)
-    with pytest.raises(LabError, match="belongs to user"):
-        private.directory(tmp_path / "link")
-
-
-def test_a_directory_that_everybody_can_write_to_is_refused(tmp_path: Path) -> None:
+def test_a_world_writable_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     with pytest.raises(LabError, match=r"every user can write to .*chmod 700"):
@@ -227,7 +211,7 @@ def test_a_directory_that_everybody_can_write_to_is_refused(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["lab.lock", "lab.new", "logs/lab.log", "logs/child.log"])
-def test_a_link_is_not_followed_and_its_target_stays_what_it_was(name: str, tmp_path: Path) -> None:
+def test_a_link_is_not_followed_and_its_target_is_unchanged(name: str, tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.write_text("precious")
     directory = tmp_path / "lab"
@@ -239,9 +223,7 @@ def test_a_link_is_not_followed_and_its_target_stays_what_it_was(name: str, tmp_
 
 
 def start_everything(directory: Path) -> None:
-    """Each way in which the lab opens a file to write."""
-    from lab.local.processes import Child
-
+    """Every way in which the lab opens a file for writing."""
     claim = Claim(directory)
     try:
         claim.write(STATE)
@@ -253,27 +235,16 @@ def start_everything(directory: Path) -> None:
     detached.start(directory, ["--version"])
 
 
-def test_what_the_processes_write_cannot_be_read_by_others(tmp_path: Path) -> None:
-    from lab.local.processes import Child
-
-    line = [sys.executable, "-c", f"open({str(tmp_path / 'made')!r}, 'w')"]
-    child = Child("child", line, os.environ, tmp_path / "logs" / "child.log", lambda: 0.0)
-    child.start()
-    child.wait(10)
-    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
-    assert modes == {"logs": 0o700, "child.log": 0o600, "made": 0o600}
-
-
-def test_what_an_earlier_version_made_for_all_to_read_is_private_afterwards(tmp_path: Path) -> None:
+def test_files_that_an_earlier_version_made_readable_for_all_become_private(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir(mode=0o755)
     (tmp_path / "lab.lock").write_text("")
     Claim(tmp_path).release()
-    private.subdirectory(tmp_path / "logs")
+    files.subdirectory(tmp_path / "logs")
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
     assert modes == {"logs": 0o700, "lab.lock": 0o600}
 
 
-def test_a_lab_that_ends_without_a_word_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lab_that_ends_without_output_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with pytest.raises(LabError, match=r"the lab ended with exit status 1, and .*lab\.log is empty"):
         detached.start(tmp_path, [])

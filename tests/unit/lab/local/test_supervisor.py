@@ -1,4 +1,4 @@
-"""The local runner, with processes that stand for the lab's own."""
+"""The local runner, with placeholders for the lab's processes."""
 
 from __future__ import annotations
 
@@ -12,24 +12,18 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from broker.connection import connect
-from broker.delay import Fixed
-from broker.log import ReplicationLog
-from broker.position import START
-from broker.registry import Member, Registry, Settings
 from lab.cli import main
 from lab.errors import LabError
-from lab.local import disk, layout, log_server, logs, processes, state, supervisor
+from lab.local import layout, log_server, logs, processes, state, supervisor
 from lab.local.layout import Options
 from lab.local.state import Claim
 from lab.local.supervisor import Lab
-from tests.support.logserver import LogServer
 from tests.support.ports import base_port
 from tests.support.until import until
 
@@ -37,7 +31,7 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
 class Healthy(BaseHTTPRequestHandler):
-    """A node of some lab, which is well."""
+    """A healthy node of some lab."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -63,12 +57,12 @@ def options(tmp_path: Path) -> Options:
     return Options(tmp_path / "lab", base_port=base_port(), replicas=1)
 
 
-def test_health_that_another_lab_answers_is_not_taken_for_the_own(
+def test_a_health_response_of_another_lab_is_not_mistaken_for_its_own(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when two labs begin on the same ports at the same moment, and either finds them free."""
+    """As when two labs start on the same ports at the same moment, and both find them free."""
     monkeypatch.setattr(layout, "require_free_ports", lambda _: None)
-    monkeypatch.setattr(Lab, "_require_log_server", lambda _: None)
+    monkeypatch.setattr(log_server, "require_usable", lambda *_: None)
     genuine = Lab._add
     monkeypatch.setattr(Lab, "_add", lambda lab, name, _, environment: genuine(lab, name, SLEEP, environment))
     own = Lab(Options(options.data_dir, options.base_port, replicas=1, redis_url="redis://x"))
@@ -81,7 +75,7 @@ def test_health_that_another_lab_answers_is_not_taken_for_the_own(
         own.stop()
 
 
-def test_a_log_server_that_another_lab_started_is_not_taken_for_the_own(
+def test_the_log_server_of_another_lab_is_not_mistaken_for_its_own(
     options: Options, monkeypatch: pytest.MonkeyPatch, servers: Any
 ) -> None:
     monkeypatch.setattr(layout, "require_free_ports", lambda _: None)
@@ -95,18 +89,18 @@ def test_a_log_server_that_another_lab_started_is_not_taken_for_the_own(
 
 
 class Idle:
-    """A lab whose processes do nothing, and what it has said."""
+    """A lab whose processes do nothing, and what it has reported."""
 
     def __init__(self, options: Options) -> None:
-        self.said: list[str] = []
-        self.lab = Lab(options, self.said.append)
+        self.reports: list[str] = []
+        self.lab = Lab(options, self.reports.append)
 
     def restarts(self) -> dict[str, int]:
-        """How often each process was started again, as everybody can read it."""
+        """How often each process was restarted, as `lab status` reads it."""
         return {node.id: node.restarts for node in state.require(self.lab.data_dir).nodes}
 
     def kill(self, node: str) -> None:
-        """End a process, and wait until it has been started again."""
+        """Kill a process, and wait until it has been restarted."""
         pid = self.lab.pids[node]
         os.kill(pid, signal.SIGKILL)
         until(lambda: self.lab.pids.get(node) not in {None, pid})
@@ -115,7 +109,7 @@ class Idle:
 @pytest.fixture
 def idle(options: Options, monkeypatch: pytest.MonkeyPatch) -> Iterator[Idle]:
     monkeypatch.setattr(processes, "_BACKOFF_SECONDS", (0.0,))
-    monkeypatch.setattr(Lab, "_require_log_server", lambda _: None)
+    monkeypatch.setattr(log_server, "require_usable", lambda *_: None)
     monkeypatch.setattr(Lab, "_await_health", lambda _: None)
     genuine = Lab._add
     monkeypatch.setattr(Lab, "_add", lambda lab, name, _, environment: genuine(lab, name, SLEEP, environment))
@@ -130,18 +124,20 @@ def no_space(*_: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_state_that_cannot_be_written_is_told_once_and_written_later(
+def test_a_state_that_cannot_be_written_is_reported_once_and_written_later(
     idle: Idle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as full:
         full.setattr(Claim, "write", no_space)
         for _ in range(2):
             idle.kill("lab14-primary")
-        until(lambda: len(idle.said) >= 5)
+        until(lambda: len(idle.reports) >= 5)
     assert idle.restarts()["lab14-primary"] in {0, 2}
     until(lambda: idle.restarts()["lab14-primary"] == 2)
-    told = [sentence for sentence in idle.said if "lab.json" in sentence]
-    assert told == [f"{idle.lab.data_dir}/lab.json cannot be written: No space left on device; the lab goes on"]
+    reports = [sentence for sentence in idle.reports if "lab.json" in sentence]
+    assert reports == [
+        f"{idle.lab.data_dir}/lab.json cannot be written: No space left on device; the lab keeps running"
+    ]
 
 
 def closed(_: str) -> None:
@@ -156,51 +152,35 @@ def unprintable(_: str) -> None:
 def test_a_log_that_cannot_be_written_does_not_end_the_lab(
     say: Callable[[str], None], idle: Idle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idle.lab, "_say", say)
+    monkeypatch.setattr(idle.lab, "_on_event", say)
     idle.kill("lab14-replica1")
     until(lambda: idle.restarts()["lab14-replica1"] == 1)
 
 
-def test_a_process_that_cannot_be_started_again_is_tried_again(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_restart_of_a_process_is_repeated(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
     pid = idle.lab.pids["lab14-client"]
     with monkeypatch.context() as full:
-        full.setattr("lab.local.private.open_file", no_space)
+        full.setattr("lab.local.files.open_file", no_space)
         os.kill(pid, signal.SIGKILL)
-        until(lambda: any("lab14-client cannot be started" in sentence for sentence in idle.said))
+        until(lambda: any("lab14-client cannot be started" in sentence for sentence in idle.reports))
     until(lambda: idle.lab.pids.get("lab14-client") not in {None, pid})
-    assert any("No space left on device" in sentence for sentence in idle.said)
+    assert any("No space left on device" in sentence for sentence in idle.reports)
 
 
-def test_a_disk_that_is_nearly_full_is_told_before_it_is(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_nearly_full_is_reported_early(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_FILES_SECONDS", 0.0)
     with monkeypatch.context() as full:
         full.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, 10**6))
-        until(lambda: idle.said)
+        until(lambda: idle.reports)
         shown = CliRunner().invoke(main, ["status", "--data-dir", str(idle.lab.data_dir)])
     assert shown.exit_code == 3
     assert f"Trouble: the disk of {idle.lab.data_dir} is full: 1.0 MB of 1,000 MB are left" in shown.stdout
-    until(lambda: len(idle.said) == 2)
-    assert idle.said[0].startswith(f"the disk of {idle.lab.data_dir} is full")
-    assert idle.said[1] == "the disk has room again"
+    until(lambda: len(idle.reports) == 2)
+    assert idle.reports[0].startswith(f"the disk of {idle.lab.data_dir} is full")
+    assert idle.reports[1] == "the disk has room again"
 
 
-def test_each_disk_of_a_data_directory_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    full = tmp_path / "replicas" / "lab14-replica1"
-    full.mkdir(parents=True)
-    genuine = Path.stat
-
-    def stat(self: Path, *, follow_symlinks: bool = True) -> Any:
-        found = genuine(self, follow_symlinks=follow_symlinks)
-        return os.stat_result([*found[:2], -1, *found[3:10]]) if self == full else found
-
-    monkeypatch.setattr(Path, "stat", stat)
-    monkeypatch.setattr(
-        shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 0, 0 if path == full else 10**9)
-    )
-    assert str(disk.shortage(tmp_path)).startswith(f"the disk of {full} is full")
-
-
-def test_a_lab_on_a_full_disk_is_refused_in_a_sentence(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lab_on_a_full_disk_is_refused_with_a_sentence(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     line = ["up", "--data-dir", str(options.data_dir), "--base-port", str(options.base_port)]
     with monkeypatch.context() as full:
         full.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 0))
@@ -214,7 +194,7 @@ def test_a_lab_on_a_full_disk_is_refused_in_a_sentence(options: Options, monkeyp
     assert "lab.json cannot be written: No space left on device" in found.stderr
 
 
-def test_a_supervisor_that_fails_says_so(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_supervisor_is_reported(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: Lab) -> None:
         raise RuntimeError("unexpected")
 
@@ -239,7 +219,7 @@ def test_logs_are_bounded_while_the_lab_runs(idle: Idle, monkeypatch: pytest.Mon
 
 
 class Loading:
-    """A log server that loads its file for so many questions."""
+    """A log server that is loading its file for a number of requests."""
 
     def __init__(self, options: Options, questions: int) -> None:
         self.left = questions
@@ -266,7 +246,7 @@ class Loading:
 
 @pytest.fixture
 def patient(options: Options, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    """A lab that waits 200 ms for health and for a log server that answers nothing."""
+    """A lab that waits 200 ms for health and for a log server that does not answer."""
     monkeypatch.setattr(supervisor, "_HEALTHY_SECONDS", 0.2)
     monkeypatch.setattr(supervisor, "_SERVER_SECONDS", 0.2)
     monkeypatch.setattr(layout, "require_free_ports", lambda _: None)
@@ -276,28 +256,28 @@ def patient(options: Options, monkeypatch: pytest.MonkeyPatch) -> Lab:
     return Lab(options)
 
 
-def test_a_log_that_is_long_in_loading_leaves_the_nodes_their_time(
+def test_a_log_that_loads_slowly_does_not_count_against_the_nodes(
     patient: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Loading(patient.options, 100) as log_server:
-        monkeypatch.setattr(supervisor, "_is_healthy", lambda *_: log_server.left < 0)
+    with Loading(patient.options, 100) as server:
+        monkeypatch.setattr(supervisor, "_is_healthy", lambda *_: server.left < 0)
         with patient:
             assert state.require(patient.data_dir).ready
 
 
-def test_a_log_server_that_never_ends_loading_is_named(patient: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_server_that_never_finishes_loading_is_named(patient: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_LOADING_SECONDS", 0.5)
     with Loading(patient.options, 10**9), pytest.raises(LabError, match=r"the log server .*LOADING"):
         patient.start()
 
 
-def test_a_log_server_that_answers_nothing_is_named(patient: Lab) -> None:
+def test_a_log_server_that_does_not_answer_is_named(patient: Lab) -> None:
     with pytest.raises(LabError, match=r"the log server is not ready after 0.2 s: .*refused"):
         patient.start()
 
 
 def test_a_lab_whose_data_directory_is_removed_stops(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise no command finds it any more, and it holds its ports."""
+    """Otherwise no command finds it any more, and it keeps its ports."""
     monkeypatch.setattr(supervisor, "_FILES_SECONDS", 0.0)
     shutil.rmtree(idle.lab.data_dir)
     with pytest.raises(LabError, match="lab was removed or replaced while the lab ran"):
@@ -305,7 +285,7 @@ def test_a_lab_whose_data_directory_is_removed_stops(idle: Idle, monkeypatch: py
     assert idle.lab.pids == {}
 
 
-def test_a_lab_whose_data_directory_is_another_one_meanwhile_leaves_that_alone(
+def test_a_lab_whose_data_directory_was_replaced_leaves_the_new_one_alone(
     idle: Idle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     idle.lab.data_dir.rename(idle.lab.data_dir.with_name("away"))
@@ -319,57 +299,34 @@ def test_a_lab_whose_data_directory_is_another_one_meanwhile_leaves_that_alone(
     other.release()
 
 
-@pytest.mark.parametrize("option", ["protocol=3", "nosuch=1", "decode_responses=no"])
-def test_an_option_of_the_log_servers_url_that_is_not_allowed_is_refused_at_once(options: Options, option: str) -> None:
-    port = layout.free_port()  # nothing listens there: it is not asked
-    with pytest.raises(LabError, match=f"option '{option.partition('=')[0]}' is not allowed"):
-        Lab(Options(options.data_dir, options.base_port, redis_url=f"redis://127.0.0.1:{port}/0?{option}")).start()
+# -- temporary labs ---------------------------------------------------------------------------------------------------
 
 
-def test_a_log_server_that_may_drop_entries_is_refused(options: Options, servers: Callable[[str], LogServer]) -> None:
-    url = servers("valkey").url
-    connect(url).config_set("maxmemory-policy", "allkeys-lru")
-    try:
-        with pytest.raises(LabError, match="maxmemory-policy is allkeys-lru"):
-            Lab(Options(options.data_dir, options.base_port, redis_url=url)).start()
-    finally:
-        connect(url).config_set("maxmemory-policy", "noeviction")
+@pytest.fixture
+def tries(monkeypatch: pytest.MonkeyPatch) -> list[Options]:
+    """The options of the labs that were started; each fails."""
+    found: list[Options] = []
+
+    def start(lab: Lab) -> None:
+        found.append(lab.options)
+        raise LabError("it did not start")
+
+    monkeypatch.setattr(Lab, "start", start)
+    return found
 
 
-def beat(url: str, at_us: int) -> None:
-    other = Member("lab14-replica1", "http://r1:1", "http://127.0.0.1:1", START, at_us, 0)
-    Registry(connect(url)).heartbeat(other, Settings(Fixed(0), 0))
-
-
-def test_a_second_lab_on_one_log_server_is_refused(options: Options, servers: Callable[[str], LogServer]) -> None:
-    url = servers("valkey").url
-    client = connect(url)
-    client.flushall()
-    started, ended = Event(), Event()
-
-    def beats() -> None:
-        while not ended.wait(0.05):
-            beat(url, ReplicationLog(client).history.now_us())
-            started.set()
-
-    other = Thread(target=beats, daemon=True)
-    other.start()
-    try:
-        assert started.wait(5)
-        with pytest.raises(LabError, match="another lab runs on this log server, with lab14-replica1; use another"):
-            Lab(Options(options.data_dir, options.base_port, redis_url=url)).start()
-    finally:
-        ended.set()
-        other.join()
-        client.flushall()
-
-
-def test_a_lab_that_was_stopped_just_now_keeps_nobody_from_starting(
-    options: Options, servers: Callable[[str], LogServer], monkeypatch: pytest.MonkeyPatch
+def test_a_temporary_lab_starts_on_other_ports_if_one_is_taken_meanwhile(
+    tries: list[Options], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_HEARTBEAT_SECONDS", 0.2)
-    url = servers("valkey").url
-    connect(url).flushall()
-    beat(url, ReplicationLog(connect(url)).history.now_us())
-    Lab(Options(options.data_dir, options.base_port, redis_url=url))._require_log_server()
-    connect(url).flushall()
+    monkeypatch.setattr(layout, "taken_ports", lambda options: [options.base_port])
+    with pytest.raises(LabError, match="it did not start"), Lab.temporary(replicas=1):
+        pass
+    assert len({options.data_dir for options in tries}) == len(tries) == 3
+    assert {options.replicas for options in tries} == {1}
+
+
+def test_a_temporary_lab_that_fails_for_another_reason_is_not_tried_again(tries: list[Options]) -> None:
+    with pytest.raises(LabError, match="it did not start"), Lab.temporary():
+        pass
+    assert len(tries) == 1
+    assert not tries[0].data_dir.parent.exists()

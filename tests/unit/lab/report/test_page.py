@@ -1,4 +1,4 @@
-"""The page of an experiment: complete, of one piece, and harmless whatever is in the data."""
+"""The page of an experiment: complete, self-contained, and safe whatever the data contains."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Page(HTMLParser):
 
 
 @pytest.mark.parametrize("found", FINISHED.values(), ids=FINISHED)
-def test_it_has_charts_tables_and_every_measurement_and_asks_nobody(found: dict[str, Any]) -> None:
+def test_it_has_charts_tables_and_every_measurement_and_sends_no_request(found: dict[str, Any]) -> None:
     text = page(found)
     shown = Page(text)
     assert json.loads(shown.data) == found
@@ -69,7 +69,7 @@ def test_it_has_charts_tables_and_every_measurement_and_asks_nobody(found: dict[
         assert ElementTree.fromstring(drawn).attrib["viewBox"]  # noqa: S314 - drawn by us
 
 
-def test_what_somebody_put_into_an_experiment_stays_text() -> None:
+def test_text_from_an_experiment_is_escaped() -> None:
     nasty = "</script><img src=x onerror=alert(1)>"
     found = json.loads(json.dumps(FINISHED["windows"]).replace('"r1"', json.dumps(nasty)))
     found["spec"]["settings"] = {nasty: {"delay_ms": 1}}
@@ -79,7 +79,7 @@ def test_what_somebody_put_into_an_experiment_stays_text() -> None:
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "failed", "cancelled"])
-def test_only_a_finished_experiment_has_one(state: str) -> None:
+def test_only_a_finished_experiment_has_a_page(state: str) -> None:
     with pytest.raises(LabError, match=f"is {state}"):
         page(experiment("windows", None, state=state))
 
@@ -105,7 +105,7 @@ def test_tables_have_the_figures() -> None:
     assert "10 | strong | 3 | 2.0" in cells("sweep of levels")
 
 
-def test_a_curve_whose_reads_all_came_after_the_horizon_has_no_figure_of_agreement() -> None:
+def test_a_curve_with_all_reads_after_the_horizon_has_no_rmse() -> None:
     measured = Measured(Staleness(kind="staleness", steps=2), 10.0, ["r1"])
     measured.reads.append(Read(50.0, 0, stale=False, version=1))
     found = measured.figures({"r1": Replicated(Fixed(5))})
@@ -117,7 +117,7 @@ def test_a_curve_whose_reads_all_came_after_the_horizon_has_no_figure_of_agreeme
     assert rows == [["7", "1", ""]]
 
 
-def test_a_long_curve_is_thinned_out_for_the_table() -> None:
+def test_a_long_curve_is_thinned_for_the_table() -> None:
     curve = {"t_ms": [float(n) for n in range(100)], "reads": [1] * 100, "measured": [0.5] * 100}
     (rows,) = [body for _, _, body in tables.rows_of("staleness", {}, {"stale": curve, "reads": 100})]
     assert len(rows) <= 15
@@ -129,7 +129,7 @@ def test_without_matplotlib_the_command_names_what_to_install(monkeypatch: pytes
         monkeypatch.delitem(sys.modules, f"lab.report.{name}", raising=False)
         monkeypatch.delattr(lab.report, name, raising=False)
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(main, ["experiment", "report", "3f2c9a1b7d40"])
+    done = CliRunner().invoke(main, ["experiment", "report", "3f2c9a1b7d40", "--client-url", "http://127.0.0.1:9"])
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr == (
         "Error: Charts need matplotlib: install it with "

@@ -17,6 +17,7 @@ from nodes.client.shelf import Shelf
 from nodes.http import guard, problem
 from nodes.primary import app as primary
 from nodes.replica import app as replica
+from nodes.replica import parts as replica_parts
 from nodes.replica.store import ReplicaStore
 from nodes.runtime.config import Role, load
 from nodes.worker import app as worker
@@ -42,7 +43,7 @@ WRITING_OPENLY = {
 @pytest.fixture(params=APPS)
 def app(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
     with ExitStack() as opened:  # a node keeps its files open until the process ends
-        for module, kind in ((replica, ReplicaStore), (client, Shelf)):
+        for module, kind in ((replica_parts, ReplicaStore), (client, Shelf)):
             monkeypatch.setattr(module, kind.__name__, partial(_made, kind, opened))
         environment = {
             "LAB_ADMIN_TOKEN": TOKEN,

@@ -1,4 +1,4 @@
-"""Acknowledgements: in batches, sent again after a failure, and bounded."""
+"""The acknowledger: batches, retries, and its bound."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def deliver(log: ReplicationLog, count: int) -> list[Position]:
 
 def test_acknowledgements_go_out_in_batches(log: ReplicationLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acknowledging, "_BATCH", 3)
-    acknowledger = Acknowledger(log, "r1", 0, FakeClock().now_us)
+    acknowledger = Acknowledger(log.group("r1"), 0, FakeClock().now_us)
     acknowledger.add(deliver(log, 4))
     left = []
     while acknowledger.step():
@@ -41,7 +41,7 @@ def test_acknowledgements_go_out_in_batches(log: ReplicationLog, monkeypatch: py
 
 
 def test_a_failed_acknowledgement_is_sent_again(log: ReplicationLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    acknowledger = Acknowledger(log, "r1", 0, FakeClock().now_us)
+    acknowledger = Acknowledger(log.group("r1"), 0, FakeClock().now_us)
     acknowledger.add(deliver(log, 2))
 
     def fail(*_: Any) -> int:
@@ -60,7 +60,7 @@ def test_the_reader_is_held_back_while_too_many_acknowledgements_wait(
     log: ReplicationLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(acknowledging, "_QUEUED_MAX", 2)
-    acknowledger = Acknowledger(log, "r1", 0, FakeClock().now_us)
+    acknowledger = Acknowledger(log.group("r1"), 0, FakeClock().now_us)
     acknowledger.add(deliver(log, 3))
     with ThreadPoolExecutor(1) as threads:
         waiter = threads.submit(acknowledger.wait_for_room)

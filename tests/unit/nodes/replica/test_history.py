@@ -1,4 +1,4 @@
-"""The history of applied entries: bounded, in order, and waited for."""
+"""The history of applied entries: bounded, searchable, and waitable."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from hypothesis import strategies as st
 
 from broker.position import Position
 from nodes.replica import history as histories
-from nodes.replica.history import Applied, AppliedHistory
-from nodes.runtime.gate import TooManyWaiters
+from nodes.replica.history import Applied, AppliedHistory, HistoryBusy
 
 
 def applied(version: int, epoch: int = 1) -> Applied:
     return Applied(Position(epoch, version), version, version + 1, version + 2)
 
 
-def test_history_finds_what_was_applied_and_forgets_the_oldest() -> None:
+def test_history_finds_applied_entries_and_forgets_the_oldest() -> None:
     history = AppliedHistory(3)
     assert history.newest() is None
     history.extend([applied(version) for version in range(1, 3)])
@@ -47,7 +46,7 @@ def test_history_spans_epochs() -> None:
     assert [str(found.position) for found in history.after(Position(1, 2), 10)] == ["2-0", "2-1"]
 
 
-def test_history_needs_no_more_memory_the_longer_it_goes_on() -> None:
+def test_memory_of_the_history_stays_bounded() -> None:
     history, versions = AppliedHistory(500), itertools.count(10_000)
 
     def most(entries: int) -> int:
@@ -65,7 +64,7 @@ def test_history_needs_no_more_memory_the_longer_it_goes_on() -> None:
 
 
 @given(st.lists(st.lists(st.integers(1, 12), max_size=6), max_size=12), st.integers(0, 13))
-def test_history_is_the_end_of_all_that_was_applied(batches: list[list[int]], asked: int) -> None:
+def test_history_is_the_tail_of_all_applied_entries(batches: list[list[int]], asked: int) -> None:
     history, everything = AppliedHistory(4), list[Applied]()
     for batch in batches:  # a version may come again: after a snapshot, for one
         found = [Applied(Position(1, version), 0, 0, len(everything) + n) for n, version in enumerate(batch)]
@@ -81,7 +80,7 @@ def test_history_is_the_end_of_all_that_was_applied(batches: list[list[int]], as
     assert history.since(asked, 2, -1) == (everything[first : first + 2], max(asked, min(len(everything), first + 2)))
 
 
-def test_new_applied_entries_are_returned_as_soon_as_there_are_some() -> None:
+def test_entries_applied_since_a_count_are_returned_as_soon_as_there_are_any() -> None:
     history = AppliedHistory(3)
     assert history.since(0, 10, 0) == ([], 0)
     history.extend([Applied(Position(1, version), 0, 0, version) for version in range(1, 6)])
@@ -98,9 +97,9 @@ def test_new_applied_entries_are_returned_as_soon_as_there_are_some() -> None:
     assert history.since(6, 10, 10) == ([], 6)
 
 
-def test_a_request_beyond_the_limit_of_waiting_ones_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_beyond_the_bound_on_waiting_requests_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(histories, "_WAITING_MAX", 0)
     history = AppliedHistory(3)
-    with pytest.raises(TooManyWaiters):
+    with pytest.raises(HistoryBusy):
         history.since(0, 10, 10)
     assert history.since(0, 10, 0) == ([], 0)

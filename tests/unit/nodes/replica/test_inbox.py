@@ -1,4 +1,4 @@
-"""The inbox between a replica's reader and its applier."""
+"""The inbox: each of two threads waits for the other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def make_inbox(clock: FakeClock, room: int = 10) -> Inbox:
     return inbox
 
 
-def test_the_applier_is_woken_by_an_entry_and_by_a_lower_delay() -> None:
+def test_an_entry_and_a_lower_delay_wake_the_applier() -> None:
     clock = FakeClock()
     inbox = make_inbox(clock)
     with ThreadPoolExecutor(1) as threads:
@@ -33,7 +33,7 @@ def test_the_applier_is_woken_by_an_entry_and_by_a_lower_delay() -> None:
     assert len(inbox.due(10)) == 1
 
 
-def test_the_reader_is_woken_when_there_is_room_again() -> None:
+def test_room_in_the_line_wakes_the_reader() -> None:
     clock = FakeClock()
     inbox = make_inbox(clock, room=1)
     inbox.offer([entry(1, clock.us)])
@@ -44,7 +44,7 @@ def test_the_reader_is_woken_when_there_is_room_again() -> None:
         assert waiter.result(5) == 1
 
 
-def test_closing_the_inbox_wakes_both_and_the_holder_of_a_snapshot() -> None:
+def test_closing_the_inbox_wakes_both_threads_and_a_held_snapshot() -> None:
     inbox = make_inbox(FakeClock(), room=1)
     inbox.offer([entry(1, 10**15)])
     with ThreadPoolExecutor(3) as threads:

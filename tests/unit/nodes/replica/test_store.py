@@ -33,7 +33,7 @@ def store(tmp_path: Path) -> Iterator[ReplicaStore]:
 
 
 def keys(store: ReplicaStore) -> dict[str, str]:
-    return {record.key: record.value for record in store.page("", 100, 10**6).records}
+    return {record.key: record.value for record in store.page("", 100, 10**6)[1]}
 
 
 def test_a_new_store_is_before_everything(store: ReplicaStore) -> None:
@@ -153,7 +153,7 @@ DAMAGES = [damage_version, damage_tables, damage_header, damage_pages, damage_en
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_a_damaged_file_is_set_aside_and_the_store_begins_anew(
+def test_a_damaged_file_is_quarantined_and_the_store_starts_over(
     tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(2):  # also a second time, with a file that stands there already
@@ -162,7 +162,7 @@ def test_a_damaged_file_is_set_aside_and_the_store_begins_anew(
         damage(tmp_path / "store.sqlite")
         caplog.clear()
         with closing(ReplicaStore(tmp_path)) as store:
-            assert (store.state().position, store.page("", 10, 1000).records) == (Position(0, 0), [])
+            assert (store.state().position, store.page("", 10, 1000)[1]) == (Position(0, 0), [])
         assert "is quarantined as store.sqlite.quarantined" in caplog.text
         (tmp_path / "store.sqlite").unlink()
     assert (tmp_path / "store.sqlite.quarantined").exists()
@@ -217,5 +217,5 @@ def test_a_page_that_ends_early_does_not_keep_its_connection_in_the_past(
             seen.append(store.state().position)
 
     monkeypatch.setattr(store._readers, "put", then_the_next_one_reads)
-    assert store.page("", 1, 10**6).more
+    assert store.page("", 1, 10**6)[2]
     assert seen == [Position(1, 6)] * 2

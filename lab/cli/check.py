@@ -1,0 +1,87 @@
+"""``lab check``: run a workload or load a recorded history, and judge it."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from lab.checking import elle, promises, report, workload
+from lab.checking.history import History, Plan, load, save
+from lab.cli.options import Number, OutputFile, client_url_option, data_dir_option, json_option, timed_run
+from lab.client import call
+from lab.errors import LabError, NothingTestedError
+from lab.local import state
+from lab.terminal import console, print_json
+from nodes.http.level import LEVELS
+
+
+@click.command()
+@data_dir_option
+@click.option("--level", type=click.Choice(LEVELS), default="session", help="Consistency level of reads.")
+@click.option(
+    "--max-lag-ms", type=Number(0, 86_400_000), help="Staleness bound for level bounded; also applied to --history."
+)
+@click.option("--max-lag-versions", type=click.IntRange(0), help="The same bound in versions.")
+@click.option("--sessions", type=click.IntRange(1, 200), default=10, help="Concurrent sessions.")
+@click.option("--seconds", type=Number(0.1, 86_400), default=10.0, help="Duration in seconds.")
+@click.option("--keys", type=click.IntRange(1, 10_000), default=10, help="Number of keys.")
+@click.option("--seed", type=int, default=0, help="Random seed of the sessions' operations.")
+@client_url_option
+@click.option("--history", "recorded", type=click.Path(path_type=Path), help="Recorded history to judge instead.")
+@click.option("--save", type=OutputFile(), help="Output file for the history, one JSON line per operation.")
+@click.option("--export", type=OutputFile(), help="Output file for elle-cli (model rw-register).")
+@json_option()
+def check(data_dir: Path, recorded: Path | None, client_url: str | None, *, as_json: bool, **chosen: Any) -> None:
+    """Run sessions through a consistency level, and check which guarantees held.
+
+    Exit status 1 if a guarantee that the level promises was violated, with the smallest counterexample; 2 if nothing
+    was tested.
+
+    \b
+    Example: lab check --level eventual --seconds 5
+    """
+    save_to, export_to = chosen.pop("save"), chosen.pop("export")
+    plan = Plan(**chosen)
+    out = console(quiet=as_json)
+    if recorded is not None:
+        history = _with_bounds(load(recorded), plan)
+    else:
+        history = _record(plan, client_url or state.url(data_dir, "client"), out)
+    verdicts = promises.judge(history)
+    if as_json:
+        print_json(report.as_json(history, verdicts))
+    out.print(report.picture(history, verdicts))
+    if save_to is not None:
+        save(history, save_to)
+    if export_to is not None:
+        elle.export(history, export_to)
+    if all(found.judgement == "not tested" for found in verdicts):
+        raise NothingTestedError("no operation succeeded that a guarantee could be tested on")
+    sys.exit(1 if promises.broken(history.plan.level, verdicts, history.plan.order) else 0)
+
+
+def _with_bounds(history: History, plan: Plan) -> History:
+    """The recorded history, with the bounds given now, if any."""
+    given = {name: value for name in ("max_lag_ms", "max_lag_versions") if (value := getattr(plan, name)) is not None}
+    return History(replace(history.plan, **given), history.operations)
+
+
+def _record(plan: Plan, client_url: str, out: Console) -> History:
+    bounded = plan.max_lag_ms is not None or plan.max_lag_versions is not None
+    if plan.level == "bounded" and not bounded:
+        raise LabError("level bounded needs --max-lag-ms or --max-lag-versions")
+    _, health = call("GET", f"{client_url}/health")
+    if health.get("role") != "client":
+        raise NothingTestedError(f"{client_url} is not the client service, but {str(health.get('role'))[:40]!r}")
+    with timed_run(out, plan.seconds, f"{plan.sessions} sessions at level {plan.level}") as (stop, show):
+
+        def on_step(done: int) -> None:
+            show(f"{done:,} operations")
+
+        return workload.run(plan, client_url, secrets.token_hex(4), stop=stop, on_step=on_step)

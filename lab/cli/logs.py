@@ -1,0 +1,31 @@
+"""``lab logs``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from lab.cli.options import data_dir_option
+from lab.local import logs as log_files
+
+
+@click.command()
+@click.argument("nodes", nargs=-1)
+@data_dir_option
+@click.option("--lines", type=click.IntRange(0, 100_000), default=20, help="Lines per node.")
+@click.option("--follow", is_flag=True, help="Continue with new lines until Ctrl-C.")
+def logs(nodes: tuple[str, ...], data_dir: Path, lines: int, *, follow: bool) -> None:
+    """Show what the processes wrote: all of them, or those named.
+
+    \b
+    Example: lab logs replica1 replica2 --follow
+    """
+    paths = log_files.find(data_dir, nodes)
+    width = max(len(path.stem) for path in paths)
+    for name, line in log_files.last_lines(paths, lines):
+        click.echo(f"{name:{width}}  {line}")
+    if follow:
+        for name, line in log_files.follow(paths, time.sleep):
+            click.echo(f"{name:{width}}  {line}")

@@ -1,0 +1,107 @@
+"""``lab status``: the running processes, their health, and how far they are behind."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from broker.connection import connect
+from broker.errors import LogError
+from broker.history import History
+from lab import client
+from lab.cli.options import data_dir_option, json_option
+from lab.errors import LabError
+from lab.local import files, state
+from lab.local.layout import without_password
+from lab.local.state import LabState, NodeState
+from lab.terminal import console, print_json, table
+
+OK = "ok"
+_DEGRADED = 3
+_THREADS = 32  # more than a lab has nodes, so that several that hang cost their timeout once
+
+
+@click.command()
+@data_dir_option
+@json_option()
+def status(data_dir: Path, *, as_json: bool) -> None:
+    """Show every node: its health, position, and how many versions it is behind.
+
+    Exit status 0 if all is well, 3 if something is degraded, 1 if no lab runs.
+
+    \b
+    Example: lab status --json | jq '.nodes[] | {id, behind}'
+    """
+    found = observe(state.require(data_dir), data_dir)
+    if as_json:
+        print_json(found)
+    else:
+        out = console()
+        out.print(picture(found))
+        if not found["ready"]:
+            out.print("The lab is starting.")
+        if found["trouble"] is not None:
+            out.print(f"Trouble: {found['trouble']}.", style="red", markup=False)
+    sys.exit(0 if found["healthy"] else _DEGRADED)
+
+
+def observe(running: LabState, data_dir: Path) -> dict[str, Any]:
+    """Every process with its health; for primary and replicas also their position and how many versions they lack.
+
+    ``trouble``: what is wrong with the lab apart from its nodes, as a sentence.
+    """
+    with ThreadPoolExecutor(_THREADS) as threads:
+        looks = threads.map(lambda node: _look(node, running), running.nodes)
+        nodes = [{**asdict(node), **look} for node, look in zip(running.nodes, looks, strict=True)]
+    head = next((node.get("version") for node in nodes if node["role"] == "primary"), None)
+    for node in nodes:
+        version = node.pop("version", None)
+        node["behind"] = None if version is None or head is None else max(0, head - version)
+    trouble = files.shortage(data_dir)
+    return {
+        "healthy": running.ready and trouble is None and all(node["health"] == OK for node in nodes),
+        "trouble": trouble,
+        **{k: v for k, v in asdict(running).items() if k != "nodes"},
+        "redis_url": without_password(running.redis_url),
+        "nodes": nodes,
+    }
+
+
+def picture(found: dict[str, Any]) -> Table:
+    """The same as a table."""
+    shown = table("node", "url", "pid", "restarts", "position", "behind", "health", right={"pid", "restarts", "behind"})
+    for node in found["nodes"]:
+        health = f"[green]{OK}[/]" if node["health"] == OK else f"[red]{escape(node['health'])}[/]"
+        cells = (node["id"], node["url"], node["pid"], node["restarts"], node["position"], node["behind"])
+        shown.add_row(*("" if cell is None else str(cell) for cell in cells), health)
+    return shown
+
+
+def _look(node: NodeState, running: LabState) -> dict[str, Any]:
+    if node.role == "log":
+        return {"health": _log_health(running), "position": None}
+    try:
+        code, health = client.call("GET", f"{node.url}/health", timeout_seconds=3.0)
+        wrong = [f"{name}: {check}" for name, check in health.get("checks", {}).items() if check != OK]
+        found: dict[str, Any] = {"health": OK if code == 200 else "; ".join(wrong), "position": None}
+        if node.role in {"primary", "replica"}:
+            version = client.get(f"{node.url}/version", timeout_seconds=3.0)
+            found |= {"position": version["position"], "version": version["version"]}
+    except LabError:
+        return {"health": "does not answer", "position": None}
+    return found
+
+
+def _log_health(running: LabState) -> str:
+    try:
+        History(connect(running.redis_url, answer_timeout_seconds=2.0), running.namespace).now_us()
+    except LogError as error:
+        return str(error)
+    return OK

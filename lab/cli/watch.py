@@ -1,0 +1,141 @@
+"""``lab watch``: the lab in a terminal, live, from the client's feed."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+from rich.console import Group
+from rich.live import Live
+from rich.markup import escape
+from rich.text import Text
+
+from broker.position import START, Position
+from lab import client
+from lab.cli.options import client_option
+from lab.client import NodeUnreachable
+from lab.terminal import console, table
+
+_SPARKS = "▁▂▃▄▅▆▇█"
+_HISTORY = 40  # lags of a replica, one a second
+_EVENTS = 5
+_PAUSE_SECONDS = 1.0
+
+
+@click.command()
+@client_option
+def watch(client_url: str) -> None:
+    """Show the lab live: positions, lag and its recent history, what is pending, and events. Ctrl-C ends it.
+
+    \b
+    Example: lab watch
+    """
+    run(client_url, time.sleep)
+
+
+@dataclass
+class Replica:
+    """A replica as the feed has reported it. ``lags_ms``: the newest last."""
+
+    position: Position = START
+    state: dict[str, Any] = field(default_factory=dict)
+    lags_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_HISTORY))
+
+
+class View:
+    """What the feed has reported so far, as a picture for the terminal."""
+
+    def __init__(self) -> None:
+        self.head = START
+        self.replicas: dict[str, Replica] = {}
+        self.events: deque[str] = deque(maxlen=_EVENTS)
+        self.trouble = ""
+
+    def take(self, message: dict[str, Any]) -> None:
+        self.trouble = ""
+        for write in message.get("writes", []):
+            self.head = max(self.head, Position.parse(write["position"]))
+        for state in message.get("state", []):
+            replica = self.replicas.setdefault(state["replica_id"], Replica())
+            replica.state = state
+            replica.lags_ms.append(state["lag_ms"])
+            replica.position = max(replica.position, Position.parse(state["applied_position"]))
+            self.head = max(self.head, replica.position)
+        for applied in message.get("applied", []):
+            replica = self.replicas.setdefault(applied["replica"], Replica())
+            replica.position = max(replica.position, Position.parse(applied["position"]))
+        for event in message.get("events", []):
+            rest = " ".join(f"{name}={value}" for name, value in event.items() if name not in {"at_ms", "kind"})
+            self.events.append(f"{_clock(event['at_ms'])}  {event['kind']} {rest}")
+        for away in message.get("unreachable", []):
+            self.events.append(f"{_clock(message['now_ms'])}  {away['detail']}")
+
+    def picture(self) -> Group:
+        names = ("node", "position", "behind", "lag", "pending", "delay", "lag, the last 40 s", "state")
+        shown = table(*names, right={"behind", "lag", "pending", "delay"})
+        shown.add_row("primary", str(self.head))
+        for name, replica in sorted(self.replicas.items()):
+            shown.add_row(name, str(replica.position), *self._cells(replica))
+        events = [Text(line, style="dim", no_wrap=True) for line in self.events]
+        last = Text(self.trouble or "Ctrl-C ends this; the lab keeps running.", style="red" if self.trouble else "dim")
+        return Group(shown, Text(), *events, last)
+
+    def _cells(self, replica: Replica) -> list[str]:
+        state = replica.state
+        if not state:
+            return []
+        same_epoch = self.head.epoch == replica.position.epoch
+        behind = self.head.version - replica.position.version if same_epoch else state["lag_versions"]
+        troubles = [*state["faults"], *(["diverged"] if state["diverged"] else []), *filter(None, [state["resyncing"]])]
+        return [
+            str(max(behind, 0)),
+            f"{state['lag_ms']:,.0f} ms",
+            str(state["pending"]),
+            f"{state['delay_ms']:g} ms",
+            sparkline(replica.lags_ms),
+            escape(", ".join(troubles)) or ("[green]live[/]" if state["live"] else "[red]away[/]"),
+        ]
+
+
+def sparkline(values: Any) -> str:
+    """Numbers as bars in one row, relative to the highest; all are lowest if all are 0."""
+    highest = max(values, default=0)
+    return "".join(_SPARKS[round(value / highest * (len(_SPARKS) - 1)) if highest else 0] for value in values)
+
+
+def run(client_url: str, sleep: Callable[[float], object]) -> None:
+    """Show the lab until Ctrl-C, or until a pipe is closed. Raises ``NodeUnreachable`` if there is no lab at first."""
+    view = View()
+    messages = client.messages(f"{client_url}/events")
+    view.take(next(messages))
+    with suppress(KeyboardInterrupt), _display(view) as show:
+        while True:
+            with suppress(NodeUnreachable):
+                for message in messages:
+                    view.take(message)
+                    show()
+            view.trouble = "The client service does not answer; trying again"
+            show()
+            sleep(_PAUSE_SECONDS)
+            messages = client.messages(f"{client_url}/events")
+
+
+@contextmanager
+def _display(view: View) -> Iterator[Callable[[], None]]:
+    """Show in place on a terminal, and otherwise one picture after another."""
+    out = console()
+    if out.is_terminal:
+        with Live(view.picture(), console=out, auto_refresh=False, screen=False) as live:
+            yield lambda: live.update(view.picture(), refresh=True)
+    else:
+        out.print(view.picture())
+        yield lambda: out.print(view.picture())
+
+
+def _clock(at_ms: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(at_ms / 1000))

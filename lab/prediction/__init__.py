@@ -1,1 +1,0 @@
-"""Predicting staleness from delay models, without running anything."""

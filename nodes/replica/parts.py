@@ -1,0 +1,111 @@
+"""The parts of a replica, and how they are wired together."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry
+
+from broker import connection
+from broker.clock import LogClock
+from broker.connection import Client, Link
+from broker.delay.line import DelayLine
+from broker.events import Events
+from broker.log import ReplicationLog
+from broker.registry import Registry
+from nodes.replica.acknowledger import Acknowledger
+from nodes.replica.history import AppliedHistory
+from nodes.replica.inbox import Inbox
+from nodes.replica.metrics import ReplicaMetrics
+from nodes.replica.store import ReplicaStore
+from nodes.runtime.config import ReplicaConfig
+from nodes.runtime.gate import PositionGate
+from nodes.runtime.metrics import make_gate
+from nodes.runtime.serving import end_at_once
+from nodes.runtime.tracing import Tracing
+
+READ_BLOCK_MS = 5000  # how long the log server holds back its reply to a read while there are no entries
+HEARTBEAT_MS = 1000
+_HISTORY_CAPACITY = 20_000  # entries that GET /applied can show
+
+
+@dataclass
+class Chance:
+    """True with a probability, which is 0 until a fault changes it."""
+
+    probability: float = 0
+
+    def __call__(self) -> bool:
+        return random.random() < self.probability  # noqa: S311 - chance, not a secret
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the threads, endpoints and faults of a replica share."""
+
+    config: ReplicaConfig
+    link: Link  # to the log server; a partition cuts it
+    log: ReplicationLog
+    reading: ReplicationLog  # for reads, which block
+    registry: Registry
+    events: Events
+    fault_events: Events  # not over the link, so that a partition is announced
+    clock: LogClock
+    store: ReplicaStore
+    gate: PositionGate
+    inbox: Inbox
+    acknowledger: Acknowledger
+    history: AppliedHistory
+    metrics: ReplicaMetrics
+    tracing: Tracing
+    reads_again: Chance
+    loses_acks: Chance
+    end_process: Callable[[], None] = end_at_once
+    recheck_requested: threading.Event = field(default_factory=threading.Event)  # of the entries that are pending
+    resync_requested: threading.Event = field(default_factory=threading.Event)
+
+
+def make_parts(
+    config: ReplicaConfig,
+    tracing: Tracing,
+    registry: CollectorRegistry,
+    *,
+    connect: Callable[..., Client] = connection.connect,
+    monotonic_ns: Callable[[], int] = time.monotonic_ns,
+    wall_ns: Callable[[], int] = time.time_ns,
+) -> Parts:
+    """Wire the parts together. Raises ``nodes.runtime.store.StoreError``."""
+    link = Link()
+    # Each gives up on a reply a little after the server may have held it back.
+    client = connect(config.redis_url, answer_timeout_seconds=HEARTBEAT_MS / 1000 + 2, link=link)
+    reading = connect(config.redis_url, answer_timeout_seconds=READ_BLOCK_MS / 1000 + 5, link=link)
+    log = ReplicationLog(client, config.namespace)
+    clock = LogClock(log.history.now_us, monotonic_ns, wall_ns)
+    line = DelayLine(max_entries=config.line_max_entries, max_bytes=config.line_max_bytes)
+    store = ReplicaStore(config.data_dir)
+    loses_acks = Chance()
+    return Parts(
+        config=config,
+        link=link,
+        log=log,
+        reading=ReplicationLog(reading, config.namespace),
+        registry=Registry(client, config.namespace),
+        events=Events(client, config.namespace),
+        fault_events=Events(connect(config.redis_url), config.namespace),
+        clock=clock,
+        store=store,
+        gate=make_gate(store.state(), config.threads * 7 // 8, registry),
+        inbox=Inbox(line, clock.now_us),
+        acknowledger=Acknowledger(
+            log.group(config.node_id), config.ack_delay_ms, lambda: monotonic_ns() // 1000, is_lost=loses_acks
+        ),
+        history=AppliedHistory(_HISTORY_CAPACITY),
+        metrics=ReplicaMetrics(registry, config.node_id),
+        tracing=tracing,
+        reads_again=Chance(),
+        loses_acks=loses_acks,
+    )

@@ -1,0 +1,26 @@
+"""``lab check``: what it refuses to judge."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from lab.cli import check, main
+
+
+def test_a_history_without_anything_to_test_is_not_a_success(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    failed = {"index": 0, "session": 0, "kind": "write", "outcome": "fail", "invoked_us": 1, "returned_us": 2}
+    (tmp_path / "failed").write_text(json.dumps(failed))
+    for name in ("empty", "failed"):
+        done = CliRunner().invoke(main, ["check", "--history", str(tmp_path / name)])
+        assert (done.exit_code, done.stderr[:6]) == (2, "Error:")
+
+
+def test_another_service_than_the_client_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "call", lambda *_: (200, {"role": "primary"}))
+    done = CliRunner().invoke(main, ["check", "--client-url", "http://127.0.0.1:9"])
+    assert (done.exit_code, "is not the client service, but 'primary'" in done.stderr) == (2, True)

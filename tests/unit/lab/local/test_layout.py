@@ -1,0 +1,48 @@
+"""Names, ports and delays of a local lab."""
+
+from __future__ import annotations
+
+import socket
+from random import Random
+from urllib.parse import urlsplit
+
+import pytest
+
+from lab.errors import LabError
+from lab.local import layout
+from lab.local.layout import Options
+
+
+def test_the_client_keeps_its_port_whatever_the_number_of_replicas() -> None:
+    for replicas in (1, 2, 3, 20):
+        places = layout.places(Options(base_port=9000, replicas=replicas))
+        ports = {place.node_id: place.port for place in places}
+        assert (ports["lab14-primary"], ports["lab14-client"], ports["lab14-worker"]) == (9000, 9003, 9078)
+        assert len(set(ports.values())) == replicas + 3
+        assert layout.log_server_port(Options(base_port=9000)) not in ports.values()
+
+
+def test_the_first_two_replicas_are_late_by_500_and_1500_ms() -> None:
+    delays = [place.delay_ms for place in layout.places(Options(replicas=4)) if place.role == "replica"]
+    assert delays == [500, 1500, 1000, 1000]
+
+
+def test_the_url_of_the_log_server_names_its_user() -> None:
+    """As redis-cli 7 sends an empty user name otherwise, which the server rejects."""
+    assert urlsplit(layout.redis_url(Options(), "secret")).username == "default"
+
+
+def test_a_port_in_use_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(LabError, match=rf"\b{port}\b.* in use"):
+            layout.require_free_ports(Options(base_port=port - 1))
+
+
+def test_a_free_block_is_found_and_the_preferred_one_is_taken_if_free() -> None:
+    bases = {layout.free_base_port(Random(seed)) for seed in range(50)}
+    assert max(bases) + layout.BLOCK < 32_768, "where the system takes the ports of outgoing connections from"
+    base = layout.free_base_port(Random(1))
+    assert layout.free_base_port(Random(2), preferred=[base]) == base
+    with socket.create_server(("127.0.0.1", base + 2)):
+        assert layout.free_base_port(Random(2), preferred=[base]) != base

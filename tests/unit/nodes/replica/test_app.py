@@ -1,0 +1,62 @@
+"""The replica's endpoints: its exceptions become problem details."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from nodes.replica import history
+from nodes.replica.app import create_app
+from nodes.replica.faults import FAULTS
+from nodes.runtime.config import load
+from nodes.runtime.store import StoreError
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[Any]:
+    """A replica whose threads are not started."""
+    environment = {"LAB_DATA_DIR": str(tmp_path), "LAB_REDIS_URL": "redis://127.0.0.1:9/0"}
+    made = create_app(load("replica", environment))  # type: ignore[arg-type]
+    yield made
+    made.extensions["node"].parts.store.close()
+
+
+@pytest.fixture
+def client(app: Any) -> FlaskClient:
+    found: FlaskClient = app.test_client()
+    return found
+
+
+def test_available_faults_are_listed_with_their_parameters(client: FlaskClient) -> None:
+    found = client.get("/admin/faults").get_json()
+    assert (found["faults"], set(found["available"])) == ([], set(FAULTS))
+
+
+def test_a_fault_that_is_not_active_cannot_be_ended(client: FlaskClient) -> None:
+    answer = client.delete("/admin/faults/pause")
+    assert (answer.status_code, answer.get_json()["detail"]) == (404, "'pause' is not active; active: none.")
+
+
+def test_an_empty_store_cannot_be_corrupted(client: FlaskClient) -> None:
+    answer = client.post("/admin/faults", json={"fault": "corrupt"})
+    assert (answer.status_code, answer.get_json()["type"].split(":")[-1]) == (409, "nothing-to-corrupt")
+
+
+def test_a_busy_history_asks_to_try_again(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "_WAITING_MAX", 0)
+    cursor = client.get("/applied").get_json()["cursor"]
+    answer = client.get(f"/applied?cursor={cursor}&timeout_ms=10")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+
+
+def test_a_failing_store_is_unavailable(app: Any, client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Any:
+        raise StoreError("the store cannot be read")
+
+    monkeypatch.setattr(app.extensions["node"].parts.store, "digest", fail)
+    answer = client.get("/digest")
+    assert (answer.status_code, answer.get_json()["detail"]) == (503, "the store cannot be read.")
