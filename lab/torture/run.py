@@ -1,7 +1,5 @@
 """A torture run: load, faults, healing, and everything observed meanwhile."""
 
-from __future__ import annotations
-
 import secrets
 import threading
 import time
@@ -84,7 +82,7 @@ def run(
         injector.prepare(replicas)
         running = [threads.submit(live, session) for session in sessions]
         try:
-            _follow(order, injector, stop, lambda: on_step(len(recorder.operations), len(injector.done)))
+            injector.follow(order, stop, lambda: on_step(len(recorder.operations), len(injector.done)))
         finally:
             injector.resume(all_of_them=True)
             over.set()
@@ -102,18 +100,6 @@ def _plans(order: Order) -> dict[int, Plan]:
     levels = [level for level, count in SESSIONS.items() for _ in range(count)]
     bounds = {"bounded": _MAX_LAG_MS}
     return {number: replace(plan, level=level, max_lag_ms=bounds.get(level)) for number, level in enumerate(levels)}
-
-
-def _follow(order: Order, injector: Injector, stop: threading.Event, on_step: Callable[[], None]) -> None:
-    """Do each act at its time, or as soon as the one before it is done, until the time is up."""
-    acts = deque(order.acts)
-    started = time.monotonic()
-    while not stop.wait(_STEP_SECONDS) and (passed := time.monotonic() - started) < order.seconds:
-        injector.resume()
-        if acts and acts[0].at_ms <= passed * 1000:
-            injector.do(acts.popleft())
-        on_step()
-    injector.done += [Done(act, "the time was up") for act in acts]
 
 
 class Injector:
@@ -138,6 +124,17 @@ class Injector:
         self._delays_ms = {replica: from_json(before["model"]).least_ms for replica, before in self._before.items()}
         for replica in replicas:
             self._set_delay(replica, {"model": Fixed(_FIRST_DELAY_MS).as_json(), "order": "log"})
+
+    def follow(self, order: Order, stop: threading.Event, on_step: Callable[[], None]) -> None:
+        """Do each act at its time, or as soon as the one before it is done, until the time is up."""
+        acts = deque(order.acts)
+        started = time.monotonic()
+        while not stop.wait(_STEP_SECONDS) and (passed := time.monotonic() - started) < order.seconds:
+            self.resume()
+            if acts and acts[0].at_ms <= passed * 1000:
+                self.do(acts.popleft())
+            on_step()
+        self.done += [Done(act, "the time was up") for act in acts]
 
     def do(self, act: Act) -> None:
         self.resume()

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from broker.position import Position
-from nodes.http import caller
+from nodes.runtime import caller
 
 _WAITING_MAX = 64  # requests that wait for the next entry
 

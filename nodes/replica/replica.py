@@ -12,7 +12,7 @@ from broker.entry import Record
 from broker.position import Position
 from broker.registry import Member, Settings
 from nodes.http import guard
-from nodes.http.answers import PAGE_BYTES_MAX
+from nodes.http.reading import PAGE_BYTES_MAX
 from nodes.replica.applier import Applier
 from nodes.replica.audit import Audit
 from nodes.replica.faults.active import ActiveFaults

@@ -20,7 +20,7 @@ from nodes.replica.faults.active import ActiveFaults
 from nodes.replica.parts import make_parts
 from nodes.replica.reader import Reader
 from nodes.runtime.config import ReplicaConfig, load
-from nodes.runtime.tracing import CarriedTracing
+from nodes.runtime.tracing import Tracing
 from tests.support.clock import FakeClock
 
 REPLICA = "lab14-replica1"
@@ -37,7 +37,7 @@ class Bench:
         config = replace(config, ack_delay_ms=0, line_max_entries=room, line_max_bytes=10**7)
         self.parts = make_parts(
             config,
-            CarriedTracing(),
+            Tracing(),
             self.registry,
             connect=lambda *_, **__: client,
             monotonic_ns=lambda: self.clock.us * 1000,

@@ -9,11 +9,11 @@ from flask import Flask, request
 from prometheus_client import CollectorRegistry
 
 from broker.connection import connect
+from nodes.http.app import measure
 from nodes.runtime import config as configs
-from nodes.runtime import metrics
 from nodes.runtime import tracing as traces
 from nodes.runtime.serving import Service
-from nodes.runtime.tracing import CarriedTracing
+from nodes.runtime.tracing import Tracing
 
 # The next version, the newest value and the history: the minimum for a primary.
 SCRIPT = """
@@ -40,10 +40,10 @@ def create_app(config: configs.NodeConfig, *also: str) -> Flask:
         return {"status": "ok"}
 
     no_threads = SimpleNamespace(start=lambda: None, stop=lambda: None)
-    tracing = traces.make(config) if "tracing" in also else CarriedTracing()
+    tracing = traces.make(config) if "tracing" in also else Tracing()
     tracing.install(app)
     if "metrics" in also:
-        metrics.install(app, CollectorRegistry())
+        measure(app, CollectorRegistry())
     app.extensions |= {"node": no_threads, "tracing": tracing}
     return app
 

@@ -19,7 +19,7 @@ from nodes.client.feed.sources import Follower, Sources
 from nodes.http.app import make_app
 from nodes.http.peers import PeerError
 from nodes.runtime.config import load
-from nodes.runtime.tracing import CarriedTracing
+from nodes.runtime.tracing import Tracing
 from tests.support.peers import StubPeers
 
 
@@ -135,7 +135,7 @@ def test_so_many_may_listen_and_no_more_until_one_leaves() -> None:
 
 @pytest.mark.parametrize("last_id", ["9" * 5000, f"PROCESS-{'9' * 5000}", "x" * 41], ids=range(3))
 def test_a_wrong_last_event_id_is_refused_and_takes_no_place(last_id: str) -> None:
-    app, api = make_app(load("client", {}), CarriedTracing(), CollectorRegistry())
+    app, api = make_app(load("client", {}), Tracing(), CollectorRegistry())
     feed = make()
     _add_feed(api, feed)
     http = app.test_client()

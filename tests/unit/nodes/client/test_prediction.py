@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from nodes.client.prediction import add_prediction
 from nodes.http.app import make_app
 from nodes.runtime.config import load
-from nodes.runtime.tracing import CarriedTracing
+from nodes.runtime.tracing import Tracing
 
 REPLICAS = 20
 LOGNORMAL = {"kind": "lognormal", "median_ms": 300, "sigma": 2.5}
@@ -41,7 +41,7 @@ def delays(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def client(model: dict[str, Any]) -> FlaskClient:
-    app, api = make_app(load("client", {}), CarriedTracing(), CollectorRegistry())
+    app, api = make_app(load("client", {}), Tracing(), CollectorRegistry())
     add_prediction(api, lambda: delays(model))
     return app.test_client()
 
