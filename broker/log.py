@@ -26,8 +26,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from broker import errors
 from broker.connection import Client, register, translated
-from broker.digest import EMPTY, contribution
-from broker.entry import Operation, Record
+from broker.entry import EMPTY, Operation, Record, contribution
 from broker.group import Group
 from broker.history import History, Memory
 from broker.position import START, Position

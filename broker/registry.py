@@ -1,4 +1,4 @@
-"""Registered replicas and their settings: ``lab14:replicas`` and ``lab14:settings``."""
+"""Registered replicas, their settings, and events: ``lab14:replicas``, ``lab14:settings`` and ``lab14:events``."""
 
 import json
 from typing import Any, NamedTuple, Self
@@ -9,6 +9,7 @@ from broker.errors import IdTaken
 from broker.position import Position
 
 LIVE_SECONDS = 5.0  # since the last heartbeat
+_EVENTS_KEPT = 1000  # about
 
 
 class Member(NamedTuple):
@@ -106,3 +107,32 @@ def _member(text: str) -> Member:
     found = json.loads(text)
     typed = {"position": Position.parse(found["position"]), "faults": tuple(found.get("faults", ()))}
     return Member(**found | typed)
+
+
+class Event(NamedTuple):
+    """``id`` orders events; ``fields`` are ``kind`` and what belongs to it, all text."""
+
+    id: str
+    fields: dict[str, str]
+
+
+class Events:
+    """Changed settings, resets, joining replicas: a capped stream that any client may follow. Raises ``LogError``."""
+
+    def __init__(self, client: Client, namespace: str = "lab14") -> None:
+        self._client: Any = client
+        self.key = f"{namespace}:events"
+
+    def publish(self, kind: str, **fields: str) -> None:
+        with translated():
+            self._client.xadd(self.key, {"kind": kind, **fields}, maxlen=_EVENTS_KEPT, approximate=True)
+
+    def last_id(self) -> str:
+        with translated():
+            newest = self._client.xrevrange(self.key, count=1)
+        return newest[0][0] if newest else "0-0"
+
+    def after(self, last_id: str, block_ms: int, count: int = 100) -> list[Event]:
+        with translated():
+            reply = self._client.xread({self.key: last_id}, count=count, block=block_ms)
+        return [Event(name, fields) for name, fields in (reply[0][1] if reply else [])]

@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 
 from broker.clock import LogClock
 from broker.connection import connect
-from broker.events import Events
 from broker.log import ReplicationLog
 from broker.position import Position
+from broker.registry import Events
 from nodes.client import session as sessions
 from nodes.client.answers import (
     CompareAnswer,

@@ -14,9 +14,8 @@ from typing_extensions import TypedDict
 from broker.clock import LogClock
 from broker.connection import connect
 from broker.errors import LogFull, LogUnverified
-from broker.events import Events
 from broker.log import Appended, Change, ReplicationLog
-from broker.registry import Registry
+from broker.registry import Events, Registry
 from nodes.http.api import Api, raw_body
 from nodes.http.app import add_health, make_app
 from nodes.http.openapi import Answer

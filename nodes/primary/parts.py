@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from broker.clock import LogClock
-from broker.events import Events
 from broker.log import ReplicationLog
-from broker.registry import Registry
+from broker.registry import Events, Registry
 from nodes.http.peers import Peers
 from nodes.primary.metrics import PrimaryMetrics
 from nodes.runtime.config import PrimaryConfig

@@ -14,9 +14,8 @@ from broker import connection
 from broker.clock import LogClock
 from broker.connection import Client, Link
 from broker.delay.line import DelayLine
-from broker.events import Events
 from broker.log import ReplicationLog
-from broker.registry import Registry
+from broker.registry import Events, Registry
 from nodes.replica.acknowledger import Acknowledger
 from nodes.replica.history import AppliedHistory
 from nodes.replica.inbox import Inbox

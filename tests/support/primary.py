@@ -10,10 +10,9 @@ from prometheus_client import CollectorRegistry
 from broker.clock import LogClock
 from broker.delay.models import Fixed
 from broker.errors import LogFull, LogUnverified
-from broker.events import Events
 from broker.log import ReplicationLog
 from broker.position import START, Position
-from broker.registry import Member, Registry, Settings
+from broker.registry import Events, Member, Registry, Settings
 from nodes.http.peers import Peers
 from nodes.primary.delays import Delays
 from nodes.primary.metrics import PrimaryMetrics

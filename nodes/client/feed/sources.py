@@ -11,9 +11,9 @@ from typing import Any
 
 from broker.clock import LogClock
 from broker.entry import Entry
-from broker.events import Events
 from broker.log import ReplicationLog
 from broker.position import Position
+from broker.registry import Events
 from nodes.client.feed.feed import INTERVAL_SECONDS, Feed
 from nodes.client.levels import ReadAnswer
 from nodes.http.peers import Ask, PeerError, Peers

@@ -10,8 +10,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from broker.clock import LogClock
-from broker.events import Events
 from broker.log import ReplicationLog
+from broker.registry import Events
 from nodes.client.app import _add_feed
 from nodes.client.feed import feed as module
 from nodes.client.feed.feed import LISTENERS_MAX, Feed, Listener, TooManyListeners

@@ -1,4 +1,4 @@
-"""The digest: the script's running sum and the sum over the content are the same."""
+"""The digest of entries: the script's running sum and the sum over the content are the same."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker import snapshot
-from broker.digest import EMPTY, digest
+from broker.entry import EMPTY, digest
 from broker.log import ReplicationLog
 
 keys = st.sampled_from(["a", "b", "ü", '"', "a:b", ""]).filter(bool)
