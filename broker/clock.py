@@ -27,9 +27,7 @@ class LogClock:
         self._lock = threading.Lock()
 
     def measure(self) -> None:
-        """Ask the server a few times; replace an estimate that its answers exclude by the least that they allow. Raises
-        ``broker.errors.LogError`` if the server does not answer; the former estimate stays.
-        """
+        """Ask the server a few times; replace an estimate that its answers exclude. Raises ``LogError``."""
         answers = [self._ask() for _ in range(_SAMPLES)]
         lowest_us, highest_us = max(low for low, _ in answers), min(high for _, high in answers)
         with self._lock:

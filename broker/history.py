@@ -36,9 +36,7 @@ class History:
         self._before = register(client, "before.lua")
 
     def between(self, first: Position, last: Position, count: int) -> list[Entry]:
-        """Return at most ``count`` entries from ``first`` to ``last``, both included, oldest first. Raises
-        ``PositionLost`` if ``first`` itself is missing although the log has gone past it.
-        """
+        """Return up to ``count`` entries, both ends included; raises ``PositionLost`` if ``first`` has been trimmed."""
         entries = self._range(str(first), str(last), count)
         if entries and entries[0].position != first:
             raise PositionLost(f"the log begins at {entries[0].position}, after {first}")
@@ -66,9 +64,7 @@ class History:
         return entries
 
     def before(self, age_us: int) -> tuple[Position, Position]:
-        """Return the current epoch's newest position committed at least ``age_us`` ago, and the head, as one cut. If
-        the log no longer goes back that far: the position before its oldest entry.
-        """
+        """Return the epoch's newest position of ``age_us`` ago, or that before its oldest entry, and the head."""
         with translated():
             epoch, version, newest = self._before(keys=[self._stream, self._head], args=[age_us])
         return Position(int(epoch), int(version)), Position(int(epoch), int(newest))
@@ -102,9 +98,7 @@ class History:
         return max(int(seconds) * 1_000_000 + int(microseconds) + int(offset or 0), int(at or 0))
 
     def memory(self) -> Memory | None:
-        """Return how much memory is used and available; ``None`` if the server does not report it. The server visits
-        every node of the stream (100 entries or 4 kB each): 25 ms for a million entries.
-        """
+        """Return the memory in use; ``None`` if not reported. The server needs 25 ms for a million entries."""
         with translated():
             pipe = self._client.pipeline(transaction=False)
             pipe.memory_usage(self._stream, samples=0)  # all entries: a sample may not represent the rest

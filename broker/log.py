@@ -98,9 +98,7 @@ class ReplicationLog:
 
     def append(self, op: Operation, key: str, value: str, write_id: str, traceparent: str = "") -> Appended | None:
         """Append one change, or find it if ``write_id`` was appended before; ``None`` if the key to delete is missing.
-
-        An attempt without an answer is repeated under the same write id, up to three in all; ``OutcomeUnknown`` means
-        that none was answered.
+        An attempt without an answer is repeated, up to three in all; ``OutcomeUnknown`` means that none was answered.
         """
         (outcome,) = self.append_many([Change(op, key, value, write_id, traceparent)])
         if isinstance(outcome, errors.WriteIdReused):
@@ -108,9 +106,7 @@ class ReplicationLog:
         return outcome
 
     def append_many(self, changes: Sequence[Change]) -> list[Appended | errors.WriteIdReused | None]:
-        """Append changes one after another, all or none, at most ``CHANGES_MAX``; return for each what ``append`` would
-        return, or raise about this change alone.
-        """
+        """Append up to ``CHANGES_MAX`` changes, all or none; return for each what ``append`` would return or raise."""
         sha, keys = self._scripts["append"].sha, self._written
         call: list[str | int] = ["EVALSHA", sha, len(keys), *keys, REMEMBERED_WRITES]
         for change in changes:
@@ -195,9 +191,7 @@ class ReplicationLog:
             raise errors.LogRefused(f"the log server cannot take appends: {reason}")
 
     def foreign(self) -> Position | None:
-        """Return the newest ID in the log if another program has added an entry after the last change, and an epoch can
-        start after it; if none can, ``check`` reports what to do.
-        """
+        """Return the newest ID, if another program added it after the last change and an epoch can start after it."""
         try:
             with translated():
                 pipe = self._queued_head()
@@ -217,9 +211,7 @@ class ReplicationLog:
         return str(found)
 
     def steady(self, known_us: int | None) -> int:
-        """Keep the log's time from going back with its server's clock; return by how much that moved it. ``known_us``
-        is the log's time as the caller has carried it forward from an earlier answer, by its own clock.
-        """
+        """Keep the log's time from going back behind ``known_us``, the caller's count; return by how much it moved."""
         with translated():
             before, after = self._run("steady", known_us or 0, _STEP_US)
         return int(after) - int(before)
@@ -233,9 +225,7 @@ class ReplicationLog:
             return int(self._client.xtrim(self._stream, minid=str(first), approximate=False))
 
     def shrink(self, max_bytes: Callable[[Memory], int]) -> Memory | None:
-        """Drop the oldest entries until the rest takes no more bytes than ``max_bytes`` allows; return the memory after
-        that, or ``None``, without dropping anything, if the server does not report it.
-        """
+        """Drop the oldest entries until ``max_bytes`` allows the rest; return the memory, ``None`` if unreported."""
         while (found := self.history.memory()) is not None and found.log_bytes > max_bytes(found):
             length = self.history.length()
             if length == 0:

@@ -15,10 +15,8 @@ _DRAWS = 2**53  # the integers that a double holds exactly
 
 @dataclass(frozen=True)
 class Schedule:
-    """When entries are due, on one replica; ``seed`` and ``replica`` give runs and replicas different draws.
-
-    Order ``log`` applies in log order, so that nothing is applied before what is ahead of it; ``arrival`` applies each
-    entry when it is due.
+    """When entries are due, on one replica. Order ``log`` applies nothing before what is ahead of it; ``arrival``
+    applies each entry when it is due. ``seed`` and ``replica`` give runs and replicas different draws.
     """
 
     model: DelayModel

@@ -23,10 +23,8 @@ _SQRT_HALF = math.sqrt(0.5)
 
 
 class DelayModel(ABC):
-    """A distribution of delays in milliseconds, each from 0 to ten minutes. Subclasses are frozen dataclasses.
-
-    Defining a subclass registers it under its ``kind``. ``from_parameters`` and ``as_json`` are for models whose
-    parameters are numbers; others override them.
+    """A distribution of delays in milliseconds, each at most ten minutes. Subclasses are frozen dataclasses, registered
+    under their ``kind``; those whose parameters are not numbers override ``from_parameters`` and ``as_json``.
     """
 
     kind: ClassVar[str]
@@ -51,9 +49,7 @@ class DelayModel(ABC):
 
     @abstractmethod
     def beyond_ms(self, ms: float) -> float:
-        """Return the mean excess of a delay over ``ms``: the integral of 1 - cdf from ``ms`` to ``DELAY_MS_MAX``, in
-        closed form, because a prediction needs it at each of its points.
-        """
+        """Return the integral of 1 - cdf from ``ms`` to ``DELAY_MS_MAX``, in closed form for the many of a prediction."""
 
     @abstractmethod
     def sample(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:

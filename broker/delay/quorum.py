@@ -32,9 +32,7 @@ class Ways:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Ascending arrays in milliseconds, one number per trial. ``consistent_after``: how long after the write's return a
-    read is consistent; negative if it was so before.
-    """
+    """Ascending arrays in ms, a number per trial; ``consistent_after`` the write's return, negative if before it."""
 
     read_latency: Floats
     write_latency: Floats

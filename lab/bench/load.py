@@ -78,9 +78,7 @@ def answers(sockets: Sequence[socket.socket]) -> Iterator[None]:
 
 @contextmanager
 def paced(url: str, requests: Sequence[bytes], per_second: float) -> Iterator[None]:
-    """Send so many requests per second on one connection during the block, each at its time or as soon after that as
-    the one before was answered. Raises ``LoadError``.
-    """
+    """Send so many requests per second on one connection during the block, fewer only while an answer takes longer."""
     over = threading.Event()
 
     def send() -> None:

@@ -82,9 +82,7 @@ def ask(method: str, url: str, body: object = None, timeout_seconds: float = 30)
 
 
 def memory_mb(pid: int) -> float:
-    """Return the memory of a process and all its children, in 10^6 bytes, with their share of common pages. Where the
-    system does not report shares (macOS): resident memory, which counts common pages for each process.
-    """
+    """Return 10^6 bytes of a process and its children: shares of common pages where reported, else (macOS) resident."""
     found = [process.memory_full_info() for process in _with_children(pid)]
     return sum(getattr(one, "pss", one.rss) for one in found) / 1e6
 

@@ -13,9 +13,7 @@ from lab.local.supervisor import Lab
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
-    """Measure labs side by side: tracing off; on; on with every request traced; on without a collector. The bare app,
-    with and without the instrumentation, shows the instrumentation's share.
-    """
+    """Measure labs side by side, and the bare app with and without the instrumentation, which shows its share."""
     sink_port = free_port()
     there = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{sink_port}"}
     environments: dict[str, dict[str, str]] = {

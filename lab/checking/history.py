@@ -58,9 +58,7 @@ class Operation:
 
     @property
     def seen(self) -> Position:
-        """How new the written or shown record is: its version, in the epoch of the store. A store of a later epoch
-        correctly shows nothing of an earlier one, because a reset drops everything.
-        """
+        """How new the written or shown record is. A store of a later epoch rightly shows nothing of an earlier one."""
         if self.position is None:
             raise ValueError(f"operation {self.index} has no position")
         if self.kind == "write":
@@ -207,9 +205,7 @@ def _parse(adapter: TypeAdapter[Any], text: bytes) -> Any:
 
 
 def elle_events(history: History) -> list[dict[str, Any]]:
-    """Return transactions of elle-cli's model ``rw-register``: an invocation and a completion per write and read, in
-    time order. Every write has a unique number, which is the value that a read shows: ``null`` before the first.
-    """
+    """Return elle-cli's transactions (model ``rw-register``) in time order; a write's value is its unique number."""
     number = {write.index: n for n, write in enumerate((w for w in history.operations if w.kind == "write"), 1)}
     moments: list[tuple[int, int, int, dict[str, Any]]] = []
     for found in history.operations:

@@ -92,9 +92,7 @@ def _read(key: str, found: dict[str, Any]) -> tuple[Outcome, dict[str, Any]]:
 
 
 def run(plan: Plan, client_url: str, run_id: str, *, stop: threading.Event, on_step: Callable[[int], None]) -> History:
-    """Run the workload until its time is up or ``stop`` is set, wait for convergence, and return the history.
-    ``run_id`` makes the keys unique to this run; ``on_step`` is called with the number of operations so far.
-    """
+    """Run until the time is up or ``stop`` is set, and await convergence. ``run_id`` makes the keys unique."""
     recorder = Recorder(lambda: time.monotonic_ns() // 1000)
     orders = {_order(client_url)}
     keys = [f"check-{run_id}-{number}" for number in range(plan.keys)]

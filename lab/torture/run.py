@@ -62,9 +62,7 @@ class Order:
 def run(
     order: Order, target: Target, replicas: Iterable[str], *, stop: threading.Event, on_step: Callable[[int, int], None]
 ) -> Record:
-    """Do the run; ``on_step`` is called with the number of operations and of acts so far. Raises ``LabError`` if the
-    lab does not recover, or its log cannot be read.
-    """
+    """Do the run; ``on_step`` gets the numbers of operations and acts. Raises ``LabError`` without recovery."""
     recorder = Recorder(lambda: time.monotonic_ns() // 1000)
     floors = Floors(SKEW_DRAWN_MS_MAX if any(act.kind == "skew" for act in order.acts) else 0)
     injector = Injector(target, floors, recorder.now_us, time.sleep)
