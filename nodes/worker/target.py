@@ -1,4 +1,4 @@
-"""The running lab as an experiment sees it: where its nodes are, and how its replicas are set."""
+"""The running lab as an experiment sees it: URLs of its nodes, and settings of its replicas."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from nodes.runtime.config import WorkerConfig
 
 
 class TargetError(Exception):
-    """Raised when a node refuses or does not answer what an experiment cannot do without."""
+    """Raised when a node refuses or does not answer a request that an experiment needs."""
 
 
 class Setting(NamedTuple):
-    """A replica's settings in force."""
+    """A replica's current settings."""
 
     model: DelayModel
     ack_delay_ms: float
@@ -23,7 +23,7 @@ class Setting(NamedTuple):
     seed: int
 
     def as_json(self) -> dict[str, Any]:
-        """As a request to set them has them."""
+        """The body of a request that sets them."""
         return {**self._asdict(), "model": self.model.as_json()}
 
 
@@ -37,7 +37,7 @@ class Target:
         self._admin = {"Authorization": f"Bearer {config.admin_token}"} if config.admin_token else {}
 
     def replicas(self) -> dict[str, str]:
-        """Where each replica listens, by id."""
+        """The URL of each replica, by id."""
         found = self._ask(Ask(f"{self.primary_url}/replicas")).body["replicas"]
         return {replica["replica_id"]: replica["url"] for replica in found}
 
@@ -47,7 +47,7 @@ class Target:
         return found["epoch"], found["version"]
 
     def settings(self) -> dict[str, Setting]:
-        """The settings in force, by replica."""
+        """The current settings, by replica."""
         found = self._ask(Ask(f"{self.primary_url}/admin/replication-delays", headers=self._admin)).body
         return {
             str(urlsplit(url).hostname): Setting(
@@ -57,7 +57,7 @@ class Target:
         }
 
     def change(self, replica: str, settings: dict[str, Any]) -> None:
-        """Set a replica."""
+        """Change settings of a replica."""
         body = {"replica": replica, **settings}
         self._ask(Ask(f"{self.primary_url}/admin/replication-delay", "POST", body=body, headers=self._admin))
 
