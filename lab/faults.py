@@ -12,7 +12,7 @@ from rich.text import Text
 from lab.client import NodeUnreachable, call
 from lab.errors import LabError
 from lab.local import state
-from nodes.http.paths import segment
+from nodes.http.peers import segment
 from nodes.replica.faults import FAULTS
 
 _SHOWN_MAX = 100

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from typing import Any, get_args
+from typing import Any
 
-from nodes.runtime.config import ConfigError, Role, load
+from nodes.runtime.config import ROLES, ConfigError, load
 from nodes.runtime.serving import Service
 
 
 def main() -> int:
-    """Load the configuration of the role named on the command line and serve until told to stop."""
-    roles = get_args(Role)
-    if len(sys.argv) != 2 or sys.argv[1] not in roles:
-        sys.stderr.write(f"usage: python -m nodes {'|'.join(roles)}\n")
+    """Load the configuration of the role named on the command line and serve until stopped."""
+    if len(sys.argv) != 2 or sys.argv[1] not in ROLES:
+        sys.stderr.write(f"usage: python -m nodes {'|'.join(ROLES)}\n")
         return 2
     role: Any = sys.argv[1]
     try:

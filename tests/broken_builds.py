@@ -70,7 +70,7 @@ BUILDS = (
     ),
     Build(
         "appends to a log that lost its end",
-        "nodes/primary/verification.py",
+        "nodes/primary/upkeep.py",
         "known = max(seen, self._gate.state.position)",
         "known, silent = START, []",
     ),

@@ -17,7 +17,7 @@ from lab.bench.figure import Figure, Target
 from lab.bench.scale import Scale
 from lab.bench.step import Step
 from lab.local.supervisor import Lab
-from nodes.primary.batch import BATCHES_MAX
+from nodes.primary.writes import BATCHES_MAX
 
 CONNECTIONS = 32
 BATCH = 1000

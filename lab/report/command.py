@@ -20,7 +20,7 @@ from lab.local import state
 from lab.report import tables
 from lab.terminal import console
 from nodes.experiments.spec import ENDED
-from nodes.http.paths import segment
+from nodes.http.peers import segment
 
 KINDS = ("windows", "staleness", "levels", "sweep")
 _BAR_WIDTH = 40

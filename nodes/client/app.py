@@ -49,12 +49,13 @@ from nodes.client.shelf import Shelf
 from nodes.experiments.queue import ExperimentQueue
 from nodes.http.api import Api, parsed
 from nodes.http.app import add_health, make_app
+from nodes.http.openapi import Answer
 from nodes.http.peers import Peers
 from nodes.http.problem import Problem
 from nodes.http.writing import IDEMPOTENT, AcksQuery, WriteBody, write_id_of
 from nodes.runtime import tracing as traces
 from nodes.runtime.config import ClientConfig
-from nodes.runtime.places import Places
+from nodes.runtime.gate import Places
 
 _FAULTS_PARALLEL = 64
 
@@ -134,7 +135,12 @@ def create_app(config: ClientConfig) -> Flask:
 
 def _add_feed(api: Api, feed: Feed) -> None:
     @api.route(
-        "GET", "/events", admin=False, query=FeedQuery, headers=LAST_EVENT_ID, media=EVENT_STREAM, answer=FeedEvent
+        "GET",
+        "/events",
+        admin=False,
+        query=FeedQuery,
+        headers=LAST_EVENT_ID,
+        answer=Answer(FeedEvent, media=EVENT_STREAM),
     )
     def events(query: FeedQuery) -> Response:
         """Everything that happens, as server-sent events: writes, applies, reads, and how far everybody is.

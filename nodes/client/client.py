@@ -26,11 +26,11 @@ from nodes.client.answers import (
 )
 from nodes.client.directory import Directory, Known
 from nodes.client.metrics import ClientMetrics
-from nodes.http import caller
-from nodes.http.peers import Ask, PeerError, Peers, Reply
-from nodes.http.problem import Passed, Problem
+from nodes.http.peers import Ask, PeerError, PeerRefused, Peers, Reply
+from nodes.http.problem import Problem
 from nodes.http.times import ms, timestamp
 from nodes.http.writing import AcksQuery, WriteAnswer, WriteBody
+from nodes.runtime import caller
 from nodes.runtime.background import Background
 from nodes.runtime.config import NodeConfig
 from nodes.runtime.tracing import Tracing
@@ -238,7 +238,7 @@ class Client:
         return self._peers.run_all({name: partial(self._ask, f"{url}{path}") for name, url in urls.items()})
 
     def _write(self, body: WriteBody, write_id: str, acks: AcksQuery | None = None) -> tuple[WriteAnswer, float]:
-        """Send the write; the answer, and when it had come. Raises ``Passed`` or ``Problem``."""
+        """Send the write; the answer, and when it had come. Raises ``PeerRefused`` or ``Problem``."""
         asked = f"?acks={acks.acks}&timeout_ms={acks.timeout_ms}" if acks is not None and acks.acks else ""
         wait_ms = _WRITE_MS + (acks.timeout_ms if asked and acks is not None else 0)
         headers = {"Idempotency-Key": write_id, **self._tracing.outgoing()}
@@ -261,7 +261,7 @@ class Client:
             raise problem from error
         if reply.status != 200:
             doubt = {"outcome": "unknown"} if reply.repeated else {}
-            raise Passed(reply.status, reply.body | doubt)
+            raise PeerRefused(reply.status, reply.body | doubt)
         return cast("WriteAnswer", reply.body), reply.received_at
 
     def _immediate(self, replica: str, answer: dict[str, Any], written: WriteAnswer) -> ImmediateRead:

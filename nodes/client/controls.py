@@ -8,8 +8,8 @@ from typing import Any
 from flask import request
 
 from nodes.http.api import Api, OpenBody
-from nodes.http.peers import Ask, PeerError, Peers
-from nodes.http.problem import Passed, Problem
+from nodes.http.peers import Ask, PeerError, PeerRefused, Peers
+from nodes.http.problem import Problem
 
 _RESET_MS = 8000
 
@@ -21,7 +21,7 @@ class DelayOrder(OpenBody):
 
 
 class Controls:
-    """Passes on to the primary. Methods raise ``Passed`` or ``Problem``."""
+    """Passes on to the primary. Methods raise ``PeerRefused`` or ``Problem``."""
 
     def __init__(self, peers: Peers, primary_url: str) -> None:
         self._peers = peers
@@ -50,7 +50,7 @@ class Controls:
                 503, "primary-unavailable", "The primary is unavailable", f"{error}.", outcome=outcome
             ) from error
         if reply.status != 200:
-            raise Passed(reply.status, reply.body)
+            raise PeerRefused(reply.status, reply.body)
         return reply.body
 
 

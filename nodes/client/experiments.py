@@ -15,6 +15,7 @@ from nodes.client.shelf import Shelf, summary
 from nodes.experiments.queue import ExperimentQueue, Stop
 from nodes.experiments.spec import ENDED, Experiment, ExperimentBody
 from nodes.http.api import Api, Query
+from nodes.http.openapi import Answer
 from nodes.http.problem import Problem
 from nodes.http.times import wall_timestamp
 from nodes.runtime.background import Background
@@ -150,7 +151,7 @@ class Experiments:
 def add_experiments(api: Api, experiments: Experiments) -> None:
     """Add the endpoints."""
 
-    @api.route("POST", "/experiments", admin=True, body=ExperimentBody, status=202, answer=Experiment)
+    @api.route("POST", "/experiments", admin=True, body=ExperimentBody, answer=Answer(Experiment, 202))
     def submit(body: ExperimentBody) -> Any:
         """Queue an experiment: windows, staleness, levels, or a sweep of one of them."""
         found = experiments.submit(body)

@@ -9,9 +9,8 @@ from typing_extensions import TypedDict
 
 from nodes.client.directory import Directory, Known
 from nodes.http.api import Api, Body, OpenBody
-from nodes.http.paths import segment
-from nodes.http.peers import Ask, PeerError, Peers, Reply
-from nodes.http.problem import Passed, Problem
+from nodes.http.peers import Ask, PeerError, PeerRefused, Peers, Reply, segment
+from nodes.http.problem import Problem
 
 
 class FaultOrder(OpenBody):
@@ -34,7 +33,7 @@ class FaultsByReplica(TypedDict):
 
 
 class Faults:
-    """Passes on to the replicas, and the token only to those that know it. Methods raise ``Passed`` or ``Problem``."""
+    """Passes on to the replicas, and the token only to those that know it. Raises ``PeerRefused`` or ``Problem``."""
 
     def __init__(self, peers: Peers, directory: Directory, token: str | None) -> None:
         self._peers = peers
@@ -78,7 +77,7 @@ class Faults:
             problem.headers["Retry-After"] = "1"
             raise problem from error
         if reply.status != 200:
-            raise Passed(reply.status, reply.body)
+            raise PeerRefused(reply.status, reply.body)
         return reply.body
 
     def _may_ask(self, known: Known) -> bool:

@@ -28,8 +28,8 @@ from nodes.client.metrics import ClientMetrics
 from nodes.client.session import Session, end
 from nodes.http.api import Query, TimeoutMs
 from nodes.http.level import Level
-from nodes.http.peers import Ask, PeerError, Peers, Reply
-from nodes.http.problem import Passed, Problem
+from nodes.http.peers import Ask, PeerError, PeerRefused, Peers, Reply
+from nodes.http.problem import Problem
 from nodes.http.times import ms
 
 READ_TIMEOUT_MS = 5000
@@ -131,10 +131,10 @@ class Levels:
         self._monotonic = monotonic
 
     def read(self, key: str, query: LevelQuery, session: Session) -> ReadAnswer:
-        """Read a key; a missing one has version 0. Raises ``Problem`` or ``Passed`` where the level cannot be had."""
+        """Read a key; a missing one has version 0. Raises ``Problem`` or ``PeerRefused`` if the level cannot be met."""
         try:
             answer = self._read(key, query, session)
-        except (Problem, Passed) as problem:
+        except (Problem, PeerRefused) as problem:
             self._metrics.read_refused(query.level, timed_out=problem.status == 504)
             raise
         except PeerError as error:
@@ -183,7 +183,7 @@ class Levels:
     ) -> tuple[Served, Position | None]:
         """Read from one node at the level; its answer, and the head of the log to hold it against.
 
-        Raises ``Problem`` or ``Passed`` if the level cannot be had, ``PeerError`` if the node does not answer.
+        Raises ``Problem`` or ``PeerRefused`` if the level cannot be had, ``PeerError`` if the node does not answer.
         """
         if query.level == "strong":
             served = self._ask(url, key)
@@ -242,7 +242,7 @@ class Levels:
         if query.max_lag_ms is not None:
             found = self._peers.ask(Ask(f"{self._primary_url}/position", fields={"age_ms": str(query.max_lag_ms)}))
             if found.status != 200:
-                raise Passed(found.status, found.body)
+                raise PeerRefused(found.status, found.body)
             target, head = Position.parse(found.body["position"]), Position.parse(found.body["head"])
         else:
             newest = self._head.now()
@@ -278,7 +278,7 @@ class Levels:
     def _ask(self, url: str, key: str, target: Position | None = None, wait_ms: int = 0) -> Served:
         """Read a key from a node; with a target, once the node has that.
 
-        Raises ``Refused`` if it does not have the target in time, ``Passed`` if it refuses for any other reason,
+        Raises ``Refused`` if it does not have the target in time, ``PeerRefused`` if it refuses for any other reason,
         ``PeerError`` if it does not answer.
         """
         fields = None if target is None else {"min_position": str(target), "timeout_ms": str(wait_ms)}
@@ -287,7 +287,7 @@ class Levels:
             return Served(reply.body, Position.parse(reply.body["position"]), reply.received_at)
         if target is not None and reply.status in {412, 504}:
             raise Refused(reply.status, str(reply.body.get("position")))
-        raise Passed(reply.status, reply.body)
+        raise PeerRefused(reply.status, reply.body)
 
     def _missing(self, served: Served, head: Position | None, began: float) -> tuple[int | None, float | None]:
         """How many versions up to the head were missing, and the age in milliseconds of the oldest of them."""

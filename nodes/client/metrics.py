@@ -7,45 +7,58 @@ from collections.abc import Collection
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from nodes.http.level import LEVELS, Level
-from nodes.runtime.metrics import SECONDS_BUCKETS
+from nodes.runtime.metrics import SECONDS_BUCKETS, Metric
+
+_CLIENT = ("client",)
+_READS = Metric(Counter, "ec_reads_total", "reads by `result`: fresh, stale, error", _CLIENT, ("replica", "result"))
+_LEVEL_READS = Metric(
+    Counter,
+    "ec_level_reads_total",
+    "reads at a consistency level, by `level` and `outcome`: fresh, stale, unknown, timeout, refused, error",
+    _CLIENT,
+    ("level", "outcome"),
+)
+_WAIT = Metric(
+    Histogram,
+    "ec_read_wait_seconds",
+    "time that a reader waited for an answer, by `level`",
+    _CLIENT,
+    ("level",),
+    SECONDS_BUCKETS,
+)
+_VIOLATIONS = Metric(
+    Counter,
+    "ec_session_violations_total",
+    "reads served by a store older than what their session wrote (`guarantee` read_your_writes) or was shown "
+    "(monotonic_reads)",
+    _CLIENT,
+    ("guarantee",),
+)
+_WINDOW = Metric(
+    Histogram,
+    "ec_consistency_window_seconds",
+    "write acknowledged to last replica observed, by `outcome`: converged, timeout",
+    _CLIENT,
+    ("outcome",),
+    SECONDS_BUCKETS,
+)
 
 
 class ClientMetrics:
     """Reads by what they showed, and consistency windows."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.reads = Counter(
-            "ec_reads", "Reads by whether they showed the newest write", ["replica", "result"], registry=registry
-        )
-        self.window_seconds = Histogram(
-            "ec_consistency_window_seconds",
-            "Write acknowledged to last replica observed; at its time-out where that did not happen",
-            ["outcome"],
-            buckets=SECONDS_BUCKETS,
-            registry=registry,
-        )
+        self.reads = _READS.on(registry)
+        self.window_seconds = _WINDOW.on(registry)
         for outcome in ("converged", "timeout"):
             self.window_seconds.labels(outcome)
-        self._level_reads = Counter(
-            "ec_level_reads", "Reads at a level, by what became of them", ["level", "outcome"], registry=registry
-        )
-        self._wait_seconds = Histogram(
-            "ec_read_wait_seconds",
-            "How long a reader waited for an answer at this level",
-            ["level"],
-            buckets=SECONDS_BUCKETS,
-            registry=registry,
-        )
+        self._level_reads = _LEVEL_READS.on(registry)
+        self._wait_seconds = _WAIT.on(registry)
         for level in LEVELS:
             self._wait_seconds.labels(level)
             for outcome in ("fresh", "stale", "unknown", "timeout", "refused", "error"):
                 self._level_reads.labels(level, outcome)
-        violations = Counter(
-            "ec_session_violations",
-            "Reads that were served by a store older than what the session had written or been shown",
-            ["guarantee"],
-            registry=registry,
-        )
+        violations = _VIOLATIONS.on(registry)
         self._lost_own_write = violations.labels("read_your_writes")
         self._went_back = violations.labels("monotonic_reads")
 

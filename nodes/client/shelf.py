@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from nodes.experiments.spec import ENDED, Experiment
 from nodes.http.problem import Problem
-from nodes.runtime.store import is_damage, set_aside
+from nodes.runtime.store import is_damage, quarantine
 
 KEPT = 200
 _SCHEMA = """
@@ -52,7 +52,7 @@ class Shelf:
     """
 
     def __init__(self, directory: Path) -> None:
-        """Open the store in ``directory``, made where missing; a damaged one is set aside, or no client would start."""
+        """Open the store in ``directory``, created if missing; a damaged file is quarantined."""
         self._lock = threading.Lock()
         path = directory / "experiments.sqlite"
         try:
@@ -62,7 +62,7 @@ class Shelf:
             except sqlite3.DatabaseError as error:
                 if not is_damage(error):
                     raise
-                set_aside(path, str(error))
+                quarantine(path, str(error))
                 self._file = _opened(path)
         except (OSError, sqlite3.Error) as error:
             raise _unusable(error) from error

@@ -20,9 +20,9 @@ def _readable(model: dict[str, Any]) -> dict[str, Any]:
 
 
 class SettingsBody(Body):
-    """What of a replica's settings is to be another: the rest stays.
+    """Settings to change; omitted ones keep their value.
 
-    ``order``: in log order, or each entry when it is due. ``seed``: another one draws other delays from the model.
+    ``order``: in log order, or each entry when it is due. ``seed``: the model's delays are drawn from it.
     """
 
     delay_ms: Milliseconds | None = None
@@ -40,7 +40,7 @@ class SettingsBody(Body):
         return self
 
     def applied_to(self, old: Settings) -> Settings:
-        """The settings with these changes."""
+        """Return the settings with these changes."""
         return Settings(
             delay=self._delay() or old.delay,
             ack_delay_ms=old.ack_delay_ms if self.ack_delay_ms is None else self.ack_delay_ms,

@@ -17,6 +17,7 @@ from broker.log import ReplicationLog
 from broker.registry import Registry
 from nodes.http.api import Api
 from nodes.http.app import add_health, make_app
+from nodes.http.openapi import Answer
 from nodes.http.problem import Problem
 from nodes.http.reading import add_reads
 from nodes.http.writing import AcksQuery
@@ -36,7 +37,6 @@ from nodes.runtime import tracing as traces
 from nodes.runtime.config import ReplicaConfig
 from nodes.runtime.metrics import make_gate
 from nodes.runtime.serving import end_at_once
-from nodes.runtime.store import StoreError
 from nodes.runtime.tracing import Tracing
 
 HISTORY_CAPACITY = 20_000
@@ -49,10 +49,6 @@ def create_app(config: ReplicaConfig) -> Flask:
     replica = make_replica(config, tracing, registry)
     app, api = make_app(config, tracing, registry)
     app.extensions["node"] = replica
-
-    @app.errorhandler(StoreError)
-    def store_error(error: StoreError) -> Response:
-        return Problem(503, "store-unavailable", "The store is unavailable", f"{error}.").response()
 
     @app.after_request
     def mark(response: Response) -> Response:
@@ -173,4 +169,4 @@ def _refuse_writes(api: Api, config: ReplicaConfig) -> None:
         raise Problem(403, "not-the-primary", "Not the primary", detail, primary_url=config.primary_url)
 
     for method, path in (("POST", "/data"), ("POST", "/data/batch"), ("DELETE", "/data/<key:key>")):
-        api.route(method, path, admin=False, query=AcksQuery, status=403, answer=Problem)(refuse)
+        api.route(method, path, admin=False, query=AcksQuery, answer=Answer(Problem, 403))(refuse)

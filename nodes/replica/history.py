@@ -10,8 +10,8 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from broker.position import Position
-from nodes.http import caller
-from nodes.http.problem import Problem
+from nodes.runtime import caller
+from nodes.runtime.gate import TooManyWaiters
 
 _WAITING_MAX = 64
 
@@ -80,16 +80,13 @@ class AppliedHistory:
     def since(self, count: int, limit: int, timeout_seconds: float) -> tuple[list[Applied], int]:
         """What was applied after the first ``count``, waiting for the first of it; and the count up to its end.
 
-        At most ``limit``, oldest first; of what is not remembered any more, nothing. Raises ``Problem`` 503 while 64
+        At most ``limit``, oldest first; of what is not remembered any more, nothing. Raises ``TooManyWaiters`` while 64
         wait already: an empty answer at once would make its caller ask again without a pause.
         """
         with self._lock:
             if self._count <= count and timeout_seconds > 0:
                 if self._waiting >= _WAITING_MAX:
-                    detail = f"{_WAITING_MAX} requests wait for what is applied next already; try again shortly."
-                    problem = Problem(503, "too-many-waiters", "Too many waiters", detail)
-                    problem.headers["Retry-After"] = "1"
-                    raise problem
+                    raise TooManyWaiters(_WAITING_MAX)
                 self._waiting += 1
                 try:
                     caller.wait(lambda seconds: self._come(count, seconds), timeout_seconds, time.monotonic)

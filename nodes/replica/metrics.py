@@ -4,50 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from broker.entry import Entry
-from nodes.runtime.distribution import Distribution
-from nodes.runtime.metrics import LATENESS_BUCKETS, SECONDS_BUCKETS
+from nodes.runtime.metrics import CHANGED, LATENESS_BUCKETS, SECONDS_BUCKETS, Distribution, Metric
+
+_ROLE = _REPLICA = ("replica",)
+_DELAY = Metric(Histogram, "ec_replication_delay_seconds", "commit to apply", _ROLE, _REPLICA, SECONDS_BUCKETS)
+_LATENESS = Metric(
+    Histogram, "ec_apply_lateness_seconds", "due to applied: the lab's own error", _ROLE, _REPLICA, LATENESS_BUCKETS
+)
+_APPLIED = Metric(
+    Counter, "ec_applied_total", "entries by `result`: applied, duplicate, error", _ROLE, ("replica", "result")
+)
+_REDELIVERIES = Metric(Counter, "ec_redeliveries_total", "entries delivered again", _ROLE, _REPLICA)
+_RESYNCS = Metric(Counter, "ec_resyncs_total", "snapshots installed, by `reason`", _ROLE, ("replica", "reason"))
+_FAULT = Metric(Gauge, "ec_fault_active", "1 while an injected `fault` is active", _ROLE, ("replica", "fault"))
+_DIVERGED = Metric(
+    Gauge,
+    "ec_replica_diverged",
+    "1 if the content differed from the primary's at the same position when last compared; absent before that",
+    _ROLE,
+    _REPLICA,
+)
 
 
 class ReplicaMetrics:
     """Counters and histograms of one replica; every series carries its id."""
 
     def __init__(self, registry: CollectorRegistry, replica: str, faults: Iterable[str] = ()) -> None:
-        """``faults``: the names of what can be made wrong."""
-        labels = {"replica": replica}
-        self._delay = Distribution("ec_replication_delay_seconds", "Commit to apply", labels, SECONDS_BUCKETS)
-        self._lateness = Distribution("ec_apply_lateness_seconds", "Due to applied", labels, LATENESS_BUCKETS)
+        """``faults``: the names of those that can be injected."""
+        self._delay = Distribution(_DELAY, replica)
+        self._lateness = Distribution(_LATENESS, replica)
         registry.register(self._delay)
         registry.register(self._lateness)
-        applied = Counter("ec_applied", "Entries by what became of them", ["replica", "result"], registry=registry)
-        redeliveries = Counter(
-            "ec_redeliveries",
-            "Entries delivered again, after a restart or a lost connection",
-            ["replica"],
-            registry=registry,
-        )
-        self._resyncs = Counter(
-            "ec_resyncs", "Times the store was replaced by a snapshot", ["replica", "reason"], registry=registry
-        )
-        self._fault = Gauge("ec_fault_active", "Whether a fault is in force", ["replica", "fault"], registry=registry)
-        self._changed_at = Gauge(
-            "ec_config_change_timestamp_seconds", "When somebody changed this", ["replica", "kind"], registry=registry
-        )
+        applied = _APPLIED.on(registry)
+        self._resyncs = _RESYNCS.on(registry)
+        self._fault = _FAULT.on(registry)
+        self._changed_at = CHANGED.on(registry)
         for fault in faults:
             self._fault.labels(replica, fault)
-        self._diverged = Gauge(
-            "ec_replica_diverged",
-            "Whether the content differed from the primary's at the same position when last compared",
-            ["replica"],
-            registry=registry,
-        )  # absent until the first comparison: unknown is not 0
+        self._diverged = _DIVERGED.on(registry)
         self._replica = replica
         self._applied = applied.labels(replica, "applied")
         self._duplicate = applied.labels(replica, "duplicate")
         self._error = applied.labels(replica, "error")
-        self._redelivered = redeliveries.labels(replica)
+        self._redelivered = _REDELIVERIES.on(registry).labels(replica)
         for reason in ("gap", "log_rolled_back", "other_history", "requested"):
             self._resyncs.labels(replica, reason)
 

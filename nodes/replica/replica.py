@@ -18,8 +18,8 @@ from broker.events import Events
 from broker.position import Position
 from broker.registry import Member, Registry, Settings
 from nodes.http import guard
-from nodes.http.answers import PAGE_BYTES_MAX, PositionText
 from nodes.http.api import Query, TimeoutMs
+from nodes.http.reading import PAGE_BYTES_MAX, PositionText
 from nodes.http.times import ms, timestamp
 from nodes.replica.acknowledger import Acknowledger
 from nodes.replica.applier import Applier

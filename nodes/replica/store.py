@@ -18,7 +18,7 @@ from broker.entry import Entry, Record
 from broker.position import START, Position
 from broker.snapshot import Snapshot
 from nodes.runtime.gate import State
-from nodes.runtime.store import StoreError, is_damage, set_aside
+from nodes.runtime.store import StoreError, is_damage, quarantine
 
 _logger = logging.getLogger("lab.store")
 SCHEMA_VERSION = 1
@@ -79,7 +79,7 @@ class ReplicaStore:
                 directory.mkdir(parents=True, exist_ok=True)
                 opened.enter_context(_take_lock(directory / "store.lock"))
                 if (damage := self._damage()) is not None:
-                    set_aside(self._path, damage)
+                    quarantine(self._path, damage)
                 self._writer = opened.enter_context(closing(self._connect()))
                 self._prepare()
                 for _ in range(_READERS):

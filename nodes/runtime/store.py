@@ -1,4 +1,4 @@
-"""SQLite files of a node: how they fail, and what becomes of a damaged one."""
+"""SQLite files of a node: their errors, and the quarantine of a damaged file."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ _logger = logging.getLogger("lab.store")
 
 
 class StoreError(Exception):
-    """Raised when the store cannot be opened, read or written; nothing of what was asked has happened."""
+    """Raised if the store cannot be opened, read or written; a failed change has changed nothing."""
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether the file itself is wrong, and not the disk, a lock, or the use that was made of it."""
+    """Whether the file itself is damaged, as opposed to an error of the disk, a lock, or its use."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-def set_aside(path: Path, reason: str) -> None:
-    """Keep the newest damaged file for whoever wants to look at it."""
-    aside = path.with_name(path.name + ".set-aside")
-    path.replace(aside)
+def quarantine(path: Path, reason: str) -> None:
+    """Rename a damaged file, so that the store starts over; the newest one is kept for inspection."""
+    kept = path.with_name(path.name + ".quarantined")
+    path.replace(kept)
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-    _logger.error("%s is set aside as %s, and the store begins anew: %s", path, aside.name, reason)
+    _logger.error("%s is quarantined as %s, and the store starts over: %s", path, kept.name, reason)

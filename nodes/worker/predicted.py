@@ -8,13 +8,21 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
+from prometheus_client import Gauge
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from broker.delay.prediction import Replicated, predict
-from nodes.runtime.metrics import SECONDS_BUCKETS
+from nodes.runtime.metrics import SECONDS_BUCKETS, Metric
 from nodes.worker.target import Target, TargetError
 
+_CONVERGED = Metric(
+    Gauge,
+    "ec_predicted_converged_ratio",
+    "predicted share of writes that are on every replica within `le` seconds, with the current settings",
+    ("worker",),
+    ("le",),
+)
 _RATE_SECONDS = 60.0
 _WAIT_SECONDS = 0.05
 
@@ -38,8 +46,7 @@ class Predicted(Collector):
         self._asked: Future[list[float]] | None = None
 
     def describe(self) -> list[GaugeMetricFamily]:
-        """The metric without a request, for its registration."""
-        return [self._family()]
+        return [_CONVERGED.family()]
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The current curve."""
@@ -55,14 +62,10 @@ class Predicted(Collector):
             shares = newest.result()
         except TargetError:
             return
-        family = self._family()
+        family = _CONVERGED.family()
         for boundary, share in zip(SECONDS_BUCKETS, shares, strict=True):
             family.add_metric([str(boundary)], share)
         yield family
-
-    def _family(self) -> GaugeMetricFamily:
-        help_text = "Predicted share of writes that are on every replica within le seconds, with the settings in force"
-        return GaugeMetricFamily("ec_predicted_converged_ratio", help_text, labels=["le"])
 
     def _shares(self) -> list[float]:
         settings = self._target.settings()

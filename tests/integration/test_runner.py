@@ -232,7 +232,7 @@ def test_a_bad_setting_of_a_node_is_told_and_nothing_is_left_running(cli: Cli, m
     monkeypatch.setenv("LAB_THREADS", "many")
     up = cli.up()
     assert up.returncode == 1
-    assert "LAB_THREADS is 'many', but has to be a whole number from 4 to 4096" in up.stderr
+    assert "LAB_THREADS is 'many', but must be a whole number from 4 to 4096" in up.stderr
     assert cli.run("status").returncode == 1
 
 

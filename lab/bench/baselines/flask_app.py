@@ -13,8 +13,8 @@ from flask import Flask, request
 from prometheus_client import CollectorRegistry
 
 from broker.connection import connect
+from nodes.http.app import measure
 from nodes.runtime import config as configs
-from nodes.runtime import metrics
 from nodes.runtime import tracing as traces
 from nodes.runtime.serving import Service
 from nodes.runtime.tracing import CarriedTracing
@@ -57,7 +57,7 @@ def create_app(config: configs.NodeConfig, *also: str) -> Flask:
     tracing = traces.make(config) if "tracing" in also else CarriedTracing()
     tracing.install(app)
     if "metrics" in also:
-        metrics.install(app, CollectorRegistry())
+        measure(app, CollectorRegistry())
     app.extensions |= {"node": _Nothing(), "tracing": tracing}
     return app
 

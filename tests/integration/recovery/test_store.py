@@ -71,7 +71,7 @@ def damage(kind: str, path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "truncated", "of another version", "corrupt"])
-def test_a_store_that_is_none_is_set_aside_and_begun_anew(quick: Lab, kind: str) -> None:
+def test_an_invalid_store_is_quarantined_and_starts_over(quick: Lab, kind: str) -> None:
     fill(quick, 80)
     converge(quick)
     until(lambda: connect(quick.redis_url).xlen("lab14:log") <= 60, 15)
@@ -81,7 +81,7 @@ def test_a_store_that_is_none_is_set_aside_and_begun_anew(quick: Lab, kind: str)
     converge(quick, 30)
     new = log_of(quick, REPLICA)[len(said) :]
     if kind not in {"missing", "empty"}:
-        assert "is set aside as store.sqlite.set-aside, and the store begins anew" in new
+        assert "is quarantined as store.sqlite.quarantined, and the store starts over" in new
     assert "is new, and the store is empty" in new
     assert resyncs(quick, "gap") == 1  # this process has counted since it began
 

@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 from nodes.client.client import Client
 from nodes.client.directory import Directory
 from nodes.client.metrics import ClientMetrics
-from nodes.http.peers import PeerError, Reply
-from nodes.http.problem import Passed, Problem
+from nodes.http.peers import PeerError, PeerRefused, Reply
+from nodes.http.problem import Problem
 from nodes.http.writing import WriteBody
 from nodes.runtime.config import load
 from nodes.runtime.tracing import CarriedTracing
@@ -93,7 +93,7 @@ def test_a_reset_ends_the_wait() -> None:
 
 def test_a_refused_write_is_passed_on_as_it_came() -> None:
     client, _, _ = make(**{"primary/data": (422, {"status": 422, "detail": "no"})})
-    with pytest.raises(Passed) as refused:
+    with pytest.raises(PeerRefused) as refused:
         client.write_and_read(BODY, "w")
     assert (refused.value.status, refused.value.body["detail"]) == (422, "no")
 
@@ -101,7 +101,7 @@ def test_a_refused_write_is_passed_on_as_it_came() -> None:
 def test_what_a_second_attempt_was_told_says_nothing_of_the_first() -> None:
     refusal = {"status": 503, "outcome": "not_applied"}
     client, _, _ = make(**{"primary/data": Reply(503, refusal, 1.0, repeated=True)})
-    with pytest.raises(Passed) as refused:
+    with pytest.raises(PeerRefused) as refused:
         client.write_and_read(BODY, "w")
     assert refused.value.body["outcome"] == "unknown"
 

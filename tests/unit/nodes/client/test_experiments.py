@@ -222,12 +222,12 @@ def test_a_store_that_cannot_be_used_is_a_problem(tmp_path: Path) -> None:
         Shelf(tmp_path / "file")
 
 
-def test_a_damaged_file_is_set_aside_and_the_client_goes_on(tmp_path: Path) -> None:
+def test_a_damaged_file_is_quarantined_and_the_client_goes_on(tmp_path: Path) -> None:
     (tmp_path / "experiments.sqlite").write_bytes(b"no database at all" * 100)
     shelf = Shelf(tmp_path)
     shelf.put(document("1", "finished"))
     assert [found["id"] for found in shelf.all()] == ["1"]
-    assert (tmp_path / "experiments.sqlite.set-aside").exists()
+    assert (tmp_path / "experiments.sqlite.quarantined").exists()
 
 
 def document(name: str, state: Any) -> Experiment:

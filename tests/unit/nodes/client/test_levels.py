@@ -13,9 +13,7 @@ from flask import Flask, request
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
-from broker.delay import Fixed
 from broker.position import START, Position
-from broker.registry import Member, Registry, Settings
 from nodes.client import session as sessions
 from nodes.client.directory import Directory
 from nodes.client.head import LogHead
@@ -24,8 +22,6 @@ from nodes.client.metrics import ClientMetrics
 from nodes.client.session import Session as LabSession
 from nodes.http.peers import Ask, PeerError, Reply
 from nodes.http.problem import Problem
-from nodes.http.writing import AcksQuery
-from nodes.primary.acks import Acks
 from tests.support.peers import LAB, StubPeers, at, replicas
 from tests.support.until import until
 
@@ -379,45 +375,3 @@ def test_a_malformed_cookie_is_refused_and_taken_away(cookie: str) -> None:
         session_of(Cookie=f"lab_session_{LAB}={cookie}")
     assert failed.value.status == 400
     assert "Max-Age=0" in failed.value.headers["Set-Cookie"]
-
-
-# -- acknowledgements by replicas --------------------------------------------------------------------------------------
-
-
-def acks(fake: Any, **answers: Any) -> Acks:
-    registered = Registry(fake)
-    for name in ("r1", "r2"):
-        member = Member(name, f"http://{name}:1", f"http://{name}", Position(1, 0), 0, 0)
-        registered.heartbeat(member, Settings(Fixed(0), 0))
-    return Acks(registered, StubPeers(**answers))
-
-
-WRITTEN: Any = {"version": 7, "position": "1-7"}
-
-
-def test_a_write_is_complete_when_enough_replicas_have_it(fake: Any) -> None:
-    waiting = acks(fake, **{"r1/version": at(7, reached=True), "r2/version": at(6, reached=False)})
-    found = waiting.complete(WRITTEN, waiting.require(1), AcksQuery(acks=1))
-    assert (found["acks_reached"], found["acknowledged_by"]) == (1, ["r1"])
-
-
-def test_at_the_deadline_the_write_says_how_many_had_it(fake: Any) -> None:
-    waiting = acks(fake, **{"r1/version": at(7, reached=True), "r2/version": GONE})
-    found = waiting.complete(WRITTEN, waiting.require(2), AcksQuery(acks=2, timeout_ms=100))
-    assert found["acks_reached"] == 1
-
-
-def test_a_replica_that_answers_without_the_write_has_not_acknowledged_it(fake: Any) -> None:
-    waiting = acks(fake, **{"r1/version": at(7, reached=True), "r2/version": at(6, reached=False)})
-    assert waiting.complete(WRITTEN, waiting.require(2), AcksQuery(acks=2))["acknowledged_by"] == ["r1"]
-
-
-def test_more_acknowledgements_than_replicas_are_refused_before_the_write(fake: Any) -> None:
-    with pytest.raises(Problem, match="3 replicas are asked for, and 2 are registered") as failed:
-        acks(fake).require(3)
-    assert failed.value.status == 400
-
-
-def test_without_acks_nobody_is_asked(fake: Any) -> None:
-    waiting = acks(fake)
-    assert waiting.complete(WRITTEN, waiting.require(0), AcksQuery()) == WRITTEN

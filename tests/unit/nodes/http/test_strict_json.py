@@ -26,7 +26,7 @@ KEPT = [
 @pytest.mark.parametrize("text", REFUSED)
 @pytest.mark.parametrize("around", ["{}", '{{"a":[1,{}]}}'])
 def test_a_number_that_a_double_does_not_hold_is_refused(text: str, around: str) -> None:
-    with pytest.raises(ValueError, match="a double does not hold"):
+    with pytest.raises(ValueError, match="a double cannot hold"):
         strict_json.loads(around.format(text).encode())
 
 
@@ -65,7 +65,7 @@ def test_every_double_and_every_exact_integer_is_kept(number: float) -> None:
 
 @pytest.mark.parametrize("text", ['{"a":1,"a":1}', '[{"b":{"a":1,"c":2,"a":3}}]'])
 def test_a_name_that_comes_twice_in_an_object_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="'a' comes twice"):
+    with pytest.raises(ValueError, match="'a' appears twice"):
         strict_json.loads(text.encode())
 
 

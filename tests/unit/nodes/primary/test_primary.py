@@ -15,55 +15,41 @@ from broker.log import Memory, ReplicationLog
 from broker.position import START, Position
 from broker.registry import Member, Registry, Settings
 from nodes.http.peers import PeerError, Peers
-from nodes.http.problem import Problem
-from nodes.primary.acceptance import Acceptance
-from nodes.primary.delays import DelayBody, Delays, DelaysBody
-from nodes.primary.metrics import PrimaryMetrics, ReplicaCollector
+from nodes.primary.delays import DelayBody, Delays, DelaysBody, UnknownReplica
+from nodes.primary.metrics import ReplicaCollector
 from nodes.primary.primary import FORGET_AFTER_SECONDS, Primary
-from nodes.primary.retention import Retention
-from nodes.primary.verification import Verification
-from nodes.runtime.config import PrimaryConfig, load
-from nodes.runtime.gate import EMPTY_STATE, PositionGate, State
+from nodes.primary.upkeep import Retention, Verification
+from nodes.primary.writes import Acceptance
+from nodes.runtime.gate import State
 from tests.support.peers import StubPeers
+from tests.support.primary import make_parts
 
 
 class Bench:
-    """A primary on a fake log server, whose upkeep is moved by hand."""
+    """A primary on a fake log server, whose upkeep is stepped by hand."""
 
     def __init__(self, client: Any, peers: Peers | None = None, **environment: str) -> None:
-        config = load("primary", environment)
-        assert isinstance(config, PrimaryConfig)
         self.log, self.registered, self.events = ReplicationLog(client), Registry(client), Events(client)
         self.now_us = self.log.now_us()
-        clock = LogClock(lambda: self.now_us, lambda: 0, lambda: 0)
-        peers = peers or Peers(2, lambda: 0.0)
-        self.gate = PositionGate(EMPTY_STATE, 10)
         self.registry = CollectorRegistry()
-        metrics = PrimaryMetrics(self.registry)
-        parts: dict[str, Any] = {
-            "log": self.log,
-            "registered": self.registered,
-            "events": self.events,
-            "metrics": metrics,
-        }
-        times = iter(range(10**6))
-        self.verification = Verification(
-            log=self.log,
+        parts = make_parts(
+            self.log,
+            self.registry,
+            environment,
             registered=self.registered,
             events=self.events,
-            gate=self.gate,
-            peers=peers,
-            monotonic=lambda: float(next(times)),
-            pause=lambda _: None,
+            clock=LogClock(lambda: self.now_us, lambda: 0, lambda: 0),
+            **({} if peers is None else {"peers": peers}),
         )
-        self.log.verify = self.verification.require
+        self.gate = parts.gate
+        times = iter(range(10**6))
+        verification = Verification(parts, monotonic=lambda: float(next(times)), pause=lambda _: None)
         self.now_seconds = 0.0
-        self.acceptance = Acceptance(self.log, metrics, lambda: self.now_seconds)
-        self.retention = Retention(self.log, config)
-        self.log.make_room = self.retention.shrink
-        parts |= {"verification": self.verification, "acceptance": self.acceptance, "retention": self.retention}
-        self.primary = Primary(config, gate=self.gate, peers=peers, clock=clock, **parts)
-        self.delays = Delays(self.registered, self.events, metrics, lambda: self.now_us)
+        self.acceptance = Acceptance(self.log, parts.metrics, lambda: self.now_seconds)
+        self.retention = Retention(self.log, parts.config)
+        self.log.verify, self.log.make_room = verification.require, self.retention.shrink
+        self.primary = Primary(parts, verification, self.retention, self.acceptance.require)
+        self.delays = Delays(parts)
         self.primary._upkeep.stop()  # so that its pause does not wait
 
     def upkeep(self) -> None:
@@ -77,7 +63,7 @@ class Bench:
     def write_one(self) -> None:
         self.log.append("set", "k", "1", "one more")
 
-    def told(self, kind: str) -> list[dict[str, str]]:
+    def published(self, kind: str) -> list[dict[str, str]]:
         found = self.events.after("0-0", 1, 100) if self.events.last_id() != "0-0" else []
         return [event.fields for event in found if event.fields["kind"] == kind]
 
@@ -91,7 +77,7 @@ class Bench:
         return str(entry.position)
 
 
-def test_the_log_is_begun_where_there_is_none(fake: Any) -> None:
+def test_a_missing_log_is_started(fake: Any) -> None:
     bench = Bench(fake)
     bench.upkeep()
     bench.upkeep()
@@ -99,7 +85,7 @@ def test_the_log_is_begun_where_there_is_none(fake: Any) -> None:
     assert bench.gate.state.position == Position(1, 0)
 
 
-def test_a_lost_log_begins_in_a_later_epoch(fake: Any) -> None:
+def test_a_lost_log_restarts_in_a_later_epoch(fake: Any) -> None:
     bench = Bench(fake)
     bench.upkeep()
     bench.log.reset("r")
@@ -119,7 +105,7 @@ def delivered(**positions: str) -> StubPeers:
     return StubPeers(**{f"{name}/applied": {"delivered": position} for name, position in positions.items()})
 
 
-def test_a_restarted_log_server_that_has_everything_goes_on_in_its_epoch(fake: Any) -> None:
+def test_a_restarted_log_server_that_has_everything_continues_in_its_epoch(fake: Any) -> None:
     bench = Bench(fake, delivered(a="1-10", b="1-7"))
     bench.upkeep()
     bench.write(10)
@@ -128,10 +114,10 @@ def test_a_restarted_log_server_that_has_everything_goes_on_in_its_epoch(fake: A
     restarted(bench, fake)
     bench.write_one()
     assert bench.log.head().position == Position(1, 11)
-    assert bench.told("epoch") == []
+    assert bench.published("epoch") == []
 
 
-def test_a_log_behind_what_a_replica_was_given_goes_on_in_a_new_epoch_before_the_next_write(fake: Any) -> None:
+def test_a_log_behind_a_replica_continues_in_a_new_epoch_before_the_next_write(fake: Any) -> None:
     bench = Bench(fake, delivered(a="1-12", b="1-7"))
     bench.upkeep()
     bench.write(10)
@@ -140,14 +126,14 @@ def test_a_log_behind_what_a_replica_was_given_goes_on_in_a_new_epoch_before_the
     restarted(bench, fake)
     bench.write_one()
     assert bench.log.head().position == Position(2, 11)
-    (told,) = bench.told("epoch")
-    assert (told["position"], told["after"], told["reason"]) == ("2-10", "1-10", "1-12 had been seen")
+    (event,) = bench.published("epoch")
+    assert (event["position"], event["after"], event["reason"]) == ("2-10", "1-10", "1-12 had been seen")
 
 
 @pytest.mark.parametrize(
     "answer", [PeerError("gone", sent=False), (503, {}), {"delivered": "nonsense"}, {"delivered": 7}, {}]
 )
-def test_a_replica_that_does_not_say_what_it_was_given_leaves_a_doubt(fake: Any, answer: Any) -> None:
+def test_a_replica_that_does_not_report_its_position_leaves_a_doubt(fake: Any, answer: Any) -> None:
     bench = Bench(fake, StubPeers(**{"a/applied": answer}))
     bench.upkeep()
     bench.write(10)
@@ -155,10 +141,10 @@ def test_a_replica_that_does_not_say_what_it_was_given_leaves_a_doubt(fake: Any,
     restarted(bench, fake)
     bench.write_one()
     assert bench.log.head().position == Position(2, 11)
-    assert bench.told("epoch")[0]["reason"] == "a did not say what it had seen"
+    assert bench.published("epoch")[0]["reason"] == "a did not report what it had seen"
 
 
-def test_a_log_whose_damaged_end_was_dropped_goes_on_in_a_new_epoch_though_nobody_knows_more(fake: Any) -> None:
+def test_a_log_whose_damaged_end_was_dropped_continues_in_a_new_epoch_even_if_no_node_has_seen_more(fake: Any) -> None:
     bench = Bench(fake, delivered(a="1-7"))
     bench.upkeep()
     bench.write(10)
@@ -167,13 +153,13 @@ def test_a_log_whose_damaged_end_was_dropped_goes_on_in_a_new_epoch_though_nobod
     restarted(bench, fake)
     bench.write_one()
     assert bench.log.head().position == Position(2, 11)
-    assert bench.told("epoch")[0]["reason"] == "the damaged end of its file was dropped"
+    assert bench.published("epoch")[0]["reason"] == "the damaged end of its file was dropped"
     restarted(bench, fake)
     bench.upkeep()
     assert bench.log.head().position == Position(2, 11)
 
 
-def test_a_replica_that_is_only_just_starting_is_waited_for(fake: Any) -> None:
+def test_the_primary_waits_for_a_replica_that_is_just_starting(fake: Any) -> None:
     peers = StubPeers(**{"a/applied": [PeerError("not yet", sent=False), {"delivered": "1-10"}]})
     bench = Bench(fake, peers)
     bench.upkeep()
@@ -184,7 +170,7 @@ def test_a_replica_that_is_only_just_starting_is_waited_for(fake: Any) -> None:
     assert (bench.log.head().position, bench.log.is_verified()) == (Position(1, 10), True)
 
 
-def test_a_log_behind_what_the_primary_itself_has_seen_goes_on_in_a_new_epoch(fake: Any) -> None:
+def test_a_log_behind_what_the_primary_has_seen_continues_in_a_new_epoch(fake: Any) -> None:
     bench = Bench(fake)
     bench.upkeep()
     bench.write(10)
@@ -199,7 +185,7 @@ def test_a_log_behind_what_the_primary_itself_has_seen_goes_on_in_a_new_epoch(fa
     assert bench.primary.health() == {"log": "ok", "writes": "ok"}
 
 
-def test_health_says_that_writes_are_refused(fake: Any) -> None:
+def test_health_reports_that_writes_are_refused(fake: Any) -> None:
     bench = Bench(fake)
     bench.upkeep()
     bench.write(1)
@@ -214,14 +200,14 @@ def test_health_says_that_writes_are_refused(fake: Any) -> None:
     assert "not of this lab" in bench.primary.health()["writes"]
 
 
-def test_health_says_that_the_log_server_may_drop_entries(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_health_reports_that_the_log_server_may_drop_entries(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(fake)
     bench.upkeep()
     monkeypatch.setattr(bench.log, "hazard", lambda: "it may drop entries")
     assert bench.primary.health() == {"log": "it may drop entries", "writes": "ok"}
 
 
-def test_writes_are_taken_again_in_an_epoch_after_a_foreign_entry(fake: Any) -> None:
+def test_writes_are_accepted_again_in_an_epoch_after_a_foreign_entry(fake: Any) -> None:
     bench = Bench(fake)
     bench.upkeep()
     bench.write(2)
@@ -229,14 +215,14 @@ def test_writes_are_taken_again_in_an_epoch_after_a_foreign_entry(fake: Any) -> 
     assert "not of this lab" in bench.primary.health()["writes"]
     bench.upkeep()
     assert bench.primary.health() == {"log": "ok", "writes": "ok"}
-    assert bench.told("epoch")[0]["reason"] == f"the entry {name} is not of this lab"
+    assert bench.published("epoch")[0]["reason"] == f"the entry {name} is not of this lab"
     bench.write_one()
     assert bench.log.head().position.version == 3
     bench.upkeep()
-    assert len(bench.told("epoch")) == 1
+    assert len(bench.published("epoch")) == 1
 
 
-def test_a_heartbeat_ahead_of_the_log_begins_a_new_epoch_too(fake: Any) -> None:
+def test_a_heartbeat_ahead_of_the_log_starts_a_new_epoch_too(fake: Any) -> None:
     bench = Bench(fake)
     bench.upkeep()
     bench.write(3)
@@ -247,7 +233,7 @@ def test_a_heartbeat_ahead_of_the_log_begins_a_new_epoch_too(fake: Any) -> None:
     assert bench.log.head().position == Position(2, 3)
 
 
-def test_a_reset_after_a_lost_reset_takes_none_of_its_positions(fake: Any) -> None:
+def test_a_reset_after_a_lost_reset_reuses_none_of_its_positions(fake: Any) -> None:
     bench = Bench(fake)
     bench.upkeep()
     bench.gate.advance(State(Position(4, 7), "w", 1))
@@ -259,7 +245,7 @@ def test_a_reset_after_a_lost_reset_takes_none_of_its_positions(fake: Any) -> No
 @pytest.mark.parametrize(
     ("replicas", "first"),
     [
-        ({}, "1-0"),  # nobody is known to have anything
+        ({}, "1-0"),  # no replica is known to have anything
         ({"a": 50, "b": 30}, "1-31"),  # behind the slowest
         ({"a": 100, "b": 100}, "1-91"),  # but the newest ten stay
         ({"a": 0}, "1-0"),
@@ -303,7 +289,7 @@ def test_the_log_never_holds_more_than_its_bound(fake: Any) -> None:
         (Memory(log_bytes=100_000, used_bytes=1_000_000, max_bytes=1_000_000), 0),
     ],
 )
-def test_the_log_may_take_what_is_configured_and_what_the_rest_of_its_server_leaves(
+def test_the_log_may_take_the_configured_memory_but_no_more_than_its_server_has_left(
     fake: Any, memory: Memory, bound_bytes: int
 ) -> None:
     assert Bench(fake, LAB_LOG_MAX_BYTES=str(2**20)).retention.bound_bytes(memory) == bound_bytes
@@ -322,23 +308,23 @@ def test_a_replica_that_never_comes_back_is_forgotten_with_its_group(fake: Any) 
 def test_nothing_is_exported_about_replicas_while_the_log_cannot_be_read(fake: Any) -> None:
     bench = Bench(fake)
     bench.replica("a", 0)
-    collector = ReplicaCollector(bench.log, bench.registered, bench.retention)
+    collector = ReplicaCollector(bench.log, bench.registered, bench.retention.usage)
     assert list(collector.collect()) == []
     bench.upkeep()
     assert "ec_replica_lag_seconds" in {family.name for family in collector.collect()}
 
 
-def test_when_a_replica_last_applied_something_is_absent_while_nobody_knows(fake: Any) -> None:
+def test_the_time_of_the_last_apply_is_absent_while_unknown(fake: Any) -> None:
     bench = Bench(fake)
     bench.upkeep()
     bench.replica("a", 0)
-    bench.registry.register(ReplicaCollector(bench.log, bench.registered, bench.retention))
+    bench.registry.register(ReplicaCollector(bench.log, bench.registered, bench.retention.usage))
     labels = {"replica": "a"}
     assert bench.registry.get_sample_value("ec_replica_lag_seconds", labels) == 0
     assert bench.registry.get_sample_value("ec_replica_last_applied_timestamp_seconds", labels) is None
 
 
-def test_a_change_of_a_delay_is_in_force_and_an_event(fake: Any) -> None:
+def test_a_change_of_a_delay_is_applied_and_published(fake: Any) -> None:
     bench = Bench(fake)
     bench.replica("a", 0)
     found = bench.delays.change(DelayBody(replica="a", delay_ms=7, ack_delay_ms=3))
@@ -347,17 +333,17 @@ def test_a_change_of_a_delay_is_in_force_and_an_event(fake: Any) -> None:
     assert [event.fields["kind"] for event in bench.events.after("0-0", 1)] == ["settings"]
 
 
-def test_the_acknowledgement_delay_alone_leaves_the_delay(fake: Any) -> None:
+def test_a_change_of_the_acknowledgement_delay_keeps_the_delay(fake: Any) -> None:
     bench = Bench(fake)
     bench.replica("a", 0)
     bench.delays.change(DelayBody(replica="a", ack_delay_ms=3))
     assert bench.registered.settings() == {"a": Settings(Fixed(500), 3)}
 
 
-def test_of_several_delays_none_is_changed_when_one_is_wrong(fake: Any) -> None:
+def test_of_several_delays_none_is_changed_if_one_is_wrong(fake: Any) -> None:
     bench = Bench(fake)
     bench.replica("a", 0)
-    with pytest.raises(Problem):
+    with pytest.raises(UnknownReplica):
         bench.delays.change_several(DelaysBody(delays={"a": 1, "b": 2}))
     assert bench.registered.settings() == {"a": Settings(Fixed(500), 0)}
 
@@ -371,7 +357,7 @@ def test_prometheus_finds_every_registered_replica(fake: Any) -> None:
     assert bench.primary.scrape_targets() == [{"targets": ["lab14-replica1", "lab14-replica2"]}]
 
 
-def test_when_the_lab_was_changed_is_exported(fake: Any) -> None:
+def test_the_time_of_the_last_change_is_exported(fake: Any) -> None:
     bench = Bench(fake)
     bench.upkeep()
     bench.replica("lab14-replica1", 0)

@@ -163,16 +163,16 @@ def test_a_damaged_file_is_set_aside_and_the_store_begins_anew(
         caplog.clear()
         with closing(ReplicaStore(tmp_path)) as store:
             assert (store.state().position, store.page("", 10, 1000).records) == (Position(0, 0), [])
-        assert "is set aside as store.sqlite.set-aside" in caplog.text
+        assert "is quarantined as store.sqlite.quarantined" in caplog.text
         (tmp_path / "store.sqlite").unlink()
-    assert (tmp_path / "store.sqlite.set-aside").exists()
+    assert (tmp_path / "store.sqlite.quarantined").exists()
 
 
 def test_an_empty_or_a_missing_file_is_a_new_store(tmp_path: Path) -> None:
     (tmp_path / "store.sqlite").touch()
     with closing(ReplicaStore(tmp_path)) as store:
         assert store.state().position == Position(0, 0)
-    assert not (tmp_path / "store.sqlite.set-aside").exists()
+    assert not (tmp_path / "store.sqlite.quarantined").exists()
 
 
 def test_damage_that_shows_later_is_told_from_other_errors(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Configuration: what is read, and what is refused with which sentence."""
+"""Configuration: what is read, and what is refused with which message."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ BAD = [
 
 
 @pytest.mark.parametrize(("name", "value"), BAD)
-def test_a_bad_value_stops_with_a_sentence_that_names_all(name: str, value: str) -> None:
+def test_a_bad_value_is_refused_with_its_name_and_what_is_allowed(name: str, value: str) -> None:
     with pytest.raises(ConfigError) as refused:
         load("replica", {name: value})
-    assert str(refused.value).startswith(f"{name} is {value!r}, but has to be ")
+    assert str(refused.value).startswith(f"{name} is {value!r}, but must be ")
 
 
 @pytest.mark.parametrize(("name", "value"), [("LAB_LOG_KEEP", "-1"), ("LAB_LOG_MAX", "0"), ("LAB_LOG_MAX", "9999")])

@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from broker.position import Position
-from nodes.http.problem import Problem
-from nodes.runtime.gate import PositionGate, State
+from nodes.http.problem import problem_of
+from nodes.runtime.gate import Places, PositionGate, State, TooManyWaiters
 from tests.support.until import until
 
 
@@ -89,9 +89,11 @@ def test_one_more_than_the_bound_is_refused_and_may_come_again() -> None:
     gate = make(max_waiters=2)
     with ThreadPoolExecutor(2) as threads:
         waiting(gate, threads, 6, 7)
-        with pytest.raises(Problem) as refused:
+        with pytest.raises(TooManyWaiters) as refused:
             gate.wait_for(Position(1, 6), 30.0)
-        assert (refused.value.status, refused.value.headers["Retry-After"]) == (503, "1")
+        problem = problem_of(refused.value)
+        assert problem is not None
+        assert (problem.status, problem.headers["Retry-After"]) == (503, "1")
         gate.advance(at(7))
 
 
@@ -149,3 +151,10 @@ def test_time_outs_at_the_moment_of_the_wake_lose_nobody() -> None:
             assert time.monotonic() - began < 5
             advanced.join()
         assert gate.waiters == 0
+
+
+def test_a_place_is_released_whatever_happens() -> None:
+    places = Places(1)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), places.one():
+            raise ZeroDivisionError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from flask import Flask
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
@@ -11,6 +10,7 @@ from opentelemetry.trace import SpanKind
 from broker.entry import Entry
 from broker.position import Position
 from nodes.runtime import tracing
+from nodes.runtime.caller import TRACEPARENT
 from nodes.runtime.config import load
 
 PARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
@@ -19,9 +19,11 @@ PARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 @pytest.mark.parametrize(("given", "carried"), [(PARENT, PARENT), ("nonsense", ""), ("", ""), (PARENT.upper(), "")])
 def test_without_an_endpoint_a_callers_context_goes_on_as_it_came(given: str, carried: str) -> None:
     found = tracing.make(load("primary", {}))
-    with Flask("x").test_request_context(headers={"traceparent": given}), found.sending() as traceparent:
+    token = TRACEPARENT.set(given)
+    with found.sending() as traceparent:
         assert traceparent == carried
         assert found.outgoing() == ({"traceparent": carried} if carried else {})
+    TRACEPARENT.reset(token)
     with found.sending() as traceparent:
         assert traceparent == ""
 

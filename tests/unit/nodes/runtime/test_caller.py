@@ -6,17 +6,17 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import pytest
-from flask import Flask
-from werkzeug.exceptions import ClientDisconnected
 
 from broker.position import Position
-from nodes.http import caller
 from nodes.http.peers import Ask, Peers
 from nodes.replica.history import AppliedHistory
+from nodes.runtime import caller
+from nodes.runtime.caller import CONNECTION, CallerLeft
 from nodes.runtime.gate import EMPTY_STATE, PositionGate, State
 from tests.support.until import until
 
@@ -70,9 +70,14 @@ def peers(url: str) -> Any:
     return Peers(1, time.monotonic).ask_all({"node": Ask(url, wait_ms=30_000)})
 
 
-def asked_by(sock: socket.socket) -> Any:
+@contextmanager
+def asked_by(sock: socket.socket) -> Iterator[None]:
     """A request whose caller is at the other end of this connection."""
-    return Flask("x").test_request_context(environ_overrides={"gunicorn.socket": sock})
+    token = CONNECTION.set(sock)
+    try:
+        yield
+    finally:
+        CONNECTION.reset(token)
 
 
 @pytest.mark.parametrize("wait", [gate, history, peer, peers])
@@ -83,10 +88,7 @@ def test_a_wait_ends_when_its_caller_hangs_up(
     node = Silent()
     threading.Timer(0.05, theirs.close).start()
     began = time.monotonic()
-    with (
-        Flask("x").test_request_context(environ_overrides={"gunicorn.socket": ours}),
-        pytest.raises(ClientDisconnected),
-    ):
+    with asked_by(ours), pytest.raises(CallerLeft):
         wait(node.url)
     assert time.monotonic() - began < 20
     if wait in (peer, peers):  # which a node that it asked learns of too
@@ -112,7 +114,7 @@ def test_who_hung_up_leaves_its_place_and_wakes_the_next(sock: tuple[socket.sock
     with asked_by(ours):
         other.start()
         until(lambda: waiting.waiters == 1)
-        with pytest.raises(ClientDisconnected):
+        with pytest.raises(CallerLeft):
             waiting.wait_for(TARGET, 30)
     assert waiting.waiters == 1
     waiting.advance(State(TARGET, "w", 1))

@@ -1,4 +1,4 @@
-"""Histograms that take many observations at once, against the client library's, which takes one."""
+"""Histograms that take many observations at once, compared with the client library's, which takes one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.openmetrics.exposition import generate_latest
 
-from nodes.runtime.distribution import Distribution
-from nodes.runtime.metrics import LATENESS_BUCKETS
+from nodes.runtime.metrics import LATENESS_BUCKETS, METRICS, Distribution, Metric
 
+LATE = Metric(Histogram, "late_seconds", "Late", ("replica",), ("replica",), LATENESS_BUCKETS)
+del METRICS[LATE.name]  # which are the lab's
 Observed = list[tuple[int, str]]
 _BOUNDS_US = [round(bound * 1e6) for bound in LATENESS_BUCKETS]
 _VALUES_US = st.one_of(st.sampled_from(_BOUNDS_US), st.integers(-1000, 10**8))
@@ -28,7 +29,7 @@ def by_the_library(batches: list[Observed]) -> CollectorRegistry:
 
 def by_the_lab(batches: list[Observed]) -> CollectorRegistry:
     registry = CollectorRegistry()
-    found = Distribution("late_seconds", "Late", {"replica": "r1"}, LATENESS_BUCKETS)
+    found = Distribution(LATE, "r1")
     registry.register(found)
     for batch in batches:
         found.observe([value_us for value_us, _ in batch], [trace_id for _, trace_id in batch])
@@ -49,11 +50,11 @@ def samples(registry: CollectorRegistry) -> dict[tuple[str, str], tuple[float, o
 
 
 @given(_BATCHES)
-def test_the_series_is_what_the_library_makes_of_the_same_observations(batches: list[Observed]) -> None:
+def test_the_series_equals_the_librarys_for_the_same_observations(batches: list[Observed]) -> None:
     assert samples(by_the_lab(batches)) == samples(by_the_library(batches))
 
 
-def test_both_are_written_alike() -> None:
+def test_both_have_the_same_exposition() -> None:
     batches = [[(100, "a" * 32), (101, ""), (70_000_000, "b" * 32)]]
     ours, theirs = (
         [
@@ -66,8 +67,8 @@ def test_both_are_written_alike() -> None:
     assert sorted(ours) == sorted(theirs)
 
 
-def test_without_traces_nothing_is_an_exemplar() -> None:
-    found = Distribution("late_seconds", "Late", {"replica": "r1"}, LATENESS_BUCKETS)
+def test_without_traces_there_are_no_exemplars() -> None:
+    found = Distribution(LATE, "r1")
     found.observe([1, 2, 3])
     (metric,) = found.collect()
     assert not any(sample.exemplar for sample in metric.samples)
