@@ -1,8 +1,7 @@
-"""What the delays in force predict, for whoever wants to hold it against what is measured."""
+"""What the current delays predict, to compare with what is measured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -10,15 +9,15 @@ from typing_extensions import TypedDict
 
 from broker.delay import DELAY_MS_MAX, from_json
 from broker.delay.prediction import Replicated, predict
-from nodes.http.api import Api, Query
-from nodes.http.problem import Problem
+from nodes.client.errors import NoReplicas
+from nodes.http.api import Query
 
 _POINTS_MAX = 201
 _RATE_MAX = 100_000
 
 
 class PredictionQuery(Query):
-    """For so many writes a second, at so many moments from 0 to ``until_ms`` after a write."""
+    """For ``writes_per_second``, at ``points`` moments from 0 to ``until_ms`` after a write."""
 
     writes_per_second: Annotated[float, Field(ge=0, le=_RATE_MAX)] = 0
     until_ms: Annotated[float, Field(gt=0, le=DELAY_MS_MAX)] = 3000
@@ -34,23 +33,16 @@ class PredictionAnswer(TypedDict):
     converged: list[float]
 
 
-def add_prediction(api: Api, delays: Callable[[], dict[str, Any]]) -> None:
-    """Add the endpoint. ``delays`` says what is in force, as the primary does."""
-
-    @api.route("GET", "/prediction", admin=True, query=PredictionQuery, answer=PredictionAnswer)
-    def prediction(query: PredictionQuery) -> PredictionAnswer:
-        """How likely a read is stale by the time since the write, from the delays in force alone."""
-        found = delays()
-        rate, last = query.writes_per_second, query.points - 1
-        replicated = [
-            Replicated(from_json(model), found["orders"][url], rate) for url, model in found["models"].items()
-        ]
-        if not replicated:
-            raise Problem(503, "no-replicas", "No replicas", "No replica is registered yet.")
-        curve = predict(replicated, [query.until_ms * point / last for point in range(query.points)])
-        return {
-            "writes_per_second": rate,
-            "t_ms": curve.t_ms,
-            "stale": [round(share, 6) for share in curve.stale],
-            "converged": [round(share, 6) for share in curve.converged],
-        }
+def prediction(delays: dict[str, Any], query: PredictionQuery) -> PredictionAnswer:
+    """Predict from the delays as the primary reports them. Raises ``NoReplicas``."""
+    rate, last = query.writes_per_second, query.points - 1
+    replicated = [Replicated(from_json(model), delays["orders"][url], rate) for url, model in delays["models"].items()]
+    if not replicated:
+        raise NoReplicas("No replica is registered yet")
+    curve = predict(replicated, [query.until_ms * point / last for point in range(query.points)])
+    return {
+        "writes_per_second": rate,
+        "t_ms": curve.t_ms,
+        "stale": [round(share, 6) for share in curve.stale],
+        "converged": [round(share, 6) for share in curve.converged],
+    }

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, cast
 
 from redis.exceptions import LockError
 from rq import Queue
-from rq.exceptions import InvalidJobOperation, NoSuchJobError
-from rq.job import Job, JobStatus
+from rq.exceptions import InvalidJobOperation
+from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
 from broker.connection import Client, translated
@@ -74,10 +74,10 @@ class ExperimentQueue:
         """Whether RQ has no job of an experiment, or a failed one, although a worker reports failures by itself."""
         with translated():
             try:
-                status = Job.fetch(name, connection=self._client, serializer=JSONSerializer).get_status()
-            except (NoSuchJobError, InvalidJobOperation):  # it may vanish between both commands
+                job = self.jobs.fetch_job(name)
+                return job is None or job.get_status() in {JobStatus.FAILED, JobStatus.CANCELED, JobStatus.STOPPED}
+            except InvalidJobOperation:  # it vanished between both commands
                 return True
-        return status in {JobStatus.FAILED, JobStatus.CANCELED, JobStatus.STOPPED}
 
     def reported(self, name: str) -> Experiment | None:
         """The last report of an experiment."""
@@ -134,11 +134,8 @@ class ExperimentQueue:
         with translated():
             taken = self._client.lrange(self.jobs.intermediate_queue.key, 0, -1)
             names = {name.decode() for name in taken} | set(self.jobs.started_job_registry.get_job_ids(cleanup=False))
-            found = []
-            for name in sorted(names):
-                with suppress(NoSuchJobError):
-                    job = Job.fetch(name, connection=self._client, serializer=JSONSerializer)
-                    found.append(self.reported(name) or cast("Experiment", job.args[0]))
+            jobs = [job for name in sorted(names) if (job := self.jobs.fetch_job(name)) is not None]
+            found = [self.reported(job.id) or cast("Experiment", job.args[0]) for job in jobs]
             self._client.delete(self.jobs.intermediate_queue.key)
         return found
 
@@ -148,8 +145,9 @@ class ExperimentQueue:
         self._forget_job(experiment["id"])
 
     def _forget_job(self, name: str) -> None:
-        with translated(), suppress(NoSuchJobError):
-            Job.fetch(name, connection=self._client, serializer=JSONSerializer).delete()
+        with translated():
+            if (job := self.jobs.fetch_job(name)) is not None:
+                job.delete()
 
     def server(self) -> str:
         """The log server by name and version."""
@@ -173,7 +171,7 @@ class Turn:
         """Take or renew the turn; ``False`` while another worker has it."""
         with translated():
             try:
-                return self._lock.reacquire()
+                return bool(self._lock.reacquire())
             except LockError:
                 return bool(self._lock.acquire(token=self._worker))
 

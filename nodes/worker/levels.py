@@ -8,7 +8,7 @@ from typing import Any
 from broker.stats import spread
 from nodes.experiments.spec import Levels
 from nodes.http.level import Level
-from nodes.http.peers import Ask, PeerError
+from nodes.http.peers import Ask, Reply
 from nodes.worker.run import Result, Run
 
 
@@ -76,9 +76,8 @@ def _once(spec: Levels, run: Run, level: Level, cost: Cost, number: int) -> None
     if (written := run.ask(write, cost.errors)) is None:
         return
     headers = {"Lab-Position": written.body["token"]}
-    try:
-        found = run.target.peers.ask(Ask(read, headers=headers, wait_ms=spec.timeout_ms + 2000))
-    except PeerError as error:
-        cost.errors.append(str(error))
-    else:
+    found = run.target.peers.attempt(Ask(read, headers=headers, wait_ms=spec.timeout_ms + 2000))
+    if isinstance(found, Reply):
         cost.add(written.body["version"], found.status, found.body)
+    else:
+        cost.errors.append(str(found))

@@ -83,7 +83,9 @@ class Performance:
             return {**measure(spec, run), "settings": settings}
 
     def _current(self) -> dict[str, Any]:
-        return {name: found.as_json() for name, found in self._target.settings().items()}
+        return {
+            name: {**found._asdict(), "model": found.delay.as_json()} for name, found in self._target.settings().items()
+        }
 
     @contextmanager
     def _settings(self, spec: Spec) -> Iterator[None]:
@@ -91,7 +93,7 @@ class Performance:
         before = self._current()
         unknown = sorted(set(spec.settings) - set(before))
         if unknown:
-            raise TargetError(f"there is no replica {unknown[0]!r}; there are {', '.join(before) or 'none yet'}")
+            raise TargetError(f"no replica {unknown[0]!r}; known: {', '.join(before) or 'none yet'}")
         self._queue.hold({name: before[name] for name in spec.settings})
         try:
             for name, found in spec.settings.items():

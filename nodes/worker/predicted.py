@@ -72,7 +72,7 @@ class Predicted(Collector):
         if not settings:
             raise TargetError("no replica is registered")
         rate = self._rate()
-        replicated = [Replicated(found.model, found.order, rate) for found in settings.values()]
+        replicated = [Replicated(found.delay, found.order, rate) for found in settings.values()]
         return predict(replicated, [boundary * 1000 for boundary in SECONDS_BUCKETS]).converged
 
     def _rate(self) -> float:

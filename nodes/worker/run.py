@@ -15,7 +15,7 @@ from broker.clock import LogClock
 from broker.delay.prediction import Replicated
 from nodes.experiments.queue import Stop
 from nodes.experiments.spec import REQUESTS_AT_ONCE
-from nodes.http.peers import Ask, PeerError, Reply
+from nodes.http.peers import Ask, Reply, failure
 from nodes.worker.open_loop import OpenLoop
 from nodes.worker.target import Target
 
@@ -105,19 +105,17 @@ class Run:
 
     def ask(self, ask: Ask, errors: list[str], *, or_missing: bool = False) -> Reply | None:
         """A node's answer of status 200, or to a read of a missing key; a failure is added to ``errors``."""
-        try:
-            reply = self.target.peers.ask(ask)
-        except PeerError as error:
-            errors.append(str(error))
-            return None
-        if reply.status == 200 or (or_missing and reply.status == 404 and "position" in reply.body):
-            return reply
-        errors.append(str(reply.body.get("detail")))
+        reply = self.target.peers.attempt(ask)
+        if isinstance(reply, Reply):
+            missing = reply.status == 404 and "position" in reply.body
+            if reply.status == 200 or (or_missing and missing):
+                return reply
+        errors.append(failure(reply))
         return None
 
     def replicated(self, rate: float) -> dict[str, Replicated]:
         """The replicas as a prediction needs them, by id, with the current settings and ``rate`` writes a second."""
-        return {name: Replicated(found.model, found.order, rate) for name, found in self.target.settings().items()}
+        return {name: Replicated(found.delay, found.order, rate) for name, found in self.target.settings().items()}
 
     def _check(self) -> None:
         if self._stop is not None:

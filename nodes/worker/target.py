@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
-from broker.delay import DelayModel, Order, from_json
-from nodes.http.peers import Ask, PeerError, Peers, Reply
+from broker.delay import from_json
+from broker.registry import Settings
+from nodes.http.peers import Ask, Peers, Reply, failure
 from nodes.runtime.config import WorkerConfig
 
 
 class TargetError(Exception):
     """Raised when a node refuses or does not answer a request that an experiment needs."""
-
-
-class Setting(NamedTuple):
-    """A replica's current settings."""
-
-    model: DelayModel
-    ack_delay_ms: float
-    order: Order
-    seed: int
-
-    def as_json(self) -> dict[str, Any]:
-        """The body of a request that sets them."""
-        return {**self._asdict(), "model": self.model.as_json()}
 
 
 class Target:
@@ -46,11 +34,11 @@ class Target:
         found = self._ask(Ask(f"{self.primary_url}/version")).body
         return found["epoch"], found["version"]
 
-    def settings(self) -> dict[str, Setting]:
+    def settings(self) -> dict[str, Settings]:
         """The current settings, by replica."""
         found = self._ask(Ask(f"{self.primary_url}/admin/replication-delays", headers=self._admin)).body
         return {
-            str(urlsplit(url).hostname): Setting(
+            str(urlsplit(url).hostname): Settings(
                 from_json(model), found["ack_delays"][url], found["orders"][url], found["seeds"][url]
             )
             for url, model in found["models"].items()
@@ -62,10 +50,7 @@ class Target:
         self._ask(Ask(f"{self.primary_url}/admin/replication-delay", "POST", body=body, headers=self._admin))
 
     def _ask(self, ask: Ask) -> Reply:
-        try:
-            reply = self.peers.ask(ask)
-        except PeerError as error:
-            raise TargetError(str(error)) from error
-        if reply.status != 200:
-            raise TargetError(f"{ask.url} answered {reply.status}: {reply.body.get('detail')}")
-        return reply
+        reply = self.peers.attempt(ask)
+        if isinstance(reply, Reply) and reply.status == 200:
+            return reply
+        raise TargetError(f"{ask.url}: {failure(reply)}")

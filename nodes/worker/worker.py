@@ -6,6 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 from rq import SimpleWorker
 from rq.job import Job
@@ -110,8 +111,8 @@ class ExperimentWorker:
                 reason = "its worker died; the settings are back"
                 experiment |= {"state": "failed", "reason": reason, "ended_at": wall_timestamp()}
             self._queue.abandon(experiment)
-        worker = {"name": self._name, "serializer": JSONSerializer, "job_class": self._job_class}
-        rq = _ThreadWorker([self._queue.jobs.name], connection=self._client, **worker)
+        options: Any = {"name": self._name, "serializer": JSONSerializer, "job_class": self._job_class}
+        rq = _ThreadWorker([self._queue.jobs.name], connection=self._client, **options)
         rq.log.setLevel(logging.WARNING)
         if not rq.connection.exists(rq.key):
             rq.register_birth()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""How long an experiment takes at the most: an upper bound for every kind, found by running them in virtual time."""
+"""The bound on an experiment's duration holds for every kind, run in virtual time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from broker.delay import Fixed
+from broker.registry import Settings
 from nodes.experiments.spec import (
     REQUESTS_AT_ONCE,
     SECONDS_MAX,
@@ -28,14 +29,14 @@ from nodes.http.peers import Ask, Reply
 from nodes.worker.open_loop import OpenLoop, Task
 from nodes.worker.perform import Performance, measure_all
 from nodes.worker.run import Run
-from nodes.worker.target import Setting, Target
+from nodes.worker.target import Target
 
 EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 ANSWER_SECONDS = 0.05
 
 
 class VirtualTime:
-    """A clock that whoever waits puts forward. It goes back when another thread's turn comes."""
+    """A clock that a wait puts forward. It goes back when another thread runs."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -48,7 +49,7 @@ class VirtualTime:
         return round(self.seconds * 1e6)
 
     def measure(self) -> None:
-        """Nothing: the log server has the same clock."""
+        """Do nothing: the log server has the same clock."""
 
     def wait(self, seconds: float) -> None:
         self.seconds += seconds
@@ -56,7 +57,7 @@ class VirtualTime:
 
 
 class VirtualAgenda(OpenLoop):
-    """The open loop on so many threads, without any: each task begins at its time, or when a thread is free."""
+    """The open loop, with simulated threads: each task starts at its time, or when a thread is free."""
 
     def __init__(self, time: VirtualTime) -> None:
         super().__init__(REQUESTS_AT_ONCE, time.now)
@@ -77,7 +78,7 @@ class VirtualAgenda(OpenLoop):
 
 
 class SlowestLab:
-    """Nodes that answer as late as they may: what may wait does so until its time is up."""
+    """Nodes that answer as late as they can: requests that can wait do so until their time is up."""
 
     primary_url, client_url = "http://primary", "http://client"
 
@@ -85,9 +86,9 @@ class SlowestLab:
         self.peers = self
         self._time = time
         self._version = 0
-        self._settings = {f"r{number}": Setting(Fixed(delay_ms), 0, "log", 0) for number in range(replicas)}
+        self._settings = {f"r{number}": Settings(Fixed(delay_ms), 0, "log", 0) for number in range(replicas)}
 
-    def settings(self) -> dict[str, Setting]:
+    def settings(self) -> dict[str, Settings]:
         return self._settings
 
     def replicas(self) -> dict[str, str]:
@@ -96,7 +97,7 @@ class SlowestLab:
     def head(self) -> tuple[int, int]:
         return 1, self._version
 
-    def ask(self, ask: Ask) -> Reply:
+    def attempt(self, ask: Ask) -> Reply:
         if ask.method == "POST":
             self._version += 1
         written_at = EPOCH + timedelta(microseconds=self._time.now_us())
@@ -119,7 +120,7 @@ class VirtualRun(Run):
 
 
 def taken(spec: Spec, replicas: int, delay_ms: float) -> tuple[float, dict[str, Any]]:
-    """How many seconds an experiment takes where every answer is as late as it may be, and its result."""
+    """The seconds that an experiment takes if every answer is as late as it can be, and its result."""
     time = VirtualTime()
     run = VirtualRun(time, SlowestLab(time, replicas, delay_ms))
     found = measure_all(spec, run)
@@ -146,7 +147,7 @@ PHASES = [Phase.explicit, Phase.generate]
 
 @st.composite
 def specs(draw: st.DrawFn) -> Spec:
-    """What is accepted of any kind."""
+    """Valid specifications of any kind."""
     found: dict[str, Any] = draw(KINDS)
     if draw(st.booleans()):
         seeds = draw(st.lists(SEEDS, min_size=2, max_size=4))
@@ -159,7 +160,7 @@ def specs(draw: st.DrawFn) -> Spec:
 
 @given(specs(), st.integers(1, 3), st.floats(0, 600_000))
 @settings(max_examples=100, deadline=None, phases=PHASES)
-def test_no_experiment_takes_longer_than_is_said_ahead(spec: Spec, replicas: int, delay_ms: float) -> None:
+def test_no_experiment_takes_longer_than_its_bound(spec: Spec, replicas: int, delay_ms: float) -> None:
     seconds, result = taken(spec, replicas, delay_ms)
     assert seconds <= spec.seconds <= SECONDS_MAX
     if isinstance(spec, Staleness):
@@ -182,20 +183,20 @@ STALENESS = {"kind": "staleness", "reads": 100, "reads_per_second": 1000}
     ],
     ids=["horizon", "few reads a write", "waits", "waits at each level", "waits that are swept"],
 )  # fmt: skip
-def test_what_may_take_more_than_an_hour_is_refused_whatever_makes_it_long(found: dict[str, Any]) -> None:
+def test_an_experiment_that_could_take_more_than_an_hour_is_rejected(found: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="at most 3600 s are allowed"):
         ExperimentBody.model_validate(found)
 
 
 @pytest.mark.parametrize("kind", ["windows", "staleness", "levels"])
-def test_what_is_asked_for_without_parameters_is_accepted_and_so_is_a_sweep_of_ten(kind: str) -> None:
+def test_an_experiment_without_parameters_is_accepted_and_a_sweep_of_ten_is(kind: str) -> None:
     values = list(range(10))
     swept = {"kind": "sweep", "parameter": "seed", "values": values, "experiment": {"kind": kind}}
     assert ExperimentBody.model_validate(swept).root.seconds <= SECONDS_MAX
 
 
 class PatientQueue:
-    """A queue by which nobody ends anything early."""
+    """A queue that ends no experiment early."""
 
     def __init__(self) -> None:
         self.reported: list[Experiment] = []
@@ -213,10 +214,10 @@ class PatientQueue:
         return {}
 
 
-def test_one_that_takes_longer_all_the_same_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_experiment_that_exceeds_its_bound_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Windows, "seconds", 0.1)
     target, queue, released = SlowestLab(VirtualTime(), 1, 0), PatientQueue(), threading.Event()
-    monkeypatch.setattr(target, "ask", lambda _: released.wait(30))
+    monkeypatch.setattr(target, "attempt", lambda _: released.wait(30))
     spec = {"kind": "windows", "writes": 1, "rate": 200}
     experiment = cast("Experiment", {"id": "x", "spec": spec})
     try:

@@ -1,4 +1,4 @@
-"""The open loop: what is due begins, whatever else is still under way."""
+"""The open loop: tasks start when they are due, whatever else is running."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import pytest
 from nodes.worker.open_loop import OpenLoop
 
 
-def test_tasks_begin_in_the_order_of_their_times_and_none_before() -> None:
-    loop, begun = OpenLoop(4, time.monotonic), []
+def test_tasks_start_in_the_order_of_their_times_and_none_early() -> None:
+    loop, started = OpenLoop(4, time.monotonic), []
     start = time.monotonic()
     for number in (3, 1, 2):
         due = start + number / 50
-        loop.at(due, lambda due=due, number=number: begun.append((number, time.monotonic() - due)))
+        loop.at(due, lambda due=due, number=number: started.append((number, time.monotonic() - due)))
     loop.run()
-    assert [number for number, _ in begun] == [1, 2, 3]
-    assert all(late >= 0 for _, late in begun)
+    assert [number for number, _ in started] == [1, 2, 3]
+    assert all(late >= 0 for _, late in started)
     assert len(loop.late_seconds) == 3
 
 
-def test_a_task_that_takes_long_holds_up_no_other() -> None:
-    loop, other_begun = OpenLoop(2, time.monotonic), threading.Event()
-    loop.at(0, lambda: None if other_begun.wait(10) else pytest.fail("the second never began"))
-    loop.at(0, other_begun.set)
+def test_a_slow_task_delays_no_other() -> None:
+    loop, other_started = OpenLoop(2, time.monotonic), threading.Event()
+    loop.at(0, lambda: None if other_started.wait(10) else pytest.fail("the second never started"))
+    loop.at(0, other_started.set)
     loop.run()
-    assert other_begun.is_set()
+    assert other_started.is_set()
 
 
-def test_a_task_may_add_others_and_the_agenda_goes_on_until_all_are_done() -> None:
+def test_a_task_may_add_others_and_the_loop_runs_until_all_are_done() -> None:
     loop, done = OpenLoop(2, time.monotonic), []
 
     def count(number: int) -> None:
@@ -43,7 +43,7 @@ def test_a_task_may_add_others_and_the_agenda_goes_on_until_all_are_done() -> No
     assert done == [1, 2, 3, 4, 5]
 
 
-def test_what_a_task_raises_ends_it() -> None:
+def test_an_exception_in_a_task_ends_the_loop() -> None:
     loop, later = OpenLoop(1, time.monotonic), []
 
     def fail() -> None:
@@ -56,12 +56,12 @@ def test_what_a_task_raises_ends_it() -> None:
     assert not later
 
 
-def test_when_stopped_it_returns_at_once_and_waits_for_nobody() -> None:
+def test_a_stopped_loop_returns_at_once_and_waits_for_no_task() -> None:
     loop, never = OpenLoop(2, time.monotonic), threading.Event()
     loop.at(0, lambda: never.wait(60) and None)
     loop.at(time.monotonic() + 60, never.set)
     threading.Timer(0.05, loop.stop).start()
-    began = time.monotonic()
+    started = time.monotonic()
     loop.run()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - started < 10
     never.set()

@@ -1,7 +1,7 @@
 """The client's own store: every experiment, as JSON in one sqlite file.
 
-Each is there three times: as the list shows it, as it is shown alone, and with every single measurement. What is read
-often is so small, and of what is megabytes nothing is parsed unless somebody asks for it.
+Each is there three times: as the list shows it, as it is shown alone, and with every single measurement. So frequent
+reads are small, and megabytes are parsed only on request.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from nodes.experiments.spec import ENDED, Experiment
-from nodes.http.problem import Problem
-from nodes.runtime.store import is_damage, quarantine
+from nodes.runtime.store import StoreError, is_damage, quarantine
 
-KEPT = 200
+KEPT = 200  # experiments that have ended
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS shelf (
   number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, ended INTEGER NOT NULL,
@@ -45,17 +45,17 @@ WHERE ended AND number <= (SELECT number FROM shelf WHERE ended ORDER BY number 
 """
 
 
-class Shelf:
+class ExperimentStore:
     """Experiments by id: those that have not ended, and the last 200 that have. Thread-safe.
 
-    What has ended stays as it is. Methods raise ``Problem`` 503 where the file cannot be used.
+    An experiment that has ended does not change. Methods raise ``StoreError`` if the file cannot be used.
     """
 
     def __init__(self, directory: Path) -> None:
-        """Open the store in ``directory``, created if missing; a damaged file is quarantined."""
+        """Open or create the store in ``directory``; a damaged file is quarantined, so that the client can start."""
         self._lock = threading.Lock()
         path = directory / "experiments.sqlite"
-        try:
+        with self._usable():
             directory.mkdir(parents=True, exist_ok=True)
             try:
                 self._file = _opened(path)
@@ -64,20 +64,14 @@ class Shelf:
                     raise
                 quarantine(path, str(error))
                 self._file = _opened(path)
-        except (OSError, sqlite3.Error) as error:
-            raise _unusable(error) from error
 
     def put(self, experiment: Experiment) -> None:
-        """Keep an experiment as it is now."""
+        """Insert or replace an experiment."""
         document = {**experiment, "result": _without_raw(experiment["result"])}
         texts = [json.dumps(found) for found in (summary(experiment), document, experiment)]
-        row = (experiment["id"], experiment["state"] in ENDED, *texts)
-        with self._lock:
-            try:
-                self._file.execute(_UPSERT, row)
-                self._file.execute(_TRIM, (KEPT,))
-            except sqlite3.Error as error:
-                raise _unusable(error) from error
+        with self._usable():
+            self._file.execute(_UPSERT, (experiment["id"], experiment["state"] in ENDED, *texts))
+            self._file.execute(_TRIM, (KEPT,))
 
     def get(self, name: str, *, raw: bool = False) -> Experiment | None:
         """An experiment by its id; ``raw``: with every single measurement."""
@@ -94,21 +88,24 @@ class Shelf:
         return self._rows("SELECT summary FROM shelf WHERE NOT ended ORDER BY number")
 
     def close(self) -> None:
-        """Close the file."""
         with self._lock:
             self._file.close()
 
     def _rows(self, query: str, *values: Any) -> list[Experiment]:
+        with self._usable(), closing(self._file.execute(query, values)) as rows:
+            return [cast("Experiment", json.loads(text)) for (text,) in rows]
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
         with self._lock:
             try:
-                with closing(self._file.execute(query, values)) as rows:
-                    return [cast("Experiment", json.loads(text)) for (text,) in rows]
-            except sqlite3.Error as error:
-                raise _unusable(error) from error
+                yield
+            except (OSError, sqlite3.Error) as error:
+                raise StoreError(f"The experiments' file: {error}") from error
 
 
 def summary(experiment: Experiment) -> Experiment:
-    """An experiment without what may be large: its specification and its result."""
+    """An experiment without its specification and its result, which may be large."""
     return {**experiment, "spec": None, "result": None}
 
 
@@ -133,7 +130,3 @@ def _opened(path: Path) -> sqlite3.Connection:
         file.close()
         raise
     return file
-
-
-def _unusable(error: Exception) -> Problem:
-    return Problem(503, "store-unavailable", "The store is unavailable", f"The experiments' file: {error}.")
