@@ -83,9 +83,9 @@ class Performance:
             return {**measure(spec, run), "settings": settings}
 
     def _current(self) -> dict[str, Any]:
-        return {
-            name: {**found._asdict(), "model": found.delay.as_json()} for name, found in self._target.settings().items()
-        }
+        """The current settings, as a request to change them has them."""
+        settings = {name: found._asdict() for name, found in self._target.settings().items()}
+        return {name: {"model": found.pop("delay").as_json(), **found} for name, found in settings.items()}
 
     @contextmanager
     def _settings(self, spec: Spec) -> Iterator[None]:
