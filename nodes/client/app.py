@@ -190,7 +190,7 @@ def add_comparison(api: Api, comparison: Comparison, client: Client) -> None:
     @api.route("GET", "/status", admin=False, answer=StatusAnswer)
     def status() -> StatusAnswer:
         """Every node's version, and how far each replica is behind."""
-        return comparison.status(waiting=client.waiting > 0)
+        return comparison.status(waiting=bool(client.waiting))
 
 
 def add_writes(api: Api, client: Client, directory: Directory, places: Places) -> None:

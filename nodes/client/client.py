@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import NotRequired, cast
 
@@ -95,10 +93,9 @@ class Client:
         self._directory = directory
         self._metrics = metrics
         self._tracing = tracing
-        self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._lookout = Background("lookout", self._look_out)
-        self.waiting = 0  # writes that wait for convergence
+        self.waiting: list[str] = []  # the ids of writes that wait for convergence
 
     def start(self) -> None:
         self._lookout.start()
@@ -143,11 +140,15 @@ class Client:
     def write_and_wait(self, body: WriteBody, write_id: str, timeout_ms: int) -> WriteAndWaitAnswer:
         """Write, and wait until every replica has applied it. Raises ``NoReplicas``."""
         replicas = self._replicas()
-        with self._peers.team(len(replicas)) as team, self._counted():
-            written = self._write(body, write_id, _NO_ACKS)
-            waits = team.run_all(
-                {known.replica_id: partial(self._wait, known.url, written, timeout_ms) for known in replicas}
-            )
+        with self._peers.team(len(replicas)) as team:
+            self.waiting.append(write_id)
+            try:
+                written = self._write(body, write_id, _NO_ACKS)
+                waits = team.run_all(
+                    {known.replica_id: partial(self._wait, known.url, written, timeout_ms) for known in replicas}
+                )
+            finally:
+                self.waiting.remove(write_id)
         missing = [replica for replica, wait in waits.items() if "observed_after_ms" not in wait]
         window_ms = None if missing else max(wait["observed_after_ms"] for wait in waits.values())
         outcome = "timeout" if window_ms is None else "converged"
@@ -161,16 +162,6 @@ class Client:
             "missing": missing,
             "timeout_ms": timeout_ms,
         }
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        with self._lock:
-            self.waiting += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self.waiting -= 1
 
     def _wait(self, url: str, written: Reply, timeout_ms: int) -> ReplicaWait:
         """Ask one replica for the write's position until it has it; repeated only after a lost connection."""
@@ -201,11 +192,9 @@ class Client:
         self._lookout.pause(_LOOKOUT_SECONDS)
 
     def _replicas(self) -> list[KnownReplica]:
-        """The replicas to measure, a new one included."""
-        replicas = self._directory.now()
-        if not replicas:
-            raise NoReplicas("No replica is registered yet")
-        return replicas
+        if replicas := self._directory.now():
+            return replicas
+        raise NoReplicas("No replica is registered yet")
 
     def _write(self, body: WriteBody, write_id: str, acks: AcksQuery) -> Reply:
         asked = f"?acks={acks.acks}&timeout_ms={acks.timeout_ms}" if acks.acks else ""

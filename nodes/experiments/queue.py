@@ -50,8 +50,6 @@ class ExperimentQueue:
         self._prefix = f"{namespace}:experiment"
         self.jobs = Queue(f"{namespace.strip('{}')}-experiments", connection=client, serializer=JSONSerializer)
 
-    # -- for the client -----------------------------------------------------------------------------------------------
-
     def submit(self, experiment: Experiment) -> None:
         """Add an experiment to the end of the queue."""
         name = experiment["id"]
@@ -67,7 +65,7 @@ class ExperimentQueue:
         with translated():
             waited = bool(self._client.lrem(self.jobs.key, 1, name))
         if waited:
-            self._forget_job(name)
+            self.remove_job(name)
         return waited
 
     def is_lost(self, name: str) -> bool:
@@ -98,8 +96,6 @@ class ExperimentQueue:
             pipe.rpush(key, json.dumps(stop))
             pipe.expire(key, _FORGET_SECONDS)
             pipe.execute()
-
-    # -- for the worker -----------------------------------------------------------------------------------------------
 
     def report(self, experiment: Experiment) -> None:
         """Replace the report of an experiment."""
@@ -139,12 +135,8 @@ class ExperimentQueue:
             self._client.delete(self.jobs.intermediate_queue.key)
         return found
 
-    def abandon(self, experiment: Experiment) -> None:
-        """Report the end of an abandoned experiment, for the client to read, and remove RQ's job."""
-        self.report(experiment)
-        self._forget_job(experiment["id"])
-
-    def _forget_job(self, name: str) -> None:
+    def remove_job(self, name: str) -> None:
+        """Remove RQ's job of an experiment, whose report stays for the client."""
         with translated():
             if (job := self.jobs.fetch_job(name)) is not None:
                 job.delete()
@@ -156,7 +148,6 @@ class ExperimentQueue:
         return f"Valkey {found['valkey_version']}" if "valkey_version" in found else f"Redis {found['redis_version']}"
 
     def turn(self, worker: str) -> Turn:
-        """The turn of a worker, which it has not taken yet."""
         return Turn(self._client, f"{self._prefix}-worker", worker)
 
 

@@ -52,7 +52,7 @@ class Run:
         self._lock = threading.Lock()
         self._stop: Stop | None = None
         self._loop: OpenLoop | None = None
-        self._span = (0.0, 1.0)
+        self._part = (0, 1)
 
     def stop(self, stop: Stop) -> None:
         """End the run, from any thread."""
@@ -63,12 +63,12 @@ class Run:
 
     def part(self, number: int, count: int, result: Result) -> None:
         """Start part ``number`` of ``count``, and report that much progress."""
-        self._span = (number / count, 1 / count)
+        self._part = (number, count)
         self._say(0.0, result)
 
     def _say(self, progress: float, result: Result | None) -> None:
-        start, length = self._span
-        self._report(start + length * min(1.0, progress), result)
+        number, count = self._part
+        self._report((number + min(1.0, progress)) / count, result)
 
     def loop(self) -> OpenLoop:
         return OpenLoop(REQUESTS_AT_ONCE, self.now)

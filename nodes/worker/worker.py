@@ -110,7 +110,8 @@ class ExperimentWorker:
                 _logger.warning("experiment %s was left by a worker that died", experiment["id"])
                 reason = "its worker died; the settings are back"
                 experiment |= {"state": "failed", "reason": reason, "ended_at": wall_timestamp()}
-            self._queue.abandon(experiment)
+            self._queue.report(experiment)
+            self._queue.remove_job(experiment["id"])
         options: Any = {"name": self._name, "serializer": JSONSerializer, "job_class": self._job_class}
         rq = _ThreadWorker([self._queue.jobs.name], connection=self._client, **options)
         rq.log.setLevel(logging.WARNING)

@@ -7,7 +7,7 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple, NotRequired
+from typing import Annotated, Any, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -40,13 +40,6 @@ class FeedEvent(TypedDict):
     event: NotRequired[str]
 
 
-class Message(NamedTuple):
-    """One message. ``text`` is JSON: a list for each kind of event."""
-
-    number: int
-    text: str
-
-
 class Feed:
     """Collects events into messages, and sends them to all listeners. Thread-safe.
 
@@ -63,7 +56,7 @@ class Feed:
         self._changed = threading.Condition()
         self._batch: dict[str, list[Any]] = {}
         self._left_out = 0
-        self._ring: deque[Message] = deque(maxlen=_KEPT)
+        self._ring: deque[tuple[int, str]] = deque(maxlen=_KEPT)  # the last messages: number and JSON text
         self._number = 0
         self._closed = False
 
@@ -88,7 +81,7 @@ class Feed:
                 batch["left_out"] = self._left_out
             self._batch, self._left_out = {}, 0
             self._number += 1
-            self._ring.append(Message(self._number, strict_json.dumps(batch)))
+            self._ring.append((self._number, strict_json.dumps(batch)))
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -113,16 +106,16 @@ class Feed:
         """
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._number != seen, HEARTBEAT_SECONDS)
-            oldest = self._ring[0].number if self._ring else self._number + 1
+            oldest = self._ring[0][0] if self._ring else self._number + 1
             missed = seen < oldest - 1 or seen > self._number
             newest = self._number
-            found = [message for message in self._ring if message.number > seen]
+            found = [(number, text) for number, text in self._ring if number > seen]
         if self._closed:
             return None
         if missed:
             return f"id: {self._process}-{newest}\nevent: missed\ndata: {{}}\n\n", newest
-        text = "".join(f"id: {self._process}-{message.number}\ndata: {message.text}\n\n" for message in found)
-        return text or ": nothing has happened\n\n", newest
+        events = "".join(f"id: {self._process}-{number}\ndata: {text}\n\n" for number, text in found)
+        return events or ": nothing has happened\n\n", newest
 
     def leave(self) -> None:
         with self._changed:

@@ -278,7 +278,8 @@ def test_the_experiments_that_a_dead_worker_had_taken_are_found(bench: Bench) ->
         [(started["id"], "running"), (taken["id"], "queued")]
     )
     for one in found:
-        bench.queue.abandon({**one, "state": "failed", "reason": "its worker died"})
+        bench.queue.report({**one, "state": "failed", "reason": "its worker died"})
+        bench.queue.remove_job(one["id"])
     assert bench.queue.abandoned() == []
     assert bench.state(started["id"]) == bench.state(taken["id"]) == ("failed", "its worker died")
     assert bench.state(waiting["id"]) == ("queued", None)
