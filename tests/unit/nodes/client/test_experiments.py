@@ -1,26 +1,22 @@
-"""Experiments at the client: valid specifications, storage, lost experiments, and the turns of workers."""
+"""Experiments at the client: queued, canceled, collected, lost."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 import tracemalloc
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import fakeredis
 import pytest
-from pydantic import ValidationError
 
-from nodes.client import store as stores
 from nodes.client.errors import ExperimentEnded, NoSuchExperiment, QueueFull
 from nodes.client.experiments import WAITING_MAX, Experiments, RawQuery
 from nodes.client.store import ExperimentStore
 from nodes.experiments.queue import ExperimentQueue, Stop
-from nodes.experiments.spec import Experiment, ExperimentBody, Sweep
-from nodes.runtime.store import StoreError
+from nodes.experiments.spec import Experiment, ExperimentBody
+from tests.support.experiments import document
 from tests.support.problems import answered
 
 WINDOWS = {"kind": "windows"}
@@ -50,54 +46,6 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
-
-
-# -- specifications ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "found",
-    [
-        {},
-        {"kind": "nothing"},
-        {"kind": "windows", "writes": 0},
-        {"kind": "windows", "writes": 1.5},
-        {"kind": "windows", "rate": 0},
-        {"kind": "windows", "more": 1},
-        {"kind": "windows", "writes": 20_000, "rate": 1},
-        {"kind": "windows", "settings": {"r": {}}},
-        {"kind": "windows", "settings": {"r": {"delay_ms": -1}}},
-        {"kind": "windows", "settings": {"r": {"model": {"kind": "zipf"}}}},
-        {"kind": "staleness", "steps": 1},
-        {"kind": "staleness", "horizon_ms": 0},
-        {"kind": "levels", "levels": ["best"]},
-        {"kind": "sweep", "parameter": "rate", "values": [1], "experiment": WINDOWS},
-        {"kind": "sweep", "parameter": "rate", "values": [1, "x"], "experiment": WINDOWS},
-        {"kind": "sweep", "parameter": "nothing", "values": [1, 2], "experiment": WINDOWS},
-        {"kind": "sweep", "parameter": "kind", "values": ["windows", "levels"], "experiment": WINDOWS},
-        {"kind": "sweep", "parameter": "rate.more", "values": [1, 2], "experiment": WINDOWS},
-        {"kind": "sweep", "parameter": "a b", "values": [1, 2], "experiment": WINDOWS},
-        {"kind": "sweep", "parameter": "rate", "values": [1, 2], "experiment": WINDOWS, "settings": {"r": {"seed": 1}}},
-        {"kind": "sweep", "parameter": "rate", "values": [1, 2], "experiment": {"kind": "sweep"}},
-        {"kind": "sweep", "parameter": "writes", "values": [10_000] * 4, "experiment": {"kind": "windows", "rate": 10}},
-    ],
-)
-def test_an_invalid_experiment_or_one_that_takes_more_than_an_hour_is_rejected(found: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
-        ExperimentBody.model_validate(found)
-
-
-def test_a_sweep_has_the_experiment_with_each_value() -> None:
-    base = {"kind": "windows", "settings": {"r": {"model": {"kind": "fixed", "ms": 5}}}}
-    found = {"kind": "sweep", "parameter": "settings.r.delay_ms", "values": [10, 20], "experiment": base}
-    sweep = ExperimentBody.model_validate(found).root
-    assert isinstance(sweep, Sweep)
-    assert [step.settings["r"].delay_ms for step in sweep.steps] == [10, 20]
-    assert [step.settings["r"].model for step in sweep.steps] == [None, None]
-    assert sweep.seconds == sum(step.seconds for step in sweep.steps) >= 40
-
-
-# -- the queue and the store ------------------------------------------------------------------------------------------
 
 
 def test_an_experiment_is_queued_and_its_report_is_kept_when_the_log_server_is_gone(bench: Bench) -> None:
@@ -154,23 +102,6 @@ def test_an_experiment_that_cannot_be_queued_has_failed(bench: Bench) -> None:
     assert found["state"] == "failed"
 
 
-def test_the_store_drops_the_oldest_ended_experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "KEPT", 2)
-    store = ExperimentStore(tmp_path)
-    for number, state in enumerate(["queued", "finished", "failed", "cancelled"]):
-        store.put(document(str(number), state))
-    assert [found["id"] for found in store.all()] == ["3", "2", "0"]
-    assert [found["id"] for found in store.unended()] == ["0"]
-
-
-def test_an_ended_experiment_does_not_change_even_after_a_restart(tmp_path: Path) -> None:
-    store = ExperimentStore(tmp_path)
-    store.put(document("1", "finished"))
-    store.put(document("1", "running"))
-    store.close()
-    assert [found["state"] for found in ExperimentStore(tmp_path).all()] == ["finished"]
-
-
 MEASUREMENTS = {"raw": {"t_ms": [number + 0.5 for number in range(20_000)]}}
 SPEC = {"settings": {"r": {"model": {"kind": "trace", "delays_ms": MEASUREMENTS["raw"]["t_ms"]}}}}
 
@@ -202,69 +133,6 @@ def peak_bytes(function: Callable[[], Any]) -> tuple[Any, int]:
         tracemalloc.stop()
 
 
-def test_a_file_of_the_former_format_keeps_its_experiments(tmp_path: Path) -> None:
-    before = {**document("1", "finished"), "spec": {"kind": "windows"}, "result": {"count": 3, **MEASUREMENTS}}
-    with closing(sqlite3.connect(tmp_path / "experiments.sqlite")) as file, file:
-        file.execute(
-            "CREATE TABLE experiments (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,"
-            " ended INTEGER NOT NULL, document TEXT NOT NULL)"
-        )
-        file.execute("INSERT INTO experiments (id, ended, document) VALUES ('1', 1, ?)", [json.dumps(before)])
-    for _ in range(2):
-        store = ExperimentStore(tmp_path)
-        assert [(found["id"], found["result"]) for found in store.all()] == [("1", None)]
-        assert store.get("1", raw=True) == before
-        assert store.get("1", raw=False) == {**before, "result": {"count": 3}}
-        store.close()
-
-
-def test_a_store_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="file"):
-        ExperimentStore(tmp_path / "file")
-
-
-def test_a_damaged_file_is_quarantined_and_the_client_starts(tmp_path: Path) -> None:
-    (tmp_path / "experiments.sqlite").write_bytes(b"no database at all" * 100)
-    store = ExperimentStore(tmp_path)
-    store.put(document("1", "finished"))
-    assert [found["id"] for found in store.all()] == ["1"]
-    assert (tmp_path / "experiments.sqlite.quarantined").exists()
-
-
-def document(name: str, state: Any) -> Experiment:
-    return {
-        "id": name, "kind": "windows", "state": state, "progress": 0.0, "reason": None, "submitted_at": "",
-        "started_at": None, "ended_at": None, "spec": {}, "result": None,
-    }  # fmt: skip
-
-
-# -- turns of workers --------------------------------------------------------------------------------------------------
-
-
-def test_one_worker_has_its_turn_until_it_ends_it_or_is_silent_for_five_seconds(bench: Bench) -> None:
-    a, b = bench.queue.turn("a"), bench.queue.turn("b")
-    assert a.take()
-    assert a.take()
-    assert not b.take()
-    b.end()
-    assert not b.take()
-    left_ms = bench.queue.jobs.connection.pttl("lab14:experiment-worker")
-    assert 0 < left_ms <= 5000
-    assert bench.queue.jobs.connection.get("lab14:experiment-worker") == b"a"
-    a.end()
-    assert b.take()
-
-
-def test_a_worker_that_was_silent_for_too_long_takes_its_turn_again_unless_another_has_it(bench: Bench) -> None:
-    a, b = bench.queue.turn("a"), bench.queue.turn("b")
-    for taken_by_b in (False, True):
-        assert a.take()
-        bench.queue.jobs.connection.delete("lab14:experiment-worker")  # it expired
-        assert not taken_by_b or b.take()
-        assert a.take() is not taken_by_b
-
-
 def test_the_experiments_that_a_dead_worker_had_taken_are_found(bench: Bench) -> None:
     started, taken, waiting = bench.submit(), bench.submit(), bench.submit()
     connection = bench.queue.jobs.connection
@@ -283,32 +151,3 @@ def test_the_experiments_that_a_dead_worker_had_taken_are_found(bench: Bench) ->
     assert bench.queue.abandoned() == []
     assert bench.state(started["id"]) == bench.state(taken["id"]) == ("failed", "its worker died")
     assert bench.state(waiting["id"]) == ("queued", None)
-
-
-def test_held_settings_are_found_until_they_are_restored(bench: Bench) -> None:
-    assert bench.queue.held() == {}
-    bench.queue.hold({"r1": {"seed": 1}})
-    assert bench.queue.held() == {"r1": {"seed": 1}}
-    bench.queue.hold({})
-    assert bench.queue.held() == {}
-
-
-def test_ending_a_turn_does_not_end_the_turn_that_another_worker_has_taken_meanwhile(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    key = "lab14:experiment-worker"
-    other = fakeredis.FakeRedis(server=bench.server, protocol=2)
-    turn = bench.queue.turn("a")
-    assert turn.take()
-    genuine = bench.queue._client.execute_command
-    passed: list[Any] = []
-
-    def then_the_lease_ends(*command: Any, **options: Any) -> Any:
-        found = genuine(*command, **options)
-        if not passed:
-            passed.append(other.set(key, "b"))
-        return found
-
-    monkeypatch.setattr(bench.queue._client, "execute_command", then_the_lease_ends)
-    turn.end()
-    assert other.get(key) == b"b"
