@@ -106,14 +106,12 @@ class Client:
         self._peers.close()
 
     def health(self) -> dict[str, str]:
-        """Whether the primary is well."""
         reply = self._peers.attempt(Ask(f"{self._primary_url}/health"))
         if isinstance(reply, PeerError):
             return {"primary": str(reply)}
         return {"primary": "ok" if reply.status == 200 else f"{self._primary_url} is degraded"}
 
     def write(self, body: WriteBody, write_id: str, acks: AcksQuery) -> WriteAnswer:
-        """Write, and wait for as many replicas as asked."""
         return cast("WriteAnswer", self._write(body, write_id, acks).body)
 
     def write_and_read(self, body: WriteBody, write_id: str) -> WriteAndReadAnswer:

@@ -32,7 +32,6 @@ class Directory:
     def __init__(self, peers: Peers, primary_url: str) -> None:
         self._peers = peers
         self._url = f"{primary_url}/replicas"
-        self._lock = threading.Lock()
         self._known: list[KnownReplica] = []
         self._lab = ""
 
@@ -46,17 +45,14 @@ class Directory:
 
     def replicas(self) -> list[KnownReplica]:
         """The replicas as last reported. The primary is asked only until one is known."""
-        with self._lock:
-            known = self._known
-        return known or self.now()
+        return self._known or self.now()
 
     def now(self) -> list[KnownReplica]:
         """The current replicas, or those last reported if the primary does not answer."""
         found = self.ask()
-        with self._lock:
-            if found is not None:
-                self._known = found
-            return self._known
+        if found is not None:
+            self._known = found
+        return self._known
 
     def ask(self) -> list[KnownReplica] | None:
         """The current replicas, or ``None`` if the primary does not report them."""

@@ -17,7 +17,6 @@ HEADERS = {
 
 
 def files() -> dict[str, bytes]:
-    """The files by name."""
     root = resources.files("nodes.client").joinpath("console")
     found = {file.name: file for file in root.iterdir()}
     found |= {f"vendor/{file.name}": file for file in root.joinpath("vendor").iterdir()}

@@ -66,7 +66,6 @@ class ExperimentStore:
                 self._file = _opened(path)
 
     def put(self, experiment: Experiment) -> None:
-        """Insert or replace an experiment."""
         document = {**experiment, "result": _without_raw(experiment["result"])}
         texts = [json.dumps(found) for found in (summary(experiment), document, experiment)]
         with self._usable():

@@ -51,7 +51,6 @@ class ExperimentQueue:
         self.jobs = Queue(f"{namespace.strip('{}')}-experiments", connection=client, serializer=JSONSerializer)
 
     def submit(self, experiment: Experiment) -> None:
-        """Add an experiment to the end of the queue."""
         name = experiment["id"]
         with translated():
             # By default RQ ends a job after three minutes and drops its result after eight; the worker bounds both.
@@ -78,10 +77,7 @@ class ExperimentQueue:
                 return True
 
     def reported(self, name: str) -> Experiment | None:
-        """The last report of an experiment."""
-        with translated():
-            text = self._client.get(f"{self._prefix}:{name}")
-        return None if text is None else cast("Experiment", json.loads(text))
+        return cast("Experiment | None", self._read(f"{self._prefix}:{name}"))
 
     def forget(self, name: str) -> None:
         """Remove the report of an experiment, and its stop list. RQ removes its job."""
@@ -89,7 +85,6 @@ class ExperimentQueue:
             self._client.delete(f"{self._prefix}:{name}", f"{self._prefix}:{name}:stop")
 
     def stop(self, name: str, stop: Stop) -> None:
-        """Ask the worker to end an experiment."""
         key = f"{self._prefix}:{name}:stop"
         with translated():
             pipe = self._client.pipeline(transaction=True)
@@ -98,7 +93,6 @@ class ExperimentQueue:
             pipe.execute()
 
     def report(self, experiment: Experiment) -> None:
-        """Replace the report of an experiment."""
         with translated():
             self._client.set(f"{self._prefix}:{experiment['id']}", json.dumps(experiment), ex=_REPORT_SECONDS)
 
@@ -117,10 +111,11 @@ class ExperimentQueue:
                 self._client.delete(f"{self._prefix}-held")
 
     def held(self) -> dict[str, Any]:
-        """The settings that ``hold`` kept."""
+        return self._read(f"{self._prefix}-held") or {}
+
+    def _read(self, key: str) -> dict[str, Any] | None:
         with translated():
-            text = self._client.get(f"{self._prefix}-held")
-        return {} if text is None else cast("dict[str, Any]", json.loads(text))
+            return json.loads(self._client.get(key) or "null")  # type: ignore[no-any-return]
 
     def abandoned(self) -> list[Experiment]:
         """The experiments that a worker took from the queue and did not end, as last reported.
@@ -142,7 +137,6 @@ class ExperimentQueue:
                 job.delete()
 
     def server(self) -> str:
-        """The log server by name and version."""
         with translated():
             found = self._client.info("server")
         return f"Valkey {found['valkey_version']}" if "valkey_version" in found else f"Redis {found['redis_version']}"
@@ -167,6 +161,5 @@ class Turn:
                 return bool(self._lock.acquire(token=self._worker))
 
     def end(self) -> None:
-        """Give the turn to the next worker."""
         with translated(), suppress(LockError):
             self._lock.release()

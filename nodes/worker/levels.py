@@ -32,7 +32,6 @@ class Cost:
         self.own_write += body["version"] >= version
 
     def done(self) -> int:
-        """The number of reads so far."""
         return len(self.waited_ms) + len(self.refused) + len(self.errors)
 
     def figures(self) -> Result:

@@ -30,7 +30,6 @@ class OpenLoop:
         self._stopped = False
 
     def at(self, due: float, task: Task) -> None:
-        """Schedule a task for a time of the clock."""
         with self._changed:
             heapq.heappush(self._later, (due, next(self._order), task))
             self._changed.notify()

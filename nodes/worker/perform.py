@@ -46,8 +46,6 @@ def perform(config: WorkerConfig, queue: ExperimentQueue, clock: LogClock, exper
 
 
 class Performance:
-    """One experiment from its start to its end."""
-
     def __init__(self, queue: ExperimentQueue, target: Target, clock: LogClock, experiment: Experiment) -> None:
         self._queue = queue
         self._target = target
@@ -152,7 +150,6 @@ def restore(queue: ExperimentQueue, target: Target) -> None:
 
 
 def versions(queue: ExperimentQueue) -> dict[str, str]:
-    """The versions of all parts of a measurement."""
     return {
         "lab": version("eventual-consistency-lab"),
         "python": platform.python_version(),

@@ -49,7 +49,6 @@ class Predicted(Collector):
         return [_CONVERGED.family()]
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The current curve."""
         with self._lock:
             if self._asked is None or self._asked.done():
                 self._answered, self._asked = self._asked, self._thread.submit(self._shares)

@@ -132,7 +132,6 @@ def moments(random: Random, count: int, rate: float) -> list[float]:
 
 
 def failures(errors: list[str]) -> Result:
-    """The number of errors, and the last of them."""
     return {"errors": len(errors), "error": errors[-1] if errors else None}
 
 

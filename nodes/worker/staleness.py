@@ -60,12 +60,7 @@ class Measured:
                 predicted[mine] = [1 - replicated[name].fresh(t) for t in t_ms[mine].tolist()]
         curves = {"all": inside} | {name: inside & (which == n) for n, name in enumerate(self._replicas)}
         found = {name: self._curve(step, chosen, t_ms, stale, predicted) for name, chosen in curves.items()}
-        return {
-            "stale": found.pop("all"),
-            "replicas": found,
-            "reads": len(reads),
-            **failures(self.errors),
-        }
+        return {"stale": found.pop("all"), "replicas": found, "reads": len(reads), **failures(self.errors)}
 
     def _curve(self, step: Any, chosen: Any, t_ms: Any, stale: Any, predicted: Any) -> Result:
         steps = len(self._edges) - 1
@@ -184,7 +179,7 @@ class _Load:
         ask = Ask(f"{self._urls[replica]}/data/{key}")
         if (reply := self._run.ask(ask, self._measured.errors, or_missing=True)) is None:
             return
-        # The store was read at some moment in between; the middle is wrong by at most half of the time it took.
+        # The store was read at some moment in between; the middle is off by at most half of the time it took.
         t_ms = ((started_us + self._run.clock.now_us()) / 2 - at_us) / 1000
         fresh = reply.status == 200 and reply.body["version"] >= written["version"]
         self._measured.reads.append(Read(t_ms, replica, not fresh, written["version"]))

@@ -25,7 +25,6 @@ class Target:
         self._admin = {"Authorization": f"Bearer {config.admin_token}"} if config.admin_token else {}
 
     def replicas(self) -> dict[str, str]:
-        """The URL of each replica, by id."""
         found = self._ask(Ask(f"{self.primary_url}/replicas")).body["replicas"]
         return {replica["replica_id"]: replica["url"] for replica in found}
 
@@ -35,7 +34,6 @@ class Target:
         return found["epoch"], found["version"]
 
     def settings(self) -> dict[str, Settings]:
-        """The current settings, by replica."""
         found = self._ask(Ask(f"{self.primary_url}/admin/replication-delays", headers=self._admin)).body
         return {
             str(urlsplit(url).hostname): Settings(
@@ -45,7 +43,6 @@ class Target:
         }
 
     def change(self, replica: str, settings: dict[str, Any]) -> None:
-        """Change settings of a replica."""
         body = {"replica": replica, **settings}
         self._ask(Ask(f"{self.primary_url}/admin/replication-delay", "POST", body=body, headers=self._admin))
 

@@ -26,18 +26,15 @@ class Measured:
         self.errors: list[str] = []
 
     def add(self, found: dict[str, Any]) -> None:
-        """Add one answer of ``/write-and-wait``."""
         self.window_ms.append(found["consistency_time_ms"])
         for replica, wait in found["replicas"].items():
             if "applied_after_ms" in wait:
                 self.applied_ms.setdefault(replica, []).append(wait["applied_after_ms"])
 
     def converged_ms(self) -> list[float]:
-        """The windows that ended in time."""
         return [window for window in list(self.window_ms) if window is not None]
 
     def figures(self) -> Result:
-        """The summary."""
         converged = self.converged_ms()
         return {
             "window_ms": spread(converged),

@@ -85,7 +85,6 @@ class Feed:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """End all streams."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
