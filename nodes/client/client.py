@@ -120,8 +120,8 @@ class Client:
         with self._peers.team(len(replicas)) as team:
             started = time.monotonic()
             written = self.write(body, write_id, _NO_ACKS)
-            asks = {known.replica_id: Ask(f"{known.url}/version") for known in replicas}
-            found = team.run_all({replica: partial(self._peers.attempt, ask) for replica, ask in asks.items()})
+            asks = {name: Ask(f"{known.url}/version") for name, known in replicas.items()}
+            found = team.run_all({name: partial(self._peers.attempt, ask) for name, ask in asks.items()})
         reads = {replica: self._immediate(replica, reply, written) for replica, reply in found.items()}
         stale = sum(not read["has_new_data"] for read in reads.values() if "has_new_data" in read)
         return {
@@ -143,7 +143,7 @@ class Client:
             try:
                 written = self._write(body, write_id, _NO_ACKS)
                 waits = team.run_all(
-                    {known.replica_id: partial(self._wait, known.url, written, timeout_ms) for known in replicas}
+                    {name: partial(self._wait, known.url, written, timeout_ms) for name, known in replicas.items()}
                 )
             finally:
                 self.waiting.remove(write_id)
@@ -173,7 +173,7 @@ class Client:
             reply = self._peers.attempt(Ask(f"{url}/version", fields=fields, wait_ms=left_ms))
             problem = failure(reply)
             if isinstance(reply, Reply) and reply.status == 200:
-                if reply.body["reached"]:
+                if reply.body.get("reached"):
                     observed_ms = ms((reply.received_at - written.received_at) * 1e6)
                     applied_ms = reply.body["applied_after_ms"]
                     return {"applied_after_ms": applied_ms, "observed_after_ms": observed_ms, "attempts": attempts}
@@ -186,10 +186,10 @@ class Client:
 
     def _look_out(self) -> None:
         """Keep the directory up to date beside the reads, which never ask for it."""
-        self._metrics.know([known.replica_id for known in self._directory.now()])
+        self._metrics.know(self._directory.now().keys())
         self._lookout.pause(_LOOKOUT_SECONDS)
 
-    def _replicas(self) -> list[KnownReplica]:
+    def _replicas(self) -> dict[str, KnownReplica]:
         if replicas := self._directory.now():
             return replicas
         raise NoReplicas("No replica is registered yet")

@@ -133,7 +133,7 @@ class Comparison:
 
     def status(self, *, waiting: bool) -> StatusAnswer:
         answers = self.peers.run_all({**self._calls("/version"), _KNOWN: self.directory.ask})
-        known = {found.replica_id: found for found in answers.pop(_KNOWN) or []}
+        known = answers.pop(_KNOWN) or {}
         primary = answers.pop(_PRIMARY)
         replicas = [_status(name, answer, primary, known.get(name, _UNKNOWN)) for name, answer in answers.items()]
         found: StatusAnswer = {
@@ -149,8 +149,7 @@ class Comparison:
         return found
 
     def _urls(self) -> dict[str, str]:
-        replicas = {known.replica_id: known.url for known in self.directory.replicas()}
-        return {_PRIMARY: self.primary_url, **replicas}
+        return {_PRIMARY: self.primary_url, **{name: known.url for name, known in self.directory.replicas().items()}}
 
     def _calls(self, path: str) -> dict[str, Callable[[], Any]]:
         return {name: partial(self._ask, f"{url}{path}") for name, url in self._urls().items()}

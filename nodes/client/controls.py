@@ -103,7 +103,7 @@ class Faults:
         return self._all("DELETE")
 
     def _one(self, replica: str, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        known = {found.replica_id: found for found in self.directory.now()}
+        known = self.directory.now()
         if replica not in known:
             detail = f"No replica {replica[:100]!r}; known: {', '.join(known) or 'none yet'}"
             raise UnknownReplica(detail, known_replicas=list(known))
@@ -112,7 +112,7 @@ class Faults:
         return {"replica": replica, **self.peers.require(self._ask(known[replica], method, path, body)).body}
 
     def _all(self, method: str) -> FaultsByReplica:
-        known = {found.replica_id: found for found in self.directory.now()}
+        known = self.directory.now()
         asks = {
             name: self._ask(found, method, "/admin/faults") for name, found in known.items() if self._may_ask(found)
         }

@@ -27,12 +27,12 @@ class KnownReplica(NamedTuple):
 
 
 class Directory:
-    """The registered replicas, remembered so that reads do not depend on the primary. Thread-safe."""
+    """The registered replicas by id, remembered so that reads do not depend on the primary. Thread-safe."""
 
     def __init__(self, peers: Peers, primary_url: str) -> None:
         self._peers = peers
         self._url = f"{primary_url}/replicas"
-        self._known: list[KnownReplica] = []
+        self._known: dict[str, KnownReplica] = {}
         self._lab = ""
 
     def lab(self) -> str:
@@ -43,24 +43,25 @@ class Directory:
             raise PeerError("The primary has not reported its lab's id yet", sent=False, role="primary")
         return self._lab
 
-    def replicas(self) -> list[KnownReplica]:
+    def replicas(self) -> dict[str, KnownReplica]:
         """The replicas as last reported. The primary is asked only until one is known."""
         return self._known or self.now()
 
-    def now(self) -> list[KnownReplica]:
+    def now(self) -> dict[str, KnownReplica]:
         """The current replicas, or those last reported if the primary does not answer."""
         found = self.ask()
         if found is not None:
             self._known = found
         return self._known
 
-    def ask(self) -> list[KnownReplica] | None:
+    def ask(self) -> dict[str, KnownReplica] | None:
         """The current replicas, or ``None`` if the primary does not report them."""
         reply = self._peers.attempt(Ask(self._url))
         if not isinstance(reply, Reply) or reply.status != 200:
             return None
         self._lab = reply.body["lab"]
-        return [KnownReplica(*(replica[name] for name in KnownReplica._fields)) for replica in reply.body["replicas"]]
+        found = (KnownReplica(*(replica[name] for name in KnownReplica._fields)) for replica in reply.body["replicas"])
+        return {known.replica_id: known for known in found}
 
 
 class LogHead:

@@ -80,7 +80,7 @@ class Nodes:
         """The nodes that can serve a level, in random order. Raises ``NoReplicaToRead`` or ``LevelNotAvailable``."""
         if level.from_primary:
             return [Place(self.primary_url)]
-        known = {found.replica_id: found for found in self.directory.replicas()}
+        known = self.directory.replicas()
         if not known or (query.replica is not None and query.replica not in known):
             detail = f"No replica {(query.replica or '')[:100]!r}; known: {', '.join(known) or 'none yet'}"
             raise NoReplicaToRead(detail, known_replicas=list(known))
