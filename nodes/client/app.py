@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 import time
+from importlib import resources
 from random import SystemRandom
 from typing import Any
 
@@ -18,17 +19,23 @@ from broker.position import Position
 from nodes.client import errors, session
 from nodes.client.client import Client, TimeoutQuery, WriteAndReadAnswer, WriteAndWaitAnswer
 from nodes.client.comparison import CompareAnswer, CompareQuery, Comparison, EverywhereAnswer, StatusAnswer
-from nodes.client.controls import Controls, DelayChange, Faults, FaultsByReplica, FaultStart, ReplicaName
+from nodes.client.controls import (
+    Controls,
+    DelayChange,
+    Faults,
+    FaultsByReplica,
+    FaultStart,
+    PredictionAnswer,
+    PredictionQuery,
+    ReplicaName,
+)
 from nodes.client.directory import Directory, LogHead
-from nodes.client.experiments import Experiments, ExperimentsAnswer, RawQuery
+from nodes.client.experiments import Experiments, ExperimentsAnswer, ExperimentStore, RawQuery
 from nodes.client.feed.feed import EVENT_STREAM, LAST_EVENT_ID, Feed, FeedEvent, FeedQuery
 from nodes.client.feed.sources import WAIT_MS, Sources, read_item
 from nodes.client.levels import LevelQuery, Nodes
 from nodes.client.metrics import ClientMetrics
-from nodes.client.pages import HEADERS, files
-from nodes.client.prediction import PredictionAnswer, PredictionQuery, prediction
 from nodes.client.reading import ReadAnswer, Reader, shown
-from nodes.client.store import ExperimentStore
 from nodes.experiments.queue import ExperimentQueue
 from nodes.experiments.spec import Experiment, ExperimentBody
 from nodes.http import guard
@@ -43,6 +50,16 @@ from nodes.runtime.config import ClientConfig
 from nodes.runtime.gate import Places
 
 _FAULTS_PARALLEL = 64
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_PAGE_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
 
 maps(errors.NoReplicas, 503, "no-replicas", "No replicas", "not_applied")
 maps(errors.UnknownReplica, 422, "unknown-replica", "Unknown replica")
@@ -119,12 +136,15 @@ def create_app(config: ClientConfig) -> Flask:
 
 def add_pages(app: Flask) -> None:
     """The console at ``/``, and its parts below ``/console/``; nothing else than these files."""
-    pages = files()
+    root = resources.files("nodes.client").joinpath("console")
+    files = {file.name: file for file in root.iterdir()}
+    files |= {f"vendor/{file.name}": file for file in root.joinpath("vendor").iterdir()}
+    pages = {name: file.read_bytes() for name, file in files.items() if file.is_file()}
 
     def serve(name: str = "index.html") -> Response:
         if name not in pages:
             raise Problem(404, "no-such-page", "No such page", f"No page {name[:100]!r}.")
-        response = Response(pages[name], mimetype=mimetypes.guess_type(name)[0], headers=HEADERS)
+        response = Response(pages[name], mimetype=mimetypes.guess_type(name)[0], headers=_PAGE_HEADERS)
         response.add_etag()
         return response.make_conditional(request)  # type: ignore[return-value]
 
@@ -153,11 +173,7 @@ def add_controls(api: Api, controls: Controls) -> None:
     api.route("GET", "/delays", admin=True, answer=dict[str, Any])(controls.delays)
     api.route("POST", "/delays", admin=True, body=DelayChange, answer=dict[str, Any])(controls.change)
     api.route("POST", "/reset", admin=True, answer=dict[str, Any])(controls.reset)
-
-    @api.route("GET", "/prediction", admin=True, query=PredictionQuery, answer=PredictionAnswer)
-    def predicted(query: PredictionQuery) -> PredictionAnswer:
-        """How likely a read is stale by the time since the write, from the current delays alone."""
-        return prediction(controls.delays(), query)
+    api.route("GET", "/prediction", admin=True, query=PredictionQuery, answer=PredictionAnswer)(controls.prediction)
 
 
 def add_faults(api: Api, faults: Faults) -> None:

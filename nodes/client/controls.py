@@ -1,19 +1,24 @@
-"""Changes to the lab through the client: delays and resets are the primary's, faults the replicas'."""
+"""Controls of the lab: delays with what they predict and resets, through the primary; faults, through the replicas."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from typing_extensions import TypedDict
 
+from broker.delay import DELAY_MS_MAX, from_json
+from broker.delay.prediction import Replicated, predict
 from nodes.client.directory import Directory, KnownReplica
-from nodes.client.errors import UnknownReplica, UnprovenReplica
-from nodes.http.api import Body, OpenBody
+from nodes.client.errors import NoReplicas, UnknownReplica, UnprovenReplica
+from nodes.http.api import Body, OpenBody, Query
 from nodes.http.peers import Ask, Peers, body_or_error, segment
 
 _RESET_MS = 8000
+_POINTS_MAX = 201
+_RATE_MAX = 100_000
 
 
 class DelayChange(OpenBody):
@@ -41,6 +46,23 @@ class FaultsByReplica(TypedDict):
     replicas: dict[str, dict[str, Any]]
 
 
+class PredictionQuery(Query):
+    """For ``writes_per_second``, at ``points`` moments from 0 to ``until_ms`` after a write."""
+
+    writes_per_second: Annotated[float, Field(ge=0, le=_RATE_MAX)] = 0
+    until_ms: Annotated[float, Field(gt=0, le=DELAY_MS_MAX)] = 3000
+    points: Annotated[int, Field(ge=2, le=_POINTS_MAX)] = 41
+
+
+class PredictionAnswer(TypedDict):
+    """At each ``t_ms`` after a write: P(a read of a random replica is stale), and P(every replica has it)."""
+
+    writes_per_second: float
+    t_ms: list[float]
+    stale: list[float]
+    converged: list[float]
+
+
 @dataclass(frozen=True)
 class Controls:
     """Requests to the primary, with the caller's Authorization header, which the primary checks."""
@@ -60,6 +82,23 @@ class Controls:
     def reset(self) -> dict[str, Any]:
         """Empty the lab: a new epoch."""
         return self._require(Ask("/admin/reset", "POST", wait_ms=_RESET_MS))
+
+    def prediction(self, query: PredictionQuery) -> PredictionAnswer:
+        """How likely a read is stale by the time since the write, from the current delays alone."""
+        found = self.delays()
+        rate, last = query.writes_per_second, query.points - 1
+        replicated = [
+            Replicated(from_json(model), found["orders"][url], rate) for url, model in found["models"].items()
+        ]
+        if not replicated:
+            raise NoReplicas("No replica is registered yet")
+        curve = predict(replicated, [query.until_ms * point / last for point in range(query.points)])
+        return {
+            "writes_per_second": rate,
+            "t_ms": curve.t_ms,
+            "stale": [round(share, 6) for share in curve.stale],
+            "converged": [round(share, 6) for share in curve.converged],
+        }
 
     def _require(self, ask: Ask) -> dict[str, Any]:
         given = self.authorization()

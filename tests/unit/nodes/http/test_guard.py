@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 
 from nodes.client import app as client
-from nodes.client.store import ExperimentStore
+from nodes.client.experiments import ExperimentStore
 from nodes.http import guard, problem
 from nodes.primary import app as primary
 from nodes.replica import app as replica

@@ -1,4 +1,4 @@
-"""``GET /prediction``: its cost is bounded, whatever the replicas are set to."""
+"""``GET /prediction``: its cost is bounded, with any settings of the replicas."""
 
 from __future__ import annotations
 
