@@ -114,9 +114,10 @@ class Comparison:
 
     def compare(self, query: CompareQuery) -> CompareAnswer:
         """Read from every node at once, and compare."""
-        answers = self.peers.run_all(self._calls("/version"))
+        urls = self._urls()
+        answers = self.peers.run_all(self._calls(urls, "/version"))
         if query.digest:
-            for name, found in self.peers.run_all(self._calls("/digest")).items():
+            for name, found in self.peers.run_all(self._calls(urls, "/digest")).items():
                 content = {"digest": found.get("digest"), "keys": found.get("keys"), "at": found.get("position")}
                 answers[name]["content"] = found if "error" in found else content
         primary = answers.pop(_PRIMARY)
@@ -132,7 +133,7 @@ class Comparison:
         return {"key": key, "nodes": {name: _node_answer(reply) for name, reply in found.items()}}
 
     def status(self, *, waiting: bool) -> StatusAnswer:
-        answers = self.peers.run_all({**self._calls("/version"), _KNOWN: self.directory.ask})
+        answers = self.peers.run_all({**self._calls(self._urls(), "/version"), _KNOWN: self.directory.ask})
         known = answers.pop(_KNOWN) or {}
         primary = answers.pop(_PRIMARY)
         replicas = [_status(name, answer, primary, known.get(name, _UNKNOWN)) for name, answer in answers.items()]
@@ -151,8 +152,8 @@ class Comparison:
     def _urls(self) -> dict[str, str]:
         return {_PRIMARY: self.primary_url, **{name: known.url for name, known in self.directory.replicas().items()}}
 
-    def _calls(self, path: str) -> dict[str, Callable[[], Any]]:
-        return {name: partial(self._ask, f"{url}{path}") for name, url in self._urls().items()}
+    def _calls(self, urls: dict[str, str], path: str) -> dict[str, Callable[[], Any]]:
+        return {name: partial(self._ask, f"{url}{path}") for name, url in urls.items()}
 
     def _ask(self, url: str) -> dict[str, Any]:
         return body_or_error(self.peers.attempt(Ask(url)))

@@ -70,3 +70,17 @@ def test_the_status_has_the_lag_that_the_log_shows() -> None:
     assert (found["primary_version"], found["primary_write_id"], found["waiting_for_consistency"]) == (7, "w", False)
     states = [(r["replica_id"], r["version_behind"], r["lag_ms"], r["is_consistent"]) for r in found["replicas"]]
     assert states == [("r1", 2, 33.0, False), ("r2", 0, 0.0, True)]
+
+
+def test_a_replica_that_registers_during_a_comparison_is_not_part_of_it() -> None:
+    answers = {f"{name}/version": at(7) for name in ("primary", "r1")}
+    answers |= {f"{name}/digest": {"position": "1-7", "digest": "d", "keys": 1} for name in ("primary", "r1", "r2")}
+    peers = StubPeers(**{"primary/replicas": [replicas("r1"), replicas("r1", "r2")], **answers})
+    directory = Directory(peers, PRIMARY)
+
+    class Registering(Directory):
+        def replicas(self) -> Any:
+            return directory.now()
+
+    found = Comparison(peers, Registering(peers, PRIMARY), PRIMARY).compare(CompareQuery(digest=True))
+    assert list(found["replicas"]) == ["r1"]
