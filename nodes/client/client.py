@@ -80,9 +80,9 @@ class WriteAndWaitAnswer(TypedDict):
 
 
 class Client:
-    """Writes and measures. A node that does not answer is reported with ``error``, and the rest all the same.
+    """Writes and measures; a replica that does not answer is reported with ``error``.
 
-    Each write raises ``PeerError`` or ``PeerRefused`` if it failed.
+    A write that failed raises ``PeerError`` or ``PeerRefused``.
     """
 
     def __init__(

@@ -106,7 +106,7 @@ class StatusAnswer(TypedDict):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Asks every node. One that does not answer has ``error``."""
+    """Asks every node; one that does not answer is reported with ``error``."""
 
     peers: Peers
     directory: Directory

@@ -90,7 +90,9 @@ class Nodes:
             if query.replica in {None, name} and (found.order == "log" or not level.in_log_order)
         ]
         if not usable:
-            detail = "A replica in order of arrival shows no prefix of the history, and no other replica is requested"
+            detail = (
+                f"Level {query.level} needs a replica in log order; every replica to read applies in order of arrival"
+            )
             raise LevelNotAvailable(detail, level=query.level)
         self.random.shuffle(usable)
         return usable
@@ -173,7 +175,7 @@ class Bounded(Eventual):
             except PeerRefused as refused:
                 if refused.status != 412:
                     raise _reason(read, target, refused) from None
-        raise PeerError("The lab was reset again and again", sent=False)
+        raise PeerError("The lab was reset repeatedly during the read", sent=False)
 
     def _bound(self, nodes: Nodes, query: LevelQuery) -> tuple[Position, Position]:
         """The position that the bound requires, and the head of the log that it was derived from."""

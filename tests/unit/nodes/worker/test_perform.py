@@ -58,7 +58,7 @@ class VirtualTime:
         self.ended_at = max(self.ended_at, self.seconds)
 
 
-class VirtualAgenda(OpenLoop):
+class VirtualLoop(OpenLoop):
     """The open loop, with simulated threads: each task starts at its time, or when a thread is free."""
 
     def __init__(self, time: VirtualTime) -> None:
@@ -118,7 +118,7 @@ class VirtualRun(Run):
         self._time = time
 
     def loop(self) -> OpenLoop:
-        return VirtualAgenda(self._time)
+        return VirtualLoop(self._time)
 
 
 def taken(spec: Spec, replicas: int, delay_ms: float) -> tuple[float, dict[str, Any]]:

@@ -18,7 +18,7 @@ DOCUMENTED = Mixture(((9, Pareto(20, 3)), (1, Exponential(80))))
 COSTLY = Mixture(((1, Lognormal(300, 2.5)),) * 10)
 
 
-class FakeSite:
+class FakeTarget:
     """A primary that answers at once, unless ``answers`` is cleared, and has one more write at each question."""
 
     def __init__(self, model: DelayModel, replicas: int = 2) -> None:
@@ -39,7 +39,7 @@ class FakeSite:
         return 1, self.asked**2
 
 
-def registry_of(target: FakeSite) -> CollectorRegistry:
+def registry_of(target: FakeTarget) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(Predicted(cast("Target", target)))
     return registry
@@ -51,14 +51,14 @@ def shares(registry: CollectorRegistry) -> list[float]:
 
 
 def test_the_metric_is_the_share_of_writes_on_every_replica_by_each_boundary() -> None:
-    registry = registry_of(FakeSite(Fixed(500)))
+    registry = registry_of(FakeTarget(Fixed(500)))
     assert registry.get_sample_value("ec_predicted_converged_ratio", {"le": "0.4"}) == 0
     assert registry.get_sample_value("ec_predicted_converged_ratio", {"le": "0.5"}) == 1
 
 
 def test_a_scrape_takes_at_most_100_ms_at_any_rate_and_with_any_settings() -> None:
     for model, replicas in ((DOCUMENTED, 2), (COSTLY, 20)):
-        registry = registry_of(FakeSite(model, replicas))
+        registry = registry_of(FakeTarget(model, replicas))
         costs_ms = []
         for _ in range(5):  # the rate is another one each time
             started = time.process_time()
@@ -69,7 +69,7 @@ def test_a_scrape_takes_at_most_100_ms_at_any_rate_and_with_any_settings() -> No
 
 
 def test_a_scrape_does_not_wait_for_a_hanging_primary_and_asks_it_only_once() -> None:
-    target = FakeSite(DOCUMENTED)
+    target = FakeTarget(DOCUMENTED)
     registry = registry_of(target)
     known = until(lambda: shares(registry))
     target.answers.clear()
