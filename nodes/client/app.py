@@ -166,7 +166,10 @@ def add_feed(api: Api, feed: Feed) -> None:
         last_id = request.headers.get("Last-Event-ID")
         if last_id:
             query = parsed(FeedQuery, {"last_event_id": last_id}, 400, "invalid-last-event-id")
-        return Response(feed.listen(query.last_event_id), mimetype=EVENT_STREAM, headers={"Cache-Control": "no-cache"})
+        stream = feed.listen(query.last_event_id)
+        response = Response(stream, mimetype=EVENT_STREAM, headers={"Cache-Control": "no-cache"})
+        response.call_on_close(lambda: feed.leave(stream))
+        return response
 
 
 def add_controls(api: Api, controls: Controls) -> None:

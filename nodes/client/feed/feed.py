@@ -6,7 +6,7 @@ import re
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, NotRequired
 
 from pydantic import Field
@@ -50,7 +50,6 @@ class Feed:
 
     def __init__(self, now_ms: Callable[[], float]) -> None:
         """``now_ms`` is the log's clock, in milliseconds since 1970, for the time of each message."""
-        self.listeners = 0
         self._now_ms = now_ms
         self._process = secrets.token_hex(4)  # the numbers of another process mean other messages
         self._changed = threading.Condition()
@@ -58,7 +57,12 @@ class Feed:
         self._left_out = 0
         self._ring: deque[tuple[int, str]] = deque(maxlen=_KEPT)  # the last messages: number and JSON text
         self._number = 0
+        self._streams: set[Iterator[str]] = set()
         self._closed = False
+
+    @property
+    def listeners(self) -> int:
+        return len(self._streams)
 
     def publish(self, kind: str, item: Any) -> None:
         """Add an item to the next message; without a listener it is dropped."""
@@ -89,19 +93,29 @@ class Feed:
             self._closed = True
             self._changed.notify_all()
 
-    def listen(self, last_id: str | None) -> Listener:
-        """Listen from after ``last_id``, or from now. Raises ``TooManyListeners``."""
+    def listen(self, last_id: str | None) -> Iterator[str]:
+        """Stream events after ``last_id``, or from now on, until ``leave``. Raises ``TooManyListeners``."""
         with self._changed:
             if self.listeners >= LISTENERS_MAX:
                 raise TooManyListeners(f"All {LISTENERS_MAX} event streams are in use; close one")
-            listener = Listener(self, self._seen(last_id))
-            self.listeners += 1
-            return listener
+            stream = self._stream(self._seen(last_id))
+            self._streams.add(stream)
+            return stream
 
-    def after(self, seen: int) -> tuple[str, int] | None:
+    def leave(self, stream: Iterator[str]) -> None:
+        with self._changed:
+            self._streams.discard(stream)
+
+    def _stream(self, seen: int) -> Iterator[str]:
+        yield "retry: 1000\n\n"
+        while (found := self._after(seen)) is not None:
+            text, seen = found
+            yield text
+
+    def _after(self, seen: int) -> tuple[str, int] | None:
         """Wait for messages after ``seen``; their text as server-sent events (WHATWG HTML, 9.2), and the last number.
 
-        If some of them are gone: ``missed``, and the number to resume from. ``None`` at the end.
+        A comment if there are none for a while; ``missed`` if some of them are gone; ``None`` at the end.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._number != seen, HEARTBEAT_SECONDS)
@@ -116,43 +130,9 @@ class Feed:
         events = "".join(f"id: {self._process}-{number}\ndata: {text}\n\n" for number, text in found)
         return events or ": nothing has happened\n\n", newest
 
-    def leave(self) -> None:
-        with self._changed:
-            self.listeners -= 1
-
     def _seen(self, last_id: str | None) -> int:
         """The number of the last message that a listener has; -1 if it cannot be told what it has missed."""
         if not last_id:
             return self._number
         process, _, number = last_id.partition("-")
         return int(number) if process == self._process and _NUMBER.fullmatch(number) else -1
-
-
-class Listener:
-    """One stream: an iterator of texts."""
-
-    def __init__(self, feed: Feed, seen: int) -> None:
-        self._feed = feed
-        self._seen = seen
-        self._started = False
-        self._left = False
-
-    def __iter__(self) -> Listener:
-        return self
-
-    def __next__(self) -> str:
-        """Wait for the next messages; a comment if there are none for a while."""
-        if not self._started:
-            self._started = True
-            return "retry: 1000\n\n"
-        found = self._feed.after(self._seen)
-        if found is None:
-            raise StopIteration
-        text, self._seen = found
-        return text
-
-    def close(self) -> None:
-        """Leave. The server calls it when the connection is gone."""
-        if not self._left:
-            self._left = True
-            self._feed.leave()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from broker.log import ReplicationLog
 from nodes.client.app import add_feed
 from nodes.client.errors import TooManyListeners
 from nodes.client.feed import feed as module
-from nodes.client.feed.feed import LISTENERS_MAX, Feed, Listener
+from nodes.client.feed.feed import LISTENERS_MAX, Feed
 from nodes.client.feed.sources import Sources, follow_replica
 from nodes.http.app import make_app
 from nodes.http.peers import PeerError
@@ -39,7 +40,7 @@ def say(feed: Feed, *numbers: int) -> None:
         feed.flush()
 
 
-def heard(listener: Listener) -> list[tuple[str, dict[str, Any]]]:
+def heard(listener: Iterator[str]) -> list[tuple[str, dict[str, Any]]]:
     """The events of the next text: their IDs, and their data."""
     found = []
     for event in next(listener).split("\n\n"):
@@ -49,7 +50,7 @@ def heard(listener: Listener) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def started(feed: Feed, last_id: str | None = None) -> Listener:
+def started(feed: Feed, last_id: str | None = None) -> Iterator[str]:
     listener = feed.listen(last_id)
     assert next(listener) == "retry: 1000\n\n"
     return listener
@@ -128,8 +129,8 @@ def test_the_number_of_listeners_is_bounded() -> None:
     listeners = [feed.listen(None) for _ in range(LISTENERS_MAX)]
     with pytest.raises(TooManyListeners):
         feed.listen(None)
-    listeners[0].close()
-    listeners[0].close()
+    feed.leave(listeners[0])
+    feed.leave(listeners[0])
     assert feed.listeners == LISTENERS_MAX - 1
     feed.listen(None)
 
