@@ -62,29 +62,19 @@ class ClientMetrics:
         self._lost_own_write = violations.labels("read_your_writes")
         self._went_back = violations.labels("monotonic_reads")
 
-    def read_at_level(self, level: Level, *, stale: bool | None, waited_ms: float) -> None:
-        """Count an answered read; ``stale`` is ``None`` if that is unknown."""
-        outcome = "unknown" if stale is None else "stale" if stale else "fresh"
+    def level_read(self, level: Level, outcome: str, waited_ms: float | None = None) -> None:
+        """Count a read at a level; ``waited_ms`` if it was answered."""
         self._level_reads.labels(level, outcome).inc()
-        self._wait_seconds.labels(level).observe(waited_ms / 1000)
-
-    def read_refused(self, level: Level, *, timed_out: bool) -> None:
-        """Count a read whose level could not be met, in time or at all."""
-        self._level_reads.labels(level, "timeout" if timed_out else "refused").inc()
-
-    def read_failed(self, level: Level) -> None:
-        """Count a read that no node answered."""
-        self._level_reads.labels(level, "error").inc()
+        if waited_ms is not None:
+            self._wait_seconds.labels(level).observe(waited_ms / 1000)
 
     def shown(self, *, went_back: bool, lost_own_write: bool) -> None:
-        """Count what a read meant to its session."""
-        if went_back:
-            self._went_back.inc()
-        if lost_own_write:
-            self._lost_own_write.inc()
+        """Count the guarantees that a read broke for its session."""
+        self._went_back.inc(went_back)
+        self._lost_own_write.inc(lost_own_write)
 
     def know(self, replicas: Collection[str]) -> None:
-        """Count these replicas' reads from 0, and forget all others.
+        """Export these replicas' reads, from 0 on, and those of no other.
 
         A series that started with a replica's first read would hide that read, and one of a replica that left would
         stay for good.

@@ -34,9 +34,13 @@ def make_app(config: NodeConfig, tracing: Tracing, registry: CollectorRegistry) 
     problem.install(app)
     guard.install(app, config)
     measure(app, registry)
-    app.before_request(lambda: TRACEPARENT.set(request.headers.get("traceparent", "")) and None)
     tracing.install(app)
     app.extensions["tracing"] = tracing
+
+    @app.before_request
+    def carry() -> None:
+        TRACEPARENT.set(request.headers.get("traceparent", ""))
+
     return app, Api(app, config.node_id, f"Eventual consistency lab: {config.role}")
 
 

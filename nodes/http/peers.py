@@ -187,7 +187,7 @@ class Peers:
     def ask_all(self, asks: Mapping[str, Ask]) -> dict[str, Reply | PeerError]:
         """Send all requests at once; return answers and failures by name when the last has arrived."""
         try:
-            return self.run_all({name: partial(self._answer, ask) for name, ask in asks.items()})
+            return self.run_all({name: partial(self.attempt, ask) for name, ask in asks.items()})
         except PeersBusy as busy:
             return dict.fromkeys(asks, PeerError(str(busy), sent=False))
 
@@ -195,7 +195,7 @@ class Peers:
         """Send all requests at once, and yield each answer or failure when it arrives, until the time is up."""
         try:
             with self.team(len(asks)) as team:
-                running = {team.submit(partial(self._answer, ask)): name for name, ask in asks.items()}
+                running = {team.submit(partial(self.attempt, ask)): name for name, ask in asks.items()}
         except PeersBusy as busy:
             yield from dict.fromkeys(asks, PeerError(str(busy), sent=False)).items()
             return
@@ -203,7 +203,8 @@ class Peers:
             for done in as_completed(running, timeout_seconds):
                 yield running[done], done.result()
 
-    def _answer(self, ask: Ask) -> Reply | PeerError:
+    def attempt(self, ask: Ask) -> Reply | PeerError:
+        """Send one request as ``ask`` does, and return a failure."""
         try:
             return self.ask(ask)
         except PeerError as error:
@@ -212,6 +213,16 @@ class Peers:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._pool.clear()
+
+
+def failure(reply: Reply | Exception) -> str:
+    """Return why a request failed: what it raised, or what the node answered."""
+    return str(reply) if isinstance(reply, Exception) else str(reply.body.get("detail", reply.status))
+
+
+def body_or_error(reply: Reply | Exception) -> dict[str, Any]:
+    """Return the body of an answer of status 200, else ``{"error": sentence}``."""
+    return reply.body if isinstance(reply, Reply) and reply.status == 200 else {"error": failure(reply)}
 
 
 def segment(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What the settings in force predict, as a metric beside the measured one."""
+"""The prediction from the current settings, as a metric to compare with the measured one."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _WAIT_SECONDS = 0.05
 class Predicted(Collector):
     """``ec_predicted_converged_ratio``: P(every replica has a write within ``le`` seconds of its commit).
 
-    The ``le`` are the boundaries of ``ec_consistency_window_seconds``, so that one can be held against the other. In
-    log order a prediction needs the rate of writes: the one of the last minute. Nothing is exported while the primary
-    does not say how the replicas are set. The primary is asked in the background, and a scrape waits only briefly for
-    its answer; until that is there, or the primary has failed to give one, the answer before counts.
+    The ``le`` are the boundaries of ``ec_consistency_window_seconds``, to compare both. In log order a prediction needs
+    the rate of writes: the one of the last minute. Without an answer of the primary nothing is exported. The primary is
+    asked in the background and a scrape waits only briefly; until the primary has answered or failed, its previous
+    answer counts.
     """
 
     def __init__(self, target: Target, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -46,11 +46,9 @@ class Predicted(Collector):
         self._asked: Future[list[float]] | None = None
 
     def describe(self) -> list[GaugeMetricFamily]:
-        """The metric without asking anybody, which is what registering it needs."""
         return [_CONVERGED.family()]
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The curve as of now."""
         with self._lock:
             if self._asked is None or self._asked.done():
                 self._answered, self._asked = self._asked, self._thread.submit(self._shares)
@@ -73,11 +71,11 @@ class Predicted(Collector):
         if not settings:
             raise TargetError("no replica is registered")
         rate = self._rate()
-        replicated = [Replicated(found.model, found.order, rate) for found in settings.values()]
+        replicated = [Replicated(found.delay, found.order, rate) for found in settings.values()]
         return predict(replicated, [boundary * 1000 for boundary in SECONDS_BUCKETS]).converged
 
     def _rate(self) -> float:
-        """Writes a second over the last minute, or since it was asked for first."""
+        """Writes a second over the last minute, or since the first scrape."""
         now, (epoch, version) = self._monotonic(), self._target.head()
         if self._seen and self._seen[-1][1] != epoch:
             self._seen.clear()

@@ -13,7 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from nodes.client import app as client
-from nodes.client.shelf import Shelf
+from nodes.client.experiments import ExperimentStore
 from nodes.http import guard, problem
 from nodes.primary import app as primary
 from nodes.replica import app as replica
@@ -43,7 +43,7 @@ WRITING_OPENLY = {
 @pytest.fixture(params=APPS)
 def app(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
     with ExitStack() as opened:  # a node keeps its files open until the process ends
-        for module, kind in ((replica_parts, ReplicaStore), (client, Shelf)):
+        for module, kind in ((replica_parts, ReplicaStore), (client, ExperimentStore)):
             monkeypatch.setattr(module, kind.__name__, partial(_made, kind, opened))
         environment = {
             "LAB_ADMIN_TOKEN": TOKEN,

@@ -1,4 +1,4 @@
-"""Things to do at their times, however long the ones before take: an open loop."""
+"""An open loop: tasks start at their times, however long earlier ones take."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import Callable
 Task = Callable[[], None]
 
 
-class Agenda:
-    """Tasks that begin at their times on ``threads`` threads. A task may add others.
+class OpenLoop:
+    """Tasks that start at their times on ``threads`` threads. A task may add others.
 
     A loop that waited for each answer before the next request would measure a slow system less often than a fast one.
-    ``late_seconds`` has how late each task began: where that is much, the load was not what it was meant to be.
+    ``late_seconds`` has how late each task started: if that is much, the load was not the intended one.
     """
 
     def __init__(self, threads: int, monotonic: Callable[[], float]) -> None:
@@ -30,22 +30,21 @@ class Agenda:
         self._stopped = False
 
     def at(self, due: float, task: Task) -> None:
-        """Do this when the clock says so."""
         with self._changed:
             heapq.heappush(self._later, (due, next(self._order), task))
             self._changed.notify()
 
     def stop(self) -> None:
-        """Begin nothing more, and let ``run`` return without waiting for what has begun."""
+        """Start no more tasks, and let ``run`` return without waiting for running ones."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
 
     def run(self) -> None:
-        """Return when nothing is left to do, or it was stopped. What a task raises is raised here."""
+        """Return when all tasks are done, or at ``stop``. Raises what a task raises."""
         ready: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         for number in range(self._threads):
-            threading.Thread(target=self._work, args=(ready,), name=f"agenda-{number}", daemon=True).start()
+            threading.Thread(target=self._work, args=(ready,), name=f"load-{number}", daemon=True).start()
         try:
             while (found := self._next()) is not None:
                 due, task = found
@@ -58,7 +57,7 @@ class Agenda:
             raise self._failure
 
     def _next(self) -> tuple[float, Task] | None:
-        """Wait for the next task's time; ``None`` when there will be none."""
+        """Wait until the next task is due; ``None`` at the end."""
         with self._changed:
             while not self._stopped and self._failure is None:
                 if self._later:
@@ -79,7 +78,7 @@ class Agenda:
         while (task := ready.get()) is not None:
             try:
                 task()
-            except Exception as error:  # noqa: BLE001 - it is raised where the agenda is run
+            except Exception as error:  # noqa: BLE001 - run raises it
                 self._failure = error
             with self._changed:
                 self._running -= 1
