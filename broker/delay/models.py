@@ -49,7 +49,7 @@ class DelayModel(ABC):
 
     @abstractmethod
     def beyond_ms(self, ms: float) -> float:
-        """Return the integral of 1 - cdf from ``ms`` to ``DELAY_MS_MAX``, in closed form because predictions ask often."""
+        """Return the integral of 1 - cdf from ``ms`` to ``DELAY_MS_MAX``, in closed form, which is fast."""
 
     @abstractmethod
     def sample(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
