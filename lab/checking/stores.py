@@ -91,9 +91,7 @@ def no_lost_write(tally: Tally, history: History) -> None:
         final = finals.get(write.key)
         if final is None:
             continue
-        tally.tested += 1
-        if final.seen < write.seen:
-            tally.violated(f"{describe(write)}; {describe(final)}", write, final)
+        tally.test(final.seen >= write.seen, "{}; {}", write, final)
         other = holder.setdefault(write.position, write)
         if other is not write:
             tally.violated(f"{describe(other)}, and {describe(write)}: two writes at one position", other, write)

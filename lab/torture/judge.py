@@ -86,10 +86,9 @@ def reordered(tally: Tally, history: History, ledger: Ledger) -> None:
         _compare(tally, read, ledger)
     log = Timeline(history.writes)
     for write in history.writes:
-        tally.tested += 1
         before = log.before(write.invoked_us)
-        if before is not None and before.seen >= write.seen:
-            tally.violated(f"{describe(before)}; after that had returned, {describe(write)}", before, write)
+        held = before is None or before.seen < write.seen
+        tally.test(held, "{}; after that had returned, {}", before or write, write)
 
 
 def early(tally: Tally, history: History, floors: Floors) -> None:
