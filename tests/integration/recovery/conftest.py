@@ -12,15 +12,7 @@ import pytest
 from broker.connection import connect
 from broker.events import Events
 from lab.local.supervisor import Lab
-from tests.integration.conftest import (
-    converge,
-    empty,
-    is_healthy,
-    metric,
-    node_urls,
-    processes,
-    running_lab,
-)
+from tests.integration.conftest import converge, empty, is_healthy, metric, node_urls, processes, running_lab
 from tests.support.http import get, post
 from tests.support.load import Writers
 from tests.support.until import until
