@@ -18,8 +18,7 @@ from nodes.http.problem import Problem, busy
 from nodes.http.reading import add_reads
 from nodes.http.times import ms, timestamp
 from nodes.http.writing import AcksQuery
-from nodes.replica.faults import FAULTS, FaultBody, NothingToCorrupt
-from nodes.replica.faults.active import FaultNotActive, FaultShown
+from nodes.replica.faults import FAULTS, FaultBody, FaultNotActive, FaultShown, NothingToCorrupt
 from nodes.replica.history import Applied, HistoryBusy
 from nodes.replica.parts import make_parts
 from nodes.replica.replica import Replica

@@ -15,7 +15,7 @@ from nodes.http import guard
 from nodes.http.answers import PAGE_BYTES_MAX
 from nodes.replica.applier import Applier
 from nodes.replica.audit import Audit
-from nodes.replica.faults.active import ActiveFaults
+from nodes.replica.faults import ActiveFaults
 from nodes.replica.history import Applied
 from nodes.replica.membership import Membership
 from nodes.replica.parts import Parts

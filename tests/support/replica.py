@@ -14,8 +14,7 @@ from broker.delay import Fixed, Schedule
 from broker.log import ReplicationLog
 from nodes.replica.applier import Applier
 from nodes.replica.audit import Audit
-from nodes.replica.faults import FaultBody
-from nodes.replica.faults.active import ActiveFaults
+from nodes.replica.faults import ActiveFaults, FaultBody
 from nodes.replica.parts import make_parts
 from nodes.replica.reader import Reader
 from nodes.runtime.config import ReplicaConfig, load
