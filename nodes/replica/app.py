@@ -11,6 +11,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from broker.position import Position
+from nodes.http import caller
 from nodes.http.answers import PositionText
 from nodes.http.api import Api, Query, TimeoutMs
 from nodes.http.app import add_health, make_app
@@ -47,7 +48,7 @@ class AppliedQuery(Query):
 
 
 class AppliedEntry(TypedDict):
-    """When one entry was published, due and applied, by the log's clock."""
+    """Times are by the log's clock."""
 
     position: str
     published_at: str | None
@@ -76,15 +77,11 @@ class FaultsAnswer(TypedDict):
 
 
 class EndedAnswer(TypedDict):
-    """The faults that were ended."""
-
     source: str
     ended: list[str]
 
 
 class ResyncAnswer(TypedDict):
-    """The replica will install a snapshot."""
-
     source: str
     status: str
 
@@ -93,7 +90,7 @@ def create_app(config: ReplicaConfig) -> Flask:
     """A replica as a WSGI app, with its node in ``app.extensions["node"]``. Raises ``StoreError``."""
     registry = CollectorRegistry()
     tracing = traces.make(config)
-    replica = Replica(make_parts(config, tracing, registry))
+    replica = Replica(make_parts(config, tracing, registry, caller.wait))
     app, api = make_app(config, tracing, registry)
     app.extensions["node"] = replica
     for kind, problem in _PROBLEMS.items():

@@ -6,12 +6,13 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from broker.position import Position
-from nodes.http import caller
 
+# Repeats a step, which waits for so many seconds, until it returns true or the time is up by this clock.
+Wait = Callable[[Callable[[float], bool], float, Callable[[], float]], bool]
 _WAITING_MAX = 64  # requests that wait for the next entry
 
 
@@ -31,7 +32,9 @@ class Applied(NamedTuple):
 class AppliedHistory:
     """The newest ``capacity`` applied entries, in the order in which they were applied. Thread-safe."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, wait: Wait = lambda step, seconds, _: step(seconds)) -> None:
+        """``wait`` can give up a wait whose request has no caller any more, by an exception."""
+        self._wait = wait
         self._newest: deque[Applied] = deque(maxlen=capacity)
         self._capacity = capacity
         self._lock = threading.Condition()
@@ -45,7 +48,6 @@ class AppliedHistory:
         return self._count
 
     def extend(self, applied: Collection[Applied]) -> None:
-        """Add entries, and forget the oldest beyond the capacity."""
         with self._lock:
             self._newest.extend(applied)
             self._numbers.update(zip((one.position for one in applied), itertools.count(self._count)))
@@ -97,13 +99,12 @@ class AppliedHistory:
             raise HistoryBusy(f"{_WAITING_MAX} requests already wait for the next applied entry; try again shortly")
         self._waiting += 1
         try:
-            caller.wait(arrived, timeout_seconds, time.monotonic)
+            self._wait(arrived, timeout_seconds, time.monotonic)
         finally:
             self._waiting -= 1
 
     @property
     def _first(self) -> int:
-        """The number of the oldest entry that is kept."""
         return self._count - len(self._newest)
 
     def _between(self, first: int, last: int) -> list[Applied]:

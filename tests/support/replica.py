@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from broker.delay import Fixed, Schedule
 from broker.log import ReplicationLog
+from nodes.http import caller
 from nodes.replica.applier import Applier
 from nodes.replica.audit import Audit
 from nodes.replica.faults import ActiveFaults, FaultBody
@@ -37,6 +38,7 @@ class Bench:
             config,
             CarriedTracing(),
             self.registry,
+            caller.wait,
             connect=lambda *_, **__: client,
             monotonic_ns=lambda: self.clock.us * 1000,
             wall_ns=lambda: self.clock.us * 1000,

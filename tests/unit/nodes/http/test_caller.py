@@ -59,7 +59,7 @@ def gate(_url: str) -> Any:
 
 
 def history(_url: str) -> Any:
-    return AppliedHistory(10).since(0, 1, 30)
+    return AppliedHistory(10, caller.wait).since(0, 1, 30)
 
 
 def peer(url: str) -> Any:
