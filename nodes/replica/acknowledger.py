@@ -41,7 +41,6 @@ class Acknowledger:
             self._condition.notify_all()
 
     def add(self, positions: list[Position]) -> None:
-        """Add positions whose effect is durable."""
         now_us = self._now_us()
         with self._condition:
             for first in range(0, len(positions), _BATCH):

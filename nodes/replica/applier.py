@@ -27,7 +27,7 @@ class Progress:
     deleted: Mapping[str, Position] = field(default_factory=dict)
 
     def after(self, state: State, entries: Sequence[Entry]) -> tuple[State, Progress]:
-        """State and progress once these entries are applied as well, on top of ``state``."""
+        """State and progress once these entries are applied on top of ``state``."""
         beyond, deleted = dict(self.beyond), dict(self.deleted)
         for entry in entries:
             if entry.op == "epoch":
@@ -36,17 +36,13 @@ class Progress:
                 beyond[entry.position] = entry
                 if entry.op == "delete":
                     deleted[entry.key] = max(entry.position, deleted.get(entry.key, entry.position))
-        while (entry_ := beyond.pop(_next(state.position), None)) is not None:
-            state = _at(entry_)
+        while (following := beyond.pop(Position(state.position.epoch, state.position.version + 1), None)) is not None:
+            state = _at(following)
         return state, Progress(beyond, {key: at for key, at in deleted.items() if at > state.position})
 
     def visible(self, entries: Sequence[Entry]) -> list[Entry]:
         """The entries without those that an applied delete has made void."""
         return [entry for entry in entries if self.deleted.get(entry.key, entry.position) <= entry.position]
-
-
-def _next(position: Position) -> Position:
-    return Position(position.epoch, position.version + 1)
 
 
 def _at(entry: Entry) -> State:

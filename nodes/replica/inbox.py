@@ -41,7 +41,6 @@ class Inbox:
             return self._line.due(now_us, 1 if self._rest_us else limit)
 
     def take(self, due: list[tuple[Entry, int]]) -> None:
-        """Remove entries that have been applied."""
         with self._change():
             self._line.take(due)
             self._rest_until_us = self._now_us() + self._rest_us if self._rest_us else 0
@@ -56,7 +55,6 @@ class Inbox:
             self._line.set_schedule(schedule, self._now_us())
 
     def set_paused(self, *, paused: bool) -> None:
-        """While paused, nothing is due."""
         with self._change():
             self._paused = paused
 
@@ -67,7 +65,6 @@ class Inbox:
             self._rest_until_us = 0
 
     def clock_changed(self) -> None:
-        """Compute again what is due, because the clock was set."""
         with self._change():
             self._rest_until_us = 0
             self._line.set_clock(self._now_us())
@@ -83,7 +80,7 @@ class Inbox:
     def wait_until_empty(self) -> bool:
         """Return ``True`` when no entry waits any more, ``False`` if the inbox is closed before."""
         with self._condition:
-            self._condition.wait_for(lambda: self._closed or not len(self._line))
+            self._condition.wait_for(lambda: self._closed or not self._line)
             return not self._closed
 
     def wait_for_room(self) -> int:

@@ -4,41 +4,41 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from broker.delay import Fixed
 from broker.registry import Member, Settings
 from nodes.replica.parts import HEARTBEAT_MS, Parts
 
 
+@dataclass
 class Membership:
     """Registers the replica once a second, and applies its settings as soon as an event announces a change.
 
     ``registered`` is set once the replica is registered and its settings are active.
     """
 
-    def __init__(self, parts: Parts, describe: Callable[[], Member], apply: Callable[[Settings], None]) -> None:
-        """``describe`` returns the heartbeat, ``apply`` makes settings active."""
-        self.registered = threading.Event()
-        self._parts = parts
-        self._describe = describe
-        self._apply = apply
-        self._last_event: str | None = None
-        self._settings: Settings | None = None
+    parts: Parts
+    describe: Callable[[], Member]  # returns the heartbeat
+    apply: Callable[[Settings], None]  # makes settings active
+    registered: threading.Event = field(default_factory=threading.Event, init=False)
+    _last_event: str | None = field(default=None, init=False)
+    _settings: Settings | None = field(default=None, init=False)
 
     def step(self, block_ms: int = HEARTBEAT_MS) -> None:
         """Send a heartbeat, then wait for an event or the next one. Raises ``broker.errors.LogError``."""
-        parts = self._parts
+        parts = self.parts
         if self._last_event is None:  # before the settings are read, so that no change is missed
             self._last_event = parts.events.last_id()
         parts.clock.measure()  # before the first settings: once they are active, entries may be due
-        member = self._describe()
+        member = self.describe()
         if not self.registered.is_set():
             parts.registry.require_free(member)
         defaults = Settings(Fixed(parts.config.delay_ms), parts.config.ack_delay_ms)
         settings, joined = parts.registry.heartbeat(member, defaults)
         if settings != self._settings:
             self._settings = settings
-            self._apply(settings)
+            self.apply(settings)
         self.registered.set()
         if joined:
             parts.events.publish("joined", replica=member.replica)

@@ -58,11 +58,10 @@ class ReplicaMetrics:
         self._duplicate.inc(applied)
 
     def declare_fault(self, name: str) -> None:
-        """Export a fault as not active."""
         self._fault.labels(self._replica, name)
 
     def fault(self, name: str, *, active: bool, at_us: int) -> None:
-        """Record that a fault started or ended, and when by the log's clock."""
+        """Record that a fault started or ended, at ``at_us`` by the log's clock."""
         self._fault.labels(self._replica, name).set(active)
         self._changed_at.labels(self._replica, "fault").set(at_us / 1e6)
 

@@ -37,10 +37,9 @@ class Replica:
     """
 
     def __init__(self, parts: Parts) -> None:
-        config = parts.config
+        config, token = parts.config, parts.config.admin_token
         self.parts = parts
         self.faults = ActiveFaults(parts)
-        token = config.admin_token
         self._proof = guard.proof(token, config.node_id, config.advertise_url) if token else ""
         self._process = secrets.token_hex(4)  # marks cursors, which count the entries of one process
         self._reader = Reader(parts)
