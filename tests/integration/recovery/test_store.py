@@ -14,7 +14,7 @@ import pytest
 from broker.connection import connect
 from lab.local.supervisor import Lab
 from tests.integration.conftest import converge, set_delays
-from tests.integration.recovery.conftest import REPLICA, fill, kill, log_of, resyncs, status
+from tests.integration.recovery.conftest import REPLICA, fill, kill, log_of, registered, resyncs, status
 from tests.support.http import POOL, get, post
 from tests.support.until import until
 
@@ -25,12 +25,7 @@ def test_a_log_trimmed_past_a_replica_that_was_away_leads_to_a_snapshot(quick: L
     before = resyncs(quick, "gap")
     url = quick.replica_urls[REPLICA]
     post(f"{quick.client_url}/faults", {"replica": REPLICA, "fault": "partition"})
-    until(
-        lambda: (
-            not next(r for r in get(f"{quick.primary_url}/replicas")["replicas"] if r["replica_id"] == REPLICA)["live"]
-        ),
-        15,
-    )
+    until(lambda: not registered(quick)["live"], 15)
     fill(quick, 200, "later")
     until(lambda: connect(quick.redis_url).xlen("lab14:log") <= 60, 15)
     set_delays(quick, 60_000, 50)  # so that the snapshot is seen to wait, however busy the machine is
@@ -65,9 +60,8 @@ def damage(kind: str, path: Path) -> None:
         with closing(sqlite3.connect(file)) as db:
             db.execute("PRAGMA user_version = 99")
     else:
-        content = bytearray(file.read_bytes())
-        content[4096:] = b"\xff" * (len(content) - 4096)
-        file.write_bytes(content)
+        content = file.read_bytes()
+        file.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "truncated", "of another version", "corrupt"])
@@ -87,21 +81,14 @@ def test_an_invalid_store_is_quarantined_and_starts_over(quick: Lab, kind: str) 
 
 
 def test_a_second_process_on_a_store_is_refused_and_the_first_goes_on(quick: Lab) -> None:
-    environment = {
-        **os.environ,
+    environment = os.environ | {
         "LAB_NODE_ID": "lab14-second",
         "LAB_PORT": str(quick.options.base_port + 70),
         "LAB_REDIS_URL": quick.redis_url,
         "LAB_DATA_DIR": str(quick.data_dir / "replicas" / REPLICA),
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "nodes", "replica"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    command = [sys.executable, "-m", "nodes", "replica"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode != 0
     assert "is in use by another process" in done.stderr
     assert "Traceback" not in done.stderr

@@ -13,7 +13,7 @@ from broker.entry import Entry
 from broker.errors import LogBehind, LogMissing, LogUnreachable
 from broker.group import Group
 from broker.log import ReplicationLog
-from broker.position import Position
+from broker.position import START, Position
 from nodes.replica.reader import Arrival, classify
 from nodes.runtime.store import StoreError
 from tests.support.replica import REPLICA, Bench
@@ -39,9 +39,7 @@ Make = Callable[..., Bench]
         ("1-4", "2-3", "epoch", '"1-3"', Arrival.ROLLED_BACK),
     ],
 )
-def test_an_entry_is_classified_by_the_newest_one_before_it(
-    last: str, position: str, op: Any, value: str, expected: Arrival
-) -> None:
+def test_an_entry_is_classified(last: str, position: str, op: Any, value: str, expected: Arrival) -> None:
     entry = Entry(Position.parse(position), op, "k", value, "w", 1)
     assert classify(Position.parse(last), entry) is expected
 
@@ -80,7 +78,7 @@ def test_entries_are_applied_in_order_with_the_position(log: ReplicationLog, mak
     bench = make()
     bench.catch_up()
     assert (bench.position(), bench.data()) == ("1-3", {"a": "3", "b": "2"})
-    assert [str(applied.position) for applied in bench.history.after(Position(0, 0), 10)] == [
+    assert list(map(str, (applied.position for applied in bench.history.after(START, 10)))) == [
         "1-0",
         "1-1",
         "1-2",
@@ -117,9 +115,7 @@ def test_the_acknowledgement_can_be_held_back(log: ReplicationLog, make: Make) -
     assert bench.pending() == 0
 
 
-def test_a_redelivery_after_a_kill_between_apply_and_acknowledgement_changes_nothing(
-    log: ReplicationLog, make: Make
-) -> None:
+def test_a_kill_between_apply_and_acknowledgement_changes_nothing(log: ReplicationLog, make: Make) -> None:
     write(log, "a", "b")
     before = make()
     before.read()
@@ -267,9 +263,7 @@ def test_while_the_log_is_behind_a_replica_reads_nothing_of_it(log: ReplicationL
     assert (after.position(), after.data()) == ("1-3", {"a": "1", "b": "2", "c": "3"})
 
 
-def test_a_replica_with_what_the_log_lost_takes_the_content_of_the_new_epoch(
-    log: ReplicationLog, make: Make, fake: Any
-) -> None:
+def test_a_replica_ahead_of_the_log_takes_the_new_epochs_content(log: ReplicationLog, make: Make, fake: Any) -> None:
     write(log, "a", "b", "c")
     make().catch_up()
     fake.hdel("lab14:data", "b", "c")

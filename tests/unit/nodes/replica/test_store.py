@@ -36,6 +36,11 @@ def keys(store: ReplicaStore) -> dict[str, str]:
     return {record.key: record.value for record in store.page("", 100, 10**6)[1]}
 
 
+def change(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute(statement)
+
+
 def test_a_new_store_is_before_everything(store: ReplicaStore) -> None:
     assert store.state().position == START
     assert store.digest()[1:] == (0, EMPTY)
@@ -111,9 +116,7 @@ def test_a_page_ends_once_it_is_heavy(store: ReplicaStore) -> None:
 def test_the_digest_is_of_what_is_stored(store: ReplicaStore, tmp_path: Path) -> None:
     store.apply([BEGIN, entry(1, "a"), entry(2, "b")])
     assert store.digest()[1:] == digest([("w1", "a", "1"), ("w2", "b", "1")])
-    with sqlite3.connect(tmp_path / "deep" / "store" / "store.sqlite") as db:
-        db.execute("UPDATE data SET value = '2' WHERE key = 'a'")
-    db.close()
+    change(tmp_path / "deep" / "store" / "store.sqlite", "UPDATE data SET value = '2' WHERE key = 'a'")
     assert store.digest()[1:] != digest([("w1", "a", "1"), ("w2", "b", "1")])
 
 
@@ -123,38 +126,18 @@ def test_one_process_at_a_time(store: ReplicaStore, tmp_path: Path, monkeypatch:
         ReplicaStore(tmp_path / "deep" / "store")
 
 
-def damage_version(path: Path) -> None:
-    with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 99")
-    db.close()
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "version": lambda path: change(path, "PRAGMA user_version = 99"),
+    "tables": lambda path: change(path, "DROP TABLE data"),
+    "header": lambda path: path.write_bytes(b"not a database" * 100),
+    "pages": lambda path: path.write_bytes(path.read_bytes()[:4096] + b"\xff" * 4096 + path.read_bytes()[8192:]),
+    "end": lambda path: path.write_bytes(path.read_bytes()[:5000]),
+}
 
 
-def damage_tables(path: Path) -> None:
-    with sqlite3.connect(path) as db:
-        db.execute("DROP TABLE data")
-    db.close()
-
-
-def damage_header(path: Path) -> None:
-    path.write_bytes(b"not a database" * 100)
-
-
-def damage_pages(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[4096:8192] = b"\xff" * 4096
-    path.write_bytes(content)
-
-
-def damage_end(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:5000])
-
-
-DAMAGES = [damage_version, damage_tables, damage_header, damage_pages, damage_end]
-
-
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_file_is_quarantined_and_the_store_starts_over(
-    tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(2):  # also a second time, with a file that stands there already
         with closing(ReplicaStore(tmp_path)) as store:
@@ -178,9 +161,7 @@ def test_an_empty_or_a_missing_file_is_a_new_store(tmp_path: Path) -> None:
 def test_damage_that_shows_later_is_told_from_other_errors(tmp_path: Path) -> None:
     with closing(ReplicaStore(tmp_path)) as store:
         store.install(Snapshot(Position(1, 1), "w", 1, [Record(f"k{n}", "1" * 100, 1, "w", 1) for n in range(5000)]))
-        with sqlite3.connect(tmp_path / "store.sqlite") as db:
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        db.close()
+        change(tmp_path / "store.sqlite", "PRAGMA wal_checkpoint(TRUNCATE)")
         with (tmp_path / "store.sqlite").open("r+b") as file:
             file.seek(4096)
             file.write(b"\xff" * 300_000)
