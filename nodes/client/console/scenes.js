@@ -4,17 +4,14 @@ import { element, find, versionsBehind } from "./dom.js";
 import * as services from "./services.js";
 import { parsePosition, reached } from "./timeline.js";
 
-class Stopped extends Error {}
-
 const READ_MS = 5000; // time to read a sentence before the scene continues
 
 const SCENES = [
   {
     name: "First stale read",
-    async run({ say, delay, settle, write, read, fast, slow }) {
+    async run({ say, delays, settle, write, read, slow }) {
       await settle();
-      await delay(fast, 500);
-      await delay(slow, 4000);
+      await delays(500, 4000);
       await say(`${slow} now has a delay of four seconds. Watch the bottom lane: a write follows.`);
       const written = await write("scene", "new");
       const stale = await read("scene", "eventual", slow);
@@ -26,9 +23,8 @@ const SCENES = [
   },
   {
     name: "The slowest replica sets the window",
-    async run({ say, delay, measure, fast, slow }) {
-      await delay(fast, 500);
-      await delay(slow, 1500);
+    async run({ say, delay, delays, measure, fast, slow }) {
+      await delays(500, 1500);
       await say(`With delays of 500 and 1500 ms, a write takes ${await measure()} ms to reach every replica.`);
       await delay(fast, 50);
       await say(`${fast} is now ten times as fast: ${await measure()} ms. The window has not changed.`);
@@ -68,9 +64,8 @@ const SCENES = [
   },
   {
     name: "A replica cut off from the log",
-    async run({ say, delay, write, arrive, fast, slow }) {
-      await delay(fast, 200);
-      await delay(slow, 200);
+    async run({ say, delays, write, arrive, fast, slow }) {
+      await delays(200, 200);
       await services.startFault(slow, "partition", { duration_ms: 60000 });
       await say(`${slow} is cut off from the log. It still serves reads from its own store.`);
       let last;
@@ -111,20 +106,21 @@ export function addScenes({ names, pace }) {
       models = (await services.delays()).body.models;
       await run(stage(names(), (seconds) => pause(seconds * READ_MS * pace, stop.signal)));
     } catch (error) {
-      end = error instanceof Stopped ? "Scene stopped; the delays are restored." : `The scene failed: ${error.message}`;
+      end = stop.signal.aborted ? "Scene stopped; the delays are restored." : `The scene failed: ${error.message}`;
     }
-    find("scene-text").textContent += ` ${await restore(models) ?? end}`;
+    await restore(models).catch((error) => { end = `The delays could not be restored: ${error.message}`; });
+    find("scene-text").textContent += ` ${end}`;
     setRunning(false);
   }
 }
 
 async function pause(ms, signal) {
+  signal.throwIfAborted();
   await new Promise((resolve) => {
-    if (signal.aborted) resolve();
     signal.addEventListener("abort", resolve);
     setTimeout(resolve, ms);
   });
-  if (signal.aborted) throw new Stopped();
+  signal.throwIfAborted();
 }
 
 // The steps that a scene is made of.
@@ -135,6 +131,10 @@ function stage(names, rest) {
     await rest(1);
   };
   const delay = (replica, ms) => services.setDelay(replica, { delay_ms: ms });
+  const delays = async (fastMs, slowMs) => {
+    await delay(fast, fastMs);
+    await delay(slow, slowMs);
+  };
   const write = async (key, value) => {
     await rest(0);
     return (await services.write("write", key, value)).body;
@@ -159,15 +159,10 @@ function stage(names, rest) {
     await arrive((await write("scene", "old")).position);
   };
   const measure = async () => (await services.write("write-and-wait", "scene", Date.now())).body.consistency_time_ms.toFixed(0);
-  return { say, delay, settle, write, read, arrive, measure, fast, slow };
+  return { say, delay, delays, settle, write, read, arrive, measure, fast, slow };
 }
 
-// End all faults and set the models again. Returns the error's text, if any.
 async function restore(models) {
-  try {
-    await services.endFaults();
-    for (const [url, model] of Object.entries(models)) await services.setDelay(new URL(url).hostname, { model });
-  } catch (error) {
-    return `The delays could not be restored: ${error.message}`;
-  }
+  await services.endFaults();
+  for (const [url, model] of Object.entries(models)) await services.setDelay(new URL(url).hostname, { model });
 }
