@@ -17,10 +17,9 @@ from broker.delay.line import DelayLine
 from broker.events import Events
 from broker.log import ReplicationLog
 from broker.registry import Registry
-from nodes.replica.acknowledger import Acknowledger
 from nodes.replica.history import AppliedHistory, Wait
-from nodes.replica.inbox import Inbox
 from nodes.replica.metrics import ReplicaMetrics
+from nodes.replica.queues import Acknowledger, Inbox
 from nodes.replica.store import ReplicaStore
 from nodes.runtime.config import ReplicaConfig
 from nodes.runtime.gate import PositionGate

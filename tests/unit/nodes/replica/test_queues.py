@@ -1,4 +1,4 @@
-"""The acknowledger: batches, retries, and its bound."""
+"""The queues: their threads wait for each other; acknowledgements go out in batches, are retried, and are bounded."""
 
 from __future__ import annotations
 
@@ -7,13 +7,61 @@ from typing import Any
 
 import pytest
 
+from broker.delay import Fixed, Schedule
+from broker.delay.line import DelayLine
+from broker.entry import Entry
 from broker.errors import LogUnreachable
 from broker.group import Group
 from broker.log import ReplicationLog
 from broker.position import START, Position
-from nodes.replica import acknowledger as acknowledging
-from nodes.replica.acknowledger import Acknowledger
+from nodes.replica import queues
+from nodes.replica.queues import Acknowledger, Inbox
 from tests.support.clock import FakeClock
+
+
+def entry(version: int, at_us: int) -> Entry:
+    return Entry(Position(1, version), "set", "k", "1", "w", at_us)
+
+
+def make_inbox(clock: FakeClock, room: int = 10) -> Inbox:
+    inbox = Inbox(DelayLine(max_entries=room, max_bytes=10**6), clock.now_us)
+    inbox.set_schedule(Schedule(Fixed(1000)))
+    return inbox
+
+
+def test_an_entry_and_a_lower_delay_wake_the_applier() -> None:
+    clock = FakeClock()
+    inbox = make_inbox(clock)
+    with ThreadPoolExecutor(1) as threads:
+        waiter = threads.submit(inbox.wait_until_due)
+        inbox.offer([entry(1, clock.us)])
+        inbox.set_schedule(Schedule(Fixed(0)))
+        waiter.result(5)
+    assert len(inbox.due(10)) == 1
+
+
+def test_room_in_the_line_wakes_the_reader() -> None:
+    clock = FakeClock()
+    inbox = make_inbox(clock, room=1)
+    inbox.offer([entry(1, clock.us)])
+    with ThreadPoolExecutor(1) as threads:
+        waiter = threads.submit(inbox.wait_for_room)
+        clock.us += 10**9
+        inbox.take(inbox.due(1))
+        assert waiter.result(5) == 1
+
+
+def test_closing_the_inbox_wakes_both_threads_and_a_held_snapshot() -> None:
+    inbox = make_inbox(FakeClock(), room=1)
+    inbox.offer([entry(1, 10**15)])
+    with ThreadPoolExecutor(3) as threads:
+        due = threads.submit(inbox.wait_until_due)
+        room = threads.submit(inbox.wait_for_room)
+        held = threads.submit(inbox.hold, entry(2, 10**15))
+        inbox.close()
+        due.result(5)
+        assert room.result(5) == 0
+        assert held.result(5) is False
 
 
 @pytest.fixture
@@ -31,7 +79,7 @@ def deliver(log: ReplicationLog, count: int) -> list[Position]:
 
 
 def test_acknowledgements_go_out_in_batches(log: ReplicationLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(acknowledging, "_BATCH", 3)
+    monkeypatch.setattr(queues, "_BATCH", 3)
     acknowledger = Acknowledger(log.group("r1"), 0, FakeClock().now_us)
     acknowledger.add(deliver(log, 4))
     left = []
@@ -59,7 +107,7 @@ def test_a_failed_acknowledgement_is_sent_again(log: ReplicationLog, monkeypatch
 def test_the_reader_is_held_back_while_too_many_acknowledgements_wait(
     log: ReplicationLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(acknowledging, "_QUEUED_MAX", 2)
+    monkeypatch.setattr(queues, "_QUEUED_MAX", 2)
     acknowledger = Acknowledger(log.group("r1"), 0, FakeClock().now_us)
     acknowledger.add(deliver(log, 3))
     with ThreadPoolExecutor(1) as threads:
