@@ -67,13 +67,14 @@ class Bench:
         while self.acknowledger.step():
             pass
 
-    def catch_up(self) -> None:
-        """Read, apply and acknowledge until nothing moves."""
+    def catch_up(self) -> Bench:
+        """Read, apply and acknowledge until nothing moves; return this."""
         for _ in range(5):
             self.read()
             self.clock.us = max(self.clock.us, self.log.history.now_us())
             self.apply()
             self.acknowledge()
+        return self
 
     def position(self) -> str:
         """The store's position."""

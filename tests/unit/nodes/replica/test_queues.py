@@ -104,9 +104,7 @@ def test_a_failed_acknowledgement_is_sent_again(log: ReplicationLog, monkeypatch
     assert log.history.groups()[0].pending == 0
 
 
-def test_the_reader_is_held_back_while_too_many_acknowledgements_wait(
-    log: ReplicationLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_many_acknowledgements_hold_the_reader_back(log: ReplicationLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queues, "_QUEUED_MAX", 2)
     acknowledger = Acknowledger(log.group("r1"), 0, FakeClock().now_us)
     acknowledger.add(deliver(log, 3))

@@ -19,6 +19,7 @@ from nodes.runtime.store import StoreError
 from tests.support.replica import REPLICA, Bench
 
 Make = Callable[..., Bench]
+Patch = pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
@@ -75,8 +76,7 @@ def write(log: ReplicationLog, *keys: str) -> None:
 
 def test_entries_are_applied_in_order_with_the_position(log: ReplicationLog, make: Make) -> None:
     write(log, "a", "b", "a")
-    bench = make()
-    bench.catch_up()
+    bench = make().catch_up()
     assert (bench.position(), bench.data()) == ("1-3", {"a": "3", "b": "2"})
     assert list(map(str, (applied.position for applied in bench.history.after(START, 10)))) == [
         "1-0",
@@ -88,8 +88,7 @@ def test_entries_are_applied_in_order_with_the_position(log: ReplicationLog, mak
 
 
 def test_nothing_is_applied_before_it_is_due_and_it_is_pending_until_then(log: ReplicationLog, make: Make) -> None:
-    bench = make(delay_ms=500)
-    bench.catch_up()
+    bench = make(delay_ms=500).catch_up()
     write(log, "a")
     bench.read()
     published_us = log.history.newest(1)[0].at_us
@@ -134,16 +133,12 @@ def test_a_replica_killed_before_applying_takes_its_pending_entries_first(log: R
     write(log, "a", "b")
     make().read()
     write(log, "c")
-    after = make()
-    after.catch_up()
+    after = make().catch_up()
     assert (after.position(), after.data(), after.pending()) == ("1-3", {"a": "1", "b": "2", "c": "3"}, 0)
 
 
-def test_entries_of_a_lost_reply_are_read_again_from_the_pending_ones(
-    log: ReplicationLog, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench = make()
-    bench.catch_up()
+def test_entries_of_a_lost_reply_are_read_again(log: ReplicationLog, make: Make, monkeypatch: Patch) -> None:
+    bench = make().catch_up()
     write(log, "a", "b")
     read = Group.read
 
@@ -193,8 +188,7 @@ def test_a_foreign_entry_that_leaves_no_room_costs_a_snapshot(fake: Any, log: Re
 
 
 def test_a_gap_is_closed_by_reading_again_from_before_it(log: ReplicationLog, make: Make) -> None:
-    bench = make()
-    bench.catch_up()
+    bench = make().catch_up()
     write(log, "a", "b", "c")
     log.group(REPLICA).rewind(Position(1, 2))  # as if the store had lost a tail that was acknowledged
     bench.catch_up()
@@ -222,8 +216,7 @@ def test_pending_entries_that_were_trimmed_lead_to_a_snapshot(log: ReplicationLo
     make().read()
     log.trim(Position(1, 2))
     write(log, "c")
-    after = make()
-    after.catch_up()
+    after = make().catch_up()
     assert (after.position(), after.data(), after.pending()) == ("1-3", {"a": "1", "b": "2", "c": "3"}, 0)
 
 
@@ -270,15 +263,13 @@ def test_a_replica_ahead_of_the_log_takes_the_new_epochs_content(log: Replicatio
     roll_back(fake, log, 2)
     log.open("o2", seen=Position(1, 3))
     log.append("set", "d", "9", "new")
-    after = make()
-    after.catch_up()
+    after = make().catch_up()
     assert (after.position(), after.data(), after.pending()) == ("2-2", {"a": "1", "d": "9"}, 0)
     assert after.count("ec_resyncs_total", reason="log_rolled_back") == 1
 
 
 def test_waiting_entries_of_a_lost_tail_do_not_stay(log: ReplicationLog, make: Make, fake: Any) -> None:
-    bench = make(delay_ms=60_000)
-    bench.catch_up()
+    bench = make(delay_ms=60_000).catch_up()
     write(log, "a", "b", "c")
     bench.read()
     fake.hdel("lab14:data", "b", "c")
@@ -303,11 +294,8 @@ def test_a_replica_that_has_no_more_than_the_log_keeps_its_content(log: Replicat
     assert make().position() == "2-3"
 
 
-def test_a_new_epoch_waits_until_all_earlier_entries_are_applied(
-    log: ReplicationLog, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench = make(delay_ms=60_000)
-    bench.catch_up()
+def test_a_new_epoch_waits_for_all_earlier_entries(log: ReplicationLog, make: Make, monkeypatch: Patch) -> None:
+    bench = make(delay_ms=60_000).catch_up()
     write(log, "a")
     log.open("o2", in_doubt=True)
     waited: list[int] = []
@@ -330,8 +318,7 @@ def test_a_replica_of_another_history_takes_the_content_of_this_one(log: Replica
     log.open("o")
     for number in range(5):
         log.append("set", "x", str(number), f"new{number}")
-    after = make()
-    after.catch_up()
+    after = make().catch_up()
     assert (after.position(), after.data()) == ("1-5", {"x": "4"})
     assert after.count("ec_resyncs_total", reason="other_history") == 1
 
@@ -347,8 +334,7 @@ def test_a_replica_reports_that_it_resyncs(log: ReplicationLog, make: Make) -> N
 
 
 def test_a_reset_empties_the_store_at_once_and_drops_waiting_entries(log: ReplicationLog, make: Make) -> None:
-    bench = make(delay_ms=60_000)
-    bench.catch_up()
+    bench = make(delay_ms=60_000).catch_up()
     write(log, "a", "b")
     bench.read()
     log.reset("r")
@@ -371,8 +357,7 @@ def test_a_replica_that_missed_resets_continues_in_the_newest_epoch(log: Replica
     write(log, "b")
     log.reset("r2")
     write(log, "c")
-    after = make()
-    after.catch_up()
+    after = make().catch_up()
     assert (after.position(), after.data(), after.pending()) == ("3-1", {"c": "1"}, 0)
 
 
@@ -380,8 +365,7 @@ def test_pending_entries_of_an_ended_epoch_are_not_a_gap(log: ReplicationLog, ma
     write(log, "a", "b")
     make(delay_ms=60_000).read()
     log.reset("r")
-    after = make()
-    after.catch_up()
+    after = make().catch_up()
     assert (after.position(), after.pending()) == ("2-0", 0)
     assert after.count("ec_resyncs_total", reason="gap") == 0
 
@@ -397,9 +381,7 @@ def test_entries_that_do_not_fit_into_the_line_stay_in_the_stream(log: Replicati
     assert bench.position() == "1-6"
 
 
-def test_a_store_that_refuses_keeps_the_entries_waiting_and_pending(
-    log: ReplicationLog, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_refuses_keeps_entries_pending(log: ReplicationLog, make: Make, monkeypatch: Patch) -> None:
     bench = make()
     write(log, "a")
     bench.read()
@@ -419,27 +401,22 @@ def test_a_store_that_refuses_keeps_the_entries_waiting_and_pending(
 
 
 @pytest.mark.parametrize("trimmed", [False, True])
-def test_a_replica_with_a_damaged_store_recovers_everything(
-    log: ReplicationLog, make: Make, tmp_path: Path, trimmed: bool
-) -> None:
+def test_a_damaged_store_is_recovered(log: ReplicationLog, make: Make, tmp_path: Path, trimmed: bool) -> None:
     write(log, "a", "b", "c")
-    bench = make()
-    bench.catch_up()
+    bench = make().catch_up()
     bench.close()
     (tmp_path / "store" / "store.sqlite").write_bytes(b"not a database" * 100)
     if trimmed:
         log.trim(Position(1, 2))
     write(log, "d")
-    bench = make()
-    bench.catch_up()
+    bench = make().catch_up()
     assert (bench.position(), bench.data()) == ("1-4", {"a": "1", "b": "2", "c": "3", "d": "4"})
     assert bench.count("ec_resyncs_total", reason="gap") == trimmed
     assert bench.pending() == 0
 
 
 def test_lateness_and_delay_are_measured(log: ReplicationLog, make: Make) -> None:
-    bench = make(delay_ms=500)
-    bench.catch_up()
+    bench = make(delay_ms=500).catch_up()
     write(log, "a")
     bench.read()
     bench.clock.us = log.history.newest(1)[0].at_us + 502_000
@@ -461,7 +438,6 @@ def test_an_acknowledged_tail_that_the_store_lost_is_delivered_again_at_once(fak
     bench.catch_up()
     assert bench.pending() == 0
     bench.close()
-    again = Bench(fake, tmp_path / "before")  # as after a loss of power; no writes follow
-    again.catch_up()
+    again = Bench(fake, tmp_path / "before").catch_up()  # as after a loss of power; no writes follow
     assert (again.position(), again.data()) == ("1-2", {"a": "1", "b": "2"})
     again.close()

@@ -17,6 +17,8 @@ from nodes.replica import store as module
 from nodes.replica.store import ReplicaStore, StoreDamaged
 from nodes.runtime.store import StoreError
 
+Patch = pytest.MonkeyPatch
+
 
 def entry(version: int, key: str = "k", value: str = "1", op: Operation = "set", epoch: int = 1) -> Entry:
     return Entry(Position(epoch, version), op, key, value, f"w{version}", 1000 + version)
@@ -120,7 +122,7 @@ def test_the_digest_is_of_what_is_stored(store: ReplicaStore, tmp_path: Path) ->
     assert store.digest()[1:] != digest([("w1", "a", "1"), ("w2", "b", "1")])
 
 
-def test_one_process_at_a_time(store: ReplicaStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_at_a_time(store: ReplicaStore, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(module, "_LOCK_WAIT_SECONDS", 0.1)
     with pytest.raises(StoreError, match="in use by another process"):
         ReplicaStore(tmp_path / "deep" / "store")
@@ -169,9 +171,7 @@ def test_damage_that_shows_later_is_told_from_other_errors(tmp_path: Path) -> No
             store.digest()
 
 
-def test_a_checkpoint_keeps_the_write_ahead_log_bounded(
-    store: ReplicaStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_bounds_the_write_ahead_log(store: ReplicaStore, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(module, "_CHECKPOINT_BYTES", 100_000)
     monkeypatch.setattr(module, "_RESTART_BYTES", 200_000)
     store.apply([BEGIN])
@@ -184,9 +184,7 @@ def test_a_checkpoint_keeps_the_write_ahead_log_bounded(
     assert store.state().position == Position(1, 399)
 
 
-def test_a_page_that_ends_early_does_not_keep_its_connection_in_the_past(
-    store: ReplicaStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_that_ends_early_leaves_no_connection_in_the_past(store: ReplicaStore, monkeypatch: Patch) -> None:
     store.apply([BEGIN, *(entry(number, f"k{number}") for number in range(1, 6))])
     genuine = store._readers.put
     seen = []
