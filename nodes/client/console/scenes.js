@@ -66,7 +66,7 @@ const SCENES = [
     name: "A replica cut off from the log",
     async run({ say, delays, write, arrive, fast, slow }) {
       await delays(200, 200);
-      await services.startFault(slow, "partition", { duration_ms: 60000 });
+      await services.startFault(slow, { fault: "partition", duration_ms: 60000 });
       await say(`${slow} is cut off from the log. It still serves reads from its own store.`);
       let last;
       for (let number = 1; number <= 10; number += 1) last = await write("scene", number);
