@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from broker.connection import connect
 from lab.local.supervisor import Lab
 from tests.integration.conftest import converge, set_delays
 from tests.integration.recovery.conftest import REPLICA, fill, kill, log_of, registered, resyncs, status
+from tests.support.damage import DAMAGES, change
 from tests.support.http import POOL, get, post
 from tests.support.until import until
 
@@ -43,25 +42,11 @@ def test_a_log_trimmed_past_a_replica_that_was_away_leads_to_a_snapshot(quick: L
     assert "taking a snapshot" in log_of(quick, REPLICA)
 
 
-def damage(kind: str, path: Path) -> None:
-    """Make something of the store's file that is no store."""
-    file = path / "store.sqlite"
-    with closing(sqlite3.connect(file)) as db:
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+def damage(kind: str, file: Path) -> None:
+    change(file, "PRAGMA wal_checkpoint(TRUNCATE)")
     for name in ("store.sqlite-wal", "store.sqlite-shm"):
-        (path / name).unlink(missing_ok=True)
-    if kind == "missing":
-        file.unlink()
-    elif kind == "empty":
-        file.write_bytes(b"")
-    elif kind == "truncated":
-        file.write_bytes(file.read_bytes()[:5000])
-    elif kind == "of another version":
-        with closing(sqlite3.connect(file)) as db:
-            db.execute("PRAGMA user_version = 99")
-    else:
-        content = file.read_bytes()
-        file.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+        file.with_name(name).unlink(missing_ok=True)
+    (DAMAGES | {"missing": Path.unlink, "empty": lambda file: file.write_bytes(b"")})[kind](file)
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "truncated", "of another version", "corrupt"])
@@ -70,7 +55,7 @@ def test_an_invalid_store_is_quarantined_and_starts_over(quick: Lab, kind: str) 
     converge(quick)
     until(lambda: connect(quick.redis_url).xlen("lab14:log") <= 60, 15)
     said = log_of(quick, REPLICA)
-    kill(quick, REPLICA, meanwhile=lambda: damage(kind, quick.data_dir / "replicas" / REPLICA))
+    kill(quick, REPLICA, meanwhile=lambda: damage(kind, quick.data_dir / "replicas" / REPLICA / "store.sqlite"))
     fill(quick, 5, "later")
     converge(quick, 30)
     new = log_of(quick, REPLICA)[len(said) :]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -138,22 +138,13 @@ def test_a_cut_link_breaks_waiting_commands_and_rejects_new_ones(server: LogServ
     log = ReplicationLog(connect(server.url, answer_timeout_seconds=30, link=link))
     log.open("o")
     log.group(REPLICA).join(log.head().position)
-    failures: list[Exception] = []
-
-    def wait() -> None:
-        try:
-            log.group(REPLICA).read(1, 20_000)
-        except LogError as error:
-            failures.append(error)
-
-    waiting = threading.Thread(target=wait)
-    waiting.start()
-    other = ReplicationLog(connect(server.url))
-    watching = connect(server.url)
-    until(lambda: int(watching.info("clients")["blocked_clients"]) > 0)
-    link.cut()
-    waiting.join(10)
-    assert len(failures) == 1
+    other, watching = ReplicationLog(connect(server.url)), connect(server.url)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(log.group(REPLICA).read, 1, 20_000)
+        until(lambda: int(watching.info("clients")["blocked_clients"]) > 0)
+        link.cut()
+        with pytest.raises(LogError):
+            waiting.result(10)
     with pytest.raises(LogUnreachable, match="cut"):
         log.history.now_us()
     assert other.history.now_us() > 0, "only this link is cut"

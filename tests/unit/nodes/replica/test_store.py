@@ -16,6 +16,7 @@ from broker.snapshot import Snapshot
 from nodes.replica import store as module
 from nodes.replica.store import ReplicaStore, StoreDamaged
 from nodes.runtime.store import StoreError
+from tests.support.damage import DAMAGES, change
 
 Patch = pytest.MonkeyPatch
 
@@ -36,11 +37,6 @@ def store(tmp_path: Path) -> Iterator[ReplicaStore]:
 
 def keys(store: ReplicaStore) -> dict[str, str]:
     return {record.key: record.value for record in store.page("", 100, 10**6)[1]}
-
-
-def change(path: Path, statement: str) -> None:
-    with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        db.execute(statement)
 
 
 def test_a_new_store_is_before_everything(store: ReplicaStore) -> None:
@@ -126,15 +122,6 @@ def test_one_process_at_a_time(store: ReplicaStore, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(module, "_LOCK_WAIT_SECONDS", 0.1)
     with pytest.raises(StoreError, match="in use by another process"):
         ReplicaStore(tmp_path / "deep" / "store")
-
-
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "version": lambda path: change(path, "PRAGMA user_version = 99"),
-    "tables": lambda path: change(path, "DROP TABLE data"),
-    "header": lambda path: path.write_bytes(b"not a database" * 100),
-    "pages": lambda path: path.write_bytes(path.read_bytes()[:4096] + b"\xff" * 4096 + path.read_bytes()[8192:]),
-    "end": lambda path: path.write_bytes(path.read_bytes()[:5000]),
-}
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
