@@ -44,9 +44,8 @@ class ReplicaMetrics:
         """Count applied entries, each with its due time, their delay and their lateness."""
         self._applied.inc(len(due))
         changes = [(entry, due_us) for entry, due_us in due if entry.op != "epoch"]
-        self._delay.observe(
-            [applied_us - entry.at_us for entry, _ in changes], [entry.trace_id for entry, _ in changes]
-        )
+        delays_us = [applied_us - entry.at_us for entry, _ in changes]
+        self._delay.observe(delays_us, [entry.trace_id for entry, _ in changes])
         self._lateness.observe([applied_us - due_us for _, due_us in changes])
 
     def failed(self) -> None:

@@ -14,13 +14,12 @@ from broker.registry import Member, Settings
 from nodes.http import guard
 from nodes.http.answers import PAGE_BYTES_MAX
 from nodes.replica.applier import Applier
-from nodes.replica.audit import Audit
 from nodes.replica.faults import ActiveFaults
 from nodes.replica.history import Applied
-from nodes.replica.membership import Membership
 from nodes.replica.parts import Parts
 from nodes.replica.reader import Reader
 from nodes.replica.store import StoreDamaged
+from nodes.replica.upkeep import Audit, Membership
 from nodes.runtime.background import Background
 from nodes.runtime.gate import State
 

@@ -14,10 +14,10 @@ from broker.delay import Fixed, Schedule
 from broker.log import ReplicationLog
 from nodes.http import caller
 from nodes.replica.applier import Applier
-from nodes.replica.audit import Audit
 from nodes.replica.faults import ActiveFaults, FaultBody
 from nodes.replica.parts import make_parts
 from nodes.replica.reader import Reader
+from nodes.replica.upkeep import Audit
 from nodes.runtime.config import ReplicaConfig, load
 from nodes.runtime.tracing import CarriedTracing
 from tests.support.clock import FakeClock

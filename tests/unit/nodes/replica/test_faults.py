@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from broker.connection import Link, connect
 from broker.errors import LogError, LogUnreachable
 from broker.log import ReplicationLog
-from nodes.replica.audit import EVERY_SECONDS
 from nodes.replica.faults import FAULTS, Fault, FaultBody, FaultNotActive, NothingToCorrupt
+from nodes.replica.upkeep import AUDIT_SECONDS
 from tests.support.logserver import LogServer
 from tests.support.replica import REPLICA, Broken
 from tests.support.until import until
@@ -110,10 +110,10 @@ def test_a_corrupt_value_keeps_its_version_and_only_the_audit_finds_it(broken: B
         broken.start(fault="corrupt")
     assert broken.events.after("0-0", 1) == []
     broken.write(2)
-    assert (audit.step(), audit.diverged) == (EVERY_SECONDS, False), "not at the same position yet"
+    assert (audit.step(), audit.diverged) == (AUDIT_SECONDS, False), "not at the same position yet"
     assert broken.bench.registry.get_sample_value("ec_replica_diverged", {"replica": REPLICA}) is None
     broken.bench.catch_up()
-    assert (audit.step(), audit.diverged) == (EVERY_SECONDS, False)
+    assert (audit.step(), audit.diverged) == (AUDIT_SECONDS, False)
     broken.start(fault="corrupt", key="k2")
     assert broken.bench.data() == {"k1": "1", "k2": '"corrupt"'}
     broken.start(fault="corrupt", key="k2")

@@ -156,9 +156,8 @@ def test_entries_of_a_lost_reply_are_read_again(log: ReplicationLog, make: Make,
 
 @pytest.mark.parametrize("restarted", [False, True])
 def test_a_foreign_entry_is_skipped(fake: Any, log: ReplicationLog, make: Make, restarted: bool) -> None:
-    bench = make()
     write(log, "a")
-    bench.catch_up()
+    bench = make().catch_up()
     fake.xadd("lab14:log", {"hello": "world"})
     if not restarted:
         bench.catch_up()
@@ -174,9 +173,8 @@ def test_a_foreign_entry_is_skipped(fake: Any, log: ReplicationLog, make: Make, 
 
 
 def test_a_foreign_entry_that_leaves_no_room_costs_a_snapshot(fake: Any, log: ReplicationLog, make: Make) -> None:
-    bench = make()
     write(log, "a")
-    bench.catch_up()
+    bench = make().catch_up()
     write(log, "b")
     fake.xadd("lab14:log", {"hello": "world"}, id="18446744073709551615-1")
     fake.delete("lab14:log")
@@ -197,9 +195,8 @@ def test_a_gap_is_closed_by_reading_again_from_before_it(log: ReplicationLog, ma
 
 
 def test_a_gap_that_the_log_cannot_close_is_closed_by_a_snapshot(log: ReplicationLog, make: Make) -> None:
-    bench = make()
     write(log, "old")
-    bench.catch_up()
+    bench = make().catch_up()
     write(log, "a", "b", "c")
     log.trim(Position(1, 3))
     bench.catch_up()
@@ -282,9 +279,8 @@ def test_waiting_entries_of_a_lost_tail_do_not_stay(log: ReplicationLog, make: M
 
 
 def test_a_replica_that_has_no_more_than_the_log_keeps_its_content(log: ReplicationLog, make: Make) -> None:
-    bench = make()
     write(log, "a", "b")
-    bench.catch_up()
+    bench = make().catch_up()
     log.open("o2", in_doubt=True)
     write(log, "c")
     bench.catch_up()

@@ -1,14 +1,20 @@
-"""A replica's membership of its lab: heartbeats, live settings, and the log's clock."""
+"""What a replica does every few seconds: heartbeats that also fetch its settings, and audits of its content."""
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from broker.delay import Fixed
 from broker.registry import Member, Settings
 from nodes.replica.parts import HEARTBEAT_MS, Parts
+
+_logger = logging.getLogger("lab.audit")
+AUDIT_SECONDS = 5.0
+_DUTY = 50  # the pause is this many times as long as a comparison took, which reads the whole content
 
 
 @dataclass
@@ -44,3 +50,32 @@ class Membership:
             parts.events.publish("joined", replica=member.replica)
         for event in parts.events.after(self._last_event, block_ms):
             self._last_event = event.id
+
+
+@dataclass
+class Audit:
+    """Compares digests with the primary's: versions and positions do not show corruption.
+
+    It can do so only at the primary's position, which the replica reaches once writes pause.
+    """
+
+    parts: Parts
+    monotonic: Callable[[], float] = time.monotonic
+    diverged: bool = field(default=False, init=False)
+
+    def step(self) -> float:
+        """Compare if possible; return the seconds to pause. Raises ``LogError`` or ``StoreError``."""
+        head, store = self.parts.log.head(), self.parts.store
+        if store.state().position != head.position:
+            return AUDIT_SECONDS
+        started = self.monotonic()
+        state, keys, digest = store.digest()
+        took = self.monotonic() - started
+        if state.position == head.position:
+            diverged = (keys, digest) != (head.keys, head.digest)
+            if diverged and not self.diverged:
+                _logger.error("content at %s differs from the primary's: digest %s, not %s",
+                              state.position, digest, head.digest)  # fmt: skip
+            self.diverged = diverged
+            self.parts.metrics.compared(diverged=diverged)
+        return max(AUDIT_SECONDS, _DUTY * took)
