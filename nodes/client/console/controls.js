@@ -109,15 +109,8 @@ function form(id, action, fields, submit) {
 
 const options = (names) => names.map((name) => new Option(name, name));
 
-const change = (done, request) => show("changed", async () => {
-  await request();
-  return done;
-});
+const change = (done, request) => show("changed", () => request().then(() => done));
 
 async function show(id, work) {
-  try {
-    find(id).textContent = await work();
-  } catch (error) {
-    find(id).textContent = error.message;
-  }
+  find(id).textContent = await work().catch((error) => error.message);
 }
