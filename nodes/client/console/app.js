@@ -64,7 +64,6 @@ async function refresh() {
 }
 
 const valueText = ({ error, version, value }) => error ?? (version ? short(JSON.stringify(value)) : "no such key");
-
 const short = (text) => (text.length > 60 ? `${text.slice(0, 60)}…` : text);
 
 function sample() {

@@ -77,12 +77,10 @@ def test_an_epoch_empties(store: ReplicaStore) -> None:
 
 
 def test_everything_is_there_after_opening_again(tmp_path: Path) -> None:
-    first = ReplicaStore(tmp_path)
-    first.apply([BEGIN, entry(1)])
-    first.close()
-    second = ReplicaStore(tmp_path)
-    assert (second.state().position, keys(second)) == (Position(1, 1), {"k": "1"})
-    second.close()
+    with closing(ReplicaStore(tmp_path)) as first:
+        first.apply([BEGIN, entry(1)])
+    with closing(ReplicaStore(tmp_path)) as second:
+        assert (second.state().position, keys(second)) == (Position(1, 1), {"k": "1"})
 
 
 def test_a_snapshot_replaces_everything(store: ReplicaStore) -> None:
