@@ -54,7 +54,6 @@ class Applier:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._store = parts.store
         self._progress = Progress()
         self._generation = parts.store.generation
 
@@ -84,12 +83,12 @@ class Applier:
         return len(due)
 
     def _apply(self, entries: list[Entry]) -> State:
-        generation, before = self._store.generation, self._parts.gate.state
+        generation, before = self._parts.store.generation, self._parts.gate.state
         if generation != self._generation:  # a snapshot has replaced what was applied beyond the position
             self._progress, self._generation = Progress(), generation
         if not self._progress.beyond and before.position.is_followed_by_all(entry.position for entry in entries):
-            return self._store.apply(entries)
+            return self._parts.store.apply(entries)
         after, progress = self._progress.after(before, entries)
-        self._store.merge(self._progress.visible(entries), before, after, generation)
+        self._parts.store.merge(self._progress.visible(entries), before, after, generation)
         self._progress = progress
         return after

@@ -73,7 +73,6 @@ class Reader:
         self._inbox = parts.inbox
         self._gate = parts.gate
         self._acknowledger = parts.acknowledger
-        self._metrics = parts.metrics
         self.state = ReaderState(parts.gate.state.position)
 
     @property
@@ -151,7 +150,7 @@ class Reader:
     def _count_redelivered(self, positions: list[Position]) -> list[Position]:
         """Count entries that were delivered again; return those that are applied and lack their acknowledgement."""
         applied = [position for position in positions if position <= self._gate.state.position]
-        self._metrics.redelivered(len(positions), applied=len(applied))
+        self._parts.metrics.redelivered(len(positions), applied=len(applied))
         return applied
 
     def _take(self, entries: list[Entry], *, redelivered: bool = False) -> None:
@@ -203,7 +202,7 @@ class Reader:
             if self._inbox.hold(Entry(taken.position, op, "", "", taken.write_id, taken.at_us)):
                 self._inbox.clear()
                 self._gate.replace(self._parts.store.install(taken))
-                self._metrics.resynced(reason)
+                self._parts.metrics.resynced(reason)
                 self._move(last=taken.position, phase=Phase.RECOVERING)
                 self._group.rewind(taken.position)
         finally:
