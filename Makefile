@@ -82,6 +82,10 @@ bench: $(VENV)/run.stamp ## measure performance and accuracy as ratios to baseli
 broken: $(VENV)/test.stamp ## check that tests catch builds with one deliberate bug each
 	@$(BIN)/python -m tests.broken_builds
 
+.PHONY: docs
+docs: $(VENV)/dev.stamp ## write the generated parts of the documents
+	@$(BIN)/python docs/generate.py
+
 .PHONY: format
 format: $(VENV)/dev.stamp ## format the code
 	@$(BIN)/ruff format .

@@ -5,7 +5,7 @@
 --
 -- KEYS: see log.py
 -- ARGV: how many write ids to remember, and for each change op, key, value, write id, traceparent, and the SHA-1 of
--- write id, key and value: its contribution to the digest (digest.py), which also tells a retry from another change
+-- write id, key and value: its contribution to the digest (entry.py), which also tells a retry from another change
 --
 -- Called with "load" alone, and no keys, it only enters the server's cache: ReplicationLog.open allows appends so.
 --

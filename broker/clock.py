@@ -1,7 +1,5 @@
 """The log server's clock as a node sees it."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 
@@ -29,10 +27,7 @@ class LogClock:
         self._lock = threading.Lock()
 
     def measure(self) -> None:
-        """Ask the server a few times; replace an estimate that its answers exclude by the least that they allow.
-
-        Raises ``broker.errors.LogError`` if the server does not answer; the former estimate stays.
-        """
+        """Ask the server a few times; replace an estimate that its answers exclude. Raises ``LogError``."""
         answers = [self._ask() for _ in range(_SAMPLES)]
         lowest_us, highest_us = max(low for low, _ in answers), min(high for _, high in answers)
         with self._lock:
@@ -51,13 +46,11 @@ class LogClock:
         return self.measured_us() + self._skew_us
 
     def measured_us(self) -> int:
-        """Return the same without the skew, for times that are reported to other nodes."""
+        """Return the same without the skew, for times reported to other nodes."""
         return self._monotonic_ns() // 1000 + self._offset_us
 
     def known_us(self) -> int | None:
-        """Return ``measured_us``; ``None`` until the server has answered once."""
         return self.measured_us() if self._measured else None
 
     def set_skew(self, skew_us: int) -> None:
-        """Add this skew from now on."""
         self._skew_us = skew_us

@@ -1,7 +1,5 @@
 """Connections to the log server, and the translation of their failures into ``broker.errors``."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import weakref
@@ -45,7 +43,6 @@ class Link:
             connection.sever()
 
     def mend(self) -> None:
-        """Allow connections again."""
         with self._lock:
             self._is_cut = False
 
@@ -76,7 +73,6 @@ class _Refusal:
         self.link.made(self)
 
     def sever(self) -> None:
-        """Break the connection, from any thread."""
         sock = self._sock
         if sock is not None:
             with suppress(OSError):
@@ -94,8 +90,7 @@ def require_options(url: str) -> None:
 
 def connect(
     url: str,
-    *,
-    answer_timeout_seconds: float = 2.0,
+    answer_timeout_seconds: float = 2,
     max_connections: int = 256,
     as_text: bool = True,
     link: Link | None = None,
@@ -123,7 +118,6 @@ def connect(
 
 
 def register(client: Client, script: str) -> Script:
-    """Return a Lua script of this package, to call on the client."""
     return client.register_script(resources.files("broker").joinpath(script).read_text(encoding="utf-8"))
 
 

@@ -1,7 +1,5 @@
 """One replica's reading of the log, through a Redis consumer group of its own name."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +10,7 @@ from broker.position import START, Position
 
 
 class Group:
-    """A replica's place in the log: what it was given and has not acknowledged is *pending*.
-
-    Methods raise ``broker.errors.LogError``. Thread-safe.
-    """
+    """A replica's place in the log; what it was given and has not acknowledged is *pending*. Thread-safe."""
 
     def __init__(self, client: Client, stream: str, replica: str) -> None:
         self._client: Any = client
@@ -37,32 +32,25 @@ class Group:
         return True
 
     def leave(self) -> None:
-        """Remove the group, with its pending entries."""
         with translated():
             self._client.xgroup_destroy(self._stream, self._replica)
 
     def rewind(self, position: Position) -> None:
-        """Read everything after ``position`` again."""
         with translated():
             self._client.xgroup_setid(self._stream, self._replica, id=str(position))
 
     def read(self, count: int, block_ms: int) -> list[Entry]:
-        """Return the next entries, pending from then on; an empty list after ``block_ms``."""
         return [Entry.of_stream(name, fields) for name, fields in self._read(">", count, block_ms)]
 
     def pending(self, after: Position, count: int) -> list[tuple[Position, Entry | None]]:
         """Return the pending entries after ``after``; ``None`` for an entry that has been trimmed since."""
-        return [
-            (Position.of_entry(name), Entry.of_stream(name, fields) if fields else None)
-            for name, fields in self._read(str(after), count)
-        ]
+        found = self._read(str(after), count)
+        return [(Position.of_entry(name), Entry.of_stream(name, own) if own else None) for name, own in found]
 
     def _read(self, after: str, count: int, block_ms: int | None = None) -> Raw:
         """Return what the group gives, without foreign entries, which are acknowledged and dropped."""
         with translated():
-            reply = self._client.xreadgroup(
-                self._replica, self._replica, {self._stream: after}, count=count, block=block_ms
-            )
+            reply = self._client.xreadgroup(self._replica, self._replica, {self._stream: after}, count, block_ms)
             found: Raw = reply[0][1] if reply else []
             foreign = [name for name, fields in found if fields and not is_own(fields)]
             if foreign:
@@ -70,7 +58,6 @@ class Group:
         return [(name, fields) for name, fields in found if name not in foreign]
 
     def last_delivered(self) -> Position:
-        """Return the newest position that the group was given."""
         with translated():
             groups = self._client.xinfo_groups(self._stream)
         delivered = (group["last-delivered-id"] for group in groups if group["name"] == self._replica)

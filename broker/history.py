@@ -1,7 +1,5 @@
 """Inspection of the log: its entries, groups, time and memory. Reading here leaves every group as it is."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 from redis import exceptions
@@ -13,8 +11,6 @@ from broker.position import Position
 
 
 class GroupState(NamedTuple):
-    """A replica's place in the log: the newest entry that it was given, and what of it is not acknowledged."""
-
     replica: str
     last_delivered: Position
     pending: int
@@ -23,7 +19,7 @@ class GroupState(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Bytes used by the log's entries, by the whole log server, and the server's limit; 0 for no limit."""
+    """Bytes used by the log's entries and by the whole log server, and the server's limit, 0 for none."""
 
     log_bytes: int
     used_bytes: int
@@ -40,17 +36,13 @@ class History:
         self._before = register(client, "before.lua")
 
     def between(self, first: Position, last: Position, count: int) -> list[Entry]:
-        """Return at most ``count`` entries from ``first`` to ``last``, both included, oldest first.
-
-        Raises ``PositionLost`` if ``first`` itself is missing although the log has gone past it.
-        """
+        """Return up to ``count`` entries, both ends included; raises ``PositionLost`` if ``first`` has been trimmed."""
         entries = self._range(str(first), str(last), count)
         if entries and entries[0].position != first:
             raise PositionLost(f"the log begins at {entries[0].position}, after {first}")
         return entries
 
     def after(self, position: Position, count: int) -> list[Entry]:
-        """Return at most ``count`` of the oldest entries after ``position`` that the log still holds, oldest first."""
         return self._range(f"({position}", "+", count)
 
     def _range(self, first: str, last: str, count: int) -> list[Entry]:
@@ -63,7 +55,6 @@ class History:
             return own_entries(self._client.xrevrange(self._stream, count=count)[::-1])
 
     def follow(self, position: Position, count: int, block_ms: int) -> list[Entry]:
-        """Return entries after ``position``, waiting for the first of them up to ``block_ms``."""
         with translated():
             reply = self._client.xread({self._stream: str(position)}, count=count, block=block_ms)
         found: Raw = reply[0][1] if reply else []
@@ -73,16 +64,12 @@ class History:
         return entries
 
     def before(self, age_us: int) -> tuple[Position, Position]:
-        """Return the current epoch's newest position committed at least ``age_us`` ago, and the head, as one cut.
-
-        If the log no longer goes back that far: the position before its oldest entry.
-        """
+        """Return the epoch's newest position of ``age_us`` ago, or that before its oldest entry, and the head."""
         with translated():
             epoch, version, newest = self._before(keys=[self._stream, self._head], args=[age_us])
         return Position(int(epoch), int(version)), Position(int(epoch), int(newest))
 
     def length(self) -> int:
-        """Return the number of entries."""
         with translated():
             return int(self._client.xlen(self._stream))
 
@@ -111,10 +98,7 @@ class History:
         return max(int(seconds) * 1_000_000 + int(microseconds) + int(offset or 0), int(at or 0))
 
     def memory(self) -> Memory | None:
-        """Return how much memory is used and available; ``None`` if the server does not report it.
-
-        The server visits every node of the stream (100 entries or 4 kB each): 25 ms for a million entries.
-        """
+        """Return the memory in use; ``None`` if not reported. The server needs 25 ms for a million entries."""
         with translated():
             pipe = self._client.pipeline(transaction=False)
             pipe.memory_usage(self._stream, samples=0)  # all entries: a sample may not represent the rest

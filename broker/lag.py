@@ -1,7 +1,5 @@
 """How far behind each replica is, from the log's point of view: also a replica that does not answer."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from broker.history import GroupState

@@ -19,27 +19,14 @@ before.lua finds a position by its age, check.lua tests whether appends are poss
 from going back. ``broker.group`` reads as a replica, ``broker.history`` as an observer.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
+from broker import errors
 from broker.connection import Client, register, translated
-from broker.digest import EMPTY, contribution
-from broker.entry import Operation, Record
-from broker.errors import (
-    LogFull,
-    LogMissing,
-    LogRefused,
-    LogUnreachable,
-    LogUnverified,
-    NotApplied,
-    OutcomeUnknown,
-    RecordDamaged,
-    WriteIdReused,
-)
+from broker.entry import EMPTY, Operation, Record, contribution
 from broker.group import Group
 from broker.history import History, Memory
 from broker.position import START, Position
@@ -47,15 +34,16 @@ from broker.position import START, Position
 REMEMBERED_WRITES = 100_000  # write ids for which a retry is recognized
 CHANGES_MAX = 1000  # changes in one call
 _KEYS = ("log", "data", "head", "keys", "writes", "write_order")
+_SCRIPTS = ("append", "epoch", "page", "check", "steady")
 _APPEND_ATTEMPTS = 3
 _FOREIGN_MAX = 10**14  # an epoch can start after an entry whose ID's first part is less; check.lua has it too
 _STEP_US = 100_000  # a smaller difference between two clocks does not count as a step of one of them
 _SHRINK_STEPS = 32  # each step drops this fraction of the entries, so that few more are dropped than necessary
 
+Repairs = Mapping[type[errors.NotApplied], Callable[[], object]]
+
 
 class Head(NamedTuple):
-    """The last change in the log, and the primary's store after it. ``at_us``: microseconds since 1970."""
-
     position: Position
     write_id: str
     at_us: int
@@ -82,70 +70,52 @@ class Appended(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Some records in key order, at one position; ``more`` if keys follow the last one."""
-
     head: Head
     records: list[Record]
     more: bool
 
 
 class ReplicationLog:
-    """One history of changes, with one consumer group per replica.
+    """One history of changes, with one consumer group per replica. Methods raise ``LogError``. Thread-safe."""
 
-    Methods raise ``broker.errors.LogError``; see there what each means for a write. Thread-safe.
-    """
-
-    def __init__(
-        self,
-        client: Client,
-        namespace: str = "lab14",
-        repairs: Mapping[type[NotApplied], Callable[[], object]] | None = None,
-    ) -> None:
+    def __init__(self, client: Client, namespace: str = "lab14", repairs: Repairs | None = None) -> None:
         """``repairs``: for ``LogUnverified`` and ``LogFull``, what to do before an append is sent once more."""
         self._client: Any = client  # redis-py's types name every reply of every setting at once; ours are fixed
         self._repairs = repairs or {}
         self.history = History(client, namespace)
         self._written = [f"{namespace}:{name}" for name in _KEYS]
         self._stream, self._data, self._head, self._keys, *_ = self._written
-        self._scripts = {
-            name: register(client, f"{name}.lua") for name in ("append", "epoch", "page", "check", "steady")
-        }
+        self._scripts = {name: register(client, f"{name}.lua") for name in _SCRIPTS}
         self._is_checked = False
 
     def _run(self, script: str, *args: str | int) -> Any:
         return self._scripts[script](keys=self._written, args=args)
 
     def group(self, replica: str) -> Group:
-        """Return the replica's consumer group, which ``Group.join`` creates."""
         return Group(self._client, self._stream, replica)
 
     # -- appending ----------------------------------------------------------------------------------------------------
 
     def append(self, op: Operation, key: str, value: str, write_id: str, traceparent: str = "") -> Appended | None:
-        """Append one change, or find it if ``write_id`` was appended before.
-
-        Returns ``None`` if the key to delete is missing, which changes nothing. An attempt without an answer is
-        repeated under the same write id, up to three in all; ``OutcomeUnknown`` means that none was answered.
+        """Append one change, or find it if ``write_id`` was appended before; ``None`` if the key to delete is missing.
+        An attempt without an answer is repeated, up to three in all; ``OutcomeUnknown`` means that none was answered.
         """
         (outcome,) = self.append_many([Change(op, key, value, write_id, traceparent)])
-        if isinstance(outcome, WriteIdReused):
+        if isinstance(outcome, errors.WriteIdReused):
             raise outcome
         return outcome
 
-    def append_many(self, changes: Sequence[Change]) -> list[Appended | WriteIdReused | None]:
-        """Append changes one after another, all or none of them, at most ``CHANGES_MAX``.
-
-        Returns for each what ``append`` would return, or raise about this change alone.
-        """
+    def append_many(self, changes: Sequence[Change]) -> list[Appended | errors.WriteIdReused | None]:
+        """Append up to ``CHANGES_MAX`` changes, all or none; return for each what ``append`` would return or raise."""
         sha, keys = self._scripts["append"].sha, self._written
         call: list[str | int] = ["EVALSHA", sha, len(keys), *keys, REMEMBERED_WRITES]
         for change in changes:
             call += [*change, contribution(change.write_id, change.key, change.value).hex()]
         if not self._is_checked:
             try:
-                self._check("commands")
-            except OutcomeUnknown as error:
-                raise LogUnreachable(str(error)) from error
+                self.check("commands")
+            except errors.OutcomeUnknown as error:
+                raise errors.LogUnreachable(str(error)) from error
             self._is_checked = True
         replies = self._answered(lambda: self._repaired(lambda: self._client.execute_command(*call)))
         return [_appended(change, reply) for change, reply in zip(changes, replies, strict=True)]
@@ -155,17 +125,15 @@ class ReplicationLog:
         return self._start_epoch("reset", write_id, Position(seen.epoch, 0))
 
     def _start_epoch(self, mode: str, write_id: str, seen: Position, doubt: str = "") -> Position:
-        self._check("commands")  # a script that is refused a command half way would leave half an epoch
-        args = (mode, write_id, REMEMBERED_WRITES, *seen, doubt)
-        _, epoch, version = self._answered(lambda: self._run("epoch", *args))
-        return Position(int(epoch), int(version))
+        self.check("commands")  # a script that is refused a command half way would leave half an epoch
+        found = self._answered(lambda: self._run("epoch", mode, write_id, REMEMBERED_WRITES, *seen, doubt))
+        return Position(int(found[1]), int(found[2]))
 
     def _repaired(self, send: Callable[[], Any]) -> Any:
-        """Send; if that fails for a reason that has a repair, repair and send once more."""
         try:
             with translated():
                 return send()
-        except (LogUnverified, LogFull) as error:
+        except (errors.LogUnverified, errors.LogFull) as error:
             repair = self._repairs.get(type(error))
             if repair is None:
                 raise
@@ -174,30 +142,28 @@ class ReplicationLog:
 
     def _answered(self, send: Callable[[], Any]) -> list[Any]:
         """Repeat an idempotent script while its outcome is unknown; a refusal does not settle an earlier doubt."""
-        doubt: OutcomeUnknown | None = None
+        doubt: errors.OutcomeUnknown | None = None
         for _ in range(_APPEND_ATTEMPTS):
             try:
                 with translated():
                     return cast("list[Any]", send())
-            except OutcomeUnknown as error:
+            except errors.OutcomeUnknown as error:
                 doubt = error
-            except NotApplied as error:
+            except errors.NotApplied as error:
                 if doubt is None:
                     raise
                 raise doubt from error
-        raise cast("OutcomeUnknown", doubt)
+        raise cast("errors.OutcomeUnknown", doubt)
 
     # -- verification -------------------------------------------------------------------------------------------------
 
     def open(self, write_id: str, seen: Position = START, *, in_doubt: bool = False) -> Position:
         """Allow appends to a log that lacks nothing that any node has seen of it; return its position.
 
-        ``seen`` is the newest position known to any node. If the log ends before that, or it is ``in_doubt`` whether
-        a node has seen more, an epoch starts that continues from the end of the log, with the content that is there:
-        so no position ever names two changes. If there is no log, an empty epoch starts.
-
-        A restarted server refuses appends (``LogUnverified``) until this is called: its log may have lost its end, or
-        be that of another server.
+        ``seen`` is the newest position known to any node. If the log ends before that, or it is ``in_doubt`` whether a
+        node has seen more, an epoch starts that continues from the end of the log, with its content: so no position
+        ever names two changes. If there is no log, an empty epoch starts. A restarted server refuses appends
+        (``LogUnverified``) until this is called: its log may have lost its end, or be that of another server.
         """
         position = self._start_epoch("open", write_id, seen, "doubt" if in_doubt else "")
         with translated():
@@ -217,27 +183,21 @@ class ReplicationLog:
         with translated():
             return bool(self._client.hexists(self._head, "doubt"))
 
-    def check(self) -> None:
+    def check(self, purpose: Literal["append", "commands"] = "append") -> None:
         """Raise ``LogRefused`` if appends are impossible, as far as that shows without one. Changes nothing."""
-        self._check("append")
-
-    def _check(self, purpose: str) -> None:
         with translated():
             reason = self._repaired(lambda: self._run("check", purpose))
         if reason:
-            raise LogRefused(f"the log server cannot take appends: {reason}")
+            raise errors.LogRefused(f"the log server cannot take appends: {reason}")
 
     def foreign(self) -> Position | None:
-        """Return the newest ID in the log if another program has added an entry after the last change.
-
-        ``None`` too if no epoch can start after it: ``check`` reports what to do then.
-        """
+        """Return the newest ID, if another program added it after the last change and an epoch can start after it."""
         try:
             with translated():
                 pipe = self._queued_head()
                 pipe.xinfo_stream(self._stream)
                 fields, _, info = pipe.execute()
-        except LogRefused:  # there is no stream
+        except errors.LogRefused:  # there is no stream
             return None
         last = Position.of_entry(info["last-generated-id"])
         return last if _head(fields, 0).position < last and last.epoch < _FOREIGN_MAX else None
@@ -247,14 +207,11 @@ class ReplicationLog:
         with translated():
             found = self._client.hget(self._head, "lab")
         if found is None:
-            raise LogMissing("the log server holds no log yet")
+            raise errors.LogMissing("the log server holds no log yet")
         return str(found)
 
     def steady(self, known_us: int | None) -> int:
-        """Keep the log's time from going back with its server's clock; return by how much that moved it.
-
-        ``known_us``: the log's time as the caller has carried it forward from an earlier answer, by its own clock.
-        """
+        """Keep the log's time from going back behind ``known_us``, the caller's count; return by how much it moved."""
         with translated():
             before, after = self._run("steady", known_us or 0, _STEP_US)
         return int(after) - int(before)
@@ -268,10 +225,7 @@ class ReplicationLog:
             return int(self._client.xtrim(self._stream, minid=str(first), approximate=False))
 
     def shrink(self, max_bytes: Callable[[Memory], int]) -> Memory | None:
-        """Drop the oldest entries until the rest takes no more bytes than ``max_bytes`` allows.
-
-        Returns the memory after that; ``None``, without dropping anything, if the server does not report it.
-        """
+        """Drop the oldest entries until ``max_bytes`` allows the rest; return the memory, ``None`` if unreported."""
         while (found := self.history.memory()) is not None and found.log_bytes > max_bytes(found):
             length = self.history.length()
             if length == 0:
@@ -288,14 +242,12 @@ class ReplicationLog:
             return _head(*self._queued_head().execute())
 
     def position(self) -> Position | None:
-        """Return the log's position; ``None`` if there is no log."""
         try:
             return self.head().position
-        except LogMissing:
+        except errors.LogMissing:
             return None
 
     def get(self, key: str) -> tuple[Head, Record | None]:
-        """Return a key's record, or ``None`` if it is missing, and the position at which that is so."""
         with translated():
             pipe = self._queued_head()
             pipe.hget(self._data, key)
@@ -324,12 +276,12 @@ class ReplicationLog:
         return pipe
 
 
-def _appended(change: Change, reply: list[Any]) -> Appended | WriteIdReused | None:
+def _appended(change: Change, reply: list[Any]) -> Appended | errors.WriteIdReused | None:
     outcome, *rest = reply
     if outcome == "missing":
         return None
     if outcome == "reused":
-        return WriteIdReused(f"the write id {change.write_id} belongs to another change")
+        return errors.WriteIdReused(f"the write id {change.write_id} belongs to another change")
     epoch, version, at_us = map(int, rest)
     return Appended(Position(epoch, version), at_us, outcome == "repeated")
 
@@ -337,15 +289,13 @@ def _appended(change: Change, reply: list[Any]) -> Appended | WriteIdReused | No
 def _head(fields: list[str | None], keys: int) -> Head:
     epoch, version, write_id, at, digest = fields
     if epoch is None or version is None or at is None:
-        raise LogMissing("the log server holds no log yet")
+        raise errors.LogMissing("the log server holds no log yet")
     return Head(Position(int(epoch), int(version)), write_id or "", int(at), keys, digest or EMPTY)
 
 
 def _record(key: str, text: str) -> Record:
-    """Take a record apart by the fixed layout in which append.lua writes it, so that the value stays unchanged.
-
-    Raises ``RecordDamaged`` if it is not what was written: the digest of the store does not prove that, because it is
-    kept up to date and not computed from what is stored.
+    """Take a record apart by the fixed layout in which append.lua writes it, so that the value stays unchanged. Checks
+    it against its own digest: the store's is kept up to date and not computed from what is stored.
     """
     front, _, rest = text.partition(',"value":')
     try:
@@ -355,4 +305,4 @@ def _record(key: str, text: str) -> Record:
             return record
     except (ValueError, TypeError, KeyError):
         pass
-    raise RecordDamaged(f"the primary's record of {key[:100]!r} is damaged; write it again or delete it")
+    raise errors.RecordDamaged(f"the primary's record of {key[:100]!r} is damaged; write it again or delete it")

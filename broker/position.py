@@ -13,11 +13,8 @@ _TEXT = re.compile(PATTERN, re.ASCII)
 
 
 class Position(NamedTuple):
-    """A point in the history, ordered by epoch, then version.
-
-    ``epoch`` counts, from 1, resets and continuations after the log may have lost its end; ``version`` counts
-    acknowledged changes from 1, and is 0 right after a reset. ``Position(0, 0)`` is before everything: a replica that
-    has read nothing yet.
+    """A point in the history. ``epoch`` counts, from 1, resets and continuations after the log may have lost its end;
+    ``version`` counts acknowledged changes from 1, and is 0 right after a reset. Before everything is 0-0.
     """
 
     epoch: int
@@ -47,7 +44,6 @@ class Position(NamedTuple):
         return other.epoch > self.epoch and other.version == 0
 
     def is_followed_by_all(self, others: Iterable[Position]) -> bool:
-        """Return whether nothing lies between this one and the first of the others, nor between them."""
         return all(last.is_followed_by(other) for last, other in pairwise([self, *others]))
 
 

@@ -1,26 +1,23 @@
-"""Registered replicas and their settings: ``lab14:replicas`` and ``lab14:settings``."""
-
-from __future__ import annotations
+"""Registered replicas, their settings, and events: ``lab14:replicas``, ``lab14:settings`` and ``lab14:events``."""
 
 import json
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from broker.connection import Client, translated
-from broker.delay import DelayModel, Order, from_json, tidy
+from broker.delay.models import DelayModel, Order, from_json, tidy
 from broker.errors import IdTaken
 from broker.position import Position
 
 LIVE_SECONDS = 5.0  # since the last heartbeat
+_EVENTS_KEPT = 1000  # about
 
 
 class Member(NamedTuple):
-    """A registered replica, as its last heartbeat described it.
+    """A replica, as its last heartbeat described it; times in microseconds since 1970 by the log's clock, 0 for never.
 
     ``name_url`` has the replica's id for a host, as users name it; ``url`` is its address. ``diverged``: its content
-    differs from the primary's at the same position. ``faults``: names of the active ones. ``resyncing``: why a snapshot
-    is replacing its content, or empty. ``proof``: shows that its node has the lab's admin token, or empty.
-    ``seen_at_us`` and ``applied_at_us`` are microseconds since 1970 by the log's clock; the latter is 0 before anything
-    was applied.
+    differs from the primary's at the same position. ``faults``: the active ones. ``resyncing``: why a snapshot is
+    replacing its content, or empty. ``proof``: shows that its node has the lab's admin token, or empty.
     """
 
     replica: str
@@ -35,12 +32,11 @@ class Member(NamedTuple):
     proof: str = ""
 
     def is_live(self, now_us: int) -> bool:
-        """Return whether the last heartbeat is recent."""
         return now_us - self.seen_at_us <= LIVE_SECONDS * 1_000_000
 
 
 class Settings(NamedTuple):
-    """The live settings of one replica: its schedule, and the time from applying an entry to acknowledging it."""
+    """The live settings of one replica; ``ack_delay_ms`` passes from applying an entry to acknowledging it."""
 
     delay: DelayModel
     ack_delay_ms: float
@@ -48,13 +44,10 @@ class Settings(NamedTuple):
     seed: int = 0
 
     def as_text(self) -> str:
-        """Return JSON, readable in redis-cli."""
-        found = {"delay": self.delay.as_json(), "ack_delay_ms": tidy(self.ack_delay_ms)}
-        return json.dumps({**found, "order": self.order, "seed": self.seed})
+        return json.dumps(self._asdict() | {"delay": self.delay.as_json(), "ack_delay_ms": tidy(self.ack_delay_ms)})
 
     @classmethod
-    def from_text(cls, text: str) -> Settings:
-        """Read what ``as_text`` wrote. Raises ``ValueError`` for anything else."""
+    def from_text(cls, text: str) -> Self:
         found = json.loads(text)
         order: Order = "arrival" if found.get("order") == "arrival" else "log"
         return cls(from_json(found.get("delay")), float(found.get("ack_delay_ms", 0)), order, int(found.get("seed", 0)))
@@ -69,7 +62,6 @@ class Registry:
         self._settings = f"{namespace}:settings"
 
     def heartbeat(self, member: Member, defaults: Settings) -> tuple[Settings, bool]:
-        """Register the replica, or renew it; return its current settings, and whether it is new."""
         fields = member._asdict() | {"position": str(member.position)}
         with translated():
             pipe = self._client.pipeline(transaction=True)
@@ -88,13 +80,11 @@ class Registry:
             raise IdTaken(f"{own.replica} is taken: a replica of this id is live at {other.url}")
 
     def members(self) -> list[Member]:
-        """Return every registered replica, by name."""
         with translated():
             found = self._client.hgetall(self._members)
         return sorted(_member(text) for text in found.values())
 
     def forget(self, replica: str) -> bool:
-        """Remove a replica and its settings; return ``False`` if it is not registered."""
         with translated():
             pipe = self._client.pipeline(transaction=True)
             pipe.hdel(self._members, replica)
@@ -103,7 +93,6 @@ class Registry:
         return bool(removed)
 
     def settings(self) -> dict[str, Settings]:
-        """Return the settings of every registered replica, by name."""
         with translated():
             found = self._client.hgetall(self._settings)
         return {replica: Settings.from_text(text) for replica, text in sorted(found.items())}
@@ -116,5 +105,34 @@ class Registry:
 
 def _member(text: str) -> Member:
     found = json.loads(text)
-    faults = tuple(found.get("faults", ()))
-    return Member(**(found | {"position": Position.parse(found["position"]), "faults": faults}))
+    typed = {"position": Position.parse(found["position"]), "faults": tuple(found.get("faults", ()))}
+    return Member(**found | typed)
+
+
+class Event(NamedTuple):
+    """``id`` orders events; ``fields`` are ``kind`` and what belongs to it, all text."""
+
+    id: str
+    fields: dict[str, str]
+
+
+class Events:
+    """Changed settings, resets, joining replicas: a capped stream that any client may follow. Raises ``LogError``."""
+
+    def __init__(self, client: Client, namespace: str = "lab14") -> None:
+        self._client: Any = client
+        self.key = f"{namespace}:events"
+
+    def publish(self, kind: str, **fields: str) -> None:
+        with translated():
+            self._client.xadd(self.key, {"kind": kind, **fields}, maxlen=_EVENTS_KEPT, approximate=True)
+
+    def last_id(self) -> str:
+        with translated():
+            newest = self._client.xrevrange(self.key, count=1)
+        return newest[0][0] if newest else "0-0"
+
+    def after(self, last_id: str, block_ms: int, count: int = 100) -> list[Event]:
+        with translated():
+            reply = self._client.xread({self.key: last_id}, count=count, block=block_ms)
+        return [Event(name, fields) for name, fields in (reply[0][1] if reply else [])]

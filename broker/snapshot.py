@@ -1,7 +1,5 @@
 """A snapshot: the whole primary's store at one position, read without stopping the writers."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from broker.entry import Record
@@ -14,7 +12,7 @@ _ATTEMPTS = 10
 
 
 class Snapshot(NamedTuple):
-    """The content of a store at ``position``. ``write_id`` and ``at_us`` are those of the change at that position."""
+    """A store's content; ``write_id`` and ``at_us`` are those of the change at ``position``."""
 
     position: Position
     write_id: str
@@ -27,7 +25,7 @@ def take(log: ReplicationLog) -> Snapshot:
 
     A scanned record is at most as new as the head read after the scan, and every change since the head read before it
     is in the log; replaying those brings every key to the later head. Starts over if an epoch started or the log was
-    trimmed in between. Raises ``LogError``; ``LogRefused`` after ten attempts.
+    trimmed in between; raises ``LogRefused`` after ten attempts.
     """
     for _ in range(_ATTEMPTS):
         try:

@@ -1,11 +1,8 @@
 """Quantiles of measured values: one definition for everything that the lab prints, judges or stores.
 
-The quantile of a share s of n sorted values lies at place s (n - 1), counted from 0; between two values it is
-interpolated linearly. That is type 7 of Hyndman and Fan, the default of numpy and R, and what k6 prints. It means
-little without n (the 99th percentile of 20 values is nearly their maximum), so it is quoted together with the count.
+The quantile of a share s of n sorted values lies at place s (n - 1), counted from 0, interpolated linearly: type 7 of
+Hyndman and Fan, the default of numpy, R and k6. It means little without n, so it is quoted together with the count.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +18,6 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def quantile_of_sorted(values: Any, share: float) -> float:
-    """Return ``quantile`` of an ascending sequence or array. Raises ``IndexError`` if there are none."""
     at = share * (len(values) - 1)
     below = int(at)
     low, high = float(values[below]), float(values[min(below + 1, len(values) - 1)])

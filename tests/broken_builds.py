@@ -70,8 +70,8 @@ BUILDS = (
     ),
     Build(
         "appends to a log that lost its tail",
-        "nodes/primary/verification.py",
-        "known = max(seen, self._gate.state.position)",
+        "nodes/primary/upkeep.py",
+        "known = max(seen, self._parts.gate.state.position)",
         "known, silent = START, []",
     ),
     Build(

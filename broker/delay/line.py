@@ -1,14 +1,40 @@
-"""The delay line: entries wait here, delivered and pending, until they are due."""
-
-from __future__ import annotations
+"""The delay line, in which delivered entries wait until they are due by a replica's schedule."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
 from heapq import heappop, heappush
 from itertools import islice
 
-from broker.delay import Schedule
+from broker.delay.models import DelayModel, Order
 from broker.entry import Entry
 from broker.position import Position
+
+_DRAWS = 2**53  # the integers that a double holds exactly
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When entries are due, on one replica. Order ``log`` applies nothing before what is ahead of it; ``arrival``
+    applies each entry when it is due. ``seed`` and ``replica`` give runs and replicas different draws.
+    """
+
+    model: DelayModel
+    order: Order = "log"
+    seed: int = 0
+    replica: str = ""
+
+    def delay_us(self, position: Position) -> int:
+        """Return the delay of the entry at ``position`` in microseconds: the same on each call, and in each epoch."""
+        share = 0.0 if self.model.is_constant else uniform(self.seed, self.replica, position)
+        return round(self.model.draw_ms(share) * 1000)
+
+
+def uniform(seed: int, replica: str, position: Position) -> float:
+    """Return a number between 0 and 1, both excluded, that depends on nothing but the arguments."""
+    # Without the epoch: after a reset the same writes get the same delays, so that a run can be repeated.
+    digest = blake2b(f"{seed}/{replica}/{position.version}".encode(), digest_size=8).digest()
+    return ((int.from_bytes(digest, "big") >> 11) + 0.5) / _DRAWS
 
 
 class DelayLine:
@@ -37,7 +63,6 @@ class DelayLine:
 
     @property
     def room(self) -> int:
-        """The number of entries that may still be offered."""
         return 0 if self._bytes >= self._max_bytes else self._max_entries - len(self._waiting)
 
     def offer(self, entries: list[Entry]) -> list[Position]:
@@ -76,7 +101,7 @@ class DelayLine:
         return max(entry.at_us + self._schedule.delay_us(entry.position), self._not_before_us)
 
     def next_due_us(self) -> int | None:
-        """Return when the next entry is due; ``None`` if nothing waits, or no schedule is set."""
+        """Return when the next entry is due; ``None`` if nothing waits or no schedule is set."""
         if self._in_arrival_order():
             self._drop_taken()
             return self._arrivals[0][1] if self._arrivals else None
@@ -88,7 +113,6 @@ class DelayLine:
         return self._due_arrivals(now_us, limit) if self._in_arrival_order() else self._due_in_log(now_us, limit)
 
     def take(self, due: Iterable[tuple[Entry, int]]) -> None:
-        """Drop entries that were due and have been applied."""
         for entry, due_us in due:
             if self._waiting.pop(entry.position, None) is not None:
                 self._bytes -= entry.size_bytes

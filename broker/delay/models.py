@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 if TYPE_CHECKING:  # a node draws single delays, without numpy
     import numpy as np
@@ -17,15 +17,14 @@ if TYPE_CHECKING:  # a node draws single delays, without numpy
     Floats = NDArray[np.float64]
 
 DELAY_MS_MAX = 600_000
+Order = Literal["log", "arrival"]  # in which a replica applies: as in the log, or each entry when it is due
 _NORMAL = NormalDist()
 _SQRT_HALF = math.sqrt(0.5)
 
 
 class DelayModel(ABC):
-    """A distribution of delays in milliseconds, each from 0 to ten minutes. Subclasses are frozen dataclasses.
-
-    Defining a subclass registers it under its ``kind``. Reading and writing as JSON is for models whose parameters are
-    numbers; others override ``from_parameters`` and ``as_json``.
+    """A distribution of delays in milliseconds, each at most ten minutes. Subclasses are frozen dataclasses, registered
+    under their ``kind``; those whose parameters are not numbers override ``from_parameters`` and ``as_json``.
     """
 
     kind: ClassVar[str]
@@ -50,10 +49,7 @@ class DelayModel(ABC):
 
     @abstractmethod
     def beyond_ms(self, ms: float) -> float:
-        """Return the mean excess of a delay over ``ms``: the integral of 1 - cdf from ``ms`` to ``DELAY_MS_MAX``.
-
-        In closed form, because a prediction needs it at each of its points.
-        """
+        """Return the integral of 1 - cdf from ``ms`` to ``DELAY_MS_MAX``, in closed form, which is fast."""
 
     @abstractmethod
     def sample(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
@@ -65,21 +61,17 @@ class DelayModel(ABC):
 
     @property
     def least_ms(self) -> float:
-        """The delay that no draw is shorter than."""
         return self.quantile_ms(0)
 
     @property
     def measured_delays(self) -> int:
-        """How many measured delays the model holds."""
         return 0
 
     def as_json(self) -> dict[str, Any]:
-        """Return the model as it is stored and shown: ``kind`` and its parameters."""
         return {"kind": self.kind, **{name: tidy(getattr(self, name)) for name in self._names()}}
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
-        """Read exactly the model's parameters. Raises ``ValueError``."""
         names = cls._names()
         if set(parameters) != set(names):
             raise ValueError(f"{cls.kind} has the parameters {', '.join(names)}")
@@ -111,8 +103,6 @@ def tidy(number: float) -> float:
 
 @dataclass(frozen=True)
 class Fixed(DelayModel):
-    """``ms`` for every entry."""
-
     kind = "fixed"
     is_constant = True
     ms: float
@@ -136,8 +126,6 @@ class Fixed(DelayModel):
 
 @dataclass(frozen=True)
 class Uniform(DelayModel):
-    """Every delay from ``low_ms`` to ``high_ms`` is equally likely."""
-
     kind = "uniform"
     low_ms: float
     high_ms: float
@@ -191,10 +179,7 @@ class Exponential(DelayModel):
 
 @dataclass(frozen=True)
 class Lognormal(DelayModel):
-    """The logarithm of the delay is normal, with the standard deviation ``sigma``: the product of many small factors.
-
-    Half of the entries take at most ``median_ms``.
-    """
+    """The logarithm of the delay is normal, with standard deviation ``sigma``; half are at most ``median_ms``."""
 
     kind = "lognormal"
     median_ms: float

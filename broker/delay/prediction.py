@@ -8,14 +8,11 @@ back beyond ``t`` with probability ``exp(-r * integral of 1 - F from t on)``, so
     P(effective delay <= t) = F(t) * exp(-r * integral from t to infinity of (1 - F(u)) du).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from broker.delay.models import DELAY_MS_MAX, DelayModel, from_json
-from broker.delay.schedule import Order
+from broker.delay.models import DELAY_MS_MAX, DelayModel, Order, from_json
 
 _AGES = 20_000  # steps of the numerical integral over the age of the k-th newest write
 _GAMMA_SPREAD = 10.0  # standard deviations of that age after which the integral ends
@@ -62,10 +59,8 @@ class Replicated(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """The prediction at each of ``t_ms``: milliseconds since the write was committed.
-
-    ``stale``: P(a read of a replica drawn at random does not show the write). ``converged``: P(every replica has it);
-    the replicas' delays are independent, so this is the product of their distributions.
+    """The prediction at each of ``t_ms``, milliseconds since the commit. ``stale``: P(a read of a random replica does
+    not show the write). ``converged``: P(every replica has it), the product of their independent distributions.
     """
 
     t_ms: list[float]
@@ -83,12 +78,10 @@ def replicated(delays: Mapping[str, Any], rate: float, order: Order | None = Non
 
 
 def moments(until_ms: float, points: int) -> list[float]:
-    """Return evenly spaced times from 0 to ``until_ms``, both included."""
     return [until_ms * point / (points - 1) for point in range(points)]
 
 
 def predict(replicas: Sequence[Replicated], t_ms: Iterable[float]) -> Curve:
-    """Return the curve of these replicas."""
     times = list(t_ms)
     fresh = [[replica.fresh(t) for replica in replicas] for t in times]
     return Curve(times, [1 - sum(each) / len(each) for each in fresh], [math.prod(each) for each in fresh])

@@ -7,10 +7,7 @@ answer, a read that starts ``t`` after the write returned is consistent if one o
 read arrived.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +21,7 @@ _BATCH = 250_000  # trials at once, which bounds the memory
 
 @dataclass(frozen=True)
 class Ways:
-    """The four delays in milliseconds.
-
-    ``remote_ms`` is added each way to all replicas but one, which is drawn for the writer and the reader of each trial.
-    """
+    """Delays in ms. ``remote_ms`` is added each way to all replicas but one, drawn per trial for writer and reader."""
 
     write: DelayModel
     ack: DelayModel
@@ -38,10 +32,7 @@ class Ways:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The results of the trials, each an ascending array in milliseconds, one number per trial.
-
-    ``consistent_after``: how long after the write's return a read is consistent; negative if it was so before.
-    """
+    """Ascending arrays in ms, a number per trial; ``consistent_after`` the write's return, negative if before it."""
 
     read_latency: Floats
     write_latency: Floats
@@ -86,9 +77,3 @@ def _remote(ways: Ways, random: np.random.Generator, shape: tuple[int, int]) -> 
         return np.zeros(shape)
     local = random.integers(0, shape[1], shape[0])
     return np.where(np.arange(shape[1]) == local[:, None], 0.0, ways.remote_ms)
-
-
-def k_consistent(n: int, r: int, w: int, k: int) -> float:
-    """Return P(a read shows one of the newest k writes) if no write continues after it has returned (closed form)."""
-    missed = comb(n - w, r) / comb(n, r)
-    return float(1 - missed**k)

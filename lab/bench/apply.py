@@ -1,7 +1,5 @@
 """The rate at which replicas catch up, against bare loops that read, store and acknowledge the same entries."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -11,14 +9,12 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from broker.connection import connect
 from broker.position import Position
 from lab.bench import load, setup
-from lab.bench.figure import Figure, Target
-from lab.bench.scale import Scale, Step
+from lab.bench.figure import Figure, Scale, Step, Target
 from lab.bench.writes import write_batches
 from lab.local.layout import NAMESPACE
 from lab.local.supervisor import Lab
@@ -30,7 +26,7 @@ _CATCH_UP_SECONDS = 300
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
     """Partition both replicas, then let them catch up on ``scale.entries`` entries; the bare loops read the same."""
     keep = str(scale.entries + 100_000)  # so that nothing is trimmed during the partition
-    with setup.running(environment={"LAB_LOG_KEEP": keep}) as lab:
+    with Lab.temporary(environment={"LAB_LOG_KEEP": keep}) as lab:
         setup.set_delays(lab, 0)
         write_batches(lab, 1, step)  # something to read
         setup.settle(lab)
@@ -69,7 +65,6 @@ def _catch_up(lab: Lab, start: Position, entries: int) -> float:
 
 
 def _bare(lab: Lab, start: Position, entries: int) -> float:
-    """Return entries per second of each of two bare loops at once."""
     client: Any = connect(lab.redis_url)
     stream = f"{NAMESPACE}:log"
     groups = [f"bare{number}" for number in range(len(lab.replica_urls))]
@@ -77,10 +72,9 @@ def _bare(lab: Lab, start: Position, entries: int) -> float:
         loops: list[Any] = []
         for group in groups:
             client.xgroup_create(stream, group, id=str(start))
-            line = [sys.executable, "-m", "lab.bench.baselines.apply_loop", stream, group, str(entries)]
-            line.append(str(Path(directory) / group))
-            environment = {**os.environ, "LAB_REDIS_URL": lab.redis_url}
-            pipe = subprocess.PIPE
+            arguments = [stream, group, str(entries), f"{directory}/{group}"]
+            line = [sys.executable, "-m", "lab.bench.baselines.apply_loop", *arguments]
+            environment, pipe = {**os.environ, "LAB_REDIS_URL": lab.redis_url}, subprocess.PIPE
             loops.append(subprocess.Popen(line, env=environment, stdin=pipe, stdout=pipe, text=True))
         for loop in loops:
             loop.stdout.readline()  # it is ready

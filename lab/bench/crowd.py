@@ -1,7 +1,5 @@
 """Large numbers: twenty replicas on one machine, and hundreds of requests that wait for one position."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,8 +7,7 @@ from datetime import datetime
 
 from broker.stats import quantile
 from lab.bench import load, setup
-from lab.bench.figure import Figure, Target
-from lab.bench.scale import Scale, Step
+from lab.bench.figure import Figure, Scale, Step, Target
 from lab.bench.writes import REQUESTS
 from lab.local.supervisor import Lab
 
@@ -21,15 +18,13 @@ _WAKE_ROUNDS = 5
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
-    """Measure each on its own lab."""
-    with setup.running(replicas=scale.replicas) as lab:
+    with Lab.temporary(replicas=scale.replicas) as lab:
         yield _lateness(lab, scale, step)
-    with setup.running() as lab:
+    with Lab.temporary() as lab:
         yield _wake(lab, scale, step)
 
 
 def _lateness(lab: Lab, scale: Scale, step: Step) -> Figure:
-    """Measure how late entries are applied on all replicas under a steady load: the p99 of each round."""
     setup.set_delays(lab, _DELAY_MS)
     setup.settle(lab)
     rounds = []
@@ -46,7 +41,6 @@ def _lateness(lab: Lab, scale: Scale, step: Step) -> Figure:
 
 
 def _wake(lab: Lab, scale: Scale, step: Step) -> Figure:
-    """Measure from the apply on a replica to the answer of each waiting request: the p50 of each round."""
     replica, url = next(iter(lab.replica_urls.items()))
     setup.set_delays(lab, _WAKE_DELAY_MS)
     rounds = []

@@ -1,15 +1,12 @@
 """The difference between measured and configured delays, against a client that polls."""
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections.abc import Iterator
 
 from broker.stats import quantile
 from lab.bench import load, setup
-from lab.bench.figure import Figure, Target
-from lab.bench.scale import Scale, Step
+from lab.bench.figure import Figure, Scale, Step, Target
 from lab.bench.writes import REQUESTS
 from lab.client import call
 from lab.local.supervisor import Lab
@@ -24,7 +21,7 @@ _numbers = itertools.count()
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
     """Measure windows through the client service and by polling, in turns; then windows under load."""
-    with setup.running() as lab:
+    with Lab.temporary() as lab:
         setup.set_delays(lab, *DELAYS_MS)
         setup.settle(lab)
         idle: list[float] = []
@@ -56,16 +53,12 @@ def _quantile(when: str, late_ms: list[float], q: float, target_ms: float) -> Fi
 
 
 def _beyond(lab: Lab) -> float:
-    """Return a window measured by the client service, minus the longest delay, in milliseconds."""
     found = setup.ask("POST", f"{lab.client_url}/write-and-wait", {"key": "window", "value": 1})
     return float(found["consistency_time_ms"]) - max(DELAYS_MS)
 
 
 def _polled(lab: Lab, phase: float) -> float:
-    """Return the same as a client measures it that had been polling each replica before the write.
-
-    ``phase``, from 0 to 1: the share of the pause between two polls that is left when the write is acknowledged.
-    """
+    """Return the same for a client that polls; ``phase`` is the share of a pause left at the acknowledgement."""
     value = f"polled {next(_numbers)}"
     setup.ask("POST", f"{lab.primary_url}/data", {"key": "polled", "value": value})
     began = time.perf_counter()

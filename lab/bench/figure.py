@@ -1,12 +1,40 @@
-"""A figure: measurements of the lab, round by round, and of a baseline in the same rounds."""
+"""Figures of the bench, and the groups and scales in which they are measured."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from typing import Any, Literal
 
 from broker.stats import quantile
+
+GROUPS = ("writes", "apply", "exactness", "growth", "crowd", "start", "tracing")  # modules of this package
+Step = Callable[[str], None]  # called every few seconds at most, with what is being measured
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Rounds and sizes. ``seconds``: the length of one load."""
+
+    rounds: int
+    seconds: float
+    calls: int
+    entries: int
+    windows: int
+    keys: int
+    more_entries: int
+    replicas: int
+    waiting: int
+    idle_seconds: float
+
+
+FULL = Scale(
+    rounds=5, seconds=4, calls=3000, entries=200_000, windows=200, keys=1_000_000, more_entries=1_000_000,
+    replicas=20, waiting=400, idle_seconds=20,
+)  # fmt: skip
+QUICK = Scale(
+    rounds=2, seconds=1, calls=500, entries=10_000, windows=20, keys=20_000, more_entries=20_000,
+    replicas=4, waiting=100, idle_seconds=2,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -15,10 +43,6 @@ class Target:
 
     bound: Literal["at least", "at most"]
     value: float
-
-    def reached_by(self, value: float) -> bool:
-        """Return whether the value is within the bound."""
-        return value >= self.value if self.bound == "at least" else value <= self.value
 
 
 @dataclass(frozen=True)
@@ -35,7 +59,6 @@ class Figure:
 
     @property
     def ratios(self) -> list[float]:
-        """The lab's number divided by the baseline's, in each round."""
         return [ours / theirs for ours, theirs in zip(self.lab, self.baseline, strict=False)]
 
     @property
@@ -45,22 +68,13 @@ class Figure:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the target is reached; ``None`` without a target."""
-        return None if self.target is None else self.target.reached_by(self.judged)
+        if self.target is None:
+            return None
+        return self.judged >= self.target.value if self.target.bound == "at least" else self.judged <= self.target.value
 
     def as_json(self) -> dict[str, Any]:
-        """Return medians, spread, and every round."""
-        return {
-            "group": self.group,
-            "name": self.name,
-            "unit": self.unit,
-            "lab": _spread(self.lab),
-            "baseline_name": self.baseline_name,
-            "baseline": _spread(self.baseline),
-            "ratio": _spread(self.ratios),
-            "target": self.target and asdict(self.target),
-            "reached": self.reached,
-        }
+        rounds = {"lab": _spread(self.lab), "baseline": _spread(self.baseline), "ratio": _spread(self.ratios)}
+        return {**asdict(self), **rounds, "reached": self.reached}
 
 
 def _spread(rounds: Sequence[float]) -> dict[str, Any] | None:
@@ -68,3 +82,8 @@ def _spread(rounds: Sequence[float]) -> dict[str, Any] | None:
         return None
     values = {"median": quantile(rounds, 0.5), "min": min(rounds), "max": max(rounds)}
     return {**{name: round(value, 4) for name, value in values.items()}, "rounds": [round(one, 4) for one in rounds]}
+
+
+def measure_of(group: str) -> Callable[[Scale, Step], Iterator[Figure]]:
+    found: Callable[[Scale, Step], Iterator[Figure]] = import_module(f"lab.bench.{group}").measure
+    return found

@@ -1,7 +1,5 @@
 """Costs that should not grow: of a write with the number of keys, and a replica's memory with the log."""
 
-from __future__ import annotations
-
 import itertools
 import uuid
 from collections.abc import Iterator
@@ -9,8 +7,7 @@ from collections.abc import Iterator
 from broker.connection import connect
 from broker.log import Change, ReplicationLog
 from lab.bench import setup
-from lab.bench.figure import Figure, Target
-from lab.bench.scale import Scale, Step
+from lab.bench.figure import Figure, Scale, Step, Target
 from lab.bench.writes import BATCH, microseconds, write_batches
 from lab.local.supervisor import Lab
 
@@ -19,15 +16,13 @@ _ROUNDS = 15
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
-    """Measure both on one lab."""
-    with setup.running() as lab:
+    with Lab.temporary() as lab:
         setup.set_delays(lab, 0)
         yield _keys(lab, scale, step)
         yield _memory(lab, scale, step)
 
 
 def _keys(lab: Lab, scale: Scale, step: Step) -> Figure:
-    """Measure the same writes to a store with few keys and to one with many, on one log server, in turns."""
     client = connect(lab.redis_url)
     logs = {_FEW: ReplicationLog(client, "few"), scale.keys: ReplicationLog(client, "many")}
     for keys, log in logs.items():
@@ -52,8 +47,6 @@ def _keys(lab: Lab, scale: Scale, step: Step) -> Figure:
 
 
 def _memory(lab: Lab, scale: Scale, step: Step) -> Figure:
-    """Measure the replicas' memory before and after many entries."""
-
     def memory_mb_after(entries: int) -> list[float]:
         write_batches(lab, entries, step)
         setup.settle(lab)

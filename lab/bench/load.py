@@ -1,9 +1,4 @@
-"""Requests over many connections, each sent when the one before it was answered: a closed loop on raw sockets.
-
-Raw sockets cost almost no processor time, so that the servers are measured and not the client.
-"""
-
-from __future__ import annotations
+"""A closed loop of requests on raw sockets, which take so little processor time that only the servers are measured."""
 
 import selectors
 import socket
@@ -22,7 +17,6 @@ from lab.errors import LabError
 _ANSWER_SECONDS = 30.0
 _CHUNK = 65536
 _END = b"\r\n\r\n"
-_LENGTH = b"content-length:"
 
 
 class LoadError(LabError):
@@ -31,24 +25,18 @@ class LoadError(LabError):
 
 @dataclass(frozen=True)
 class Loaded:
-    """The outcome of a load: the number of answers, its duration, and the latency of each answer."""
-
-    answers: int
     seconds: float
     latencies_ms: list[float]
 
     @property
     def per_second(self) -> float:
-        """Answers per second."""
-        return self.answers / self.seconds
+        return len(self.latencies_ms) / self.seconds
 
     def quantile_ms(self, q: float) -> float:
-        """Return a quantile of the latencies."""
         return quantile(self.latencies_ms, q)
 
 
 def request(method: str, path: str, body: bytes = b"", content_type: str = "application/json") -> bytes:
-    """Return a request as bytes."""
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
@@ -72,7 +60,7 @@ def run(url: str, requests: Sequence[bytes], connections: int, seconds: float) -
                     now = time.perf_counter()
                     latencies_ms.append((now - connection.sent_at) * 1000)
                     if now - began >= seconds:
-                        return Loaded(len(latencies_ms), now - began, latencies_ms)
+                        return Loaded(now - began, latencies_ms)
                     connection.send(next(turn))
 
 
@@ -90,10 +78,7 @@ def answers(sockets: Sequence[socket.socket]) -> Iterator[None]:
 
 @contextmanager
 def paced(url: str, requests: Sequence[bytes], per_second: float) -> Iterator[None]:
-    """Send so many requests per second on one connection during the block. Raises ``LoadError``.
-
-    Each is sent at its time, or as soon after that as the one before was answered.
-    """
+    """Send so many requests per second on one connection during the block, fewer only while an answer takes longer."""
     over = threading.Event()
 
     def send() -> None:
@@ -118,30 +103,23 @@ def paced(url: str, requests: Sequence[bytes], per_second: float) -> Iterator[No
 
 
 def connected(url: str) -> socket.socket:
-    """Return a connection, which the caller closes."""
     parts = urlsplit(url)
     found = socket.create_connection((parts.hostname, parts.port), timeout=_ANSWER_SECONDS)
     found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return found
 
 
+@dataclass
 class _Connection:
-    """A connection, and the answer that is arriving on it."""
-
-    __slots__ = ("_buffer", "_socket", "sent_at")
-
-    def __init__(self, connected: socket.socket) -> None:
-        self._socket = connected
-        self._buffer = b""
-        self.sent_at = 0.0
+    _socket: socket.socket
+    _buffer: bytes = b""
+    sent_at: float = 0.0
 
     def send(self, raw: bytes) -> None:
-        """Send a request; blocks if it is larger than the kernel's buffer."""
         self.sent_at = time.perf_counter()
         self._socket.sendall(raw)
 
     def answered(self) -> bool:
-        """Receive a chunk, and return whether it completes the answer. Raises ``LoadError``."""
         chunk = self._socket.recv(_CHUNK)
         if not chunk:
             raise LoadError("the server closed a connection without an answer")
@@ -150,7 +128,7 @@ class _Connection:
         if end < 0:
             return False
         head = self._buffer[:end].lower()
-        length = int(head.split(_LENGTH, 1)[1].split(b"\r\n", 1)[0])
+        length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
         if len(self._buffer) < end + len(_END) + length:
             return False
         if b" 200 " not in head[:16]:
@@ -160,7 +138,6 @@ class _Connection:
 
 
 def _ready(selector: selectors.BaseSelector) -> list[selectors.SelectorKey]:
-    """Return the connections with data to receive. Raises ``LoadError``."""
     found = [key for key, _ in selector.select(_ANSWER_SECONDS)]
     if not found:
         raise LoadError(f"no answer within {_ANSWER_SECONDS:g} s")

@@ -1,7 +1,5 @@
 """The processes of the bench: temporary labs, the baselines beside them, and what either takes of the machine."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -24,28 +22,9 @@ _SETTLED_SECONDS = 120.0
 
 
 @contextmanager
-def running(replicas: int = 2, environment: Mapping[str, str] | None = None) -> Iterator[Lab]:
-    """Run a temporary lab, with these variables in its environment."""
-    with Lab.temporary(replicas=replicas, environment=environment or {}) as lab:
-        yield lab
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-@contextmanager
 def bare_primary(
     lab: Lab, argument: Literal["", "metrics", "tracing"] = "", environment: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """Run the bare Flask app on the lab's log server; yields its URL."""
     port = lab.options.base_port + _BASELINE_OFFSETS[argument]
     own = {"LAB_PORT": str(port), "LAB_REDIS_URL": lab.redis_url}
     url = f"http://127.0.0.1:{port}"
@@ -63,24 +42,21 @@ def _await(url: str) -> None:
     while True:
         try:
             call("GET", f"{url}/health")
+            return
         except NodeUnreachable:
             if time.monotonic() > deadline:
                 raise LabError(f"{url} did not start within {_START_SECONDS:g} s") from None
             time.sleep(0.02)
-        else:
-            return
 
 
 def set_delays(lab: Lab, *delays_ms: float) -> None:
-    """Set the delay of each replica; the last applies to all further ones. Raises ``LabError``."""
-    delays = {
-        replica: delays_ms[min(number, len(delays_ms) - 1)] for number, replica in enumerate(sorted(lab.replica_urls))
-    }
+    """Set the delay of each replica; the last applies to all further ones."""
+    last = len(delays_ms) - 1
+    delays = {replica: delays_ms[min(number, last)] for number, replica in enumerate(sorted(lab.replica_urls))}
     ask("POST", f"{lab.primary_url}/admin/replication-delays", {"delays": delays})
 
 
 def settle(lab: Lab) -> None:
-    """Return when every replica has applied everything. Raises ``LabError``."""
     deadline = time.monotonic() + _SETTLED_SECONDS
     while any(replica["lag_versions"] for replica in ask("GET", f"{lab.primary_url}/replicas")["replicas"]):
         if time.monotonic() > deadline:
@@ -89,12 +65,10 @@ def settle(lab: Lab) -> None:
 
 
 def position(lab: Lab) -> Position:
-    """Return the head of the log. Raises ``LabError``."""
     return Position.parse(ask("GET", f"{lab.primary_url}/version")["position"])
 
 
 def applied_after(url: str, start: Position) -> list[dict[str, Any]]:
-    """Return the entries that a replica has applied after a position. Raises ``LabError``."""
     found: list[dict[str, Any]] = ask("GET", f"{url}/applied?after={start}")["applied"]
     return found
 
@@ -108,16 +82,12 @@ def ask(method: str, url: str, body: object = None, timeout_seconds: float = 30)
 
 
 def memory_mb(pid: int) -> float:
-    """Return the memory of a process and all its children, in 10^6 bytes, with their share of common pages.
-
-    Where the system does not report shares (macOS), resident memory, which counts common pages for each process.
-    """
+    """Return 10^6 bytes of a process and its children: shares of common pages where reported, else (macOS) resident."""
     found = [process.memory_full_info() for process in _with_children(pid)]
     return sum(getattr(one, "pss", one.rss) for one in found) / 1e6
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the processor time that a process and all its children have used so far."""
     times = [process.cpu_times() for process in _with_children(pid)]
     return float(sum(one.user + one.system for one in times))
 

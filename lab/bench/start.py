@@ -1,7 +1,5 @@
 """The time to start the lab, and the resources of an idle one."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tempfile
@@ -12,8 +10,7 @@ from pathlib import Path
 from random import SystemRandom
 
 from lab.bench import setup
-from lab.bench.figure import Figure, Target
-from lab.bench.scale import Scale, Step
+from lab.bench.figure import Figure, Scale, Step, Target
 from lab.local import layout, state
 from lab.local.state import LabState
 
@@ -22,7 +19,6 @@ _IMPORT = "import time; began = time.perf_counter(); import {}; print(time.perf_
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
-    """Measure start, imports, and an idle lab."""
     starts: list[float] = []
     for _ in range(scale.rounds):
         step("lab up --detach")
@@ -41,7 +37,6 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
 
 
 def _idle(running: LabState, scale: Scale, step: Step) -> Iterator[Figure]:
-    """Measure a lab without requests: the supervisor and all its children."""
     step("idle")
     time.sleep(2)  # until the start is over
     began, used = time.perf_counter(), setup.cpu_seconds(running.pid)
@@ -58,7 +53,6 @@ def _idle(running: LabState, scale: Scale, step: Step) -> Iterator[Figure]:
 
 @contextmanager
 def _up() -> Iterator[LabState]:
-    """Run ``lab up --detach``, which returns when all nodes are healthy."""
     lab = [sys.executable, "-m", "lab"]
     with tempfile.TemporaryDirectory(prefix="lab-bench-") as directory:
         place = ["--data-dir", directory]

@@ -1,24 +1,19 @@
 """The cost of tracing, with a collector that accepts everything and with none at the configured address."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 from lab.bench import load, setup
-from lab.bench.figure import Figure, Target
-from lab.bench.scale import Scale, Step
+from lab.bench.figure import Figure, Scale, Step, Target
 from lab.bench.writes import CONNECTIONS, REQUESTS
 from lab.local.layout import free_port
+from lab.local.supervisor import Lab
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
-    """Measure labs side by side: tracing off; on; on with every request traced; on without a collector.
-
-    The bare app, with and without the instrumentation, shows the instrumentation's share.
-    """
+    """Measure labs side by side, and the bare app with and without the instrumentation, which shows its share."""
     sink_port = free_port()
     there = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{sink_port}"}
     environments: dict[str, dict[str, str]] = {
@@ -31,7 +26,7 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
         sink = subprocess.Popen([sys.executable, "-m", "lab.bench.baselines.otlp_sink", str(sink_port)])
         stack.enter_context(sink)
         stack.callback(sink.terminate)
-        labs = {name: stack.enter_context(setup.running(environment=one)) for name, one in environments.items()}
+        labs = {name: stack.enter_context(Lab.temporary(environment=one)) for name, one in environments.items()}
         urls = {
             **{name: lab.primary_url for name, lab in labs.items()},
             "bare": stack.enter_context(setup.bare_primary(labs["off"])),

@@ -1,7 +1,5 @@
 """The rate at which writes are accepted: one by one, in batches, and by the log alone."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import time
@@ -13,10 +11,9 @@ from broker.connection import connect
 from broker.log import ReplicationLog
 from lab.bench import load, setup
 from lab.bench.baselines import flask_app
-from lab.bench.figure import Figure, Target
-from lab.bench.scale import Scale, Step
+from lab.bench.figure import Figure, Scale, Step, Target
 from lab.local.supervisor import Lab
-from nodes.primary.batch import BATCHES_MAX
+from nodes.primary.writes import BATCHES_MAX
 
 CONNECTIONS = 32
 BATCH = 1000
@@ -28,19 +25,13 @@ _BATCH_REQUEST = load.request("POST", "/data/batch", b"\n".join(_LINES[:BATCH]),
 
 
 def write_batches(lab: Lab, entries: int, step: Step) -> None:
-    """Write at least so many entries. Raises ``LabError``."""
     for written in range(0, entries, BATCH):
         setup.ask("POST", f"{lab.primary_url}/data/batch", _ITEMS[:BATCH])
         step(f"{written:,} of {entries:,} entries")
 
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
-    """Measure all of them in turns, on one lab without delays."""
-    with (
-        setup.running() as lab,
-        setup.bare_primary(lab) as bare_url,
-        setup.bare_primary(lab, "metrics") as metrics_url,
-    ):
+    with Lab.temporary() as lab, setup.bare_primary(lab) as bare_url, setup.bare_primary(lab, "metrics") as metrics_url:
         setup.set_delays(lab, 0)
         yield from _requests(lab, bare_url, metrics_url, scale, step)
         yield _appends(lab, scale, step)
@@ -68,9 +59,7 @@ def _requests(lab: Lab, bare_url: str, metrics_url: str, scale: Scale, step: Ste
         ours, "bare Flask app", bare, Target("at least", 0.75),
     )  # fmt: skip
     for name, q, target in (("p50", 0.5, None), ("p99", 0.99, Target("at most", 1.5))):
-        ours_ms, bare_ms = (
-            [one.quantile_ms(q) for one in found[which]] for which in ("POST /data", "a bare Flask app")
-        )
+        ours_ms, bare_ms, *_ = ([one.quantile_ms(q) for one in rounds] for rounds in found.values())
         yield Figure("writes", f"its latency, {name}", "ms", ours_ms, "bare Flask app", bare_ms, target)
     yield Figure("writes", "a bare Flask app with the lab's metrics", "1/s", metrics, "without", bare)
     yield Figure(
@@ -80,7 +69,6 @@ def _requests(lab: Lab, bare_url: str, metrics_url: str, scale: Scale, step: Ste
 
 
 def _appends(lab: Lab, scale: Scale, step: Step) -> Figure:
-    """Measure the append script from one thread, against the bare one."""
     client: Any = connect(lab.redis_url)
     log = ReplicationLog(client, "bench")
     log.open("bench")
@@ -102,7 +90,6 @@ def _appends(lab: Lab, scale: Scale, step: Step) -> Figure:
 
 
 def microseconds(call: Callable[[], object], count: int) -> float:
-    """Return the mean duration of a call."""
     began = time.perf_counter()
     for _ in range(count):
         call()

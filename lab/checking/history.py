@@ -1,6 +1,4 @@
-"""A history: the plan of a workload, every operation in the order of invocation, and both in a file."""
-
-from __future__ import annotations
+"""A history: the plan of a workload, every operation in the order of invocation, and the files of both."""
 
 import json
 from bisect import bisect_right
@@ -12,9 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, PlainValidator, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
 
-from broker.delay import Order
+from broker.delay.models import Order
 from broker.position import START, Position
 from lab import files
 from lab.errors import LabError, NothingTestedError
@@ -61,10 +58,7 @@ class Operation:
 
     @property
     def seen(self) -> Position:
-        """How new the written or shown record is: its version, in the epoch of the store.
-
-        A store of a later epoch correctly shows nothing of an earlier one, because a reset drops everything.
-        """
+        """How new the written or shown record is. A store of a later epoch rightly shows nothing of an earlier one."""
         if self.position is None:
             raise ValueError(f"operation {self.index} has no position")
         if self.kind == "write":
@@ -72,7 +66,6 @@ class Operation:
         return Position(self.position.epoch if self.epoch is None else self.epoch, self.version)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the operation as a line of a file has it, without fields that its kind does not have."""
         found = {**asdict(self), "position": None if self.position is None else str(self.position)}
         left_out = {"digest": not self.digest, "waited_ms": self.kind != "read", "epoch": self.epoch is None}
         return {name: value for name, value in found.items() if not left_out.get(name)}
@@ -80,11 +73,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Plan:
-    """Parameters of a workload, and the order in which the replicas applied.
-
-    ``max_lag_ms`` and ``max_lag_versions``: the bounds of level ``bounded``. ``order``: ``arrival`` if any replica
-    applied in order of arrival.
-    """
+    """Parameters of a workload. ``max_lag_…``: for level ``bounded``. ``order``: ``arrival`` if any replica had it."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -119,13 +108,10 @@ class Timeline:
         return self._newest[found - 1] if found else None
 
     def before(self, at_us: int) -> Operation | None:
-        """Return the same of those that had returned before then."""
         return self.by(at_us - 1)
 
 
 class History:
-    """Operations, and the selections that several checkers need."""
-
     def __init__(self, plan: Plan, operations: Iterable[Operation]) -> None:
         self.plan = plan
         self.operations = sorted(operations, key=lambda found: (found.invoked_us, found.index))
@@ -163,21 +149,11 @@ def newest_through(writes: list[Operation], position: Position) -> Operation | N
     return writes[found - 1]
 
 
-# -- files -------------------------------------------------------------------------------------------------------------
-
-
-class _Head(TypedDict):
-    """The first line of a file."""
-
-    plan: Plan
-
-
-_HEAD = TypeAdapter(_Head)
+_HEAD = TypeAdapter(dict[Literal["plan"], Plan])  # the first line of a file
 _OPERATION = TypeAdapter(Operation)
 
 
 def save(history: History, path: Path) -> None:
-    """Write a history: the plan, then a line per operation. Raises ``LabError``."""
     try:
         with path.open("w", encoding="utf-8") as file:
             file.write(json.dumps({"plan": asdict(history.plan)}) + "\n")
@@ -226,3 +202,34 @@ def _parse(adapter: TypeAdapter[Any], text: bytes) -> Any:
         place = ".".join(str(part)[:_PLACE_MAX] for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         raise ValueError(f"{place}: {message}" if place else message) from None
+
+
+def elle_events(history: History) -> list[dict[str, Any]]:
+    """Return elle-cli's transactions (model ``rw-register``) in time order; a write's value is its unique number."""
+    number = {write.index: n for n, write in enumerate((w for w in history.operations if w.kind == "write"), 1)}
+    moments: list[tuple[int, int, int, dict[str, Any]]] = []
+    for found in history.operations:
+        if found.kind not in {"write", "read"}:
+            continue
+        invoked, completed = _micro_operations(found, history, number)
+        common = {"process": found.session, "f": "txn"}
+        kind = {"ok": "ok", "fail": "fail", "unknown": "info"}[found.outcome]
+        moments.append((found.invoked_us, 1, found.index, {**common, "type": "invoke", "value": [invoked]}))
+        moments.append((found.returned_us, 0, found.index, {**common, "type": kind, "value": [completed]}))
+    moments.sort(key=lambda moment: moment[:3])
+    return [{"index": index, "time": at_us * 1000, **event} for index, (at_us, _, _, event) in enumerate(moments)]
+
+
+def _micro_operations(found: Operation, history: History, number: dict[int, int]) -> tuple[list[Any], list[Any]]:
+    if found.kind == "write":
+        written = ["w", found.key, number[found.index]]
+        return written, written
+    write = history.writer.get((found.key, found.seen)) if found.outcome == "ok" and found.version else None
+    return ["r", found.key, None], ["r", found.key, None if write is None else number[write.index]]
+
+
+def export(history: History, path: Path) -> None:
+    try:
+        path.write_text(json.dumps(elle_events(history), ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise LabError(f"the history cannot be exported: {error}") from None

@@ -1,10 +1,8 @@
 """The checker of each guarantee, and the guarantees that each level promises."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
-from broker.delay import Order
+from broker.delay.models import Order
 from lab.checking import sessions, stores
 from lab.checking.history import History
 from lab.checking.verdict import Tally, Verdict, verdict
@@ -38,7 +36,6 @@ PROMISES: dict[str, set[str]] = {
 
 
 def judge(history: History) -> list[Verdict]:
-    """Return a verdict for each guarantee, promised or not."""
     return [verdict(guarantee, check, history) for guarantee, check in CHECKERS.items()]
 
 
@@ -53,5 +50,4 @@ def promised(level: str, order: Order = "log") -> set[str]:
 
 
 def broken(level: str, verdicts: list[Verdict], order: Order = "log") -> list[Verdict]:
-    """Return the violations of what the level promises."""
     return [found for found in verdicts if found.judgement == "violated" and found.guarantee in promised(level, order)]

@@ -1,7 +1,5 @@
 """Verdicts on a history, for a terminal and for scripts."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import asdict
 from typing import Any
@@ -11,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from broker.stats import Spread, spread
+from lab import terminal
 from lab.checking.history import History, Operation
 from lab.checking.promises import broken, promised
 from lab.checking.verdict import Verdict
@@ -19,22 +18,15 @@ _STYLES = {"held": "green", "violated": "yellow", "not tested": "dim", "unknown"
 
 
 def table(title: str, *columns: str) -> Table:
-    """Return a table without rows: these columns, and two of numbers after them."""
-    made = Table(box=None, pad_edge=False, title=title, title_justify="left")
-    for name in columns:
-        made.add_column(name)
-    for name in ("tested on", "violations"):
-        made.add_column(name, justify="right")
-    return made
+    numbers = ("tested on", "violations")
+    return terminal.table(*columns, *numbers, right=numbers, title=title)
 
 
 def numbers(found: Verdict) -> tuple[str, str]:
-    """Return the cells of a verdict's last two columns."""
     return f"{found.tested:,}", f"{found.violations:,}" if found.violations else ""
 
 
 def picture(history: History, verdicts: list[Verdict]) -> Group:
-    """Return a table of the guarantees, and the smallest counterexample of each that was violated."""
     level, order = history.plan.level, history.plan.order
     shown = table(f"level {level}: {counted(history)}", "guarantee", "promised", "verdict")
     bad = {found.guarantee for found in broken(level, verdicts, order)}
@@ -55,7 +47,6 @@ def picture(history: History, verdicts: list[Verdict]) -> Group:
 
 
 def as_json(history: History, verdicts: list[Verdict]) -> dict[str, Any]:
-    """Return the verdicts for scripts."""
     level, order = history.plan.level, history.plan.order
     return {
         "plan": asdict(history.plan),
@@ -80,7 +71,6 @@ def _waited(found: Spread) -> str:
 
 
 def counted(history: History) -> str:
-    """Return the number of operations, in words."""
     done = Counter((found.kind, found.outcome) for found in history.operations)
     failed = sum(count for (_, outcome), count in done.items() if outcome != "ok")
     rest = f", {failed:,} failed or unknown" if failed else ""
@@ -88,6 +78,5 @@ def counted(history: History) -> str:
 
 
 def since(history: History, operation: Operation) -> str:
-    """Return the time of an operation, relative to the start of the history."""
     start, end = ((at - history.began_us) / 1e6 for at in (operation.invoked_us, operation.returned_us))
     return escape(f"{start:9.3f} s to {end:9.3f} s  operation {operation.index}")

@@ -4,10 +4,9 @@ Monotonic writes and writes-follow-reads are promises about databases, so they a
 node that shows a write must also show what its writer had done before it.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from lab.checking.history import History, Kind, Operation
@@ -22,9 +21,7 @@ def read_your_writes(tally: Tally, history: History) -> None:
             if operation.kind == "write":
                 written[operation.key] = operation
             elif (write := written.get(operation.key)) is not None:
-                tally.tested += 1
-                if operation.seen < write.seen:
-                    tally.violated(f"{describe(write)}; then {describe(operation)}, which is older", write, operation)
+                tally.test(operation.seen >= write.seen, "{}; then {}, which is older", write, operation)
 
 
 def monotonic_reads(tally: Tally, history: History) -> None:
@@ -32,14 +29,11 @@ def monotonic_reads(tally: Tally, history: History) -> None:
     for operations in history.by_session().values():
         newest: dict[str, Operation] = {}
         for read in operations:
-            if read.kind != "read":
-                continue
-            before = newest.get(read.key)
-            tally.tested += before is not None
-            if before is not None and read.seen < before.seen:
-                tally.violated(f"{describe(before)}; then {describe(read)}: back in time", before, read)
-            else:
-                newest[read.key] = read
+            if read.kind == "read":
+                before = newest.get(read.key)
+                if before is not None:
+                    tally.test(read.seen >= before.seen, "{}; then {}: back in time", before, read)
+                newest[read.key] = max(read, before or read, key=attrgetter("seen"))
 
 
 def monotonic_writes(tally: Tally, history: History) -> None:
@@ -47,13 +41,10 @@ def monotonic_writes(tally: Tally, history: History) -> None:
     for operations in history.by_session().values():
         last: Operation | None = None
         for write in operations:
-            if write.kind != "write":
-                continue
-            tally.tested += last is not None
-            if last is not None and write.seen < last.seen:
-                words = f"{describe(last)}; then {describe(write)}, which is before it in the log"
-                tally.violated(words, last, write)
-            last = write
+            if write.kind == "write":
+                if last is not None:
+                    tally.test(write.seen >= last.seen, "{}; then {}, which is before it in the log", last, write)
+                last = write
     _check_nodes(tally, history, "write")
 
 
@@ -66,10 +57,7 @@ def writes_follow_reads(tally: Tally, history: History) -> None:
                 if operation.version and (newest is None or operation.seen > newest.seen):
                     newest = operation
             elif newest is not None:
-                tally.tested += 1
-                if operation.seen <= newest.seen:
-                    words = f"{describe(newest)}; then {describe(operation)}, no later in the log"
-                    tally.violated(words, newest, operation)
+                tally.test(operation.seen > newest.seen, "{}; then {}, no later in the log", newest, operation)
     _check_nodes(tally, history, "read")
 
 
@@ -98,8 +86,7 @@ def _check_nodes(tally: Tally, history: History, causes: Kind) -> None:
             if read.seen < expected.cause.seen:
                 words = "; ".join(map(describe, expected)) + f"; then {describe(read)}"
                 tally.violated(words, *dict.fromkeys((*expected, read)))
-        write = history.writer.get((read.key, read.seen))
-        if write is None:
+        if (write := history.writer.get((read.key, read.seen))) is None:
             continue
         operations, reached = sessions[write.session], place[write.index]
         for cause in operations[through[read.node, write.session] : reached]:
@@ -111,8 +98,6 @@ def _check_nodes(tally: Tally, history: History, causes: Kind) -> None:
 
 
 def _moments(reads: list[Operation]) -> Iterator[tuple[bool, Operation]]:
-    """Yield invocations and returns in time order; at equal times invocations first, so that nothing precedes them."""
+    """Return invocations and returns in time order; at equal times invocations first, so that nothing precedes them."""
     moments = [(read.invoked_us, False, read) for read in reads] + [(read.returned_us, True, read) for read in reads]
-    moments.sort(key=lambda found: found[:2])
-    for _, returned, read in moments:
-        yield returned, read
+    return ((returned, read) for _, returned, read in sorted(moments, key=itemgetter(0, 1)))

@@ -1,7 +1,5 @@
 """Checkers of what the stores show: how much a read may miss, which writes exist, and that all nodes end up equal."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections import defaultdict
 
@@ -11,10 +9,8 @@ from lab.checking.verdict import Tally, describe
 
 
 def bounded_staleness(tally: Tally, history: History) -> None:
-    """A read misses no write older than the plan's bounds, of those acknowledged when it was invoked.
-
-    ``max_lag_ms``: every write acknowledged at least that long before is shown. ``max_lag_versions``: every write but
-    the newest so many is shown. If both are set, both hold.
+    """A read misses no write older than the plan's bounds, of those acknowledged when it was invoked: it shows every
+    write acknowledged ``max_lag_ms`` before, and every write but the newest ``max_lag_versions``.
     """
     plan = history.plan
     if plan.max_lag_ms is None and plan.max_lag_versions is None:
@@ -41,7 +37,6 @@ def bounded_staleness(tally: Tally, history: History) -> None:
 
 
 def _missed(writes: list[Operation], read: Operation, newest: Position, versions: int) -> Operation | None:
-    """Return the newest write of the key that the read should have shown and did not."""
     last = Position(newest.epoch, max(0, newest.version - versions))
     for write in reversed(writes[: bisect_right(writes, last, key=lambda found: found.position or START)]):
         if write.seen <= read.seen:
@@ -53,8 +48,7 @@ def _missed(writes: list[Operation], read: Operation, newest: Position, versions
 
 def real_time(tally: Tally, history: History) -> None:
     """An operation that returned before another was invoked precedes it: for each key, and for all writes in the log.
-
-    Together with the log's order of versions this is linearizability of each key (Herlihy and Wing, TOPLAS 1990).
+    With the log's order this is linearizability of each key (Herlihy and Wing, TOPLAS 1990).
     """
     by_key: dict[str, list[Operation]] = defaultdict(list)
     for operation in (*history.writes, *history.reads):
@@ -71,10 +65,8 @@ def real_time(tally: Tally, history: History) -> None:
 
 
 def _check_precedes(tally: Tally, earlier: Operation | None, later: Operation) -> None:
-    """Test that ``later`` is no older than what had returned before it was invoked."""
-    tally.tested += 1
-    if earlier is not None and earlier.seen > later.seen:
-        tally.violated(f"{describe(earlier)}; after that had returned, {describe(later)}", earlier, later)
+    first = earlier or later
+    tally.test(first.seen <= later.seen, "{}; after that had returned, {}", first, later)
 
 
 def consistent_prefix(tally: Tally, history: History) -> None:
@@ -99,9 +91,7 @@ def no_lost_write(tally: Tally, history: History) -> None:
         final = finals.get(write.key)
         if final is None:
             continue
-        tally.tested += 1
-        if final.seen < write.seen:
-            tally.violated(f"{describe(write)}; {describe(final)}", write, final)
+        tally.test(final.seen >= write.seen, "{}; {}", write, final)
         other = holder.setdefault(write.position, write)
         if other is not write:
             tally.violated(f"{describe(other)}, and {describe(write)}: two writes at one position", other, write)

@@ -1,7 +1,5 @@
 """The verdict on one guarantee, and the tally in which a checker counts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, Literal, ParamSpec
@@ -24,7 +22,6 @@ class Verdict:
     operations: list[Operation] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the verdict for scripts."""
         return {
             "guarantee": self.guarantee,
             "verdict": self.judgement,
@@ -35,45 +32,46 @@ class Verdict:
         }
 
 
+@dataclass
 class Tally:
     """Counts the tests and violations of a checker, and keeps the smallest counterexample."""
 
-    def __init__(self) -> None:
-        self.tested = 0
-        self._judgement: Judgement | None = None
-        self._violations = 0
-        self._size: tuple[int, int] | None = None
-        self._smallest: tuple[str, list[Operation]] = ("", [])
+    tested: int = 0
+    violations: int = 0
+    judgement: Judgement | None = None
+    _size: tuple[int, int] | None = None
+    smallest: tuple[str, list[Operation]] = ("", [])
+
+    def test(self, held: bool, words: str, *operations: Operation) -> None:
+        """Count a test, and if it failed a violation; each ``{}`` in ``words`` stands for one of the operations."""
+        self.tested += 1
+        if not held:
+            self.violated(words.format(*map(describe, operations)), *operations)
 
     def violated(self, words: str, *operations: Operation) -> None:
         """Count a violation; the counterexample with the fewest operations is kept, then the shortest in time."""
-        self._violations += 1
+        self.violations += 1
         span_us = max((found.returned_us for found in operations), default=0)
         span_us -= min((found.invoked_us for found in operations), default=0)
         size = (len(operations), span_us)
         if self._size is None or size < self._size:
-            self._size, self._smallest = size, (words, list(operations))
+            self._size, self.smallest = size, (words, list(operations))
 
     def unknown(self, words: str, *operations: Operation) -> None:
         """Give up: the history does not show whether the guarantee held."""
-        self.tested = self._violations = 0
-        self._judgement, self._smallest = "unknown", (words, list(operations))
-
-    def verdict(self, guarantee: str) -> Verdict:
-        """Return the verdict on everything counted."""
-        counted: Judgement = "violated" if self._violations else "held" if self.tested else "not tested"
-        return Verdict(guarantee, self._judgement or counted, self.tested, self._violations, *self._smallest)
+        self.tested = self.violations = 0
+        self.judgement, self.smallest = "unknown", (words, list(operations))
 
 
 def verdict(guarantee: str, check: Callable[Concatenate[Tally, P], None], *args: P.args, **kwargs: P.kwargs) -> Verdict:
     """Return the verdict of a checker: a function that tests a guarantee on its arguments, and counts in a tally."""
     tally = Tally()
     check(tally, *args, **kwargs)
-    return tally.verdict(guarantee)
+    counted: Judgement = "violated" if tally.violations else "held" if tally.tested else "not tested"
+    return Verdict(guarantee, tally.judgement or counted, tally.tested, tally.violations, *tally.smallest)
 
 
 def describe(operation: Operation) -> str:
-    """Return an operation in words."""
     session = f"session {operation.session}"
     if operation.kind == "write":
         return f"{session} wrote {operation.key} as {operation.seen}"

@@ -1,18 +1,16 @@
 """A workload: sessions that write and read through a level, and a record of every operation."""
 
-from __future__ import annotations
-
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 from urllib.parse import urlencode
 
-from broker.delay import Order
+from broker.delay.models import Order
 from broker.position import Position
 from lab.checking.history import OPERATIONS_MAX, History, Kind, Operation, Outcome, Plan
 from lab.client import NodeUnreachable, call
@@ -24,29 +22,24 @@ _PAUSE_SECONDS = 0.2
 _NO_SESSION = -1
 
 
+@dataclass
 class Recorder:
     """Collects the operations of many threads, dated by one clock; at most ``operations_max``."""
 
-    def __init__(self, now_us: Callable[[], int], operations_max: int = OPERATIONS_MAX) -> None:
-        self.now_us = now_us
-        self.operations: list[Operation] = []
-        self._index = itertools.count()
-        self._max = operations_max
+    now_us: Callable[[], int]
+    operations_max: int = OPERATIONS_MAX
+    operations: list[Operation] = field(default_factory=list)
+    _index: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def full(self) -> bool:
-        """Whether no more operations should be added."""
-        return len(self.operations) >= self._max
+        return len(self.operations) >= self.operations_max
 
     def add(self, session: int, kind: Kind, outcome: Outcome, invoked_us: int, **found: Any) -> None:
-        """Add an operation that has just returned."""
-        operation = Operation(next(self._index), session, kind, outcome, invoked_us, self.now_us(), **found)
-        self.operations.append(operation)
+        self.operations.append(Operation(next(self._index), session, kind, outcome, invoked_us, self.now_us(), **found))
 
 
 class Session:
-    """One session: a write or a read at a time, through the client service."""
-
     def __init__(self, number: int, plan: Plan, client_url: str, keys: list[str], recorder: Recorder) -> None:
         self._number = number
         self._plan = plan
@@ -56,10 +49,11 @@ class Session:
         self._random = Random(f"{plan.seed}-{number}")  # noqa: S311 - repeatable, not secret
         self._written = itertools.count()
         self._token: str | None = None
-        self._query = _query(plan)
+        bounds = {"max_lag_ms": plan.max_lag_ms, "max_lag_versions": plan.max_lag_versions}
+        given = {name: value for name, value in bounds.items() if value is not None and plan.level == "bounded"}
+        self._query = urlencode({"level": plan.level, "timeout_ms": _READ_TIMEOUT_MS, **given})
 
     def step(self) -> None:
-        """Do one operation, and pause if the client service does not answer."""
         key = self._random.choice(self._keys)
         kind: Kind = "write" if self._random.random() < self._plan.write_share else "read"
         known = {"key": key} if kind == "read" else {"key": key, "value": f"{self._number}-{next(self._written)}"}
@@ -73,7 +67,6 @@ class Session:
             time.sleep(_PAUSE_SECONDS)
 
     def _ask(self, kind: Kind, known: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """Return status and body, or 0 and nothing if there is no answer."""
         headers = {"Lab-Position": self._token} if self._plan.level == "session" and self._token else {}
         try:
             if kind == "write":
@@ -94,27 +87,12 @@ def _written(status: int, found: dict[str, Any]) -> tuple[Outcome, dict[str, Any
 def _read(key: str, found: dict[str, Any]) -> tuple[Outcome, dict[str, Any]]:
     if "source" not in found:
         return "fail", {}
-    return "ok", {
-        "key": key,
-        "value": found.get("value"),
-        "position": Position.parse(found["position"]),
-        "version": found["version"],
-        "node": found["source"],
-        "waited_ms": found["waited_ms"],
-    }
-
-
-def _query(plan: Plan) -> str:
-    bounds = {"max_lag_ms": plan.max_lag_ms, "max_lag_versions": plan.max_lag_versions}
-    given = {name: value for name, value in bounds.items() if value is not None} if plan.level == "bounded" else {}
-    return urlencode({"level": plan.level, "timeout_ms": _READ_TIMEOUT_MS, **given})
+    known = {"key": key, "value": found.get("value"), "version": found["version"], "waited_ms": found["waited_ms"]}
+    return "ok", {**known, "position": Position.parse(found["position"]), "node": found["source"]}
 
 
 def run(plan: Plan, client_url: str, run_id: str, *, stop: threading.Event, on_step: Callable[[int], None]) -> History:
-    """Run the workload until its time is up or ``stop`` is set, wait for convergence, and return the history.
-
-    ``run_id`` makes the keys unique to this run. ``on_step`` is called with the number of operations so far.
-    """
+    """Run until the time is up or ``stop`` is set, and await convergence. ``run_id`` makes the keys unique."""
     recorder = Recorder(lambda: time.monotonic_ns() // 1000)
     orders = {_order(client_url)}
     keys = [f"check-{run_id}-{number}" for number in range(plan.keys)]

@@ -10,9 +10,7 @@ import click
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lab.bench.figure import Figure
-from lab.bench.groups import GROUPS, measure_of
-from lab.bench.scale import FULL, QUICK
+from lab.bench.figure import FULL, GROUPS, QUICK, Figure, measure_of
 from lab.cli.options import interrupt_on_sigterm, json_option
 from lab.terminal import console, print_json
 from lab.terminal import table as empty_table

@@ -11,8 +11,8 @@ from typing import Any
 import click
 from rich.console import Console
 
-from lab.checking import elle, promises, report, workload
-from lab.checking.history import History, Plan, load, save
+from lab.checking import promises, report, workload
+from lab.checking.history import History, Plan, export, load, save
 from lab.cli.options import Number, OutputFile, client_url_option, data_dir_option, json_option, timed_run
 from lab.client import call
 from lab.errors import LabError, NothingTestedError
@@ -60,7 +60,7 @@ def check(data_dir: Path, recorded: Path | None, client_url: str | None, *, as_j
     if save_to is not None:
         save(history, save_to)
     if export_to is not None:
-        elle.export(history, export_to)
+        export(history, export_to)
     if all(found.judgement == "not tested" for found in verdicts):
         raise NothingTestedError("no operation succeeded that a guarantee could be tested on")
     sys.exit(1 if promises.broken(history.plan.level, verdicts, history.plan.order) else 0)

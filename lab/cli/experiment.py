@@ -21,7 +21,7 @@ from lab.report import tables
 from lab.terminal import console, print_json, table
 from nodes.experiments.spec import ENDED
 from nodes.http import strict_json
-from nodes.http.paths import segment
+from nodes.http.peers import segment
 
 KINDS = ("windows", "staleness", "levels", "sweep")
 _BAR_WIDTH = 40

@@ -14,7 +14,7 @@ from lab import client
 from lab.cli.options import SHOWN_MAX, assignments, client_option, json_option
 from lab.errors import LabError
 from lab.terminal import console, plain, print_json, table
-from nodes.http.paths import segment
+from nodes.http.peers import segment
 from nodes.replica.faults import FAULTS
 
 

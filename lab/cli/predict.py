@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from broker.delay import DelayModel, Order, from_json
+from broker.delay.models import DelayModel, Order, from_json
 from broker.delay.prediction import Curve, Replicated, moments, newest, replicated
 from broker.delay.prediction import predict as curve_of
 from broker.delay.quorum import Floats, Ways, simulate

@@ -96,7 +96,7 @@ def torture(*, only_schedule: bool, save: Path | None, as_json: bool, **given: A
         if not judged.clean and logs is not None:
             kept = Path(tempfile.mkdtemp(prefix="lab-torture-kept-"))
             shutil.copytree(logs, kept, dirs_exist_ok=True)
-            (kept / "schedule.txt").write_text(report.schedule(judged) + "\n", encoding="utf-8")
+            (kept / "schedule.txt").write_text("".join(f"{done}\n" for done in record.done), encoding="utf-8")
             out.print(f"The nodes' logs and the schedule are kept in {kept}.")
     if as_json:
         print_json(judged.as_json())

@@ -1,7 +1,5 @@
 """Verdicts on a torture run: everything observed is compared with the log and with the delays that were set."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
@@ -42,7 +40,6 @@ class Floors:
 
 
 def judge(history: History, ledger: Ledger, floors: Floors) -> list[Verdict]:
-    """Return a verdict for each thing that must not happen."""
     return [
         verdict("lost", lost, history, ledger),
         verdict("doubled", doubled, history, ledger),
@@ -59,8 +56,8 @@ def lost(tally: Tally, history: History, ledger: Ledger) -> None:
         tally.tested += 1
         entry = ledger.at.get(write.position or START)
         if entry is None or (entry.key, entry.value) != (write.key, f'"{write.value}"'):
-            words = f"{describe(write)}; the log has {entry and entry.value} of {entry and entry.key} there"
-            tally.violated(words, write)
+            logged = f"{entry.value} of {entry.key}" if entry else "nothing"
+            tally.violated(f"{describe(write)}; the log has {logged} there", write)
     for final in history.finals:
         _compare(tally, final, ledger)
 
@@ -89,10 +86,9 @@ def reordered(tally: Tally, history: History, ledger: Ledger) -> None:
         _compare(tally, read, ledger)
     log = Timeline(history.writes)
     for write in history.writes:
-        tally.tested += 1
         before = log.before(write.invoked_us)
-        if before is not None and before.seen >= write.seen:
-            tally.violated(f"{describe(before)}; after that had returned, {describe(write)}", before, write)
+        held = before is None or before.seen < write.seen
+        tally.test(held, "{}; after that had returned, {}", before or write, write)
 
 
 def early(tally: Tally, history: History, floors: Floors) -> None:
@@ -146,7 +142,6 @@ def placed(operations: Iterable[Operation], ledger: Ledger) -> list[Operation]:
 
 
 def _compare(tally: Tally, read: Operation, ledger: Ledger) -> None:
-    """Compare a read with the log at the position of the store."""
     if read.position is None or read.position < ledger.since:
         return
     tally.tested += 1
@@ -154,8 +149,7 @@ def _compare(tally: Tally, read: Operation, ledger: Ledger) -> None:
     expected = (0, None) if entry is None else (entry.position.version, entry.value)
     if (read.version, None if read.value is None else f'"{read.value}"') != expected:
         logged = "nothing" if entry is None else f"{entry.value} of version {entry.position.version}"
-        words = f"{describe(read)} with value {read.value} at {read.position}, where the log has {logged}"
-        tally.violated(words, read)
+        tally.violated(f"{describe(read)} with value {read.value} at {read.position}, where the log has {logged}", read)
 
 
 def _position(read: Operation) -> Position:

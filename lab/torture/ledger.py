@@ -1,7 +1,5 @@
 """The ledger: every entry of the log, read independently of the replicas during the run."""
 
-from __future__ import annotations
-
 import json
 import threading
 from bisect import bisect_right
@@ -46,7 +44,6 @@ class Ledger:
         return None if resets and entry.position < self._resets[resets - 1] else entry
 
     def holding(self) -> dict[tuple[str, str], list[Position]]:
-        """Return the positions at which each value of each key was written."""
         found: dict[tuple[str, str], list[Position]] = defaultdict(list)
         for entry in self.entries:
             if entry.op == "set":
@@ -70,12 +67,10 @@ class Follower:
             raise LabError(f"the log cannot be read: {error}") from None
 
     def __enter__(self) -> Self:
-        """Start reading."""
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop reading."""
         self._stop.set()
         self._thread.join()
 

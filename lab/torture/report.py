@@ -1,7 +1,5 @@
 """The report on a torture run, for a terminal and for scripts."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -28,21 +26,17 @@ class Judged:
 
     @property
     def broken(self) -> dict[str, list[Verdict]]:
-        """The violations of what each level promises, of the levels that have any."""
         return {level: found for level, judged in self.levels.items() if (found := promises.broken(level, judged))}
 
     @property
     def clean(self) -> bool:
-        """Whether every verdict held and every level kept its promises."""
         return not self.broken and all(found.judgement == "held" for found in self.verdicts)
 
     @property
     def counts(self) -> dict[str, int]:
-        """The number of acts that were done, by kind."""
         return dict(Counter(done.act.kind for done in self.record.done if not done.refused))
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report for scripts, with everything needed to understand and repeat the run."""
         return {
             "seed": self.order.seed,
             "seconds": self.order.seconds,
@@ -59,7 +53,6 @@ class Judged:
 
 
 def picture(judged: Judged) -> Group:
-    """Return the verdicts, the acts, and the smallest counterexample of each violation."""
     record, broken = judged.record, judged.broken
     title = f"{report.counted(record.history)}, {len(record.ledger.entries):,} entries in the log"
     table = report.table(title, "must not happen", "verdict")
@@ -85,13 +78,6 @@ def picture(judged: Judged) -> Group:
             parts += [report.since(record.history, operation) for operation in found.operations]
     verdict = "[bold green]Clean.[/]" if judged.clean else "[bold red]Not clean.[/]"
     return Group(*parts, f"\n{verdict} Again: {escape(judged.again)}")
-
-
-def schedule(judged: Judged) -> str:
-    """Return the acts, a line each."""
-    return "\n".join(
-        f"{done.act}" + (f"  (not done: {done.refused})" if done.refused else "") for done in judged.record.done
-    )
 
 
 def _row(table: Table, name: str, found: Verdict) -> None:

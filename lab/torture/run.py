@@ -1,18 +1,17 @@
 """A torture run: load, faults, healing, and everything observed meanwhile."""
 
-from __future__ import annotations
-
 import secrets
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from broker.delay import Fixed, from_json
+from broker.delay.models import Fixed, from_json
 from lab.checking import workload
 from lab.checking.history import History, Plan
 from lab.checking.workload import Recorder, Session
@@ -37,16 +36,15 @@ _STEP_SECONDS = 0.05
 
 @dataclass
 class Done:
-    """An act and its outcome: ``refused`` is the reason if it could not be done."""
-
     act: Act
     refused: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.act}" + (f"  (not done: {self.refused})" if self.refused else "")
 
 
 @dataclass(frozen=True)
 class Record:
-    """Everything that a run has left behind."""
-
     history: History
     ledger: Ledger
     floors: Floors
@@ -56,8 +54,6 @@ class Record:
 
 @dataclass(frozen=True)
 class Order:
-    """A run to do: the seed, its length, and the schedule drawn from the seed."""
-
     seed: int
     seconds: float
     acts: list[Act]
@@ -66,10 +62,7 @@ class Order:
 def run(
     order: Order, target: Target, replicas: Iterable[str], *, stop: threading.Event, on_step: Callable[[int, int], None]
 ) -> Record:
-    """Do the run and return its record. ``on_step`` is called with the number of operations and of acts so far.
-
-    Raises ``LabError`` if the lab does not recover, or its log cannot be read.
-    """
+    """Do the run; ``on_step`` gets the numbers of operations and acts. Raises ``LabError`` without recovery."""
     recorder = Recorder(lambda: time.monotonic_ns() // 1000)
     floors = Floors(SKEW_DRAWN_MS_MAX if any(act.kind == "skew" for act in order.acts) else 0)
     injector = Injector(target, floors, recorder.now_us, time.sleep)
@@ -87,7 +80,7 @@ def run(
         injector.prepare(replicas)
         running = [threads.submit(live, session) for session in sessions]
         try:
-            _follow(order, injector, stop, lambda: on_step(len(recorder.operations), len(injector.done)))
+            injector.follow(order, stop, lambda: on_step(len(recorder.operations), len(injector.done)))
         finally:
             injector.resume(all_of_them=True)
             over.set()
@@ -101,27 +94,14 @@ def run(
 
 
 def _plans(order: Order) -> dict[int, Plan]:
-    """Return the plan of each session, by its number."""
     plan = Plan("eventual", seconds=order.seconds, keys=_KEYS, seed=order.seed)
     levels = [level for level, count in SESSIONS.items() for _ in range(count)]
     bounds = {"bounded": _MAX_LAG_MS}
     return {number: replace(plan, level=level, max_lag_ms=bounds.get(level)) for number, level in enumerate(levels)}
 
 
-def _follow(order: Order, injector: Injector, stop: threading.Event, on_step: Callable[[], None]) -> None:
-    """Do each act at its time, or as soon as the one before it is done, until the time is up."""
-    acts = deque(order.acts)
-    started = time.monotonic()
-    while not stop.wait(_STEP_SECONDS) and (passed := time.monotonic() - started) < order.seconds:
-        injector.resume()
-        if acts and acts[0].at_ms <= passed * 1000:
-            injector.do(acts.popleft())
-        on_step()
-    injector.done += [Done(act, "the time was up") for act in acts]
-
-
 class Injector:
-    """Injects the faults of a schedule into a lab, and records the delays that the replicas can have had."""
+    """Injects faults, and records the delays that the replicas can have had."""
 
     def __init__(
         self, target: Target, floors: Floors, now_us: Callable[[], int], sleep: Callable[[float], object]
@@ -131,23 +111,30 @@ class Injector:
         self._floors = floors
         self._now_us = now_us
         self._sleep = sleep
-        self._stopped: list[tuple[float, Callable[[], None]]] = []
+        self._stopped: list[tuple[float, Callable[[], object]]] = []
         self._delays_ms: dict[str, float] = {}
         self._before: dict[str, dict[str, Any]] = {}
 
     def prepare(self, replicas: Iterable[str]) -> None:
-        """Give every replica a known delay, in log order, which the judge relies on. Raises ``LabError``."""
         found = self._ask("GET", f"{self._target.primary_url}/admin/replication-delays")
-        self._before = {
-            urlsplit(url).hostname or "": {"model": model, "order": found["orders"][url]}
-            for url, model in found["models"].items()
-        }
+        for url, model in found["models"].items():
+            self._before[urlsplit(url).hostname or ""] = {"model": model, "order": found["orders"][url]}
         self._delays_ms = {replica: from_json(before["model"]).least_ms for replica, before in self._before.items()}
         for replica in replicas:
             self._set_delay(replica, {"model": Fixed(_FIRST_DELAY_MS).as_json(), "order": "log"})
 
+    def follow(self, order: Order, stop: threading.Event, on_step: Callable[[], None]) -> None:
+        """Do each act at its time, or as soon as the one before it is done, until the time is up."""
+        acts = deque(order.acts)
+        started = time.monotonic()
+        while not stop.wait(_STEP_SECONDS) and (passed := time.monotonic() - started) < order.seconds:
+            self.resume()
+            if acts and acts[0].at_ms <= passed * 1000:
+                self.do(acts.popleft())
+            on_step()
+        self.done += [Done(act, "the time was up") for act in acts]
+
     def do(self, act: Act) -> None:
-        """Do one act; if it is refused, the reason is recorded with it."""
         self.resume()
         outcome = Done(act)
         try:
@@ -166,18 +153,15 @@ class Injector:
         self.done.append(outcome)
 
     def resume(self, *, all_of_them: bool = False) -> None:
-        """Resume the hanging processes whose time is up."""
         now = time.monotonic()
         due = [found for found in self._stopped if all_of_them or found[0] <= now]
         self._stopped = [found for found in self._stopped if found not in due]
         for _, resume in due:
-            resume()
+            with suppress(LabError):  # the process has been killed meanwhile
+                resume()
 
     def heal(self) -> None:
-        """End all faults, wait until every node is healthy, and restore the delays.
-
-        Raises ``LabError`` if a node does not recover.
-        """
+        """End all faults, await health, and restore the delays. Raises ``LabError`` if a node does not recover."""
         self.resume(all_of_them=True)
         deadline = time.monotonic() + _HEAL_SECONDS
         while not self._healed():

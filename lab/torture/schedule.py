@@ -1,14 +1,12 @@
 """The schedule of a torture run: acts and their times, drawn from a seed so that a run can be repeated."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any
 
-from broker.delay import Fixed, Uniform
+from broker.delay.models import Fixed, Uniform
 from nodes.replica.faults import FAULTS
 
 DELAY = "delay"
@@ -33,7 +31,6 @@ class Act:
     parameters: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the act for scripts."""
         return asdict(self)
 
     def __str__(self) -> str:

@@ -1,13 +1,10 @@
 """The lab that a torture run breaks: a temporary one on this machine, or the stack in containers."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Protocol
+from functools import partial
 
 from lab.errors import LabError
 from lab.local import layout
@@ -17,34 +14,13 @@ from lab.local.supervisor import LOG_SERVER, Lab
 _COMPOSE_SECONDS = 60.0
 
 
-class Target(Protocol):
-    """A running lab. Methods raise ``LabError`` if something cannot be done at the moment."""
-
-    client_url: str
-    primary_url: str
-    processes: list[str]
-
-    def redis_url(self) -> str:
-        """Return the present URL of the log server."""
-
-    def kill(self, process: str) -> None:
-        """Kill a process, which is then restarted."""
-
-    def stop(self, process: str) -> Callable[[], None]:
-        """Suspend a process, and return the function that resumes it."""
-
-    def restart_ended(self) -> None:
-        """Restart the processes that have ended and that nothing else restarts."""
-
-
 def native_processes(replicas: int) -> list[str]:
-    """Return the processes that can be killed in a lab on this machine."""
     nodes = [place.node_id for place in layout.places(Options(replicas=replicas)) if place.role != "worker"]
     return sorted([*nodes, LOG_SERVER])
 
 
-class NativeTarget(Target):
-    """A lab on this machine; its supervisor restarts what ends."""
+class NativeTarget:
+    """A lab on this machine. Methods raise ``LabError`` for what cannot be done at the moment."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
@@ -58,17 +34,13 @@ class NativeTarget(Target):
     def kill(self, process: str) -> None:
         self._signal(self._pid(process), signal.SIGKILL)
 
-    def stop(self, process: str) -> Callable[[], None]:
+    def stop(self, process: str) -> Callable[[], object]:
+        """Suspend a process, and return the function that resumes it."""
         pid = self._pid(process)
         self._signal(pid, signal.SIGSTOP)
+        return partial(self._signal, pid, signal.SIGCONT)
 
-        def resume() -> None:
-            with suppress(LabError):  # it has been killed meanwhile
-                self._signal(pid, signal.SIGCONT)
-
-        return resume
-
-    def restart_ended(self) -> None: ...
+    def restart_ended(self) -> None: ...  # the supervisor does
 
     def _pid(self, process: str) -> int:
         pid = self._lab.pids.get(process)
@@ -83,17 +55,15 @@ class NativeTarget(Target):
             raise LabError("it has just ended") from None
 
 
-class ComposeTarget(Target):
-    """The running stack of docker-compose.yml."""
-
+class ComposeTarget:
     client_url = "http://127.0.0.1:8003"
     primary_url = "http://127.0.0.1:8000"
 
     def __init__(self) -> None:
-        """Raise ``LabError`` if the stack does not run."""
-        running = set(_compose("ps", "--services", "--status", "running").split())
+        running = set(_docker("compose", "ps", "--services", "--status", "running").split())
         nodes = {f"{NAMESPACE}-primary", f"{NAMESPACE}-client", LOG_SERVER}
-        nodes |= {one for one in _compose("config", "--services").split() if one.startswith(f"{NAMESPACE}-replica")}
+        services = _docker("compose", "config", "--services").split()
+        nodes |= {service for service in services if service.startswith(f"{NAMESPACE}-replica")}
         if missing := ", ".join(sorted(nodes - running)):
             raise LabError(f"{missing} does not run; `docker compose up --build -d` starts the stack")
         self.processes = sorted(nodes)
@@ -101,7 +71,7 @@ class ComposeTarget(Target):
     def redis_url(self) -> str:
         """Return the container's address: its port is not published, but a Linux host can reach it."""
         networks = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
-        addresses = _run("docker", "inspect", "-f", networks, _container(LOG_SERVER)).split()
+        addresses = _docker("inspect", "-f", networks, _container(LOG_SERVER)).split()
         if not addresses:
             raise LabError(f"{LOG_SERVER} is restarting")
         return f"redis://{addresses[0]}:6379/0"
@@ -109,33 +79,28 @@ class ComposeTarget(Target):
     def kill(self, process: str) -> None:
         """Kill and start the container; Docker does not restart what it was asked to kill."""
         container = _container(process)
-        _run("docker", "kill", container)
-        _run("docker", "start", container)
+        _docker("kill", container)
+        _docker("start", container)
 
-    def stop(self, process: str) -> Callable[[], None]:
+    def stop(self, process: str) -> Callable[[], object]:
         container = _container(process)
-        _run("docker", "pause", container)
-
-        def resume() -> None:
-            with suppress(LabError):
-                _run("docker", "unpause", container)
-
-        return resume
+        _docker("pause", container)
+        return partial(_docker, "unpause", container)
 
     def restart_ended(self) -> None:
         for process in self.processes:
-            _run("docker", "start", _container(process))
+            _docker("start", _container(process))
+
+
+Target = NativeTarget | ComposeTarget
 
 
 def _container(process: str) -> str:
-    return _compose("ps", "--all", "-q", process).strip()
+    return _docker("compose", "ps", "--all", "-q", process).strip()
 
 
-def _compose(*arguments: str) -> str:
-    return _run("docker", "compose", *arguments)
-
-
-def _run(*command: str) -> str:
+def _docker(*arguments: str) -> str:
+    command = ("docker", *arguments)
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_COMPOSE_SECONDS)
     except FileNotFoundError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mimetypes
 import time
+from importlib import resources
 from random import SystemRandom
 from typing import Any
 
@@ -11,67 +13,87 @@ from prometheus_client import CollectorRegistry
 
 from broker.clock import LogClock
 from broker.connection import connect
-from broker.events import Events
 from broker.log import ReplicationLog
 from broker.position import Position
-from nodes.client import session as sessions
-from nodes.client.answers import (
-    CompareAnswer,
-    CompareQuery,
-    EverywhereAnswer,
-    StatusAnswer,
-    TimeoutQuery,
-    TokenAnswer,
-    WriteAndReadAnswer,
-    WriteAndWaitAnswer,
+from broker.registry import Events
+from nodes.client import errors, session
+from nodes.client.client import Client, TimeoutQuery, WriteAndReadAnswer, WriteAndWaitAnswer
+from nodes.client.comparison import CompareAnswer, CompareQuery, Comparison, EverywhereAnswer, StatusAnswer
+from nodes.client.controls import (
+    Controls,
+    DelayChange,
+    Faults,
+    FaultsByReplica,
+    FaultStart,
+    PredictionAnswer,
+    PredictionQuery,
+    ReplicaName,
 )
-from nodes.client.client import Client
-from nodes.client.controls import Controls, add_controls
-from nodes.client.directory import Directory
-from nodes.client.experiments import Experiments, add_experiments
-from nodes.client.faults import Faults, add_faults
-from nodes.client.feed.feed import (
-    EVENT_STREAM,
-    LAST_EVENT_ID,
-    LISTENERS_MAX,
-    Feed,
-    FeedEvent,
-    FeedQuery,
-    TooManyListeners,
-)
+from nodes.client.directory import Directory, LogHead
+from nodes.client.experiments import Experiments, ExperimentsAnswer, ExperimentStore, RawQuery
+from nodes.client.feed.feed import EVENT_STREAM, LAST_EVENT_ID, Feed, FeedEvent, FeedQuery
 from nodes.client.feed.sources import WAIT_MS, Sources, read_item
-from nodes.client.head import LogHead
-from nodes.client.levels import LevelQuery, Levels, ReadAnswer, shown
+from nodes.client.levels import LevelQuery, Nodes
 from nodes.client.metrics import ClientMetrics
-from nodes.client.pages import add_pages
-from nodes.client.prediction import add_prediction
-from nodes.client.shelf import Shelf
+from nodes.client.reading import ReadAnswer, Reader, shown
 from nodes.experiments.queue import ExperimentQueue
+from nodes.experiments.spec import Experiment, ExperimentBody
+from nodes.http import guard
 from nodes.http.api import Api, parsed
 from nodes.http.app import add_health, make_app
+from nodes.http.openapi import Answer
 from nodes.http.peers import Peers
-from nodes.http.problem import Problem
-from nodes.http.writing import IDEMPOTENT, AcksQuery, WriteBody, write_id_of
+from nodes.http.problem import Problem, maps
+from nodes.http.writing import IDEMPOTENT, AcksQuery, WriteAnswer, WriteBody, write_id_of
 from nodes.runtime import tracing as traces
 from nodes.runtime.config import ClientConfig
-from nodes.runtime.places import Places
+from nodes.runtime.gate import Places
 
 _FAULTS_PARALLEL = 64
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_PAGE_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+maps(errors.NoReplicas, 503, "no-replicas", "No replicas", "not_applied")
+maps(errors.UnknownReplica, 422, "unknown-replica", "Unknown replica")
+maps(errors.UnprovenReplica, 503, "unproven-replica", "Unproven replica")
+maps(errors.NoSuchExperiment, 404, "no-such-experiment", "No such experiment")
+maps(errors.ExperimentEnded, 409, "experiment-ended", "Experiment ended")
+maps(errors.QueueFull, 429, "queue-full", "Queue full")
+maps(errors.TooManyListeners, 503, "too-many-listeners", "Too many listeners")
+maps(errors.NoReplicaToRead, 400, "unknown-replica", "Unknown replica")
+maps(errors.LevelNotAvailable, 409, "level-not-available", "Level not available")
+maps(errors.LevelNotReached, 504, "level-not-reached", "Level not reached")
+maps(errors.MalformedPosition, 400, "malformed-position", "Malformed position")
+maps(errors.ForeignSession, 412, "foreign-session", "Session of another lab")
+maps(errors.PositionNotIssued, 400, "position-not-issued", "Position not issued")
+maps(errors.EarlierEpoch, 412, "earlier-epoch", "Position of an earlier epoch")
 
 
-class _Together:
-    """What runs behind the client's endpoints."""
+class TokenAnswer(WriteAnswer):
+    """An acknowledged write, and the token with which a later read is sure to see it."""
+
+    token: str
+
+
+class _Node:
+    """The parts behind the endpoints that have threads."""
 
     def __init__(self, *parts: Client | Experiments | LogHead | Sources) -> None:
         self._parts = parts
 
     def start(self) -> None:
-        """Start all parts."""
         for part in self._parts:
             part.start()
 
     def stop(self) -> None:
-        """Stop all parts."""
         for part in self._parts:
             part.stop()
 
@@ -85,149 +107,155 @@ def create_app(config: ClientConfig) -> Flask:
     head = LogHead(peers, config.primary_url)
     metrics = ClientMetrics(registry)
     queue = ExperimentQueue(connect(config.redis_url, max_connections=config.threads, as_text=False), config.namespace)
-    experiments = Experiments(queue, Shelf(config.data_dir))
-    # A connection that waits for an answer as long as the log server may block, and then some.
+    experiments = Experiments(queue, ExperimentStore(config.data_dir))
+    # A connection that waits for an answer for as long as the log server may block, and a margin.
     waiting = connect(config.redis_url, answer_timeout_seconds=WAIT_MS / 1000 + 5)
     log = ReplicationLog(waiting, config.namespace)
     clock = LogClock(log.history.now_us, time.monotonic_ns, time.time_ns)
     feed = Feed(lambda: clock.now_us() / 1000)
-    sources = Sources(
-        feed,
-        log=log,
-        events=Events(waiting, config.namespace),
-        peers=peers,
-        primary_url=config.primary_url,
-        clock=clock,
-    )
+    events = Events(waiting, config.namespace)
+    sources = Sources(feed, log=log, events=events, peers=peers, primary_url=config.primary_url, clock=clock)
     client = Client(config, peers=peers, directory=directory, metrics=metrics, tracing=tracing)
-    app, api = make_app(config, tracing, registry)
-    app.extensions["node"] = _Together(sources, client, head, experiments)
-    add_health(api, config, client.health)
-    _add_feed(api, feed)
-    controls = Controls(peers, config.primary_url)
-    add_controls(api, controls)
-    add_prediction(api, controls.delays)
-    add_pages(app)
+    nodes = Nodes(config.primary_url, peers, directory, head, SystemRandom(), time.monotonic)
+    reader = Reader(nodes, metrics, lambda answer: feed.publish("reads", read_item(answer, clock.now_us() / 1000)))
     places = Places(config.threads * 7 // 8)
-    _add_measures(api, client, places)
-    _add_sessions(
-        api,
-        client,
-        directory,
-        places,
-        Levels(
-            primary_url=config.primary_url,
-            peers=peers,
-            directory=directory,
-            head=head,
-            metrics=metrics,
-            random=SystemRandom(),
-            monotonic=time.monotonic,
-            seen=lambda answer: feed.publish("reads", read_item(answer, clock.now_us() / 1000)),
-        ),
-    )
-    add_experiments(api, experiments)
-    # Peers of its own, so that what ends a fault needs no place that waiting requests take.
+    app, api = make_app(config, tracing, registry)
+    app.extensions["node"] = _Node(sources, client, head, experiments)
+    add_health(api, config, client.health)
+    add_pages(app)
+    add_feed(api, feed)
+    add_controls(api, Controls(peers, config.primary_url, lambda: request.headers.get("Authorization")))
+    # Peers of its own, so that a request that ends a fault needs no place that waiting requests take.
     add_faults(api, Faults(Peers(_FAULTS_PARALLEL, time.monotonic), directory, config.admin_token))
+    add_experiments(api, experiments)
+    add_comparison(api, Comparison(peers, directory, config.primary_url), client)
+    add_writes(api, client, directory, places)
+    add_reads(api, reader, directory, places)
     return app
 
 
-def _add_feed(api: Api, feed: Feed) -> None:
-    @api.route(
-        "GET", "/events", admin=False, query=FeedQuery, headers=LAST_EVENT_ID, media=EVENT_STREAM, answer=FeedEvent
-    )
-    def events(query: FeedQuery) -> Response:
-        """Everything that happens, as server-sent events: writes, applies, reads, and how far everybody is.
+def add_pages(app: Flask) -> None:
+    """The console at ``/``, and its parts below ``/console/``; nothing else than these files."""
+    root = resources.files("nodes.client").joinpath("console")
+    files = {file.name: file for file in root.iterdir()}
+    files |= {f"vendor/{file.name}": file for file in root.joinpath("vendor").iterdir()}
+    pages = {name: file.read_bytes() for name, file in files.items() if file.is_file()}
 
-        A message comes every 100 ms at the most; its data is JSON with a list for each kind of happening. The header
-        Last-Event-ID, or the parameter, goes on from there, up to a minute back; an event of type missed says that
-        there was more than that.
+    def serve(name: str = "index.html") -> Response:
+        if name not in pages:
+            raise Problem(404, "no-such-page", "No such page", f"No page {name[:100]!r}.")
+        response = Response(pages[name], mimetype=mimetypes.guess_type(name)[0], headers=_PAGE_HEADERS)
+        response.add_etag()
+        return response.make_conditional(request)  # type: ignore[return-value]
+
+    for path, endpoint in (("/", "console"), ("/console/<path:name>", "console file")):
+        app.add_url_rule(path, endpoint, serve, methods=["GET"])
+        guard.declare(app, endpoint, admin=False)
+
+
+def add_feed(api: Api, feed: Feed) -> None:
+    answer = Answer(FeedEvent, media=EVENT_STREAM)
+
+    @api.route("GET", "/events", admin=False, query=FeedQuery, headers=LAST_EVENT_ID, answer=answer)
+    def events(query: FeedQuery) -> Response:
+        """Everything that happens, as server-sent events: writes, applies, reads, and how far each node has got.
+
+        At most one message every 100 ms; its data is JSON with a list for each kind of event. The header Last-Event-ID,
+        or the parameter, resumes from there, up to a minute back; an event of type missed reports a longer gap.
         """
         last_id = request.headers.get("Last-Event-ID")
         if last_id:
             query = parsed(FeedQuery, {"last_event_id": last_id}, 400, "invalid-last-event-id")
-        try:
-            found = feed.listen(query.last_event_id)
-        except TooManyListeners:
-            detail = f"{LISTENERS_MAX} listen already, which is the bound; close one of them."
-            problem = Problem(503, "too-many-listeners", "Too many listeners", detail)
-            problem.headers["Retry-After"] = "5"
-            raise problem from None
-        return Response(found, mimetype=EVENT_STREAM, headers={"Cache-Control": "no-cache"})
+        stream = feed.listen(query.last_event_id)
+        response = Response(stream, mimetype=EVENT_STREAM, headers={"Cache-Control": "no-cache"})
+        response.call_on_close(lambda: feed.leave(stream))
+        return response
 
 
-def _add_measures(api: Api, client: Client, places: Places) -> None:
-    def reply(answer: Any) -> Response:
+def add_controls(api: Api, controls: Controls) -> None:
+    api.route("GET", "/delays", admin=True, answer=dict[str, Any])(controls.delays)
+    api.route("POST", "/delays", admin=True, body=DelayChange, answer=dict[str, Any])(controls.change)
+    api.route("POST", "/reset", admin=True, answer=dict[str, Any])(controls.reset)
+    api.route("GET", "/prediction", admin=True, query=PredictionQuery, answer=PredictionAnswer)(controls.prediction)
+
+
+def add_faults(api: Api, faults: Faults) -> None:
+    api.route("POST", "/faults", admin=True, body=FaultStart, answer=dict[str, Any])(faults.start)
+    api.route("GET", "/faults", admin=True, answer=FaultsByReplica)(faults.show)
+    api.route("DELETE", "/faults/<replica>", admin=True, answer=dict[str, Any])(faults.end_all)
+    api.route("DELETE", "/faults/<replica>/<fault>", admin=True, answer=dict[str, Any])(faults.end)
+    api.route("POST", "/faults/reset", admin=True, answer=FaultsByReplica)(faults.reset)
+    api.route("POST", "/resync", admin=True, body=ReplicaName, answer=dict[str, Any])(faults.resync)
+
+
+def add_experiments(api: Api, experiments: Experiments) -> None:
+    @api.route("POST", "/experiments", admin=True, body=ExperimentBody, answer=Answer(Experiment, 202))
+    def submit(body: ExperimentBody) -> Response:
+        """Queue an experiment: windows, staleness, levels, or a sweep of one of them."""
+        found = experiments.submit(body)
+        response = api.reply(found, 202)
+        response.headers["Location"] = f"/experiments/{found['id']}"
+        return response
+
+    api.route("GET", "/experiments", admin=False, answer=ExperimentsAnswer)(experiments.all)
+    api.route("GET", "/experiments/<key:name>", admin=False, query=RawQuery, answer=Experiment)(experiments.get)
+    api.route("DELETE", "/experiments/<key:name>", admin=True, answer=Experiment)(experiments.cancel)
+
+
+def add_comparison(api: Api, comparison: Comparison, client: Client) -> None:
+    api.route("GET", "/read-compare", admin=False, query=CompareQuery, answer=CompareAnswer)(comparison.compare)
+    api.route("GET", "/everywhere/<key:key>", admin=False, answer=EverywhereAnswer)(comparison.everywhere)
+
+    @api.route("GET", "/status", admin=False, answer=StatusAnswer)
+    def status() -> StatusAnswer:
+        """Every node's version, and how far each replica is behind."""
+        return comparison.status(waiting=bool(client.waiting))
+
+
+def add_writes(api: Api, client: Client, directory: Directory, places: Places) -> None:
+    def write_id() -> str:
+        return write_id_of(request.headers.get("Idempotency-Key"))
+
+    def measured(answer: Any) -> Response:
         return api.reply(answer, position=answer["write_result"]["position"])
 
     @api.route("POST", "/write-and-read", admin=False, body=WriteBody, headers=IDEMPOTENT, answer=WriteAndReadAnswer)
     def write_and_read(body: WriteBody) -> Response:
         """Write, then read from every replica at once, without waiting."""
-        return reply(client.write_and_read(body, write_id_of(request.headers.get("Idempotency-Key"))))
+        return measured(client.write_and_read(body, write_id()))
 
-    @api.route(
-        "POST",
-        "/write-and-wait",
-        admin=False,
-        body=WriteBody,
-        query=TimeoutQuery,
-        headers=IDEMPOTENT,
-        answer=WriteAndWaitAnswer,
-    )
+    takes: dict[str, Any] = {"body": WriteBody, "query": TimeoutQuery, "headers": IDEMPOTENT}
+
+    @api.route("POST", "/write-and-wait", admin=False, **takes, answer=WriteAndWaitAnswer)
     def write_and_wait(body: WriteBody, query: TimeoutQuery) -> Response:
         """Write, and measure how long it takes until every replica has it."""
-        write_id = write_id_of(request.headers.get("Idempotency-Key"))
+        found = write_id()
         with places.one():
-            return reply(client.write_and_wait(body, write_id, query.timeout_ms))
+            return measured(client.write_and_wait(body, found, query.timeout_ms))
 
-    @api.route("GET", "/read-compare", admin=False, query=CompareQuery, answer=CompareAnswer)
-    def read_compare(query: CompareQuery) -> CompareAnswer:
-        """Read from every node at once, and compare."""
-        return client.compare(digest=query.digest)
+    takes = {"body": WriteBody, "query": AcksQuery, "headers": {**IDEMPOTENT, **session.TOKEN}}
 
-    @api.route("GET", "/everywhere/<key:key>", admin=False, answer=EverywhereAnswer)
-    def everywhere(key: str) -> EverywhereAnswer:
-        """What each node answers for a key now, without waiting for anything."""
-        return client.everywhere(key)
-
-    @api.route("GET", "/status", admin=False, answer=StatusAnswer)
-    def status() -> StatusAnswer:
-        """Every node's version, and how far each replica is behind."""
-        return client.status()
-
-
-def _add_sessions(api: Api, client: Client, directory: Directory, places: Places, levels: Levels) -> None:
-    @api.route(
-        "POST",
-        "/write",
-        admin=False,
-        body=WriteBody,
-        query=AcksQuery,
-        headers={**IDEMPOTENT, **sessions.TOKEN},
-        answer=TokenAnswer,
-    )
+    @api.route("POST", "/write", admin=False, **takes, answer=TokenAnswer)
     def write(body: WriteBody, query: AcksQuery) -> Response:
         """Write a key. The answer has the token of the write; a cookie keeps it as well."""
-        session = sessions.of(request, directory.lab())
+        before = _session(directory)
         with places.one():
-            written = client.write(body, write_id_of(request.headers.get("Idempotency-Key")), query)
-        session = session.after_write(Position.parse(written["position"]))
-        response = api.reply({**written, "token": session.token})
-        response.headers["Set-Cookie"] = session.cookie
+            written = client.write(body, write_id(), query)
+        after = before.after_write(Position.parse(written["position"]))
+        response = api.reply({**written, "token": after.token})
+        response.headers["Set-Cookie"] = after.cookie
         return response
 
-    @api.route("GET", "/read/<key:key>", admin=False, query=LevelQuery, headers=sessions.TOKEN, answer=ReadAnswer)
+
+def add_reads(api: Api, reader: Reader, directory: Directory, places: Places) -> None:
+    @api.route("GET", "/read/<key:key>", admin=False, query=LevelQuery, headers=session.TOKEN, answer=ReadAnswer)
     def read(key: str, query: LevelQuery) -> Response:
-        """Read a key at a consistency level; for a session, from the Lab-Position header or the cookie on."""
-        session = sessions.of(request, directory.lab(), required=query.level == "session")
+        """Read a key at a consistency level; a session continues from the Lab-Position header or the cookie."""
+        before = _session(directory, required=query.level == "session")
         with places.one():
-            answer = levels.read(key, query, session)
-        session = session.after_read(shown(Position.parse(answer["position"]), answer["version"]))
-        headers = {
-            "Lab-Source": answer["source"],
-            "Lab-Position": answer["position"],
-            "Set-Cookie": session.cookie,
-        }
+            answer = reader.read(key, query, before)
+        after = before.after_read(shown(Position.parse(answer["position"]), answer["version"]))
+        headers = {"Lab-Source": answer["source"], "Lab-Position": answer["position"], "Set-Cookie": after.cookie}
         if answer["version"] == 0:
             evidence = {name: found for name, found in answer.items() if name != "value"}
             problem = Problem(404, "no-such-key", "No such key", f"{answer['source']} does not have it.", **evidence)
@@ -236,3 +264,7 @@ def _add_sessions(api: Api, client: Client, directory: Directory, places: Places
         response = api.reply(answer)
         response.headers.update(headers)
         return response
+
+
+def _session(directory: Directory, *, required: bool = False) -> session.Session:
+    return session.session_of(request.headers.get(session.HEADER), request.cookies, directory.lab(), required=required)

@@ -1,73 +1,167 @@
-"""The lab's settings through the client: delays and resets, which are the primary's to change."""
+"""Controls of the lab: delays with what they predict and resets, through the primary; faults, through the replicas."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from flask import request
+from pydantic import Field
+from typing_extensions import TypedDict
 
-from nodes.http.api import Api, OpenBody
-from nodes.http.peers import Ask, PeerError, Peers
-from nodes.http.problem import Passed, Problem
+from broker.delay.models import DELAY_MS_MAX
+from broker.delay.prediction import moments, predict, replicated
+from nodes.client.directory import Directory, KnownReplica
+from nodes.client.errors import NoReplicas, UnknownReplica, UnprovenReplica
+from nodes.http.api import Body, OpenBody, Query
+from nodes.http.peers import Ask, Peers, body_or_error, segment
 
 _RESET_MS = 8000
+_POINTS_MAX = 201
+_RATE_MAX = 100_000
 
 
-class DelayOrder(OpenBody):
-    """Of which replica; the rest is as the primary takes it."""
+class DelayChange(OpenBody):
+    """The replica; other fields are passed to the primary unchanged."""
 
     replica: str
 
 
-class Controls:
-    """Passes on to the primary. Methods raise ``Passed`` or ``Problem``."""
+class FaultStart(OpenBody):
+    """The replica; other fields are the fault's parameters, which the replica checks."""
 
-    def __init__(self, peers: Peers, primary_url: str) -> None:
-        self._peers = peers
-        self._url = primary_url
+    replica: str
+    fault: str
+
+
+class ReplicaName(Body):
+    """A registered replica."""
+
+    replica: str
+
+
+class FaultsByReplica(TypedDict):
+    """What each replica answered, or ``error`` for one that did not."""
+
+    replicas: dict[str, dict[str, Any]]
+
+
+class PredictionQuery(Query):
+    """For ``writes_per_second``, at ``points`` moments from 0 to ``until_ms`` after a write."""
+
+    writes_per_second: Annotated[float, Field(ge=0, le=_RATE_MAX)] = 0
+    until_ms: Annotated[float, Field(gt=0, le=DELAY_MS_MAX)] = 3000
+    points: Annotated[int, Field(ge=2, le=_POINTS_MAX)] = 41
+
+
+class PredictionAnswer(TypedDict):
+    """At each ``t_ms`` after a write: P(a read of a random replica is stale), and P(every replica has it)."""
+
+    writes_per_second: float
+    t_ms: list[float]
+    stale: list[float]
+    converged: list[float]
+
+
+@dataclass(frozen=True)
+class Controls:
+    """Requests to the primary, with the caller's Authorization header, which the primary checks."""
+
+    peers: Peers
+    primary_url: str
+    authorization: Callable[[], str | None]
 
     def delays(self) -> dict[str, Any]:
-        """What the primary says of all delays."""
-        return self._ask("GET", "/admin/replication-delays")
+        """The current delays, as the primary reports them."""
+        return self._require(Ask("/admin/replication-delays"))
 
-    def change(self, order: DelayOrder) -> dict[str, Any]:
-        """Change a replica's delay."""
-        return self._ask("POST", "/admin/replication-delay", order.model_dump())
+    def change(self, body: DelayChange) -> dict[str, Any]:
+        """Change one replica's delay; it also counts for entries already waiting."""
+        return self._require(Ask("/admin/replication-delay", "POST", body=body.model_dump()))
 
     def reset(self) -> dict[str, Any]:
-        """Empty the lab."""
-        return self._ask("POST", "/admin/reset", wait_ms=_RESET_MS)
-
-    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, wait_ms: float = 0) -> dict[str, Any]:
-        given = request.headers.get("Authorization")
-        headers = {"Authorization": given} if given else {}
-        try:
-            reply = self._peers.ask(Ask(f"{self._url}{path}", method, body=body, headers=headers, wait_ms=wait_ms))
-        except PeerError as error:
-            outcome = "unknown" if error.sent else "not_applied"
-            raise Problem(
-                503, "primary-unavailable", "The primary is unavailable", f"{error}.", outcome=outcome
-            ) from error
-        if reply.status != 200:
-            raise Passed(reply.status, reply.body)
-        return reply.body
-
-
-def add_controls(api: Api, controls: Controls) -> None:
-    """Add the endpoints."""
-
-    @api.route("GET", "/delays", admin=True, answer=dict[str, Any])
-    def delays() -> dict[str, Any]:
-        """The delays in force, as the primary has them."""
-        return controls.delays()
-
-    @api.route("POST", "/delays", admin=True, body=DelayOrder, answer=dict[str, Any])
-    def change_delay(body: DelayOrder) -> dict[str, Any]:
-        """Change one replica's delay; it also counts for entries already waiting."""
-        return controls.change(body)
-
-    @api.route("POST", "/reset", admin=True, answer=dict[str, Any])
-    def reset() -> dict[str, Any]:
         """Empty the lab: a new epoch."""
-        return controls.reset()
+        return self._require(Ask("/admin/reset", "POST", wait_ms=_RESET_MS))
+
+    def prediction(self, query: PredictionQuery) -> PredictionAnswer:
+        """How likely a read is stale by the time since the write, from the current delays alone."""
+        replicas = replicated(self.delays(), query.writes_per_second)
+        if not replicas:
+            raise NoReplicas("No replica is registered yet")
+        curve = predict(replicas, moments(query.until_ms, query.points))
+        return {
+            "writes_per_second": query.writes_per_second,
+            "t_ms": curve.t_ms,
+            "stale": [round(share, 6) for share in curve.stale],
+            "converged": [round(share, 6) for share in curve.converged],
+        }
+
+    def _require(self, ask: Ask) -> dict[str, Any]:
+        given = self.authorization()
+        headers = {"Authorization": given} if given else {}
+        return self.peers.require(ask._replace(url=f"{self.primary_url}{ask.url}", headers=headers), "primary").body
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Requests to the replicas, with the admin token for those that have it already.
+
+    Methods raise ``UnknownReplica``, ``UnprovenReplica``, ``PeerError`` and ``PeerRefused``.
+    """
+
+    peers: Peers
+    directory: Directory
+    token: str | None
+
+    def start(self, body: FaultStart) -> dict[str, Any]:
+        """Inject a fault into a replica. GET /faults lists the faults, with their parameters."""
+        return self._one(body.replica, "POST", "/admin/faults", body.model_dump(exclude={"replica"}))
+
+    def end_all(self, replica: str) -> dict[str, Any]:
+        """End every fault of a replica."""
+        return self._one(replica, "DELETE", "/admin/faults")
+
+    def end(self, replica: str, fault: str) -> dict[str, Any]:
+        """End one fault of a replica."""
+        return self._one(replica, "DELETE", f"/admin/faults/{segment(fault)}")
+
+    def resync(self, body: ReplicaName) -> dict[str, Any]:
+        """Replace a replica's content by a snapshot of the primary's, which repairs one that has diverged."""
+        return self._one(body.replica, "POST", "/admin/resync")
+
+    def show(self) -> FaultsByReplica:
+        """The active faults of each replica, and the available ones."""
+        return self._all("GET")
+
+    def reset(self) -> FaultsByReplica:
+        """End every fault of every replica."""
+        return self._all("DELETE")
+
+    def _one(self, replica: str, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        known = self.directory.now()
+        if replica not in known:
+            detail = f"No replica {replica[:100]!r}; known: {', '.join(known) or 'none yet'}"
+            raise UnknownReplica(detail, known_replicas=list(known))
+        if not self._may_ask(known[replica]):
+            raise _unproven(known[replica])
+        return {"replica": replica, **self.peers.require(self._ask(known[replica], method, path, body)).body}
+
+    def _all(self, method: str) -> FaultsByReplica:
+        known = self.directory.now()
+        asks = {
+            name: self._ask(found, method, "/admin/faults") for name, found in known.items() if self._may_ask(found)
+        }
+        replies = self.peers.ask_all(asks)
+        return {"replicas": {name: body_or_error(replies.get(name, _unproven(known[name]))) for name in known}}
+
+    def _may_ask(self, known: KnownReplica) -> bool:
+        return known.proven or self.token is None
+
+    def _ask(self, known: KnownReplica, method: str, path: str, body: Any = None) -> Ask:
+        headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+        return Ask(f"{known.url}{path}", method, body=body, headers=headers)
+
+
+def _unproven(known: KnownReplica) -> UnprovenReplica:
+    who = f"{known.replica_id} at {known.url}"
+    return UnprovenReplica(f"{who} has not proved that it has LAB_ADMIN_TOKEN, which every node is given")

@@ -1,83 +1,115 @@
-"""Which lab this is, and where its replicas are: as the primary reports it, and remembered while it is away."""
+"""What the primary reports of the lab: its id, its replicas, and the head of its log."""
 
 from __future__ import annotations
 
 import threading
-from typing import Any, NamedTuple
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import NamedTuple
 
-from broker.delay import Order
-from nodes.http.peers import Ask, PeerError, Peers
-from nodes.http.problem import Problem
+from broker.delay.models import Order
+from broker.position import Position
+from nodes.http.peers import Ask, PeerError, Peers, Reply
+
+PATIENCE_SECONDS = 0.5  # that a read waits for the head of the log
 
 
-class Known(NamedTuple):
-    """A registered replica, by its id; the rest as it was when this was read."""
+class KnownReplica(NamedTuple):
+    """A registered replica, as last reported."""
 
-    replica: str
+    replica_id: str
     url: str
-    lag_ms: float
-    order: Order
-    diverged: bool = False
-    faults: tuple[str, ...] = ()
-    resyncing: str = ""
-    proven: bool = False
+    lag_ms: float | None
+    order: Order | None
+    diverged: bool
+    faults: list[str]
+    resyncing: str
+    proven: bool
 
 
 class Directory:
-    """The registered replicas, remembered so that reads do not depend on the primary. Thread-safe."""
+    """The registered replicas by id, remembered so that reads do not depend on the primary. Thread-safe."""
 
     def __init__(self, peers: Peers, primary_url: str) -> None:
         self._peers = peers
         self._url = f"{primary_url}/replicas"
-        self._lock = threading.Lock()
-        self._known: list[Known] = []
+        self._known: dict[str, KnownReplica] = {}
         self._lab = ""
 
     def lab(self) -> str:
-        """The id of the lab. Raises ``Problem`` 503 if the primary has never reported it."""
+        """The id of the lab. Raises ``PeerError`` if the primary has never reported it."""
         if not self._lab:
             self.now()
         if not self._lab:
-            detail = "The primary has not reported yet which lab this is."
-            problem = Problem(503, "primary-unavailable", "The primary is unavailable", detail, outcome="not_applied")
-            problem.headers["Retry-After"] = "1"
-            raise problem
+            raise PeerError("The primary has not reported its lab's id yet", sent=False, role="primary")
         return self._lab
 
-    def replicas(self) -> list[Known]:
-        """The replicas as last reported. The primary is asked only as long as none is known."""
-        with self._lock:
-            known = self._known
-        return known or self.now()
+    def replicas(self) -> dict[str, KnownReplica]:
+        """The replicas as last reported. The primary is asked only until one is known."""
+        return self._known or self.now()
 
-    def now(self) -> list[Known]:
-        """The replicas as of now, or as last reported if the primary does not answer."""
+    def now(self) -> dict[str, KnownReplica]:
+        """The current replicas, or those last reported if the primary does not answer."""
         found = self.ask()
-        with self._lock:
-            if found is not None:
-                self._known = found
-            return self._known
+        if found is not None:
+            self._known = found
+        return self._known
 
-    def ask(self) -> list[Known] | None:
-        """The replicas as of now, or ``None`` where the primary does not say."""
-        try:
-            reply = self._peers.ask(Ask(self._url))
-        except PeerError:
-            return None
-        found: list[dict[str, Any]] | None = reply.body.get("replicas") if reply.status == 200 else None
-        if found is None:
+    def ask(self) -> dict[str, KnownReplica] | None:
+        """The current replicas, or ``None`` if the primary does not report them."""
+        reply = self._peers.attempt(Ask(self._url))
+        if not isinstance(reply, Reply) or reply.status != 200:
             return None
         self._lab = reply.body["lab"]
-        return [
-            Known(
-                replica=replica["replica_id"],
-                url=replica["url"],
-                lag_ms=replica["lag_ms"],
-                order=replica["order"],
-                diverged=replica["diverged"],
-                faults=tuple(replica["faults"]),
-                resyncing=replica["resyncing"],
-                proven=replica["proven"],
-            )
-            for replica in found
-        ]
+        found = (KnownReplica(*(replica[name] for name in KnownReplica._fields)) for replica in reply.body["replicas"])
+        return {known.replica_id: known for known in found}
+
+
+class LogHead:
+    """Asks the primary for the head of the log, one question at a time. Thread-safe.
+
+    Reads that arrive while a question is out share the next one, so a primary that hangs occupies one thread however
+    many reads there are. Only the first of them wait for it, at most ``PATIENCE_SECONDS``; later ones do not wait until
+    it has answered again.
+    """
+
+    def __init__(self, peers: Peers, primary_url: str, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        self._peers = peers
+        self._url = f"{primary_url}/version"
+        self._patience_seconds = patience_seconds
+        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="head")
+        self._next: Future[Position | None] = Future()
+        self._next.cancel()
+        self._silent = False
+
+    def start(self) -> None:
+        """Do nothing: the thread starts with the first question."""
+
+    def stop(self) -> None:
+        """Drop the question that has not been sent."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def ask(self) -> Future[Position | None]:
+        """The answer to a question that is sent after this call."""
+        with self._lock:
+            if self._next.running() or self._next.done():
+                self._next = self._thread.submit(self.now)
+            return self._next
+
+    def answer(self, asked: Future[Position | None]) -> Position | None:
+        """The head, or ``None`` if the primary does not report it in time."""
+        try:
+            return asked.result(0 if self._silent else self._patience_seconds)
+        except TimeoutError:
+            self._silent = True
+        except CancelledError:  # the client is stopping
+            pass
+        return None
+
+    def now(self) -> Position | None:
+        """The current head; ``None`` if the primary does not report it."""
+        reply = self._peers.attempt(Ask(self._url))
+        if not isinstance(reply, Reply):
+            return None
+        self._silent = False
+        return Position.parse(reply.body["position"]) if reply.status == 200 else None

@@ -1,28 +1,58 @@
-"""Experiments as the client offers them: submitted, shown, cancelled, and kept when they have ended."""
+"""Experiments at the client: submitted, shown, canceled, and stored in the client's own file."""
 
 from __future__ import annotations
 
+import json
+import sqlite3
 import threading
 import uuid
-from contextlib import suppress
-from typing import Annotated, Any
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Any, cast
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from broker.errors import LogError
-from nodes.client.shelf import Shelf, summary
+from nodes.client.errors import ExperimentEnded, NoSuchExperiment, QueueFull
 from nodes.experiments.queue import ExperimentQueue, Stop
 from nodes.experiments.spec import ENDED, Experiment, ExperimentBody
-from nodes.http.api import Api, Query
-from nodes.http.problem import Problem
+from nodes.http.api import Query
 from nodes.http.times import wall_timestamp
 from nodes.runtime.background import Background
+from nodes.runtime.store import StoreError, is_damage, quarantine
 
 WAITING_MAX = 20
 _COLLECT_SECONDS = 1.0
 _CANCELLED = Stop("cancelled", "it was cancelled")
 _LOST = "it was lost: the log server or the worker ended before anything of it was reported"
+KEPT = 200  # experiments that have ended
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS shelf (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, ended INTEGER NOT NULL,
+  summary TEXT NOT NULL, document TEXT NOT NULL, complete TEXT NOT NULL
+)
+"""
+_FORMER = "SELECT name FROM sqlite_master WHERE name = 'experiments'"
+_CONVERT = """
+BEGIN;
+INSERT INTO shelf (id, ended, summary, document, complete)
+SELECT id, ended, json_set(document, '$.spec', NULL, '$.result', NULL), json_remove(document, '$.result.raw'), document
+FROM experiments ORDER BY number;
+DROP TABLE experiments;
+COMMIT;
+"""
+_UPSERT = """
+INSERT INTO shelf (id, ended, summary, document, complete) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE
+SET ended = excluded.ended, summary = excluded.summary, document = excluded.document, complete = excluded.complete
+WHERE NOT shelf.ended
+"""
+_TRIM = """
+DELETE FROM shelf
+WHERE ended AND number <= (SELECT number FROM shelf WHERE ended ORDER BY number DESC LIMIT 1 OFFSET ?)
+"""
 
 
 class RawQuery(Query):
@@ -38,37 +68,22 @@ class ExperimentsAnswer(TypedDict):
 
 
 class Experiments:
-    """Those that wait and run, and the last 200 that have ended.
+    """Experiments that wait and run, and the last 200 that have ended.
 
-    What the worker reports goes into the client's own store within a second, whether anybody asks for it or not.
-    Methods raise ``Problem`` and ``broker.errors.LogError``.
+    What the worker reports is stored within a second, whether a client asks for it or not. Methods raise
+    ``NoSuchExperiment``, ``ExperimentEnded``, ``StoreError`` and ``LogError``.
     """
 
-    def __init__(self, queue: ExperimentQueue, shelf: Shelf) -> None:
+    def __init__(self, queue: ExperimentQueue, store: ExperimentStore) -> None:
         self._queue = queue
-        self._shelf = shelf
-        self._lock = threading.Lock()  # between its place on the shelf and its job an experiment would look lost
+        self._store = store
+        self._lock = threading.Lock()  # an experiment that is stored and not queued yet would look lost
         self._collector = Background("experiments", self._step)
-
-    def start(self) -> None:
-        """Start keeping what the worker reports."""
-        self._collector.start()
-
-    def stop(self) -> None:
-        """End that."""
-        self._collector.stop()
+        self.start = self._collector.start
+        self.stop = self._collector.stop
 
     def submit(self, body: ExperimentBody) -> Experiment:
-        """Put an experiment at the end of the queue. Raises ``Problem`` 429 while it is full."""
-        with self._lock:
-            return self._submit(body)
-
-    def _submit(self, body: ExperimentBody) -> Experiment:
-        if len(self._shelf.unended()) >= WAITING_MAX:
-            detail = f"{WAITING_MAX} experiments wait or run already; cancel one, or come again when one has ended."
-            full = Problem(429, "queue-full", "Queue full", detail)
-            full.headers["Retry-After"] = "10"
-            raise full
+        """Add an experiment to the end of the queue. Raises ``QueueFull``."""
         experiment: Experiment = {
             "id": uuid.uuid4().hex[:12],
             "kind": body.root.kind,
@@ -81,45 +96,49 @@ class Experiments:
             "spec": body.root.model_dump(exclude_none=True),
             "result": None,
         }
-        self._shelf.put(experiment)
-        try:
-            self._queue.submit(experiment)
-        except Exception as error:
-            self._end(experiment, "failed", f"it could not be queued: {error}")
-            raise
+        with self._lock:
+            if len(self._store.unended()) >= WAITING_MAX:
+                detail = f"{WAITING_MAX} experiments wait or run already; cancel one, or retry when one has ended"
+                raise QueueFull(detail)
+            self._store.put(experiment)
+            try:
+                self._queue.submit(experiment)
+            except Exception as error:
+                self._end(experiment, "failed", f"it could not be queued: {error}")
+                raise
         return experiment
 
     def all(self) -> ExperimentsAnswer:
-        """Every experiment, the newest first."""
+        """Every experiment, the newest first, without their specifications and results."""
         self._refresh()
-        return {"experiments": self._shelf.all()}
+        return {"experiments": self._store.all()}
 
-    def get(self, name: str, *, raw: bool) -> Experiment:
-        """One experiment. Raises ``Problem`` 404."""
+    def get(self, name: str, query: RawQuery) -> Experiment:
+        """One experiment: its state, its progress, and its result so far."""
         self._refresh()
-        return self._require(name, raw=raw)
+        return self._require(name, raw=query.raw)
 
     def cancel(self, name: str) -> Experiment:
-        """End an experiment early. Raises ``Problem`` 404, or 409 where it has ended."""
+        """Cancel an experiment. One that runs ends within a second, and its settings are restored."""
         self._collect()
         with self._lock:
             found = self._require(name)
             if found["state"] in ENDED:
-                detail = f"The experiment has ended already: it is {found['state']}."
-                raise Problem(409, "experiment-ended", "Experiment ended", detail, state=found["state"])
+                detail = f"The experiment has ended already: it is {found['state']}"
+                raise ExperimentEnded(detail, state=found["state"])
             if self._queue.withdraw(name):
                 return self._end(found, _CANCELLED.state, _CANCELLED.reason)
             self._queue.stop(name, _CANCELLED)
             return found
 
     def _require(self, name: str, *, raw: bool = False) -> Experiment:
-        found = self._shelf.get(name, raw=raw)
+        found = self._store.get(name, raw=raw)
         if found is None:
-            raise Problem(404, "no-such-experiment", "No such experiment", f"There is no experiment {name[:100]!r}.")
+            raise NoSuchExperiment(f"No experiment {name[:100]!r}")
         return found
 
     def _refresh(self) -> None:
-        """Look for news, and do without while the log server is away: what is on the shelf can be read all the same."""
+        """Collect, unless the log server is away: the stored experiments can be read all the same."""
         with suppress(LogError):
             self._collect()
 
@@ -128,13 +147,13 @@ class Experiments:
         self._collector.pause(_COLLECT_SECONDS)
 
     def _collect(self) -> None:
-        """Keep what the worker has reported since."""
+        """Store what the worker has reported since."""
         with self._lock:
-            for known in self._shelf.unended():
+            for known in self._store.unended():
                 lost = self._queue.is_lost(known["id"])  # before the report, which the worker writes before RQ forgets
                 reported = self._queue.reported(known["id"])
                 if reported is not None and summary(reported) != known:
-                    self._shelf.put(reported)
+                    self._store.put(reported)
                 if reported is not None and reported["state"] in ENDED:
                     self._queue.forget(known["id"])
                 elif lost:
@@ -143,32 +162,93 @@ class Experiments:
 
     def _end(self, experiment: Experiment, state: Any, reason: str) -> Experiment:
         ended: Experiment = {**experiment, "state": state, "reason": reason, "ended_at": wall_timestamp()}
-        self._shelf.put(ended)
+        self._store.put(ended)
         return ended
 
 
-def add_experiments(api: Api, experiments: Experiments) -> None:
-    """Add the endpoints."""
+class ExperimentStore:
+    """Experiments as JSON in one sqlite file: those that have not ended, and the last 200 that have. Thread-safe.
 
-    @api.route("POST", "/experiments", admin=True, body=ExperimentBody, status=202, answer=Experiment)
-    def submit(body: ExperimentBody) -> Any:
-        """Queue an experiment: windows, staleness, levels, or a sweep of one of them."""
-        found = experiments.submit(body)
-        response = api.reply(found, 202)
-        response.headers["Location"] = f"/experiments/{found['id']}"
-        return response
+    Each is there three times: as the list shows it, as it is shown alone, and with every single measurement. So
+    frequent reads are small, and megabytes are parsed only on request. An experiment that has ended does not change.
+    Methods raise ``StoreError`` if the file cannot be used.
+    """
 
-    @api.route("GET", "/experiments", admin=False, answer=ExperimentsAnswer)
-    def every() -> ExperimentsAnswer:
-        """Every experiment, the newest first, without their specifications and results."""
-        return experiments.all()
+    def __init__(self, directory: Path) -> None:
+        """Open or create the store in ``directory``; a damaged file is quarantined, so that the client can start."""
+        self._lock = threading.Lock()
+        path = directory / "experiments.sqlite"
+        with self._usable():
+            directory.mkdir(parents=True, exist_ok=True)
+            try:
+                self._file = _opened(path)
+            except sqlite3.DatabaseError as error:
+                if not is_damage(error):
+                    raise
+                quarantine(path, str(error))
+                self._file = _opened(path)
 
-    @api.route("GET", "/experiments/<key:name>", admin=False, query=RawQuery, answer=Experiment)
-    def one(name: str, query: RawQuery) -> Experiment:
-        """One experiment: its state, its progress, and its result as far as there is one."""
-        return experiments.get(name, raw=query.raw)
+    def put(self, experiment: Experiment) -> None:
+        document = {**experiment, "result": _without_raw(experiment["result"])}
+        texts = [json.dumps(found) for found in (summary(experiment), document, experiment)]
+        with self._usable():
+            self._file.execute(_UPSERT, (experiment["id"], experiment["state"] in ENDED, *texts))
+            self._file.execute(_TRIM, (KEPT,))
 
-    @api.route("DELETE", "/experiments/<key:name>", admin=True, answer=Experiment)
-    def cancel(name: str) -> Experiment:
-        """Cancel an experiment. One that runs ends within a second, and its settings are put back."""
-        return experiments.cancel(name)
+    def get(self, name: str, *, raw: bool = False) -> Experiment | None:
+        """An experiment by its id; ``raw``: with every single measurement."""
+        column = "complete" if raw else "document"
+        found = self._rows(f"SELECT {column} FROM shelf WHERE id = ?", name)  # noqa: S608 - one of two words
+        return found[0] if found else None
+
+    def all(self) -> list[Experiment]:
+        """A summary of every experiment, the newest first."""
+        return self._rows("SELECT summary FROM shelf ORDER BY number DESC")
+
+    def unended(self) -> list[Experiment]:
+        """A summary of what waits or runs, the oldest first."""
+        return self._rows("SELECT summary FROM shelf WHERE NOT ended ORDER BY number")
+
+    def close(self) -> None:
+        with self._lock:
+            self._file.close()
+
+    def _rows(self, query: str, *values: Any) -> list[Experiment]:
+        with self._usable(), closing(self._file.execute(query, values)) as rows:
+            return [cast("Experiment", json.loads(text)) for (text,) in rows]
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        with self._lock:
+            try:
+                yield
+            except (OSError, sqlite3.Error) as error:
+                raise StoreError(f"The experiments' file: {error}") from error
+
+
+def summary(experiment: Experiment) -> Experiment:
+    """An experiment without its specification and its result, which may be large."""
+    return {**experiment, "spec": None, "result": None}
+
+
+def _without_raw(result: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A result without its measurements, also those of each step of a sweep."""
+    if result is None:
+        return None
+    found = {name: value for name, value in result.items() if name != "raw"}
+    if "steps" in found:
+        found["steps"] = [{**step, "result": _without_raw(step["result"])} for step in found["steps"]]
+    return found
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    file = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    try:
+        file.execute("PRAGMA journal_mode = WAL")
+        file.execute(_SCHEMA)
+        if file.execute(_FORMER).fetchall():
+            file.executescript(_CONVERT)
+    except sqlite3.Error:
+        file.close()
+        raise
+    return file

@@ -7,71 +7,74 @@ from collections.abc import Collection
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from nodes.http.level import LEVELS, Level
-from nodes.runtime.metrics import SECONDS_BUCKETS
+from nodes.runtime.metrics import SECONDS_BUCKETS, Metric
+
+_CLIENT = ("client",)
+_READS = Metric(Counter, "ec_reads_total", "reads by `result`: fresh, stale, error", _CLIENT, ("replica", "result"))
+_LEVEL_READS = Metric(
+    Counter,
+    "ec_level_reads_total",
+    "reads at a consistency level, by `level` and `outcome`: fresh, stale, unknown, timeout, refused, error",
+    _CLIENT,
+    ("level", "outcome"),
+)
+_WAIT = Metric(
+    Histogram,
+    "ec_read_wait_seconds",
+    "time a reader waited for its response, by `level`",
+    _CLIENT,
+    ("level",),
+    SECONDS_BUCKETS,
+)
+_VIOLATIONS = Metric(
+    Counter,
+    "ec_session_violations_total",
+    "reads served by a store older than what their session wrote (`guarantee` read_your_writes) or read "
+    "(monotonic_reads)",
+    _CLIENT,
+    ("guarantee",),
+)
+_WINDOW = Metric(
+    Histogram,
+    "ec_consistency_window_seconds",
+    "time from a write to its apply on the last replica, by `outcome`: converged, timeout",
+    _CLIENT,
+    ("outcome",),
+    SECONDS_BUCKETS,
+)
 
 
 class ClientMetrics:
     """Reads by what they showed, and consistency windows."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.reads = Counter(
-            "ec_reads", "Reads by whether they showed the newest write", ["replica", "result"], registry=registry
-        )
-        self.window_seconds = Histogram(
-            "ec_consistency_window_seconds",
-            "Write acknowledged to last replica observed; at its time-out where that did not happen",
-            ["outcome"],
-            buckets=SECONDS_BUCKETS,
-            registry=registry,
-        )
+        self.reads = _READS.on(registry)
+        self.window_seconds = _WINDOW.on(registry)
         for outcome in ("converged", "timeout"):
             self.window_seconds.labels(outcome)
-        self._level_reads = Counter(
-            "ec_level_reads", "Reads at a level, by what became of them", ["level", "outcome"], registry=registry
-        )
-        self._wait_seconds = Histogram(
-            "ec_read_wait_seconds",
-            "How long a reader waited for an answer at this level",
-            ["level"],
-            buckets=SECONDS_BUCKETS,
-            registry=registry,
-        )
+        self._level_reads = _LEVEL_READS.on(registry)
+        self._wait_seconds = _WAIT.on(registry)
         for level in LEVELS:
             self._wait_seconds.labels(level)
             for outcome in ("fresh", "stale", "unknown", "timeout", "refused", "error"):
                 self._level_reads.labels(level, outcome)
-        violations = Counter(
-            "ec_session_violations",
-            "Reads that were served by a store older than what the session had written or been shown",
-            ["guarantee"],
-            registry=registry,
-        )
+        violations = _VIOLATIONS.on(registry)
         self._lost_own_write = violations.labels("read_your_writes")
         self._went_back = violations.labels("monotonic_reads")
 
-    def read_at_level(self, level: Level, *, stale: bool | None, waited_ms: float) -> None:
-        """Count an answered read; ``stale`` is ``None`` where nobody could tell."""
-        outcome = "unknown" if stale is None else "stale" if stale else "fresh"
+    def level_read(self, level: Level, outcome: str, waited_ms: float | None = None) -> None:
+        """Count a read at a level; ``waited_ms`` if it was answered."""
         self._level_reads.labels(level, outcome).inc()
-        self._wait_seconds.labels(level).observe(waited_ms / 1000)
-
-    def read_refused(self, level: Level, *, timed_out: bool) -> None:
-        """Count a read that could not be had at its level, in time or at all."""
-        self._level_reads.labels(level, "timeout" if timed_out else "refused").inc()
-
-    def read_failed(self, level: Level) -> None:
-        """Count a read that no node answered."""
-        self._level_reads.labels(level, "error").inc()
+        if waited_ms is not None:
+            self._wait_seconds.labels(level).observe(waited_ms / 1000)
 
     def shown(self, *, went_back: bool, lost_own_write: bool) -> None:
-        """Count what a read meant to its session."""
-        if went_back:
-            self._went_back.inc()
-        if lost_own_write:
-            self._lost_own_write.inc()
+        """Count the guarantees that a read broke for its session."""
+        self._went_back.inc(went_back)
+        self._lost_own_write.inc(lost_own_write)
 
     def know(self, replicas: Collection[str]) -> None:
-        """Count these replicas' reads from 0, and forget all others.
+        """Export these replicas' reads, from 0 on, and those of no other.
 
         A series that started with a replica's first read would hide that read, and one of a replica that left would
         stay for good.

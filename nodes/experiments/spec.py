@@ -1,4 +1,4 @@
-"""What an experiment may be. Bounds are part of it: one that could run for more than an hour is refused."""
+"""The specification of an experiment, with its bounds: one that could run for more than an hour is rejected."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, RootModel, ValidationError, model_validator
 from typing_extensions import TypedDict
 
-from broker.delay import DELAY_MS_MAX
+from broker.delay.models import DELAY_MS_MAX
 from nodes.http.api import TIMEOUT_MS_MAX, Body
 from nodes.http.level import LEVELS, Level
 from nodes.http.settings import SettingsBody
@@ -25,7 +25,7 @@ WaitMs = Annotated[int, Field(ge=1, le=TIMEOUT_MS_MAX)]
 
 
 class Spec(Body):
-    """What all kinds have. ``settings``: of replicas by id, in force for the experiment and put back after it.
+    """Common to all kinds. ``settings``: of replicas by id, active during the experiment and restored after it.
 
     ``seed``: the moments of writes and reads are drawn from it, so that an experiment can be repeated.
     """
@@ -35,7 +35,7 @@ class Spec(Body):
 
     @property
     def seconds(self) -> float:
-        """How long it takes at the most, with every wait as long as it may be; the worker ends it then."""
+        """The most that it can take, with the longest waits; the worker ends it then."""
         raise NotImplementedError
 
     @model_validator(mode="after")
@@ -55,7 +55,6 @@ class Windows(Spec):
 
     @property
     def seconds(self) -> float:
-        """See ``Spec``."""
         return self.writes / self.rate + _waits_seconds(self.writes, self.timeout_ms) + _GRACE_SECONDS
 
 
@@ -76,17 +75,16 @@ class Staleness(Spec):
 
     @property
     def seconds(self) -> float:
-        """See ``Spec``."""
         writing_seconds = WARM_UP_SECONDS_MAX + (1 + self.writes(replicas=1)) / self.rate
         return writing_seconds + (self.horizon_ms or HORIZON_MS_UNLESS_GIVEN) / 1000 + _GRACE_SECONDS
 
     def writes(self, replicas: int) -> int:
-        """How many writes it takes, after the warm-up, until all reads have followed one."""
+        """The number of writes after the warm-up, for all reads to follow one."""
         return math.ceil(self.reads / min(self.reads_per_second / self.rate, self.steps * replicas))
 
 
 class Levels(Spec):
-    """What each consistency level costs: a write, and at once a read of it at the level, ``reads`` times each."""
+    """What each consistency level costs: a write, and right after it a read at the level, ``reads`` times each."""
 
     kind: Literal["levels"]
     reads: Annotated[int, Field(ge=1, le=10_000)] = 100
@@ -99,15 +97,14 @@ class Levels(Spec):
 
     @property
     def seconds(self) -> float:
-        """See ``Spec``."""
         of_each = self.reads / self.rate + _waits_seconds(self.reads, self.timeout_ms)
         return len(self.levels) * of_each + _GRACE_SECONDS
 
 
 class Sweep(Spec):
-    """One of the other experiments again and again, with another value of one of its parameters each time.
+    """One of the other experiments, repeated with each value of one of its parameters.
 
-    ``parameter``: the way to it, such as ``rate`` or ``settings.lab14-replica2.delay_ms``.
+    ``parameter``: its path, such as ``rate`` or ``settings.lab14-replica2.delay_ms``.
     """
 
     kind: Literal["sweep"]
@@ -117,7 +114,7 @@ class Sweep(Spec):
 
     @property
     def steps(self) -> list[Windows | Staleness | Levels]:
-        """The experiment with each of the values. Raises ``ValueError`` where one does not fit."""
+        """The experiment with each of the values. Raises ``ValueError`` if one does not fit."""
         return [self._step(value) for value in self.values]
 
     def _step(self, value: Any) -> Windows | Staleness | Levels:
@@ -131,7 +128,6 @@ class Sweep(Spec):
 
     @property
     def seconds(self) -> float:
-        """See ``Spec``."""
         return sum(step.seconds for step in self.steps)
 
     @model_validator(mode="after")
@@ -150,10 +146,10 @@ class ExperimentBody(RootModel[Annotated[Windows | Staleness | Levels | Sweep, F
 
 
 class Experiment(TypedDict):
-    """An experiment as it is shown. Times are RFC 3339; ``progress`` goes from 0 to 1.
+    """The state of an experiment. Times are RFC 3339; ``progress`` goes from 0 to 1.
 
-    ``reason`` says why it failed or was cancelled. ``result`` is partial while it runs, and ``null`` before. In a list
-    both ``spec`` and ``result`` are ``null``.
+    ``reason``: why it failed or was canceled. ``result`` is partial while it runs, and ``null`` before. In a list both
+    ``spec`` and ``result`` are ``null``.
     """
 
     id: str
@@ -172,18 +168,18 @@ ENDED = frozenset({"finished", "failed", "cancelled"})
 
 
 def _waits_seconds(requests: int, wait_ms: float) -> float:
-    """How long after the last request was due the last answer comes, where each takes so long."""
+    """How long after the last request the last answer can arrive, if each takes ``wait_ms``."""
     return wait_ms / 1000 * (1 + requests / REQUESTS_AT_ONCE)
 
 
 def _with(base: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     found = copy.deepcopy(base)
-    *way, last = path.split(".")
+    *parents, last = path.split(".")
     place = found
-    for name in way:
+    for name in parents:
         place = place.setdefault(name, {})
         if not isinstance(place, dict):
-            raise ValueError(f"parameter: there is nothing behind {name}")
+            raise ValueError(f"parameter: {name} has no parts")
     if last == "delay_ms":
         place.pop("model", None)
     place[last] = value

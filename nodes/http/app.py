@@ -1,23 +1,26 @@
-"""What every node's app has: guarded endpoints, problem details, metrics, traces."""
+"""What every node's app has: guarded endpoints, problem details, metrics, traces, health."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Literal
 
-from flask import Flask
-from prometheus_client import CollectorRegistry
+from flask import Flask, Response, request
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_flask_exporter import PrometheusMetrics
 from typing_extensions import TypedDict
 
 from nodes.http import guard, problem
 from nodes.http.api import Api
-from nodes.runtime import metrics
+from nodes.http.openapi import Answer
+from nodes.runtime.caller import TRACEPARENT
 from nodes.runtime.config import NodeConfig
 from nodes.runtime.tracing import Tracing
 
 
 class HealthAnswer(TypedDict):
-    """Whether a node can do its work; ``checks``: what it looked at, each ``ok`` or what is wrong."""
+    """Whether a node can do its work; ``checks``: what was checked, each ``ok`` or what is wrong."""
 
     status: Literal["ok", "degraded"]
     service: str
@@ -26,22 +29,42 @@ class HealthAnswer(TypedDict):
 
 
 def make_app(config: NodeConfig, tracing: Tracing, registry: CollectorRegistry) -> tuple[Flask, Api]:
-    """An app without endpoints of its own, and the means to add them."""
+    """Return an app without endpoints of its own, and the means to add them."""
     app = Flask(config.node_id, static_folder=None)
     problem.install(app)
     guard.install(app, config)
-    metrics.install(app, registry)
+    measure(app, registry)
     tracing.install(app)
     app.extensions["tracing"] = tracing
+
+    @app.before_request
+    def carry() -> None:
+        TRACEPARENT.set(request.headers.get("traceparent", ""))
+
     return app, Api(app, config.node_id, f"Eventual consistency lab: {config.role}")
+
+
+def measure(app: Flask, registry: CollectorRegistry) -> None:
+    """Measure every request of this app and serve ``/metrics``, with exemplars if the scraper asks for them."""
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    PrometheusMetrics(app, path=None, registry=registry, group_by="url_rule")
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return Response(encode(registry), content_type=content_type)
+
+    guard.declare(app, "metrics", admin=False)
 
 
 def add_health(api: Api, config: NodeConfig, check: Callable[[], dict[str, str]]) -> None:
     """Add ``GET /health``, which is 503 while any check is not ``ok``."""
 
-    @api.route("GET", "/health", admin=False, answer=HealthAnswer, also={503: HealthAnswer})
+    @api.route("GET", "/health", admin=False, answer=Answer(HealthAnswer, also={503: HealthAnswer}))
     def health() -> Any:
-        """Whether this node can do its work, and what is wrong where it cannot."""
+        """Whether this node can do its work, and if not, what is wrong."""
         checks = check()
         healthy = all(state == "ok" for state in checks.values())
         body = {

@@ -1,4 +1,4 @@
-"""Who may ask: not a foreign web page through somebody's browser, and to change the lab only who has the token."""
+"""Request guard: rejects cross-origin browser requests; changes require the admin token."""
 
 from __future__ import annotations
 
@@ -18,55 +18,54 @@ _GUARDED = "whether a token is set"
 
 
 def install(app: Flask, config: NodeConfig) -> None:
-    """Check every request before it reaches a view."""
+    """Check every request of this app before it reaches a view."""
     app.extensions[_GUARDED] = config.admin_token is not None
     own_names = re.compile(rf"{re.escape(config.namespace.strip('{}'))}-[a-z0-9-]+")
+    known = {"localhost", config.node_id, *config.allowed_hosts}
 
     @lru_cache(maxsize=256)
     def is_own(host: str) -> bool:
-        name = _hostname(host)
-        known = name in {"localhost", config.node_id} or name in config.allowed_hosts
-        return name is not None and bool(known or own_names.fullmatch(name) or _is_address(name))
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            return name in known or bool(own_names.fullmatch(name) or ipaddress.ip_address(name))
+        except ValueError:  # neither a host nor an address
+            return False
 
     @app.before_request
     def let_in() -> None:
         host = request.environ.get("HTTP_HOST", "")
         if not is_own(host):
-            detail = f"The host name {host[:100]!r} is not one of this lab; LAB_ALLOWED_HOSTS adds names."
+            detail = f"The host name {host[:100]!r} does not belong to this lab; LAB_ALLOWED_HOSTS adds names."
             raise Problem(403, "foreign-host", "Foreign host", detail)
         if _is_foreign(host, config.allowed_origins):
-            detail = (
-                "This request was made by a web page of another origin; the lab answers only its own, and those "
-                "that LAB_ALLOWED_ORIGINS names."
-            )
+            detail = "A web page of another origin sent this request; LAB_ALLOWED_ORIGINS adds origins."
             raise Problem(403, "foreign-origin", "Foreign origin", detail)
         if config.admin_token is not None and request.endpoint and decisions(app).get(request.endpoint, True):
             _require(config.admin_token)
 
 
 def declare(app: Flask, endpoint: str, *, admin: bool) -> None:
-    """Decide whether an endpoint needs the token, when one is set; without a decision it does."""
+    """Declare whether an endpoint needs the token, if one is set; undeclared ones do."""
     decisions(app)[endpoint] = admin
 
 
 def decisions(app: Flask) -> dict[str, bool]:
-    """Whether each endpoint needs the token, by its name."""
     found: dict[str, bool] = app.extensions.setdefault(_DECISIONS, {})
     return found
 
 
 def security(app: Flask) -> list[dict[str, list[str]]]:
-    """What an endpoint that needs the token wants, as OpenAPI says it: nothing is one of two ways where none is set."""
+    """The security of an endpoint that needs the token, in OpenAPI's form: optional if no token is set."""
     return [{"admin": []}] if app.extensions[_GUARDED] else [{}, {"admin": []}]
 
 
 def proof(token: str, node_id: str, url: str) -> str:
-    """What a node registers beside its URL: only who knows the token can make it, and it is good for that URL alone."""
+    """Return what a node registers beside its URL to prove that it has the token; valid for that URL only."""
     return hmac.digest(token.encode(), f"{node_id}\n{url}".encode(), "sha256").hex()
 
 
 def is_proven(token: str | None, node_id: str, url: str, given: str) -> bool:
-    """Whether a registered URL is that of a node which knows the token; without a token nothing is."""
+    """Whether a registered URL belongs to a node that has the token; without a token none does."""
     return token is not None and hmac.compare_digest(proof(token, node_id, url).encode(), given.encode())
 
 
@@ -80,7 +79,7 @@ def _require(token: str) -> None:
 
 
 def _is_foreign(host: str, allowed_origins: frozenset[str]) -> bool:
-    """Whether a page of another origin made the browser send this; a link that somebody followed is not that."""
+    """Whether a page of another origin made the browser send this; following a link does not count."""
     environ = request.environ
     origin = environ.get("HTTP_ORIGIN")  # scheme and host, or null
     if origin in allowed_origins:
@@ -94,18 +93,3 @@ def _is_foreign(host: str, allowed_origins: frozenset[str]) -> bool:
     )
     # Another port of this host is the same site, and another origin.
     return environ.get("HTTP_SEC_FETCH_SITE") in {"cross-site", "same-site"} and not followed_link
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _hostname(host: str) -> str | None:
-    try:
-        return urlsplit(f"//{host}").hostname
-    except ValueError:
-        return None

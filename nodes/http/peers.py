@@ -1,4 +1,4 @@
-"""Asking other nodes over HTTP, several at once."""
+"""Requests to other nodes over HTTP, several at once."""
 
 from __future__ import annotations
 
@@ -6,34 +6,51 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
+from urllib.parse import quote
 
 import urllib3
 
-from nodes.http import caller, strict_json
-from nodes.runtime.connections import is_readable
+from nodes.http import strict_json
+from nodes.runtime import caller
 
 CONNECT_TIMEOUT_SECONDS = 1.0
-_MARGIN_SECONDS = 2.0
+_MARGIN_SECONDS = 2.0  # for a node to answer, beyond the time that it was asked to wait
 Found = TypeVar("Found")
 
 
 class PeerError(Exception):
     """Raised when a node cannot be reached or does not answer as a node does.
 
-    ``sent``: whether the request may have reached it.
+    ``sent``: whether the request may have reached it. ``role``: what the node is to its caller, ``primary`` for one.
+    ``extra``: further members of the problem details.
     """
 
-    def __init__(self, detail: str, *, sent: bool) -> None:
+    def __init__(self, detail: str, *, sent: bool, role: str = "node", **extra: Any) -> None:
         super().__init__(detail)
         self.sent = sent
+        self.role = role
+        self.extra = extra
+
+
+class PeerRefused(Exception):
+    """Raised when a node answered with problem details (``body``), which are passed on to the caller unchanged."""
+
+    def __init__(self, status: int, body: dict[str, Any]) -> None:
+        super().__init__(body.get("detail"))
+        self.status = status
+        self.body = body
+
+
+class PeersBusy(Exception):
+    """Raised, before anything is sent, when too many requests to other nodes are in progress."""
 
 
 class Ask(NamedTuple):
-    """One request. ``wait_ms``: how long the other node may wait by itself before it answers."""
+    """One request. ``wait_ms``: how long the other node may wait before it answers."""
 
     url: str
     method: str = "GET"
@@ -44,9 +61,9 @@ class Ask(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """An answer: status, JSON body, and when it had come, by this node's monotonic clock.
+    """An answer: status, JSON body, and when it arrived, by this node's monotonic clock.
 
-    ``repeated``: the request was sent a second time, and what became of the first nobody knows.
+    ``repeated``: the request was sent a second time, and the outcome of the first attempt is unknown.
     """
 
     status: int
@@ -55,17 +72,12 @@ class Reply(NamedTuple):
     repeated: bool = False
 
 
-class PeersBusy(Exception):
-    """Raised, before anything is sent, when too many requests to other nodes are in progress."""
-
-
 class _Connection(urllib3.connection.HTTPConnection):
-    """A connection that waits for an answer no longer than the caller who wants it, and so passes on that it left."""
+    """A connection that is closed when the caller of the current request hangs up, so that the other node notices."""
 
     def getresponse(self) -> Any:
-        """Raises ``ClientDisconnected`` where the caller of the current request has hung up."""
         sock, timeout = self.sock, self.timeout
-        if not caller.wait(partial(is_readable, sock), cast("float", timeout), time.monotonic):
+        if not caller.wait(partial(caller.is_readable, sock), cast("float", timeout), time.monotonic):
             raise TimeoutError
         return super().getresponse()
 
@@ -75,7 +87,7 @@ class _Pool(urllib3.HTTPConnectionPool):
 
 
 class Team:
-    """Room for some requests at once, for one thread."""
+    """Room for a number of requests at once, for one thread."""
 
     def __init__(self, threads: ThreadPoolExecutor, room: threading.Semaphore, count: int) -> None:
         self._threads = threads
@@ -83,19 +95,19 @@ class Team:
         self._free = count
 
     def submit(self, call: Callable[[], Found]) -> Future[Found]:
-        """Run a function on a thread, as the caller of this request, in one of the places."""
+        """Run a function on a thread, on behalf of the current caller."""
         self._free -= 1
         future = self._threads.submit(copy_context().run, call)
         future.add_done_callback(lambda _: self._room.release())
         return future
 
     def run_all(self, calls: Mapping[str, Callable[[], Found]]) -> dict[str, Found]:
-        """Run functions that ask at once; their results by name, when the last is there."""
+        """Run functions at once; return their results by name when all have ended."""
         running = {name: self.submit(call) for name, call in calls.items()}
         return {name: future.result() for name, future in running.items()}
 
     def leave(self) -> None:
-        """Give back the places that were not used."""
+        """Release the room that was not used."""
         if self._free:
             self._room.release(self._free)
 
@@ -103,8 +115,7 @@ class Team:
 class Peers:
     """HTTP connections to the other nodes. Thread-safe; more than ``parallel`` requests at once are refused.
 
-    That counts what is asked for together. A single request is sent by the thread that wants it, and so is bounded
-    already.
+    That counts requests that are sent together. A single one is sent by its caller's thread, whose number is bounded.
     """
 
     def __init__(self, parallel: int, monotonic: Callable[[], float]) -> None:
@@ -114,9 +125,49 @@ class Peers:
         self._room = threading.Semaphore(parallel)
         self._monotonic = monotonic
 
+    def ask(self, ask: Ask) -> Reply:
+        """Send one request, which must be safe to repeat. Raises ``PeerError``."""
+        headers = {"Accept": "application/json", **(ask.headers or {})}
+        body = None if ask.body is None else strict_json.dumps(ask.body).encode()
+        timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_SECONDS, read=_MARGIN_SECONDS + ask.wait_ms / 1000)
+        fields = ask.fields if body is None else None
+        send = partial(
+            self._pool.request, ask.method, ask.url, fields=fields, body=body, headers=headers, timeout=timeout
+        )
+        repeated = False
+        try:
+            try:
+                answer = send()
+            except urllib3.exceptions.ProtocolError:
+                repeated = True
+                answer = send()  # the other side had closed the kept connection
+            received_at = self._monotonic()
+            found = strict_json.written(answer.data.decode())
+        except (urllib3.exceptions.HTTPError, ValueError) as error:
+            refused = isinstance(error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
+            raise PeerError(_sentence(ask.url, error), sent=repeated or not refused) from error
+        if not isinstance(found, dict):
+            raise PeerError(f"{ask.url} did not answer with a JSON object", sent=True)
+        return Reply(answer.status, found, received_at, repeated)
+
+    def require(self, ask: Ask, role: str = "node", **extra: Any) -> Reply:
+        """Send one request, and return the answer if its status is 200.
+
+        Raises ``PeerError`` with this ``role`` and ``extra``, or ``PeerRefused``; both need no handler in an endpoint.
+        """
+        try:
+            reply = self.ask(ask)
+        except PeerError as error:
+            error.role, error.extra = role, extra
+            raise
+        if reply.status != 200:
+            in_doubt = {"outcome": "unknown"} if reply.repeated and ask.method != "GET" else {}
+            raise PeerRefused(reply.status, reply.body | in_doubt)
+        return reply
+
     @contextmanager
     def team(self, count: int) -> Iterator[Team]:
-        """Room for so many requests at once, taken before anything is done that needs them. Raises ``PeersBusy``."""
+        """Reserve room for a number of requests at once, before anything that needs it. Raises ``PeersBusy``."""
         taken = 0
         while taken < count and self._room.acquire(blocking=False):
             taken += 1
@@ -128,74 +179,55 @@ class Peers:
         finally:
             team.leave()
 
-    def ask(self, ask: Ask) -> Reply:
-        """Send one request, which must be safe to repeat. Raises ``PeerError``."""
-        headers = {"Accept": "application/json", **(ask.headers or {})}
-        body = None if ask.body is None else strict_json.dumps(ask.body).encode()
-        timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_SECONDS, read=_MARGIN_SECONDS + ask.wait_ms / 1000)
-
-        def send() -> urllib3.BaseHTTPResponse:
-            return self._pool.request(
-                ask.method,
-                ask.url,
-                fields=ask.fields if body is None else None,
-                body=body,
-                headers=headers,
-                timeout=timeout,
-            )
-
-        repeated = False
-        try:
-            try:
-                answer = send()
-            except urllib3.exceptions.ProtocolError:
-                repeated = True
-                answer = send()  # a kept connection was closed by the other side meanwhile
-            received_at = self._monotonic()
-            found = strict_json.written(answer.data.decode())
-        except (urllib3.exceptions.HTTPError, ValueError) as error:
-            refused = isinstance(error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
-            raise PeerError(_sentence(ask.url, error), sent=repeated or not refused) from error
-        if not isinstance(found, dict):
-            raise PeerError(f"{ask.url} did not answer with a JSON object", sent=True)
-        return Reply(answer.status, found, received_at, repeated)
+    def run_all(self, calls: Mapping[str, Callable[[], Found]]) -> dict[str, Found]:
+        """Run functions that send requests at once; return their results by name. Raises ``PeersBusy``."""
+        with self.team(len(calls)) as team:
+            return team.run_all(calls)
 
     def ask_all(self, asks: Mapping[str, Ask]) -> dict[str, Reply | PeerError]:
-        """Send all requests at once; answers and failures by name, when the last is there."""
+        """Send all requests at once; return answers and failures by name when the last has arrived."""
         try:
-            return self.run_all({name: partial(self._answer, ask) for name, ask in asks.items()})
+            return self.run_all({name: partial(self.attempt, ask) for name, ask in asks.items()})
         except PeersBusy as busy:
             return dict.fromkeys(asks, PeerError(str(busy), sent=False))
 
     def ask_each(self, asks: Mapping[str, Ask], timeout_seconds: float) -> Iterator[tuple[str, Reply | PeerError]]:
-        """Send all requests at once, and yield each answer or failure when it is there, for so long."""
+        """Send all requests at once, and yield each answer or failure when it arrives, until the time is up."""
         try:
             with self.team(len(asks)) as team:
-                running = {team.submit(partial(self._answer, ask)): name for name, ask in asks.items()}
+                running = {team.submit(partial(self.attempt, ask)): name for name, ask in asks.items()}
         except PeersBusy as busy:
             yield from dict.fromkeys(asks, PeerError(str(busy), sent=False)).items()
             return
-        try:
+        with suppress(TimeoutError):
             for done in as_completed(running, timeout_seconds):
                 yield running[done], done.result()
-        except TimeoutError:
-            return
 
-    def run_all(self, calls: Mapping[str, Callable[[], Found]]) -> dict[str, Found]:
-        """Run functions that ask at once; their results by name, when the last is there. Raises ``PeersBusy``."""
-        with self.team(len(calls)) as team:
-            return team.run_all(calls)
-
-    def _answer(self, ask: Ask) -> Reply | PeerError:
+    def attempt(self, ask: Ask) -> Reply | PeerError:
+        """Send one request as ``ask`` does, and return a failure."""
         try:
             return self.ask(ask)
         except PeerError as error:
             return error
 
     def close(self) -> None:
-        """Let go of the threads and connections."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._pool.clear()
+
+
+def failure(reply: Reply | Exception) -> str:
+    """Return why a request failed: what it raised, or what the node answered."""
+    return str(reply) if isinstance(reply, Exception) else str(reply.body.get("detail", reply.status))
+
+
+def body_or_error(reply: Reply | Exception) -> dict[str, Any]:
+    """Return the body of an answer of status 200, else ``{"error": sentence}``."""
+    return reply.body if isinstance(reply, Reply) and reply.status == 200 else {"error": failure(reply)}
+
+
+def segment(name: str) -> str:
+    """Quote a name as one segment of a URL's path. Dots too: clients resolve the segments ``.`` and ``..``."""
+    return quote(name, safe="").replace(".", "%2E")
 
 
 def _sentence(url: str, error: Exception) -> str:

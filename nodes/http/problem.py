@@ -1,26 +1,41 @@
-"""Errors as ``application/problem+json`` (RFC 9457)."""
+"""Errors as ``application/problem+json`` (RFC 9457), and the one table from exceptions to problems.
+
+Logic raises exceptions of its own and knows no HTTP. The ``app.py`` of a role states once what each means to a caller:
+
+    maps(UnknownReplica, 422, "unknown-replica", "Unknown replica")
+
+The exception's text, which has no final period, becomes ``detail``; its attributes ``extra`` (further members of the
+answer) and ``headers`` are optional. A subclass is answered like its parent unless it has an entry of its own. For an
+exception that needs more, add a function to ``PROBLEMS``.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from typing import Any, Literal
 
 from flask import Flask, Response, has_request_context, request
 from werkzeug.exceptions import HTTPException
 
 from broker.errors import LogError, NotApplied, WriteIdReused
-from nodes.http.peers import PeersBusy
+from nodes.http.peers import PeerError, PeerRefused, PeersBusy
+from nodes.runtime.caller import CallerLeft, RequestTimeout
+from nodes.runtime.connections import PROBLEM_TYPE
+from nodes.runtime.gate import TooManyWaiters
+from nodes.runtime.store import StoreError
 
-WRITING = frozenset({"POST", "DELETE"})
-_URN = "urn:eventual-consistency-lab:"
+Outcome = Literal["not_applied", "unknown"]
+_WRITING = frozenset({"POST", "DELETE"})
 _logger = logging.getLogger(__name__)
 
 
 class Problem(Exception):
-    """Raised to answer with problem details.
+    """Raised by endpoints to answer with problem details.
 
-    ``slug`` names the kind of problem and becomes ``type``; ``extra`` are further members of the answer.
+    ``slug`` names the kind of problem and becomes ``type``; ``extra`` are further members of the answer. ``outcome``:
+    what became of the change, if the request was to make one; below 500 it was not applied. A 503 has ``Retry-After``.
     """
 
     def __init__(self, status: int, slug: str, title: str, detail: str, **extra: Any) -> None:
@@ -30,106 +45,99 @@ class Problem(Exception):
         self.title = title
         self.detail = detail
         self.extra = extra
-        self.headers: dict[str, str] = {}
+        self.outcome: Outcome | None = "not_applied" if status < 500 else None
+        self.headers = {"Retry-After": "1"} if status == 503 else {}
 
     def body(self) -> dict[str, Any]:
-        """The members of the answer. A refused write says that it was not applied."""
+        """The members of the answer."""
         body: dict[str, Any] = {
-            "type": _URN + self.slug,
+            "type": PROBLEM_TYPE + self.slug,
             "title": self.title,
             "status": self.status,
             "detail": self.detail,
             **self.extra,
         }
-        if has_request_context() and request.method in WRITING and self.status < 500:
-            body.setdefault("outcome", "not_applied")
+        if self.outcome is not None and has_request_context() and request.method in _WRITING:
+            body.setdefault("outcome", self.outcome)
         return body
 
     def response(self) -> Response:
-        """The answer itself."""
         text = json.dumps(self.body(), ensure_ascii=False, separators=(",", ":")) + "\n"
-        response = Response(text, self.status, mimetype="application/problem+json")
-        response.headers.update(self.headers)
-        return response
+        return Response(text, self.status, self.headers, mimetype="application/problem+json")
 
 
-def unavailable(error: LogError, **extra: Any) -> Problem:
-    """The log server is gone or did not answer: 503, what that means for a write, and when to come again."""
-    if request.method in WRITING:
-        extra["outcome"] = outcome_of(error)
-    problem = Problem(503, "log-unavailable", "The log is unavailable", f"{error}.", **extra)
-    problem.headers["Retry-After"] = "1"
-    return problem
-
-
-def busy(slug: str, title: str, detail: str) -> Problem:
-    """A bound is reached, and nothing was done: 503, and when to come again."""
-    writes = has_request_context() and request.method in WRITING
-    problem = Problem(503, slug, title, detail, **({"outcome": "not_applied"} if writes else {}))
-    problem.headers["Retry-After"] = "1"
-    return problem
-
-
-class Passed(Exception):
-    """Raised to answer with another node's problem details as they came."""
+class PassedOn(Problem):
+    """Another node's problem details, passed on unchanged."""
 
     def __init__(self, status: int, body: dict[str, Any]) -> None:
-        super().__init__(body.get("detail"))
-        self.status = status
-        self.body = body
+        super().__init__(status, "", "", str(body.get("detail")))
+        self._body = body
 
-    def response(self) -> Response:
-        """The answer itself."""
-        text = json.dumps(self.body, ensure_ascii=False, separators=(",", ":")) + "\n"
-        headers = {"Retry-After": "1"} if self.status == 503 else {}
-        return Response(text, self.status, headers, mimetype="application/problem+json")
+    def body(self) -> dict[str, Any]:
+        return self._body
 
 
-class RequestTimeout(TimeoutError):
-    """Raised when a request's body does not arrive in time."""
+PROBLEMS: dict[type[Exception], Callable[[Any], Problem]] = {}
 
 
-def outcome_of(error: LogError) -> Literal["not_applied", "unknown"]:
-    """What an error of the log means for a write."""
-    return "not_applied" if isinstance(error, NotApplied) else "unknown"
+def maps(kind: type[Exception], status: int, slug: str, title: str, outcome: Outcome | None = None) -> None:
+    """Answer exceptions of this kind with this problem. ``outcome``: see ``Problem``."""
+
+    def problem(error: Any) -> Problem:
+        found = Problem(status, slug, title, f"{error}.", **getattr(error, "extra", {}))
+        found.headers |= getattr(error, "headers", {})
+        found.outcome = outcome or found.outcome
+        return found
+
+    PROBLEMS[kind] = problem
+
+
+def problem_of(error: Exception) -> Problem | None:
+    """The problem that an exception is answered with; ``None`` for an unexpected one."""
+    if isinstance(error, Problem):
+        return error
+    return next((PROBLEMS[kind](error) for kind in type(error).__mro__ if kind in PROBLEMS), None)
 
 
 def install(app: Flask) -> None:
     """Answer every error of this app with problem details, and none with a stack trace."""
 
-    @app.errorhandler(Problem)
-    def known(problem: Problem) -> Response:
-        return problem.response()
-
-    @app.errorhandler(Passed)
-    def passed(problem: Passed) -> Response:
-        return problem.response()
-
-    @app.errorhandler(LogError)
-    def log_error(error: LogError) -> Response:
-        if isinstance(error, WriteIdReused):
-            detail = f"{error}: use a new Idempotency-Key for a new write."
-            return Problem(422, "idempotency-key-reused", "Idempotency-Key reused", detail).response()
-        return unavailable(error).response()
-
-    @app.errorhandler(RequestTimeout)
-    def too_slow(_: RequestTimeout) -> Response:
-        detail = "The body of this request did not arrive in time."
-        return Problem(408, "request-timeout", "Request timeout", detail).response()
-
-    @app.errorhandler(PeersBusy)
-    def peers_busy(error: PeersBusy) -> Response:
-        return busy("peers-busy", "Too many requests to other nodes", f"{error}.").response()
-
-    @app.errorhandler(HTTPException)
-    def http_error(error: HTTPException) -> Response:
-        status = error.code or 500
-        problem = Problem(status, f"http-{status}", error.name, error.description or error.name)
-        problem.headers = {name: value for name, value in error.get_headers() if name in {"Allow", "Retry-After"}}
-        return problem.response()
-
     @app.errorhandler(Exception)
-    def unexpected(error: Exception) -> Response:
-        _logger.error("unexpected error on %s %s", request.method, request.path, exc_info=error)
-        detail = "The node met an error that it did not expect; its log has the details."
-        return Problem(500, "internal-error", "Internal error", detail, outcome="unknown").response()
+    def answer(error: Exception) -> Response:
+        found = problem_of(error)
+        if found is None:
+            _logger.error("unexpected error on %s %s", request.method, request.path, exc_info=error)
+            detail = "Unexpected error; see the node's log."
+            found = Problem(500, "internal-error", "Internal error", detail, outcome="unknown")
+        return found.response()
+
+
+def _reused(error: WriteIdReused) -> Problem:
+    detail = f"{error}: use a new Idempotency-Key for a new write."
+    return Problem(422, "idempotency-key-reused", "Idempotency-Key reused", detail)
+
+
+def _unavailable(error: PeerError) -> Problem:
+    found = Problem(503, f"{error.role}-unavailable", f"The {error.role} is unavailable", f"{error}.", **error.extra)
+    found.outcome = "unknown" if error.sent else "not_applied"
+    return found
+
+
+def _http(error: HTTPException) -> Problem:
+    status = error.code or 500
+    found = Problem(status, f"http-{status}", error.name, error.description or error.name)
+    found.headers |= {name: value for name, value in error.get_headers() if name in {"Allow", "Retry-After"}}
+    return found
+
+
+maps(LogError, 503, "log-unavailable", "The log is unavailable", "unknown")
+maps(NotApplied, 503, "log-unavailable", "The log is unavailable", "not_applied")
+maps(StoreError, 503, "store-unavailable", "The store is unavailable")
+maps(TooManyWaiters, 503, "too-many-waiters", "Too many waiters", "not_applied")
+maps(PeersBusy, 503, "peers-busy", "Too many requests to other nodes", "not_applied")
+maps(CallerLeft, 400, "http-400", "Bad Request")
+maps(RequestTimeout, 408, "request-timeout", "Request timeout")
+PROBLEMS[WriteIdReused] = _reused
+PROBLEMS[PeerError] = _unavailable
+PROBLEMS[PeerRefused] = lambda refused: PassedOn(refused.status, refused.body)
+PROBLEMS[HTTPException] = _http

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
-from broker.delay import DELAY_MS_MAX, DelayModel, Fixed, Order, from_json
+from broker.delay.models import DELAY_MS_MAX, Fixed, Order, from_json
 from broker.registry import Settings
 from nodes.http.api import Body
 
@@ -20,9 +20,9 @@ def _readable(model: dict[str, Any]) -> dict[str, Any]:
 
 
 class SettingsBody(Body):
-    """What of a replica's settings is to be another: the rest stays.
+    """Settings to change; omitted ones keep their value.
 
-    ``order``: in log order, or each entry when it is due. ``seed``: another one draws other delays from the model.
+    ``order``: in log order, or each entry when it is due. ``seed``: the model's delays are drawn from it.
     """
 
     delay_ms: Milliseconds | None = None
@@ -40,15 +40,12 @@ class SettingsBody(Body):
         return self
 
     def applied_to(self, old: Settings) -> Settings:
-        """The settings with these changes."""
-        return Settings(
-            delay=self._delay() or old.delay,
-            ack_delay_ms=old.ack_delay_ms if self.ack_delay_ms is None else self.ack_delay_ms,
-            order=self.order or old.order,
-            seed=old.seed if self.seed is None else self.seed,
-        )
-
-    def _delay(self) -> DelayModel | None:
+        """Return the settings with these changes."""
+        changes = {
+            name: found for name in ("ack_delay_ms", "order", "seed") if (found := getattr(self, name)) is not None
+        }
         if self.delay_ms is not None:
-            return Fixed(self.delay_ms)
-        return None if self.model is None else from_json(self.model)
+            changes["delay"] = Fixed(self.delay_ms)
+        elif self.model is not None:
+            changes["delay"] = from_json(self.model)
+        return old._replace(**changes)

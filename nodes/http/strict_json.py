@@ -1,4 +1,4 @@
-"""JSON as the lab accepts it: RFC 8259 exactly, nested at most 64 deep, and nothing that would come out changed."""
+"""JSON as the lab accepts it: exactly RFC 8259, nested at most 64 deep, without values that a parser would change."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ from typing import Any, NoReturn
 
 NESTING_MAX = 64
 _NESTED = f"nested deeper than {NESTING_MAX}"
-_NESTS = (dict, list)
-_EXACT_DIGITS = 15  # a double holds every integer of so many digits
+_EXACT_DIGITS = 15  # a double holds every integer of this many digits
 _INTEGER_MAX = 2.0**53  # up to which a double holds every integer
-
-
 _SPACE = re.compile(r"[ \t\n\r]*")
-_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{},]', re.DOTALL)  # what ends an item, and what hides such
+_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{},]', re.DOTALL)  # ends an item, or hides such an end
 
 
 class Refused(ValueError):
-    """Raised for JSON that the lab does not take."""
+    """Raised for JSON that the lab does not accept."""
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -35,9 +32,9 @@ def _integer(text: str) -> int:
 
 
 def _double(text: str) -> float:
-    """The double nearest to a number. Only a fraction may be rounded, and only in its last digits.
+    """Return the double nearest to a number. Only a fraction may be rounded, and only in its last digits.
 
-    Raises ``ValueError`` for what overflows, underflows, or is an integer that a double would make another.
+    Raises ``ValueError`` for a number that overflows, underflows, or is an integer that a double would change.
     """
     found = float(text)
     magnitude = abs(found)
@@ -50,7 +47,7 @@ def _double(text: str) -> float:
     else:
         kept = Decimal(text) in {Decimal(found), Decimal(repr(found))}
     if not kept:
-        raise Refused(f"a double does not hold the number {text[:40]}: it is out of range, or has too many digits")
+        raise Refused(f"a double cannot hold the number {text[:40]}: it is out of range or has too many digits")
     return found
 
 
@@ -59,11 +56,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise Refused(f"the name {twice[:40]!r} comes twice in an object")
+        raise Refused(f"the name {twice[:40]!r} appears twice in an object")
     return found
 
 
-# Made once: json.loads and json.dumps make one for each call that wants anything unusual.
+# Made once: json.loads and json.dumps make one for each call with unusual options.
 _DECODER = json.JSONDecoder(
     parse_constant=_refuse_constant, parse_int=_integer, parse_float=_double, object_pairs_hook=_object
 )
@@ -72,7 +69,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 
 
 def loads(raw: bytes) -> Any:
-    """Read one JSON text. Raises ``ValueError`` with a sentence for what is not JSON, NaN and Infinity included."""
+    """Read one JSON text. Raises ``ValueError`` for invalid JSON, NaN and Infinity included."""
     text = raw.decode("utf-8")
     value, end = _value(text, _space(text, 0))
     if _space(text, end) < len(text):
@@ -81,9 +78,9 @@ def loads(raw: bytes) -> Any:
 
 
 def items(raw: bytes) -> Iterator[Any]:
-    """Read the items of an array one by one; what is wrong with one alone comes as ``Refused`` in its place.
+    """Yield the items of an array one by one, and ``Refused`` in place of an item that is wrong by itself.
 
-    Raises ``ValueError`` for what is not JSON.
+    Raises ``ValueError`` for invalid JSON.
     """
     text = raw.decode("utf-8")
     at = _space(text, _space(text, 0) + 1)
@@ -105,7 +102,7 @@ def items(raw: bytes) -> Iterator[Any]:
 
 
 def written(text: str) -> Any:
-    """Read what a node wrote; an earlier version may have taken other numbers. Raises ``ValueError``."""
+    """Read JSON that a node wrote; an earlier version may have accepted other numbers. Raises ``ValueError``."""
     try:
         return _WRITTEN.decode(text)
     except RecursionError:
@@ -123,12 +120,12 @@ def dumps(value: Any) -> str:
 
 
 def _value(text: str, at: int) -> tuple[Any, int]:
-    """The value that begins there, and where it ends."""
+    """The value that starts there, and where it ends."""
     try:
         value, end = _DECODER.raw_decode(text, at)
     except RecursionError:
         raise Refused(_NESTED) from None
-    if text.count("[", at, end) + text.count("{", at, end) > NESTING_MAX and _too_deep(value):
+    if text.count("[", at, end) + text.count("{", at, end) > NESTING_MAX and not _fits(value):
         raise Refused(_NESTED)
     return value, end
 
@@ -148,20 +145,11 @@ def _end(text: str, at: int) -> int:
 
 def _space(text: str, at: int) -> int:
     """Where white space ends."""
-    found = _SPACE.match(text, at)
-    return at if found is None else found.end()
+    return next(_SPACE.finditer(text, at)).end()
 
 
-def _too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(NESTING_MAX + 1):
-        level = [
-            child
-            for item in level
-            if isinstance(item, _NESTS)
-            for child in (item.values() if isinstance(item, dict) else item)
-            if isinstance(child, _NESTS)
-        ]
-        if not level:
-            return False
-    return True
+def _fits(value: Any, depth: int = NESTING_MAX + 1) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    children = value.values() if isinstance(value, dict) else value
+    return depth > 0 and all(_fits(child, depth - 1) for child in children)

@@ -1,34 +1,35 @@
-"""A write as primary and client take it."""
+"""A write as primary and client accept it, alone or in a batch."""
 
 from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Iterator
 from functools import cached_property
+from itertools import islice
 from typing import Annotated, Any, NotRequired
 
 from pydantic import Field, SkipValidation, model_validator
 from typing_extensions import TypeAliasType, TypedDict
 
 from nodes.http import strict_json
-from nodes.http.api import Body, Key, Query, TimeoutMs
+from nodes.http.api import Body, Key, Query, TimeoutMs, as_object, not_json, parsed
 from nodes.http.problem import Problem
 
 VALUE_BYTES_MAX = 256 * 2**10
 WRITE_ID_MAX = 128
-# No quote and no backslash, so that it can stand in JSON as it is.
-_WRITE_ID_CHARACTER = r"[!#-\[\]-~]"
-_WRITE_ID = re.compile(f"{_WRITE_ID_CHARACTER}{{1,{WRITE_ID_MAX}}}")
-
+BATCH_ITEMS_MAX = 10_000
+BATCH_WRITE_ID_MAX = 120  # leaves room for the number of an item
+_WRITE_ID_CHARACTER = r"[!#-\[\]-~]"  # without quote and backslash, so that JSON needs no escape
 
 Value = TypeAliasType("Value", "bool | str | float | list[Value] | dict[str, Value] | None")
 
 
 class WriteBody(Body):
-    """A key and its new value, which is any JSON."""
+    """A key and its new value, any JSON."""
 
     key: Key
-    # Strict JSON already, so that its schema is for the description only.
+    # It is strict JSON already; its schema is for the description only.
     value: Annotated[
         SkipValidation[Value], Field(description="any JSON, at most 256 KiB, with numbers that a double holds")
     ]
@@ -50,14 +51,14 @@ class WriteBody(Body):
 
 
 class AcksQuery(Query):
-    """How many replicas must have applied a write before it is answered, and how long to wait for them."""
+    """How many replicas must have applied a write before the answer, and the longest wait for them."""
 
     acks: Annotated[int, Field(ge=0, le=1000)] = 0
     timeout_ms: TimeoutMs = 5000
 
 
 class WriteAnswer(TypedDict):
-    """An acknowledged write, and where it is in the log; where ``acks`` were asked for, which replicas have it."""
+    """An acknowledged write, and where it is in the log; with ``acks``, which replicas have it."""
 
     version: int
     position: str
@@ -70,8 +71,43 @@ class WriteAnswer(TypedDict):
     acknowledged_by: NotRequired[list[str]]
 
 
+BATCH_BODIES = {
+    "application/x-ndjson": str,
+    "application/json": Annotated[list[WriteBody], Field(max_length=BATCH_ITEMS_MAX)]
+    | WriteBody,  # an object is a line
+}
+
+
+def batch_items(raw: bytes) -> list[WriteBody | Problem]:
+    """Return each item of a batch, or what is wrong with it. Raises ``Problem`` if the batch itself is wrong."""
+    try:
+        items = list(islice(_items(raw), BATCH_ITEMS_MAX + 1))
+    except ValueError as error:
+        raise not_json(error) from None
+    if len(items) > BATCH_ITEMS_MAX:
+        detail = f"A batch must have at most {BATCH_ITEMS_MAX} items."
+        raise Problem(413, "batch-too-large", "Batch too large", detail)
+    return [_checked(item) for item in items]
+
+
+def _items(raw: bytes) -> Iterator[Any]:
+    """The values of an array, or unparsed lines. Raises ``ValueError`` if there is neither."""
+    if not raw.strip():
+        raise ValueError("the body is empty")
+    if raw.lstrip().startswith(b"["):
+        return strict_json.items(raw)
+    return (line for line in raw.split(b"\n") if line.strip())  # \r is white space in JSON
+
+
+def _checked(item: Any) -> WriteBody | Problem:
+    try:
+        return parsed(WriteBody, as_object(item), 422, "invalid-field")
+    except Problem as problem:
+        return problem
+
+
 def idempotency_key(length_max: int) -> dict[str, Any]:
-    """The header of requests whose repetition is the same write, for a description."""
+    """Describe the header that makes a repeated request the same write."""
     pattern = f"^{_WRITE_ID_CHARACTER}{{1,{length_max}}}$"
     return {"Idempotency-Key": Annotated[str, Field(pattern=pattern, description="the same for a retry")]}
 
@@ -79,12 +115,12 @@ def idempotency_key(length_max: int) -> dict[str, Any]:
 IDEMPOTENT = idempotency_key(WRITE_ID_MAX)
 
 
-def write_id_of(idempotency_key: str | None) -> str:
-    """The write id that a request asks for, or a new one. Raises ``Problem`` 400 for one that cannot be used."""
+def write_id_of(idempotency_key: str | None, length_max: int = WRITE_ID_MAX) -> str:
+    """Return the write id that a request gives, or a new one. Raises ``Problem`` 400."""
     if idempotency_key is None:
         return secrets.token_hex(16)
     found = idempotency_key.strip().strip('"')
-    if _WRITE_ID.fullmatch(found) is None:
-        detail = "Idempotency-Key: 1 to 128 visible ASCII characters without quote and backslash."
+    if re.fullmatch(f"{_WRITE_ID_CHARACTER}{{1,{length_max}}}", found) is None:
+        detail = f"Idempotency-Key: must be 1 to {length_max} visible ASCII characters without quote and backslash."
         raise Problem(400, "invalid-idempotency-key", "Invalid Idempotency-Key", detail)
     return found

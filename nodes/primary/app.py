@@ -1,8 +1,11 @@
-"""The primary's endpoints."""
+"""The primary's endpoints, and how it is wired together."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
+from dataclasses import replace
+from typing import Any
 
 from flask import Flask, Response, request
 from prometheus_client import CollectorRegistry
@@ -11,18 +14,25 @@ from typing_extensions import TypedDict
 from broker.clock import LogClock
 from broker.connection import connect
 from broker.errors import LogFull, LogUnverified
-from broker.events import Events
-from broker.log import ReplicationLog
-from broker.registry import Registry
-from nodes.http.api import Api
+from broker.log import Appended, Change, ReplicationLog
+from broker.registry import Events, Registry
+from nodes.http.api import Api, raw_body
 from nodes.http.app import add_health, make_app
+from nodes.http.openapi import Answer
 from nodes.http.peers import Peers
-from nodes.http.problem import Problem
+from nodes.http.problem import Problem, maps, problem_of
 from nodes.http.reading import add_reads
-from nodes.http.writing import IDEMPOTENT, AcksQuery, WriteAnswer, WriteBody, write_id_of
-from nodes.primary.acceptance import Acceptance
-from nodes.primary.acks import Acks
-from nodes.primary.batch import Batches, add_batch
+from nodes.http.writing import (
+    BATCH_BODIES,
+    BATCH_WRITE_ID_MAX,
+    IDEMPOTENT,
+    AcksQuery,
+    WriteAnswer,
+    WriteBody,
+    batch_items,
+    idempotency_key,
+    write_id_of,
+)
 from nodes.primary.delays import (
     AllDelaysAnswer,
     DelayAnswer,
@@ -30,16 +40,49 @@ from nodes.primary.delays import (
     Delays,
     DelaysAnswer,
     DelaysBody,
+    UnknownReplica,
 )
 from nodes.primary.metrics import PrimaryMetrics, ReplicaCollector
+from nodes.primary.parts import Parts
 from nodes.primary.primary import AgeQuery, PositionAnswer, Primary, ReplicasAnswer, ResetAnswer, ScrapeTargets
-from nodes.primary.retention import Retention
-from nodes.primary.verification import Verification
-from nodes.primary.writes import Writes
+from nodes.primary.upkeep import Retention, Verification
+from nodes.primary.writes import (
+    BATCHES_MAX,
+    Acks,
+    NoSuchKey,
+    NotSent,
+    TooFewReplicas,
+    TooManyBatches,
+    WriteFailed,
+    Writes,
+)
 from nodes.runtime import tracing as traces
 from nodes.runtime.config import PrimaryConfig
-from nodes.runtime.gate import EMPTY_STATE
+from nodes.runtime.gate import EMPTY_STATE, Places
 from nodes.runtime.metrics import make_gate
+
+BATCH_BYTES_MAX = 8 * 2**20
+
+maps(WriteFailed, 503, "log-unavailable", "The log is unavailable")
+maps(NotSent, 503, "not-sent", "Not sent", "not_applied")
+maps(NoSuchKey, 404, "no-such-key", "No such key")
+maps(TooFewReplicas, 400, "invalid-parameter", "Invalid parameter")
+maps(TooManyBatches, 503, "too-many-batches", "Too many batches", "not_applied")
+maps(UnknownReplica, 422, "unknown-replica", "Unknown replica")
+
+
+class BatchAnswer(TypedDict):
+    """How many items were ``acknowledged``, ``not_applied`` and ``unknown``; ``results`` has one answer for each.
+
+    An acknowledged item has ``version``, ``position`` and ``write_id``; any other is problem details with ``outcome``.
+    ``position`` is the newest of all, or null.
+    """
+
+    acknowledged: int
+    not_applied: int
+    unknown: int
+    position: str | None
+    results: list[dict[str, Any]]
 
 
 class ForgottenAnswer(TypedDict):
@@ -50,52 +93,37 @@ class ForgottenAnswer(TypedDict):
 
 
 def create_app(config: PrimaryConfig) -> Flask:
-    """The primary as a WSGI app, with its node in ``app.extensions["node"]``."""
+    """Return the primary as a WSGI app, with its node in ``app.extensions["node"]``."""
     registry = CollectorRegistry()
     tracing = traces.make(config)
     client = connect(config.redis_url, max_connections=config.threads + 16)
-    unrepaired = ReplicationLog(client, config.namespace)
-    registered, events = Registry(client, config.namespace), Events(client, config.namespace)
-    clock = LogClock(unrepaired.history.now_us, time.monotonic_ns, time.time_ns)
-    gate = make_gate(EMPTY_STATE, config.threads * 7 // 8, registry)
-    metrics = PrimaryMetrics(registry)
-    peers = Peers(config.threads * 2, time.monotonic)
-    verification = Verification(
-        log=unrepaired,
-        registered=registered,
-        events=events,
-        gate=gate,
-        peers=peers,
-        monotonic=time.monotonic,
-        pause=time.sleep,
-    )
-    retention = Retention(unrepaired, config)
-    repairs = {LogUnverified: verification.require, LogFull: retention.shrink}
-    log = ReplicationLog(client, config.namespace, repairs)
-    acceptance = Acceptance(log, metrics, time.monotonic)
-
-    primary = Primary(
-        config,
+    log = ReplicationLog(client, config.namespace)
+    unrepaired = Parts(
+        config=config,
         log=log,
-        registered=registered,
-        events=events,
-        gate=gate,
-        peers=peers,
-        clock=clock,
-        metrics=metrics,
-        verification=verification,
-        acceptance=acceptance,
-        retention=retention,
+        registered=Registry(client, config.namespace),
+        events=Events(client, config.namespace),
+        gate=make_gate(EMPTY_STATE, config.threads * 7 // 8, registry),
+        peers=Peers(config.threads * 2, time.monotonic),
+        clock=LogClock(log.history.now_us, time.monotonic_ns, time.time_ns),
+        metrics=PrimaryMetrics(registry),
     )
+    verification = Verification(unrepaired, time.monotonic, time.sleep)
+    retention = Retention(log, config)
+    repairs = {LogUnverified: verification.require, LogFull: retention.shrink}
+    parts = replace(unrepaired, log=ReplicationLog(client, config.namespace, repairs))
+    writes = Writes(parts, tracing, time.monotonic)
+    registry.register(ReplicaCollector(log, parts.registered, retention.usage))
+
+    primary = Primary(parts, verification, retention, writes.check)
     app, api = make_app(config, tracing, registry)
     app.extensions["node"] = primary
-    registry.register(ReplicaCollector(log, registered, retention))
     add_health(api, config, primary.health)
-    add_batch(api, Batches(log, gate, acceptance))
-    _add_writes(api, Writes(log, gate, acceptance, metrics, tracing), Acks(registered, peers))
+    _add_batch(api, writes)
+    _add_writes(api, writes, Acks(parts))
     add_reads(api, config.node_id, primary)
     _add_replicas(api, primary)
-    _add_admin(api, primary, Delays(registered, events, metrics, clock.now_us))
+    _add_admin(api, primary, Delays(parts))
     return app
 
 
@@ -106,19 +134,67 @@ def _write_id() -> str:
 def _add_writes(api: Api, writes: Writes, acks: Acks) -> None:
     @api.route("POST", "/data", admin=False, body=WriteBody, query=AcksQuery, headers=IDEMPOTENT, answer=WriteAnswer)
     def write(body: WriteBody, query: AcksQuery) -> WriteAnswer:
-        """Write a key; with acks, answer when so many replicas have applied it.
+        """Write a key; with acks, answer when that many replicas have applied it.
 
         A retry with the same Idempotency-Key is the same write. At the deadline the answer is the same, and
-        acks_reached is less than was asked for.
+        acks_reached is less than required.
         """
         members = acks.require(query.acks)
         return acks.complete(writes.set(body, _write_id()), members, query)
 
     @api.route("DELETE", "/data/<key:key>", admin=False, query=AcksQuery, headers=IDEMPOTENT, answer=WriteAnswer)
     def delete(key: str, query: AcksQuery) -> WriteAnswer:
-        """Delete a key; with acks, answer when so many replicas have applied that."""
+        """Delete a key; with acks, answer when that many replicas have applied it."""
         members = acks.require(query.acks)
         return acks.complete(writes.delete(key, _write_id()), members, query)
+
+
+def _add_batch(api: Api, writes: Writes) -> None:
+    room = Places(BATCHES_MAX, TooManyBatches)
+    answers = Answer(BatchAnswer, also={207: BatchAnswer})
+    header = idempotency_key(BATCH_WRITE_ID_MAX)
+
+    @api.route("POST", "/data/batch", admin=False, body=BATCH_BODIES, headers=header, answer=answers)
+    def write_batch() -> Response:
+        """Write many keys: an array of objects with key and value, or one such object per line.
+
+        Each item is accepted or refused by itself, in the given order, and has its own answer; the status is 207 if any
+        was not acknowledged. Invalid JSON refuses an array as a whole, but only the line that it is in. The same
+        request with the same Idempotency-Key writes nothing twice. At most 10,000 items and 8 MiB.
+        """
+        write_id = write_id_of(request.headers.get("Idempotency-Key"), BATCH_WRITE_ID_MAX)
+        with room.one():
+            answer = _written(writes, batch_items(raw_body(BATCH_BYTES_MAX)), write_id)
+        return api.reply(answer, 200 if answer["acknowledged"] == len(answer["results"]) else 207)
+
+
+def _written(writes: Writes, items: list[WriteBody | Problem], write_id: str) -> BatchAnswer:
+    """Write the items; the n-th has the write id ``<write_id>-<n>``, n from 1."""
+    changes = {
+        number: Change("set", item.key, item.text, f"{write_id}-{number}")
+        for number, item in enumerate(items, 1)
+        if isinstance(item, WriteBody)
+    }
+    results = dict(zip(changes, writes.set_many(list(changes.values())), strict=True))
+    found = [_item_answer(results.get(number, item), f"{write_id}-{number}") for number, item in enumerate(items, 1)]
+    outcomes = Counter(item.get("outcome", "acknowledged") for item in found)
+    newest = max((result.position for result in results.values() if isinstance(result, Appended)), default=None)
+    return {
+        "acknowledged": outcomes["acknowledged"],
+        "not_applied": outcomes["not_applied"],
+        "unknown": outcomes["unknown"],
+        "position": newest and str(newest),
+        "results": found,
+    }
+
+
+def _item_answer(result: Any, write_id: str) -> dict[str, Any]:
+    if isinstance(result, Appended):
+        return {"version": result.position.version, "position": str(result.position), "write_id": write_id}
+    problem = problem_of(result)
+    if problem is None:
+        raise AssertionError(f"an unexpected result of a write: {result!r}")
+    return problem.body()
 
 
 def _add_replicas(api: Api, primary: Primary) -> None:
@@ -141,12 +217,12 @@ def _add_replicas(api: Api, primary: Primary) -> None:
 def _add_admin(api: Api, primary: Primary, delays: Delays) -> None:
     @api.route("GET", "/admin/replication-delays", admin=True, answer=DelaysAnswer)
     def show_delays() -> DelaysAnswer:
-        """The delays in force."""
+        """The current delays."""
         return delays.show()
 
     @api.route("POST", "/admin/replication-delay", admin=True, body=DelayBody, answer=DelayAnswer)
     def change_delay(body: DelayBody) -> DelayAnswer:
-        """Change one replica's delay; it also counts for entries already waiting."""
+        """Change one replica's delay; it also applies to entries already waiting."""
         return delays.change(body)
 
     @api.route("POST", "/admin/replication-delays", admin=True, body=DelaysBody, answer=AllDelaysAnswer)
@@ -156,12 +232,12 @@ def _add_admin(api: Api, primary: Primary, delays: Delays) -> None:
 
     @api.route("POST", "/admin/reset", admin=True, answer=ResetAnswer)
     def reset() -> ResetAnswer:
-        """Empty the lab: the next epoch begins at version 0."""
+        """Empty the lab: the next epoch starts at version 0."""
         return primary.reset()
 
     @api.route("DELETE", "/admin/replicas/<key:replica>", admin=True, answer=ForgottenAnswer)
     def forget(replica: str) -> ForgottenAnswer:
-        """Forget a replica that will not come back."""
+        """Forget a replica that will not return."""
         if not primary.forget(replica):
             raise Problem(404, "unknown-replica", "Unknown replica", f"There is no replica {replica[:100]!r}.")
         return {"status": "forgotten", "replica_id": replica}

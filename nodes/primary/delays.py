@@ -1,25 +1,22 @@
-"""Setting delays: how a person names a replica, and what is put in force."""
+"""Changes of the replicas' settings, with the replica named by id or by URL."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
-from broker.delay import Fixed, Order, tidy
-from broker.events import Events
-from broker.registry import Member, Registry, Settings
+from broker.delay.models import Fixed, Order, tidy
+from broker.registry import Member, Settings
 from nodes.http.api import Body
-from nodes.http.problem import Problem
 from nodes.http.settings import Milliseconds, SettingsBody
-from nodes.primary.metrics import PrimaryMetrics
+from nodes.primary.parts import Parts
 
 
 class DelayBody(SettingsBody):
-    """A replica by ``replica`` or ``replica_url``, and what of its settings is to be another."""
+    """A replica by ``replica`` or ``replica_url``, and the settings to change."""
 
     replica: str | None = None
     replica_url: str | None = None
@@ -38,7 +35,7 @@ class DelaysBody(Body):
 
 
 class DelaysAnswer(TypedDict):
-    """What is in force, by the replica's URL. ``delays``: in milliseconds, the mean of the model."""
+    """The current settings, by the replica's URL. ``delays``: in milliseconds, the mean of the model."""
 
     delays: dict[str, float]
     models: dict[str, dict[str, Any]]
@@ -63,21 +60,25 @@ class AllDelaysAnswer(TypedDict):
     all_delays: dict[str, float]
 
 
+class UnknownReplica(Exception):
+    """Raised for a replica that is not registered."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(f"There is no replica {name[:100]!r}; registered: {', '.join(known) or 'none'}")
+        self.extra = {"known_replicas": known}
+
+
 class Delays:
     """The live settings of the replicas. Methods raise ``broker.errors.LogError``."""
 
-    def __init__(
-        self, registered: Registry, events: Events, metrics: PrimaryMetrics, now_us: Callable[[], int]
-    ) -> None:
-        self._registered = registered
-        self._events = events
-        self._metrics = metrics
-        self._now_us = now_us
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
 
     def show(self) -> DelaysAnswer:
-        """Everything in force."""
-        urls = {member.replica: member.name_url for member in self._registered.members()}
-        settings = {urls[replica]: found for replica, found in self._registered.settings().items() if replica in urls}
+        urls = {member.replica: member.name_url for member in self._parts.registered.members()}
+        settings = {
+            urls[replica]: found for replica, found in self._parts.registered.settings().items() if replica in urls
+        }
         return {
             "delays": {url: _mean_ms(found) for url, found in settings.items()},
             "models": {url: found.delay.as_json() for url, found in settings.items()},
@@ -87,39 +88,36 @@ class Delays:
         }
 
     def change(self, body: DelayBody) -> DelayAnswer:
-        """Change one replica. Raises ``Problem`` 422 for an unknown replica."""
+        """Change one replica. Raises ``UnknownReplica``."""
         member, old = self._find(body.replica or body.replica_url or "")
         new = body.applied_to(old)
         self._put({member.replica: new})
-        delays = self.show()["delays"]
         return {
             "status": "updated",
             "replica_url": member.name_url,
             "delay_ms": _mean_ms(new),
-            "all_delays": delays,
+            "all_delays": self.show()["delays"],
         }
 
     def change_several(self, body: DelaysBody) -> AllDelaysAnswer:
-        """Change the delays of several replicas, all or none."""
+        """Change the delays of several replicas, all or none. Raises ``UnknownReplica``."""
         found = {self._find(name): ms for name, ms in body.delays.items()}
         self._put({member.replica: old._replace(delay=Fixed(ms)) for (member, old), ms in found.items()})
         return {"status": "updated", "all_delays": self.show()["delays"]}
 
     def _put(self, changes: dict[str, Settings]) -> None:
-        self._registered.set_settings(changes)
+        self._parts.registered.set_settings(changes)
         for replica, settings in changes.items():
-            self._events.publish("settings", replica=replica, settings=settings.as_text())
-            self._metrics.changed("delay", self._now_us(), replica)
+            self._parts.events.publish("settings", replica=replica, settings=settings.as_text())
+            self._parts.metrics.changed("delay", self._parts.clock.now_us(), replica)
 
     def _find(self, name: str) -> tuple[Member, Settings]:
-        settings = self._registered.settings()
-        members = [member for member in self._registered.members() if member.replica in settings]
+        settings = self._parts.registered.settings()
+        members = [member for member in self._parts.registered.members() if member.replica in settings]
         for member in members:
             if name.rstrip("/") in {member.replica, member.url, member.name_url} or _host(name) == member.replica:
                 return member, settings[member.replica]
-        known = [member.replica for member in members]
-        detail = f"There is no replica {name[:100]!r}; there are {', '.join(known) or 'none yet'}."
-        raise Problem(422, "unknown-replica", "Unknown replica", detail, known_replicas=known)
+        raise UnknownReplica(name, [member.replica for member in members])
 
 
 def _mean_ms(settings: Settings) -> float:

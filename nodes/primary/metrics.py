@@ -2,70 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric as Family
 
 from broker import lag
 from broker.errors import LogError
 from broker.log import ReplicationLog
 from broker.registry import Registry
-from nodes.primary.retention import Retention
-from nodes.runtime.metrics import SECONDS_BUCKETS
+from nodes.runtime.metrics import CHANGED, SECONDS_BUCKETS, Metric
 
-_REPLICA_GAUGES = {
-    "ec_replica_applied_version": "last version that the replica has applied",
-    "ec_replica_lag_versions": "versions that the replica is behind the log",
-    "ec_replica_lag_seconds": "age of the oldest write that the replica has not applied; 0 when there is none",
-    "ec_replica_last_applied_timestamp_seconds": "when the replica last applied something, by the log's clock",
-    "ec_pending_entries": "entries delivered to the replica and not acknowledged",
-    "ec_undelivered_entries": "entries that the replica has not been given yet",
-    "ec_configured_delay_seconds": "the replica's delay as configured (mean of the model)",
-}
+_ROLE, _REPLICA = ("primary",), ("replica",)
+WRITES = Metric(
+    Counter, "ec_writes_total", "writes by `result`: acknowledged, not_applied, unknown", _ROLE, ("result",)
+)
+WRITE = Metric(
+    Histogram,
+    "ec_write_duration_seconds",
+    "duration of a single write, as its caller sees it",
+    _ROLE,
+    (),
+    SECONDS_BUCKETS,
+)
+VERSION = Metric(Gauge, "ec_primary_version", "last committed version", _ROLE)
+APPLIED = Metric(Gauge, "ec_replica_applied_version", "last version the replica has applied", _ROLE, _REPLICA)
+LAG_VERSIONS = Metric(Gauge, "ec_replica_lag_versions", "versions behind the log", _ROLE, _REPLICA)
+LAG = Metric(
+    Gauge,
+    "ec_replica_lag_seconds",
+    "age of the oldest unapplied write: 0 when idle, growing when stopped, absent when unknown",
+    _ROLE,
+    _REPLICA,
+)
+LAST_APPLIED = Metric(
+    Gauge,
+    "ec_replica_last_applied_timestamp_seconds",
+    "time of the replica's last apply; absent until its first one since startup",
+    _ROLE,
+    _REPLICA,
+)
+DELAY = Metric(Gauge, "ec_configured_delay_seconds", "the configured delay", _ROLE, _REPLICA)
+PENDING = Metric(Gauge, "ec_pending_entries", "entries delivered and not acknowledged", _ROLE, _REPLICA)
+UNDELIVERED = Metric(Gauge, "ec_undelivered_entries", "entries not delivered yet", _ROLE, _REPLICA)
+LOG_BYTES = Metric(Gauge, "ec_log_bytes", "memory used by the log in the log server", _ROLE)
+LOG_MAX_BYTES = Metric(Gauge, "ec_log_max_bytes", "limit above which the oldest entries are dropped", _ROLE)
 
 
 class PrimaryMetrics:
     """Counters and histograms of the write path."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.writes = Counter("ec_writes_total", "Writes by what became of them", ["result"], registry=registry)
+        self.writes = WRITES.on(registry)
         for result in ("acknowledged", "not_applied", "unknown"):
             self.writes.labels(result)
         self.acknowledged = self.writes.labels("acknowledged")
-        self.write_seconds = Histogram(
-            "ec_write_duration_seconds", "A write as its caller sees it", buckets=SECONDS_BUCKETS, registry=registry
-        )
-        self._changed = Gauge(
-            "ec_config_change_timestamp_seconds",
-            "When the lab was last changed by somebody: kind delay, of one replica, or reset",
-            ["replica", "kind"],
-            registry=registry,
-        )
+        self.write_seconds = WRITE.on(registry)
+        self._changed = CHANGED.on(registry)
 
     def changed(self, kind: str, at_us: int, replica: str = "") -> None:
-        """Remember when somebody changed the lab."""
+        """Record that the lab was changed on request."""
         self._changed.labels(replica, kind).set(at_us / 1e6)
 
 
 class ReplicaCollector:
-    """Gauges of every registered replica, read from the log when they are asked for.
+    """Gauges of the log and every registered replica, read from the log when they are scraped.
 
-    They are the primary's to export, so that they go on, and grow, while a replica is stopped. While the log cannot be
-    read they are absent: unknown is not 0.
+    The primary exports them, so that they continue, and grow, while a replica is stopped. While the log cannot be read
+    they are absent: unknown is not 0.
     """
 
-    def __init__(self, log: ReplicationLog, registered: Registry, retention: Retention) -> None:
+    def __init__(self, log: ReplicationLog, registered: Registry, memory: Callable[[], tuple[int, int] | None]) -> None:
+        """``memory``: bytes that the log takes, and may take."""
         self._log = log
         self._registered = registered
-        self._retention = retention
+        self._memory = memory
 
-    def describe(self) -> list[Metric]:
-        """Nothing ahead of time: what is there depends on the log."""
-        return []
+    def describe(self) -> list[Family]:
+        return []  # without asking the log
 
-    def collect(self) -> Iterator[Metric]:
-        """Observe the log once."""
+    def collect(self) -> Iterator[Family]:
         try:
             version = self._log.head().position.version
             members = self._registered.members()
@@ -73,25 +89,22 @@ class ReplicaCollector:
             lags = lag.observe(self._log, members)
         except LogError:
             return
-        yield GaugeMetricFamily("ec_primary_version", "Last committed version", value=version)
-        if (memory := self._retention.memory) is not None:
-            yield GaugeMetricFamily("ec_log_bytes", "Memory that the log takes", value=memory.log_bytes)
-            bound_bytes = self._retention.bound_bytes(memory)
-            yield GaugeMetricFamily("ec_log_max_bytes", "Memory that the log may take", value=bound_bytes)
-        gauges = {name: GaugeMetricFamily(name, doc, labels=["replica"]) for name, doc in _REPLICA_GAUGES.items()}
-        for member in members:
-            behind = lags[member.replica]
-            values = {
-                "ec_replica_applied_version": max(0, version - behind.versions),
-                "ec_replica_lag_versions": behind.versions,
-                "ec_replica_lag_seconds": behind.seconds,
-                "ec_pending_entries": behind.pending,
-                "ec_undelivered_entries": behind.undelivered,
-            }
-            if member.applied_at_us:
-                values["ec_replica_last_applied_timestamp_seconds"] = member.applied_at_us / 1e6
-            if member.replica in settings:
-                values["ec_configured_delay_seconds"] = settings[member.replica].delay.mean_ms / 1000
-            for name, value in values.items():
-                gauges[name].add_metric([member.replica], value)
-        yield from gauges.values()
+        yield VERSION.family(version)
+        if (memory := self._memory()) is not None:
+            yield from (LOG_BYTES.family(memory[0]), LOG_MAX_BYTES.family(memory[1]))
+        behind = [(member.replica, lags[member.replica]) for member in members]
+        yield _by_replica(APPLIED, {name: max(0, version - found.versions) for name, found in behind})
+        yield _by_replica(LAG_VERSIONS, {name: found.versions for name, found in behind})
+        yield _by_replica(LAG, {name: found.seconds for name, found in behind})
+        yield _by_replica(PENDING, {name: found.pending for name, found in behind})
+        yield _by_replica(UNDELIVERED, {name: found.undelivered for name, found in behind})
+        yield _by_replica(LAST_APPLIED, {m.replica: m.applied_at_us / 1e6 for m in members if m.applied_at_us})
+        configured = [(name, settings[name]) for name, _ in behind if name in settings]
+        yield _by_replica(DELAY, {name: found.delay.mean_ms / 1000 for name, found in configured})
+
+
+def _by_replica(metric: Metric[Gauge], values: dict[str, float]) -> Family:
+    family = metric.family()
+    for replica, value in values.items():
+        family.add_metric([replica], value)
+    return family

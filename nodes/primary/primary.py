@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Callable
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -11,26 +12,21 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from broker import lag
-from broker.clock import LogClock
-from broker.delay import Order
+from broker.delay.models import Order
 from broker.entry import Record
 from broker.errors import LogError
-from broker.events import Events
-from broker.log import Head, ReplicationLog
+from broker.log import Head
 from broker.position import Position
-from broker.registry import Registry
+from broker.registry import Member
 from nodes.http import guard
-from nodes.http.answers import PAGE_BYTES_MAX
 from nodes.http.api import Query
-from nodes.http.peers import Ask, Peers, Reply
+from nodes.http.peers import Ask, Reply
+from nodes.http.reading import PAGE_BYTES_MAX
 from nodes.http.times import ms
-from nodes.primary.acceptance import Acceptance
-from nodes.primary.metrics import PrimaryMetrics
-from nodes.primary.retention import Retention
-from nodes.primary.verification import Verification
+from nodes.primary.parts import Parts
+from nodes.primary.upkeep import Retention, Verification
 from nodes.runtime.background import Background
-from nodes.runtime.config import PrimaryConfig
-from nodes.runtime.gate import PositionGate, State
+from nodes.runtime.gate import State
 
 _logger = logging.getLogger("lab.primary")
 UPKEEP_SECONDS = 1.0
@@ -39,7 +35,7 @@ FORGET_AFTER_SECONDS = 3600.0
 
 
 class AgeQuery(Query):
-    """How old what is asked for is at least."""
+    """The minimum age of the position."""
 
     age_ms: Annotated[float, Field(ge=0, le=86_400_000)] = 0
 
@@ -54,7 +50,7 @@ class PositionAnswer(TypedDict):
 
 
 class ResetAnswer(TypedDict):
-    """The new epoch, and for each replica ``emptied``, or why not yet."""
+    """The new epoch, and for each replica ``emptied`` or why it is not yet."""
 
     status: str
     version: int
@@ -102,125 +98,97 @@ class Primary:
     """Answers from the primary's store, which the log server holds. Methods raise ``broker.errors.LogError``."""
 
     def __init__(
-        self,
-        config: PrimaryConfig,
-        *,
-        log: ReplicationLog,
-        registered: Registry,
-        events: Events,
-        gate: PositionGate,
-        peers: Peers,
-        clock: LogClock,
-        metrics: PrimaryMetrics,
-        verification: Verification,
-        acceptance: Acceptance,
-        retention: Retention,
+        self, parts: Parts, verification: Verification, retention: Retention, writable: Callable[[], None]
     ) -> None:
-        self._config = config
-        self._log = log
-        self._registered = registered
-        self._events = events
-        self._gate = gate
-        self._peers = peers
-        self._clock = clock
-        self._metrics = metrics
+        """``writable`` raises ``LogError`` if the next write would not be accepted."""
+        self._parts = parts
+        self._log = parts.log
+        self._gate = parts.gate
         self._verification = verification
-        self._acceptance = acceptance
         self._retention = retention
+        self._writable = writable
         self._upkeep = Background("upkeep", self._step)
+        self.now_us = parts.clock.now_us
 
     def start(self) -> None:
-        """Start the upkeep of the log."""
         self._upkeep.start()
 
     def stop(self) -> None:
-        """Wake who waits and end the upkeep."""
         self._gate.close()
         self._upkeep.stop()
-        self._peers.close()
+        self._parts.peers.close()
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def state(self) -> State:
-        """Where the primary is."""
         return self._seen(self._log.head())
 
     def wait_for(self, target: Position, timeout_seconds: float) -> State:
-        """Wait until that is committed, or the time is up."""
         self._gate.wait_for(target, timeout_seconds)
         return self.state()
 
     def reached_us(self, position: Position) -> tuple[int, int] | None:
-        """When that was committed, which is when the primary applied it."""
         found = self._log.history.between(position, position, 1)
         return (found[0].at_us, found[0].at_us) if found else None
 
     def page(self, after: str, limit: int) -> tuple[State, list[Record], bool]:
-        """A page of the primary's store."""
         page = self._log.page(after, limit, PAGE_BYTES_MAX)
         return _state(page.head), page.records, page.more
 
     def get(self, key: str) -> tuple[State, Record | None]:
-        """A record of the primary's store."""
         head, record = self._log.get(key)
         return _state(head), record
 
     def digest(self) -> tuple[State, int, str]:
-        """The digest that the append script keeps up to date."""
         head = self._log.head()
         return _state(head), head.keys, head.digest
 
-    def now_us(self) -> int:
-        """The log's clock."""
-        return self._clock.now_us()
+    # -- the replicas -------------------------------------------------------------------------------------------------
 
     def position(self, age_ms: float) -> PositionAnswer:
-        """What a reader has to have who must not miss anything older."""
+        """The position that a reader must have reached to miss nothing older than ``age_ms``."""
         position, head = self._log.history.before(round(age_ms * 1000))
-        return {"source": self._config.node_id, "position": str(position), "age_ms": age_ms, "head": str(head)}
+        return {"source": self._parts.config.node_id, "position": str(position), "age_ms": age_ms, "head": str(head)}
 
     def replicas(self) -> ReplicasAnswer:
-        """Every registered replica."""
-        members = self._registered.members()
+        members = self._parts.registered.members()
         lags = lag.observe(self._log, members)
-        settings = self._registered.settings()
-        now_us = self._clock.now_us()
-        return {
-            "lab": self._log.lab(),
-            "replicas": [
-                {
-                    "replica_id": member.replica,
-                    "url": member.url,
-                    "proven": guard.is_proven(self._config.admin_token, member.replica, member.url, member.proof),
-                    "live": member.is_live(now_us),
-                    "applied_position": str(member.position),
-                    "lag_versions": lags[member.replica].versions,
-                    "lag_ms": ms(lags[member.replica].seconds * 1e6),
-                    "pending": lags[member.replica].pending,
-                    "undelivered": lags[member.replica].undelivered,
-                    "diverged": member.diverged,
-                    "faults": list(member.faults),
-                    "resyncing": member.resyncing,
-                    "order": settings[member.replica].order if member.replica in settings else "log",
-                    "delay_ms": settings[member.replica].delay.mean_ms if member.replica in settings else 0.0,
-                }
-                for member in members
-            ],
-        }
+        settings = self._parts.registered.settings()
+        now_us = self.now_us()
+
+        def shown(member: Member) -> ReplicaAnswer:
+            behind, configured = lags[member.replica], settings.get(member.replica)
+            return {
+                "replica_id": member.replica,
+                "url": member.url,
+                "proven": guard.is_proven(self._parts.config.admin_token, member.replica, member.url, member.proof),
+                "live": member.is_live(now_us),
+                "applied_position": str(member.position),
+                "lag_versions": behind.versions,
+                "lag_ms": ms(behind.seconds * 1e6),
+                "pending": behind.pending,
+                "undelivered": behind.undelivered,
+                "diverged": member.diverged,
+                "faults": list(member.faults),
+                "resyncing": member.resyncing,
+                "order": configured.order if configured else "log",
+                "delay_ms": configured.delay.mean_ms if configured else 0.0,
+            }
+
+        return {"lab": self._log.lab(), "replicas": [shown(member) for member in members]}
 
     def scrape_targets(self) -> list[ScrapeTargets]:
-        """Where every registered replica serves its metrics."""
-        return [{"targets": [urlsplit(member.url).netloc for member in self._registered.members()]}]
+        return [{"targets": [urlsplit(member.url).netloc for member in self._parts.registered.members()]}]
 
     def health(self) -> dict[str, str]:
-        """Whether the log answers, has everything and will keep it, and whether it takes writes."""
+        """Whether the log answers, has everything and will keep it, and whether it accepts writes."""
         try:
             verified = self._log.is_verified()
             log = (self._log.history.hazard() or "ok") if verified else "asking the replicas whether it has everything"
         except LogError as error:
             return {"log": str(error), "writes": str(error)}
         try:
-            self._acceptance.require()
+            self._writable()
         except LogError as error:
             return {"log": log, "writes": str(error)}
         return {"log": log, "writes": "ok"}
@@ -233,21 +201,21 @@ class Primary:
     # -- resetting and upkeep -----------------------------------------------------------------------------------------
 
     def reset(self) -> ResetAnswer:
-        """Begin the next epoch, and answer when every live replica has read that and is empty."""
+        """Start the next epoch, and answer when every live replica has read that and is empty."""
         self._verification.require()
         position = self._log.reset(uuid.uuid4().hex, self._gate.state.position)
         self._seen(self._log.head())
-        self._events.publish("reset", position=str(position))
-        now_us = self._clock.now_us()
-        self._metrics.changed("reset", now_us)
-        members = self._registered.members()
+        self._parts.events.publish("reset", position=str(position))
+        now_us = self._parts.clock.now_us()
+        self._parts.metrics.changed("reset", now_us)
+        members = self._parts.registered.members()
         fields = {"min_position": str(position), "timeout_ms": str(RESET_WAIT_MS)}
         asks = {
             member.replica: Ask(f"{member.url}/version", fields=fields, wait_ms=RESET_WAIT_MS)
             for member in members
             if member.is_live(now_us)
         }
-        found = self._peers.ask_all(asks)
+        found = self._parts.peers.ask_all(asks)
         return {
             "status": "reset",
             "version": 0,
@@ -257,21 +225,21 @@ class Primary:
         }
 
     def forget(self, replica: str) -> bool:
-        """Remove a replica that will not come back, with its group; ``False`` where there is none of that name."""
-        if not self._registered.forget(replica):
+        """Remove a replica that will not come back, with its group; ``False`` if it is not registered."""
+        if not self._parts.registered.forget(replica):
             return False
         self._log.group(replica).leave()
-        self._events.publish("left", replica=replica)
+        self._parts.events.publish("left", replica=replica)
         return True
 
     def _step(self) -> None:
         self._verification.require()
-        moved_us = self._log.steady(self._clock.known_us())  # before the clock follows its server
+        moved_us = self._log.steady(self._parts.clock.known_us())  # before the clock follows its server
         if moved_us:
-            _logger.warning("the log server's clock was set by %.3f s; the log's time goes on", -moved_us / 1e6)
-        self._clock.measure()
-        now_us = self._clock.now_us()
-        members = self._registered.members()
+            _logger.warning("the log server's clock was set by %.3f s; the log's time continues", -moved_us / 1e6)
+        self._parts.clock.measure()
+        now_us = self._parts.clock.now_us()
+        members = self._parts.registered.members()
         self._verification.compare(members)
         self._seen(self._log.head())
         for member in members:
@@ -287,7 +255,7 @@ def _state(head: Head) -> State:
 
 def _emptied(reply: Any) -> dict[str, Any]:
     if reply is None:
-        return {"error": "not live: it will be emptied when it comes back"}
+        return {"error": "not live: it will be emptied when it returns"}
     if isinstance(reply, Reply) and reply.body.get("reached"):
         return {"status": "emptied", "position": reply.body["position"]}
     if isinstance(reply, Reply):

@@ -1,55 +1,115 @@
-"""Writing: a change goes into the log, and its position to whoever waits for it."""
+"""Writes: changes go into the log, and replicas are asked for them if the caller wants acknowledgements."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from broker.entry import Operation
-from broker.errors import LogError, WriteIdReused
-from broker.log import Appended, ReplicationLog
-from nodes.http.problem import Problem, unavailable
+from broker.errors import LogError, LogRefused, NotApplied, WriteIdReused
+from broker.log import Appended, Change
+from broker.registry import Member
+from nodes.http.peers import Ask, Reply
 from nodes.http.times import timestamp
-from nodes.http.writing import WriteAnswer, WriteBody
-from nodes.primary.acceptance import Acceptance
-from nodes.primary.metrics import PrimaryMetrics
-from nodes.runtime.gate import PositionGate, State
+from nodes.http.writing import AcksQuery, WriteAnswer, WriteBody
+from nodes.primary.parts import Parts
+from nodes.runtime.gate import State, TooManyWaiters
 from nodes.runtime.tracing import Tracing
+
+BATCHES_MAX = 4  # at once: each may hold several megabytes
+_EXCHANGE = 250  # changes sent to the log server at once; other writers get their turn in between
+_REFUSED_SECONDS = 2.0  # how long a refusal counts if no write has been accepted since
+
+
+class WriteFailed(Exception):
+    """Raised when the log did not accept a write; ``extra`` has ``outcome``: ``not_applied`` or ``unknown``."""
+
+    def __init__(self, cause: LogError, **extra: str) -> None:
+        super().__init__(str(cause))
+        self.extra = {"outcome": _outcome(cause), **extra}
+
+
+class NotSent(Exception):
+    """Stands for a change of a batch that was not sent, because the log had become unavailable before it."""
+
+
+class NoSuchKey(Exception):
+    """Raised for a delete of a missing key."""
+
+
+class TooFewReplicas(Exception):
+    """Raised, before anything is written, when more acknowledgements are required than replicas are registered."""
+
+
+class TooManyBatches(TooManyWaiters):
+    """Raised when ``BATCHES_MAX`` batches are in progress."""
+
+    def __init__(self, count: int) -> None:
+        Exception.__init__(self, f"{count} batches are in progress, the limit")
 
 
 class Writes:
-    """The write path of the primary."""
+    """The write path of the primary. Counts writes by their outcome. Thread-safe."""
 
-    def __init__(
-        self,
-        log: ReplicationLog,
-        gate: PositionGate,
-        acceptance: Acceptance,
-        metrics: PrimaryMetrics,
-        tracing: Tracing,
-    ) -> None:
-        self._log = log
-        self._gate = gate
-        self._acceptance = acceptance
-        self._metrics = metrics
+    def __init__(self, parts: Parts, tracing: Tracing, monotonic: Callable[[], float]) -> None:
+        self._log = parts.log
+        self._gate = parts.gate
+        self._metrics = parts.metrics
         self._tracing = tracing
+        self._monotonic = monotonic
+        self._refusal: tuple[float, LogRefused] | None = None
+
+    def check(self) -> None:
+        """Raise ``LogRefused`` if the log server refuses writes or has just done so, or another ``LogError``."""
+        self._log.check()
+        refusal = self._refusal
+        if refusal is not None and self._monotonic() - refusal[0] < _REFUSED_SECONDS:
+            raise refusal[1]
 
     def set(self, body: WriteBody, write_id: str) -> WriteAnswer:
-        """Set a key. Raises ``Problem`` when the log did not take the write."""
+        """Set a key. Raises ``WriteFailed``, or ``WriteIdReused``."""
         appended = self._append("set", body.key, body.text, write_id)
         if appended is None:
             raise AssertionError("only a delete can find nothing to do")
         return _answer(appended, write_id, body.key, body.value)
 
     def delete(self, key: str, write_id: str) -> WriteAnswer:
-        """Delete a key. Raises ``Problem`` 404, without a new version, where it is missing."""
+        """Delete a key. Raises ``NoSuchKey``, without a new version, or what ``set`` raises."""
         appended = self._append("delete", key, "", write_id)
         if appended is None:
-            raise Problem(404, "no-such-key", "No such key", f"There is no key {key[:100]!r} to delete.")
+            raise NoSuchKey(f"There is no key {key[:100]!r} to delete")
         return _answer(appended, write_id, key, None)
 
+    def set_many(self, changes: list[Change]) -> list[Appended | Exception | None]:
+        """Append changes in their order; return, for each, where it is in the log or why it is not.
+
+        Raises ``LogError`` if the log accepted none.
+        """
+        results: list[Appended | Exception | None] = []
+        for first in range(0, len(changes), _EXCHANGE):
+            chosen = changes[first : first + _EXCHANGE]
+            try:
+                found = self._log.append_many(chosen)
+            except LogError as error:
+                self.failed(error, len(chosen))
+                if not results:
+                    raise
+                not_sent = NotSent("The log had become unavailable before this item")
+                results += [WriteFailed(error)] * len(chosen)
+                return results + [not_sent] * (len(changes) - len(results))
+            results += found
+            self.acknowledged(
+                [
+                    State(appended.position, change.write_id, appended.at_us)
+                    for change, appended in zip(chosen, found, strict=True)
+                    if isinstance(appended, Appended)
+                ]
+            )
+        return results
+
     def _append(self, op: Operation, key: str, value: str, write_id: str) -> Appended | None:
-        began = time.perf_counter()
+        started = time.perf_counter()
         try:
             with self._tracing.sending() as traceparent:
                 appended = self._log.append(op, key, value, write_id, traceparent)
@@ -58,13 +118,64 @@ class Writes:
         except WriteIdReused:
             raise
         except LogError as error:
-            self._acceptance.failed(error)
-            raise unavailable(error, write_id=write_id) from error
-        self._metrics.write_seconds.observe(time.perf_counter() - began)
+            self.failed(error)
+            raise WriteFailed(error, write_id=write_id) from error
+        self._metrics.write_seconds.observe(time.perf_counter() - started)
         if appended is not None:
-            self._acceptance.acknowledged()
-            self._gate.advance(State(appended.position, write_id, appended.at_us))
+            self.acknowledged([State(appended.position, write_id, appended.at_us)])
         return appended
+
+    def acknowledged(self, states: list[State]) -> None:
+        """Count accepted writes, after which the primary is in these states."""
+        if states:
+            self._metrics.acknowledged.inc(len(states))
+            self._refusal = None
+            self._gate.advance(max(states))
+
+    def failed(self, error: LogError, count: int = 1) -> None:
+        """Count writes that were not accepted, or whose outcome is unknown."""
+        self._metrics.writes.labels(_outcome(error)).inc(count)
+        if isinstance(error, LogRefused):
+            self._refusal = (self._monotonic(), error)
+
+
+class Acks:
+    """Asks the replicas for the position of a write; each answers when it has it, without polling."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def require(self, count: int) -> list[Member]:
+        """Return the replicas to ask. Raises ``TooFewReplicas``, or ``WriteFailed``; nothing has been written then."""
+        if count == 0:
+            return []
+        try:
+            members = self._parts.registered.members()
+        except LogError as error:
+            raise WriteFailed(error, outcome="not_applied") from error
+        if count > len(members):
+            raise TooFewReplicas(f"acks: {count} replicas are required, but {len(members)} are registered")
+        return members
+
+    def complete(self, written: WriteAnswer, members: list[Member], query: AcksQuery) -> WriteAnswer:
+        """Wait until enough replicas have applied the write, or the time is up, and add which have."""
+        if query.acks == 0:
+            return written
+        fields = {"min_position": written["position"], "timeout_ms": str(query.timeout_ms)}
+        asks = {
+            member.replica: Ask(f"{member.url}/version", fields=fields, wait_ms=query.timeout_ms) for member in members
+        }
+        reached: list[str] = []
+        for replica, reply in self._parts.peers.ask_each(asks, query.timeout_ms / 1000):
+            if isinstance(reply, Reply) and reply.body.get("reached"):
+                reached.append(replica)
+            if len(reached) == query.acks:
+                break
+        return {**written, "acks_reached": len(reached), "acknowledged_by": reached}
+
+
+def _outcome(error: LogError) -> str:
+    return "not_applied" if isinstance(error, NotApplied) else "unknown"
 
 
 def _answer(appended: Appended, write_id: str, key: str, value: Any) -> WriteAnswer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 
 from flask import Flask, Response
@@ -11,12 +10,11 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from broker.position import Position
-from nodes.http import caller
-from nodes.http.answers import PositionText
 from nodes.http.api import Api, Query, TimeoutMs
 from nodes.http.app import add_health, make_app
-from nodes.http.problem import Problem, busy
-from nodes.http.reading import add_reads
+from nodes.http.openapi import Answer
+from nodes.http.problem import Problem, maps
+from nodes.http.reading import PositionText, add_reads
 from nodes.http.times import ms, timestamp
 from nodes.http.writing import AcksQuery
 from nodes.replica.faults import FAULTS, FaultBody, FaultNotActive, FaultShown, NothingToCorrupt
@@ -25,14 +23,10 @@ from nodes.replica.parts import make_parts
 from nodes.replica.replica import Replica
 from nodes.runtime import tracing as traces
 from nodes.runtime.config import ReplicaConfig
-from nodes.runtime.store import StoreError
 
-_PROBLEMS: dict[type[Exception], Callable[[str], Problem]] = {
-    StoreError: lambda detail: Problem(503, "store-unavailable", "The store is unavailable", detail),
-    HistoryBusy: lambda detail: busy("too-many-waiters", "Too many waiters", detail),
-    FaultNotActive: lambda detail: Problem(404, "no-such-fault", "No such fault", detail),
-    NothingToCorrupt: lambda detail: Problem(409, "nothing-to-corrupt", "Nothing to corrupt", detail),
-}
+maps(HistoryBusy, 503, "too-many-waiters", "Too many waiters", "not_applied")
+maps(FaultNotActive, 404, "no-such-fault", "No such fault")
+maps(NothingToCorrupt, 409, "nothing-to-corrupt", "Nothing to corrupt")
 
 
 class AppliedQuery(Query):
@@ -90,11 +84,9 @@ def create_app(config: ReplicaConfig) -> Flask:
     """A replica as a WSGI app, with its node in ``app.extensions["node"]``. Raises ``StoreError``."""
     registry = CollectorRegistry()
     tracing = traces.make(config)
-    replica = Replica(make_parts(config, tracing, registry, caller.wait))
+    replica = Replica(make_parts(config, tracing, registry))
     app, api = make_app(config, tracing, registry)
     app.extensions["node"] = replica
-    for kind, problem in _PROBLEMS.items():
-        app.register_error_handler(kind, lambda error, problem=problem: problem(f"{error}.").response())
 
     @app.after_request
     def mark(response: Response) -> Response:
@@ -174,4 +166,4 @@ def _refuse_writes(api: Api, config: ReplicaConfig) -> None:
         raise Problem(403, "not-the-primary", "Not the primary", detail, primary_url=config.primary_url)
 
     for method, path in (("POST", "/data"), ("POST", "/data/batch"), ("DELETE", "/data/<key:key>")):
-        api.route(method, path, admin=False, query=AcksQuery, status=403, answer=Problem)(refuse)
+        api.route(method, path, admin=False, query=AcksQuery, answer=Answer(Problem, 403))(refuse)

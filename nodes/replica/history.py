@@ -6,13 +6,12 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import NamedTuple
 
 from broker.position import Position
+from nodes.runtime import caller
 
-# Repeats a step, which waits for so many seconds, until it returns true or the time is up by this clock.
-Wait = Callable[[Callable[[float], bool], float, Callable[[], float]], bool]
 _WAITING_MAX = 64  # requests that wait for the next entry
 
 
@@ -32,9 +31,7 @@ class Applied(NamedTuple):
 class AppliedHistory:
     """The newest ``capacity`` applied entries, in the order in which they were applied. Thread-safe."""
 
-    def __init__(self, capacity: int, wait: Wait = lambda step, seconds, _: step(seconds)) -> None:
-        """``wait`` can give up a wait whose request has no caller any more, by an exception."""
-        self._wait = wait
+    def __init__(self, capacity: int) -> None:
         self._newest: deque[Applied] = deque(maxlen=capacity)
         self._capacity = capacity
         self._lock = threading.Condition()
@@ -95,7 +92,7 @@ class AppliedHistory:
             raise HistoryBusy(f"{_WAITING_MAX} requests already wait for the next applied entry; try again shortly")
         self._waiting += 1
         try:
-            self._wait(arrived, timeout_seconds, time.monotonic)
+            caller.wait(arrived, timeout_seconds, time.monotonic)
         finally:
             self._waiting -= 1
 

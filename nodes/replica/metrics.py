@@ -4,41 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from broker.entry import Entry
-from nodes.runtime.distribution import Distribution
-from nodes.runtime.metrics import LATENESS_BUCKETS, SECONDS_BUCKETS
+from nodes.runtime.metrics import CHANGED, LATENESS_BUCKETS, SECONDS_BUCKETS, Distribution, Metric
+
+_ROLE = _REPLICA = ("replica",)
+_DELAY = Metric(
+    Histogram, "ec_replication_delay_seconds", "time from commit to apply", _ROLE, _REPLICA, SECONDS_BUCKETS
+)
+_LATENESS = Metric(
+    Histogram,
+    "ec_apply_lateness_seconds",
+    "time from due to applied: the lab's own error",
+    _ROLE,
+    _REPLICA,
+    LATENESS_BUCKETS,
+)
+_APPLIED = Metric(
+    Counter, "ec_applied_total", "entries by `result`: applied, duplicate, error", _ROLE, ("replica", "result")
+)
+_REDELIVERIES = Metric(Counter, "ec_redeliveries_total", "entries delivered again", _ROLE, _REPLICA)
+_RESYNCS = Metric(Counter, "ec_resyncs_total", "snapshots installed, by `reason`", _ROLE, ("replica", "reason"))
+_FAULT = Metric(Gauge, "ec_fault_active", "1 while an injected `fault` is active", _ROLE, ("replica", "fault"))
+_DIVERGED = Metric(
+    Gauge,
+    "ec_replica_diverged",
+    "1 if the content differed from the primary's at the same position in the last comparison; absent before the "
+    "first one",
+    _ROLE,
+    _REPLICA,
+)
 
 
 class ReplicaMetrics:
     def __init__(self, registry: CollectorRegistry, replica: str) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, ["replica", *labels], registry=registry)
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(name, text, ["replica", *labels], registry=registry)
-
-        own = {"replica": replica}
         self._replica = replica
-        self._delay = Distribution("ec_replication_delay_seconds", "Commit to apply", own, SECONDS_BUCKETS)
-        self._lateness = Distribution("ec_apply_lateness_seconds", "Due to applied", own, LATENESS_BUCKETS)
+        self._delay = Distribution(_DELAY, replica)
+        self._lateness = Distribution(_LATENESS, replica)
         registry.register(self._delay)
         registry.register(self._lateness)
-        results = counter("ec_applied", "Entries by result", "result")
+        results = _APPLIED.on(registry)
         self._applied, self._duplicate, self._error = (
             results.labels(replica, result) for result in ("applied", "duplicate", "error")
         )
-        redelivered = "Entries delivered again, after a restart or a lost connection"
-        self._redelivered = counter("ec_redeliveries", redelivered).labels(replica)
-        self._resyncs = counter("ec_resyncs", "Times the store was replaced by a snapshot", "reason")
+        self._redelivered = _REDELIVERIES.on(registry).labels(replica)
+        self._resyncs = _RESYNCS.on(registry)
         for reason in ("gap", "log_rolled_back", "other_history", "requested"):
             self._resyncs.labels(replica, reason)
-        self._fault = gauge("ec_fault_active", "Whether a fault is active", "fault")
-        self._changed_at = gauge("ec_config_change_timestamp_seconds", "Time of the last change", "kind")
-        # Absent until the first comparison: unknown is not 0.
-        compared = "Whether the content differed from the primary's at the same position when last compared"
-        self._diverged = gauge("ec_replica_diverged", compared)
+        self._fault = _FAULT.on(registry)
+        self._changed_at = CHANGED.on(registry)
+        self._diverged = _DIVERGED.on(registry)
 
     def applied(self, due: Sequence[tuple[Entry, int]], applied_us: int) -> None:
         """Count applied entries, each with its due time, their delay and their lateness."""

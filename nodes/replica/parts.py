@@ -14,10 +14,9 @@ from broker import connection
 from broker.clock import LogClock
 from broker.connection import Client, Link
 from broker.delay.line import DelayLine
-from broker.events import Events
 from broker.log import ReplicationLog
-from broker.registry import Registry
-from nodes.replica.history import AppliedHistory, Wait
+from broker.registry import Events, Registry
+from nodes.replica.history import AppliedHistory
 from nodes.replica.metrics import ReplicaMetrics
 from nodes.replica.queues import Acknowledger, Inbox
 from nodes.replica.store import ReplicaStore
@@ -72,13 +71,12 @@ def make_parts(
     config: ReplicaConfig,
     tracing: Tracing,
     registry: CollectorRegistry,
-    wait: Wait,
     *,
     connect: Callable[..., Client] = connection.connect,
     monotonic_ns: Callable[[], int] = time.monotonic_ns,
     wall_ns: Callable[[], int] = time.time_ns,
 ) -> Parts:
-    """Wire the parts together; ``wait`` is for requests. Raises ``nodes.runtime.store.StoreError``."""
+    """Wire the parts together. Raises ``nodes.runtime.store.StoreError``."""
     link = Link()
     # Each gives up on a reply a little after the server may have held it back.
     client = connect(config.redis_url, answer_timeout_seconds=HEARTBEAT_MS / 1000 + 2, link=link)
@@ -103,7 +101,7 @@ def make_parts(
         acknowledger=Acknowledger(
             log.group(config.node_id), config.ack_delay_ms, lambda: monotonic_ns() // 1000, is_lost=loses_acks
         ),
-        history=AppliedHistory(_HISTORY_CAPACITY, wait),
+        history=AppliedHistory(_HISTORY_CAPACITY),
         metrics=ReplicaMetrics(registry, config.node_id),
         tracing=tracing,
         reads_again=Chance(),

@@ -7,8 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from broker.delay import Schedule
-from broker.delay.line import DelayLine
+from broker.delay.line import DelayLine, Schedule
 from broker.entry import Entry
 from broker.group import Group
 from broker.position import Position

@@ -7,12 +7,12 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from broker.delay import Schedule
+from broker.delay.line import Schedule
 from broker.entry import Record
 from broker.position import Position
 from broker.registry import Member, Settings
 from nodes.http import guard
-from nodes.http.answers import PAGE_BYTES_MAX
+from nodes.http.reading import PAGE_BYTES_MAX
 from nodes.replica.applier import Applier
 from nodes.replica.faults import ActiveFaults
 from nodes.replica.history import Applied

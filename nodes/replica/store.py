@@ -13,8 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import IO
 
-from broker import digest as content
-from broker.entry import Entry, Record
+from broker.entry import Entry, Record, digest
 from broker.position import Position
 from broker.snapshot import Snapshot
 from nodes.runtime.gate import State
@@ -176,8 +175,8 @@ class ReplicaStore:
     def digest(self) -> tuple[State, int, str]:
         """Number of keys and digest, computed from the content itself."""
         with self._cut() as db:
-            keys, digest = content.digest(db.execute("SELECT write_id, key, value FROM data"))
-            return _state(db), keys, digest
+            keys, found = digest(db.execute("SELECT write_id, key, value FROM data"))
+            return _state(db), keys, found
 
     # -- connections --------------------------------------------------------------------------------------------------
     def _connect(self) -> sqlite3.Connection:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from broker.delay import Fixed
+from broker.delay.models import Fixed
 from broker.registry import Member, Settings
 from nodes.replica.parts import HEARTBEAT_MS, Parts
 

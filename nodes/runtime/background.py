@@ -1,22 +1,24 @@
-"""A background thread of a node: one step after another until it is told to stop."""
+"""Background threads of a node, and the processor cores that its threads run on."""
 
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 from collections.abc import Callable
 
 from broker.errors import LogError
-from nodes.runtime import cores
 from nodes.runtime.store import StoreError
 
 _BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+_CORES: set[int] = set()
 
 
 class Background:
-    """Runs ``step`` over and over; after an error it waits, up to a second, and goes on.
+    """Runs ``step`` in a thread until it is stopped; after an error it waits, up to a second, and continues.
 
-    ``trouble`` is the sentence of the last error, or ``None`` since the last step that ended well.
+    ``trouble`` is the text of the last error, ``None`` after a successful step.
     """
 
     def __init__(self, name: str, step: Callable[[], None]) -> None:
@@ -28,28 +30,21 @@ class Background:
 
     @property
     def stopping(self) -> bool:
-        """Whether the worker has been told to stop."""
         return self._stop.is_set()
 
     def start(self) -> None:
-        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Tell the thread to end after its current step."""
+        """End the thread after its current step."""
         self._stop.set()
 
-    def join(self, timeout_seconds: float) -> bool:
-        """Wait for the thread's end; whether it came."""
-        self._thread.join(timeout_seconds)
-        return not self._thread.is_alive()
-
     def pause(self, seconds: float) -> None:
-        """Wait, but not beyond the moment the worker is told to stop."""
+        """Wait, but no longer than until the thread is stopped."""
         self._stop.wait(seconds)
 
     def _run(self) -> None:
-        cores.use_any()
+        use_any_core()
         failures = 0
         while not self._stop.is_set():
             try:
@@ -65,3 +60,20 @@ class Background:
                     self._logger.warning("recovered")
                 self.trouble = None
                 failures = 0
+
+
+def share_one_core(number: int) -> None:
+    """Keep this process, and the threads that it will start, on one core: the ``number``-th, modulo their count.
+
+    Only one thread of an interpreter runs at a time, so the threads that answer requests gain nothing from a second
+    core, and each switch to it costs more than many an answer. Linux only; elsewhere the system decides.
+    """
+    if sys.platform == "linux":
+        _CORES.update(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {sorted(_CORES)[number % len(_CORES)]})
+
+
+def use_any_core() -> None:
+    """Let the calling thread run on any core: it must be on time whatever the others do."""
+    if sys.platform == "linux" and _CORES:
+        os.sched_setaffinity(0, _CORES)

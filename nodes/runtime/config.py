@@ -1,36 +1,30 @@
-"""The configuration of a node: the one place that reads the environment."""
+"""The configuration of a node: the one place that reads the environment, and its one table of variables."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
-from broker.delay import DELAY_MS_MAX
+from broker.delay.models import DELAY_MS_MAX
 
 Role = Literal["primary", "replica", "client", "worker"]
-_DEFAULT_PORTS: dict[Role, int] = {"primary": 8000, "replica": 8001, "client": 8003, "worker": 8078}
-
-
-_SAMPLERS = "(?:parentbased_)?(?:always_on|always_off|traceidratio)|"
-_SAMPLERS_ALLOWED = "always_on, always_off or traceidratio, with parentbased_ before it or not"
-
+ROLES: tuple[Role, ...] = get_args(Role)
+_PORTS: dict[Role, int] = {"primary": 8000, "replica": 8001, "client": 8003, "worker": 8078}
 _ORIGIN = r"\s*https?://[A-Za-z0-9.-]+(?::[0-9]+)?\s*"
-_ORIGINS = f"(?:{_ORIGIN}(?:,{_ORIGIN})*)?"
-_ORIGINS_ALLOWED = "origins such as https://lab.example:8443, without a path, separated by commas"
 
 
 class ConfigError(ValueError):
-    """Raised for a bad value; the message names the variable, the value and what is allowed."""
+    """Raised for an invalid value; the message has the variable, the value and what is allowed."""
 
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """What every node needs to know."""
+    """The configuration of any node."""
 
     role: Role
     node_id: str
@@ -49,14 +43,12 @@ class NodeConfig:
 
     @property
     def name_url(self) -> str:
-        """The node's URL as people name it, with its id for a host."""
+        """The node's URL with its id as host, for people."""
         return f"http://{self.node_id}:{self.port}"
 
 
 @dataclass(frozen=True)
 class PrimaryConfig(NodeConfig):
-    """How much of the log the primary keeps: entries always, entries at the most, and bytes at the most."""
-
     log_keep: int
     log_max: int
     log_max_bytes: int
@@ -64,8 +56,6 @@ class PrimaryConfig(NodeConfig):
 
 @dataclass(frozen=True)
 class ReplicaConfig(NodeConfig):
-    """Where a replica stores, how late it starts out, and what its delay line may hold."""
-
     data_dir: Path
     delay_ms: float
     ack_delay_ms: float
@@ -75,125 +65,197 @@ class ReplicaConfig(NodeConfig):
 
 @dataclass(frozen=True)
 class ClientConfig(NodeConfig):
-    """Where the client keeps experiments."""
-
     data_dir: Path
 
 
 @dataclass(frozen=True)
 class WorkerConfig(NodeConfig):
-    """Where the worker finds the client that it measures through."""
-
     client_url: str
 
 
-class _Environment:
-    """Reads one variable at a time, and refuses with a sentence."""
+_CONFIGS = {"primary": PrimaryConfig, "replica": ReplicaConfig, "client": ClientConfig, "worker": WorkerConfig}
 
-    def __init__(self, values: Mapping[str, str]) -> None:
-        self._values = values
 
-    def text(self, name: str, default: str, pattern: str, allowed: str) -> str:
-        value = self._values.get(name) or default
-        if re.fullmatch(pattern, value) is None:
-            shown = re.sub("//.*@", "//", value)  # never a password
-            raise ConfigError(f"{name} is {shown!r}, but has to be {allowed}")
-        return value
+def _text(pattern: str, allowed: str) -> Callable[[str], Any]:
+    def parse(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise ValueError(allowed)
+        return text
 
-    def number(self, name: str, default: float, low: float, high: float) -> float:
-        text = self._values.get(name) or str(default)
+    return parse
+
+
+def _number(low: float, high: float) -> Callable[[str], Any]:
+    def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = float("nan")
         if not low <= value <= high:
-            raise ConfigError(f"{name} is {text!r}, but has to be a number from {low:g} to {high:g}")
+            raise ValueError(f"a number from {low:g} to {high:g}")
         return value
 
-    def integer(self, name: str, default: int, low: int, high: int) -> int:
-        text = self._values.get(name) or str(default)
+    return parse
+
+
+def _integer(low: int, high: int) -> Callable[[str], Any]:
+    def parse(text: str) -> int:
         if re.fullmatch(r"[0-9]{1,15}", text) is None or not low <= int(text) <= high:
-            raise ConfigError(f"{name} is {text!r}, but has to be a whole number from {low} to {high}")
+            raise ValueError(f"a whole number from {low} to {high}")
         return int(text)
 
-    def url(self, name: str, default: str, schemes: tuple[str, ...]) -> str:
-        value = self._values.get(name) or default
+    return parse
+
+
+def _url(*schemes: str) -> Callable[[str], Any]:
+    def parse(text: str) -> str:
         try:
-            parts = urlsplit(value)
+            parts = urlsplit(text)
             valid = parts.scheme in schemes and bool(parts.hostname or parts.path) and (parts.port or 1) > 0
         except ValueError:
             valid = False
         if not valid:
-            raise ConfigError(f"{name} is {value!r}, but has to be a URL that starts with {' or '.join(schemes)}://")
-        return value.rstrip("/")
+            raise ValueError(f"a URL that starts with {' or '.join(schemes)}://")
+        return text.rstrip("/")
+
+    return parse
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(name.strip().lower() for name in text.split(",") if name.strip())
+
+
+def _origins(text: str) -> frozenset[str]:
+    if re.fullmatch(f"(?:{_ORIGIN}(?:,{_ORIGIN})*)?", text) is None:
+        raise ValueError("origins such as https://lab.example:8443, without a path, separated by commas")
+    return _names(text)
+
+
+def _default_id(found: Mapping[str, Any]) -> str:
+    name = found["namespace"].strip("{}")
+    return f"{name}-replica1" if found["role"] == "replica" else f"{name}-{found['role']}"
+
+
+def _default_dir(found: Mapping[str, Any]) -> str:
+    return f".lab/replicas/{found['node_id']}" if found["role"] == "replica" else f".lab/{found['node_id']}"
+
+
+def _default_url(found: Mapping[str, Any]) -> str:
+    """A URL that others can connect to: on all addresses, the node is assumed to be reachable by its id."""
+    host = found["host"]
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    else:
+        host = found["node_id"] if address.is_unspecified else f"[{host}]" if address.version == 6 else host
+    return f"http://{host}:{found['port']}"
+
+
+class Variable(NamedTuple):
+    """An environment variable, read into a field of a node's configuration; a row of ``docs/configuration.md``.
+
+    ``parse`` raises ``ValueError`` with what is allowed. ``default``: a text, or a function of the fields read before
+    it. ``shown`` describes a default that would not explain itself.
+    """
+
+    name: str
+    field: str
+    parse: Callable[[str], Any]
+    default: str | Callable[[Mapping[str, Any]], str]
+    meaning: str
+    roles: tuple[Role, ...] = ROLES
+    shown: str = ""
+
+    def read(self, values: Mapping[str, str], found: Mapping[str, Any]) -> Any:
+        """Return the value. Raises ``ConfigError``."""
+        text = values.get(self.name) or (self.default if isinstance(self.default, str) else self.default(found))
+        try:
+            return self.parse(text)
+        except ValueError as error:
+            shown = re.sub("//.*@", "//", text)  # never a password
+            raise ConfigError(f"{self.name} is {shown!r}, but must be {error}") from None
+
+
+_id = _text(r"[a-z0-9][a-z0-9-]{0,62}", "letters, digits and dashes, lower case")
+_namespace = _text(r"\{?[a-z0-9]{1,32}\}?", "1 to 32 letters and digits, lower case")
+_host = _text(r"[A-Za-z0-9_.:-]{1,255}", "an address to listen on, such as 127.0.0.1")
+_sampler = _text(
+    "(?:parentbased_)?(?:always_on|always_off|traceidratio)|",
+    "always_on, always_off or traceidratio, with parentbased_ before it or not",
+)
+_web, _redis = _url("http", "https"), _url("redis", "rediss", "unix")
+_delay = _number(0, DELAY_MS_MAX)
+_PRIMARY: tuple[Role, ...] = ("primary",)
+_REPLICA: tuple[Role, ...] = ("replica",)
+# fmt: off
+VARIABLES = (
+    Variable("LAB_NAMESPACE", "namespace", _namespace, "lab14",
+             "prefix of every key in Redis; `lab up` always uses the default"),
+    Variable("LAB_NODE_ID", "node_id", _id, _default_id,
+             "the node's name, for example `lab14-replica1`", shown="by role"),
+    Variable("LAB_HOST", "host", _host, "127.0.0.1", "address that the node listens on"),
+    Variable("LAB_PORT", "port", _integer(1, 65535), lambda found: str(_PORTS[found["role"]]),
+             "port that the node listens on", shown="by role"),
+    Variable("LAB_ADVERTISE_URL", "advertise_url", _web, _default_url,
+             "URL at which other nodes reach it; a node that listens on all addresses is assumed to be reachable by "
+             "its id", shown="from host and port"),
+    Variable("LAB_REDIS_URL", "redis_url", _redis, "redis://127.0.0.1:6379/0",
+             "URL of the log server; the only URL options allowed are `db`, `client_name` and those of TLS"),
+    Variable("LAB_PRIMARY_URL", "primary_url", _web, "http://127.0.0.1:8000",
+             "URL of the primary, for the other nodes"),
+    Variable("LAB_CLIENT_URL", "client_url", _web, "http://127.0.0.1:8003", "URL of the client", ("worker",)),
+    Variable("LAB_DATA_DIR", "data_dir", Path, _default_dir,
+             "directory of a replica's store; of the client's experiments", ("replica", "client"),
+             shown="`.lab/replicas/<id>`, `.lab/<id>`"),
+    Variable("LAB_DELAY_MS", "delay_ms", _delay, "500",
+             "delay of a new replica; later the live setting applies", _REPLICA),
+    Variable("LAB_ACK_DELAY_MS", "ack_delay_ms", _delay, "0",
+             "acknowledgement delay of a new replica; later the live setting applies", _REPLICA),
+    Variable("LAB_LINE_MAX_ENTRIES", "line_max_entries", _integer(1, 1_000_000), "10000",
+             "maximum number of entries in the delay line; further entries stay in the stream", _REPLICA),
+    Variable("LAB_LINE_MAX_BYTES", "line_max_bytes", _integer(1024, 2**34), str(64 * 2**20),
+             "maximum size of the delay line; further entries stay in the stream", _REPLICA, "64 MiB"),
+    Variable("LAB_LOG_KEEP", "log_keep", _integer(0, 10_000_000), "10000",
+             "entries kept in the log even if every live replica has them", _PRIMARY),
+    Variable("LAB_LOG_MAX", "log_max", _integer(1, 100_000_000), "1000000",
+             "maximum number of entries in the log; a replica that was away longer installs a snapshot", _PRIMARY),
+    Variable("LAB_LOG_MAX_BYTES", "log_max_bytes", _integer(2**20, 2**40), str(256 * 2**20),
+             "maximum memory of the log; less if the log server's `maxmemory` leaves less", _PRIMARY, "256 MiB"),
+    Variable("LAB_THREADS", "threads", _integer(4, 4096), "512",
+             "requests in progress per node, in addition to 8 reserved for `/health`, `/metrics`, `/faults` and "
+             "`/admin`; at most seven eighths can wait"),
+    Variable("LAB_ALLOWED_HOSTS", "allowed_hosts", _names, "", "additional host names to accept, comma-separated"),
+    Variable("LAB_ALLOWED_ORIGINS", "allowed_origins", _origins, "",
+             "additional origins whose pages can send requests (`https://name-8003.app.github.dev`), comma-separated: "
+             "for a proxy that forwards a port and changes the host name, as Codespaces does. The console needs an "
+             "origin of its own and does not work below a path prefix"),
+    Variable("LAB_ADMIN_TOKEN", "admin_token", lambda text: text or None, "",
+             "if set, every endpoint that changes the lab, and those of delays and faults, require it as "
+             "`Authorization: Bearer TOKEN`; `/openapi.json` marks them. Use a long random value, the same on every "
+             "node"),
+    Variable("OTEL_EXPORTER_OTLP_ENDPOINT", "tracing", bool, "",
+             "if set, traces are recorded and exported there by OTLP over HTTP"),
+    Variable("OTEL_TRACES_SAMPLER", "traces_bounded", lambda text: not _sampler(text), "",
+             "OpenTelemetry sampler for traces that start at a node: `parentbased_always_on` records all of them",
+             shown="at most 200 per second"),
+)
+# fmt: on
 
 
 def load(role: Role, values: Mapping[str, str]) -> NodeConfig:
     """Read the configuration of a node of this role. Raises ``ConfigError``."""
-    env = _Environment(values)
-    namespace = env.text("LAB_NAMESPACE", "lab14", r"\{?[a-z0-9]{1,32}\}?", "1 to 32 letters and digits, lower case")
-    name = namespace.strip("{}")
-    redis_url = env.url("LAB_REDIS_URL", "redis://127.0.0.1:6379/0", ("redis", "rediss", "unix"))
+    found: dict[str, Any] = {"role": role}
+    for variable in VARIABLES:
+        if role in variable.roles:
+            found[variable.field] = variable.read(values, found)
     from broker.connection import require_options  # not above: the supervisor reads this module, and needs no redis
 
     try:
-        require_options(redis_url)
+        require_options(found["redis_url"])
     except ValueError as error:
         raise ConfigError(f"LAB_REDIS_URL is not usable: {error}") from None
-    default_id = f"{name}-replica1" if role == "replica" else f"{name}-{role}"
-    node_id = env.text("LAB_NODE_ID", default_id, r"[a-z0-9][a-z0-9-]{0,62}", "letters, digits and dashes, lower case")
-    host = env.text("LAB_HOST", "127.0.0.1", r"[A-Za-z0-9_.:-]{1,255}", "an address to listen on, such as 127.0.0.1")
-    port = env.integer("LAB_PORT", _DEFAULT_PORTS[role], 1, 65535)
-    common = NodeConfig(
-        role=role,
-        node_id=node_id,
-        namespace=namespace,
-        host=host,
-        port=port,
-        advertise_url=env.url("LAB_ADVERTISE_URL", f"http://{_reachable(host, node_id)}:{port}", ("http", "https")),
-        redis_url=redis_url,
-        primary_url=env.url("LAB_PRIMARY_URL", "http://127.0.0.1:8000", ("http", "https")),
-        allowed_hosts=frozenset(_names(values.get("LAB_ALLOWED_HOSTS", ""))),
-        allowed_origins=frozenset(_names(env.text("LAB_ALLOWED_ORIGINS", "", _ORIGINS, _ORIGINS_ALLOWED))),
-        admin_token=values.get("LAB_ADMIN_TOKEN") or None,
-        threads=env.integer("LAB_THREADS", 512, 4, 4096),
-        tracing=bool(values.get("OTEL_EXPORTER_OTLP_ENDPOINT")),
-        traces_bounded=not env.text("OTEL_TRACES_SAMPLER", "", _SAMPLERS, _SAMPLERS_ALLOWED),
-    )
-    if role == "primary":
-        keep = env.integer("LAB_LOG_KEEP", 10_000, 0, 10_000_000)
-        return PrimaryConfig(
-            **vars(common),
-            log_keep=keep,
-            log_max=env.integer("LAB_LOG_MAX", 1_000_000, max(1, keep), 100_000_000),
-            log_max_bytes=env.integer("LAB_LOG_MAX_BYTES", 256 * 2**20, 2**20, 2**40),
-        )
-    if role == "replica":
-        return ReplicaConfig(
-            **vars(common),
-            data_dir=Path(values.get("LAB_DATA_DIR") or f".lab/replicas/{node_id}"),
-            delay_ms=env.number("LAB_DELAY_MS", 500, 0, DELAY_MS_MAX),
-            ack_delay_ms=env.number("LAB_ACK_DELAY_MS", 0, 0, DELAY_MS_MAX),
-            line_max_entries=env.integer("LAB_LINE_MAX_ENTRIES", 10_000, 1, 1_000_000),
-            line_max_bytes=env.integer("LAB_LINE_MAX_BYTES", 64 * 2**20, 1024, 2**34),
-        )
-    if role == "worker":
-        return WorkerConfig(
-            **vars(common), client_url=env.url("LAB_CLIENT_URL", "http://127.0.0.1:8003", ("http", "https"))
-        )
-    return ClientConfig(**vars(common), data_dir=Path(values.get("LAB_DATA_DIR") or f".lab/{node_id}"))
-
-
-def _reachable(host: str, node_id: str) -> str:
-    """A host that others can connect to: a node that listens on all addresses is taken to be known by its id."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    if address.is_unspecified:
-        return node_id
-    return f"[{host}]" if address.version == 6 else host
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip().lower() for name in text.split(",") if name.strip()]
+    if role == "primary" and found["log_max"] < found["log_keep"]:
+        raise ConfigError(f"LAB_LOG_MAX is {found['log_max']}, but must be at least LAB_LOG_KEEP, {found['log_keep']}")
+    config: NodeConfig = _CONFIGS[role](**found)
+    return config

@@ -1,15 +1,15 @@
 """The HTTP server of a node: gunicorn's threaded worker, except for how connections wait for a thread.
 
-Gunicorn's own gives a connection a thread before its request is there and reads without a time limit, queues without
-bound, and takes no new connection while idle ones fill it: a few hundred callers that send nothing end it. Here one
-loop receives, and a request gets a thread once it is complete.
+Gunicorn's own worker gives a connection a thread before its request has arrived, reads without a time limit, queues
+without bound, and accepts no new connection while idle ones fill it: a few hundred callers that send nothing stop it.
+Here one loop receives, and a request gets a thread once it is complete.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import re
-import select
 import selectors
 import socket
 import time
@@ -22,30 +22,32 @@ from typing import Any, Literal
 from gunicorn import http
 from gunicorn.workers import gthread
 
-# Threads beyond the configured ones, for the requests that find trouble and end it.
+from nodes.runtime.caller import CONNECTION, RequestTimeout, is_readable
+
+PROBLEM_TYPE = "urn:eventual-consistency-lab:"
+# Threads beyond the configured ones, for the requests that find problems and end them.
 RESERVED_THREADS = 8
 # How long a request may take to arrive: its head, and its body.
 RECEIVE_SECONDS = 5.0
-# How long a caller may take to receive a part of an answer.
+# How long a caller may take to receive part of an answer.
 SEND_SECONDS = 30.0
 # How long a complete request waits for a thread before it is refused.
 QUEUE_SECONDS = 1.0
 # How long a closed connection is kept so that its caller sees the last answer.
 _LINGER_SECONDS = 2.0
 _TICK_SECONDS = 0.1
-# How much of a request the loop holds. A larger body is read by a thread, which costs a place and no memory here.
+# How much of a request the loop holds. A larger body is read by a thread.
 _RECEIVED_MAX = 32 * 1024
 _RESERVED = re.compile(rb"[A-Z]+ /(?:health|metrics|faults|admin)(?:[/?][^ ]*)? HTTP/")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IGNORECASE)
 _UNKNOWN_LENGTH = re.compile(rb"\r\n(?:transfer-encoding|expect):", re.IGNORECASE)
 _NO_FILES = {errno.EMFILE, errno.ENFILE}
 
-
 Kind = Literal["reserved", "complete", "unfinished"]
 
 
 class Connection(gthread.TConn):  # type: ignore[misc]
-    """A connection, and what was received of its next request. Its parser reads from it as from a socket."""
+    """A connection, and the received part of its next request. Its parser reads from it as from a socket."""
 
     def __init__(self, cfg: Any, sock: socket.socket, client: Any, server: Any) -> None:
         super().__init__(cfg, sock, client, server)
@@ -53,10 +55,10 @@ class Connection(gthread.TConn):  # type: ignore[misc]
         self.kind: Kind = "unfinished"
         self.refused = False
         self.parser = http.get_parser(cfg, self, client)
-        self.initialized = True  # nothing to be done by a thread
+        self.initialized = True  # a thread has nothing to do for it
 
     def missing(self) -> int | None:
-        """How many bytes of the request are missing; ``None`` where that is not known, or too many to be held."""
+        """How many bytes of the request are missing; ``None`` if that is unknown, or more than the loop holds."""
         end = self.received.find(b"\r\n\r\n")
         if end < 0:
             return 1
@@ -68,21 +70,19 @@ class Connection(gthread.TConn):  # type: ignore[misc]
         return max(0, size - len(self.received)) if size <= _RECEIVED_MAX else None
 
     def classify(self, missing: int | None) -> Kind:
-        """What kind of request this is, for which thread it gets."""
+        """Return the kind of request, which decides the thread that it gets."""
         if missing != 0:
             return "unfinished"
         return "reserved" if _RESERVED.match(self.received) else "complete"
 
     def recv(self, size: int) -> bytes:
-        """Return what was received, then what a large body still has to come. Raises ``RequestTimeout``."""
+        """Return what was received, then the rest of a large body. Raises ``RequestTimeout``."""
         if self.received:
             received = bytes(self.received)
             self.received.clear()
             return received
         if not is_readable(self.sock, self.timeout - time.monotonic()):
-            from nodes.http.problem import RequestTimeout  # by the master process, which needs none of it, not imported
-
-            raise RequestTimeout
+            raise RequestTimeout("The body of this request did not arrive in time")
         rest: bytes = self.sock.recv(size)
         return rest
 
@@ -90,9 +90,9 @@ class Connection(gthread.TConn):  # type: ignore[misc]
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     """Gives requests to threads, in order.
 
-    At most ``threads`` are in progress at once, beside the ones that threads are reserved for; at most half of them
-    have a body that a thread still reads. A request that does not arrive in time is closed, one that finds no thread in
-    time is refused with 503. Where there are as many connections as may be, the oldest idle one makes room.
+    At most ``threads`` are in progress at once, beside those of the reserved threads; at most half of them have a body
+    that a thread still reads. A request that does not arrive in time is closed, one that finds no thread in time is
+    refused with 503. At the maximum number of connections the oldest idle one makes room.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -104,13 +104,11 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         self._running: Counter[Kind] = Counter()
 
     def get_thread_pool(self) -> futures.ThreadPoolExecutor:
-        """A thread for each request in progress."""
         return futures.ThreadPoolExecutor(self.cfg.threads + RESERVED_THREADS)
 
     # -- receiving, in the loop ---------------------------------------------------------------------------------------
 
     def accept(self, listener: Any) -> None:
-        """Take a new connection."""
         if self.nr_conns + 1 >= self.worker_connections:
             self._close_oldest()
         try:
@@ -132,7 +130,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         self.pending_conns[conn] = None
 
     def _until(self, seconds: float) -> float:
-        """When so many seconds have passed; a node that stops waits for no caller any longer than it has to."""
+        """The time in these seconds, or sooner if the node is stopping."""
         return time.monotonic() + (seconds if self.alive else min(seconds, gthread.STOP_KEEPALIVE_LINGER))
 
     def _watch(self, conn: Connection) -> None:
@@ -158,13 +156,15 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             self._received(conn)
 
     def _received(self, conn: Connection) -> None:
-        """Queue the request where the loop needs no more of it."""
+        """Queue the request if the loop needs no more of it."""
         missing = conn.missing()
         if not missing:
             self._forget(conn)
             self._queue(conn, conn.classify(missing))
         elif len(conn.received) > _RECEIVED_MAX:
-            self._refuse(conn, 431, "Request Header Fields Too Large", "The head of a request has at most 32 KiB.")
+            self._refuse(
+                conn, 431, "Request Header Fields Too Large", "The head of a request must have at most 32 KiB."
+            )
         elif conn not in self.pending_conns:
             self.keepalived_conns.remove(conn)
             self._receive(conn)
@@ -193,7 +193,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         return self._running.total() < threads + (RESERVED_THREADS if kind == "reserved" else 0)
 
     def finish_request(self, conn: Connection, fs: futures.Future[bool]) -> None:
-        """Go on with a connection whose request was answered."""
+        """Prepare a connection for its next request, or close it."""
         self._running[conn.kind] -= 1
         self._start()
         if fs.exception() is not None or not fs.result():
@@ -207,20 +207,20 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             self._received(conn)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Wait for what comes next, or for the time of something that is not waited for in vain."""
+        """Wait for events, no longer than until the next deadline may have passed."""
         short = bool(self.pending_conns or any(self._queues.values()))
         super().wait_for_and_dispatch_events(min(timeout, _TICK_SECONDS) if short else timeout)
 
     # -- closing, in the loop -----------------------------------------------------------------------------------------
 
     def murder_keepalived(self, force: bool = False) -> None:
-        """Close connections that were idle for too long, or all of them."""
+        """Close connections that were idle for too long, or all idle ones."""
         now = time.monotonic()
         while self.keepalived_conns and (force or self.keepalived_conns[0].timeout <= now):
             self._close(self.keepalived_conns[0])
 
     def murder_pending(self) -> None:
-        """Close what did not arrive in time, and refuse what found no thread in time."""
+        """Close requests that did not arrive in time, and refuse those that found no thread in time."""
         now = time.monotonic()
         for conn in [conn for conn in self.pending_conns if conn.timeout <= now]:
             self._close(conn)
@@ -234,18 +234,16 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             conn.timeout = min(conn.timeout, deadline)
 
     def _close_oldest(self) -> bool:
-        """Close the connection that lingers or is idle longest, or else receives longest; whether there is one."""
+        """Close the connection that has been lingering, idle or else receiving longest; ``False`` if there is none."""
         lingering = [conn for conn in self.pending_conns if conn.refused]
         for conn in [*lingering, *self.keepalived_conns, *self.pending_conns]:
-            if conn.refused or not is_readable(conn.sock, 0):  # a request that is there already is not lost
+            if conn.refused or not is_readable(conn.sock, 0):  # a request that has arrived must not be lost
                 self._close(conn)
                 return True
         return False
 
     def _refuse_busy(self, conn: Connection) -> None:
-        detail = (
-            f"{self._running.total()} requests are in progress on this node, which is its bound; try again shortly."
-        )
+        detail = f"{self._running.total()} requests are in progress on this node, its limit; try again shortly."
         self._refuse(conn, 503, "Too Many Requests In Progress", detail)
 
     def _refuse(self, conn: Connection, status: int, title: str, detail: str) -> None:
@@ -256,7 +254,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         self._linger(conn)
 
     def _linger(self, conn: Connection) -> None:
-        """Close the connection once its caller has: before that, a reset could overtake the answer."""
+        """Close the connection after its caller has: a reset before that could overtake the answer."""
         conn.refused = True
         conn.received.clear()
         conn.timeout = self._until(_LINGER_SECONDS)
@@ -269,7 +267,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             self.pending_conns[conn] = None
 
     def _forget(self, conn: Connection) -> None:
-        """Watch the connection no more."""
+        """Stop watching the connection."""
         self.pending_conns.pop(conn, None)
         if conn in self.keepalived_conns:
             self.keepalived_conns.remove(conn)
@@ -285,29 +283,23 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     # -- answering, in a thread ---------------------------------------------------------------------------------------
 
     def handle_request(self, req: Any, conn: Connection) -> bool:
-        """Answer a request; a caller that does not receive the answer in time has lost its connection."""
+        """Answer a request; a caller that does not receive the answer in time loses its connection."""
         conn.sock.settimeout(SEND_SECONDS)
+        token = CONNECTION.set(conn.sock)
         try:
             answered: bool = super().handle_request(req, conn)
         except TimeoutError as error:
             raise BrokenPipeError(errno.EPIPE, "the caller does not receive the answer") from error
+        finally:
+            CONNECTION.reset(token)
         return answered
 
 
-def is_readable(sock: socket.socket, timeout_seconds: float) -> bool:
-    """Whether something arrives, or the end, within so many seconds."""
-    poll = select.poll()  # select.select() takes no descriptors beyond 1,023
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(max(0.0, timeout_seconds) * 1000))
-
-
 def refusal(status: int, slug: str, title: str, detail: str) -> bytes:
-    """Problem details as they are sent where no view answers; the connection ends with them."""
-    from nodes.http.problem import Problem  # in the worker only, see nodes/runtime/serving.py
-
-    answer = Problem(status, slug, title, detail, outcome="not_applied").response()
+    """Return a whole answer with problem details, for a request that no view answers; it ends the connection."""
+    members = {"type": PROBLEM_TYPE + slug, "title": title, "status": status, "detail": detail}
+    body = json.dumps({**members, "outcome": "not_applied"}, separators=(",", ":")).encode() + b"\n"
+    headers = f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
     if status == 503:
-        answer.headers["Retry-After"] = "1"
-    answer.headers["Connection"] = "close"
-    head = "".join(f"{name}: {value}\r\n" for name, value in answer.headers)
-    return f"HTTP/1.1 {status} {title}\r\n{head}\r\n".encode() + answer.get_data()
+        headers += "Retry-After: 1\r\n"
+    return f"HTTP/1.1 {status} {title}\r\n{headers}\r\n".encode() + body

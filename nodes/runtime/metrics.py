@@ -1,44 +1,122 @@
-"""Metrics: one registry per node, HTTP metrics by the exporter, and what all nodes share."""
+"""Metrics: the table of all that the lab exports, and the histograms and gates that nodes share."""
 
 from __future__ import annotations
 
-from flask import Flask, Response, request
-from prometheus_client import CollectorRegistry, Gauge, GCCollector, Histogram, PlatformCollector, ProcessCollector
-from prometheus_client.exposition import choose_encoder
-from prometheus_flask_exporter import PrometheusMetrics
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Generic, TypeVar
 
-from nodes.http import guard
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import Exemplar, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import Metric as Family
+
 from nodes.runtime.gate import PositionGate, State
 
-# From 1 ms to 60 s, denser around the delays that the lab starts with; the objective of 5 s is a boundary.
+Kind = TypeVar("Kind", Counter, Gauge, Histogram)
+# From 1 ms to 60 s, denser around the default delays; the objective of 5 s is a boundary.
 SECONDS_BUCKETS = (
     *(0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.505, 0.55, 0.75),
     *(1.0, 1.25, 1.5, 1.505, 1.55, 1.75, 2.0, 2.5, 3.0, 3.05, 4.0, 5.0, 7.5, 10.0, 20.0, 30.0, 60.0),
 )
 LATENESS_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0)
 
+METRICS: dict[str, Metric[Any]] = {}
+
+
+@dataclass(frozen=True)
+class Metric(Generic[Kind]):
+    """A declared metric, which nodes of these ``roles`` export; a row of the table in ``docs/metrics.md``.
+
+    Every module declares its own as constants. ``buckets``: upper bounds in seconds, ascending, each included.
+    """
+
+    kind: type[Kind]
+    name: str
+    meaning: str
+    roles: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    buckets: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        METRICS[self.name] = self
+
+    def on(self, registry: CollectorRegistry) -> Kind:
+        """Export the metric from a node."""
+        options: Any = {"buckets": self.buckets} if self.buckets else {}
+        return self.kind(self.name, self.meaning, self.labels, registry=registry, **options)
+
+    def family(self, value: float | None = None) -> GaugeMetricFamily:
+        """Return a gauge for a collector that computes its samples when it is scraped."""
+        return GaugeMetricFamily(self.name, self.meaning, value, None if value is not None else self.labels)
+
+
+_BOTH = ("primary", "replica")
+WAITING = Metric(Gauge, "ec_waiting_readers", "requests waiting for a position", _BOTH)
+WAKE = Metric(
+    Histogram,
+    "ec_wake_seconds",
+    "time from a position being reached to a waiting request resuming",
+    _BOTH,
+    (),
+    LATENESS_BUCKETS,
+)
+CHANGED = Metric(
+    Gauge,
+    "ec_config_change_timestamp_seconds",
+    "time of the last change to the lab, by `kind`: delay, reset, fault",
+    _BOTH,
+    ("replica", "kind"),
+)
+
 
 def make_gate(state: State, max_waiters: int, registry: CollectorRegistry) -> PositionGate:
-    """A gate whose waiters are counted, and how soon they are woken."""
-    waiting = Gauge("ec_waiting_readers", "Requests that wait for a position", registry=registry)
-    wake = Histogram(
-        "ec_wake_seconds", "Position reached to waiting request resumed", buckets=LATENESS_BUCKETS, registry=registry
-    )
-    gate = PositionGate(state, max_waiters, wake.observe)
-    waiting.set_function(lambda: gate.waiters)
+    """Return a gate whose waiters, and the time to wake them, are exported."""
+    gate = PositionGate(state, max_waiters, WAKE.on(registry).observe)
+    WAITING.on(registry).set_function(lambda: gate.waiters)
     return gate
 
 
-def install(app: Flask, registry: CollectorRegistry) -> None:
-    """Measure every request of this app and serve ``/metrics``, with exemplars where the scraper asks for them."""
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    GCCollector(registry=registry)
-    PrometheusMetrics(app, path=None, registry=registry, group_by="url_rule")
+class Distribution:
+    """One series of a histogram of seconds that takes many observations at once, in microseconds. Thread-safe.
 
-    @app.get("/metrics")
-    def metrics() -> Response:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return Response(encode(registry), content_type=content_type)
+    The client library's histogram takes one observation at a time, with a lock and a walk over the buckets for each.
+    """
 
-    guard.declare(app, "metrics", admin=False)
+    def __init__(self, metric: Metric[Histogram], *label_values: str) -> None:
+        self._metric = metric
+        self._label_values = label_values
+        self._bounds_us = [round(bound * 1e6) for bound in metric.buckets]
+        self._les = [*map(str, map(float, metric.buckets)), "+Inf"]
+        self._counts = [0] * len(self._les)
+        self._exemplars: list[Exemplar | None] = [None] * len(self._les)
+        self._sum_us = 0
+        self._lock = threading.Lock()
+
+    def observe(self, values_us: Sequence[int], trace_ids: Iterable[str] = ()) -> None:
+        """Add values, and the traces that they belong to, if any (empty for a value without one)."""
+        found = [bisect_left(self._bounds_us, value_us) for value_us in values_us]
+        traced = zip(found, values_us, trace_ids, strict=False)
+        newest = {bucket: (value_us, trace_id) for bucket, value_us, trace_id in traced if trace_id}
+        with self._lock:
+            for bucket in found:
+                self._counts[bucket] += 1
+            self._sum_us += sum(values_us)
+            for bucket, (value_us, trace_id) in newest.items():
+                self._exemplars[bucket] = Exemplar({"trace_id": trace_id}, value_us / 1e6, time.time())
+
+    def describe(self) -> list[Family]:
+        return [HistogramMetricFamily(self._metric.name, self._metric.meaning)]
+
+    def collect(self) -> Iterator[Family]:
+        with self._lock:
+            counts, exemplars, sum_us = list(self._counts), list(self._exemplars), self._sum_us
+        buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+        for le, up_to, exemplar in zip(self._les, accumulate(counts), exemplars, strict=True):
+            buckets.append((le, up_to) if exemplar is None else (le, up_to, exemplar))
+        family = HistogramMetricFamily(self._metric.name, self._metric.meaning, labels=self._metric.labels)
+        family.add_metric(self._label_values, buckets, sum_us / 1e6)
+        yield family

@@ -1,4 +1,4 @@
-"""Which traces are recorded: every one, up to so many a second."""
+"""Sampling of traces: every one is recorded, up to a number a second."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing_extensions import override
 
 
 class AtMostPerSecond(Sampler):
-    """Records traces while there are few, and lets the rest go by; as a token bucket that holds a second's worth.
+    """Records traces up to a rate and drops the rest, by a token bucket that holds those of one second.
 
-    A trace is recorded as a whole or not at all. Without a bound a node under load would spend about as much on its
-    traces as on its requests. Thread-safe.
+    A trace is recorded as a whole or not at all. Without a bound a node under load would spend about as much time on
+    its traces as on its requests. Thread-safe.
     """
 
     def __init__(self, per_second: int, monotonic: Callable[[], float]) -> None:
@@ -37,12 +37,10 @@ class AtMostPerSecond(Sampler):
         links: Sequence[Link] | None = None,
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
-        """Whether to record a trace that begins here."""
         return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes) if self._take() else SamplingResult(Decision.DROP)
 
     @override
     def get_description(self) -> str:
-        """What this is, for people."""
         return f"at most {self._per_second} a second"
 
     def _take(self) -> bool:

@@ -1,7 +1,7 @@
 """How gunicorn runs a node: one worker with threads.
 
-One worker, because it holds the node's background threads, its gate and its metrics. An app made for this has a node
-in ``app.extensions["node"]``, with ``start()`` and ``stop()``, and its tracing in ``app.extensions["tracing"]``.
+One worker, because it has the node's background threads, its gate and its metrics. The app has its node in
+``app.extensions["node"]``, with ``start()`` and ``stop()``, and its tracing in ``app.extensions["tracing"]``.
 """
 
 from __future__ import annotations
@@ -10,64 +10,66 @@ import ctypes
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from types import FrameType, TracebackType
+from typing import Any, NamedTuple, TypeVar
 
 from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import AppImportError
 from gunicorn.workers import gthread
 
-from nodes.runtime import cores, files
+from nodes.runtime.background import share_one_core
 from nodes.runtime.config import NodeConfig
 from nodes.runtime.connections import Worker, refusal
-from nodes.runtime.logs import LineFormatter
+from nodes.runtime.store import StoreError
 
-if TYPE_CHECKING:  # the master process only waits: what a node is made of is imported in its worker
-    from flask import Flask
-
-    from nodes.runtime.tracing import Tracing
-
+# The master process only waits: what a node consists of is imported in its worker.
 Config = TypeVar("Config", bound=NodeConfig)
 _logger = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 _LAST_ANSWER_SECONDS = 0.05
-# How long a stopping node answers what arrives on connections that are kept open. Gunicorn's 2 s have no setting, and
-# would be most of the time that a lab takes to stop.
+# How long a stopping node answers requests on kept connections. Gunicorn's 2 s have no setting, and would be most of
+# the time that a lab takes to stop.
 gthread.STOP_KEEPALIVE_LINGER = 0.3
+# Files that a request may hold open: its caller, the log server or the store, and the nodes that it asks.
+_FILES_PER_REQUEST = 6
+# Files that a node holds open: store, log server, feed, listener, and the requests of the reserved threads.
+_OWN_FILES = 96
+# Connections that are idle or whose request is still arriving.
+_IDLE = 1000
+_REQUESTS_MIN = 4
 
 
-class Node(Protocol):
-    """What runs behind a node's endpoints."""
+class Room(NamedTuple):
+    """How many requests may be in progress, and how many connections open, with a limit of ``files``."""
 
-    def start(self) -> None:
-        """Start the background threads."""
-
-    def stop(self) -> None:
-        """Wake everybody who waits and end the background threads."""
+    requests: int
+    connections: int
+    files: int
 
 
 class Service(BaseApplication):  # type: ignore[misc]
     """One node as a gunicorn service.
 
-    ``create_app`` is called in the worker process, with the threads that there are open files for.
+    ``create_app`` is called in the worker process, with as many threads as there are open files for.
     """
 
-    def __init__(self, config: Config, create_app: Callable[[Config], Flask]) -> None:
-        self._room = files.make_room(config.threads)
+    def __init__(self, config: Config, create_app: Callable[[Config], Any]) -> None:
+        self._room = make_room(config.threads)
         self._wanted = config.threads
         self._config = replace(config, threads=self._room.requests)
-        self._create_app: Callable[[Any], Flask] = create_app
+        self._create_app: Callable[[Any], Any] = create_app
         super().__init__()
 
     def load_config(self) -> None:
-        """Gunicorn's settings."""
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
         settings: dict[str, Any] = {
             "bind": f"{host}:{self._config.port}",
@@ -79,9 +81,9 @@ class Service(BaseApplication):  # type: ignore[misc]
             "keepalive": 75,
             "graceful_timeout": 5,
             "loglevel": "warning",
-            # A second gunicorn of the same user would steal the control socket, which all share by default.
+            # A second gunicorn of the same user would take over the control socket, which all share by default.
             "control_socket_disable": True,
-            # No proxy is in front: a header may neither move the path nor contradict another about the scheme.
+            # There is no proxy: a header must neither move the path nor contradict another about the scheme.
             "forwarded_allow_ips": "",
             "post_fork": _end_with_master,
             "post_worker_init": _start,
@@ -91,25 +93,23 @@ class Service(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
         util.write_error = _refuse
 
-    def load(self) -> Flask:
-        """The WSGI app."""
+    def load(self) -> Any:
+        """Return the WSGI app."""
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(LineFormatter())
         logging.basicConfig(level=logging.INFO, handlers=[handler])
-        from nodes.runtime.store import StoreError
-
         if self._room.requests < self._wanted:
             _logger.warning(
-                "only %d files may be open: at most %d requests are in progress, not %d; ulimit -n raises it",
+                "only %d files may be open, so at most %d requests can be in progress, not %d; raise it with ulimit -n",
                 *(self._room.files, self._room.requests, self._wanted),
             )
-        cores.share_one(self._config.port)  # the nodes of a lab have successive ports
+        share_one_core(self._config.port)  # the nodes of a lab have successive ports
         try:
             app = self._create_app(self._config)
         except StoreError as error:
-            raise AppImportError(str(error)) from None  # which gunicorn shows as the sentence that it is
-        # What the app is made of lives as long as the process, and hundreds of waiting requests hold many objects that
-        # are no garbage: collections that look at either cost a third of the time in which the waiting are woken.
+            raise AppImportError(str(error)) from None  # gunicorn prints it without a stack trace
+        # The app's objects live as long as the process, and hundreds of waiting requests hold many more: collections
+        # that look at either take a third of the time in which the waiters are woken.
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 20, 20)
@@ -117,41 +117,40 @@ class Service(BaseApplication):  # type: ignore[misc]
 
 
 def end_at_once() -> None:
-    """End this node as ``kill -9`` of all its processes would, a moment later: what called this is still answered."""
+    """Kill the node's processes as ``kill -9`` would, after a short pause so the caller still gets a response."""
 
     def end() -> None:
-        os.kill(os.getppid(), signal.SIGKILL)  # gunicorn's master, which would only start another worker
+        os.kill(os.getppid(), signal.SIGKILL)  # gunicorn's master, which would start another worker
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Timer(_LAST_ANSWER_SECONDS, end).start()
 
 
 def _end_with_master(_server: Any, worker: Any) -> None:
-    """A worker without its master would hold port and store for seconds, so it goes with it (Linux)."""
+    """End the worker with its master: without it, it would hold port and store for seconds (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != worker.ppid:  # the master died before the kernel was told
+        if os.getppid() != worker.ppid:  # the master died before prctl took effect
             os._exit(1)
 
 
 def _refuse(connection: socket.socket, status: int, reason: str, detail: str) -> None:
-    """Answer what gunicorn cannot read as a request with problem details, where it would send a page."""
+    """Answer requests that gunicorn cannot parse with problem details instead of its page."""
     util.write_nonblock(connection, refusal(status, f"http-{status}", reason, f"{detail or reason}."))
 
 
 def _start(worker: Any) -> None:
-    node: Node = worker.wsgi.extensions["node"]
-    tracing: Tracing = worker.wsgi.extensions["tracing"]
+    node, tracing = worker.wsgi.extensions["node"], worker.wsgi.extensions["tracing"]
     node.start()
     graceful = signal.getsignal(signal.SIGTERM)
 
     def stop() -> None:
         node.stop()
-        tracing.flush()  # while gunicorn lingers, so that it makes the end no later
+        tracing.flush()  # while gunicorn lingers, so that it does not delay the end
 
     def terminate(number: int, frame: FrameType | None) -> None:
-        # Gunicorn waits for requests in progress, so the ones that wait for a position have to be woken. In a thread,
-        # because a signal handler must not take locks.
+        # Gunicorn waits for requests in progress, so those that wait for a position must be woken: in a thread, because
+        # a signal handler must not take locks.
         threading.Thread(target=stop, name="stop").start()
         if callable(graceful):
             graceful(number, frame)
@@ -160,6 +159,56 @@ def _start(worker: Any) -> None:
 
 
 def _stopped(_server: Any, worker: Any) -> None:
-    wsgi: Flask | None = getattr(worker, "wsgi", None)  # missing where the app could not be made
+    wsgi = getattr(worker, "wsgi", None)  # missing if the app could not be created
     if wsgi is not None:
         wsgi.extensions["node"].stop()
+
+
+def make_room(requests: int) -> Room:
+    """Raise the limit of open files to what this many requests need, as far as allowed, and return the result."""
+    wanted = _OWN_FILES + _IDLE + requests * _FILES_PER_REQUEST
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if _is_less(soft, wanted):
+        soft = hard if _is_less(hard, wanted) else wanted
+        with suppress(OSError, ValueError):  # the system may allow less than the hard limit
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return room_for(requests, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def room_for(requests: int, files: int) -> Room:
+    """Return how much fits into a limit of open files."""
+    if not _is_less(files, _OWN_FILES + _IDLE + requests * _FILES_PER_REQUEST):
+        return Room(requests, requests + _IDLE, files)
+    idle = files // 4
+    found = min(requests, max(_REQUESTS_MIN, (files - _OWN_FILES - idle) // _FILES_PER_REQUEST))
+    return Room(found, found + idle, files)
+
+
+def _is_less(limit: int, wanted: int) -> bool:
+    return limit != resource.RLIM_INFINITY and limit < wanted
+
+
+class LineFormatter(logging.Formatter):
+    """One line per message, and an indented one for each line of a stack trace.
+
+    Characters that are not printable are escaped, so that no request can forge a line or control a terminal.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's name
+        return _printable(super().formatMessage(record))
+
+    def formatException(  # noqa: N802 - the base class's name
+        self, ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+    ) -> str:
+        return "\n".join(f"  {_printable(line)}" for line in super().formatException(ei).split("\n"))
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )

@@ -1,4 +1,4 @@
-"""Traces: carried through the log always, recorded and exported only where an OTLP endpoint is configured."""
+"""Traces: always carried through the log, recorded and exported only if an OTLP endpoint is configured."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
-
-from flask import Flask, has_request_context, request
+from typing import Any
 
 from broker.entry import Entry
 from broker.position import Position
+from nodes.runtime.caller import TRACEPARENT
 from nodes.runtime.config import NodeConfig
 
 TRACES_PER_SECOND = 200
@@ -22,63 +21,40 @@ _MESSAGE_ID = "messaging.message.id"
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-class Tracing(Protocol):
-    """What the nodes need of tracing."""
+class Tracing:
+    """Records nothing, but forwards a caller's trace context unchanged to the log and to other nodes."""
 
-    def install(self, app: Flask) -> None:
-        """Trace the requests of this app."""
+    def install(self, app: Any) -> None:
+        """Trace the requests of this Flask app."""
 
     @contextmanager
     def sending(self) -> Iterator[str]:
-        """Append to the log: yields the ``traceparent`` that the entry is to carry, or nothing."""
+        """Append to the log: yield the ``traceparent`` of the entry, or an empty text."""
+        yield self.outgoing().get("traceparent", "")
 
     def sent(self, position: Position) -> None:
-        """Say, while ``sending``, where the entry is in the log."""
+        """Record, while ``sending``, where the entry is in the log."""
 
-    def processed(self, due: Sequence[tuple[Entry, int]], began_us: int, applied_us: int) -> None:
-        """Say that a replica has applied entries, each with when it was due, and when it did.
+    def processed(self, due: Sequence[tuple[Entry, int]], started_us: int, applied_us: int) -> None:
+        """Record that a replica has applied entries, each with when it was due.
 
         Times are microseconds since 1970 by the log's clock.
         """
 
     def outgoing(self) -> dict[str, str]:
         """The headers that carry the trace to another node."""
-
-    def flush(self) -> None:
-        """Export what is recorded, or give it up within a second."""
-
-
-class CarriedTracing:
-    """Nothing is recorded; a caller's trace context goes on to the log and to other nodes as it came."""
-
-    def install(self, app: Flask) -> None:
-        """Nothing to do."""
-
-    @contextmanager
-    def sending(self) -> Iterator[str]:
-        """Carry the caller's context."""
-        yield self.outgoing().get("traceparent", "")
-
-    def sent(self, position: Position) -> None:
-        """Nothing to do."""
-
-    def processed(self, due: Sequence[tuple[Entry, int]], began_us: int, applied_us: int) -> None:
-        """Nothing to do."""
-
-    def outgoing(self) -> dict[str, str]:
-        """The caller's context, where it is well-formed."""
-        given = request.headers.get("traceparent", "") if has_request_context() else ""
+        given = TRACEPARENT.get()
         return {"traceparent": given} if _TRACEPARENT.fullmatch(given) else {}
 
     def flush(self) -> None:
-        """Nothing to do."""
+        """Export what is recorded, or give up within a second."""
 
 
-class RecordedTracing:
+class RecordedTracing(Tracing):
     """Spans by OpenTelemetry, exported as OTLP over HTTP in the background.
 
-    A node begins at most 200 traces a second, unless ``OTEL_TRACES_SAMPLER`` says otherwise; one that another has begun
-    goes on as that has decided.
+    A node starts at most 200 traces a second, unless ``OTEL_TRACES_SAMPLER`` is set; a trace that another node has
+    started is recorded if that node decided so.
     """
 
     def __init__(self, config: NodeConfig) -> None:
@@ -92,7 +68,7 @@ class RecordedTracing:
 
         from nodes.runtime.sampler import AtMostPerSecond
 
-        # Without a collector the exporter would log each failure, and hold up the end of the process.
+        # Without a collector the exporter would log each failure, and delay the end of the process.
         logging.getLogger("opentelemetry.exporter.otlp").setLevel(logging.CRITICAL)
         self._w3c = TraceContextTextMapPropagator()  # the log carries a traceparent and nothing else
         self._trace = trace
@@ -103,11 +79,11 @@ class RecordedTracing:
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=_EXPORT_SECONDS)))
         self._tracer = self._provider.get_tracer("eventual-consistency-lab")
 
-    def install(self, app: Flask) -> None:
-        """A server span for each request but the ones that only watch.
+    def install(self, app: Any) -> None:
+        """Record a server span for each request except those that only monitor.
 
-        With the attributes of the stable HTTP conventions, unless the environment wants others; the instrumentation's
-        own default are the old ones, which are more and cost more.
+        It has the attributes of the stable HTTP conventions, unless the environment selects others; by default the
+        instrumentation uses the old ones, which are more and cost more.
         """
         os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
         from opentelemetry.instrumentation.flask import FlaskInstrumentor
@@ -117,7 +93,7 @@ class RecordedTracing:
 
     @contextmanager
     def sending(self) -> Iterator[str]:
-        """A PRODUCER span around the append."""
+        """Record a PRODUCER span around the append."""
         attributes = self._attributes("send")
         with self._tracer.start_as_current_span(
             f"send {self._stream}", kind=self._trace.SpanKind.PRODUCER, attributes=attributes
@@ -125,20 +101,19 @@ class RecordedTracing:
             yield self.outgoing().get("traceparent", "")
 
     def sent(self, position: Position) -> None:
-        """The message's id on the PRODUCER span."""
         self._trace.get_current_span().set_attribute(_MESSAGE_ID, str(position))
 
-    def processed(self, due: Sequence[tuple[Entry, int]], began_us: int, applied_us: int) -> None:
-        """The delay as a span of its own, and a CONSUMER span, both in the trace of the write.
+    def processed(self, due: Sequence[tuple[Entry, int]], started_us: int, applied_us: int) -> None:
+        """Record the delay as a span of its own, and a CONSUMER span, both in the trace of the write.
 
-        The CONSUMER span is the PRODUCER's child and linked to it as well: the messaging conventions prefer the link,
-        but it is the child that people see in one trace with its cause.
+        The CONSUMER span is the PRODUCER's child and also linked to it: the messaging conventions prefer the link, but
+        only a child appears in one trace with its cause.
         """
         for entry, due_us in due:
             if entry.trace_id:
-                self._processed(entry, due_us, began_us, applied_us)
+                self._processed(entry, due_us, started_us, applied_us)
 
-    def _processed(self, entry: Entry, due_us: int, began_us: int, applied_us: int) -> None:
+    def _processed(self, entry: Entry, due_us: int, started_us: int, applied_us: int) -> None:
         parent = self._w3c.extract({"traceparent": entry.traceparent})
         link = self._trace.Link(self._trace.get_current_span(parent).get_span_context())
         common: dict[str, str | float] = {_MESSAGE_ID: str(entry.position)}
@@ -160,18 +135,17 @@ class RecordedTracing:
                 "lab.lateness_ms": (applied_us - due_us) / 1000,
             },
             [link],
-            start_time=began_us * 1000,
+            start_time=started_us * 1000,
         )
         process.end(end_time=applied_us * 1000)
 
     def outgoing(self) -> dict[str, str]:
-        """The current span's context."""
         headers: dict[str, str] = {}
         self._w3c.inject(headers)
         return headers
 
     def flush(self) -> None:
-        """Empty the queue: at its end the process would wait for a collector that does not answer."""
+        """Empty the queue: otherwise the process would wait at its end for a collector that does not answer."""
         self._provider.force_flush(_EXPORT_SECONDS * 1000)
 
     def _attributes(self, operation: str) -> dict[str, str | float]:
@@ -184,5 +158,4 @@ class RecordedTracing:
 
 
 def make(config: NodeConfig) -> Tracing:
-    """Tracing as configured."""
-    return RecordedTracing(config) if config.tracing else CarriedTracing()
+    return RecordedTracing(config) if config.tracing else Tracing()

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from flask import Flask
 from prometheus_client import CollectorRegistry
 
+from broker.clock import LogClock
 from broker.connection import connect
+from broker.history import History
 from nodes.experiments.queue import ExperimentQueue
 from nodes.http.app import add_health, make_app
 from nodes.http.peers import Peers
 from nodes.runtime import tracing as traces
 from nodes.runtime.config import WorkerConfig
+from nodes.worker.perform import perform
 from nodes.worker.predicted import Predicted
 from nodes.worker.target import Target
 from nodes.worker.worker import ExperimentWorker
 
-_PARALLEL = 8
+_PARALLEL = 8  # requests to other nodes at once, apart from those of an experiment
 
 
 def create_app(config: WorkerConfig) -> Flask:
@@ -26,8 +30,15 @@ def create_app(config: WorkerConfig) -> Flask:
     tracing = traces.make(config)
     target = Target(config, Peers(_PARALLEL, time.monotonic))
     queue = ExperimentQueue(connect(config.redis_url, as_text=False), config.namespace)
-    # RQ sets time-outs of its own on its connections.
-    worker = ExperimentWorker(connect(config.redis_url, as_text=False), queue, target, config.node_id)
+    history = History(connect(config.redis_url), config.namespace)
+    clock = LogClock(history.now_us, time.monotonic_ns, time.time_ns)
+    worker = ExperimentWorker(
+        connect(config.redis_url, as_text=False),  # RQ sets time-outs of its own on its connections
+        queue,
+        target,
+        config.node_id,
+        partial(perform, config, queue, clock),
+    )
     registry.register(Predicted(target))
     app, api = make_app(config, tracing, registry)
     app.extensions["node"] = worker

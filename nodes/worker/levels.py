@@ -1,16 +1,15 @@
-"""What each consistency level costs."""
+"""What each consistency level costs its readers."""
 
 from __future__ import annotations
 
 from functools import partial
-from random import Random
 from typing import Any
 
 from broker.stats import spread
 from nodes.experiments.spec import Levels
 from nodes.http.level import Level
-from nodes.http.peers import Ask, PeerError
-from nodes.worker.run import Result, Run, moments
+from nodes.http.peers import Ask, Reply
+from nodes.worker.run import Result, Run
 
 
 class Cost:
@@ -24,7 +23,7 @@ class Cost:
         self.errors: list[str] = []
 
     def add(self, version: int, status: int, body: dict[str, Any]) -> None:
-        """One read of what had become ``version``."""
+        """Add one read that followed the write of ``version``."""
         if "waited_ms" not in body:
             self.refused.append(f"{status}: {body.get('detail')}")
             return
@@ -32,8 +31,11 @@ class Cost:
         self.stale += bool(body["stale"])
         self.own_write += body["version"] >= version
 
+    def done(self) -> int:
+        return len(self.waited_ms) + len(self.refused) + len(self.errors)
+
     def figures(self) -> Result:
-        """In short. ``stale`` and ``own_write``: the share of the answered reads."""
+        """The summary. ``stale`` and ``own_write``: the share of the answered reads."""
         answered = max(1, len(self.waited_ms))
         return {
             "waited_ms": spread(list(self.waited_ms)),
@@ -46,22 +48,18 @@ class Cost:
 
 
 def measure(spec: Levels, run: Run) -> Result:
-    """For each level in turn write and read at once, at random moments. Raises ``Stopped``."""
+    """For each level in turn, write and read right after, at random moments. Raises ``Stopped``."""
     costs = {level: Cost() for level in spec.levels}
     total = spec.reads * len(spec.levels)
 
     def progress() -> tuple[float, Result]:
-        done = sum(len(cost.waited_ms) + len(cost.refused) + len(cost.errors) for cost in costs.values())
+        done = sum(cost.done() for cost in costs.values())
         return done / total, {"levels": {level: cost.figures() for level, cost in costs.items()}}
 
     late_ms: list[float] = []
     for level, cost in costs.items():
-        agenda = run.agenda()
-        began = run.now()
-        for number, moment in enumerate(moments(Random(spec.seed), spec.reads, spec.rate)):  # noqa: S311
-            agenda.at(began + moment, partial(_once, spec, run, level, number, cost))
-        run.perform(agenda, progress)
-        late_ms += [late * 1000 for late in agenda.late_seconds]
+        once = partial(_once, spec, run, level, cost)
+        late_ms += run.at_moments((spec.seed, spec.reads, spec.rate), once, progress)
     return {
         **progress()[1],
         "late_ms": spread(late_ms),
@@ -69,18 +67,16 @@ def measure(spec: Levels, run: Run) -> Result:
     }
 
 
-def _once(spec: Levels, run: Run, level: Level, number: int, cost: Cost) -> None:
+def _once(spec: Levels, run: Run, level: Level, cost: Cost, number: int) -> None:
     url, key = run.target.client_url, f"experiment-{level}-{number % 1000}"
     bound = f"&max_lag_ms={spec.max_lag_ms:g}" if level == "bounded" else ""
     read = f"{url}/read/{key}?level={level}&timeout_ms={spec.timeout_ms}{bound}"
-    try:
-        written = run.target.peers.ask(Ask(f"{url}/write", "POST", body={"key": key, "value": number}, wait_ms=6000))
-        if written.status != 200:
-            cost.errors.append(str(written.body.get("detail")))
-            return
-        headers = {"Lab-Position": written.body["token"]}
-        found = run.target.peers.ask(Ask(read, headers=headers, wait_ms=spec.timeout_ms + 2000))
-    except PeerError as error:
-        cost.errors.append(str(error))
+    write = Ask(f"{url}/write", "POST", body={"key": key, "value": number}, wait_ms=6000)
+    if (written := run.ask(write, cost.errors)) is None:
         return
-    cost.add(written.body["version"], found.status, found.body)
+    headers = {"Lab-Position": written.body["token"]}
+    found = run.target.peers.attempt(Ask(read, headers=headers, wait_ms=spec.timeout_ms + 2000))
+    if isinstance(found, Reply):
+        cost.add(written.body["version"], found.status, found.body)
+    else:
+        cost.errors.append(str(found))

@@ -1,4 +1,4 @@
-"""Performing one experiment: settings set, measured, settings put back, and said what came of it."""
+"""Performing one experiment: change the settings, measure, restore the settings, report the result."""
 
 from __future__ import annotations
 
@@ -7,102 +7,91 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import Any, cast
 
 from broker.clock import LogClock
-from broker.connection import connect
 from broker.errors import LogError
-from broker.history import History
+from nodes.experiments import spec as specs
 from nodes.experiments.queue import ExperimentQueue, Stop
-from nodes.experiments.spec import (
-    REQUESTS_AT_ONCE,
-    Experiment,
-    ExperimentBody,
-    Levels,
-    Spec,
-    Staleness,
-    Sweep,
-    Windows,
-)
+from nodes.experiments.spec import Experiment, Spec, Sweep
 from nodes.http.peers import Peers
 from nodes.http.times import wall_timestamp
-from nodes.runtime import config
 from nodes.runtime.config import WorkerConfig
-from nodes.worker import levels, staleness, sweep, windows
+from nodes.worker import levels, staleness, windows
 from nodes.worker.run import Result, Run, Stopped
 from nodes.worker.target import Target, TargetError
 
 _logger = logging.getLogger("lab.experiments")
 _STOP_LOOK_SECONDS = 1
-_REPORT_SECONDS = 30.0
+_REPORT_SECONDS = 30.0  # until a log server that is away is given up
 _REPORT_PAUSE_SECONDS = 0.2
+_MEASURES: dict[type[Spec], Callable[[Any, Run], Result]] = {
+    specs.Windows: windows.measure,
+    specs.Staleness: staleness.measure,
+    specs.Levels: levels.measure,
+}
 _PARTS = ("flask", "gunicorn", "redis", "rq", "numpy", "urllib3")
 
 
-def perform(experiment: Experiment) -> None:
-    """What RQ calls: perform an experiment. It reports by itself, failure included, and raises nothing."""
-    chosen = cast("WorkerConfig", config.load("worker", os.environ))
-    queue = ExperimentQueue(connect(chosen.redis_url, as_text=False), chosen.namespace)
-    peers = Peers(REQUESTS_AT_ONCE, time.monotonic)
+def perform(config: WorkerConfig, queue: ExperimentQueue, clock: LogClock, experiment: Experiment) -> None:
+    """Perform an experiment and report how it ends; a failure is reported, not raised."""
+    peers = Peers(specs.REQUESTS_AT_ONCE, time.monotonic)
     try:
-        Performance(queue, Target(chosen, peers), _clock(chosen), experiment).perform()
+        Performance(queue, Target(config, peers), clock, experiment).perform()
     finally:
         peers.close()
 
 
 class Performance:
-    """One experiment from its start to its end."""
-
     def __init__(self, queue: ExperimentQueue, target: Target, clock: LogClock, experiment: Experiment) -> None:
         self._queue = queue
         self._target = target
-        self._spec = ExperimentBody.model_validate(experiment["spec"]).root
+        self._spec = specs.ExperimentBody.model_validate(experiment["spec"]).root
         self._experiment: Experiment = {**experiment, "state": "running", "started_at": wall_timestamp()}
-        self._run = Run(target, clock, self._say)
+        self._run = Run(target, clock, self._report)
         self._done = threading.Event()
-        self._left: str | None = None
+        self._not_restored: str | None = None
 
     def perform(self) -> None:
-        """Do it. Whatever happens, the settings are put back before the end is reported."""
-        self._say(0.0, None)
-        stopper = threading.Thread(target=self._listen, name="stop", daemon=True)
-        stopper.start()
+        """Perform it. The settings are restored before the end is reported."""
+        self._report(0.0, None)
+        threading.Thread(target=self._listen, name="stop", daemon=True).start()
         try:
-            result = {**self._measure(), "versions": versions(self._queue)}
+            result = {**measure_all(self._spec, self._run, self._once), "versions": versions(self._queue)}
             end: dict[str, Any] = {"state": "finished", "progress": 1.0, "result": result}
         except Stopped as stopped:
             end = {"state": stopped.stop.state, "reason": stopped.stop.reason}
         except (TargetError, LogError) as error:
             end = {"state": "failed", "reason": str(error)}
-        except Exception as error:  # whoever asked for the experiment has to hear of it
+        except Exception as error:  # the experiment must end with a reason, whatever it is
             _logger.exception("experiment %s failed", self._experiment["id"])
             end = {"state": "failed", "reason": f"{type(error).__name__}: {error}"}
         finally:
             self._done.set()
-        if self._left is not None:
-            end["reason"] = "; ".join(filter(None, [end.get("reason"), self._left]))
+        if self._not_restored is not None:
+            end["reason"] = "; ".join(filter(None, [end.get("reason"), self._not_restored]))
         self._finish(end)
-
-    def _measure(self) -> Result:
-        if isinstance(self._spec, Sweep):
-            return sweep.measure(self._spec, self._run, self._once)
-        return self._once(self._spec, self._run)
 
     def _once(self, spec: Spec, run: Run) -> Result:
         with self._settings(spec):
-            settings = {name: found.as_json() for name, found in self._target.settings().items()}
+            settings = self._current()
             return {**measure(spec, run), "settings": settings}
+
+    def _current(self) -> dict[str, Any]:
+        """The current settings, as a request to change them has them."""
+        settings = {name: found._asdict() for name, found in self._target.settings().items()}
+        return {name: {"model": found.pop("delay").as_json(), **found} for name, found in settings.items()}
 
     @contextmanager
     def _settings(self, spec: Spec) -> Iterator[None]:
-        """The settings of the experiment in force; those of before are remembered where a dead worker's are found."""
-        before = {name: found.as_json() for name, found in self._target.settings().items()}
+        """Change the settings and restore them; a worker that dies leaves the former ones in the queue."""
+        before = self._current()
         unknown = sorted(set(spec.settings) - set(before))
         if unknown:
-            raise TargetError(f"there is no replica {unknown[0]!r}; there are {', '.join(before) or 'none yet'}")
+            raise TargetError(f"no replica {unknown[0]!r}; known: {', '.join(before) or 'none yet'}")
         self._queue.hold({name: before[name] for name in spec.settings})
         try:
             for name, found in spec.settings.items():
@@ -110,33 +99,30 @@ class Performance:
             yield
         finally:
             try:
-                put_back(self._queue, self._target)
+                restore(self._queue, self._target)
             except (TargetError, LogError) as error:
-                self._left = f"the settings of before could not be put back yet, which the worker tries again: {error}"
+                self._not_restored = f"the former settings are not restored yet, the worker tries again: {error}"
 
-    def _say(self, progress: float, result: Result | None) -> None:
+    def _report(self, progress: float, result: Result | None) -> None:
         self._experiment |= {"progress": round(progress, 4)}
         if result is not None:
             self._experiment["result"] = result
-        with suppress(LogError):  # the next report, or the last, says it all
+        with suppress(LogError):  # each report is complete, so a later one makes up for it
             self._queue.report(self._experiment)
 
-    def _finish(self, end: Mapping[str, Any]) -> None:
+    def _finish(self, end: dict[str, Any]) -> None:
         self._experiment = cast("Experiment", {**self._experiment, **end, "ended_at": wall_timestamp()})
         deadline = time.monotonic() + _REPORT_SECONDS
         while True:
             try:
-                self._queue.report(self._experiment)
+                return self._queue.report(self._experiment)
             except LogError as error:
                 if time.monotonic() > deadline:
-                    _logger.error("experiment %s cannot be reported: %s", self._experiment["id"], error)
-                    return
+                    return _logger.error("experiment %s cannot be reported: %s", self._experiment["id"], error)
                 time.sleep(_REPORT_PAUSE_SECONDS)
-            else:
-                return
 
     def _listen(self) -> None:
-        """Hear of it when somebody wants the experiment to end, or it takes longer than it may."""
+        """Stop the run on request, or when it takes longer than its bound."""
         deadline = time.monotonic() + self._spec.seconds
         while not self._done.is_set():
             try:
@@ -144,29 +130,26 @@ class Performance:
             except LogError:
                 stop = None
                 self._done.wait(_STOP_LOOK_SECONDS)  # because a refused connection fails at once
+            if stop is None and time.monotonic() > deadline:
+                stop = Stop("failed", f"it took longer than its bound of {self._spec.seconds:,.0f} s")
             if stop is not None:
                 self._run.stop(stop)
-            if time.monotonic() > deadline:
-                self._run.stop(
-                    Stop("failed", f"it took longer than {self._spec.seconds:,.0f} s, which is the most that it may")
-                )
 
 
-def put_back(queue: ExperimentQueue, target: Target) -> None:
-    """Put back the settings that an experiment has left.
+def restore(queue: ExperimentQueue, target: Target) -> None:
+    """Restore the settings from before an experiment.
 
-    Raises ``TargetError`` or ``LogError`` where that is not possible now; what is to be put back stays remembered.
+    Raises ``TargetError`` or ``LogError`` if that is not possible now; the settings stay in the queue.
     """
     if held := queue.held():
         present = target.settings()
         for name, settings in held.items():
-            if name in present:  # a replica that is gone has no settings to put back
+            if name in present:  # a replica that is gone has no settings to restore
                 target.change(name, settings)
         queue.hold({})
 
 
 def versions(queue: ExperimentQueue) -> dict[str, str]:
-    """The versions of everything that had a part in a measurement."""
     return {
         "lab": version("eventual-consistency-lab"),
         "python": platform.python_version(),
@@ -178,15 +161,15 @@ def versions(queue: ExperimentQueue) -> dict[str, str]:
 
 def measure(spec: Spec, run: Run) -> Result:
     """Run an experiment of any kind but a sweep. Raises ``TargetError`` or ``Stopped``."""
-    match spec:
-        case Windows():
-            return windows.measure(spec, run)
-        case Staleness():
-            return staleness.measure(spec, run)
-        case Levels():
-            return levels.measure(spec, run)
-    raise TypeError(f"no way to measure {type(spec).__name__}")
+    return _MEASURES[type(spec)](spec, run)
 
 
-def _clock(chosen: WorkerConfig) -> LogClock:
-    return LogClock(History(connect(chosen.redis_url), chosen.namespace).now_us, time.monotonic_ns, time.time_ns)
+def measure_all(spec: Spec, run: Run, once: Callable[[Spec, Run], Result] = measure) -> Result:
+    """Run an experiment by ``once``, or every step of a sweep. Raises ``TargetError`` or ``Stopped``."""
+    if not isinstance(spec, Sweep):
+        return once(spec, run)
+    result: Result = {"parameter": spec.parameter, "steps": []}
+    for number, (value, step) in enumerate(zip(spec.values, spec.steps, strict=True)):
+        run.part(number, len(spec.values), result)
+        result["steps"].append({"value": value, "result": once(step, run)})
+    return result

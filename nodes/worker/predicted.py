@@ -1,4 +1,4 @@
-"""What the settings in force predict, as a metric beside the measured one."""
+"""The prediction from the current settings, as a metric to compare with the measured one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
+from prometheus_client import Gauge
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from broker.delay.prediction import Replicated, predict
-from nodes.runtime.metrics import SECONDS_BUCKETS
+from nodes.runtime.metrics import SECONDS_BUCKETS, Metric
 from nodes.worker.target import Target, TargetError
 
+_CONVERGED = Metric(
+    Gauge,
+    "ec_predicted_converged_ratio",
+    "predicted share of writes that are on every replica within `le` seconds, with the current settings",
+    ("worker",),
+    ("le",),
+)
 _RATE_SECONDS = 60.0
 _WAIT_SECONDS = 0.05
 
@@ -22,10 +30,10 @@ _WAIT_SECONDS = 0.05
 class Predicted(Collector):
     """``ec_predicted_converged_ratio``: P(every replica has a write within ``le`` seconds of its commit).
 
-    The ``le`` are the boundaries of ``ec_consistency_window_seconds``, so that one can be held against the other. In
-    log order a prediction needs the rate of writes: the one of the last minute. Nothing is exported while the primary
-    does not say how the replicas are set. The primary is asked in the background, and a scrape waits only briefly for
-    its answer; until that is there, or the primary has failed to give one, the answer before counts.
+    The ``le`` are the boundaries of ``ec_consistency_window_seconds``, to compare both. In log order a prediction needs
+    the rate of writes: the one of the last minute. Without an answer of the primary nothing is exported. The primary is
+    asked in the background and a scrape waits only briefly; until the primary has answered or failed, its previous
+    answer counts.
     """
 
     def __init__(self, target: Target, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -38,11 +46,9 @@ class Predicted(Collector):
         self._asked: Future[list[float]] | None = None
 
     def describe(self) -> list[GaugeMetricFamily]:
-        """The metric without asking anybody, which is what registering it needs."""
-        return [self._family()]
+        return [_CONVERGED.family()]
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The curve as of now."""
         with self._lock:
             if self._asked is None or self._asked.done():
                 self._answered, self._asked = self._asked, self._thread.submit(self._shares)
@@ -55,25 +61,21 @@ class Predicted(Collector):
             shares = newest.result()
         except TargetError:
             return
-        family = self._family()
+        family = _CONVERGED.family()
         for boundary, share in zip(SECONDS_BUCKETS, shares, strict=True):
             family.add_metric([str(boundary)], share)
         yield family
-
-    def _family(self) -> GaugeMetricFamily:
-        help_text = "Predicted share of writes that are on every replica within le seconds, with the settings in force"
-        return GaugeMetricFamily("ec_predicted_converged_ratio", help_text, labels=["le"])
 
     def _shares(self) -> list[float]:
         settings = self._target.settings()
         if not settings:
             raise TargetError("no replica is registered")
         rate = self._rate()
-        replicated = [Replicated(found.model, found.order, rate) for found in settings.values()]
+        replicated = [Replicated(found.delay, found.order, rate) for found in settings.values()]
         return predict(replicated, [boundary * 1000 for boundary in SECONDS_BUCKETS]).converged
 
     def _rate(self) -> float:
-        """Writes a second over the last minute, or since it was asked for first."""
+        """Writes a second over the last minute, or since the first scrape."""
         now, (epoch, version) = self._monotonic(), self._target.head()
         if self._seen and self._seen[-1][1] != epoch:
             self._seen.clear()

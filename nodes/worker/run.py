@@ -1,10 +1,11 @@
-"""One run of an experiment: what its kind needs to do it, and a way out at any time."""
+"""One run of an experiment: what its kind needs to measure, and a stop at any time."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -14,15 +15,17 @@ from broker.clock import LogClock
 from broker.delay.prediction import Replicated
 from nodes.experiments.queue import Stop
 from nodes.experiments.spec import REQUESTS_AT_ONCE
-from nodes.worker.agenda import Agenda
+from nodes.http.peers import Ask, Reply, failure
+from nodes.worker.open_loop import OpenLoop
 from nodes.worker.target import Target
 
 Result = dict[str, Any]
+Progress = Callable[[], tuple[float, Result | None]]
 _REPORT_SECONDS = 0.5
 
 
 class Stopped(Exception):
-    """Raised in a run that was told to end."""
+    """Raised in a run that was stopped."""
 
     def __init__(self, stop: Stop) -> None:
         super().__init__(stop.reason)
@@ -30,9 +33,9 @@ class Stopped(Exception):
 
 
 class Run:
-    """What a kind of experiment is given. ``report`` hears of progress, 0 to 1, and of the result so far.
+    """The lab to measure, an open loop, and reports of progress from 0 to 1 with the result so far.
 
-    ``now`` is the clock of every agenda, in seconds.
+    ``now`` is the clock of every open loop, in seconds.
     """
 
     def __init__(
@@ -48,58 +51,75 @@ class Run:
         self._report = report
         self._lock = threading.Lock()
         self._stop: Stop | None = None
-        self._agenda: Agenda | None = None
-        self._span = (0.0, 1.0)
+        self._loop: OpenLoop | None = None
+        self._part = (0, 1)
 
     def stop(self, stop: Stop) -> None:
         """End the run, from any thread."""
         with self._lock:
             self._stop = self._stop or stop
-            if self._agenda is not None:
-                self._agenda.stop()
+            if self._loop is not None:
+                self._loop.stop()
 
-    def check(self) -> None:
-        """Raises ``Stopped`` where the run was told to end."""
-        if self._stop is not None:
-            raise Stopped(self._stop)
+    def part(self, number: int, count: int, result: Result) -> None:
+        """Start part ``number`` of ``count``, and report that much progress."""
+        self._part = (number, count)
+        self._say(0.0, result)
 
-    def part(self, number: int, count: int) -> None:
-        """What comes next is one of so many parts of the whole."""
-        self._span = (number / count, 1 / count)
+    def _say(self, progress: float, result: Result | None) -> None:
+        number, count = self._part
+        self._report((number + min(1.0, progress)) / count, result)
 
-    def say(self, progress: float, result: Result | None = None) -> None:
-        """Report progress of this part."""
-        begin, length = self._span
-        self._report(begin + length * min(1.0, progress), result)
+    def loop(self) -> OpenLoop:
+        return OpenLoop(REQUESTS_AT_ONCE, self.now)
 
-    def agenda(self) -> Agenda:
-        """An empty agenda."""
-        return Agenda(REQUESTS_AT_ONCE, self.now)
-
-    def perform(self, agenda: Agenda, progress: Callable[[], tuple[float, Result | None]]) -> None:
-        """Run an agenda to its end, and report meanwhile. Raises ``Stopped``."""
+    def perform(self, loop: OpenLoop, progress: Progress) -> list[float]:
+        """Run the loop to its end; return by how many milliseconds each task was late. Raises ``Stopped``."""
         with self._lock:
-            self._agenda = agenda
-        self.check()
+            self._loop = loop
+        self._check()
         done = threading.Event()
 
         def report() -> None:
             while not done.wait(_REPORT_SECONDS):
-                self.say(*progress())
+                self._say(*progress())
 
         reporting = threading.Thread(target=report, name="progress", daemon=True)
         reporting.start()
         try:
-            agenda.run()
+            loop.run()
         finally:
             done.set()
             reporting.join()
-            self._agenda = None
-        self.check()
+            self._loop = None
+        self._check()
+        return [late * 1000 for late in loop.late_seconds]
+
+    def at_moments(self, load: tuple[int, int, float], task: Callable[[int], None], progress: Progress) -> list[float]:
+        """Perform a numbered task at random moments; ``load`` is seed, count and rate. Returns and raises as above."""
+        seed, count, rate = load
+        loop, start = self.loop(), self.now()
+        for number, moment in enumerate(moments(Random(seed), count, rate)):  # noqa: S311 - repeatable, not secret
+            loop.at(start + moment, partial(task, number))
+        return self.perform(loop, progress)
+
+    def ask(self, ask: Ask, errors: list[str], *, or_missing: bool = False) -> Reply | None:
+        """A node's answer of status 200, or to a read of a missing key; a failure is added to ``errors``."""
+        reply = self.target.peers.attempt(ask)
+        if isinstance(reply, Reply):
+            missing = reply.status == 404 and "position" in reply.body
+            if reply.status == 200 or (or_missing and missing):
+                return reply
+        errors.append(failure(reply))
+        return None
 
     def replicated(self, rate: float) -> dict[str, Replicated]:
-        """The replicas as a prediction sees them, by id, with the settings in force and so many writes a second."""
-        return {name: Replicated(found.model, found.order, rate) for name, found in self.target.settings().items()}
+        """The replicas as a prediction needs them, by id, with the current settings and ``rate`` writes a second."""
+        return {name: Replicated(found.delay, found.order, rate) for name, found in self.target.settings().items()}
+
+    def _check(self) -> None:
+        if self._stop is not None:
+            raise Stopped(self._stop)
 
 
 def moments(random: Random, count: int, rate: float) -> list[float]:
@@ -109,6 +129,10 @@ def moments(random: Random, count: int, rate: float) -> list[float]:
     and how long an experiment takes is known ahead.
     """
     return sorted(random.uniform(0, count / rate) for _ in range(count))
+
+
+def failures(errors: list[str]) -> Result:
+    return {"errors": len(errors), "error": errors[-1] if errors else None}
 
 
 def rmse(measured: Any, predicted: Any) -> float:

@@ -1,4 +1,4 @@
-"""How likely a read is stale, by the time since its write: measured, beside what the models predict."""
+"""How likely a read is stale, by the time since its write: measured, and predicted by the models."""
 
 from __future__ import annotations
 
@@ -14,21 +14,18 @@ import numpy as np
 from broker.delay.prediction import Replicated
 from broker.stats import spread
 from nodes.experiments.spec import HORIZON_MS_UNLESS_GIVEN, WARM_UP_SECONDS_MAX, Staleness
-from nodes.http.peers import Ask, PeerError
-from nodes.worker.run import Result, Run, moments, rmse, rounded
+from nodes.http.peers import Ask
+from nodes.worker.run import Result, Run, failures, moments, rmse, rounded
 from nodes.worker.target import TargetError
 
-_WARM_UP_SHARE = 0.999
-_CLOCK_SECONDS = 2.0
+_WARM_UP_SHARE = 0.999  # of the delays are over when the warm-up ends
+_CLOCK_SECONDS = 2.0  # between two measurements of the log's clock
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 _KEYS_PER_HORIZON = 4
 
 
 class Read(NamedTuple):
-    """One read: how long after the write's commit, by the log's clock, of which replica, whether it was stale.
-
-    ``version``: of the write.
-    """
+    """One read. ``t_ms``: since the write's commit, by the log's clock; ``version``: of the write."""
 
     t_ms: float
     replica: int
@@ -46,10 +43,9 @@ class Measured:
         self._edges = np.linspace(0, horizon_ms, spec.steps + 1)
 
     def figures(self, replicated: dict[str, Replicated] | None = None) -> Result:
-        """The curve: what was measured in each step, and what is predicted for the very times of its reads.
+        """The curve: what was measured in each step, and what is predicted for the exact times of its reads.
 
-        Without ``replicated`` nothing is predicted, which is for while the experiment runs. Steps without reads are
-        left out, and where none has any there is no prediction either.
+        Without ``replicated``, while the experiment runs, nothing is predicted. Steps without reads are left out.
         """
         reads = list(self.reads)
         t_ms = np.array([read.t_ms for read in reads])
@@ -64,13 +60,7 @@ class Measured:
                 predicted[mine] = [1 - replicated[name].fresh(t) for t in t_ms[mine].tolist()]
         curves = {"all": inside} | {name: inside & (which == n) for n, name in enumerate(self._replicas)}
         found = {name: self._curve(step, chosen, t_ms, stale, predicted) for name, chosen in curves.items()}
-        return {
-            "stale": found.pop("all"),
-            "replicas": found,
-            "reads": len(reads),
-            "errors": len(self.errors),
-            "error": self.errors[-1] if self.errors else None,
-        }
+        return {"stale": found.pop("all"), "replicas": found, "reads": len(reads), **failures(self.errors)}
 
     def _curve(self, step: Any, chosen: Any, t_ms: Any, stale: Any, predicted: Any) -> Result:
         steps = len(self._edges) - 1
@@ -96,21 +86,14 @@ def measure(spec: Staleness, run: Run) -> Result:
     horizon_ms = spec.horizon_ms or min(3 * mean_ms, HORIZON_MS_UNLESS_GIVEN)
     measured = Measured(spec, horizon_ms, list(urls))
     warm_up_ms = max(found.model.quantile_ms(_WARM_UP_SHARE) for found in models.values())
-    load = _Load(
-        spec,
-        run,
-        horizon_ms=horizon_ms,
-        warm_up_seconds=min(WARM_UP_SECONDS_MAX, warm_up_ms / 1000),
-        urls=list(urls.values()),
-        measured=measured,
-    )
-    rate = load.perform()
+    load = _Load(spec, run, measured, urls=list(urls.values()), horizon_ms=horizon_ms, warm_up_ms=warm_up_ms)
+    rate, late_ms = load.perform()
     result = measured.figures(run.replicated(rate))
     raw = list(zip(*measured.reads, strict=True)) or [(), (), (), ()]
     return {
         **result,
         "rate": round(rate, 3),
-        "late_ms": spread([late * 1000 for late in load.agenda.late_seconds]),
+        "late_ms": spread(late_ms),
         "raw": {
             "replicas": list(urls),
             "t_ms": rounded(raw[0], 2),
@@ -122,80 +105,65 @@ def measure(spec: Staleness, run: Run) -> Result:
 
 
 class _Load:
-    """Writes, and the reads that each leads to."""
+    """Writes, and the reads that follow each."""
 
     def __init__(
-        self,
-        spec: Staleness,
-        run: Run,
-        *,
-        horizon_ms: float,
-        warm_up_seconds: float,
-        urls: list[str],
-        measured: Measured,
+        self, spec: Staleness, run: Run, measured: Measured, *, urls: list[str], horizon_ms: float, warm_up_ms: float
     ) -> None:
-        self.agenda = run.agenda()
+        self._loop = run.loop()
         self._spec = spec
         self._run = run
-        self._horizon_ms = horizon_ms
-        self._urls = urls
         self._measured = measured
-        self._random = Random(spec.seed)  # noqa: S311 - to be repeated, not to be secret
+        self._urls = urls
+        self._horizon_ms = horizon_ms
+        self._random = Random(spec.seed)  # noqa: S311 - repeatable, not secret
         self._places = list(itertools.product(range(len(urls)), range(spec.steps)))
-        # A key is written again only when nobody reads for its former write any more.
+        # A key is written again only after the last read that follows its former write.
         self._keys = 1 + int(_KEYS_PER_HORIZON * spec.rate * horizon_ms / 1000)
         self._writes = spec.writes(len(urls))
-        self._warm_up = math.ceil(spec.rate * warm_up_seconds)
-        self._began = run.now()
+        self._warm_up = math.ceil(spec.rate * min(WARM_UP_SECONDS_MAX, warm_up_ms / 1000))
+        self._started = run.now()
         self._moments = moments(self._random, self._warm_up + self._writes, spec.rate)
         self._writing_seconds = len(self._moments) / spec.rate
-        self._ends_at = self._began + self._writing_seconds + horizon_ms / 1000
+        self._ends_at = self._started + self._writing_seconds + horizon_ms / 1000
 
-    def perform(self) -> float:
-        """Do it all; the writes a second that there were. Raises ``TargetError`` or ``Stopped``."""
-        total_seconds = self._ends_at - self._began
-
-        def progress() -> tuple[float, Result]:
-            return (self._run.now() - self._began) / total_seconds, self._measured.figures()
-
+    def perform(self) -> tuple[float, list[float]]:
+        """Write and read; the writes a second, and how late each was. Raises ``TargetError`` or ``Stopped``."""
+        total_seconds = self._ends_at - self._started
         epoch, first = self._run.target.head()
-        self.agenda.at(self._began, self._tell_time)
-        self.agenda.at(self._began + self._moments[0], partial(self._write, 0))
-        self._run.perform(self.agenda, progress)
+        self._loop.at(self._started, self._measure_clock)
+        self._loop.at(self._started + self._moments[0], partial(self._write, 0))
+        late_ms = self._run.perform(
+            self._loop, lambda: ((self._run.now() - self._started) / total_seconds, self._measured.figures())
+        )
         epoch_now, last = self._run.target.head()
         if epoch_now != epoch:
             raise TargetError("the lab was reset meanwhile")
-        return (last - first) / self._writing_seconds
+        return (last - first) / self._writing_seconds, late_ms
 
-    def _tell_time(self) -> None:
-        """Keep to the log's clock, by which the writes are dated."""
+    def _measure_clock(self) -> None:
+        """Follow the log's clock, by which the writes are dated."""
         self._run.clock.measure()
         if (again := self._run.now() + _CLOCK_SECONDS) < self._ends_at:
-            self.agenda.at(again, self._tell_time)
+            self._loop.at(again, self._measure_clock)
 
     def _write(self, number: int) -> None:
         reads = self._draw(number - self._warm_up)
         if number + 1 < len(self._moments):
-            # From here on the next write may begin: this one's answer must not hold it up.
-            self.agenda.at(self._began + self._moments[number + 1], partial(self._write, number + 1))
+            # The next write may start now: it must not wait for this one's answer.
+            self._loop.at(self._started + self._moments[number + 1], partial(self._write, number + 1))
         key = f"experiment-{number % self._keys}"
         ask = Ask(f"{self._run.target.primary_url}/data", "POST", body={"key": key, "value": number}, wait_ms=6000)
-        try:
-            reply = self._run.target.peers.ask(ask)
-        except PeerError as error:
-            self._measured.errors.append(str(error))
-            return
-        if reply.status != 200:
-            self._measured.errors.append(str(reply.body.get("detail")))
+        if (reply := self._run.ask(ask, self._measured.errors)) is None:
             return
         written = reply.body
         at_us = (datetime.fromisoformat(written["write_timestamp"]) - _EPOCH) // timedelta(microseconds=1)
         here = self._run.now() - (self._run.clock.now_us() - at_us) / 1e6
         for replica, t_ms in reads:
-            self.agenda.at(here + t_ms / 1000, partial(self._read, replica, key, written, at_us))
+            self._loop.at(here + t_ms / 1000, partial(self._read, replica, key, written, at_us))
 
     def _draw(self, number: int) -> list[tuple[int, float]]:
-        """Which replicas to read after the write of this number, and when.
+        """The replicas to read after write ``number``, and how many milliseconds after it.
 
         Places are drawn without repetition, and a moment within each. Writes of the warm-up have negative numbers.
         """
@@ -207,17 +175,11 @@ class _Load:
         return [(replica, (step + self._random.random()) * step_ms) for replica, step in places]
 
     def _read(self, replica: int, key: str, written: dict[str, Any], at_us: int) -> None:
-        began_us = self._run.clock.now_us()
-        try:
-            reply = self._run.target.peers.ask(Ask(f"{self._urls[replica]}/data/{key}"))
-        except PeerError as error:
-            self._measured.errors.append(str(error))
+        started_us = self._run.clock.now_us()
+        ask = Ask(f"{self._urls[replica]}/data/{key}")
+        if (reply := self._run.ask(ask, self._measured.errors, or_missing=True)) is None:
             return
-        ended_us = self._run.clock.now_us()
-        if reply.status not in {200, 404} or "position" not in reply.body:
-            self._measured.errors.append(str(reply.body.get("detail")))
-            return
-        # The store was read at some moment in between; the middle is wrong by at most half of the time it took.
-        t_ms = ((began_us + ended_us) / 2 - at_us) / 1000
+        # The store was read at some moment in between; the middle is off by at most half of the time it took.
+        t_ms = ((started_us + self._run.clock.now_us()) / 2 - at_us) / 1000
         fresh = reply.status == 200 and reply.body["version"] >= written["version"]
         self._measured.reads.append(Read(t_ms, replica, not fresh, written["version"]))

@@ -1,30 +1,18 @@
-"""The running lab as an experiment sees it: where its nodes are, and how its replicas are set."""
+"""The running lab as an experiment sees it: URLs of its nodes, and settings of its replicas."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
-from broker.delay import DelayModel, Order, from_json
-from nodes.http.peers import Ask, PeerError, Peers, Reply
+from broker.delay.models import from_json
+from broker.registry import Settings
+from nodes.http.peers import Ask, Peers, Reply, failure
 from nodes.runtime.config import WorkerConfig
 
 
 class TargetError(Exception):
-    """Raised when a node refuses or does not answer what an experiment cannot do without."""
-
-
-class Setting(NamedTuple):
-    """A replica's settings in force."""
-
-    model: DelayModel
-    ack_delay_ms: float
-    order: Order
-    seed: int
-
-    def as_json(self) -> dict[str, Any]:
-        """As a request to set them has them."""
-        return {**self._asdict(), "model": self.model.as_json()}
+    """Raised when a node refuses or does not answer a request that an experiment needs."""
 
 
 class Target:
@@ -37,7 +25,6 @@ class Target:
         self._admin = {"Authorization": f"Bearer {config.admin_token}"} if config.admin_token else {}
 
     def replicas(self) -> dict[str, str]:
-        """Where each replica listens, by id."""
         found = self._ask(Ask(f"{self.primary_url}/replicas")).body["replicas"]
         return {replica["replica_id"]: replica["url"] for replica in found}
 
@@ -46,26 +33,21 @@ class Target:
         found = self._ask(Ask(f"{self.primary_url}/version")).body
         return found["epoch"], found["version"]
 
-    def settings(self) -> dict[str, Setting]:
-        """The settings in force, by replica."""
+    def settings(self) -> dict[str, Settings]:
         found = self._ask(Ask(f"{self.primary_url}/admin/replication-delays", headers=self._admin)).body
         return {
-            str(urlsplit(url).hostname): Setting(
+            str(urlsplit(url).hostname): Settings(
                 from_json(model), found["ack_delays"][url], found["orders"][url], found["seeds"][url]
             )
             for url, model in found["models"].items()
         }
 
     def change(self, replica: str, settings: dict[str, Any]) -> None:
-        """Set a replica."""
         body = {"replica": replica, **settings}
         self._ask(Ask(f"{self.primary_url}/admin/replication-delay", "POST", body=body, headers=self._admin))
 
     def _ask(self, ask: Ask) -> Reply:
-        try:
-            reply = self.peers.ask(ask)
-        except PeerError as error:
-            raise TargetError(str(error)) from error
-        if reply.status != 200:
-            raise TargetError(f"{ask.url} answered {reply.status}: {reply.body.get('detail')}")
-        return reply
+        reply = self.peers.attempt(ask)
+        if isinstance(reply, Reply) and reply.status == 200:
+            return reply
+        raise TargetError(f"{ask.url}: {failure(reply)}")

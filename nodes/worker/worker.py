@@ -1,13 +1,15 @@
-"""The worker: takes experiments from the queue, one at a time, and clears up after a worker that died over one."""
+"""The worker: takes experiments from the queue, one at a time, and cleans up after a worker that died."""
 
 from __future__ import annotations
 
 import logging
 import time
 import uuid
-from typing import cast
+from collections.abc import Callable
+from typing import Any
 
 from rq import SimpleWorker
+from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import TimerDeathPenalty
 
@@ -17,66 +19,68 @@ from nodes.experiments.queue import TURN_SECONDS, ExperimentQueue, Stop
 from nodes.experiments.spec import ENDED, Experiment
 from nodes.http.times import wall_timestamp
 from nodes.runtime.background import Background
-from nodes.worker.perform import put_back
+from nodes.worker.perform import restore
 from nodes.worker.target import Target
 
+Perform = Callable[[Experiment], None]
 _logger = logging.getLogger("lab.experiments")
-_IDLE_SECONDS = 5
+_IDLE_SECONDS = 5  # until a wait for the next experiment is renewed
 _TURN_PAUSE_SECONDS = TURN_SECONDS / 5
-_END_SECONDS = 4.0
+_END_SECONDS = 4.0  # for an experiment to end when the worker is stopped
 
 
 class _ThreadWorker(SimpleWorker):
-    """RQ's worker in a thread of a service, whose process belongs to gunicorn."""
+    """RQ's worker in a thread, as the main thread and the signals belong to gunicorn.
 
-    death_penalty_class = TimerDeathPenalty  # the other one needs signals, and so the main thread
+    Its ``work`` would install signal handlers, and hide errors from the node's health: this calls what ``work`` calls.
+    """
+
+    death_penalty_class = TimerDeathPenalty  # the other one needs signals
 
 
 class ExperimentWorker:
     """One worker of possibly several, of which one has its turn: only one experiment runs at a time.
 
-    The turn is a lease of five seconds, so that of a worker that was killed ends by itself. Whoever begins a turn first
-    reports as failed what its predecessor left unfinished, and puts its settings back.
+    The turn is a lease of five seconds, so that a killed worker's ends by itself. A worker whose turn starts first
+    reports the experiments that its predecessor left as failed, and restores the settings.
     """
 
-    def __init__(self, client: Client, queue: ExperimentQueue, target: Target, node_id: str) -> None:
+    def __init__(self, client: Client, queue: ExperimentQueue, target: Target, node_id: str, perform: Perform) -> None:
         self._name = f"{node_id}-{uuid.uuid4().hex[:8]}"
         self._queue = queue
+        self._turn = queue.turn(self._name)
         self._target = target
         self._client = client
-        self._rq: _ThreadWorker | None = None  # made when a turn begins: it asks the log server who it is
+        # A job that calls ``perform`` whatever its label: RQ imports nothing by name.
+        self._job_class = type("ExperimentJob", (Job,), {"func": property(lambda _: perform)})
+        self._rq: _ThreadWorker | None = None  # created when a turn starts: its constructor asks the log server
         self._my_turn = False
         self._turns = Background("turn", self._keep_turn)
         self._work = Background("work", self._step)
 
     def start(self) -> None:
-        """Start taking turns and experiments."""
         self._turns.start()
         self._work.start()
 
     def stop(self) -> None:
-        """End the experiment that runs, and wait a little until its settings are back."""
+        """End the current experiment, and wait a little until its settings are restored."""
         self._turns.stop()
         self._work.stop()
-        if (running := self._running()) is not None:
-            try:
-                self._queue.stop(running, Stop("failed", "the worker was stopped"))
-            except LogError:
-                return  # the next worker clears up
-            deadline = time.monotonic() + _END_SECONDS
-            while self._running() is not None and time.monotonic() < deadline:
-                time.sleep(0.05)
         try:
-            self._queue.end_turn(self._name)
+            if (running := self._running()) is not None:
+                self._queue.stop(running, Stop("failed", "the worker was stopped"))
+                deadline = time.monotonic() + _END_SECONDS
+                while self._running() is not None and time.monotonic() < deadline:
+                    time.sleep(0.05)
+            self._turn.end()
         except LogError as error:
-            _logger.warning("%s", error)
+            _logger.warning("%s", error)  # the next worker cleans up
 
     def health(self) -> dict[str, str]:
-        """Whether it can take experiments."""
         return {"log": self._turns.trouble or "ok", "work": self._work.trouble or "ok"}
 
     def _keep_turn(self) -> None:
-        mine = self._queue.take_turn(self._name)
+        mine = self._turn.take()
         if not mine:
             if (running := self._running()) is not None:
                 self._queue.stop(running, Stop("failed", "another worker took its turn"))
@@ -88,31 +92,29 @@ class ExperimentWorker:
         if not self._my_turn:
             self._work.pause(_TURN_PAUSE_SECONDS / 4)
             return
-        rq = self._rq = self._rq or self._begin_turn()
-        put_back(self._queue, self._target)  # where the last experiment could not
+        rq = self._rq = self._rq or self._start_turn()
+        restore(self._queue, self._target)  # in case the last experiment could not
         found = rq.dequeue_job_and_maintain_ttl(_IDLE_SECONDS, _IDLE_SECONDS)
         if found is not None:
             rq.execute_job(*found)
 
     def _running(self) -> str | None:
-        """The id of the experiment that runs."""
         return None if self._rq is None or not self._rq.executions else self._rq.get_current_job_id()
 
-    def _begin_turn(self) -> _ThreadWorker:
-        """Clear up after the one before."""
-        left = self._queue.abandoned()
-        put_back(self._queue, self._target)
-        for experiment in left:
-            ended = experiment["state"] in ENDED
-            self._queue.abandon(experiment if ended else _failed(experiment))
-        rq = _ThreadWorker([self._queue.jobs.name], name=self._name, connection=self._client, serializer=JSONSerializer)
+    def _start_turn(self) -> _ThreadWorker:
+        """Clean up after the worker before, and register as RQ's worker."""
+        abandoned = self._queue.abandoned()
+        restore(self._queue, self._target)
+        for experiment in abandoned:
+            if experiment["state"] not in ENDED:
+                _logger.warning("experiment %s was left by a worker that died", experiment["id"])
+                reason = "its worker died; the settings are back"
+                experiment |= {"state": "failed", "reason": reason, "ended_at": wall_timestamp()}
+            self._queue.report(experiment)
+            self._queue.remove_job(experiment["id"])
+        options: Any = {"name": self._name, "serializer": JSONSerializer, "job_class": self._job_class}
+        rq = _ThreadWorker([self._queue.jobs.name], connection=self._client, **options)
         rq.log.setLevel(logging.WARNING)
         if not rq.connection.exists(rq.key):
             rq.register_birth()  # type: ignore[no-untyped-call]
         return rq
-
-
-def _failed(experiment: Experiment) -> Experiment:
-    _logger.warning("experiment %s was left by a worker that died", experiment["id"])
-    end = {"state": "failed", "reason": "its worker died; the settings are back", "ended_at": wall_timestamp()}
-    return cast("Experiment", {**experiment, **end})

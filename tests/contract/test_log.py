@@ -11,7 +11,7 @@ import pytest
 
 from broker import snapshot
 from broker.connection import connect
-from broker.digest import EMPTY, digest
+from broker.entry import EMPTY, digest
 from broker.errors import LogFull, LogMissing, LogRefused, LogUnverified, RecordDamaged, WriteIdReused
 from broker.log import Appended, Change, ReplicationLog
 from broker.position import START, Position

@@ -1,4 +1,4 @@
-"""The contract of the registry, over the fake and over every real server."""
+"""The contract of the registry and of events, over the fake and over every real server."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from broker.delay import Fixed
+from broker.delay.models import Fixed
 from broker.errors import IdTaken
 from broker.position import START, Position
-from broker.registry import Member, Registry, Settings
+from broker.registry import Events, Member, Registry, Settings
 
 DEFAULTS = Settings(Fixed(500), 0)
 
@@ -56,3 +56,14 @@ def test_an_id_is_taken_while_a_replica_at_another_address_is_live(registered: R
 def test_a_member_is_live_for_five_seconds() -> None:
     assert member(seen_at_us=0).is_live(5_000_000)
     assert not member(seen_at_us=0).is_live(5_000_001)
+
+
+def test_events_come_once_and_in_order(client: Any) -> None:
+    events = Events(client)
+    before = events.last_id()
+    events.publish("settings", replica="r1")
+    events.publish("reset", position="2-0")
+    found = events.after(before, 1)
+    assert [event.fields["kind"] for event in found] == ["settings", "reset"]
+    assert events.after(found[-1].id, 1) == []
+    assert events.last_id() == found[-1].id

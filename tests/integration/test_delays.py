@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from broker.delay import from_json
+from broker.delay.models import from_json
 from lab.local.supervisor import Lab
 from tests.integration.conftest import converge
 from tests.support.http import ask, get, post

@@ -1,4 +1,4 @@
-"""Experiments on a real lab: what they measure, beside what is predicted, and that nothing of them stays behind."""
+"""Experiments on a real lab: measurements agree with predictions, and settings are restored."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def settings(lab: Lab) -> dict[str, Any]:
     return get(f"{lab.primary_url}/admin/replication-delays")
 
 
-def begun(lab: Lab, spec: dict[str, Any]) -> str:
-    """The id of an experiment that runs, with its settings in force."""
+def running(lab: Lab, spec: dict[str, Any]) -> str:
+    """The id of a running experiment, once its settings are active."""
     name = submit(lab, spec)
     until(lambda: settings(lab)["delays"][f"http://{REPLICA}:{lab.replica_urls[REPLICA].rsplit(':', 1)[1]}"] == 40, 20)
     until(lambda: show(lab, name)["state"] == "running", 5)
@@ -89,7 +89,7 @@ def test_measured_staleness_is_what_the_models_predict(fresh: Lab, order: str) -
 
 
 @pytest.mark.needs("chromium")
-def test_windows_from_the_command_line_and_their_page_in_a_browser(fresh: Lab, tmp_path: Path) -> None:
+def test_windows_from_the_command_line_and_their_report_in_a_browser(fresh: Lab, tmp_path: Path) -> None:
     before = settings(fresh)
     description = tmp_path / "windows.yaml"
     description.write_text("kind: windows\nwrites: 20\nrate: 20\n")
@@ -131,7 +131,7 @@ def test_what_each_level_costs(fresh: Lab) -> None:
     assert levels["eventual"]["stale"] > 0.9
 
 
-def test_a_sweep_measures_each_value_and_then_everything_is_as_it_was(fresh: Lab) -> None:
+def test_a_sweep_measures_each_value_and_restores_the_settings(fresh: Lab) -> None:
     before = settings(fresh)
     spec = {"kind": "sweep", "parameter": f"settings.{REPLICA}.delay_ms", "values": [300, 500], "experiment": QUICK}
     steps = finished(fresh, spec)["steps"]
@@ -144,7 +144,7 @@ def test_a_sweep_measures_each_value_and_then_everything_is_as_it_was(fresh: Lab
 
 def test_a_killed_worker_fails_its_experiment_and_the_next_one_runs(fresh: Lab) -> None:
     before = settings(fresh)
-    killed, waiting = begun(fresh, SLOW), submit(fresh, QUICK)
+    killed, waiting = running(fresh, SLOW), submit(fresh, QUICK)
     for pid in worker_processes(fresh):
         os.kill(pid, signal.SIGKILL)
     found = ended(fresh, killed)
@@ -155,11 +155,11 @@ def test_a_killed_worker_fails_its_experiment_and_the_next_one_runs(fresh: Lab) 
 
 def test_a_cancelled_experiment_ends_and_the_next_one_runs(fresh: Lab) -> None:
     before = settings(fresh)
-    name, waiting = begun(fresh, SLOW), submit(fresh, QUICK)
-    began = time.monotonic()
+    name, waiting = running(fresh, SLOW), submit(fresh, QUICK)
+    started = time.monotonic()
     assert ask("DELETE", f"{fresh.client_url}/experiments/{name}")[0] == 200
     found = ended(fresh, name, 10)  # of the 20 s that it would take
-    print(f"\ncancelled within {(time.monotonic() - began) * 1000:.0f} ms")
+    print(f"\ncancelled within {(time.monotonic() - started) * 1000:.0f} ms")
     assert (found["state"], found["reason"]) == ("cancelled", "it was cancelled")
     assert settings(fresh) == before
     assert ask("DELETE", f"{fresh.client_url}/experiments/{name}")[0] == 409
@@ -179,10 +179,10 @@ def test_ctrl_c_cancels_the_experiment_that_is_watched(fresh: Lab) -> None:
     assert settings(fresh) == before
 
 
-def test_a_lab_that_is_stopped_meanwhile_comes_back_with_the_settings_of_before(tmp_path: Path) -> None:
+def test_a_lab_that_is_stopped_during_an_experiment_restarts_with_the_former_settings(tmp_path: Path) -> None:
     with running_lab(tmp_path) as lab:
         before = settings(lab)
-        name = begun(lab, SLOW)
+        name = running(lab, SLOW)
     with running_lab(tmp_path, base_port=lab.options.base_port) as lab:
         found = ended(lab, name)
         assert found["state"] == "failed"
@@ -191,9 +191,9 @@ def test_a_lab_that_is_stopped_meanwhile_comes_back_with_the_settings_of_before(
         assert finished(lab, QUICK)["window_ms"]["count"] == 3
 
 
-def test_one_of_an_unknown_replica_fails_with_the_reason(fresh: Lab) -> None:
-    found = ended(fresh, submit(fresh, {**QUICK, "settings": {"nobody": {"delay_ms": 1}}}))
-    assert (found["state"], "no replica 'nobody'" in found["reason"]) == ("failed", True)
+def test_an_experiment_with_an_unknown_replica_fails_with_the_reason(fresh: Lab) -> None:
+    found = ended(fresh, submit(fresh, {**QUICK, "settings": {"replica9": {"delay_ms": 1}}}))
+    assert (found["state"], "no replica 'replica9'" in found["reason"]) == ("failed", True)
 
 
 @pytest.mark.parametrize(
@@ -208,13 +208,13 @@ def test_one_of_an_unknown_replica_fails_with_the_reason(fresh: Lab) -> None:
         ({"kind": "sweep", "parameter": "rate", "values": [1, 2], "experiment": {"kind": "x"}}, "experiment.kind"),
     ],
 )
-def test_a_bad_specification_is_refused_with_the_field(fresh: Lab, spec: dict[str, Any], field: str) -> None:
+def test_an_invalid_specification_is_rejected_with_the_field(fresh: Lab, spec: dict[str, Any], field: str) -> None:
     before = get(f"{fresh.client_url}/experiments")
     status, found = ask("POST", f"{fresh.client_url}/experiments", spec)
     assert (status, found["errors"][0]["field"]) == (422, field), found
     assert get(f"{fresh.client_url}/experiments") == before
 
 
-def test_unknown_experiments_are_not_there(fresh: Lab) -> None:
+def test_an_unknown_experiment_is_a_404(fresh: Lab) -> None:
     for method in ("GET", "DELETE"):
         assert ask(method, f"{fresh.client_url}/experiments/nothing")[0] == 404

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from broker.connection import connect
-from broker.events import Events
+from broker.registry import Events
 from broker.stats import quantile
 from lab.local.supervisor import Lab
 from tests.integration.conftest import applied, converge, set_delays

@@ -22,7 +22,7 @@ from tests.support.processes import foreground
 REPLICA, OTHER = "lab14-replica1", "lab14-replica2"
 
 
-def test_the_lab_can_be_watched_in_a_terminal_until_ctrl_c(fresh: Lab) -> None:
+def test_lab_watch_runs_until_ctrl_c(fresh: Lab) -> None:
     line = [sys.executable, "-m", "lab", "watch", "--client-url", fresh.client_url]
     terminal, its_end = pty.openpty()
     with foreground(line, stdin=its_end, stdout=its_end, stderr=its_end) as process:
@@ -37,13 +37,13 @@ def test_the_lab_can_be_watched_in_a_terminal_until_ctrl_c(fresh: Lab) -> None:
     assert "Traceback" not in output
 
 
-def test_a_lab_that_does_not_answer_cannot_be_watched() -> None:
+def test_lab_watch_fails_if_the_lab_does_not_answer() -> None:
     line = [sys.executable, "-m", "lab", "watch", "--client-url", "http://127.0.0.1:1"]
     done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=30)
     assert (done.returncode, "does not answer" in done.stderr) == (1, True)
 
 
-def test_the_feed_can_be_followed_with_curl_and_goes_on_where_it_was(fresh: Lab) -> None:
+def test_curl_can_follow_the_feed_and_resume_it(fresh: Lab) -> None:
     def listen(last_id: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
         headers = {"Last-Event-ID": last_id} if last_id else {}
         answer = POOL.request("GET", f"{fresh.client_url}/events", preload_content=False, headers=headers)

@@ -41,7 +41,7 @@ def workload(lab: Lab, plan: Plan) -> History:
     return run(plan, lab.client_url, os.urandom(4).hex(), stop=threading.Event(), on_step=lambda _: None)
 
 
-def test_eventual_goes_back_and_says_so_and_that_is_no_failure(fresh: Lab, tmp_path: Path) -> None:
+def test_eventual_goes_back_and_the_checker_reports_it_without_failing(fresh: Lab, tmp_path: Path) -> None:
     saved, exported = tmp_path / "history.jsonl", tmp_path / "elle.json"
     set_delays(fresh, 20, 500)
     options = ("--level", "eventual", "--seconds", "2", "--save", str(saved), "--export", str(exported))
@@ -69,7 +69,7 @@ def test_eventual_goes_back_and_says_so_and_that_is_no_failure(fresh: Lab, tmp_p
 
 
 @pytest.mark.parametrize("level", ["strong", "bounded", "session"])
-def test_a_level_keeps_what_it_promises_through_load_changes_a_reset_and_a_kill(fresh: Lab, level: str) -> None:
+def test_a_level_keeps_its_promise_through_load_changes_a_reset_and_a_kill(fresh: Lab, level: str) -> None:
     set_delays(fresh, 50, 200)
     bounds: dict[str, Any] = {"max_lag_ms": 150.0, "max_lag_versions": 40} if level == "bounded" else {}
     never = threading.Event()
@@ -98,7 +98,7 @@ def test_a_level_keeps_what_it_promises_through_load_changes_a_reset_and_a_kill(
 
 
 @pytest.mark.parametrize("level", ["session", "bounded", "eventual"])
-def test_a_level_keeps_what_it_promises_in_order_of_arrival(fresh: Lab, level: str) -> None:
+def test_a_level_keeps_its_promise_in_order_of_arrival(fresh: Lab, level: str) -> None:
     for replica in fresh.replica_urls:
         model = {"kind": "uniform", "low_ms": 0, "high_ms": 300}
         settings = {"replica": replica, "model": model, "order": "arrival"}
@@ -117,9 +117,9 @@ def test_a_level_keeps_what_it_promises_in_order_of_arrival(fresh: Lab, level: s
 def test_acks_return_with_the_replicas_delays(fresh: Lab) -> None:
     set_delays(fresh, 50, 800)
     for acks, delay_ms in ((1, 50), (2, 800)):
-        began = time.perf_counter()
+        started = time.perf_counter()
         found = post(f"{fresh.primary_url}/data?acks={acks}", {"key": "k", "value": acks})
-        took_ms = (time.perf_counter() - began) * 1000
+        took_ms = (time.perf_counter() - started) * 1000
         print(f"\nacks={acks}: {took_ms:.1f} ms with {delay_ms} ms")
         assert found["acknowledged_by"] == ["lab14-replica1", "lab14-replica2"][:acks]
         assert took_ms >= delay_ms
@@ -131,7 +131,7 @@ def test_acks_return_with_the_replicas_delays(fresh: Lab) -> None:
     assert (found["acks_reached"], found["acknowledged_by"]) == (1, ["lab14-replica1"])
 
 
-def test_tokens_of_another_time_are_answered_at_once_with_what_they_are(fresh: Lab) -> None:
+def test_void_tokens_are_rejected_at_once_with_the_reason(fresh: Lab) -> None:
     before = post(f"{fresh.client_url}/write", {"key": "k", "value": 1})["token"]
     post(f"{fresh.primary_url}/admin/reset")
     epoch = get(f"{fresh.primary_url}/version")["epoch"]
@@ -141,9 +141,9 @@ def test_tokens_of_another_time_are_answered_at_once_with_what_they_are(fresh: L
         (f"{epoch}-1000", 400, "never issued"),
     ):
         url = f"{fresh.client_url}/read/k?level=session&timeout_ms=30000"
-        began = time.perf_counter()
+        started = time.perf_counter()
         answer = POOL.request("GET", url, headers={"Lab-Position": token})
-        took_ms = (time.perf_counter() - began) * 1000
+        took_ms = (time.perf_counter() - started) * 1000
         print(f"\n{token}: {answer.status} in {took_ms:.1f} ms")
         assert (answer.status, said in answer.json()["detail"]) == (status, True)
         assert took_ms < 15_000, "it did not wait for the position"
@@ -160,7 +160,7 @@ def test_a_cookie_carries_the_session_from_the_write_to_the_read(fresh: Lab) -> 
     converge(fresh)
 
 
-def test_staleness_is_what_the_replica_lacked_when_it_was_read(fresh: Lab) -> None:
+def test_staleness_counts_what_the_replica_lacked_when_it_was_read(fresh: Lab) -> None:
     set_delays(fresh, 20, 10_000)
     for number in range(3):
         post(f"{fresh.client_url}/write", {"key": "k", "value": number})
@@ -175,7 +175,7 @@ def violations(lab: Lab) -> dict[str, float]:
     return metric(lab.client_url, "ec_session_violations_total")
 
 
-def test_what_another_lab_gave_is_refused_with_a_sentence_and_counts_nothing(fresh: Lab) -> None:
+def test_tokens_and_cookies_of_another_lab_are_rejected_and_not_counted(fresh: Lab) -> None:
     token = post(f"{fresh.client_url}/write", {"key": "k", "value": 1})["token"]
     issuer = token.partition(".")[2]
     before = violations(fresh)
@@ -216,14 +216,14 @@ def test_a_session_that_only_lacks_its_own_write_has_not_gone_back(fresh: Lab) -
 
 @pytest.mark.alone
 @pytest.mark.parametrize("level", ["eventual", "prefix", "session"])
-def test_a_stopped_primary_holds_up_no_read_that_does_not_need_it(fresh: Lab, level: str) -> None:
+def test_a_stopped_primary_delays_no_read_that_does_not_need_it(fresh: Lab, level: str) -> None:
     token = post(f"{fresh.client_url}/write", {"key": "k", "value": 1})["token"]
     converge(fresh)
     with frozen(fresh.pids["lab14-primary"]):
         for number in range(3):
-            began = time.perf_counter()
+            started = time.perf_counter()
             answer = POOL.request("GET", f"{fresh.client_url}/read/k?level={level}", headers={"Lab-Position": token})
-            felt_ms = (time.perf_counter() - began) * 1000
+            felt_ms = (time.perf_counter() - started) * 1000
             found = answer.json()
             print(f"\n{level}, read {number}: felt {felt_ms:.1f} ms, waited_ms {found['waited_ms']}")
             assert (answer.status, found["value"], found["stale"]) == (200, 1, None)
@@ -232,7 +232,7 @@ def test_a_stopped_primary_holds_up_no_read_that_does_not_need_it(fresh: Lab, le
 
 
 @pytest.mark.needs("minutes")
-def test_what_a_level_costs_is_printed_by_the_commands_in_the_document(fresh: Lab) -> None:
+def test_the_commands_in_the_document_print_the_cost_of_a_level(fresh: Lab) -> None:
     document = (Path(__file__).parents[2] / "docs/guarantees.md").read_text(encoding="utf-8")
     commands = re.findall(r"^\| `lab check (.*?)` \|", document, re.MULTILINE)
     assert len(commands) == 6

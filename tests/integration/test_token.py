@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from broker.connection import connect
-from broker.delay import Fixed
+from broker.delay.models import Fixed
 from broker.position import Position
 from broker.registry import Member, Registry, Settings
 from lab.local.supervisor import Lab

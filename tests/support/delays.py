@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from broker.delay import DelayModel, Exponential, Fixed, Lognormal, Mixture, Pareto, Trace, Uniform
+from broker.delay.compound import Mixture, Trace
+from broker.delay.models import DelayModel, Exponential, Fixed, Lognormal, Pareto, Uniform
 
 MODELS: list[DelayModel] = [
     Fixed(500),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from nodes.experiments.spec import Experiment
+
 VERSIONS = {"lab": "0.1.0", "rq": "3.0.0"}
 
 
@@ -80,3 +82,11 @@ FINISHED = {
     "sweep of staleness": sweep("staleness", STALENESS),
     "sweep of levels": sweep("levels", LEVELS),
 }
+
+
+def document(name: str, state: Any) -> Experiment:
+    """An experiment in this state, as the client stores it."""
+    return {
+        "id": name, "kind": "windows", "state": state, "progress": 0.0, "reason": None, "submitted_at": "",
+        "started_at": None, "ended_at": None, "spec": {}, "result": None,
+    }  # fmt: skip

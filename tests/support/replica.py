@@ -10,16 +10,16 @@ from typing import Any, cast
 
 from prometheus_client import CollectorRegistry
 
-from broker.delay import Fixed, Schedule
+from broker.delay.line import Schedule
+from broker.delay.models import Fixed
 from broker.log import ReplicationLog
-from nodes.http import caller
 from nodes.replica.applier import Applier
 from nodes.replica.faults import ActiveFaults, FaultBody
 from nodes.replica.parts import make_parts
 from nodes.replica.reader import Reader
 from nodes.replica.upkeep import Audit
 from nodes.runtime.config import ReplicaConfig, load
-from nodes.runtime.tracing import CarriedTracing
+from nodes.runtime.tracing import Tracing
 from tests.support.clock import FakeClock
 
 REPLICA = "lab14-replica1"
@@ -36,9 +36,8 @@ class Bench:
         config = replace(config, ack_delay_ms=0, line_max_entries=room, line_max_bytes=10**7)
         self.parts = make_parts(
             config,
-            CarriedTracing(),
+            Tracing(),
             self.registry,
-            caller.wait,
             connect=lambda *_, **__: client,
             monotonic_ns=lambda: self.clock.us * 1000,
             wall_ns=lambda: self.clock.us * 1000,

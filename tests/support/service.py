@@ -16,7 +16,7 @@ from nodes.http import problem
 from nodes.runtime import connections
 from nodes.runtime.config import NodeConfig, load
 from nodes.runtime.serving import Service
-from nodes.runtime.tracing import CarriedTracing
+from nodes.runtime.tracing import Tracing
 
 THREADS = 4
 CONNECTIONS = 24
@@ -43,7 +43,7 @@ class _Small(Service):
 
 def _create_app(_config: NodeConfig) -> Flask:
     app, node = Flask("small"), _Node()
-    app.extensions |= {"node": node, "tracing": CarriedTracing()}
+    app.extensions |= {"node": node, "tracing": Tracing()}
     problem.install(app)
 
     @app.get("/health")

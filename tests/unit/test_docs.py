@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 
 from lab.checking.promises import CHECKERS, PROMISES
+from nodes.runtime.config import VARIABLES
 
 ROOT = Path(__file__).parents[2]
+GENERATOR = runpy.run_path(str(ROOT / "docs/generate.py"))
 DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if not any(part.startswith(".") for part in path.parts[3:]))
 PYTHON = [path for package in ("broker", "nodes", "lab") for path in (ROOT / package).rglob("*.py")]
-
-
-def generated(name: str) -> str:
-    """The table between the markers in the document of this name."""
-    document = (ROOT / f"docs/{name}.md").read_text(encoding="utf-8")
-    (found,) = re.findall(rf"^<!-- generated: {name} -->\n(.*?)^<!-- end -->$", document, re.MULTILINE | re.DOTALL)
-    return str(found)
 
 
 def code() -> str:
     return "\n".join(path.read_text(encoding="utf-8") for path in PYTHON)
 
 
-def test_every_setting_is_documented_and_every_documented_one_is_read() -> None:
-    (config,) = (ROOT / "nodes").rglob("config.py")
-    read = set(re.findall(r'"((?:LAB|OTEL)_[A-Z_]+)"', config.read_text(encoding="utf-8")))
-    documented = set(re.findall(r"`((?:LAB|OTEL)_[A-Z_]+)`", generated("configuration")))
-    assert documented == read
+@pytest.mark.parametrize("name", GENERATOR["GENERATED"])
+def test_the_generated_part_of_a_document_is_up_to_date(name: str) -> None:
+    assert (ROOT / f"docs/{name}.md").read_text(encoding="utf-8") == GENERATOR["rewritten"](name)
 
 
-def test_every_metric_is_documented_and_every_documented_one_is_exported() -> None:
-    exported = set(re.findall(r'"(ec_[a-z_]+)"', code()))
-    documented = set(re.findall(r"^\| `(ec_[a-z_]+)`", generated("metrics"), re.MULTILINE))
-    assert {name.removesuffix("_total") for name in documented} == {name.removesuffix("_total") for name in exported}
+def test_every_variable_that_is_read_is_in_the_table() -> None:
+    read = set(re.findall(r'"((?:LAB|OTEL)_[A-Z_]+)"', (ROOT / "nodes/runtime/config.py").read_text(encoding="utf-8")))
+    assert read == {variable.name for variable in VARIABLES}
+
+
+def test_every_exported_metric_is_in_the_table() -> None:
+    table = GENERATOR["metrics"]()
+    assert set(re.findall(r'"(ec_[a-z_]+)"', code())) == set(re.findall(r"^\| `(ec_[a-z_]+)`", table, re.MULTILINE))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -59,7 +57,7 @@ def test_only_the_log_modules_send_redis_stream_commands() -> None:
     }
     # The events are a stream of their own, and the baselines of the bench do without the module on purpose.
     assert {path for path in speaking if not path.startswith("lab/bench/")} == {
-        f"broker/{name}.py" for name in ("log", "group", "history", "events")
+        f"broker/{name}.py" for name in ("log", "group", "history", "registry")
     }
 
 

@@ -1,10 +1,4 @@
-"""A minimal replica: read from a consumer group, store in SQLite, acknowledge.
-
-Started as ``python -m`` with the stream, the group, the number of entries and a file; starts when it reads a line, and
-prints the seconds that it took.
-"""
-
-from __future__ import annotations
+"""A minimal replica: read from a consumer group, store in SQLite, acknowledge; started by a line, it prints seconds."""
 
 import json
 import os
@@ -24,7 +18,6 @@ ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = excluded.versi
 
 
 def apply(url: str, stream: str, group: str, count: int, path: str) -> float:
-    """Apply so many entries; return the seconds that it took."""
     client: Any = connect(url, answer_timeout_seconds=30)
     with sqlite3.connect(path, isolation_level=None) as db:
         db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;")

@@ -1,9 +1,4 @@
-"""A minimal primary: Flask, one script call per write, JSON. Started as ``python -m``, like a node.
-
-With the argument ``metrics`` or ``tracing`` each request is measured or traced as on the lab's nodes.
-"""
-
-from __future__ import annotations
+"""A minimal primary: Flask, one script call per write, JSON; with ``metrics`` or ``tracing`` as on the lab's nodes."""
 
 import os
 import sys
@@ -14,11 +9,11 @@ from flask import Flask, request
 from prometheus_client import CollectorRegistry
 
 from broker.connection import connect
+from nodes.http.app import measure
 from nodes.runtime import config as configs
-from nodes.runtime import metrics
 from nodes.runtime import tracing as traces
 from nodes.runtime.serving import Service
-from nodes.runtime.tracing import CarriedTracing
+from nodes.runtime.tracing import Tracing
 
 # The next version, the newest value and the history: the minimum for a primary.
 SCRIPT = """
@@ -31,7 +26,6 @@ KEYS = ["bare:version", "bare:data", "bare:log"]
 
 
 def create_app(config: configs.NodeConfig, *also: str) -> Flask:
-    """Return the app, for the same gunicorn settings as the lab's nodes; ``also``: ``metrics``, ``tracing``."""
     app = Flask("bare")
     script: Any = connect(config.redis_url, max_connections=config.threads + 16).register_script(SCRIPT)
 
@@ -46,10 +40,10 @@ def create_app(config: configs.NodeConfig, *also: str) -> Flask:
         return {"status": "ok"}
 
     no_threads = SimpleNamespace(start=lambda: None, stop=lambda: None)
-    tracing = traces.make(config) if "tracing" in also else CarriedTracing()
+    tracing = traces.make(config) if "tracing" in also else Tracing()
     tracing.install(app)
     if "metrics" in also:
-        metrics.install(app, CollectorRegistry())
+        measure(app, CollectorRegistry())
     app.extensions |= {"node": no_threads, "tracing": tracing}
     return app
 

@@ -1,7 +1,5 @@
 """A collector that accepts every trace and keeps none. Started as ``python -m`` with its port."""
 
-from __future__ import annotations
-
 import sys
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

@@ -1,1 +1,1 @@
-"""What happens in the lab, as it happens: for everybody who watches."""
+"""The feed of events: what happens in the lab, as it happens."""

@@ -1,33 +1,36 @@
-"""Where the feed comes from: the log, each replica, and the lab's events, each waited for and none polled.
+"""The sources of the feed: the log, each replica, and the lab's events, each followed without polling.
 
-Only what nobody tells of is asked for, once a second: how far the log has every replica, what is pending, who is away.
+State that nothing announces is polled once a second: each replica's position and pending entries, unreachable nodes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from broker.clock import LogClock
 from broker.entry import Entry
-from broker.events import Events
 from broker.log import ReplicationLog
 from broker.position import Position
+from broker.registry import Events
 from nodes.client.feed.feed import INTERVAL_SECONDS, Feed
-from nodes.client.levels import ReadAnswer
+from nodes.client.reading import ReadAnswer
 from nodes.http.peers import Ask, PeerError, Peers
 from nodes.runtime.background import Background
 
 WAIT_MS = 4000
 _STATE_SECONDS = 1.0
 _IDLE_SECONDS = 0.2
-_PREVIEW = 120
+_PREVIEW = 120  # characters of a value
 _PAGE = 1000
+# A step follows a source from a cursor (None: from now on), and returns the next cursor and how many seconds to pause.
+Step = Callable[[Any], tuple[Any, float]]
 
 
 class Sources:
-    """The threads that fill a feed while somebody listens, and rest while nobody does."""
+    """The threads that fill a feed while a client listens, and rest otherwise."""
 
     def __init__(
         self, feed: Feed, *, log: ReplicationLog, events: Events, peers: Peers, primary_url: str, clock: LogClock
@@ -38,125 +41,89 @@ class Sources:
         self._events = events
         self._peers = peers
         self._primary_url = primary_url
-        self._at: Position | None = None
-        self._last_event: str | None = None
-        self._watched: dict[str, str] = {}
-        self._replicas: dict[str, Background] = {}
-        self._workers = {
-            "feed": Background("feed", self._flush),
-            "log": self._while_listened("feed-log", self._follow_log, self._forget_log),
-            "events": self._while_listened("feed-events", self._follow_events, self._forget_events),
-            "state": self._while_listened("feed-state", self._observe, lambda: None),
-        }
+        self._followed: dict[tuple[str, str], Background] = {}
+        self._flusher = Background("feed", self._flush)
+        self._threads = [
+            self._flusher,
+            self._while_listened("feed-log", self._follow_log),
+            self._while_listened("feed-events", self._follow_events),
+            self._while_listened("feed-state", self._observe),
+        ]
 
     def start(self) -> None:
-        """Start the threads."""
-        for worker in self._workers.values():
-            worker.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """End them, and every listening."""
         self._feed.close()
-        for worker in [*self._workers.values(), *self._replicas.values()]:
-            worker.stop()
+        for thread in [*self._threads, *self._followed.values()]:
+            thread.stop()
 
-    def _while_listened(self, name: str, step: Callable[[], float], forget: Callable[[], None]) -> Background:
-        """A thread that takes steps while somebody listens, and otherwise forgets where it was.
-
-        A step returns how many seconds to pause after it.
-        """
+    def _while_listened(self, name: str, step: Step) -> Background:
+        """A thread that takes steps while a client listens, and otherwise forgets its cursor."""
+        cursor = None
 
         def run() -> None:
-            if self._feed.listeners:
-                worker.pause(step())
-            else:
-                forget()
-                worker.pause(_IDLE_SECONDS)
+            nonlocal cursor
+            cursor, pause_seconds = step(cursor) if self._feed.listeners else (None, _IDLE_SECONDS)
+            thread.pause(pause_seconds)
 
-        worker = Background(name, run)
-        return worker
+        thread = Background(name, run)
+        return thread
 
     def _flush(self) -> None:
         self._feed.flush()
-        self._workers["feed"].pause(INTERVAL_SECONDS)
+        self._flusher.pause(INTERVAL_SECONDS)
 
-    def _follow_log(self) -> float:
-        if self._at is None:
-            self._at = self._log.head().position
-        for entry in self._log.history.follow(self._at, _PAGE, WAIT_MS):
-            self._at = entry.position
+    def _follow_log(self, at: Position | None) -> tuple[Position, float]:
+        at = at or self._log.head().position
+        for entry in self._log.history.follow(at, _PAGE, WAIT_MS):
+            at = entry.position
             self._feed.publish("writes", _write(entry))
-        return 0
+        return at, 0
 
-    def _forget_log(self) -> None:
-        self._at = None
-
-    def _follow_events(self) -> float:
-        if self._last_event is None:
-            self._last_event = self._events.last_id()
-        for event in self._events.after(self._last_event, WAIT_MS):
-            self._last_event = event.id
+    def _follow_events(self, last: str | None) -> tuple[str, float]:
+        last = last or self._events.last_id()
+        for event in self._events.after(last, WAIT_MS):
+            last = event.id
             self._feed.publish("events", {"at_ms": int(event.id.partition("-")[0]), **event.fields})
-        return 0
+        return last, 0
 
-    def _forget_events(self) -> None:
-        self._last_event = None
-
-    def _observe(self) -> float:
+    def _observe(self, _: None) -> tuple[None, float]:
         self._clock.measure()
-        try:
-            reply = self._peers.ask(Ask(f"{self._primary_url}/replicas"))
-        except PeerError as error:
-            self._feed.publish("unreachable", {"node": "primary", "detail": str(error)})
-        else:
-            registered = reply.body.get("replicas", [])
-            for replica in registered:
+        reply = self._peers.attempt(Ask(f"{self._primary_url}/replicas"))
+        if isinstance(reply, PeerError):
+            self._feed.publish("unreachable", {"node": "primary", "detail": str(reply)})
+        elif reply.status == 200:
+            for replica in reply.body["replicas"]:
                 self._feed.publish("state", replica)
-            if reply.status == 200:
-                self._watch({replica["replica_id"]: replica["url"] for replica in registered})
-        return _STATE_SECONDS
+            self._follow({(replica["replica_id"], replica["url"]) for replica in reply.body["replicas"]})
+        return None, _STATE_SECONDS
 
-    def _watch(self, urls: dict[str, str]) -> None:
-        """See to it that somebody listens to each of these replicas, where it is, and to no other."""
-        for gone in self._watched.items() - urls.items():
-            self._replicas.pop(gone[0]).stop()
-        for replica, url in urls.items() - self._watched.items():
-            follower = Follower(self._feed, self._peers, replica, url)
-            self._replicas[replica] = self._while_listened(f"feed-{replica}", follower.step, follower.forget)
-            self._replicas[replica].start()
-        self._watched = urls
+    def _follow(self, replicas: set[tuple[str, str]]) -> None:
+        """Follow each of these replicas at its URL, and no other."""
+        for gone in self._followed.keys() - replicas:
+            self._followed.pop(gone).stop()
+        for replica, url in replicas - self._followed.keys():
+            thread = self._while_listened(
+                f"feed-{replica}", partial(follow_replica, self._feed, self._peers, replica, url)
+            )
+            self._followed[replica, url] = thread
+            thread.start()
 
 
-class Follower:
-    """Follows what one replica applies."""
-
-    def __init__(self, feed: Feed, peers: Peers, replica: str, url: str) -> None:
-        self._feed = feed
-        self._peers = peers
-        self._replica = replica
-        self._url = f"{url}/applied"
-        self._cursor = ""
-
-    def step(self) -> float:
-        """Wait for what it applies next; how many seconds to pause then."""
-        wait = {"cursor": self._cursor, "timeout_ms": str(WAIT_MS), "limit": str(_PAGE)}
-        fields = wait if self._cursor else {"limit": "1"}
-        try:
-            reply = self._peers.ask(Ask(self._url, fields=fields, wait_ms=WAIT_MS))
-        except PeerError as error:
-            self._feed.publish("unreachable", {"node": self._replica, "detail": str(error)})
-            return _STATE_SECONDS
-        if reply.status != 200:
-            return _STATE_SECONDS
-        if self._cursor:
-            for applied in reply.body["applied"]:
-                self._feed.publish("applied", _applied(self._replica, applied))
-        self._cursor = reply.body["cursor"]
-        return 0
-
-    def forget(self) -> None:
-        """Nobody listens any more."""
-        self._cursor = ""
+def follow_replica(feed: Feed, peers: Peers, replica: str, url: str, cursor: str | None) -> tuple[str | None, float]:
+    """Wait for the entries that a replica applies next; see ``Step``."""
+    wait = {"cursor": cursor or "", "timeout_ms": str(WAIT_MS), "limit": str(_PAGE)}
+    reply = peers.attempt(Ask(f"{url}/applied", fields=wait if cursor else {"limit": "1"}, wait_ms=WAIT_MS))
+    if isinstance(reply, PeerError):
+        feed.publish("unreachable", {"node": replica, "detail": str(reply)})
+        return cursor, _STATE_SECONDS
+    if reply.status != 200:
+        return cursor, _STATE_SECONDS
+    for applied in reply.body["applied"] if cursor else ():
+        feed.publish("applied", _applied(replica, applied))
+    return reply.body["cursor"], 0
 
 
 def _write(entry: Entry) -> dict[str, Any]:
@@ -182,7 +149,7 @@ def _applied(replica: str, applied: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_item(answer: ReadAnswer, at_ms: float) -> dict[str, Any]:
-    """A read as the feed tells of it: ``behind`` counts the versions that it lacked, ``None`` where nobody knows."""
+    """A read in the feed. ``behind`` counts the versions that it lacked, ``None`` if unknown."""
     return {
         "source": answer["source"],
         "key": answer["key"],

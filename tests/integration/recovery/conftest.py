@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from broker.connection import connect
-from broker.events import Events
+from broker.registry import Events
 from lab.local.supervisor import Lab
 from tests.integration.conftest import converge, empty, is_healthy, metric, node_urls, processes, running_lab
 from tests.support.http import get, post

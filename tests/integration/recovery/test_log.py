@@ -60,7 +60,7 @@ def test_a_log_rolled_back_continues_in_a_new_epoch(quick: Lab, tmp_path: Path, 
     assert (event["position"], event["after"]) == (f"{epoch + 1}-20", f"{epoch}-20")
     for replica in quick.replica_urls:
         until(lambda replica=replica: resyncs(quick, "log_rolled_back", replica) >= 1)
-    assert "goes on at" in log_of(quick, "lab14-primary")
+    assert "continues at" in log_of(quick, "lab14-primary")
 
 
 def test_a_log_server_whose_file_is_damaged_at_its_end_is_repaired_and_goes_on_in_a_new_epoch(quick: Lab) -> None:

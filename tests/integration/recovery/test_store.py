@@ -22,12 +22,14 @@ def test_a_log_trimmed_past_a_replica_that_was_away_leads_to_a_snapshot(quick: L
     fill(quick, 10)
     converge(quick)
     before = resyncs(quick, "gap")
-    url = quick.replica_urls[REPLICA]
+    url, other_url = quick.replica_urls.values()
+    set_delays(quick, 60_000, 50)  # so that the snapshot is seen to wait, however busy the machine is
+    probe = fill(quick, 1, "probe")[-1]
+    assert get(f"{other_url}/version?min_position={probe['position']}&timeout_ms=20000")["reached"]
     post(f"{quick.client_url}/faults", {"replica": REPLICA, "fault": "partition"})
     until(lambda: not registered(quick)["live"], 15)
     fill(quick, 200, "later")
     until(lambda: connect(quick.redis_url).xlen("lab14:log") <= 60, 15)
-    set_delays(quick, 60_000, 50)  # so that the snapshot is seen to wait, however busy the machine is
     last = fill(quick, 1, "last")[-1]
     assert get(f"{url}/version")["version"] == 10
     post(f"{quick.client_url}/faults/reset")

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from broker import snapshot
-from broker.digest import digest
-from broker.entry import Record
+from broker.entry import Record, digest
 from broker.errors import LogRefused
 from broker.log import ReplicationLog
 from broker.position import Position

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.delay import Exponential, Fixed, Order, Schedule
-from broker.delay.line import DelayLine
+from broker.delay.line import DelayLine, Schedule
+from broker.delay.models import Exponential, Fixed, Order
 from broker.entry import Entry
 from broker.position import Position
 

@@ -10,18 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from broker.delay import (
-    DELAY_MS_MAX,
-    DelayModel,
-    Exponential,
-    Fixed,
-    Lognormal,
-    Pareto,
-    Schedule,
-    Trace,
-    from_json,
-)
-from broker.delay.schedule import uniform
+from broker.delay.compound import Trace
+from broker.delay.line import Schedule, uniform
+from broker.delay.models import DELAY_MS_MAX, DelayModel, Exponential, Fixed, Lognormal, Pareto, from_json
 from broker.position import Position
 from broker.registry import Settings
 from tests.support.delays import CONTINUOUS, MODELS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from broker.delay import DelayModel, Exponential, Fixed, Order, Uniform
+from broker.delay.models import DelayModel, Exponential, Fixed, Order, Uniform
 from broker.delay.prediction import Replicated, predict
 from tests.support.delays import CONTINUOUS, MODELS
 from tests.support.kolmogorov import p_value

@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from broker.delay import Exponential, Mixture, Pareto
-from broker.delay.quorum import Outcome, Ways, k_consistent, simulate
+from broker.delay.compound import Mixture
+from broker.delay.models import Exponential, Pareto
+from broker.delay.quorum import Outcome, Ways, simulate
 from broker.stats import quantile_of_sorted
 
 pytestmark = pytest.mark.xdist_group("wars")  # one process simulates for all of them
@@ -80,14 +81,6 @@ def test_the_time_until_nearly_all_reads_are_consistent(
     found = outcomes[case].within(0.999)
     print(f"\n{case}: {found:.3f} ms, by 40 million trials {within_ms}")
     assert found == pytest.approx(within_ms, rel=0.03)
-
-
-def test_k_staleness_in_closed_form() -> None:
-    published = {2: 0.5556, 3: 0.7037, 5: 0.868, 10: 0.983}
-    assert {k: round(k_consistent(3, 1, 1, k), 4) for k in (2, 3)} == {2: 0.5556, 3: 0.7037}
-    assert {k: round(k_consistent(3, 1, 1, k), 3) for k in (5, 10)} == {k: published[k] for k in (5, 10)}
-    assert [round(k_consistent(3, 1, 2, k), 3) for k in (1, 2, 5)] == [0.667, 0.889, 0.996]
-    assert k_consistent(3, 2, 2, 1) == 1
 
 
 def test_overlapping_quorums_are_always_consistent() -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from lab.bench import groups
-from lab.bench.figure import Figure, Target
-from lab.bench.groups import GROUPS
+from lab.bench.figure import GROUPS, Figure, Target, measure_of
 from lab.cli.bench import table
 
 
@@ -47,4 +45,4 @@ def test_the_table_shows_medians_spread_and_verdict() -> None:
 
 def test_every_group_has_a_measure() -> None:
     for group in GROUPS:
-        assert callable(groups.measure_of(group))
+        assert callable(measure_of(group))

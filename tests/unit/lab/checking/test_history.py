@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from broker.position import Position
-from lab.checking import elle, promises, report
-from lab.checking.history import History, Operation, Plan, load, save
+from lab.checking import promises, report
+from lab.checking.history import History, Operation, Plan, elle_events, export, load, save
 from lab.errors import LabError
 from tests.support.histories import World
 
@@ -111,7 +111,7 @@ def test_every_operation_that_loads_can_be_judged(tmp_path: Path) -> None:
         with suppress(LabError):
             history = load(path)
             assert report.as_json(history, promises.judge(history))
-            assert elle.events(history)
+            assert elle_events(history)
             taken += 1
     assert taken > 100
 
@@ -128,7 +128,7 @@ def test_an_unreadable_or_unwritable_file_is_an_error_with_one_sentence(tmp_path
     with pytest.raises(LabError, match="cannot be saved"):
         save(World(1).history(), tmp_path / "none" / "h")
     with pytest.raises(LabError, match="cannot be exported"):
-        elle.export(World(1).history(), tmp_path / "none" / "h")
+        export(World(1).history(), tmp_path / "none" / "h")
 
 
 def test_elle_gets_an_invocation_and_a_completion_of_each_write_and_read() -> None:
@@ -136,7 +136,7 @@ def test_elle_gets_an_invocation_and_a_completion_of_each_write_and_read() -> No
     doubt = Operation(1, 2, "write", "unknown", 12, 30, key="k", value="b")
     shown = Operation(2, 3, "read", "ok", 25, 28, key="k", value="a", position=Position(1, 1), version=1, node="r")
     empty = Operation(3, 3, "read", "ok", 40, 41, key="x", position=Position(1, 1), node="r")
-    found = elle.events(History(Plan("session"), [wrote, doubt, shown, empty]))
+    found = elle_events(History(Plan("session"), [wrote, doubt, shown, empty]))
     assert [(event["process"], event["type"], event["value"][0]) for event in found] == [
         (1, "invoke", ["w", "k", 1]),
         (2, "invoke", ["w", "k", 2]),

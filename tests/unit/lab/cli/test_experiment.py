@@ -38,7 +38,7 @@ def test_a_file_with_changes(tmp_path: Path) -> None:
         ("kind: windows\n", ("writes",), "'writes' is not of the form name=value, such as rate=20"),
         ("kind: windows\n", ("=5",), "not of the form name=value"),
         ("kind: windows\n", ("kind.more=5",), "kind is not a mapping"),
-        ("kind: windows\n", ("rate=1e999",), "--set rate: a double does not hold the number 1e999"),
+        ("kind: windows\n", ("rate=1e999",), "--set rate: a double cannot hold the number 1e999"),
         ("a: &a [x]\nb: [*a, *a]\n", (), "line 2: aliases are not allowed"),
         ("<<: {kind: windows}\n<<: {kind: levels}\n", (), "line 2: a mapping has the same name twice"),
         ("kind: windows\nkind: levels\n", (), "line 2: a mapping has the same name twice"),

@@ -42,7 +42,7 @@ def test_a_parameter_has_the_type_that_the_fault_declares(fault: str, given: tup
         ("skew", (), "skew_ms: "),
         ("skew", ("skew_ms=nan",), "skew_ms: "),
         ("crash", ("duration_ms=5",), "over at once"),
-        ("corrupt", ("key=",), "key: a key has 1 to 512 bytes"),
+        ("corrupt", ("key=",), "key: a key must have 1 to 512 bytes"),
     ],
 )
 def test_an_invalid_parameter_is_rejected_with_a_sentence(fault: str, given: tuple[str, ...], said: str) -> None:

@@ -9,7 +9,7 @@ from threading import Event, Thread
 import pytest
 
 from broker.connection import connect
-from broker.delay import Fixed
+from broker.delay.models import Fixed
 from broker.log import ReplicationLog
 from broker.position import START
 from broker.registry import Member, Registry, Settings

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import lab.report
-from broker.delay import Fixed
+from broker.delay.models import Fixed
 from broker.delay.prediction import Replicated
 from lab.cli import main
 from lab.errors import LabError

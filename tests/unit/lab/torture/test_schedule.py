@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.delay import from_json
+from broker.delay.models import from_json
 from lab.torture.schedule import ALL_FAULTS, DEFAULT_FAULTS, DELAY, DELAY_MS_MIN, draw
 from nodes.replica.faults import FAULTS
 

@@ -1,4 +1,4 @@
-"""Experiments at the client: what may be asked for, how they are kept, and what becomes of one that is lost."""
+"""Experiments at the client: queued, canceled, collected, lost."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import Any
 
 import fakeredis
 import pytest
-from pydantic import ValidationError
 
-from nodes.client import shelf as shelves
-from nodes.client.experiments import WAITING_MAX, Experiments
-from nodes.client.shelf import Shelf
+from nodes.client import experiments as module
+from nodes.client.errors import ExperimentEnded, NoSuchExperiment, QueueFull
+from nodes.client.experiments import WAITING_MAX, Experiments, ExperimentStore, RawQuery
 from nodes.experiments.queue import ExperimentQueue, Stop
-from nodes.experiments.spec import Experiment, ExperimentBody, Sweep
-from nodes.http.problem import Problem
+from nodes.experiments.spec import Experiment, ExperimentBody
+from nodes.runtime.store import StoreError
+from tests.support.experiments import document
+from tests.support.problems import answered
 
 WINDOWS = {"kind": "windows"}
 
@@ -34,14 +35,14 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         self.server = fakeredis.FakeServer()
         self.queue = ExperimentQueue(fakeredis.FakeRedis(server=self.server, protocol=2))
-        self.shelf = Shelf(directory)
-        self.experiments = Experiments(self.queue, self.shelf)
+        self.store = ExperimentStore(directory)
+        self.experiments = Experiments(self.queue, self.store)
 
     def submit(self) -> Experiment:
         return self.experiments.submit(spec())
 
     def state(self, name: str) -> tuple[str, str | None]:
-        found = self.experiments.get(name, raw=False)
+        found = self.experiments.get(name, RawQuery())
         return found["state"], found["reason"]
 
 
@@ -50,71 +51,23 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
-# -- what may be asked for --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "found",
-    [
-        {},
-        {"kind": "nothing"},
-        {"kind": "windows", "writes": 0},
-        {"kind": "windows", "writes": 1.5},
-        {"kind": "windows", "rate": 0},
-        {"kind": "windows", "more": 1},
-        {"kind": "windows", "writes": 20_000, "rate": 1},
-        {"kind": "windows", "settings": {"r": {}}},
-        {"kind": "windows", "settings": {"r": {"delay_ms": -1}}},
-        {"kind": "windows", "settings": {"r": {"model": {"kind": "zipf"}}}},
-        {"kind": "staleness", "steps": 1},
-        {"kind": "staleness", "horizon_ms": 0},
-        {"kind": "levels", "levels": ["best"]},
-        {"kind": "sweep", "parameter": "rate", "values": [1], "experiment": WINDOWS},
-        {"kind": "sweep", "parameter": "rate", "values": [1, "x"], "experiment": WINDOWS},
-        {"kind": "sweep", "parameter": "nothing", "values": [1, 2], "experiment": WINDOWS},
-        {"kind": "sweep", "parameter": "kind", "values": ["windows", "levels"], "experiment": WINDOWS},
-        {"kind": "sweep", "parameter": "rate.more", "values": [1, 2], "experiment": WINDOWS},
-        {"kind": "sweep", "parameter": "a b", "values": [1, 2], "experiment": WINDOWS},
-        {"kind": "sweep", "parameter": "rate", "values": [1, 2], "experiment": WINDOWS, "settings": {"r": {"seed": 1}}},
-        {"kind": "sweep", "parameter": "rate", "values": [1, 2], "experiment": {"kind": "sweep"}},
-        {"kind": "sweep", "parameter": "writes", "values": [10_000] * 4, "experiment": {"kind": "windows", "rate": 10}},
-    ],
-)
-def test_what_is_no_experiment_or_takes_more_than_an_hour_is_refused(found: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
-        ExperimentBody.model_validate(found)
-
-
-def test_a_sweep_has_the_experiment_with_each_value() -> None:
-    base = {"kind": "windows", "settings": {"r": {"model": {"kind": "fixed", "ms": 5}}}}
-    found = {"kind": "sweep", "parameter": "settings.r.delay_ms", "values": [10, 20], "experiment": base}
-    sweep = ExperimentBody.model_validate(found).root
-    assert isinstance(sweep, Sweep)
-    assert [step.settings["r"].delay_ms for step in sweep.steps] == [10, 20]
-    assert [step.settings["r"].model for step in sweep.steps] == [None, None]
-    assert sweep.seconds == sum(step.seconds for step in sweep.steps) >= 40
-
-
-# -- the queue and the shelf ------------------------------------------------------------------------------------------
-
-
-def test_it_is_queued_and_what_the_worker_reports_is_kept_when_the_log_server_is_gone(bench: Bench) -> None:
+def test_an_experiment_is_queued_and_its_report_is_kept_when_the_log_server_is_gone(bench: Bench) -> None:
     submitted = bench.submit()
     name = submitted["id"]
     assert bench.state(name) == ("queued", None)
     assert bench.queue.jobs.get_job_ids() == [name]
     result = {"windows": 3, "raw": [1, 2, 3]}
     bench.queue.report({**submitted, "state": "finished", "result": result})
-    found = bench.experiments.get(name, raw=True)
+    found = bench.experiments.get(name, RawQuery(raw=True))
     assert (found["state"], found["result"]) == ("finished", result)
     assert bench.queue.reported(name) is None, "the client has it, and nothing stays behind"
     bench.server.connected = False
-    assert bench.experiments.get(name, raw=False)["result"] == {"windows": 3}
+    assert bench.experiments.get(name, RawQuery())["result"] == {"windows": 3}
     (listed,) = bench.experiments.all()["experiments"]
     assert (listed["id"], listed["result"]) == (name, None)
 
 
-def test_one_that_waits_is_withdrawn_and_one_that_runs_is_told_to_end(bench: Bench) -> None:
+def test_a_waiting_experiment_is_withdrawn_and_a_running_one_is_stopped(bench: Bench) -> None:
     waiting, running = bench.submit(), bench.submit()
     assert bench.experiments.cancel(waiting["id"])["state"] == "cancelled"
     assert bench.queue.jobs.get_job_ids() == [running["id"]]
@@ -122,13 +75,13 @@ def test_one_that_waits_is_withdrawn_and_one_that_runs_is_told_to_end(bench: Ben
     bench.queue.report({**running, "state": "running"})
     assert bench.experiments.cancel(running["id"])["state"] == "running"
     assert bench.queue.wait_for_stop(running["id"], 0.1) == Stop("cancelled", "it was cancelled")
-    for name, status in ((waiting["id"], 409), ("nothing", 404)):
-        with pytest.raises(Problem) as refused:
+    for name, kind, status in ((waiting["id"], ExperimentEnded, 409), ("nothing", NoSuchExperiment, 404)):
+        with pytest.raises(kind) as refused:
             bench.experiments.cancel(name)
-        assert refused.value.status == status
+        assert answered(refused.value).status == status
 
 
-def test_one_that_nobody_knows_any_more_has_failed(bench: Bench) -> None:
+def test_an_experiment_that_the_log_server_lost_has_failed(bench: Bench) -> None:
     name = bench.submit()["id"]
     bench.queue.jobs.connection.flushall()
     state, reason = bench.state(name)
@@ -137,36 +90,19 @@ def test_one_that_nobody_knows_any_more_has_failed(bench: Bench) -> None:
 
 def test_the_queue_is_bounded(bench: Bench) -> None:
     names = [bench.submit()["id"] for _ in range(WAITING_MAX)]
-    with pytest.raises(Problem) as refused:
+    with pytest.raises(QueueFull) as refused:
         bench.submit()
-    assert (refused.value.status, "Retry-After" in refused.value.headers) == (429, True)
+    assert (answered(refused.value).status, "Retry-After" in refused.value.headers) == (429, True)
     bench.experiments.cancel(names[0])
     bench.submit()
 
 
-def test_one_that_cannot_be_queued_has_failed(bench: Bench) -> None:
+def test_an_experiment_that_cannot_be_queued_has_failed(bench: Bench) -> None:
     bench.server.connected = False
     with pytest.raises(Exception, match="log server"):
         bench.submit()
     (found,) = bench.experiments.all()["experiments"]
     assert found["state"] == "failed"
-
-
-def test_the_shelf_forgets_the_oldest_that_have_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelves, "KEPT", 2)
-    shelf = Shelf(tmp_path)
-    for number, state in enumerate(["queued", "finished", "failed", "cancelled"]):
-        shelf.put(document(str(number), state))
-    assert [found["id"] for found in shelf.all()] == ["3", "2", "0"]
-    assert [found["id"] for found in shelf.unended()] == ["0"]
-
-
-def test_what_has_ended_stays_as_it_is_also_across_a_restart(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path)
-    shelf.put(document("1", "finished"))
-    shelf.put(document("1", "running"))
-    shelf.close()
-    assert [found["state"] for found in Shelf(tmp_path).all()] == ["finished"]
 
 
 MEASUREMENTS = {"raw": {"t_ms": [number + 0.5 for number in range(20_000)]}}
@@ -176,23 +112,23 @@ SPEC = {"settings": {"r": {"model": {"kind": "trace", "delays_ms": MEASUREMENTS[
 def test_the_list_reads_neither_measurements_nor_specifications_and_one_reads_no_measurements(bench: Bench) -> None:
     for number in range(20):
         steps = [{"value": 1, "result": {"reads": 2, **MEASUREMENTS}}]
-        bench.shelf.put({**document(str(number), "finished"), "spec": SPEC, "result": {"steps": steps, **MEASUREMENTS}})
+        bench.store.put({**document(str(number), "finished"), "spec": SPEC, "result": {"steps": steps, **MEASUREMENTS}})
     one_mb = len(json.dumps(SPEC))
     listed, peak = peak_bytes(bench.experiments.all)
     assert len(listed["experiments"]) == 20
     assert {str(found["spec"]) for found in listed["experiments"]} == {"None"}
     print(f"\nthe list: {peak / 1e6:.2f} MB")
     assert peak < one_mb
-    found, peak = peak_bytes(lambda: bench.experiments.get("7", raw=False))
+    found, peak = peak_bytes(lambda: bench.experiments.get("7", RawQuery()))
     assert found["result"] == {"steps": [{"value": 1, "result": {"reads": 2}}]}
     print(f"one: {peak / 1e6:.2f} MB, of which its specification takes most")
-    complete = bench.experiments.get("7", raw=True)
+    complete = bench.experiments.get("7", RawQuery(raw=True))
     assert complete["result"] == {"steps": steps, **MEASUREMENTS}
     assert complete["spec"] == found["spec"] == SPEC
 
 
 def peak_bytes(function: Callable[[], Any]) -> tuple[Any, int]:
-    """What a function returns, and the most memory that Python's objects took meanwhile."""
+    """What a function returns, and the peak memory of Python's objects during the call."""
     tracemalloc.start()
     try:
         return function(), tracemalloc.get_traced_memory()[1]
@@ -200,59 +136,7 @@ def peak_bytes(function: Callable[[], Any]) -> tuple[Any, int]:
         tracemalloc.stop()
 
 
-def test_a_file_of_before_keeps_its_experiments(tmp_path: Path) -> None:
-    before = {**document("1", "finished"), "spec": {"kind": "windows"}, "result": {"count": 3, **MEASUREMENTS}}
-    with closing(sqlite3.connect(tmp_path / "experiments.sqlite")) as file, file:
-        file.execute(
-            "CREATE TABLE experiments (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,"
-            " ended INTEGER NOT NULL, document TEXT NOT NULL)"
-        )
-        file.execute("INSERT INTO experiments (id, ended, document) VALUES ('1', 1, ?)", [json.dumps(before)])
-    for _ in range(2):
-        shelf = Shelf(tmp_path)
-        assert [(found["id"], found["result"]) for found in shelf.all()] == [("1", None)]
-        assert shelf.get("1", raw=True) == before
-        assert shelf.get("1", raw=False) == {**before, "result": {"count": 3}}
-        shelf.close()
-
-
-def test_a_store_that_cannot_be_used_is_a_problem(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(Problem, match="file"):
-        Shelf(tmp_path / "file")
-
-
-def test_a_damaged_file_is_quarantined_and_the_client_goes_on(tmp_path: Path) -> None:
-    (tmp_path / "experiments.sqlite").write_bytes(b"no database at all" * 100)
-    shelf = Shelf(tmp_path)
-    shelf.put(document("1", "finished"))
-    assert [found["id"] for found in shelf.all()] == ["1"]
-    assert (tmp_path / "experiments.sqlite.quarantined").exists()
-
-
-def document(name: str, state: Any) -> Experiment:
-    return {
-        "id": name, "kind": "windows", "state": state, "progress": 0.0, "reason": None, "submitted_at": "",
-        "started_at": None, "ended_at": None, "spec": {}, "result": None,
-    }  # fmt: skip
-
-
-# -- whose turn it is -------------------------------------------------------------------------------------------------
-
-
-def test_one_worker_has_its_turn_until_it_ends_it_or_is_silent_for_five_seconds(bench: Bench) -> None:
-    assert bench.queue.take_turn("a")
-    assert bench.queue.take_turn("a")
-    assert not bench.queue.take_turn("b")
-    bench.queue.end_turn("b")
-    assert not bench.queue.take_turn("b")
-    left_ms = bench.queue.jobs.connection.pttl("lab14:experiment-worker")
-    assert 0 < left_ms <= 5000
-    bench.queue.end_turn("a")
-    assert bench.queue.take_turn("b")
-
-
-def test_what_a_dead_worker_had_taken_is_found_wherever_it_was(bench: Bench) -> None:
+def test_the_experiments_that_a_dead_worker_had_taken_are_found(bench: Bench) -> None:
     started, taken, waiting = bench.submit(), bench.submit(), bench.submit()
     connection = bench.queue.jobs.connection
     for name in (started["id"], taken["id"]):
@@ -265,35 +149,59 @@ def test_what_a_dead_worker_had_taken_is_found_wherever_it_was(bench: Bench) -> 
         [(started["id"], "running"), (taken["id"], "queued")]
     )
     for one in found:
-        bench.queue.abandon({**one, "state": "failed", "reason": "its worker died"})
+        bench.queue.report({**one, "state": "failed", "reason": "its worker died"})
+        bench.queue.remove_job(one["id"])
     assert bench.queue.abandoned() == []
     assert bench.state(started["id"]) == bench.state(taken["id"]) == ("failed", "its worker died")
     assert bench.state(waiting["id"]) == ("queued", None)
 
 
-def test_what_is_held_is_found_until_it_is_put_back(bench: Bench) -> None:
-    assert bench.queue.held() == {}
-    bench.queue.hold({"r1": {"seed": 1}})
-    assert bench.queue.held() == {"r1": {"seed": 1}}
-    bench.queue.hold({})
-    assert bench.queue.held() == {}
+def test_the_store_drops_the_oldest_ended_experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT", 2)
+    store = ExperimentStore(tmp_path)
+    for number, state in enumerate(["queued", "finished", "failed", "cancelled"]):
+        store.put(document(str(number), state))
+    assert [found["id"] for found in store.all()] == ["3", "2", "0"]
+    assert [found["id"] for found in store.unended()] == ["0"]
 
 
-def test_a_turn_that_passes_to_another_worker_while_it_is_ended_stays_with_that_one(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    key = "lab14:experiment-worker"
-    other = fakeredis.FakeRedis(server=bench.server, protocol=2)
-    assert bench.queue.take_turn("a")
-    genuine = bench.queue._client.execute_command
-    passed: list[Any] = []
+def test_an_ended_experiment_does_not_change_even_after_a_restart(tmp_path: Path) -> None:
+    store = ExperimentStore(tmp_path)
+    store.put(document("1", "finished"))
+    store.put(document("1", "running"))
+    store.close()
+    assert [found["state"] for found in ExperimentStore(tmp_path).all()] == ["finished"]
 
-    def then_the_lease_ends(*command: Any, **options: Any) -> Any:
-        found = genuine(*command, **options)
-        if not passed:
-            passed.append(other.set(key, "b"))
-        return found
 
-    monkeypatch.setattr(bench.queue._client, "execute_command", then_the_lease_ends)
-    bench.queue.end_turn("a")
-    assert other.get(key) == b"b"
+def test_a_file_of_the_former_format_keeps_its_experiments(tmp_path: Path) -> None:
+    before = {
+        **document("1", "finished"),
+        "spec": {"kind": "windows"},
+        "result": {"count": 3, "raw": {"t_ms": [0.5, 1.5]}},
+    }
+    with closing(sqlite3.connect(tmp_path / "experiments.sqlite")) as file, file:
+        file.execute(
+            "CREATE TABLE experiments (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,"
+            " ended INTEGER NOT NULL, document TEXT NOT NULL)"
+        )
+        file.execute("INSERT INTO experiments (id, ended, document) VALUES ('1', 1, ?)", [json.dumps(before)])
+    for _ in range(2):
+        store = ExperimentStore(tmp_path)
+        assert [(found["id"], found["result"]) for found in store.all()] == [("1", None)]
+        assert store.get("1", raw=True) == before
+        assert store.get("1", raw=False) == {**before, "result": {"count": 3}}
+        store.close()
+
+
+def test_a_store_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="file"):
+        ExperimentStore(tmp_path / "file")
+
+
+def test_a_damaged_file_is_quarantined_and_the_client_starts(tmp_path: Path) -> None:
+    (tmp_path / "experiments.sqlite").write_bytes(b"no database at all" * 100)
+    store = ExperimentStore(tmp_path)
+    store.put(document("1", "finished"))
+    assert [found["id"] for found in store.all()] == ["1"]
+    assert (tmp_path / "experiments.sqlite.quarantined").exists()

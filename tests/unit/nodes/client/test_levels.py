@@ -1,4 +1,4 @@
-"""Reading at a level, on answers of nodes that are not there; sessions; acknowledgements by replicas."""
+"""Reading at a level, with answers of stub nodes."""
 
 from __future__ import annotations
 
@@ -9,24 +9,19 @@ from random import Random
 from typing import Any
 
 import pytest
-from flask import Flask, request
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
-from broker.delay import Fixed
-from broker.position import START, Position
-from broker.registry import Member, Registry, Settings
-from nodes.client import session as sessions
-from nodes.client.directory import Directory
-from nodes.client.head import LogHead
-from nodes.client.levels import LevelQuery, Levels
+from broker.position import Position
+from nodes.client.directory import Directory, LogHead
+from nodes.client.errors import LevelNotReached, NoReplicaToRead, ReadRefused
+from nodes.client.levels import LevelQuery, Nodes
 from nodes.client.metrics import ClientMetrics
+from nodes.client.reading import Reader
 from nodes.client.session import Session as LabSession
 from nodes.http.peers import Ask, PeerError, Reply
-from nodes.http.problem import Problem
-from nodes.http.writing import AcksQuery
-from nodes.primary.acks import Acks
 from tests.support.peers import LAB, StubPeers, at, replicas
+from tests.support.problems import answered
 from tests.support.until import until
 
 HEAD = "primary/version"
@@ -45,28 +40,21 @@ def refusal(status: int, position: str) -> tuple[int, dict[str, Any]]:
 PRIMARY = "http://127.0.0.1:8000"
 
 
-def make(**answers: Any) -> tuple[Levels, StubPeers, CollectorRegistry]:
+def make(**answers: Any) -> tuple[Reader, StubPeers, CollectorRegistry]:
     return make_of(StubPeers(**{"primary/replicas": replicas("r1"), **answers}))
 
 
 def make_of(
     peers: StubPeers, monotonic: Callable[[], float] = lambda: 10.0
-) -> tuple[Levels, StubPeers, CollectorRegistry]:
+) -> tuple[Reader, StubPeers, CollectorRegistry]:
     registry = CollectorRegistry()
-    levels = Levels(
-        primary_url=PRIMARY,
-        peers=peers,
-        directory=Directory(peers, PRIMARY),
-        head=LogHead(peers, PRIMARY, patience_seconds=0.05),
-        metrics=ClientMetrics(registry),
-        random=Random(1),
-        monotonic=monotonic,  # the stub answers at 10.25
-    )
-    return levels, peers, registry
+    head = LogHead(peers, PRIMARY, patience_seconds=0.05)
+    nodes = Nodes(PRIMARY, peers, Directory(peers, PRIMARY), head, Random(1), monotonic)  # the stub answers at 10.25
+    return Reader(nodes, ClientMetrics(registry)), peers, registry
 
 
 class HangingPrimary(StubPeers):
-    """A primary that was stopped once the replicas were known: it takes questions and does not answer them."""
+    """A primary that stopped after the replicas were known: it accepts requests and does not answer."""
 
     def __init__(self, **answers: Any) -> None:
         super().__init__(**{"primary/replicas": replicas("r1"), **answers})
@@ -89,10 +77,7 @@ def counted(registry: CollectorRegistry, level: str, outcome: str) -> float | No
     return registry.get_sample_value("ec_level_reads_total", {"level": level, "outcome": outcome})
 
 
-# -- each level --------------------------------------------------------------------------------------------------------
-
-
-def test_strong_is_the_primarys_answer() -> None:
+def test_strong_returns_the_primarys_answer() -> None:
     levels, peers, registry = make(**{HEAD: at(5), "primary/data/k": record("lab14-primary", 4, "1-5")})
     found = levels.read("k", LevelQuery(level="strong"), Session())
     assert (found["value"], found["source"], found["level_had"], found["stale"]) == (
@@ -105,7 +90,7 @@ def test_strong_is_the_primarys_answer() -> None:
     assert counted(registry, "strong", "fresh") == 1
 
 
-def test_eventual_takes_what_the_replica_has_and_says_how_stale_that_is() -> None:
+def test_eventual_returns_what_the_replica_has_and_how_stale_it_is() -> None:
     ages = {"applied_at": "2026-11-23T12:00:00.000Z", "write_timestamp": "2026-11-23T12:00:01.500Z"}
     head = [at(5), {**at(5, reached=True, **ages), "data_age_ms": 20.0}]
     levels, peers, registry = make(**{HEAD: head, "r1/data/k": record("r1", 2, "1-3")})
@@ -117,12 +102,12 @@ def test_eventual_takes_what_the_replica_has_and_says_how_stale_that_is() -> Non
     assert counted(registry, "eventual", "stale") == 1
 
 
-def test_a_read_that_lacked_nothing_was_as_good_as_strong() -> None:
+def test_a_read_that_lacked_no_write_was_as_good_as_strong() -> None:
     levels, _, _ = make(**{HEAD: at(5), "r1/data/k": record("r1", 2, "1-5")})
     assert levels.read("k", LevelQuery(level="prefix"), Session())["level_had"] == "strong"
 
 
-def test_session_asks_for_what_the_session_wrote_and_was_shown() -> None:
+def test_session_requires_what_the_session_wrote_and_was_shown() -> None:
     levels, peers, _ = make(**{HEAD: at(9), "r1/data/k": record("r1", 2, "1-8")})
     found = levels.read("k", LevelQuery(level="session"), Session(Position(1, 7), Position(1, 8)))
     assert asked(peers, "r1/data/k")[0]["min_position"] == "1-8"
@@ -143,15 +128,14 @@ def test_a_new_session_waits_for_nothing() -> None:
         (Position(1, 9), 412, "earlier-epoch"),
     ],
 )
-def test_a_token_of_another_time_is_refused_at_once_and_ends_the_session(
-    token: Position, status: int, slug: str
-) -> None:
+def test_a_void_token_is_rejected_at_once_and_ends_the_session(token: Position, status: int, slug: str) -> None:
     head = at(9) if status == 400 else at(0, 2)
     levels, peers, registry = make(**{HEAD: head, "r1/data/k": refusal(504, "1-6")})
-    with pytest.raises(Problem) as failed:
+    with pytest.raises(ReadRefused) as failed:
         levels.read("k", LevelQuery(level="session"), Session(written=token))
-    assert (failed.value.status, failed.value.slug) == (status, slug)
-    assert "Max-Age=0" in failed.value.headers["Set-Cookie"]
+    found = answered(failed.value)
+    assert (found.status, found.slug) == (status, slug)
+    assert "Max-Age=0" in found.headers["Set-Cookie"]
     assert [fields["timeout_ms"] for fields in asked(peers, "/data/k")] == ["0"], "no node waits for it"
     assert counted(registry, "session", "refused") == 1
 
@@ -166,7 +150,7 @@ def test_a_token_of_another_time_is_refused_at_once_and_ends_the_session(
         ({"max_lag_versions": 8, "max_lag_ms": 250}, "1-4"),
     ],
 )
-def test_bounded_asks_for_what_its_bounds_allow_no_older(bounds: dict[str, Any], target: str) -> None:
+def test_bounded_requires_the_oldest_position_within_its_bounds(bounds: dict[str, Any], target: str) -> None:
     answers = {HEAD: at(9), "primary/position": {"position": "1-4", "head": "1-9"}, "r1/data/k": record("r1", 2, "1-9")}
     levels, peers, _ = make(**answers)
     levels.read("k", LevelQuery(level="bounded", **bounds), Session())
@@ -182,11 +166,12 @@ def test_a_reset_between_bound_and_read_makes_a_new_bound() -> None:
     assert [fields["min_position"] for fields in asked(peers, "r1/data/k")] == ["1-9", "2-1"]
 
 
-def test_a_level_that_is_not_reached_in_time_is_a_504_that_says_what_was() -> None:
+def test_a_level_that_is_not_reached_in_time_is_a_504_with_the_position_of_the_node() -> None:
     levels, _, registry = make(**{HEAD: at(9), "r1/data/k": refusal(504, "1-6")})
-    with pytest.raises(Problem, match="needs 1-8; the node was at 1-6 after 300 ms") as failed:
+    with pytest.raises(LevelNotReached, match="needs 1-8; the node was at 1-6 after 300 ms") as failed:
         levels.read("k", LevelQuery(level="session", timeout_ms=300), Session(written=Position(1, 8)))
-    assert (failed.value.status, failed.value.extra["position"]) == (504, "1-6")
+    found = answered(failed.value)
+    assert (found.status, found.extra["position"]) == (504, "1-6")
     assert counted(registry, "session", "timeout") == 1
 
 
@@ -202,7 +187,7 @@ def test_a_level_that_does_not_need_the_primary_does_not_wait_for_one_that_hangs
     assert counted(registry, level, "unknown") == 20
 
 
-def test_a_session_waits_at_the_replica_also_if_the_primary_hangs() -> None:
+def test_a_session_waits_at_the_replica_even_if_the_primary_hangs() -> None:
     peers = HangingPrimary(**{"r1/data/k": [refusal(504, "1-6"), record("r1", 2, "1-8")]})
     levels, _, _ = make_of(peers)
     found = levels.read("k", LevelQuery(level="session", timeout_ms=300), Session(written=Position(1, 8)))
@@ -211,7 +196,7 @@ def test_a_session_waits_at_the_replica_also_if_the_primary_hangs() -> None:
     assert [fields["timeout_ms"] for fields in asked(peers, "/data/k")] == ["0", "300"]
 
 
-def test_a_primary_that_answers_again_is_believed_again() -> None:
+def test_a_primary_that_answers_again_is_waited_for_again() -> None:
     peers = HangingPrimary(**{HEAD: at(9), "r1/data/k": record("r1", 2, "1-9")})
     levels, _, _ = make_of(peers)
     assert levels.read("k", LevelQuery(), Session())["stale"] is None
@@ -220,7 +205,7 @@ def test_a_primary_that_answers_again_is_believed_again() -> None:
     until(lambda: levels.read("k", LevelQuery(), Session())["stale"] is False)
 
 
-def test_what_a_read_waited_is_all_that_its_reader_felt() -> None:
+def test_the_reported_wait_covers_the_whole_read() -> None:
     now = [10.0]
 
     class SlowPrimary(StubPeers):
@@ -236,7 +221,7 @@ def test_what_a_read_waited_is_all_that_its_reader_felt() -> None:
 
 
 @pytest.mark.parametrize(("age_ms", "stale"), [(200.0, False), (300.0, True)])
-def test_what_was_written_while_the_read_ran_was_not_missing_when_it_began(age_ms: float, stale: bool) -> None:
+def test_a_write_during_the_read_does_not_make_it_stale(age_ms: float, stale: bool) -> None:
     when = "2026-11-23T12:00:00.000Z"
     oldest = {**at(5, reached=True), "applied_at": when, "write_timestamp": when, "data_age_ms": age_ms}
     levels, _, _ = make(**{HEAD: [at(5), oldest], "r1/data/k": record("r1", 2, "1-4")})
@@ -244,7 +229,7 @@ def test_what_was_written_while_the_read_ran_was_not_missing_when_it_began(age_m
     assert (found["stale"], found["behind_versions"]) == (stale, int(stale))
 
 
-def test_while_the_primary_is_away_replicas_are_read_and_nobody_knows_how_stale_that_is() -> None:
+def test_while_the_primary_is_away_replicas_are_read_with_unknown_staleness() -> None:
     levels, _, registry = make(**{HEAD: GONE, "r1/data/k": record("r1", 2, "1-3")})
     found = levels.read("k", LevelQuery(level="eventual"), Session())
     assert (found["stale"], found["behind_versions"], found["stale_ms"], found["level_had"]) == (
@@ -260,19 +245,20 @@ def test_while_the_primary_is_away_replicas_are_read_and_nobody_knows_how_stale_
 def test_a_node_that_does_not_answer_is_a_503(level: Any) -> None:
     bounds = {"max_lag_versions": 1} if level == "bounded" else {}
     levels, _, registry = make(**{HEAD: GONE, "primary/data/k": GONE, "r1/data/k": GONE})
-    with pytest.raises(Problem) as failed:
+    with pytest.raises(PeerError) as failed:
         levels.read("k", LevelQuery(level=level, **bounds), Session())
-    assert failed.value.status == 503
+    found = answered(failed.value)
+    assert (found.status, found.slug, found.extra["level"]) == (503, "node-unavailable", level)
     assert counted(registry, level, "error") == 1
 
 
-def test_where_one_replica_does_not_answer_another_is_read() -> None:
+def test_if_one_replica_does_not_answer_another_is_read() -> None:
     answers = {"primary/replicas": replicas("r1", "r2", "r3"), HEAD: at(9), "r2/data/k": record("r2", 2, "1-9")}
     for _ in range(5):
         levels, _, registry = make(**answers, **{"r1/data/k": GONE, "r3/data/k": GONE})
         assert levels.read("k", LevelQuery(), Session())["source"] == "r2"
         assert counted(registry, "eventual", "fresh") == 1
-    with pytest.raises(Problem):
+    with pytest.raises(PeerError):
         levels.read("k", LevelQuery(replica="r1"), Session())
 
 
@@ -291,26 +277,27 @@ def in_order_of_arrival() -> dict[str, Any]:
 
 def test_a_replica_in_order_of_arrival_shows_no_prefix() -> None:
     levels, _, _ = make(**{"primary/replicas": in_order_of_arrival(), HEAD: at(9)})
-    with pytest.raises(Problem) as failed:
+    with pytest.raises(ReadRefused) as failed:
         levels.read("k", LevelQuery(level="prefix"), Session())
-    assert (failed.value.status, failed.value.slug) == (409, "level-not-available")
+    found = answered(failed.value)
+    assert (found.status, found.slug) == (409, "level-not-available")
 
 
-def test_what_a_session_was_shown_beyond_the_position_is_part_of_its_token() -> None:
+def test_a_token_covers_a_record_that_is_newer_than_the_position() -> None:
     answers = {"primary/replicas": in_order_of_arrival(), HEAD: at(9), "r1/data/k": record("r1", 8, "1-3")}
     levels, _, _ = make(**answers)
     found = levels.read("k", LevelQuery(), Session())
     assert (found["position"], found["token"], found["level_had"]) == ("1-3", f"1-8.{LAB}", "eventual")
 
 
-def test_an_unknown_replica_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_replica_is_rejected_with_the_known_ones() -> None:
     levels, _, _ = make(**{HEAD: at(9)})
-    with pytest.raises(Problem, match="there are r1") as failed:
+    with pytest.raises(NoReplicaToRead, match="known: r1") as failed:
         levels.read("k", LevelQuery(replica="r9"), Session())
-    assert failed.value.status == 400
+    assert answered(failed.value).status == 400
 
 
-def test_what_a_session_is_shown_too_old_is_counted() -> None:
+def test_violated_session_guarantees_are_counted() -> None:
     levels, _, registry = make(**{HEAD: at(9), "r1/data/k": record("r1", 2, "1-3")})
     levels.read("k", LevelQuery(level="eventual"), Session(written=Position(1, 2), read=Position(1, 4)))
     name = "ec_session_violations_total"
@@ -330,94 +317,6 @@ def test_what_a_session_is_shown_too_old_is_counted() -> None:
         {"level": "bounded", "max_lag_ms": "nan"},
     ],
 )
-def test_a_level_that_makes_no_sense_is_refused(query: dict[str, str]) -> None:
+def test_an_invalid_level_is_rejected(query: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
         LevelQuery.model_validate(query)
-
-
-# -- sessions ----------------------------------------------------------------------------------------------------------
-
-
-def session_of(*, required: bool = False, **headers: str) -> LabSession:
-    with Flask("x").test_request_context(headers=headers):
-        return sessions.of(request, LAB, required=required)
-
-
-def test_a_session_is_in_the_cookie_unless_a_header_says_otherwise() -> None:
-    session = Session().after_write(Position(1, 4)).after_read(Position(1, 6)).after_read(Position(1, 5))
-    cookie = session.cookie.split(";")[0]
-    assert session_of(Cookie=cookie) == session == Session(Position(1, 4), Position(1, 6))
-    assert session_of(**{"Cookie": cookie, "Lab-Position": f"1-9.{LAB}"}) == Session(Position(1, 9), START)
-    assert session_of() == Session()
-
-
-def test_a_bare_position_is_waited_for_and_is_no_evidence_of_what_the_session_wrote() -> None:
-    session = session_of(**{"Lab-Position": "1-9"})
-    assert (session.position, session.written, session.read) == (Position(1, 9), START, START)
-    assert session.token == f"1-9.{LAB}"
-
-
-def test_the_token_of_another_lab_is_refused_with_a_sentence() -> None:
-    token = LabSession("0d15ea5e", Position(1, 4)).token
-    with pytest.raises(Problem, match=f"of another lab; this is lab {LAB}") as failed:
-        session_of(**{"Lab-Position": token})
-    assert (failed.value.status, failed.value.slug) == (412, "foreign-session")
-
-
-def test_the_cookie_of_another_lab_is_refused_once_where_a_session_is_required_and_ignored_elsewhere() -> None:
-    foreign = LabSession("0d15ea5e", Position(1, 4), Position(1, 6)).cookie.split(";")[0]
-    assert session_of(Cookie=foreign) == Session()
-    with pytest.raises(Problem, match=f"of another lab; this is lab {LAB}") as failed:
-        session_of(required=True, Cookie=foreign)
-    own = failed.value.headers["Set-Cookie"].split(";")[0]
-    assert session_of(required=True, Cookie=f"{foreign}; {own}") == Session()
-
-
-@pytest.mark.parametrize("cookie", ["1-1", "x.y", "1-1.", "", "1-1.2-2.3-3"])
-def test_a_malformed_cookie_is_refused_and_taken_away(cookie: str) -> None:
-    with pytest.raises(Problem) as failed:
-        session_of(Cookie=f"lab_session_{LAB}={cookie}")
-    assert failed.value.status == 400
-    assert "Max-Age=0" in failed.value.headers["Set-Cookie"]
-
-
-# -- acknowledgements by replicas --------------------------------------------------------------------------------------
-
-
-def acks(fake: Any, **answers: Any) -> Acks:
-    registered = Registry(fake)
-    for name in ("r1", "r2"):
-        member = Member(name, f"http://{name}:1", f"http://{name}", Position(1, 0), 0, 0)
-        registered.heartbeat(member, Settings(Fixed(0), 0))
-    return Acks(registered, StubPeers(**answers))
-
-
-WRITTEN: Any = {"version": 7, "position": "1-7"}
-
-
-def test_a_write_is_complete_when_enough_replicas_have_it(fake: Any) -> None:
-    waiting = acks(fake, **{"r1/version": at(7, reached=True), "r2/version": at(6, reached=False)})
-    found = waiting.complete(WRITTEN, waiting.require(1), AcksQuery(acks=1))
-    assert (found["acks_reached"], found["acknowledged_by"]) == (1, ["r1"])
-
-
-def test_at_the_deadline_the_write_says_how_many_had_it(fake: Any) -> None:
-    waiting = acks(fake, **{"r1/version": at(7, reached=True), "r2/version": GONE})
-    found = waiting.complete(WRITTEN, waiting.require(2), AcksQuery(acks=2, timeout_ms=100))
-    assert found["acks_reached"] == 1
-
-
-def test_a_replica_that_answers_without_the_write_has_not_acknowledged_it(fake: Any) -> None:
-    waiting = acks(fake, **{"r1/version": at(7, reached=True), "r2/version": at(6, reached=False)})
-    assert waiting.complete(WRITTEN, waiting.require(2), AcksQuery(acks=2))["acknowledged_by"] == ["r1"]
-
-
-def test_more_acknowledgements_than_replicas_are_refused_before_the_write(fake: Any) -> None:
-    with pytest.raises(Problem, match="3 replicas are asked for, and 2 are registered") as failed:
-        acks(fake).require(3)
-    assert failed.value.status == 400
-
-
-def test_without_acks_nobody_is_asked(fake: Any) -> None:
-    waiting = acks(fake)
-    assert waiting.complete(WRITTEN, waiting.require(0), AcksQuery()) == WRITTEN

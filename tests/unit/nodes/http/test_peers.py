@@ -1,4 +1,4 @@
-"""Asking other nodes: what comes back, and what a failure says about the request."""
+"""Requests to other nodes: their answers, and whether a failed one may have arrived."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from nodes.http import peers as module
-from nodes.http.peers import Ask, PeerError, Peers, PeersBusy, Reply
+from nodes.http.peers import Ask, PeerError, PeerRefused, Peers, PeersBusy, Reply
+from nodes.http.problem import problem_of
 from tests.support.until import until
 
 Serve = Callable[[socket.socket], None]
 
 
 class Node:
-    """A port that deals with each connection as told, in turn; the last way stays."""
+    """A port that handles each connection by the next of these functions; the last one stays."""
 
     def __init__(self, *ways: Serve) -> None:
         self._ways = list(ways)
@@ -40,9 +41,9 @@ class Node:
         self._listener.close()
 
 
-def say_nothing(connection: socket.socket) -> None:
+def stay_silent(connection: socket.socket) -> None:
     connection.settimeout(10)
-    while connection.recv(65536):  # head and body may come apart
+    while connection.recv(65536):  # head and body may arrive separately
         pass
 
 
@@ -52,7 +53,7 @@ def answer(body: bytes, status: int = 200) -> Serve:
     def serve(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(head + body)
-        say_nothing(connection)  # a body not read yet would reset the connection
+        stay_silent(connection)  # a body not read yet would reset the connection
 
     return serve
 
@@ -76,15 +77,15 @@ def ask(peers: Peers, *ways: Serve) -> Reply:
         node.close()
 
 
-def test_an_answer_has_status_body_and_the_time_when_it_came(peers: Peers) -> None:
+def test_an_answer_has_status_body_and_arrival_time(peers: Peers) -> None:
     assert ask(peers, answer(b'{"a":1}', 503)) == Reply(503, {"a": 1}, 42.0)
 
 
-def test_a_kept_connection_that_was_closed_meanwhile_is_made_anew(peers: Peers) -> None:
+def test_a_kept_connection_that_was_closed_is_reopened(peers: Peers) -> None:
     assert ask(peers, hang_up, answer(b"{}")).status == 200
 
 
-def test_a_request_that_found_nobody_the_second_time_is_in_doubt(peers: Peers) -> None:
+def test_a_request_whose_repetition_is_refused_is_in_doubt(peers: Peers) -> None:
     node = Node(hang_up)
 
     def hang_up_for_good(connection: socket.socket) -> None:
@@ -97,12 +98,12 @@ def test_a_request_that_found_nobody_the_second_time_is_in_doubt(peers: Peers) -
     assert failed.value.sent is True
 
 
-def test_an_answer_to_a_repeated_request_says_so(peers: Peers) -> None:
+def test_an_answer_to_a_repeated_request_is_marked(peers: Peers) -> None:
     assert ask(peers, hang_up, answer(b"{}", 503)).repeated is True
     assert ask(peers, answer(b"{}", 503)).repeated is False
 
 
-def test_where_nobody_listens_nothing_was_sent(peers: Peers) -> None:
+def test_a_request_to_a_closed_port_was_not_sent(peers: Peers) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(PeerError, match="cannot be reached") as failed:
@@ -110,21 +111,54 @@ def test_where_nobody_listens_nothing_was_sent(peers: Peers) -> None:
     assert failed.value.sent is False
 
 
+def require(peers: Peers, *ways: Serve) -> Reply:
+    node = Node(*ways)
+    try:
+        return peers.require(Ask(node.url, "POST", body={}), "primary", write_id="w")
+    finally:
+        node.close()
+
+
+def test_a_required_answer_is_a_200(peers: Peers) -> None:
+    assert require(peers, answer(b'{"a":1}')).body == {"a": 1}
+
+
+def test_a_required_answer_that_is_a_problem_is_passed_on(peers: Peers) -> None:
+    with pytest.raises(PeerRefused) as refused:
+        require(peers, answer(b'{"detail":"No."}', 409))
+    assert (refused.value.status, refused.value.body) == (409, {"detail": "No."})
+
+
+def test_a_problem_that_answers_a_repeated_write_leaves_its_outcome_in_doubt(peers: Peers) -> None:
+    with pytest.raises(PeerRefused) as refused:
+        require(peers, hang_up, answer(b'{"outcome":"not_applied"}', 503))
+    assert refused.value.body == {"outcome": "unknown"}
+
+
+def test_a_required_node_that_does_not_answer_is_a_problem_with_its_role(peers: Peers) -> None:
+    with pytest.raises(PeerError) as failed:
+        require(peers, answer(b"no json"))
+    problem = problem_of(failed.value)
+    assert problem is not None
+    assert (problem.status, problem.slug, problem.outcome) == (503, "primary-unavailable", "unknown")
+    assert (problem.extra, problem.headers) == ({"write_id": "w"}, {"Retry-After": "1"})
+
+
 @pytest.mark.parametrize("way", [hang_up, answer(b"no json"), answer(b"[]"), answer(b"NaN")])
-def test_what_is_no_answer_leaves_a_sent_request_in_doubt(peers: Peers, way: Serve) -> None:
+def test_an_invalid_answer_leaves_a_sent_request_in_doubt(peers: Peers, way: Serve) -> None:
     with pytest.raises(PeerError) as failed:
         ask(peers, way)
     assert failed.value.sent is True
 
 
-def test_silence_is_bounded_and_leaves_a_doubt(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_node_times_out_and_leaves_a_doubt(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MARGIN_SECONDS", 0.1)
     with pytest.raises(PeerError, match="did not answer in time") as failed:
-        ask(peers, say_nothing)
+        ask(peers, stay_silent)
     assert failed.value.sent is True
 
 
-def test_several_are_asked_at_once_and_a_failure_stands_beside_the_answers(peers: Peers) -> None:
+def test_several_nodes_are_asked_at_once_and_failures_are_returned_beside_answers(peers: Peers) -> None:
     arrived = threading.Barrier(2, timeout=5)
 
     def meet(connection: socket.socket) -> None:
@@ -143,7 +177,7 @@ def test_several_are_asked_at_once_and_a_failure_stands_beside_the_answers(peers
     assert list(found) == ["0", "1", "2"]
 
 
-def test_more_than_there_is_room_for_is_refused_before_anything_is_sent(peers: Peers) -> None:
+def test_requests_beyond_the_room_are_refused_before_anything_is_sent(peers: Peers) -> None:
     node = Node(answer(b"{}"))
     asks = {str(number): Ask(node.url) for number in range(3)}
     try:
@@ -168,7 +202,7 @@ def has_room(peers: Peers) -> bool:
         return False
 
 
-def test_a_place_is_taken_as_long_as_its_request_runs(peers: Peers) -> None:
+def test_a_place_is_occupied_while_its_request_runs(peers: Peers) -> None:
     go_on = threading.Event()
     with peers.team(4) as team:
         running = team.submit(go_on.wait)

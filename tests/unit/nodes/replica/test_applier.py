@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker import snapshot
-from broker.delay import Exponential, Schedule
+from broker.delay.line import Schedule
+from broker.delay.models import Exponential
 from broker.entry import Entry
 from broker.position import Position
 from nodes.replica.applier import Progress

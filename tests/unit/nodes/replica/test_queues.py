@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from broker.delay import Fixed, Schedule
-from broker.delay.line import DelayLine
+from broker.delay.line import DelayLine, Schedule
+from broker.delay.models import Fixed
 from broker.entry import Entry
 from broker.errors import LogUnreachable
 from broker.group import Group

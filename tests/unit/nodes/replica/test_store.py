@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.digest import EMPTY, digest
-from broker.entry import Entry, Operation, Record
+from broker.entry import EMPTY, Entry, Operation, Record, digest
 from broker.position import START, Position
 from broker.snapshot import Snapshot
 from nodes.replica import store as module

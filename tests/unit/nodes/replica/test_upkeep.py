@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from broker.clock import LogClock
-from broker.delay import Fixed
+from broker.delay.models import Fixed
 from broker.errors import IdTaken
 from broker.position import START, Position
 from broker.registry import Member, Settings

@@ -1,4 +1,4 @@
-"""Configuration: what is read, and what is refused with which sentence."""
+"""Configuration: what is read, and what is refused with which message."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_node_is_named_by_its_id_and_reached_by_its_address() -> None:
     assert load("replica", everywhere).advertise_url == "http://lab14-replica3:8004"
 
 
-def test_another_namespace_names_other_nodes() -> None:
+def test_the_namespace_is_part_of_node_ids() -> None:
     assert load("primary", {"LAB_NAMESPACE": "{lab7}"}).node_id == "lab7-primary"
 
 
@@ -66,18 +66,18 @@ BAD = [
 
 
 @pytest.mark.parametrize(("name", "value"), BAD)
-def test_a_bad_value_stops_with_a_sentence_that_names_all(name: str, value: str) -> None:
+def test_a_bad_value_is_refused_with_its_name_and_what_is_allowed(name: str, value: str) -> None:
     with pytest.raises(ConfigError) as refused:
         load("replica", {name: value})
-    assert str(refused.value).startswith(f"{name} is {value!r}, but has to be ")
+    assert str(refused.value).startswith(f"{name} is {value!r}, but must be ")
 
 
 @pytest.mark.parametrize(("name", "value"), [("LAB_LOG_KEEP", "-1"), ("LAB_LOG_MAX", "0"), ("LAB_LOG_MAX", "9999")])
-def test_the_log_may_not_keep_more_than_it_holds(name: str, value: str) -> None:
+def test_the_log_cannot_keep_more_than_it_holds(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=name):
         load("primary", {name: value})
 
 
-def test_an_option_of_the_log_servers_url_that_is_not_allowed_is_named() -> None:
+def test_a_forbidden_option_of_the_log_servers_url_is_named() -> None:
     with pytest.raises(ConfigError, match="LAB_REDIS_URL is not usable: the option 'protocol' is not allowed"):
         load("replica", {"LAB_REDIS_URL": "redis://127.0.0.1:6379/0?protocol=3"})

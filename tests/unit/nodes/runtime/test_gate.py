@@ -1,4 +1,4 @@
-"""Waiting for a position: who is woken, who is not, and what is left behind."""
+"""Waiting for a position: which waiters are woken, and what they leave behind."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from broker.position import Position
-from nodes.http.problem import Problem
-from nodes.runtime.gate import PositionGate, State
+from nodes.http.problem import problem_of
+from nodes.runtime.gate import Places, PositionGate, State, TooManyWaiters
 from tests.support.until import until
 
 
@@ -29,11 +29,11 @@ def waiting(gate: PositionGate, threads: ThreadPoolExecutor, *versions: int) -> 
     return found
 
 
-def test_what_is_reached_already_is_answered_at_once() -> None:
+def test_a_position_already_reached_is_answered_at_once() -> None:
     assert make().wait_for(Position(1, 5), 30.0) == at(5)
 
 
-def test_a_timeout_of_nothing_does_not_wait() -> None:
+def test_a_timeout_of_zero_does_not_wait() -> None:
     assert make().wait_for(Position(1, 6), 0) == at(5)
 
 
@@ -76,7 +76,7 @@ def test_the_state_never_goes_back_unless_it_is_replaced() -> None:
     assert gate.state == at(4)
 
 
-def test_waiters_that_gave_up_leave_nothing_behind() -> None:
+def test_waiters_that_time_out_leave_nothing_behind() -> None:
     gate = make()
     for version in range(6, 30):
         assert gate.wait_for(Position(1, version), 0.001) == at(5)
@@ -85,17 +85,19 @@ def test_waiters_that_gave_up_leave_nothing_behind() -> None:
     gate.advance(at(6))
 
 
-def test_one_more_than_the_bound_is_refused_and_may_come_again() -> None:
+def test_a_waiter_beyond_the_limit_is_refused_and_can_retry() -> None:
     gate = make(max_waiters=2)
     with ThreadPoolExecutor(2) as threads:
         waiting(gate, threads, 6, 7)
-        with pytest.raises(Problem) as refused:
+        with pytest.raises(TooManyWaiters) as refused:
             gate.wait_for(Position(1, 6), 30.0)
-        assert (refused.value.status, refused.value.headers["Retry-After"]) == (503, "1")
+        problem = problem_of(refused.value)
+        assert problem is not None
+        assert (problem.status, problem.headers["Retry-After"]) == (503, "1")
         gate.advance(at(7))
 
 
-def test_a_wake_is_timed_from_the_advance_that_reached_the_position_and_from_no_later_one() -> None:
+def test_a_wake_is_timed_from_the_advance_that_reached_the_position() -> None:
     now, advanced_twice, measured = [10.0], threading.Event(), list[float]()
 
     def clock() -> float:
@@ -115,7 +117,7 @@ def test_a_wake_is_timed_from_the_advance_that_reached_the_position_and_from_no_
     assert measured == pytest.approx([0.2, 0.2])
 
 
-def test_a_waiter_that_the_end_of_the_node_woke_has_reached_nothing_and_is_not_timed() -> None:
+def test_a_waiter_woken_by_the_stop_of_the_node_is_not_timed() -> None:
     measured: list[float] = []
     gate = PositionGate(at(5), 1000, measured.append)
     with ThreadPoolExecutor(1) as threads:
@@ -125,7 +127,7 @@ def test_a_waiter_that_the_end_of_the_node_woke_has_reached_nothing_and_is_not_t
     assert measured == []
 
 
-def test_closing_wakes_everybody_for_good() -> None:
+def test_closing_wakes_all_waiters_for_good() -> None:
     gate = make()
     with ThreadPoolExecutor(2) as threads:
         found = waiting(gate, threads, 6, 7)
@@ -134,7 +136,7 @@ def test_closing_wakes_everybody_for_good() -> None:
     assert gate.wait_for(Position(1, 9), 30.0) == at(5)
 
 
-def test_time_outs_at_the_moment_of_the_wake_lose_nobody() -> None:
+def test_time_outs_at_the_moment_of_the_wake_lose_no_waiter() -> None:
     """Each waiter wakes the next, so one that gives up just then must not break the chain."""
     for _ in range(30):
         gate = make()
@@ -149,3 +151,10 @@ def test_time_outs_at_the_moment_of_the_wake_lose_nobody() -> None:
             assert time.monotonic() - began < 5
             advanced.join()
         assert gate.waiters == 0
+
+
+def test_a_place_is_released_whatever_happens() -> None:
+    places = Places(1)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), places.one():
+            raise ZeroDivisionError

@@ -34,6 +34,6 @@ def test_every_trace_is_recorded_up_to_the_bound() -> None:
     assert sampler.get_description() == "at most 10 a second"
 
 
-def test_a_recorded_trace_has_the_attributes_that_it_began_with() -> None:
+def test_a_recorded_trace_keeps_its_initial_attributes() -> None:
     found = AtMostPerSecond(1, Clock()).should_sample(None, 1, "write", attributes={"a": "b"})
     assert dict(found.attributes or {}) == {"a": "b"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from flask import Flask
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
@@ -11,17 +10,20 @@ from opentelemetry.trace import SpanKind
 from broker.entry import Entry
 from broker.position import Position
 from nodes.runtime import tracing
+from nodes.runtime.caller import TRACEPARENT
 from nodes.runtime.config import load
 
 PARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 
 
 @pytest.mark.parametrize(("given", "carried"), [(PARENT, PARENT), ("nonsense", ""), ("", ""), (PARENT.upper(), "")])
-def test_without_an_endpoint_a_callers_context_goes_on_as_it_came(given: str, carried: str) -> None:
+def test_without_an_endpoint_a_callers_context_is_forwarded_unchanged(given: str, carried: str) -> None:
     found = tracing.make(load("primary", {}))
-    with Flask("x").test_request_context(headers={"traceparent": given}), found.sending() as traceparent:
+    token = TRACEPARENT.set(given)
+    with found.sending() as traceparent:
         assert traceparent == carried
         assert found.outgoing() == ({"traceparent": carried} if carried else {})
+    TRACEPARENT.reset(token)
     with found.sending() as traceparent:
         assert traceparent == ""
 
@@ -53,7 +55,7 @@ def test_with_an_endpoint_a_write_and_its_application_are_one_trace() -> None:
     found._provider.shutdown()
 
 
-def test_a_write_beyond_the_bound_of_traces_carries_an_unsampled_context_and_nothing_is_recorded_of_it() -> None:
+def test_a_write_beyond_the_limit_of_traces_is_not_recorded_and_carries_an_unsampled_context() -> None:
     spans = InMemorySpanExporter()
     found = tracing.make(load("primary", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}))
     assert isinstance(found, tracing.RecordedTracing)
@@ -73,7 +75,7 @@ def test_a_write_beyond_the_bound_of_traces_carries_an_unsampled_context_and_not
     found._provider.shutdown()
 
 
-def test_the_environment_may_want_every_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_can_select_every_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_TRACES_SAMPLER": "always_on"}
     found = tracing.make(load("primary", environment))
@@ -87,7 +89,7 @@ def test_the_environment_may_want_every_trace(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("flags", "recorded"), [("00", False), ("01", True), ("02", False), ("03", True), ("0a", False), ("0b", True)]
 )
-def test_an_entry_tells_whether_a_trace_is_recorded_of_it(flags: str, *, recorded: bool) -> None:
+def test_an_entry_shows_whether_its_trace_is_recorded(flags: str, *, recorded: bool) -> None:
     entry = Entry(Position(1, 1), "set", "k", "1", "w", 1, f"{PARENT[:-2]}{flags}")
     assert entry.trace_id == ("a" * 32 if recorded else "")
     assert Entry(Position(1, 1), "set", "k", "1", "w", 1).trace_id == ""

@@ -8,16 +8,18 @@ from typing import cast
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from broker.delay import DelayModel, Exponential, Fixed, Lognormal, Mixture, Pareto
+from broker.delay.compound import Mixture
+from broker.delay.models import DelayModel, Exponential, Fixed, Lognormal, Pareto
+from broker.registry import Settings
 from nodes.worker.predicted import Predicted
-from nodes.worker.target import Setting, Target, TargetError
+from nodes.worker.target import Target, TargetError
 from tests.support.until import until
 
 DOCUMENTED = Mixture(((9, Pareto(20, 3)), (1, Exponential(80))))
 COSTLY = Mixture(((1, Lognormal(300, 2.5)),) * 10)
 
 
-class FakeSite:
+class FakeTarget:
     """A primary that answers at once, unless ``answers`` is cleared, and has one more write at each question."""
 
     def __init__(self, model: DelayModel, replicas: int = 2) -> None:
@@ -25,9 +27,9 @@ class FakeSite:
         self.answers.set()
         self.gone = False
         self.asked = 0
-        self._settings = {f"r{number}": Setting(model, 0, "log", 0) for number in range(replicas)}
+        self._settings = {f"r{number}": Settings(model, 0, "log", 0) for number in range(replicas)}
 
-    def settings(self) -> dict[str, Setting]:
+    def settings(self) -> dict[str, Settings]:
         self.asked += 1
         assert self.answers.wait(10)
         if self.gone:
@@ -38,7 +40,7 @@ class FakeSite:
         return 1, self.asked**2
 
 
-def registry_of(target: FakeSite) -> CollectorRegistry:
+def registry_of(target: FakeTarget) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(Predicted(cast("Target", target)))
     return registry
@@ -49,34 +51,34 @@ def shares(registry: CollectorRegistry) -> list[float]:
     return [float(line.split()[-1]) for line in lines if line.startswith("ec_predicted_converged_ratio{")]
 
 
-def test_it_is_the_share_of_writes_that_are_everywhere_by_each_boundary() -> None:
-    registry = registry_of(FakeSite(Fixed(500)))
+def test_the_metric_is_the_share_of_writes_on_every_replica_by_each_boundary() -> None:
+    registry = registry_of(FakeTarget(Fixed(500)))
     assert registry.get_sample_value("ec_predicted_converged_ratio", {"le": "0.4"}) == 0
     assert registry.get_sample_value("ec_predicted_converged_ratio", {"le": "0.5"}) == 1
 
 
-def test_a_scrape_takes_100_ms_at_the_most_at_any_rate_and_with_any_settings() -> None:
+def test_a_scrape_takes_at_most_100_ms_at_any_rate_and_with_any_settings() -> None:
     for model, replicas in ((DOCUMENTED, 2), (COSTLY, 20)):
-        registry = registry_of(FakeSite(model, replicas))
+        registry = registry_of(FakeTarget(model, replicas))
         costs_ms = []
         for _ in range(5):  # the rate is another one each time
-            began = time.process_time()
+            started = time.process_time()
             assert shares(registry)
-            costs_ms.append((time.process_time() - began) * 1000)
+            costs_ms.append((time.process_time() - started) * 1000)
         print(f"\n{replicas} replicas: {min(costs_ms):.1f} ms")
         assert min(costs_ms) < 100
 
 
-def test_a_scrape_does_not_wait_for_a_primary_that_hangs_and_asks_it_once_only() -> None:
-    target = FakeSite(DOCUMENTED)
+def test_a_scrape_does_not_wait_for_a_hanging_primary_and_asks_it_only_once() -> None:
+    target = FakeTarget(DOCUMENTED)
     registry = registry_of(target)
     known = until(lambda: shares(registry))
     target.answers.clear()
     asked = target.asked
-    began = time.monotonic()
+    started = time.monotonic()
     for _ in range(5):
         assert shares(registry) == known, "until the primary has answered or failed, the last answer counts"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - started < 5
     assert target.asked == asked + 1
     target.gone = True
     target.answers.set()

@@ -1,0 +1,219 @@
+"""All nodes at once, compared: versions, contents, one key, and the state of each replica."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, NotRequired
+from urllib.parse import quote
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from broker.delay.models import Order
+from nodes.client.directory import Directory, KnownReplica
+from nodes.http.api import Query
+from nodes.http.peers import Ask, PeerError, Peers, Reply, body_or_error, failure
+from nodes.http.times import timestamp
+
+_PRIMARY = "primary"
+_KNOWN = "known"
+_UNKNOWN = KnownReplica("", "", lag_ms=None, order=None, diverged=False, faults=[], resyncing="", proven=False)
+
+
+class CompareQuery(Query):
+    """Whether to compare content too."""
+
+    digest: Annotated[bool, Field(description="compare digests as well as versions")] = False
+
+
+class StaleReplica(TypedDict):
+    """A replica that does not have the primary's version. ``behind_by`` counts versions."""
+
+    name: str
+    version: int
+    behind_by: int
+
+
+class Analysis(TypedDict):
+    """The comparison. ``diverged``: equal position and another digest, which must never be (only with ``digest``)."""
+
+    primary_version: int | None
+    stale_replicas: list[StaleReplica]
+    consistent_replicas: list[str]
+    all_consistent: bool
+    digests_equal: NotRequired[bool | None]
+    diverged: NotRequired[list[str]]
+
+
+class CompareAnswer(TypedDict):
+    """What every node answered, and how the replicas compare with the primary."""
+
+    primary: dict[str, Any]
+    replicas: dict[str, dict[str, Any]]
+    analysis: Analysis
+
+
+class NodeAnswer(TypedDict):
+    """A node's answer about a key, with version 0 if it is missing; or ``error``."""
+
+    value: NotRequired[Any]
+    version: NotRequired[int]
+    position: NotRequired[str]
+    error: NotRequired[str]
+
+
+class EverywhereAnswer(TypedDict):
+    """What each node answers for a key now, by name; the primary is ``primary``."""
+
+    key: str
+    nodes: dict[str, NodeAnswer]
+
+
+class ReplicaStatus(TypedDict):
+    """The state of a replica.
+
+    ``lag_ms``: age of the oldest write it has not applied; ``null`` if unknown. ``resyncing``: why its content is being
+    replaced by a snapshot, or empty. ``order``: in which order it applies; ``null`` if unknown.
+    """
+
+    replica_id: str
+    version: int | None
+    is_consistent: bool
+    version_behind: int | None
+    lag_ms: float | None
+    data_age_ms: float | None
+    diverged: bool
+    faults: list[str]
+    resyncing: str
+    order: Order | None
+    error: NotRequired[str]
+
+
+class StatusAnswer(TypedDict):
+    """The state of all nodes. ``waiting_for_consistency``: a write-and-wait of this client is in progress."""
+
+    primary_version: int | None
+    primary_write_id: str | None
+    all_consistent: bool
+    waiting_for_consistency: bool
+    last_poll_time: str | None
+    replicas: list[ReplicaStatus]
+    error: NotRequired[str]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Asks every node; one that does not answer is reported with ``error``."""
+
+    peers: Peers
+    directory: Directory
+    primary_url: str
+
+    def compare(self, query: CompareQuery) -> CompareAnswer:
+        """Read from every node at once, and compare."""
+        urls = self._urls()
+        answers = self.peers.run_all(self._calls(urls, "/version"))
+        if query.digest:
+            for name, found in self.peers.run_all(self._calls(urls, "/digest")).items():
+                content = {"digest": found.get("digest"), "keys": found.get("keys"), "at": found.get("position")}
+                answers[name]["content"] = found if "error" in found else content
+        primary = answers.pop(_PRIMARY)
+        analysis = _analyze(primary, answers)
+        if query.digest:
+            analysis |= _analyze_content(primary, answers)
+        return {"primary": primary, "replicas": answers, "analysis": analysis}
+
+    def everywhere(self, key: str) -> EverywhereAnswer:
+        """What each node answers for a key now, without waiting for anything."""
+        path = f"/data/{quote(key, safe='')}"
+        found = self.peers.ask_all({name: Ask(f"{url}{path}") for name, url in self._urls().items()})
+        return {"key": key, "nodes": {name: _node_answer(reply) for name, reply in found.items()}}
+
+    def status(self, *, waiting: bool) -> StatusAnswer:
+        answers = self.peers.run_all({**self._calls(self._urls(), "/version"), _KNOWN: self.directory.ask})
+        known = answers.pop(_KNOWN) or {}
+        primary = answers.pop(_PRIMARY)
+        replicas = [_status(name, answer, primary, known.get(name, _UNKNOWN)) for name, answer in answers.items()]
+        found: StatusAnswer = {
+            "primary_version": primary.get("version"),
+            "primary_write_id": primary.get("write_id"),
+            "all_consistent": "error" not in primary and all(replica["is_consistent"] for replica in replicas),
+            "waiting_for_consistency": waiting,
+            "last_poll_time": timestamp(time.time_ns() // 1000),
+            "replicas": replicas,
+        }
+        if "error" in primary:
+            found["error"] = primary["error"]
+        return found
+
+    def _urls(self) -> dict[str, str]:
+        return {_PRIMARY: self.primary_url, **{name: known.url for name, known in self.directory.replicas().items()}}
+
+    def _calls(self, urls: dict[str, str], path: str) -> dict[str, Callable[[], Any]]:
+        return {name: partial(self._ask, f"{url}{path}") for name, url in urls.items()}
+
+    def _ask(self, url: str) -> dict[str, Any]:
+        return body_or_error(self.peers.attempt(Ask(url)))
+
+
+def _node_answer(reply: Reply | PeerError) -> NodeAnswer:
+    if isinstance(reply, Reply) and reply.status in {200, 404} and "position" in reply.body:
+        found = reply.body
+        return {"value": found.get("value"), "version": found.get("version", 0), "position": found["position"]}
+    return {"error": failure(reply)}
+
+
+def _analyze(primary: dict[str, Any], replicas: dict[str, dict[str, Any]]) -> Analysis:
+    behind = {name: _behind(answer, primary) for name, answer in replicas.items()}
+    consistent = [name for name, versions in behind.items() if versions == 0]
+    return {
+        "primary_version": primary.get("version"),
+        "stale_replicas": [
+            {"name": name, "version": replicas[name]["version"], "behind_by": versions}
+            for name, versions in behind.items()
+            if versions
+        ],
+        "consistent_replicas": consistent,
+        "all_consistent": "error" not in primary and len(consistent) == len(replicas),
+    }
+
+
+def _analyze_content(primary: dict[str, Any], replicas: dict[str, dict[str, Any]]) -> Any:
+    """Compare digests, which mean something only between nodes at the same position."""
+    expected = primary["content"]
+    contents = {name: answer["content"] for name, answer in replicas.items() if "error" not in answer["content"]}
+    comparable = {name: content for name, content in contents.items() if content["at"] == expected.get("at")}
+    diverged = [name for name, content in comparable.items() if content["digest"] != expected["digest"]]
+    settled = len(comparable) == len(replicas) and "error" not in expected
+    return {"digests_equal": not diverged if settled or diverged else None, "diverged": diverged}
+
+
+def _behind(answer: dict[str, Any], primary: dict[str, Any]) -> int | None:
+    """How many versions a replica is behind; all of them while it is in an earlier epoch; ``None`` if unknown."""
+    if "error" in answer or "error" in primary:
+        return None
+    if answer["epoch"] < primary["epoch"]:
+        return max(1, int(primary["version"]))
+    return max(0, int(primary["version"]) - int(answer["version"]))
+
+
+def _status(name: str, answer: dict[str, Any], primary: dict[str, Any], known: KnownReplica) -> ReplicaStatus:
+    behind = _behind(answer, primary)
+    found: ReplicaStatus = {
+        "replica_id": name,
+        "version": answer.get("version"),
+        "is_consistent": behind == 0 and not known.diverged,
+        "version_behind": behind,
+        "lag_ms": 0.0 if behind == 0 else known.lag_ms,
+        "data_age_ms": answer.get("data_age_ms"),
+        "diverged": known.diverged,
+        "faults": known.faults,
+        "resyncing": known.resyncing,
+        "order": known.order,
+    }
+    if "error" in answer:
+        found["error"] = answer["error"]
+    return found

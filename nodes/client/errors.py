@@ -1,0 +1,89 @@
+"""Why the client refuses a request; ``app.py`` maps each to a problem."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+
+class ClientError(Exception):
+    """``extra``: further members of the problem details; ``headers``: of the answer."""
+
+    headers: Mapping[str, str] = MappingProxyType({})
+
+    def __init__(self, detail: str, **extra: Any) -> None:
+        super().__init__(detail)
+        self.extra = extra
+
+
+class NoReplicas(ClientError):
+    """Raised when there is no replica to measure."""
+
+
+class UnknownReplica(ClientError):
+    """Raised when a change names no registered replica."""
+
+
+class UnprovenReplica(ClientError):
+    """Raised for a replica that has not proved to have the admin token: any URL can be registered."""
+
+
+class NoSuchExperiment(ClientError):
+    """Raised for the id of no experiment."""
+
+
+class ExperimentEnded(ClientError):
+    """Raised when an experiment that has ended should be canceled."""
+
+
+class QueueFull(ClientError):
+    """Raised when as many experiments wait or run as may."""
+
+    headers = MappingProxyType({"Retry-After": "10"})
+
+
+class TooManyListeners(ClientError):
+    """Raised when all event streams are in use."""
+
+    headers = MappingProxyType({"Retry-After": "5"})
+
+
+class ReadRefused(ClientError):
+    """Raised when a read at a level is refused."""
+
+
+class NoReplicaToRead(ReadRefused):
+    """Raised when a read names no registered replica, or none is registered."""
+
+
+class LevelNotAvailable(ReadRefused):
+    """Raised when no replica can serve a level."""
+
+
+class LevelNotReached(ReadRefused):
+    """Raised when a replica does not have the required position in time."""
+
+
+class SessionError(ReadRefused):
+    """Raised when a session cannot go on. ``cookie``: the ``Set-Cookie`` header that ends it, or starts a new one."""
+
+    def __init__(self, detail: str, cookie: str | None = None, **extra: Any) -> None:
+        super().__init__(detail, **extra)
+        self.headers = {} if cookie is None else {"Set-Cookie": cookie}
+
+
+class MalformedPosition(SessionError):
+    """Raised when a header or a cookie has no position."""
+
+
+class ForeignSession(SessionError):
+    """Raised for a session of another lab."""
+
+
+class PositionNotIssued(SessionError):
+    """Raised when the lab has not reached a session's position."""
+
+
+class EarlierEpoch(SessionError):
+    """Raised when the lab was reset since the session's last position."""

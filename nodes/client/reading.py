@@ -1,0 +1,135 @@
+"""Reading at a level: a node that can serve it, another if that fails, and how stale the answer was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from broker.position import START, Position
+from nodes.client.directory import PATIENCE_SECONDS
+from nodes.client.errors import LevelNotReached, ReadRefused
+from nodes.client.levels import BY_NAME, LevelQuery, Nodes, Place, Read, Served
+from nodes.client.metrics import ClientMetrics
+from nodes.client.session import Session
+from nodes.http.level import Level
+from nodes.http.peers import Ask, PeerError, PeerRefused, Reply
+from nodes.http.times import ms
+
+
+class ReadAnswer(TypedDict):
+    """What was read, from where, at which level, and how stale that was.
+
+    ``level_had``: the strongest level that this answer was good for. ``waited_ms``: how long the reader waited in all.
+    ``stale``: whether a write was missing that was committed before the read started; then ``behind_versions`` counts
+    the missing versions, and ``stale_ms`` is the age of the oldest. All three are ``null`` if the primary did not
+    answer beside the read. ``token``: for a later read of the same session.
+    """
+
+    key: str
+    value: Any
+    version: int
+    position: str
+    source: str
+    level: Level
+    level_had: Level
+    waited_ms: float
+    stale: bool | None
+    behind_versions: int | None
+    stale_ms: float | None
+    token: str
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads at a level, and reports how stale the answer was."""
+
+    nodes: Nodes
+    metrics: ClientMetrics
+    on_read: Callable[[ReadAnswer], None] = lambda _: None
+
+    def read(self, key: str, query: LevelQuery, session: Session) -> ReadAnswer:
+        """Read a key; a missing one has version 0.
+
+        Raises ``ReadRefused``, ``PeerRefused`` or ``PeerError`` if the level cannot be served.
+        """
+        try:
+            answer = self._read(Read(key, query, session, self.nodes.monotonic()))
+        except (ReadRefused, PeerRefused) as refused:
+            late = isinstance(refused, LevelNotReached) or getattr(refused, "status", None) == 504
+            self.metrics.level_read(query.level, "timeout" if late else "refused")
+            raise
+        except PeerError as error:
+            self.metrics.level_read(query.level, "error")
+            error.role, error.extra = "node", {"level": query.level}
+            raise
+        outcome = {None: "unknown", True: "stale", False: "fresh"}[answer["stale"]]
+        self.metrics.level_read(query.level, outcome, answer["waited_ms"])
+        position = Position.parse(answer["position"])
+        self.metrics.shown(went_back=position < session.read, lost_own_write=position < session.written)
+        self.on_read(answer)
+        return answer
+
+    def _read(self, read: Read) -> ReadAnswer:
+        level = BY_NAME[read.query.level]
+        places = self.nodes.places(read.query, level)
+        while True:
+            place = places.pop()
+            try:
+                served, head = level.serve(self.nodes, place.url, read)
+                break
+            except PeerError:
+                if not places:
+                    raise
+        versions, age_ms = self._missing(served, head, read.started)
+        version = served.body.get("version", 0)
+        return {
+            "key": read.key,
+            "value": served.body.get("value"),
+            "version": version,
+            "position": str(served.position),
+            "source": served.body["source"],
+            "level": read.query.level,
+            "level_had": "strong" if versions == 0 else level.promise or _had(read, served, place),
+            "waited_ms": ms((self.nodes.monotonic() - read.started) * 1e6),
+            "stale": None if versions is None else versions > 0,
+            "behind_versions": versions,
+            "stale_ms": age_ms,
+            "token": read.session.after_read(shown(served.position, version)).token,
+        }
+
+    def _missing(self, served: Served, head: Position | None, started: float) -> tuple[int | None, float | None]:
+        """How many versions up to the head were missing, and the age in milliseconds of the oldest of them."""
+        if head is None:
+            return None, None
+        if served.position >= head:
+            return 0, 0.0
+        if served.position.epoch < head.epoch:
+            return max(1, head.version), None
+        versions = head.version - served.position.version
+        first = Position(head.epoch, served.position.version + 1)
+        ask = Ask(f"{self.nodes.primary_url}/version", fields={"min_position": str(first), "timeout_ms": "0"})
+        found = next((reply for _, reply in self.nodes.peers.ask_each({"primary": ask}, PATIENCE_SECONDS)), None)
+        if not isinstance(found, Reply) or found.status != 200 or not found.body.get("applied_at"):
+            return versions, None
+        newest, oldest = (datetime.fromisoformat(found.body[name]) for name in ("write_timestamp", "applied_at"))
+        age_ms = (newest - oldest) / timedelta(milliseconds=1) + found.body["data_age_ms"]
+        age_ms -= (found.received_at - served.received_at) * 1000
+        if age_ms < (served.received_at - started) * 1000:
+            return 0, 0.0  # the head is asked for beside the read: all of this was written while the read ran
+        return versions, ms(max(0.0, age_ms * 1000))
+
+
+def _had(read: Read, served: Served, place: Place) -> Level:
+    """The level that a replica's answer was good for, although it lacks a write that the primary has."""
+    if read.session.position != START and served.position >= read.session.position:
+        return "session"
+    return "prefix" if place.in_log_order else "eventual"
+
+
+def shown(position: Position, version: int) -> Position:
+    """The newest position that a read showed: in order of arrival a record may be newer than its store's position."""
+    return max(position, Position(position.epoch, version))

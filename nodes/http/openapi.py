@@ -1,0 +1,142 @@
+"""The description of a node's endpoints, as OpenAPI 3.1."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter
+
+from broker.position import PATTERN
+from nodes.http.problem import Problem
+
+_PROBLEM_SCHEMA = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "outcome": {"enum": ["not_applied", "unknown"]},
+        "errors": {"type": "array", "items": {"type": "object"}},
+    },
+}
+_PROBLEM_ANSWER = {
+    "description": "Problem details (RFC 9457)",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    "headers": {"Retry-After": {"description": "seconds", "schema": {"type": "integer", "minimum": 0}}},
+}
+_POSITION_SCHEMA = {"type": "string", "pattern": f"^{PATTERN}$"}
+_POSITION_HEADERS = {
+    "Lab-Position": {"description": "the position that the answer reflects", "schema": _POSITION_SCHEMA},
+    "Lab-Source": {"description": "the node that answered", "schema": {"type": "string"}},
+}
+_SEGMENT = {"type": "string", "minLength": 1}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an endpoint answers, if it is more than a type: ``also`` has the types of answers with other statuses.
+
+    ``Problem`` as a type stands for problem details.
+    """
+
+    kind: Any
+    status: int = 200
+    media: str = "application/json"
+    also: Mapping[int, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One endpoint. ``kinds``: types of the body by media type; ``headers``: types of the headers that it reads."""
+
+    method: str
+    path: str
+    doc: str
+    answer: Answer
+    kinds: Mapping[str, Any]
+    query: type[BaseModel] | None
+    headers: Mapping[str, Any]
+
+
+class Description:
+    """Collects the endpoints of a node."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._paths: dict[str, dict[str, Any]] = {}
+        self._schemas: dict[str, Any] = {"Problem": _PROBLEM_SCHEMA}
+
+    def add(self, operation: Operation, security: list[dict[str, list[str]]] | None) -> None:
+        """Describe an endpoint; ``security``: the ways in which it can be authorized, ``None`` if it needs none."""
+        name = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", operation.path)
+        lines = operation.doc.strip().splitlines()
+        answer = operation.answer
+        found: dict[str, Any] = {
+            "operationId": f"{operation.method} {name}",
+            "summary": lines[0] if lines else name,
+            "description": " ".join(line.strip() for line in lines),
+            "parameters": [
+                *(_parameter(part, "path", _SEGMENT, required=True) for part in re.findall(r"{(\w+)}", name)),
+                *([] if operation.query is None else self._query(operation.query)),
+                *(_parameter(header, "header", self._schema(kind)) for header, kind in operation.headers.items()),
+            ],
+            "responses": {
+                **{
+                    str(status): self._answer(status, kind, answer.media)
+                    for status, kind in {answer.status: answer.kind, **answer.also}.items()
+                },
+                "default": _PROBLEM_ANSWER,
+            },
+        }
+        if operation.kinds:
+            content = {media: {"schema": self._schema(kind)} for media, kind in operation.kinds.items()}
+            found["requestBody"] = {"required": True, "content": content}
+        if security is not None:
+            found["security"] = security
+        self._paths.setdefault(name, {})[operation.method.lower()] = found
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "openapi": "3.1.0",
+            "info": {"title": self._title, "version": version("eventual-consistency-lab")},
+            "paths": self._paths,
+            "components": {
+                "schemas": self._schemas,
+                "securitySchemes": {"admin": {"type": "http", "scheme": "bearer"}},
+            },
+        }
+
+    def _query(self, query: type[BaseModel]) -> Iterator[dict[str, Any]]:
+        schema = self._schema(query)
+        for name, part in schema["properties"].items():
+            # A parameter that may be null is optional: a query has no null.
+            kinds = [kind for kind in part.pop("anyOf", []) if kind != {"type": "null"}]
+            part.update(kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {})
+            if part.get("default", ...) is None:
+                del part["default"]
+            yield _parameter(name, "query", part, required=name in schema.get("required", []))
+
+    def _answer(self, status: int, kind: Any, media: str) -> dict[str, Any]:
+        if kind is Problem:
+            return _PROBLEM_ANSWER
+        schema = self._schema(kind)
+        found: dict[str, Any] = {"description": HTTPStatus(status).phrase, "content": {media: {"schema": schema}}}
+        if "position" in schema.get("properties", {}):
+            found["headers"] = _POSITION_HEADERS
+        return found
+
+    def _schema(self, kind: Any) -> dict[str, Any]:
+        schema = TypeAdapter(kind).json_schema(ref_template="#/components/schemas/{model}")
+        self._schemas.update(schema.pop("$defs", {}))
+        return schema
+
+
+def _parameter(name: str, place: str, schema: dict[str, Any], *, required: bool = False) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": required, "schema": schema}

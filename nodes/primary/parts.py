@@ -1,0 +1,27 @@
+"""What the parts of the primary work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from broker.clock import LogClock
+from broker.log import ReplicationLog
+from broker.registry import Events, Registry
+from nodes.http.peers import Peers
+from nodes.primary.metrics import PrimaryMetrics
+from nodes.runtime.config import PrimaryConfig
+from nodes.runtime.gate import PositionGate
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Shared by all of them; ``gate`` has the newest position that this primary has seen."""
+
+    config: PrimaryConfig
+    log: ReplicationLog
+    registered: Registry
+    events: Events
+    gate: PositionGate
+    peers: Peers
+    clock: LogClock
+    metrics: PrimaryMetrics

@@ -1,0 +1,138 @@
+"""Upkeep of the log: whether it still has every entry that was seen, and how much of it is kept."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+
+from broker.history import Memory
+from broker.log import ReplicationLog
+from broker.position import START, Position
+from broker.registry import Member
+from nodes.http.peers import Ask, PeerError, Reply
+from nodes.primary.parts import Parts
+from nodes.runtime.config import PrimaryConfig
+
+_logger = logging.getLogger("lab.upkeep")
+WAIT_SECONDS = 3.0
+_PAUSE_SECONDS = 0.05
+_SERVER_SHARE = 0.8  # of the log server's memory; the rest is for what arrives until the next look
+
+
+class Verification:
+    """Opens the log for appends, once nothing is known to be ahead of it.
+
+    A log server that was restarted may have lost the end of its log: by a loss of power, a failover, an older copy of
+    its data. If it were appended to as it is, a position could name two changes. So each registered replica is asked,
+    for three seconds, for the newest position that it was given; if one is ahead of the log, or does not answer, the
+    log continues in a new epoch. Thread-safe.
+    """
+
+    def __init__(self, parts: Parts, monotonic: Callable[[], float], pause: Callable[[float], object]) -> None:
+        """``pause`` waits between two rounds of asking."""
+        self._parts = parts
+        self._log = parts.log
+        self._monotonic = monotonic
+        self._pause = pause
+        self._lock = threading.Lock()
+
+    def require(self) -> None:
+        """Return when the log may be appended to. Raises ``broker.errors.LogError``."""
+        with self._lock:
+            if not self._log.is_verified():
+                seen, silent = self._ask(self._parts.registered.members())
+                self._open(seen, silent)
+
+    def compare(self, members: list[Member]) -> None:
+        """Continue the log in a new epoch if a replica's heartbeat or a foreign entry is ahead of it.
+
+        After a foreign entry no position of the current epoch can be added. Raises ``LogError``.
+        """
+        ahead = max((member.position for member in members), default=START)
+        with self._lock:
+            foreign = self._log.foreign()
+            if foreign is not None:
+                self._open(max(ahead, foreign), [], f"the entry {foreign} is not of this lab")
+            elif ahead > self._log.head().position:
+                self._open(ahead, [])
+
+    def _ask(self, members: list[Member]) -> tuple[Position, list[str]]:
+        """Return the newest position that any replica was given, and the replicas that did not answer."""
+        seen = [member.position for member in members]
+        missing = {member.replica: Ask(f"{member.url}/applied", fields={"limit": "1"}) for member in members}
+        deadline = self._monotonic() + WAIT_SECONDS
+        while missing:
+            for replica, reply in self._parts.peers.ask_all(missing).items():
+                if (delivered := _delivered(reply)) is not None:
+                    seen.append(delivered)
+                    del missing[replica]
+            if missing and self._monotonic() >= deadline:
+                break
+            if missing:
+                self._pause(_PAUSE_SECONDS)
+        return max(seen, default=START), sorted(missing)
+
+    def _open(self, seen: Position, silent: list[str], reason: str = "") -> None:
+        known = max(seen, self._parts.gate.state.position)
+        before = self._log.position()
+        cut = self._log.was_cut()
+        after = self._log.open(uuid.uuid4().hex, known, in_doubt=bool(silent) or cut)
+        if before is None:
+            _logger.info("started the log at %s", after)
+        elif after.epoch != before.epoch:
+            if cut:
+                reason = "the damaged end of its file was dropped"
+            elif silent:
+                reason = f"{', '.join(silent)} did not report what it had seen"
+            else:
+                reason = reason or f"{known} had been seen"
+            _logger.warning("the log ended at %s and continues at %s: %s", before, after, reason)
+            self._parts.events.publish("epoch", position=str(after), after=str(before), reason=reason)
+
+
+class Retention:
+    """Keeps the log within bounds in entries and in bytes. Methods raise ``broker.errors.LogError``. Thread-safe."""
+
+    def __init__(self, log: ReplicationLog, config: PrimaryConfig) -> None:
+        self._log = log
+        self._config = config
+        self._lock = threading.Lock()
+        self._memory: Memory | None = None
+
+    def trim(self, live: Iterable[Member]) -> None:
+        """Drop entries that every live replica has applied, except the newest; and all beyond the hard bounds."""
+        head = self._log.head().position
+        slowest = min((member.position for member in live), default=START)
+        applied = slowest.version if slowest.epoch == head.epoch else 0
+        through = max(min(applied, head.version - self._config.log_keep), head.version - self._config.log_max)
+        if through > 0:
+            self._log.trim(Position(head.epoch, through))
+        self.shrink()
+
+    def shrink(self) -> None:
+        """Drop the oldest entries beyond the bound in bytes."""
+        with self._lock:
+            self._memory = self._log.shrink(self.bound_bytes)
+
+    def usage(self) -> tuple[int, int] | None:
+        """How many bytes the log took at the last look, and may take."""
+        memory = self._memory
+        return None if memory is None else (memory.log_bytes, self.bound_bytes(memory))
+
+    def bound_bytes(self, memory: Memory) -> int:
+        """Return how many bytes the log may take: as configured, but no more than is left of the server's memory."""
+        if memory.max_bytes == 0:
+            return self._config.log_max_bytes
+        others_bytes = memory.used_bytes - memory.log_bytes
+        return min(self._config.log_max_bytes, max(0, round(_SERVER_SHARE * memory.max_bytes) - others_bytes))
+
+
+def _delivered(reply: Reply | PeerError) -> Position | None:
+    if isinstance(reply, PeerError) or reply.status != 200:
+        return None
+    try:
+        return Position.parse(reply.body["delivered"])
+    except (KeyError, TypeError, ValueError):
+        return None

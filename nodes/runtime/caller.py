@@ -1,0 +1,57 @@
+"""The caller of the current request: whether it still waits for its answer, and the trace that it belongs to."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable
+from contextvars import ContextVar
+
+_CHECK_SECONDS = 1.0
+# Set for each request, and carried to the threads that work for it; unset outside of one.
+CONNECTION: ContextVar[socket.socket | None] = ContextVar("CONNECTION", default=None)
+TRACEPARENT: ContextVar[str] = ContextVar("TRACEPARENT", default="")
+
+
+class CallerLeft(Exception):
+    """Raised when the caller of the current request has hung up."""
+
+
+class RequestTimeout(TimeoutError):
+    """Raised when a request's body does not arrive in time."""
+
+
+def wait(step: Callable[[float], bool], timeout_seconds: float, monotonic: Callable[[], float]) -> bool:
+    """Call ``step``, which waits for the given seconds and returns whether its event came, until it did or time is up.
+
+    Raises ``CallerLeft`` about a second after the caller hung up. Outside of a request there is no caller.
+    """
+    deadline = monotonic() + timeout_seconds
+    while True:
+        left = deadline - monotonic()
+        if step(max(0.0, min(left, _CHECK_SECONDS))):
+            return True
+        if left <= _CHECK_SECONDS:
+            return False
+        require()
+
+
+def require() -> None:
+    """Raise ``CallerLeft`` if the caller of the current request has hung up."""
+    sock = CONNECTION.get()
+    if sock is not None and _is_closed(sock):
+        raise CallerLeft("the caller has hung up")
+
+
+def is_readable(sock: socket.socket, timeout_seconds: float) -> bool:
+    """Whether data or the end of the connection arrives in time."""
+    poll = select.poll()  # select.select() takes no descriptors beyond 1,023
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(max(0.0, timeout_seconds) * 1000))
+
+
+def _is_closed(sock: socket.socket) -> bool:
+    try:
+        return is_readable(sock, 0) and sock.recv(1, socket.MSG_PEEK) == b""
+    except (OSError, ValueError):  # ValueError: this end is closed already
+        return True
