@@ -17,8 +17,7 @@ from nodes.http.problem import Problem, maps
 from nodes.http.reading import PositionText, add_reads
 from nodes.http.times import ms, timestamp
 from nodes.http.writing import AcksQuery
-from nodes.replica.faults import FAULTS, FaultBody, NothingToCorrupt
-from nodes.replica.faults.active import FaultNotActive, FaultShown
+from nodes.replica.faults import FAULTS, FaultBody, FaultNotActive, FaultShown, NothingToCorrupt
 from nodes.replica.history import Applied, HistoryBusy
 from nodes.replica.parts import make_parts
 from nodes.replica.replica import Replica
@@ -43,7 +42,7 @@ class AppliedQuery(Query):
 
 
 class AppliedEntry(TypedDict):
-    """When one entry was published, due and applied, by the log's clock."""
+    """Times are by the log's clock."""
 
     position: str
     published_at: str | None
@@ -72,15 +71,11 @@ class FaultsAnswer(TypedDict):
 
 
 class EndedAnswer(TypedDict):
-    """The faults that were ended."""
-
     source: str
     ended: list[str]
 
 
 class ResyncAnswer(TypedDict):
-    """The replica will install a snapshot."""
-
     source: str
     status: str
 

@@ -27,7 +27,7 @@ class Progress:
     deleted: Mapping[str, Position] = field(default_factory=dict)
 
     def after(self, state: State, entries: Sequence[Entry]) -> tuple[State, Progress]:
-        """State and progress once these entries are applied as well, on top of ``state``."""
+        """State and progress once these entries are applied on top of ``state``."""
         beyond, deleted = dict(self.beyond), dict(self.deleted)
         for entry in entries:
             if entry.op == "epoch":
@@ -36,17 +36,13 @@ class Progress:
                 beyond[entry.position] = entry
                 if entry.op == "delete":
                     deleted[entry.key] = max(entry.position, deleted.get(entry.key, entry.position))
-        while (entry_ := beyond.pop(_next(state.position), None)) is not None:
-            state = _at(entry_)
+        while (following := beyond.pop(Position(state.position.epoch, state.position.version + 1), None)) is not None:
+            state = _at(following)
         return state, Progress(beyond, {key: at for key, at in deleted.items() if at > state.position})
 
     def visible(self, entries: Sequence[Entry]) -> list[Entry]:
         """The entries without those that an applied delete has made void."""
         return [entry for entry in entries if self.deleted.get(entry.key, entry.position) <= entry.position]
-
-
-def _next(position: Position) -> Position:
-    return Position(position.epoch, position.version + 1)
 
 
 def _at(entry: Entry) -> State:
@@ -58,7 +54,6 @@ class Applier:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._store = parts.store
         self._progress = Progress()
         self._generation = parts.store.generation
 
@@ -88,12 +83,12 @@ class Applier:
         return len(due)
 
     def _apply(self, entries: list[Entry]) -> State:
-        generation, before = self._store.generation, self._parts.gate.state
+        generation, before = self._parts.store.generation, self._parts.gate.state
         if generation != self._generation:  # a snapshot has replaced what was applied beyond the position
             self._progress, self._generation = Progress(), generation
         if not self._progress.beyond and before.position.is_followed_by_all(entry.position for entry in entries):
-            return self._store.apply(entries)
+            return self._parts.store.apply(entries)
         after, progress = self._progress.after(before, entries)
-        self._store.merge(self._progress.visible(entries), before, after, generation)
+        self._parts.store.merge(self._progress.visible(entries), before, after, generation)
         self._progress = progress
         return after

@@ -36,20 +36,15 @@ class AppliedHistory:
         self._capacity = capacity
         self._lock = threading.Condition()
         self._numbers: dict[Position, int] = {}  # counted from 0; those of forgotten entries stay for a while
-        self._count = 0
+        self.count = 0  # of all entries so far
         self._waiting = 0
         self._closed = False
 
-    @property
-    def count(self) -> int:
-        return self._count
-
     def extend(self, applied: Collection[Applied]) -> None:
-        """Add entries, and forget the oldest beyond the capacity."""
         with self._lock:
             self._newest.extend(applied)
-            self._numbers.update(zip((one.position for one in applied), itertools.count(self._count)))
-            self._count += len(applied)
+            self._numbers.update(zip((one.position for one in applied), itertools.count(self.count)))
+            self.count += len(applied)
             if len(self._numbers) > 2 * self._capacity:
                 self._numbers = dict(zip((one.position for one in self._newest), itertools.count(self._first)))
             if self._waiting:
@@ -74,7 +69,7 @@ class AppliedHistory:
         """At most ``limit`` entries after this position, oldest first."""
         with self._lock:
             first = max(self._numbers.get(position, -1) + 1, self._first)
-            later = (applied for applied in self._between(first, self._count) if applied.position > position)
+            later = (applied for applied in self._between(first, self.count) if applied.position > position)
             return list(itertools.islice(later, limit))
 
     def since(self, count: int, limit: int, timeout_seconds: float) -> tuple[list[Applied], int]:
@@ -83,15 +78,15 @@ class AppliedHistory:
         At most ``limit``, oldest first, without forgotten entries. Raises ``HistoryBusy`` if 64 requests wait already.
         """
         with self._lock:
-            if self._count <= count and timeout_seconds > 0:
+            if self.count <= count and timeout_seconds > 0:
                 self._wait_beyond(count, timeout_seconds)
             first = max(count, self._first)
-            last = min(self._count, first + limit)
+            last = min(self.count, first + limit)
             return self._between(first, last), max(last, count)
 
     def _wait_beyond(self, count: int, timeout_seconds: float) -> None:
         def arrived(seconds: float) -> bool:
-            return self._lock.wait_for(lambda: self._closed or self._count > count, seconds)
+            return self._lock.wait_for(lambda: self._closed or self.count > count, seconds)
 
         if self._waiting >= _WAITING_MAX:
             raise HistoryBusy(f"{_WAITING_MAX} requests already wait for the next applied entry; try again shortly")
@@ -103,10 +98,9 @@ class AppliedHistory:
 
     @property
     def _first(self) -> int:
-        """The number of the oldest entry that is kept."""
-        return self._count - len(self._newest)
+        return self.count - len(self._newest)
 
     def _between(self, first: int, last: int) -> list[Applied]:
         """Entries from number ``first`` up to ``last``, exclusive; from the newest, which most requests ask for."""
-        backwards = itertools.islice(reversed(self._newest), self._count - last, max(self._count - first, 0))
+        backwards = itertools.islice(reversed(self._newest), self.count - last, max(self.count - first, 0))
         return list(backwards)[::-1]

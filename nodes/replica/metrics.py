@@ -60,9 +60,8 @@ class ReplicaMetrics:
         """Count applied entries, each with its due time, their delay and their lateness."""
         self._applied.inc(len(due))
         changes = [(entry, due_us) for entry, due_us in due if entry.op != "epoch"]
-        self._delay.observe(
-            [applied_us - entry.at_us for entry, _ in changes], [entry.trace_id for entry, _ in changes]
-        )
+        delays_us = [applied_us - entry.at_us for entry, _ in changes]
+        self._delay.observe(delays_us, [entry.trace_id for entry, _ in changes])
         self._lateness.observe([applied_us - due_us for _, due_us in changes])
 
     def failed(self) -> None:
@@ -74,11 +73,10 @@ class ReplicaMetrics:
         self._duplicate.inc(applied)
 
     def declare_fault(self, name: str) -> None:
-        """Export a fault as not active."""
         self._fault.labels(self._replica, name)
 
     def fault(self, name: str, *, active: bool, at_us: int) -> None:
-        """Record that a fault started or ended, and when by the log's clock."""
+        """Record that a fault started or ended, at ``at_us`` by the log's clock."""
         self._fault.labels(self._replica, name).set(active)
         self._changed_at.labels(self._replica, "fault").set(at_us / 1e6)
 

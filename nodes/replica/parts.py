@@ -16,10 +16,9 @@ from broker.connection import Client, Link
 from broker.delay.line import DelayLine
 from broker.log import ReplicationLog
 from broker.registry import Events, Registry
-from nodes.replica.acknowledger import Acknowledger
 from nodes.replica.history import AppliedHistory
-from nodes.replica.inbox import Inbox
 from nodes.replica.metrics import ReplicaMetrics
+from nodes.replica.queues import Acknowledger, Inbox
 from nodes.replica.store import ReplicaStore
 from nodes.runtime.config import ReplicaConfig
 from nodes.runtime.gate import PositionGate

@@ -8,10 +8,9 @@ from enum import Enum, auto
 from typing import Any
 
 from broker import snapshot
-from broker.entry import Entry
+from broker.entry import Entry, Operation
 from broker.errors import LogBehind, LogError, PositionLost
 from broker.position import START, Position
-from broker.snapshot import Snapshot
 from nodes.replica.parts import READ_BLOCK_MS, Parts
 
 _BATCH = 500
@@ -74,12 +73,11 @@ class Reader:
         self._inbox = parts.inbox
         self._gate = parts.gate
         self._acknowledger = parts.acknowledger
-        self._metrics = parts.metrics
         self.state = ReaderState(parts.gate.state.position)
 
     @property
     def joined(self) -> bool:
-        """Whether the pending entries are taken in, and new ones are being read."""
+        """Whether new entries are being read."""
         return self.state.phase is not Phase.RECOVERING
 
     def step(self, block_ms: int = READ_BLOCK_MS) -> None:
@@ -87,8 +85,7 @@ class Reader:
         try:
             self._read(block_ms)
         except LogError:
-            # A lost reply may have contained entries, which are now pending.
-            self._move(phase=Phase.RECOVERING)
+            self._move(phase=Phase.RECOVERING)  # a lost reply may have contained entries, which are now pending
             raise
 
     def _move(self, **changes: Any) -> None:
@@ -119,7 +116,9 @@ class Reader:
                 self._group.rewind(before)
 
     def _recover(self) -> None:
-        self._require_log_ahead()
+        head, last = self._log.head().position, self.state.last
+        if head < last:
+            raise LogBehind(f"the log ends at {head}, before {last} of this replica; a new epoch must start")
         self._group.join(self._gate.state.position)
         if self._is_of_another_history():
             self._resync("other_history")
@@ -131,11 +130,6 @@ class Reader:
         if self._group.last_delivered() > self.state.last:
             # Acknowledged, but not in the store: lost with the power, or applied beyond the position.
             self._group.rewind(self.state.last)
-
-    def _require_log_ahead(self) -> None:
-        head, last = self._log.head().position, self.state.last
-        if head < last:
-            raise LogBehind(f"the log ends at {head}, before {last} of this replica; a new epoch must start")
 
     def _is_of_another_history(self) -> bool:
         """Whether the log has another change at the store's position: it was lost, and started over from nothing."""
@@ -156,7 +150,7 @@ class Reader:
     def _count_redelivered(self, positions: list[Position]) -> list[Position]:
         """Count entries that were delivered again; return those that are applied and lack their acknowledgement."""
         applied = [position for position in positions if position <= self._gate.state.position]
-        self._metrics.redelivered(len(positions), applied=len(applied))
+        self._parts.metrics.redelivered(len(positions), applied=len(applied))
         return applied
 
     def _take(self, entries: list[Entry], *, redelivered: bool = False) -> None:
@@ -180,7 +174,6 @@ class Reader:
             self._acknowledger.add(self._inbox.offer(entries))
 
     def _skip_to(self, entry: Entry, arrival: Arrival) -> None:
-        """Handle an entry that does not simply follow."""
         if arrival is Arrival.GAP:
             raise PositionLost(f"{entry.position} does not follow {self.state.last}")
         if arrival is Arrival.ROLLED_BACK:
@@ -204,16 +197,13 @@ class Reader:
         try:
             taken = snapshot.take(self._log)
             _logger.warning("%s after %s: taking a snapshot of %s", reason, self.state.last, taken.position)
-            if self._inbox.hold(_stand_in(taken)):
+            # The change at the snapshot's position: the snapshot may be shown when that is due.
+            op: Operation = "set" if taken.position.version else "epoch"
+            if self._inbox.hold(Entry(taken.position, op, "", "", taken.write_id, taken.at_us)):
                 self._inbox.clear()
                 self._gate.replace(self._parts.store.install(taken))
-                self._metrics.resynced(reason)
+                self._parts.metrics.resynced(reason)
                 self._move(last=taken.position, phase=Phase.RECOVERING)
                 self._group.rewind(taken.position)
         finally:
             self._move(resyncing="")
-
-
-def _stand_in(taken: Snapshot) -> Entry:
-    """The change at the snapshot's position: the snapshot may be shown when that is due."""
-    return Entry(taken.position, "set" if taken.position.version else "epoch", "", "", taken.write_id, taken.at_us)

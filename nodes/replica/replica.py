@@ -14,13 +14,12 @@ from broker.registry import Member, Settings
 from nodes.http import guard
 from nodes.http.reading import PAGE_BYTES_MAX
 from nodes.replica.applier import Applier
-from nodes.replica.audit import Audit
-from nodes.replica.faults.active import ActiveFaults
+from nodes.replica.faults import ActiveFaults
 from nodes.replica.history import Applied
-from nodes.replica.membership import Membership
 from nodes.replica.parts import Parts
 from nodes.replica.reader import Reader
 from nodes.replica.store import StoreDamaged
+from nodes.replica.upkeep import Audit, Membership
 from nodes.runtime.background import Background
 from nodes.runtime.gate import State
 
@@ -37,10 +36,9 @@ class Replica:
     """
 
     def __init__(self, parts: Parts) -> None:
-        config = parts.config
+        config, token = parts.config, parts.config.admin_token
         self.parts = parts
         self.faults = ActiveFaults(parts)
-        token = config.admin_token
         self._proof = guard.proof(token, config.node_id, config.advertise_url) if token else ""
         self._process = secrets.token_hex(4)  # marks cursors, which count the entries of one process
         self._reader = Reader(parts)

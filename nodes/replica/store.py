@@ -87,7 +87,6 @@ class ReplicaStore:
             self._opened.close()
 
     # -- writing ------------------------------------------------------------------------------------------------------
-
     def apply(self, entries: Sequence[Entry]) -> State:
         """Apply entries in one transaction with their last position; return the new state.
 
@@ -96,14 +95,13 @@ class ReplicaStore:
         with self._transaction() as db:
             before = _state(db)
             if not before.position.is_followed_by_all(entry.position for entry in entries):
-                raise StoreError(
-                    f"{entries[0].position} to {entries[-1].position} does not follow {before.position} without a gap"
-                )
+                first, last = entries[0].position, entries[-1].position
+                raise StoreError(f"{first} to {last} does not follow {before.position} without a gap")
             changed, deleted = _clear_and_net(db, entries)
             db.executemany("DELETE FROM data WHERE key = ?", [(key,) for key, _ in deleted])
             db.executemany(_UPSERT, changed)
-            last = entries[-1]
-            return _move(db, State(last.position, last.write_id, last.at_us))
+            newest = entries[-1]
+            return _move(db, State(newest.position, newest.write_id, newest.at_us))
 
     def merge(self, entries: Sequence[Entry], before: State, after: State, generation: int) -> None:
         """Apply entries in any order, in one transaction with the new state: the newest version of each key wins.
@@ -119,7 +117,6 @@ class ReplicaStore:
             _move(db, after)
 
     def install(self, snapshot: Snapshot) -> State:
-        """Replace everything by a snapshot."""
         with self._transaction() as db:
             self.generation += 1
             db.execute("DELETE FROM data")
@@ -151,7 +148,6 @@ class ReplicaStore:
                 db.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
     # -- reading ------------------------------------------------------------------------------------------------------
-
     def state(self) -> State:
         with self._cut() as db:
             return _state(db)
@@ -177,13 +173,12 @@ class ReplicaStore:
             return _state(db), records, False
 
     def digest(self) -> tuple[State, int, str]:
-        """State, number of keys and digest, computed from the content itself."""
+        """Number of keys and digest, computed from the content itself."""
         with self._cut() as db:
             keys, found = digest(db.execute("SELECT write_id, key, value FROM data"))
             return _state(db), keys, found
 
     # -- connections --------------------------------------------------------------------------------------------------
-
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10.0)
         try:
@@ -221,7 +216,6 @@ class ReplicaStore:
 
     @contextmanager
     def _cut(self) -> Iterator[sqlite3.Connection]:
-        """A read transaction, a consistent cut."""
         with self._reader() as db, db:
             db.execute("BEGIN")
             yield db

@@ -14,11 +14,10 @@ from broker.delay.line import Schedule
 from broker.delay.models import Fixed
 from broker.log import ReplicationLog
 from nodes.replica.applier import Applier
-from nodes.replica.audit import Audit
-from nodes.replica.faults import FaultBody
-from nodes.replica.faults.active import ActiveFaults
+from nodes.replica.faults import ActiveFaults, FaultBody
 from nodes.replica.parts import make_parts
 from nodes.replica.reader import Reader
+from nodes.replica.upkeep import Audit
 from nodes.runtime.config import ReplicaConfig, load
 from nodes.runtime.tracing import Tracing
 from tests.support.clock import FakeClock
@@ -67,13 +66,14 @@ class Bench:
         while self.acknowledger.step():
             pass
 
-    def catch_up(self) -> None:
-        """Read, apply and acknowledge until nothing moves."""
+    def catch_up(self) -> Bench:
+        """Read, apply and acknowledge until nothing moves; return this."""
         for _ in range(5):
             self.read()
             self.clock.us = max(self.clock.us, self.log.history.now_us())
             self.apply()
             self.acknowledge()
+        return self
 
     def position(self) -> str:
         """The store's position."""

@@ -1,9 +1,9 @@
 // Feeds the timeline from GET /events and draws it.
 
-import { Charts } from "./charts.js";
-import { Controls } from "./controls.js";
+import * as charts from "./charts.js";
+import * as controls from "./controls.js";
 import { element, fillTable, find, versionsBehind } from "./dom.js";
-import { Lanes } from "./lanes.js";
+import * as lanes from "./lanes.js";
 import { addScenes } from "./scenes.js";
 import * as services from "./services.js";
 import { Timeline } from "./timeline.js";
@@ -17,23 +17,12 @@ const SLOW_FRAME_MS = 4; // frames that take longer are drawn at half the rate
 
 const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 const timeline = new Timeline();
-const lanes = new Lanes(find("lanes"));
-const charts = new Charts();
 const race = { names: [], seconds: [], versions: [], samples: [] };
 const values = new Map(); // by node: its value of the watched key
-const controls = new Controls({ watched: watch });
-let watched = controls.key;
+let watched = controls.key();
 let paused = null; // the time at which the picture was paused
 
 addScenes({ names: () => timeline.names(), pace: Number(new URLSearchParams(location.search).get("pace") ?? 1) });
-
-function connect() {
-  const source = new EventSource("/events");
-  source.addEventListener("open", () => showConnection("open", "Live"));
-  source.addEventListener("error", () => showConnection("lost", "Connection lost; reconnecting…"));
-  source.addEventListener("missed", () => showConnection("open", "Live; some events were missed"));
-  source.addEventListener("message", (event) => take(JSON.parse(event.data)));
-}
 
 function showConnection(state, text) {
   find("connection").dataset.state = state;
@@ -75,7 +64,6 @@ async function refresh() {
 }
 
 const valueText = ({ error, version, value }) => error ?? (version ? short(JSON.stringify(value)) : "no such key");
-
 const short = (text) => (text.length > 60 ? `${text.slice(0, 60)}…` : text);
 
 function sample() {
@@ -174,6 +162,11 @@ setInterval(() => {
   charts.draw(timeline, race);
 }, CHARTS_MS);
 setInterval(summarize, SUMMARY_MS);
+controls.start(watch);
 controls.offer().catch(showError);
-connect();
+const source = new EventSource("/events");
+source.addEventListener("open", () => showConnection("open", "Live"));
+source.addEventListener("error", () => showConnection("lost", "Connection lost; reconnecting…"));
+source.addEventListener("missed", () => showConnection("open", "Live; some events were missed"));
+source.addEventListener("message", (event) => take(JSON.parse(event.data)));
 watch(watched);

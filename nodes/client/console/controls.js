@@ -9,82 +9,78 @@ const MODELS = {
   exponential: (ms) => ({ model: { kind: "exponential", mean_ms: Math.max(1, ms) } }),
 };
 const PAUSE_AFTER_ERROR_MS = 1000;
+let load = null;
+let count = 0;
+let forms = new Map();
 
-export class Controls {
-  constructor({ watched }) {
-    this._load = null;
-    this._count = 0;
-    this._forms = new Map();
-    find("write-form").addEventListener("submit", (event) => this._write(event));
-    find("read-form").addEventListener("submit", (event) => this._read(event));
-    find("key").addEventListener("input", () => watched(this.key));
-    find("rate").addEventListener("input", () => this._setRate(Number(find("rate").value)));
-    find("end-faults").addEventListener("click", () => change("All faults ended.", services.endFaults));
-    find("reset").addEventListener("click", () => change("All data deleted; a new epoch started.", services.reset));
-  }
+export function start(watched) {
+  find("write-form").addEventListener("submit", write);
+  find("read-form").addEventListener("submit", read);
+  find("key").addEventListener("input", () => watched(key()));
+  find("rate").addEventListener("input", () => setRate(Number(find("rate").value)));
+  find("end-faults").addEventListener("click", () => change("All faults ended.", services.endFaults));
+  find("reset").addEventListener("click", () => change("All data deleted; a new epoch started.", services.reset));
+}
 
-  get key() {
-    return find("key").value;
-  }
+export const key = () => find("key").value;
 
-  // Hide what the client service does not offer.
-  async offer() {
-    const { paths } = (await services.openapi()).body;
-    const needed = { "end-faults": "/faults/reset", reset: "/reset", "read-form": "/read/{key}" };
-    for (const [id, path] of Object.entries(needed)) find(id).hidden = !(path in paths);
-    for (const button of find("write-form").querySelectorAll("button")) button.hidden = !(`/${button.value}` in paths);
-  }
+// Hide what the client service does not offer.
+export async function offer() {
+  const { paths } = (await services.openapi()).body;
+  const needed = { "end-faults": "/faults/reset", reset: "/reset", "read-form": "/read/{key}" };
+  for (const [id, path] of Object.entries(needed)) find(id).hidden = !(path in paths);
+  for (const button of find("write-form").querySelectorAll("button")) button.hidden = !(`/${button.value}` in paths);
+}
 
-  // Rebuild the forms if the set of replicas has changed.
-  async replicas(names) {
-    if (names.every((name) => this._forms.has(name)) && names.length === this._forms.size) return;
-    const [{ body: delays }, { body: faults }] = await Promise.all([services.delays(), services.faults()]);
-    const now = Object.fromEntries(Object.entries(delays.delays).map(([url, ms]) => [new URL(url).hostname, ms]));
-    this._forms = new Map(names.map((name) => [name, replicaForms(name, now[name] ?? 0, faults.replicas[name]?.available ?? {})]));
-    find("replica-forms").replaceChildren(...this._forms.values());
-    find("from").replaceChildren(find("from").options[0], ...options(names));
-  }
+// Rebuild the forms if the set of replicas has changed.
+export async function replicas(names) {
+  if (names.every((name) => forms.has(name)) && names.length === forms.size) return;
+  const [{ body: delays }, { body: faults }] = await Promise.all([services.delays(), services.faults()]);
+  const now = Object.fromEntries(Object.entries(delays.delays).map(([url, ms]) => [new URL(url).hostname, ms]));
+  forms = new Map(names.map((name) => [name, replicaForms(name, now[name] ?? 0, faults.replicas[name]?.available ?? {})]));
+  find("replica-forms").replaceChildren(...forms.values());
+  find("from").replaceChildren(find("from").options[0], ...options(names));
+}
 
-  _write(event) {
-    event.preventDefault();
-    const endpoint = event.submitter?.value ?? "write";
-    show("answer", async () => {
-      const { body } = await services.write(endpoint, this.key, find("value").value);
-      const written = `Position ${(body.write_result ?? body).position}`;
-      if (endpoint === "write-and-read") return `${written}: ${body.note}.`;
-      if (endpoint !== "write-and-wait") return `${written}.`;
-      return body.consistency_achieved
-        ? `${written} reached every replica after ${body.consistency_time_ms.toFixed(1)} ms.`
-        : `${written} did not reach ${body.missing.join(", ")} in time.`;
-    });
-  }
+function write(event) {
+  event.preventDefault();
+  const endpoint = event.submitter?.value ?? "write";
+  show("answer", async () => {
+    const { body } = await services.write(endpoint, key(), find("value").value);
+    const written = `Position ${(body.write_result ?? body).position}`;
+    if (endpoint === "write-and-read") return `${written}: ${body.note}.`;
+    if (endpoint !== "write-and-wait") return `${written}.`;
+    return body.consistency_achieved
+      ? `${written} reached every replica after ${body.consistency_time_ms.toFixed(1)} ms.`
+      : `${written} did not reach ${body.missing.join(", ")} in time.`;
+  });
+}
 
-  _read(event) {
-    event.preventDefault();
-    show("answer", async () => {
-      const { status, body } = await services.read(this.key, find("level").value, find("from").value);
-      if (status === 404) return `${body.source} does not have the key.`;
-      const staleness = body.stale === null ? "staleness unknown" : body.stale ? `stale, ${versionsBehind(body.behind_versions)}` : "fresh";
-      return `${body.source} returned ${JSON.stringify(body.value)}, version ${body.version}, ${staleness}, after ${body.waited_ms.toFixed(1)} ms.`;
-    });
-  }
+function read(event) {
+  event.preventDefault();
+  show("answer", async () => {
+    const { status, body } = await services.read(key(), find("level").value, find("from").value);
+    if (status === 404) return `${body.source} does not have the key.`;
+    const staleness = body.stale === null ? "staleness unknown" : body.stale ? `stale, ${versionsBehind(body.behind_versions)}` : "fresh";
+    return `${body.source} returned ${JSON.stringify(body.value)}, version ${body.version}, ${staleness}, after ${body.waited_ms.toFixed(1)} ms.`;
+  });
+}
 
-  _setRate(rate) {
-    find("rate-text").textContent = rate ? `${rate} writes/s` : "off";
-    clearInterval(this._load);
-    this._load = rate ? setInterval(() => this._writeLoad(), 1000 / rate) : null;
-  }
+function setRate(rate) {
+  find("rate-text").textContent = rate ? `${rate} writes/s` : "off";
+  clearInterval(load);
+  load = rate ? setInterval(writeLoad, 1000 / rate) : null;
+}
 
-  async _writeLoad() {
-    this._count += 1;
-    try {
-      await services.write("write", `load-${this._count % 20}`, this._count);
-    } catch (error) {
-      const rate = Number(find("rate").value);
-      clearInterval(this._load);
-      find("answer").textContent = `Load paused: ${error.message}`;
-      this._load = setTimeout(() => this._setRate(rate), PAUSE_AFTER_ERROR_MS);
-    }
+async function writeLoad() {
+  count += 1;
+  try {
+    await services.write("write", `load-${count % 20}`, count);
+  } catch (error) {
+    const rate = Number(find("rate").value);
+    clearInterval(load);
+    find("answer").textContent = `Load paused: ${error.message}`;
+    load = setTimeout(() => setRate(rate), PAUSE_AFTER_ERROR_MS);
   }
 }
 
@@ -113,15 +109,8 @@ function form(id, action, fields, submit) {
 
 const options = (names) => names.map((name) => new Option(name, name));
 
-const change = (done, request) => show("changed", async () => {
-  await request();
-  return done;
-});
+const change = (done, request) => show("changed", () => request().then(() => done));
 
 async function show(id, work) {
-  try {
-    find(id).textContent = await work();
-  } catch (error) {
-    find(id).textContent = error.message;
-  }
+  find(id).textContent = await work().catch((error) => error.message);
 }

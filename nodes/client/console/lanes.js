@@ -1,149 +1,140 @@
 // The timeline picture: one lane per node, time to the right, each write as a mark with a line to each replica.
 
-import { color } from "./dom.js";
+import { color, find } from "./dom.js";
 
 const DRAWN_MAX = 400;
 const MARGIN = { left: 130, right: 24, top: 24, bottom: 30 };
+const canvas = find("lanes");
+const pen = canvas.getContext("2d");
 
-export class Lanes {
-  constructor(canvas) {
-    this._canvas = canvas;
-    this._pen = canvas.getContext("2d");
+// Draw the time from `end - span` to `end`. Returns the number of writes that were not drawn.
+export function draw(timeline, { end, span, now }) {
+  const { width, height } = fit();
+  const names = timeline.names();
+  const narrow = width < 560;
+  const left = narrow ? 74 : MARGIN.left;
+  const right = width - MARGIN.right;
+  const lanes = ["primary", ...names];
+  const y = (lane) => MARGIN.top + ((height - MARGIN.top - MARGIN.bottom) * lanes.indexOf(lane)) / Math.max(1, lanes.length - 1);
+  const x = (at) => left + ((right - left) * (at - (end - span))) / span;
+  const size = Math.max(4, Math.min(8, width / 160));
+
+  pen.clearRect(0, 0, width, height);
+  pen.font = `${narrow ? 12 : 15}px system-ui, sans-serif`;
+  pen.textBaseline = "middle";
+  setColor("line");
+  pen.lineWidth = 1;
+  lines(lanes.flatMap((lane) => [left, y(lane), right, y(lane)]));
+  setColor("ink");
+  pen.textAlign = "right";
+  for (const lane of lanes) {
+    const name = lane.replace("lab14-", "");
+    pen.fillText(narrow ? name.replace("replica", "r") : name, left - 10, y(lane));
+  }
+  setColor("muted");
+  pen.textAlign = "center";
+  for (let tick = 0; tick <= 5; tick += 1) {
+    const ago = (span * tick) / 5;
+    pen.fillText(tick ? `−${(ago / 1000).toFixed(span < 5000 ? 1 : 0)} s` : "now", x(end - ago), height - 10);
   }
 
-  // Draw the time from `end - span` to `end`. Returns the number of writes that were not drawn.
-  draw(timeline, { end, span, now }) {
-    const { width, height } = this._fit();
-    const pen = this._pen;
-    const names = timeline.names();
-    const narrow = width < 560;
-    const left = narrow ? 74 : MARGIN.left;
-    const right = width - MARGIN.right;
-    const lanes = ["primary", ...names];
-    const y = (lane) => MARGIN.top + ((height - MARGIN.top - MARGIN.bottom) * lanes.indexOf(lane)) / Math.max(1, lanes.length - 1);
-    const x = (at) => left + ((right - left) * (at - (end - span))) / span;
-    const size = Math.max(4, Math.min(8, width / 160));
-
-    pen.clearRect(0, 0, width, height);
-    pen.font = `${narrow ? 12 : 15}px system-ui, sans-serif`;
-    pen.textBaseline = "middle";
-    this._color("line");
-    pen.lineWidth = 1;
-    this._lines(lanes.flatMap((lane) => [left, y(lane), right, y(lane)]));
-    this._color("ink");
-    pen.textAlign = "right";
-    for (const lane of lanes) {
-      const name = lane.replace("lab14-", "");
-      pen.fillText(narrow ? name.replace("replica", "r") : name, left - 10, y(lane));
-    }
-    this._color("muted");
-    pen.textAlign = "center";
-    for (let tick = 0; tick <= 5; tick += 1) {
-      const ago = (span * tick) / 5;
-      pen.fillText(tick ? `−${(ago / 1000).toFixed(span < 5000 ? 1 : 0)} s` : "now", x(end - ago), height - 10);
-    }
-
-    pen.save();
-    pen.beginPath();
-    pen.rect(left, 0, right - left + size, height);
-    pen.clip();
-    const { drawn, omitted } = visible(timeline, names, end, span);
-    this._writes(drawn, { timeline, names, end: Math.min(end, now), x, y, size });
-    for (const read of timeline.reads) {
-      if (read.at_ms < end - span || read.at_ms > end) continue;
-      this._read(read, x(read.at_ms), y(lanes.includes(read.source) ? read.source : "primary") - size * 2, size);
-    }
-    pen.restore();
-    return omitted;
+  pen.save();
+  pen.beginPath();
+  pen.rect(left, 0, right - left + size, height);
+  pen.clip();
+  const { drawn, omitted } = visible(timeline, names, end, span);
+  drawWrites(drawn, { timeline, names, end: Math.min(end, now), x, y, size });
+  for (const read of timeline.reads) {
+    if (read.at_ms < end - span || read.at_ms > end) continue;
+    drawRead(read, x(read.at_ms), y(lanes.includes(read.source) ? read.source : "primary") - size * 2, size);
   }
+  pen.restore();
+  return omitted;
+}
 
-  // One path per kind of mark, because stroking each mark separately is slow. Path2D objects are avoided because the
-  // browser frees their memory late.
-  _writes(writes, { timeline, names, end, x, y, size }) {
-    const pen = this._pen;
-    const [arrived, inFlight, squares, circles, epochs] = [[], [], [], [], []];
-    const top = y("primary");
-    for (const write of writes) {
-      const from = x(write.at_ms);
-      (write.op === "epoch" ? epochs : circles).push(from);
-      if (write.op === "epoch") continue;
-      for (const name of names) {
-        const applied = write.applied.get(name);
-        if (applied === undefined && timeline.has(name, write)) continue; // applied at an unknown time
-        if (applied <= end) {
-          arrived.push(from, top, x(applied), y(name));
-          squares.push(x(applied), y(name));
-        } else {
-          // The share of the delay that has passed; an overdue write stays just above the lane.
-          const share = Math.min(0.97, Math.max(0, (end - write.at_ms) / Math.max(1, write.delays[name] ?? 1000)));
-          inFlight.push(from, top, x(end), top + (y(name) - top) * share);
-        }
+// One path per kind of mark, because stroking each mark separately is slow. Path2D objects are avoided because the
+// browser frees their memory late.
+function drawWrites(writes, { timeline, names, end, x, y, size }) {
+  const [arrived, inFlight, squares, circles, epochs] = [[], [], [], [], []];
+  const top = y("primary");
+  for (const write of writes) {
+    const from = x(write.at_ms);
+    (write.op === "epoch" ? epochs : circles).push(from);
+    if (write.op === "epoch") continue;
+    for (const name of names) {
+      const applied = write.applied.get(name);
+      if (applied === undefined && timeline.has(name, write)) continue; // applied at an unknown time
+      if (applied <= end) {
+        arrived.push(from, top, x(applied), y(name));
+        squares.push(x(applied), y(name));
+      } else {
+        // The share of the delay that has passed; an overdue write stays just above the lane.
+        const share = Math.min(0.97, Math.max(0, (end - write.at_ms) / Math.max(1, write.delays[name] ?? 1000)));
+        inFlight.push(from, top, x(end), top + (y(name) - top) * share);
       }
     }
-    pen.lineWidth = 1.2;
-    this._color("applied");
-    this._lines(arrived);
+  }
+  pen.lineWidth = 1.2;
+  setColor("applied");
+  lines(arrived);
+  pen.beginPath();
+  for (let at = 0; at < squares.length; at += 2) pen.rect(squares[at] - size / 2, squares[at + 1] - size / 2, size, size);
+  pen.fill();
+  setColor("write");
+  pen.setLineDash([4, 4]);
+  lines(inFlight);
+  pen.setLineDash([]);
+  pen.beginPath();
+  for (const from of epochs) pen.rect(from - 1, 0, 2, y(names.at(-1) ?? "primary") + 20);
+  for (const from of circles) {
+    pen.moveTo(from, top);
+    pen.arc(from, top, size * 0.7, 0, 2 * Math.PI);
+  }
+  pen.fill();
+}
+
+// A cross for a stale read, a diamond for a missing key, a triangle for a fresh read.
+function drawRead(read, x, y, size) {
+  const kind = read.behind ? "stale" : read.version === 0 ? "missing" : "fresh";
+  const [left, right, top, bottom] = [x - size, x + size, y - size, y + size];
+  setColor(kind);
+  pen.lineWidth = 2;
+  if (kind === "stale") {
+    lines([left, top, right, bottom, left, bottom, right, top]);
+    pen.textAlign = "left";
+    pen.fillText(`−${read.behind}`, right + 3, y);
+  } else if (kind === "missing") {
+    lines([x, top, right, y, right, y, x, bottom, x, bottom, left, y, left, y, x, top]);
+  } else {
     pen.beginPath();
-    for (let at = 0; at < squares.length; at += 2) pen.rect(squares[at] - size / 2, squares[at + 1] - size / 2, size, size);
+    pen.moveTo(x, top);
+    pen.lineTo(right, bottom);
+    pen.lineTo(left, bottom);
     pen.fill();
-    this._color("write");
-    pen.setLineDash([4, 4]);
-    this._lines(inFlight);
-    pen.setLineDash([]);
-    pen.beginPath();
-    for (const from of epochs) pen.rect(from - 1, 0, 2, y(names.at(-1) ?? "primary") + 20);
-    for (const from of circles) {
-      pen.moveTo(from, top);
-      pen.arc(from, top, size * 0.7, 0, 2 * Math.PI);
-    }
-    pen.fill();
   }
+}
 
-  // A cross for a stale read, a diamond for a missing key, a triangle for a fresh read.
-  _read(read, x, y, size) {
-    const pen = this._pen;
-    const kind = read.behind ? "stale" : read.version === 0 ? "missing" : "fresh";
-    const [left, right, top, bottom] = [x - size, x + size, y - size, y + size];
-    this._color(kind);
-    pen.lineWidth = 2;
-    if (kind === "stale") {
-      this._lines([left, top, right, bottom, left, bottom, right, top]);
-      pen.textAlign = "left";
-      pen.fillText(`−${read.behind}`, right + 3, y);
-    } else if (kind === "missing") {
-      this._lines([x, top, right, y, right, y, x, bottom, x, bottom, left, y, left, y, x, top]);
-    } else {
-      pen.beginPath();
-      pen.moveTo(x, top);
-      pen.lineTo(right, bottom);
-      pen.lineTo(left, bottom);
-      pen.fill();
-    }
+// `ends` is flat: x1, y1, x2, y2 of each line.
+function lines(ends) {
+  pen.beginPath();
+  for (let at = 0; at < ends.length; at += 4) {
+    pen.moveTo(ends[at], ends[at + 1]);
+    pen.lineTo(ends[at + 2], ends[at + 3]);
   }
+  pen.stroke();
+}
 
-  // `ends` is flat: x1, y1, x2, y2 of each line.
-  _lines(ends) {
-    const pen = this._pen;
-    pen.beginPath();
-    for (let at = 0; at < ends.length; at += 4) {
-      pen.moveTo(ends[at], ends[at + 1]);
-      pen.lineTo(ends[at + 2], ends[at + 3]);
-    }
-    pen.stroke();
-  }
+function setColor(name) {
+  pen.strokeStyle = pen.fillStyle = color(canvas, name);
+}
 
-  _color(name) {
-    this._pen.strokeStyle = this._pen.fillStyle = color(this._canvas, name);
-  }
-
-  _fit() {
-    const ratio = window.devicePixelRatio || 1;
-    const { clientWidth: width, clientHeight: height } = this._canvas;
-    const [across, down] = [Math.round(width * ratio), Math.round(height * ratio)];
-    if (this._canvas.width !== across || this._canvas.height !== down) Object.assign(this._canvas, { width: across, height: down });
-    this._pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    return { width, height };
-  }
+function fit() {
+  const ratio = window.devicePixelRatio || 1;
+  const { clientWidth: width, clientHeight: height } = canvas;
+  const [across, down] = [Math.round(width * ratio), Math.round(height * ratio)];
+  if (canvas.width !== across || canvas.height !== down) Object.assign(canvas, { width: across, height: down });
+  pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+  return { width, height };
 }
 
 // The newest writes with something to draw, at most DRAWN_MAX, and the number of older ones omitted.

@@ -4,89 +4,69 @@ import { element, find, versionsBehind } from "./dom.js";
 import * as services from "./services.js";
 import { parsePosition, reached } from "./timeline.js";
 
-class Stopped extends Error {}
-
 const READ_MS = 5000; // time to read a sentence before the scene continues
 
-const SCENES = [
-  {
-    name: "First stale read",
-    async run({ say, delay, settle, write, read, fast, slow }) {
-      await settle();
-      await delay(fast, 500);
-      await delay(slow, 4000);
-      await say(`${slow} now has a delay of four seconds. Watch the bottom lane: a write follows.`);
-      const written = await write("scene", "new");
-      const stale = await read("scene", "eventual", slow);
-      await say(`The primary is at position ${written.position}. A read from ${slow} right away ${stale.result}. That is a stale read.`);
-      await say("Follow the line: where it reaches the lane, the replica applies the write.");
-      const fresh = await read("scene", "session", slow);
-      await say(`At level session, ${slow} waited ${fresh.waited_ms.toFixed(0)} ms for the write, and the read ${fresh.result}.`);
-    },
+const SCENES = {
+  async "First stale read"({ say, delays, settle, write, read, slow }) {
+    await settle();
+    await delays(500, 4000);
+    await say(`${slow} now has a delay of four seconds. Watch the bottom lane: a write follows.`);
+    const written = await write("scene", "new");
+    const stale = await read("scene", "eventual", slow);
+    await say(`The primary is at position ${written.position}. A read from ${slow} right away ${stale.result}. That is a stale read.`);
+    await say("Follow the line: where it reaches the lane, the replica applies the write.");
+    const fresh = await read("scene", "session", slow);
+    await say(`At level session, ${slow} waited ${fresh.waited_ms.toFixed(0)} ms for the write, and the read ${fresh.result}.`);
   },
-  {
-    name: "The slowest replica sets the window",
-    async run({ say, delay, measure, fast, slow }) {
-      await delay(fast, 500);
-      await delay(slow, 1500);
-      await say(`With delays of 500 and 1500 ms, a write takes ${await measure()} ms to reach every replica.`);
-      await delay(fast, 50);
-      await say(`${fast} is now ten times as fast: ${await measure()} ms. The window has not changed.`);
-      await delay(slow, 700);
-      await say(`${slow} is now more than twice as fast: ${await measure()} ms. Only the slowest replica counts.`);
-    },
+  async "The slowest replica sets the window"({ say, delay, delays, measure, fast, slow }) {
+    await delays(500, 1500);
+    await say(`With delays of 500 and 1500 ms, a write takes ${await measure()} ms to reach every replica.`);
+    await delay(fast, 50);
+    await say(`${fast} is now ten times as fast: ${await measure()} ms. The window has not changed.`);
+    await delay(slow, 700);
+    await say(`${slow} is now more than twice as fast: ${await measure()} ms. Only the slowest replica counts.`);
   },
-  {
-    name: "Read your writes, three ways",
-    async run({ say, delay, settle, write, read, slow }) {
-      await settle();
-      await delay(slow, 3000);
-      await say(`A client writes, then reads its own write from ${slow}, which has a delay of three seconds.`);
-      await write("scene", "mine");
-      const eventual = await read("scene", "eventual", slow);
-      await say(`At level eventual, the read ${eventual.result} immediately: the client's own write is missing.`);
-      await write("scene", "mine again");
-      const session = await read("scene", "session", slow);
-      await say(`At level session, the replica waited ${session.waited_ms.toFixed(0)} ms for the write, and the read ${session.result}.`);
-      await write("scene", "mine once more");
-      const strong = await read("scene", "strong");
-      await say(`At level strong, the read from the primary ${strong.result} after ${strong.waited_ms.toFixed(0)} ms. Each level has its cost.`);
-    },
+  async "Read your writes, three ways"({ say, delay, settle, write, read, slow }) {
+    await settle();
+    await delay(slow, 3000);
+    await say(`A client writes, then reads its own write from ${slow}, which has a delay of three seconds.`);
+    await write("scene", "mine");
+    const eventual = await read("scene", "eventual", slow);
+    await say(`At level eventual, the read ${eventual.result} immediately: the client's own write is missing.`);
+    await write("scene", "mine again");
+    const session = await read("scene", "session", slow);
+    await say(`At level session, the replica waited ${session.waited_ms.toFixed(0)} ms for the write, and the read ${session.result}.`);
+    await write("scene", "mine once more");
+    const strong = await read("scene", "strong");
+    await say(`At level strong, the read from the primary ${strong.result} after ${strong.waited_ms.toFixed(0)} ms. Each level has its cost.`);
   },
-  {
-    name: "Going back in time",
-    async run({ say, delay, settle, write, read, arrive, fast, slow }) {
-      await settle();
-      await delay(slow, 5000);
-      await say(`Every replica has the old value. ${slow} now has a delay of five seconds, and a new value is written.`);
-      await arrive((await write("scene", "new")).position, fast);
-      const first = await read("scene", "eventual", fast);
-      const second = await read("scene", "eventual", slow);
-      await say(`A reader asked ${fast}, which ${first.result}, and then ${slow}, which ${second.result}: it went back in time.`);
-      await say("At level session the second read would have waited until it was as new as the first. Both reads are marked on the lanes.");
-    },
+  async "Going back in time"({ say, delay, settle, write, read, arrive, fast, slow }) {
+    await settle();
+    await delay(slow, 5000);
+    await say(`Every replica has the old value. ${slow} now has a delay of five seconds, and a new value is written.`);
+    await arrive((await write("scene", "new")).position, fast);
+    const first = await read("scene", "eventual", fast);
+    const second = await read("scene", "eventual", slow);
+    await say(`A reader asked ${fast}, which ${first.result}, and then ${slow}, which ${second.result}: it went back in time.`);
+    await say("At level session the second read would have waited until it was as new as the first. Both reads are marked on the lanes.");
   },
-  {
-    name: "A replica cut off from the log",
-    async run({ say, delay, write, arrive, fast, slow }) {
-      await delay(fast, 200);
-      await delay(slow, 200);
-      await services.startFault(slow, "partition", { duration_ms: 60000 });
-      await say(`${slow} is cut off from the log. It still serves reads from its own store.`);
-      let last;
-      for (let number = 1; number <= 10; number += 1) last = await write("scene", number);
-      await arrive(last.position, fast);
-      await say(`Ten writes have reached ${fast} and none has reached ${slow}: ten lines do not reach its lane.`);
-      await services.endFaults();
-      await arrive(last.position);
-      await say(`The partition has ended and ${slow} has caught up by itself: no write was lost or applied twice.`);
-    },
+  async "A replica cut off from the log"({ say, delays, write, arrive, fast, slow }) {
+    await delays(200, 200);
+    await services.startFault(slow, { fault: "partition", duration_ms: 60000 });
+    await say(`${slow} is cut off from the log. It still serves reads from its own store.`);
+    let last;
+    for (let number = 1; number <= 10; number += 1) last = await write("scene", number);
+    await arrive(last.position, fast);
+    await say(`Ten writes have reached ${fast} and none has reached ${slow}: ten lines do not reach its lane.`);
+    await services.endFaults();
+    await arrive(last.position);
+    await say(`The partition has ended and ${slow} has caught up by itself: no write was lost or applied twice.`);
   },
-];
+};
 
 // `names` returns the replicas' names; `pace` scales the pauses for reading.
 export function addScenes({ names, pace }) {
-  const buttons = SCENES.map(({ name, run }, index) => {
+  const buttons = Object.entries(SCENES).map(([name, run], index) => {
     const button = element("button", { type: "button", textContent: `${index + 1}. ${name}` });
     button.addEventListener("click", () => play(run));
     return button;
@@ -111,20 +91,21 @@ export function addScenes({ names, pace }) {
       models = (await services.delays()).body.models;
       await run(stage(names(), (seconds) => pause(seconds * READ_MS * pace, stop.signal)));
     } catch (error) {
-      end = error instanceof Stopped ? "Scene stopped; the delays are restored." : `The scene failed: ${error.message}`;
+      end = stop.signal.aborted ? "Scene stopped; the delays are restored." : `The scene failed: ${error.message}`;
     }
-    find("scene-text").textContent += ` ${await restore(models) ?? end}`;
+    await restore(models).catch((error) => { end = `The delays could not be restored: ${error.message}`; });
+    find("scene-text").textContent += ` ${end}`;
     setRunning(false);
   }
 }
 
 async function pause(ms, signal) {
+  signal.throwIfAborted();
   await new Promise((resolve) => {
-    if (signal.aborted) resolve();
     signal.addEventListener("abort", resolve);
     setTimeout(resolve, ms);
   });
-  if (signal.aborted) throw new Stopped();
+  signal.throwIfAborted();
 }
 
 // The steps that a scene is made of.
@@ -135,6 +116,10 @@ function stage(names, rest) {
     await rest(1);
   };
   const delay = (replica, ms) => services.setDelay(replica, { delay_ms: ms });
+  const delays = async (fastMs, slowMs) => {
+    await delay(fast, fastMs);
+    await delay(slow, slowMs);
+  };
   const write = async (key, value) => {
     await rest(0);
     return (await services.write("write", key, value)).body;
@@ -159,15 +144,10 @@ function stage(names, rest) {
     await arrive((await write("scene", "old")).position);
   };
   const measure = async () => (await services.write("write-and-wait", "scene", Date.now())).body.consistency_time_ms.toFixed(0);
-  return { say, delay, settle, write, read, arrive, measure, fast, slow };
+  return { say, delay, delays, settle, write, read, arrive, measure, fast, slow };
 }
 
-// End all faults and set the models again. Returns the error's text, if any.
 async function restore(models) {
-  try {
-    await services.endFaults();
-    for (const [url, model] of Object.entries(models)) await services.setDelay(new URL(url).hostname, { model });
-  } catch (error) {
-    return `The delays could not be restored: ${error.message}`;
-  }
+  await services.endFaults();
+  for (const [url, model] of Object.entries(models)) await services.setDelay(new URL(url).hostname, { model });
 }

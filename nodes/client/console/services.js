@@ -1,11 +1,8 @@
 // Requests to the client service.
 
 async function request(method, path, body) {
-  const response = await fetch(path, {
-    method,
-    headers: body === undefined ? {} : { "Content-Type": "application/json" },
-    body: body === undefined ? undefined : JSON.stringify(body),
-  });
+  const json = body === undefined ? {} : { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  const response = await fetch(path, { method, ...json });
   const found = await response.json();
   if (!response.ok && response.status !== 404) throw new Error(found.detail ?? `${response.status}`);
   return { status: response.status, body: found };

@@ -12,20 +12,11 @@ import pytest
 from broker.connection import connect
 from broker.registry import Events
 from lab.local.supervisor import Lab
-from tests.integration.conftest import (
-    converge,
-    empty,
-    is_healthy,
-    metric,
-    node_urls,
-    processes,
-    running_lab,
-)
+from tests.integration.conftest import converge, empty, is_healthy, metric, node_urls, processes, running_lab
 from tests.support.http import get, post
 from tests.support.load import Writers
 from tests.support.until import until
 
-HERE = Path(__file__).parent
 REPLICA, OTHER = "lab14-replica1", "lab14-replica2"
 
 
@@ -36,7 +27,6 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A lab with a short log and short delay lines."""
     with short_lab(tmp_path_factory.mktemp("short")) as running:
         yield running
 
@@ -60,12 +50,10 @@ def quick(shared_lab: Lab) -> Lab:
 
 
 def log_of(lab: Lab, node: str) -> str:
-    """What a node has written."""
     return (lab.data_dir / "logs" / f"{node}.log").read_text()
 
 
 def resyncs(lab: Lab, reason: str, replica: str = REPLICA) -> float:
-    """How many snapshots a replica has taken for this reason."""
     return metric(lab.replica_urls[replica], "ec_resyncs_total").get(f'{{reason="{reason}",replica="{replica}"}}', 0)
 
 
@@ -75,19 +63,14 @@ def fill(lab: Lab, count: int, prefix: str = "k") -> list[dict[str, Any]]:
 
 
 def status(lab: Lab, replica: str = REPLICA) -> dict[str, Any]:
-    """What the client says of a replica."""
-    found = get(f"{lab.client_url}/status")["replicas"]
-    return next(one for one in found if one["replica_id"] == replica)
+    return next(one for one in get(f"{lab.client_url}/status")["replicas"] if one["replica_id"] == replica)
 
 
 def registered(lab: Lab) -> dict[str, Any]:
-    """What the primary says of the replica."""
-    found: list[dict[str, Any]] = get(f"{lab.primary_url}/replicas")["replicas"]
-    return next(one for one in found if one["replica_id"] == REPLICA)
+    return next(one for one in get(f"{lab.primary_url}/replicas")["replicas"] if one["replica_id"] == REPLICA)
 
 
 def told(lab: Lab, kind: str) -> list[dict[str, str]]:
-    """The events of a kind."""
     found = Events(connect(lab.redis_url)).after("0-0", 1, 10_000)
     return [event.fields for event in found if event.fields["kind"] == kind]
 

@@ -30,7 +30,6 @@ pytestmark = pytest.mark.needs("mount")
 
 @pytest.fixture(scope="module")
 def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A lab on disks that are soon full."""
     directory = tmp_path_factory.mktemp("lab")
     with disk(directory / "log"), disk(directory / "replicas" / REPLICA), short_lab(directory) as running:
         yield running
@@ -38,7 +37,6 @@ def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @contextmanager
 def disk(path: Path) -> Iterator[None]:
-    """A small file system of its own."""
     path.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", "none", str(path)], check=True)
     try:
@@ -49,7 +47,6 @@ def disk(path: Path) -> Iterator[None]:
 
 @contextmanager
 def full(path: Path) -> Iterator[None]:
-    """No byte is left on the disk."""
     ballast = path / "ballast"
     with ballast.open("wb", buffering=0) as file:
         try:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,8 @@ import pytest
 from broker.connection import connect
 from lab.local.supervisor import Lab
 from tests.integration.conftest import converge, set_delays
-from tests.integration.recovery.conftest import REPLICA, fill, kill, log_of, resyncs, status
+from tests.integration.recovery.conftest import REPLICA, fill, kill, log_of, registered, resyncs, status
+from tests.support.damage import DAMAGES, change
 from tests.support.http import POOL, get, post
 from tests.support.until import until
 
@@ -28,12 +27,7 @@ def test_a_log_trimmed_past_a_replica_that_was_away_leads_to_a_snapshot(quick: L
     probe = fill(quick, 1, "probe")[-1]
     assert get(f"{other_url}/version?min_position={probe['position']}&timeout_ms=20000")["reached"]
     post(f"{quick.client_url}/faults", {"replica": REPLICA, "fault": "partition"})
-    until(
-        lambda: (
-            not next(r for r in get(f"{quick.primary_url}/replicas")["replicas"] if r["replica_id"] == REPLICA)["live"]
-        ),
-        15,
-    )
+    until(lambda: not registered(quick)["live"], 15)
     fill(quick, 200, "later")
     until(lambda: connect(quick.redis_url).xlen("lab14:log") <= 60, 15)
     last = fill(quick, 1, "last")[-1]
@@ -50,26 +44,11 @@ def test_a_log_trimmed_past_a_replica_that_was_away_leads_to_a_snapshot(quick: L
     assert "taking a snapshot" in log_of(quick, REPLICA)
 
 
-def damage(kind: str, path: Path) -> None:
-    """Make something of the store's file that is no store."""
-    file = path / "store.sqlite"
-    with closing(sqlite3.connect(file)) as db:
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+def damage(kind: str, file: Path) -> None:
+    change(file, "PRAGMA wal_checkpoint(TRUNCATE)")
     for name in ("store.sqlite-wal", "store.sqlite-shm"):
-        (path / name).unlink(missing_ok=True)
-    if kind == "missing":
-        file.unlink()
-    elif kind == "empty":
-        file.write_bytes(b"")
-    elif kind == "truncated":
-        file.write_bytes(file.read_bytes()[:5000])
-    elif kind == "of another version":
-        with closing(sqlite3.connect(file)) as db:
-            db.execute("PRAGMA user_version = 99")
-    else:
-        content = bytearray(file.read_bytes())
-        content[4096:] = b"\xff" * (len(content) - 4096)
-        file.write_bytes(content)
+        file.with_name(name).unlink(missing_ok=True)
+    (DAMAGES | {"missing": Path.unlink, "empty": lambda file: file.write_bytes(b"")})[kind](file)
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "truncated", "of another version", "corrupt"])
@@ -78,7 +57,7 @@ def test_an_invalid_store_is_quarantined_and_starts_over(quick: Lab, kind: str) 
     converge(quick)
     until(lambda: connect(quick.redis_url).xlen("lab14:log") <= 60, 15)
     said = log_of(quick, REPLICA)
-    kill(quick, REPLICA, meanwhile=lambda: damage(kind, quick.data_dir / "replicas" / REPLICA))
+    kill(quick, REPLICA, meanwhile=lambda: damage(kind, quick.data_dir / "replicas" / REPLICA / "store.sqlite"))
     fill(quick, 5, "later")
     converge(quick, 30)
     new = log_of(quick, REPLICA)[len(said) :]
@@ -89,21 +68,14 @@ def test_an_invalid_store_is_quarantined_and_starts_over(quick: Lab, kind: str) 
 
 
 def test_a_second_process_on_a_store_is_refused_and_the_first_goes_on(quick: Lab) -> None:
-    environment = {
-        **os.environ,
+    environment = os.environ | {
         "LAB_NODE_ID": "lab14-second",
         "LAB_PORT": str(quick.options.base_port + 70),
         "LAB_REDIS_URL": quick.redis_url,
         "LAB_DATA_DIR": str(quick.data_dir / "replicas" / REPLICA),
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "nodes", "replica"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    command = [sys.executable, "-m", "nodes", "replica"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode != 0
     assert "is in use by another process" in done.stderr
     assert "Traceback" not in done.stderr

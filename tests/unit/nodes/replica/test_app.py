@@ -27,8 +27,7 @@ def app(tmp_path: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def client(app: Any) -> FlaskClient:
-    found: FlaskClient = app.test_client()
-    return found
+    return app.test_client()  # type: ignore[no-any-return]
 
 
 def test_available_faults_are_listed_with_their_parameters(client: FlaskClient) -> None:

@@ -51,16 +51,21 @@ def test_an_epoch_forgets_what_was_beyond() -> None:
     assert progress.after(BEGAN, [begin]) == (State(Position(2, 0), "e", 9), Progress())
 
 
+def start(fake: Any, directory: Path) -> Bench:
+    bench = Bench(fake, directory)
+    bench.inbox.set_schedule(Schedule(Exponential(1000), "arrival", seed=3))
+    return bench
+
+
 @pytest.fixture
 def bench(fake: Any, tmp_path: Path) -> Any:
-    found = Bench(fake, tmp_path)
+    found = start(fake, tmp_path)
     found.log.open("o")
-    found.inbox.set_schedule(Schedule(Exponential(1000), "arrival", seed=3))
     yield found
     found.close()
 
 
-def write(bench: Bench, seed: int, count: int = 60) -> None:
+def write_and_read(bench: Bench, seed: int, count: int = 60) -> None:
     random = Random(seed)
     for number in range(count):
         key = f"k{random.randrange(6)}"
@@ -68,6 +73,9 @@ def write(bench: Bench, seed: int, count: int = 60) -> None:
             bench.log.append("delete", key, "", f"d{seed}-{number}")
         else:
             bench.log.append("set", key, f'"{number}"', f"s{seed}-{number}")
+    for _ in range(3):
+        bench.read()
+    bench.clock.us = bench.log.history.now_us()
 
 
 def primary(bench: Bench) -> dict[str, str]:
@@ -75,7 +83,7 @@ def primary(bench: Bench) -> dict[str, str]:
 
 
 def step_through(bench: Bench, step_ms: int = 50, steps: int = 400) -> int:
-    """Let time go by and apply what becomes due; how often something was beyond the position."""
+    """Let time pass and apply what becomes due; return how often something was beyond the position."""
     beyond = 0
     for _ in range(steps):
         bench.clock.us += step_ms * 1000
@@ -87,10 +95,7 @@ def step_through(bench: Bench, step_ms: int = 50, steps: int = 400) -> int:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_in_the_end_the_store_is_the_primarys(bench: Bench, seed: int) -> None:
-    write(bench, seed)
-    for _ in range(3):
-        bench.read()
-    bench.clock.us = bench.log.history.now_us()
+    write_and_read(bench, seed)
     assert step_through(bench) > 5, "something was applied out of order"
     assert bench.data() == primary(bench)
     assert bench.position() == str(bench.log.head().position)
@@ -98,20 +103,13 @@ def test_in_the_end_the_store_is_the_primarys(bench: Bench, seed: int) -> None:
     assert bench.pending() == 0
 
 
-def test_after_a_restart_what_was_beyond_the_position_is_given_again(fake: Any, tmp_path: Path) -> None:
-    bench = Bench(fake, tmp_path)
-    bench.log.open("o")
-    bench.inbox.set_schedule(Schedule(Exponential(1000), "arrival", seed=3))
-    write(bench, 1)
-    for _ in range(3):
-        bench.read()
-    bench.clock.us = bench.log.history.now_us()
+def test_after_a_restart_what_was_beyond_is_delivered_again(bench: Bench, fake: Any, tmp_path: Path) -> None:
+    write_and_read(bench, 1)
     step_through(bench, steps=10)
     assert bench.applier._progress.beyond
     head = bench.log.head()
     bench.close()
-    again = Bench(fake, tmp_path)
-    again.inbox.set_schedule(Schedule(Exponential(1000), "arrival", seed=3))
+    again = start(fake, tmp_path)
     for _ in range(5):
         again.read()
     again.clock.us = bench.clock.us
@@ -123,7 +121,7 @@ def test_after_a_restart_what_was_beyond_the_position_is_given_again(fake: Any, 
 
 
 def test_nothing_is_merged_into_a_store_that_a_snapshot_has_replaced(bench: Bench) -> None:
-    write(bench, 2)
+    write_and_read(bench, 2)
     bench.store.install(snapshot.take(bench.log))
     generation, state = bench.store.generation, bench.store.state()
     bench.store.install(snapshot.take(bench.log))  # at the same position
@@ -135,10 +133,7 @@ def test_nothing_is_merged_into_a_store_that_a_snapshot_has_replaced(bench: Benc
 
 
 def test_changing_the_order_in_between_loses_nothing(bench: Bench) -> None:
-    write(bench, 4)
-    for _ in range(3):
-        bench.read()
-    bench.clock.us = bench.log.history.now_us()
+    write_and_read(bench, 4)
     step_through(bench, steps=8)
     bench.inbox.set_schedule(Schedule(Exponential(1000), "log", seed=3))
     step_through(bench)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -87,12 +87,10 @@ def test_entries_applied_since_a_count_are_returned_as_soon_as_there_are_any() -
     found, count = history.since(0, 2, 0)
     assert ([applied.applied_us for applied in found], count) == ([3, 4], 4)  # of five, three are remembered
     assert [applied.applied_us for applied in history.since(count, 10, 0)[0]] == [5]
-    waiting: list[tuple[list[Applied], int]] = []
-    thread = threading.Thread(target=lambda: waiting.append(history.since(5, 10, 10)))
-    thread.start()
-    history.extend([Applied(Position(1, 6), 0, 0, 6)])
-    thread.join(5)
-    assert ([applied.applied_us for applied in waiting[0][0]], waiting[0][1]) == ([6], 6)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(history.since, 5, 10, 10)
+        history.extend([Applied(Position(1, 6), 0, 0, 6)])
+        assert waiting.result(5) == ([Applied(Position(1, 6), 0, 0, 6)], 6)
     history.close()
     assert history.since(6, 10, 10) == ([], 6)
 

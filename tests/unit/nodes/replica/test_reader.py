@@ -13,12 +13,13 @@ from broker.entry import Entry
 from broker.errors import LogBehind, LogMissing, LogUnreachable
 from broker.group import Group
 from broker.log import ReplicationLog
-from broker.position import Position
+from broker.position import START, Position
 from nodes.replica.reader import Arrival, classify
 from nodes.runtime.store import StoreError
 from tests.support.replica import REPLICA, Bench
 
 Make = Callable[..., Bench]
+Patch = pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
@@ -39,9 +40,7 @@ Make = Callable[..., Bench]
         ("1-4", "2-3", "epoch", '"1-3"', Arrival.ROLLED_BACK),
     ],
 )
-def test_an_entry_is_classified_by_the_newest_one_before_it(
-    last: str, position: str, op: Any, value: str, expected: Arrival
-) -> None:
+def test_an_entry_is_classified(last: str, position: str, op: Any, value: str, expected: Arrival) -> None:
     entry = Entry(Position.parse(position), op, "k", value, "w", 1)
     assert classify(Position.parse(last), entry) is expected
 
@@ -77,10 +76,9 @@ def write(log: ReplicationLog, *keys: str) -> None:
 
 def test_entries_are_applied_in_order_with_the_position(log: ReplicationLog, make: Make) -> None:
     write(log, "a", "b", "a")
-    bench = make()
-    bench.catch_up()
+    bench = make().catch_up()
     assert (bench.position(), bench.data()) == ("1-3", {"a": "3", "b": "2"})
-    assert [str(applied.position) for applied in bench.history.after(Position(0, 0), 10)] == [
+    assert list(map(str, (applied.position for applied in bench.history.after(START, 10)))) == [
         "1-0",
         "1-1",
         "1-2",
@@ -90,8 +88,7 @@ def test_entries_are_applied_in_order_with_the_position(log: ReplicationLog, mak
 
 
 def test_nothing_is_applied_before_it_is_due_and_it_is_pending_until_then(log: ReplicationLog, make: Make) -> None:
-    bench = make(delay_ms=500)
-    bench.catch_up()
+    bench = make(delay_ms=500).catch_up()
     write(log, "a")
     bench.read()
     published_us = log.history.newest(1)[0].at_us
@@ -117,9 +114,7 @@ def test_the_acknowledgement_can_be_held_back(log: ReplicationLog, make: Make) -
     assert bench.pending() == 0
 
 
-def test_a_redelivery_after_a_kill_between_apply_and_acknowledgement_changes_nothing(
-    log: ReplicationLog, make: Make
-) -> None:
+def test_a_kill_between_apply_and_acknowledgement_changes_nothing(log: ReplicationLog, make: Make) -> None:
     write(log, "a", "b")
     before = make()
     before.read()
@@ -138,16 +133,12 @@ def test_a_replica_killed_before_applying_takes_its_pending_entries_first(log: R
     write(log, "a", "b")
     make().read()
     write(log, "c")
-    after = make()
-    after.catch_up()
+    after = make().catch_up()
     assert (after.position(), after.data(), after.pending()) == ("1-3", {"a": "1", "b": "2", "c": "3"}, 0)
 
 
-def test_entries_of_a_lost_reply_are_read_again_from_the_pending_ones(
-    log: ReplicationLog, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench = make()
-    bench.catch_up()
+def test_entries_of_a_lost_reply_are_read_again(log: ReplicationLog, make: Make, monkeypatch: Patch) -> None:
+    bench = make().catch_up()
     write(log, "a", "b")
     read = Group.read
 
@@ -165,9 +156,8 @@ def test_entries_of_a_lost_reply_are_read_again_from_the_pending_ones(
 
 @pytest.mark.parametrize("restarted", [False, True])
 def test_a_foreign_entry_is_skipped(fake: Any, log: ReplicationLog, make: Make, restarted: bool) -> None:
-    bench = make()
     write(log, "a")
-    bench.catch_up()
+    bench = make().catch_up()
     fake.xadd("lab14:log", {"hello": "world"})
     if not restarted:
         bench.catch_up()
@@ -183,9 +173,8 @@ def test_a_foreign_entry_is_skipped(fake: Any, log: ReplicationLog, make: Make, 
 
 
 def test_a_foreign_entry_that_leaves_no_room_costs_a_snapshot(fake: Any, log: ReplicationLog, make: Make) -> None:
-    bench = make()
     write(log, "a")
-    bench.catch_up()
+    bench = make().catch_up()
     write(log, "b")
     fake.xadd("lab14:log", {"hello": "world"}, id="18446744073709551615-1")
     fake.delete("lab14:log")
@@ -197,8 +186,7 @@ def test_a_foreign_entry_that_leaves_no_room_costs_a_snapshot(fake: Any, log: Re
 
 
 def test_a_gap_is_closed_by_reading_again_from_before_it(log: ReplicationLog, make: Make) -> None:
-    bench = make()
-    bench.catch_up()
+    bench = make().catch_up()
     write(log, "a", "b", "c")
     log.group(REPLICA).rewind(Position(1, 2))  # as if the store had lost a tail that was acknowledged
     bench.catch_up()
@@ -207,9 +195,8 @@ def test_a_gap_is_closed_by_reading_again_from_before_it(log: ReplicationLog, ma
 
 
 def test_a_gap_that_the_log_cannot_close_is_closed_by_a_snapshot(log: ReplicationLog, make: Make) -> None:
-    bench = make()
     write(log, "old")
-    bench.catch_up()
+    bench = make().catch_up()
     write(log, "a", "b", "c")
     log.trim(Position(1, 3))
     bench.catch_up()
@@ -226,8 +213,7 @@ def test_pending_entries_that_were_trimmed_lead_to_a_snapshot(log: ReplicationLo
     make().read()
     log.trim(Position(1, 2))
     write(log, "c")
-    after = make()
-    after.catch_up()
+    after = make().catch_up()
     assert (after.position(), after.data(), after.pending()) == ("1-3", {"a": "1", "b": "2", "c": "3"}, 0)
 
 
@@ -267,24 +253,20 @@ def test_while_the_log_is_behind_a_replica_reads_nothing_of_it(log: ReplicationL
     assert (after.position(), after.data()) == ("1-3", {"a": "1", "b": "2", "c": "3"})
 
 
-def test_a_replica_with_what_the_log_lost_takes_the_content_of_the_new_epoch(
-    log: ReplicationLog, make: Make, fake: Any
-) -> None:
+def test_a_replica_ahead_of_the_log_takes_the_new_epochs_content(log: ReplicationLog, make: Make, fake: Any) -> None:
     write(log, "a", "b", "c")
     make().catch_up()
     fake.hdel("lab14:data", "b", "c")
     roll_back(fake, log, 2)
     log.open("o2", seen=Position(1, 3))
     log.append("set", "d", "9", "new")
-    after = make()
-    after.catch_up()
+    after = make().catch_up()
     assert (after.position(), after.data(), after.pending()) == ("2-2", {"a": "1", "d": "9"}, 0)
     assert after.count("ec_resyncs_total", reason="log_rolled_back") == 1
 
 
 def test_waiting_entries_of_a_lost_tail_do_not_stay(log: ReplicationLog, make: Make, fake: Any) -> None:
-    bench = make(delay_ms=60_000)
-    bench.catch_up()
+    bench = make(delay_ms=60_000).catch_up()
     write(log, "a", "b", "c")
     bench.read()
     fake.hdel("lab14:data", "b", "c")
@@ -297,9 +279,8 @@ def test_waiting_entries_of_a_lost_tail_do_not_stay(log: ReplicationLog, make: M
 
 
 def test_a_replica_that_has_no_more_than_the_log_keeps_its_content(log: ReplicationLog, make: Make) -> None:
-    bench = make()
     write(log, "a", "b")
-    bench.catch_up()
+    bench = make().catch_up()
     log.open("o2", in_doubt=True)
     write(log, "c")
     bench.catch_up()
@@ -309,11 +290,8 @@ def test_a_replica_that_has_no_more_than_the_log_keeps_its_content(log: Replicat
     assert make().position() == "2-3"
 
 
-def test_a_new_epoch_waits_until_all_earlier_entries_are_applied(
-    log: ReplicationLog, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench = make(delay_ms=60_000)
-    bench.catch_up()
+def test_a_new_epoch_waits_for_all_earlier_entries(log: ReplicationLog, make: Make, monkeypatch: Patch) -> None:
+    bench = make(delay_ms=60_000).catch_up()
     write(log, "a")
     log.open("o2", in_doubt=True)
     waited: list[int] = []
@@ -336,8 +314,7 @@ def test_a_replica_of_another_history_takes_the_content_of_this_one(log: Replica
     log.open("o")
     for number in range(5):
         log.append("set", "x", str(number), f"new{number}")
-    after = make()
-    after.catch_up()
+    after = make().catch_up()
     assert (after.position(), after.data()) == ("1-5", {"x": "4"})
     assert after.count("ec_resyncs_total", reason="other_history") == 1
 
@@ -353,8 +330,7 @@ def test_a_replica_reports_that_it_resyncs(log: ReplicationLog, make: Make) -> N
 
 
 def test_a_reset_empties_the_store_at_once_and_drops_waiting_entries(log: ReplicationLog, make: Make) -> None:
-    bench = make(delay_ms=60_000)
-    bench.catch_up()
+    bench = make(delay_ms=60_000).catch_up()
     write(log, "a", "b")
     bench.read()
     log.reset("r")
@@ -377,8 +353,7 @@ def test_a_replica_that_missed_resets_continues_in_the_newest_epoch(log: Replica
     write(log, "b")
     log.reset("r2")
     write(log, "c")
-    after = make()
-    after.catch_up()
+    after = make().catch_up()
     assert (after.position(), after.data(), after.pending()) == ("3-1", {"c": "1"}, 0)
 
 
@@ -386,8 +361,7 @@ def test_pending_entries_of_an_ended_epoch_are_not_a_gap(log: ReplicationLog, ma
     write(log, "a", "b")
     make(delay_ms=60_000).read()
     log.reset("r")
-    after = make()
-    after.catch_up()
+    after = make().catch_up()
     assert (after.position(), after.pending()) == ("2-0", 0)
     assert after.count("ec_resyncs_total", reason="gap") == 0
 
@@ -403,9 +377,7 @@ def test_entries_that_do_not_fit_into_the_line_stay_in_the_stream(log: Replicati
     assert bench.position() == "1-6"
 
 
-def test_a_store_that_refuses_keeps_the_entries_waiting_and_pending(
-    log: ReplicationLog, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_refuses_keeps_entries_pending(log: ReplicationLog, make: Make, monkeypatch: Patch) -> None:
     bench = make()
     write(log, "a")
     bench.read()
@@ -425,27 +397,22 @@ def test_a_store_that_refuses_keeps_the_entries_waiting_and_pending(
 
 
 @pytest.mark.parametrize("trimmed", [False, True])
-def test_a_replica_with_a_damaged_store_recovers_everything(
-    log: ReplicationLog, make: Make, tmp_path: Path, trimmed: bool
-) -> None:
+def test_a_damaged_store_is_recovered(log: ReplicationLog, make: Make, tmp_path: Path, trimmed: bool) -> None:
     write(log, "a", "b", "c")
-    bench = make()
-    bench.catch_up()
+    bench = make().catch_up()
     bench.close()
     (tmp_path / "store" / "store.sqlite").write_bytes(b"not a database" * 100)
     if trimmed:
         log.trim(Position(1, 2))
     write(log, "d")
-    bench = make()
-    bench.catch_up()
+    bench = make().catch_up()
     assert (bench.position(), bench.data()) == ("1-4", {"a": "1", "b": "2", "c": "3", "d": "4"})
     assert bench.count("ec_resyncs_total", reason="gap") == trimmed
     assert bench.pending() == 0
 
 
 def test_lateness_and_delay_are_measured(log: ReplicationLog, make: Make) -> None:
-    bench = make(delay_ms=500)
-    bench.catch_up()
+    bench = make(delay_ms=500).catch_up()
     write(log, "a")
     bench.read()
     bench.clock.us = log.history.newest(1)[0].at_us + 502_000
@@ -467,7 +434,6 @@ def test_an_acknowledged_tail_that_the_store_lost_is_delivered_again_at_once(fak
     bench.catch_up()
     assert bench.pending() == 0
     bench.close()
-    again = Bench(fake, tmp_path / "before")  # as after a loss of power; no writes follow
-    again.catch_up()
+    again = Bench(fake, tmp_path / "before").catch_up()  # as after a loss of power; no writes follow
     assert (again.position(), again.data()) == ("1-2", {"a": "1", "b": "2"})
     again.close()

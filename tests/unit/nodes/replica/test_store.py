@@ -15,6 +15,9 @@ from broker.snapshot import Snapshot
 from nodes.replica import store as module
 from nodes.replica.store import ReplicaStore, StoreDamaged
 from nodes.runtime.store import StoreError
+from tests.support.damage import DAMAGES, change
+
+Patch = pytest.MonkeyPatch
 
 
 def entry(version: int, key: str = "k", value: str = "1", op: Operation = "set", epoch: int = 1) -> Entry:
@@ -73,12 +76,10 @@ def test_an_epoch_empties(store: ReplicaStore) -> None:
 
 
 def test_everything_is_there_after_opening_again(tmp_path: Path) -> None:
-    first = ReplicaStore(tmp_path)
-    first.apply([BEGIN, entry(1)])
-    first.close()
-    second = ReplicaStore(tmp_path)
-    assert (second.state().position, keys(second)) == (Position(1, 1), {"k": "1"})
-    second.close()
+    with closing(ReplicaStore(tmp_path)) as first:
+        first.apply([BEGIN, entry(1)])
+    with closing(ReplicaStore(tmp_path)) as second:
+        assert (second.state().position, keys(second)) == (Position(1, 1), {"k": "1"})
 
 
 def test_a_snapshot_replaces_everything(store: ReplicaStore) -> None:
@@ -110,50 +111,19 @@ def test_a_page_ends_once_it_is_heavy(store: ReplicaStore) -> None:
 def test_the_digest_is_of_what_is_stored(store: ReplicaStore, tmp_path: Path) -> None:
     store.apply([BEGIN, entry(1, "a"), entry(2, "b")])
     assert store.digest()[1:] == digest([("w1", "a", "1"), ("w2", "b", "1")])
-    with sqlite3.connect(tmp_path / "deep" / "store" / "store.sqlite") as db:
-        db.execute("UPDATE data SET value = '2' WHERE key = 'a'")
-    db.close()
+    change(tmp_path / "deep" / "store" / "store.sqlite", "UPDATE data SET value = '2' WHERE key = 'a'")
     assert store.digest()[1:] != digest([("w1", "a", "1"), ("w2", "b", "1")])
 
 
-def test_one_process_at_a_time(store: ReplicaStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_at_a_time(store: ReplicaStore, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(module, "_LOCK_WAIT_SECONDS", 0.1)
     with pytest.raises(StoreError, match="in use by another process"):
         ReplicaStore(tmp_path / "deep" / "store")
 
 
-def damage_version(path: Path) -> None:
-    with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 99")
-    db.close()
-
-
-def damage_tables(path: Path) -> None:
-    with sqlite3.connect(path) as db:
-        db.execute("DROP TABLE data")
-    db.close()
-
-
-def damage_header(path: Path) -> None:
-    path.write_bytes(b"not a database" * 100)
-
-
-def damage_pages(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[4096:8192] = b"\xff" * 4096
-    path.write_bytes(content)
-
-
-def damage_end(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:5000])
-
-
-DAMAGES = [damage_version, damage_tables, damage_header, damage_pages, damage_end]
-
-
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_file_is_quarantined_and_the_store_starts_over(
-    tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(2):  # also a second time, with a file that stands there already
         with closing(ReplicaStore(tmp_path)) as store:
@@ -177,9 +147,7 @@ def test_an_empty_or_a_missing_file_is_a_new_store(tmp_path: Path) -> None:
 def test_damage_that_shows_later_is_told_from_other_errors(tmp_path: Path) -> None:
     with closing(ReplicaStore(tmp_path)) as store:
         store.install(Snapshot(Position(1, 1), "w", 1, [Record(f"k{n}", "1" * 100, 1, "w", 1) for n in range(5000)]))
-        with sqlite3.connect(tmp_path / "store.sqlite") as db:
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        db.close()
+        change(tmp_path / "store.sqlite", "PRAGMA wal_checkpoint(TRUNCATE)")
         with (tmp_path / "store.sqlite").open("r+b") as file:
             file.seek(4096)
             file.write(b"\xff" * 300_000)
@@ -187,9 +155,7 @@ def test_damage_that_shows_later_is_told_from_other_errors(tmp_path: Path) -> No
             store.digest()
 
 
-def test_a_checkpoint_keeps_the_write_ahead_log_bounded(
-    store: ReplicaStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_bounds_the_write_ahead_log(store: ReplicaStore, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(module, "_CHECKPOINT_BYTES", 100_000)
     monkeypatch.setattr(module, "_RESTART_BYTES", 200_000)
     store.apply([BEGIN])
@@ -202,9 +168,7 @@ def test_a_checkpoint_keeps_the_write_ahead_log_bounded(
     assert store.state().position == Position(1, 399)
 
 
-def test_a_page_that_ends_early_does_not_keep_its_connection_in_the_past(
-    store: ReplicaStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_that_ends_early_leaves_no_connection_in_the_past(store: ReplicaStore, monkeypatch: Patch) -> None:
     store.apply([BEGIN, *(entry(number, f"k{number}") for number in range(1, 6))])
     genuine = store._readers.put
     seen = []

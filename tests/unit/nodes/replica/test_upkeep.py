@@ -1,4 +1,4 @@
-"""Membership: registration, settings and heartbeats."""
+"""Membership and audits; the test of the fault ``corrupt`` shows what an audit finds."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from broker.delay.models import Fixed
 from broker.errors import IdTaken
 from broker.position import START, Position
 from broker.registry import Member, Settings
-from nodes.replica.membership import Membership
-from tests.support.replica import Bench
+from nodes.replica.upkeep import Membership
+from tests.support.replica import Bench, Broken
 
 
 class Registration:
@@ -77,3 +77,8 @@ def test_an_event_ends_the_wait_for_the_next_heartbeat(found: Registration) -> N
         step = threads.submit(found.membership.step, 60_000)
         found.events.publish("settings", replica="r1")
         step.result(10)
+
+
+def test_an_audit_of_much_is_seldom(broken: Broken) -> None:
+    times = iter([0.0, 3.0])
+    assert broken.audit(lambda: next(times)).step() == 150

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from broker.connection import Link, connect
 from broker.errors import LogError, LogUnreachable
 from broker.log import ReplicationLog
-from nodes.replica.audit import EVERY_SECONDS
-from nodes.replica.faults import FAULTS, Fault, FaultBody, NothingToCorrupt
+from nodes.replica.faults import FAULTS, Fault, FaultBody, FaultNotActive, NothingToCorrupt
+from nodes.replica.upkeep import AUDIT_SECONDS
 from tests.support.logserver import LogServer
 from tests.support.replica import REPLICA, Broken
 from tests.support.until import until
@@ -110,10 +110,10 @@ def test_a_corrupt_value_keeps_its_version_and_only_the_audit_finds_it(broken: B
         broken.start(fault="corrupt")
     assert broken.events.after("0-0", 1) == []
     broken.write(2)
-    assert (audit.step(), audit.diverged) == (EVERY_SECONDS, False), "not at the same position yet"
+    assert (audit.step(), audit.diverged) == (AUDIT_SECONDS, False), "not at the same position yet"
     assert broken.bench.registry.get_sample_value("ec_replica_diverged", {"replica": REPLICA}) is None
     broken.bench.catch_up()
-    assert (audit.step(), audit.diverged) == (EVERY_SECONDS, False)
+    assert (audit.step(), audit.diverged) == (AUDIT_SECONDS, False)
     broken.start(fault="corrupt", key="k2")
     assert broken.bench.data() == {"k1": "1", "k2": '"corrupt"'}
     broken.start(fault="corrupt", key="k2")
@@ -138,24 +138,37 @@ def test_a_cut_link_breaks_waiting_commands_and_rejects_new_ones(server: LogServ
     log = ReplicationLog(connect(server.url, answer_timeout_seconds=30, link=link))
     log.open("o")
     log.group(REPLICA).join(log.head().position)
-    failures: list[Exception] = []
-
-    def wait() -> None:
-        try:
-            log.group(REPLICA).read(1, 20_000)
-        except LogError as error:
-            failures.append(error)
-
-    waiting = threading.Thread(target=wait)
-    waiting.start()
-    other = ReplicationLog(connect(server.url))
-    watching = connect(server.url)
-    until(lambda: int(watching.info("clients")["blocked_clients"]) > 0)
-    link.cut()
-    waiting.join(10)
-    assert len(failures) == 1
+    other, watching = ReplicationLog(connect(server.url)), connect(server.url)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(log.group(REPLICA).read, 1, 20_000)
+        until(lambda: int(watching.info("clients")["blocked_clients"]) > 0)
+        link.cut()
+        with pytest.raises(LogError):
+            waiting.result(10)
     with pytest.raises(LogUnreachable, match="cut"):
         log.history.now_us()
     assert other.history.now_us() > 0, "only this link is cut"
     link.mend()
     assert log.history.now_us() > 0
+
+
+def test_a_fault_that_starts_and_ends_is_shown_and_reported(broken: Broken) -> None:
+    shown = broken.start(fault="drop_ack", probability=0.5, duration_ms=60_000)
+    assert shown["parameters"] == {"probability": 0.5, "duration_ms": 60_000}
+    assert broken.faults.names() == ("drop_ack",)
+    assert broken.faults.show() == [shown]
+    assert broken.faults.end(None) == ["drop_ack"]
+    told = [(event.fields["kind"], event.fields["fault"]) for event in broken.events.after("0-0", 1)]
+    assert told == [("fault", "drop_ack"), ("fault_ended", "drop_ack")]
+    with pytest.raises(FaultNotActive):
+        broken.faults.end("drop_ack")
+
+
+def test_a_fault_ends_after_its_duration_unless_it_was_restarted(broken: Broken) -> None:
+    broken.start(fault="pause", duration_ms=50)
+    broken.clock.set_skew(1)  # so that the second one starts at another time
+    broken.start(fault="pause")
+    broken.start(fault="drop_ack", duration_ms=50)
+    until(lambda: broken.faults.names() == ("pause",))
+    broken.faults._time_is_up("pause", 0)  # the first one's timer, which was waiting for the lock
+    assert broken.faults.names() == ("pause",)
