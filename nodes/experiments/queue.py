@@ -56,7 +56,7 @@ class ExperimentQueue:
             # By default RQ ends a job after three minutes and drops its result after eight; the worker bounds both.
             self.jobs.enqueue_call(
                 _TASK, (experiment,), job_id=name, description=name, timeout=_FOREVER, result_ttl=0,
-                failure_ttl=_FORGET_SECONDS,
+                failure_ttl=_FORGET_SECONDS
             )  # fmt: skip
 
     def withdraw(self, name: str) -> bool:

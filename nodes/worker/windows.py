@@ -57,9 +57,7 @@ def measure(spec: Windows, run: Run) -> Result:
             measured.add(reply.body)
 
     late_ms = run.at_moments(
-        (spec.seed, spec.writes, spec.rate),
-        write,
-        lambda: (len(measured.window_ms) / spec.writes, measured.figures()),
+        (spec.seed, spec.writes, spec.rate), write, lambda: (len(measured.window_ms) / spec.writes, measured.figures())
     )
     converged = np.sort(measured.converged_ms())
     t_ms = np.linspace(0, _BEYOND * max([1.0, *converged]), _POINTS)

@@ -16,15 +16,7 @@ from pydantic import ValidationError
 from broker.delay import Fixed
 from broker.errors import LogUnreachable
 from broker.registry import Settings
-from nodes.experiments.spec import (
-    REQUESTS_AT_ONCE,
-    SECONDS_MAX,
-    Experiment,
-    ExperimentBody,
-    Spec,
-    Staleness,
-    Windows,
-)
+from nodes.experiments.spec import REQUESTS_AT_ONCE, SECONDS_MAX, Experiment, ExperimentBody, Spec, Staleness, Windows
 from nodes.http.level import LEVELS
 from nodes.http.peers import Ask, Reply
 from nodes.worker.open_loop import OpenLoop, Task
@@ -107,7 +99,7 @@ class SlowestLab:
         self._time.wait(max(ANSWER_SECONDS, int(timeout_ms) / 1000))
         body = {
             "version": self._version, "write_timestamp": written_at.isoformat(), "token": "t", "position": "1-1",
-            "consistency_time_ms": None, "replicas": {}, "waited_ms": float(timeout_ms), "stale": False,
+            "consistency_time_ms": None, "replicas": {}, "waited_ms": float(timeout_ms), "stale": False
         }  # fmt: skip
         return Reply(200, body, self._time.now())
 
@@ -140,7 +132,7 @@ KINDS = st.one_of(
                            "levels": st.lists(st.sampled_from(LEVELS), min_size=1, unique=True)}),
     st.fixed_dictionaries({"kind": st.just("staleness"), "seed": SEEDS, "reads": st.integers(100, 1500), "rate": RATES,
                            "reads_per_second": st.floats(1, 1000), "steps": st.integers(2, 200)},
-                          optional={"horizon_ms": st.floats(1, 600_000)}),
+                          optional={"horizon_ms": st.floats(1, 600_000)})
 )  # fmt: skip
 
 # A failing example is not made smaller: each is a whole experiment, and hypothesis would try for five minutes.
@@ -181,9 +173,9 @@ STALENESS = {"kind": "staleness", "reads": 100, "reads_per_second": 1000}
         {"kind": "windows", "writes": 20_000, "rate": 200, "timeout_ms": 600_000},
         {"kind": "levels", "reads": 10_000, "rate": 200, "timeout_ms": 120_000},
         {"kind": "sweep", "parameter": "timeout_ms", "values": [1, *[600_000] * 6],
-         "experiment": {"kind": "windows", "writes": 1}},
+         "experiment": {"kind": "windows", "writes": 1}}
     ],
-    ids=["horizon", "few reads a write", "waits", "waits at each level", "waits that are swept"],
+    ids=["horizon", "few reads a write", "waits", "waits at each level", "waits that are swept"]
 )  # fmt: skip
 def test_an_experiment_that_could_take_more_than_an_hour_is_rejected(found: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="at most 3600 s are allowed"):
