@@ -17,41 +17,29 @@ from nodes.http.api import Body, OpenBody, Query
 from nodes.http.peers import Ask, Peers, body_or_error, segment
 
 _RESET_MS = 8000
-_POINTS_MAX = 201
-_RATE_MAX = 100_000
 
 
 class DelayChange(OpenBody):
-    """The replica; other fields are passed to the primary unchanged."""
-
     replica: str
 
 
 class FaultStart(OpenBody):
-    """The replica; other fields are the fault's parameters, which the replica checks."""
-
     replica: str
     fault: str
 
 
 class ReplicaName(Body):
-    """A registered replica."""
-
     replica: str
 
 
 class FaultsByReplica(TypedDict):
-    """What each replica answered, or ``error`` for one that did not."""
-
     replicas: dict[str, dict[str, Any]]
 
 
 class PredictionQuery(Query):
-    """For ``writes_per_second``, at ``points`` moments from 0 to ``until_ms`` after a write."""
-
-    writes_per_second: Annotated[float, Field(ge=0, le=_RATE_MAX)] = 0
+    writes_per_second: Annotated[float, Field(ge=0, le=100_000)] = 0
     until_ms: Annotated[float, Field(gt=0, le=DELAY_MS_MAX)] = 3000
-    points: Annotated[int, Field(ge=2, le=_POINTS_MAX)] = 41
+    points: Annotated[int, Field(ge=2, le=201)] = 41
 
 
 class PredictionAnswer(TypedDict):
@@ -104,11 +92,6 @@ class Controls:
 
 @dataclass(frozen=True)
 class Faults:
-    """Requests to the replicas, with the admin token for those that have it already.
-
-    Methods raise ``UnknownReplica``, ``UnprovenReplica``, ``PeerError`` and ``PeerRefused``.
-    """
-
     peers: Peers
     directory: Directory
     token: str | None

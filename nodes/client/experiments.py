@@ -56,22 +56,17 @@ WHERE ended AND number <= (SELECT number FROM shelf WHERE ended ORDER BY number 
 
 
 class RawQuery(Query):
-    """Whether the answer has every single measurement too."""
-
     raw: Annotated[bool, Field(description="with every single measurement, which may be megabytes")] = False
 
 
 class ExperimentsAnswer(TypedDict):
-    """The experiments, the newest first; ``spec`` and ``result`` are ``null``."""
-
     experiments: list[Experiment]
 
 
 class Experiments:
-    """Experiments that wait and run, and the last 200 that have ended.
+    """What the worker reports is stored within a second, whether a client asks for it or not.
 
-    What the worker reports is stored within a second, whether a client asks for it or not. Methods raise
-    ``NoSuchExperiment``, ``ExperimentEnded``, ``StoreError`` and ``LogError``.
+    Methods raise ``NoSuchExperiment``, ``ExperimentEnded``, ``QueueFull``, ``StoreError`` and ``LogError``.
     """
 
     def __init__(self, queue: ExperimentQueue, store: ExperimentStore) -> None:
@@ -83,7 +78,6 @@ class Experiments:
         self.stop = self._collector.stop
 
     def submit(self, body: ExperimentBody) -> Experiment:
-        """Add an experiment to the end of the queue. Raises ``QueueFull``."""
         experiment: Experiment = {
             "id": uuid.uuid4().hex[:12],
             "kind": body.root.kind,
@@ -124,16 +118,14 @@ class Experiments:
         with self._lock:
             found = self._require(name)
             if found["state"] in ENDED:
-                detail = f"The experiment has ended already: it is {found['state']}"
-                raise ExperimentEnded(detail, state=found["state"])
+                raise ExperimentEnded(f"The experiment has ended already: it is {found['state']}", state=found["state"])
             if self._queue.withdraw(name):
                 return self._end(found, _CANCELLED.state, _CANCELLED.reason)
             self._queue.stop(name, _CANCELLED)
             return found
 
     def _require(self, name: str, *, raw: bool = False) -> Experiment:
-        found = self._store.get(name, raw=raw)
-        if found is None:
+        if (found := self._store.get(name, raw=raw)) is None:
             raise NoSuchExperiment(f"No experiment {name[:100]!r}")
         return found
 
@@ -147,7 +139,6 @@ class Experiments:
         self._collector.pause(_COLLECT_SECONDS)
 
     def _collect(self) -> None:
-        """Store what the worker has reported since."""
         with self._lock:
             for known in self._store.unended():
                 lost = self._queue.is_lost(known["id"])  # before the report, which the worker writes before RQ forgets
@@ -170,12 +161,11 @@ class ExperimentStore:
     """Experiments as JSON in one sqlite file: those that have not ended, and the last 200 that have. Thread-safe.
 
     Each is there three times: as the list shows it, as it is shown alone, and with every single measurement. So
-    frequent reads are small, and megabytes are parsed only on request. An experiment that has ended does not change.
-    Methods raise ``StoreError`` if the file cannot be used.
+    frequent reads are small, and megabytes are parsed only on request. An experiment that has ended does not change. A
+    damaged file is quarantined, so that the client can start. Methods raise ``StoreError`` if the file cannot be used.
     """
 
     def __init__(self, directory: Path) -> None:
-        """Open or create the store in ``directory``; a damaged file is quarantined, so that the client can start."""
         self._lock = threading.Lock()
         path = directory / "experiments.sqlite"
         with self._usable():
@@ -196,17 +186,14 @@ class ExperimentStore:
             self._file.execute(_TRIM, (KEPT,))
 
     def get(self, name: str, *, raw: bool = False) -> Experiment | None:
-        """An experiment by its id; ``raw``: with every single measurement."""
         column = "complete" if raw else "document"
         found = self._rows(f"SELECT {column} FROM shelf WHERE id = ?", name)  # noqa: S608 - one of two words
         return found[0] if found else None
 
     def all(self) -> list[Experiment]:
-        """A summary of every experiment, the newest first."""
         return self._rows("SELECT summary FROM shelf ORDER BY number DESC")
 
     def unended(self) -> list[Experiment]:
-        """A summary of what waits or runs, the oldest first."""
         return self._rows("SELECT summary FROM shelf WHERE NOT ended ORDER BY number")
 
     def close(self) -> None:

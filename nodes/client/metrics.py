@@ -45,8 +45,6 @@ _WINDOW = Metric(
 
 
 class ClientMetrics:
-    """Reads by what they showed, and consistency windows."""
-
     def __init__(self, registry: CollectorRegistry) -> None:
         self.reads = _READS.on(registry)
         self.window_seconds = _WINDOW.on(registry)
@@ -63,22 +61,16 @@ class ClientMetrics:
         self._went_back = violations.labels("monotonic_reads")
 
     def level_read(self, level: Level, outcome: str, waited_ms: float | None = None) -> None:
-        """Count a read at a level; ``waited_ms`` if it was answered."""
         self._level_reads.labels(level, outcome).inc()
         if waited_ms is not None:
             self._wait_seconds.labels(level).observe(waited_ms / 1000)
 
     def shown(self, *, went_back: bool, lost_own_write: bool) -> None:
-        """Count the guarantees that a read broke for its session."""
         self._went_back.inc(went_back)
         self._lost_own_write.inc(lost_own_write)
 
     def know(self, replicas: Collection[str]) -> None:
-        """Export these replicas' reads, from 0 on, and those of no other.
-
-        A series that started with a replica's first read would hide that read, and one of a replica that left would
-        stay for good.
-        """
+        """Export the reads of these replicas only, from 0 on: a series that started later would hide the first read."""
         for replica in replicas:
             for result in ("fresh", "stale", "error"):
                 self.reads.labels(replica, result)

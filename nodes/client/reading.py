@@ -45,8 +45,6 @@ class ReadAnswer(TypedDict):
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads at a level, and reports how stale the answer was."""
-
     nodes: Nodes
     metrics: ClientMetrics
     on_read: Callable[[ReadAnswer], None] = lambda _: None

@@ -54,13 +54,11 @@ class ExperimentQueue:
         name = experiment["id"]
         with translated():
             # By default RQ ends a job after three minutes and drops its result after eight; the worker bounds both.
-            self.jobs.enqueue_call(
-                _TASK, (experiment,), job_id=name, description=name, timeout=_FOREVER, result_ttl=0,
-                failure_ttl=_FORGET_SECONDS
-            )  # fmt: skip
+            bounds = {"timeout": _FOREVER, "result_ttl": 0, "failure_ttl": _FORGET_SECONDS}
+            self.jobs.enqueue_call(_TASK, (experiment,), job_id=name, description=name, **bounds)
 
     def withdraw(self, name: str) -> bool:
-        """Take an experiment out of the queue; ``False`` if it is no longer there."""
+        """``False`` if the experiment is no longer in the queue."""
         with translated():
             waited = bool(self._client.lrem(self.jobs.key, 1, name))
         if waited:
@@ -97,7 +95,6 @@ class ExperimentQueue:
             self._client.set(f"{self._prefix}:{experiment['id']}", json.dumps(experiment), ex=_REPORT_SECONDS)
 
     def wait_for_stop(self, name: str, timeout_seconds: float) -> Stop | None:
-        """Wait until the experiment should end, or the time is up."""
         with translated():
             found = self._client.blpop([f"{self._prefix}:{name}:stop"], timeout=timeout_seconds)
         return None if found is None else Stop(*json.loads(found[1]))
@@ -131,7 +128,6 @@ class ExperimentQueue:
         return found
 
     def remove_job(self, name: str) -> None:
-        """Remove RQ's job of an experiment, whose report stays for the client."""
         with translated():
             if (job := self.jobs.fetch_job(name)) is not None:
                 job.delete()

@@ -35,7 +35,6 @@ class Spec(Body):
 
     @property
     def seconds(self) -> float:
-        """The most that it can take, with the longest waits; the worker ends it then."""
         raise NotImplementedError
 
     @model_validator(mode="after")
@@ -114,7 +113,6 @@ class Sweep(Spec):
 
     @property
     def steps(self) -> list[Windows | Staleness | Levels]:
-        """The experiment with each of the values. Raises ``ValueError`` if one does not fit."""
         return [self._step(value) for value in self.values]
 
     def _step(self, value: Any) -> Windows | Staleness | Levels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,18 +13,15 @@ from nodes.http.peers import Ask, Reply
 from nodes.worker.run import Result, Run
 
 
+@dataclass
 class Cost:
-    """What reads at one level took and showed."""
-
-    def __init__(self) -> None:
-        self.waited_ms: list[float] = []
-        self.stale = 0
-        self.own_write = 0
-        self.refused: list[str] = []
-        self.errors: list[str] = []
+    waited_ms: list[float] = field(default_factory=list)
+    stale: int = 0
+    own_write: int = 0
+    refused: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     def add(self, version: int, status: int, body: dict[str, Any]) -> None:
-        """Add one read that followed the write of ``version``."""
         if "waited_ms" not in body:
             self.refused.append(f"{status}: {body.get('detail')}")
             return

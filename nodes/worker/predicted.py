@@ -12,9 +12,9 @@ from prometheus_client import Gauge
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from broker.delay.prediction import Replicated, predict
+from broker.delay.prediction import predict
 from nodes.runtime.metrics import SECONDS_BUCKETS, Metric
-from nodes.worker.target import Target, TargetError
+from nodes.worker.run import Target, TargetError
 
 _CONVERGED = Metric(
     Gauge,
@@ -67,12 +67,9 @@ class Predicted(Collector):
         yield family
 
     def _shares(self) -> list[float]:
-        settings = self._target.settings()
-        if not settings:
-            raise TargetError("no replica is registered")
-        rate = self._rate()
-        replicated = [Replicated(found.delay, found.order, rate) for found in settings.values()]
-        return predict(replicated, [boundary * 1000 for boundary in SECONDS_BUCKETS]).converged
+        if replicated := self._target.replicated(self._rate()):
+            return predict(list(replicated.values()), [boundary * 1000 for boundary in SECONDS_BUCKETS]).converged
+        raise TargetError("no replica is registered")
 
     def _rate(self) -> float:
         """Writes a second over the last minute, or since the first scrape."""

@@ -1,4 +1,4 @@
-"""One run of an experiment: what its kind needs to measure, and a stop at any time."""
+"""One run of an experiment: the running lab, what its kind needs to measure, and a stop at any time."""
 
 from __future__ import annotations
 
@@ -8,20 +8,69 @@ from collections.abc import Callable
 from functools import partial
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from broker.clock import LogClock
+from broker.delay import from_json
 from broker.delay.prediction import Replicated
+from broker.registry import Settings
 from nodes.experiments.queue import Stop
 from nodes.experiments.spec import REQUESTS_AT_ONCE
-from nodes.http.peers import Ask, Reply, failure
+from nodes.http.peers import Ask, Peers, Reply, failure
+from nodes.runtime.config import WorkerConfig
 from nodes.worker.open_loop import OpenLoop
-from nodes.worker.target import Target
 
 Result = dict[str, Any]
 Progress = Callable[[], tuple[float, Result | None]]
 _REPORT_SECONDS = 0.5
+
+
+class TargetError(Exception):
+    """Raised when a node refuses or does not answer a request that an experiment needs."""
+
+
+class Target:
+    """The lab that an experiment measures. Methods raise ``TargetError``."""
+
+    def __init__(self, config: WorkerConfig, peers: Peers) -> None:
+        self.primary_url = config.primary_url
+        self.client_url = config.client_url
+        self.peers = peers
+        self._admin = {"Authorization": f"Bearer {config.admin_token}"} if config.admin_token else {}
+
+    def replicas(self) -> dict[str, str]:
+        found = self._ask(Ask(f"{self.primary_url}/replicas")).body["replicas"]
+        return {replica["replica_id"]: replica["url"] for replica in found}
+
+    def head(self) -> tuple[int, int]:
+        """Epoch and version of the newest write."""
+        found = self._ask(Ask(f"{self.primary_url}/version")).body
+        return found["epoch"], found["version"]
+
+    def settings(self) -> dict[str, Settings]:
+        found = self._ask(Ask(f"{self.primary_url}/admin/replication-delays", headers=self._admin)).body
+        return {
+            str(urlsplit(url).hostname): Settings(
+                from_json(model), found["ack_delays"][url], found["orders"][url], found["seeds"][url]
+            )
+            for url, model in found["models"].items()
+        }
+
+    def replicated(self, rate: float) -> dict[str, Replicated]:
+        """The replicas as a prediction needs them, by id, with the current settings and ``rate`` writes a second."""
+        return {name: Replicated(found.delay, found.order, rate) for name, found in self.settings().items()}
+
+    def change(self, replica: str, settings: dict[str, Any]) -> None:
+        body = {"replica": replica, **settings}
+        self._ask(Ask(f"{self.primary_url}/admin/replication-delay", "POST", body=body, headers=self._admin))
+
+    def _ask(self, ask: Ask) -> Reply:
+        reply = self.peers.attempt(ask)
+        if isinstance(reply, Reply) and reply.status == 200:
+            return reply
+        raise TargetError(f"{ask.url}: {failure(reply)}")
 
 
 class Stopped(Exception):
@@ -33,10 +82,7 @@ class Stopped(Exception):
 
 
 class Run:
-    """The lab to measure, an open loop, and reports of progress from 0 to 1 with the result so far.
-
-    ``now`` is the clock of every open loop, in seconds.
-    """
+    """The lab to measure, and reports of progress from 0 to 1; ``now``: the clock of every open loop, in seconds."""
 
     def __init__(
         self,
@@ -55,14 +101,12 @@ class Run:
         self._part = (0, 1)
 
     def stop(self, stop: Stop) -> None:
-        """End the run, from any thread."""
         with self._lock:
             self._stop = self._stop or stop
             if self._loop is not None:
                 self._loop.stop()
 
     def part(self, number: int, count: int, result: Result) -> None:
-        """Start part ``number`` of ``count``, and report that much progress."""
         self._part = (number, count)
         self._say(0.0, result)
 
@@ -113,10 +157,6 @@ class Run:
         errors.append(failure(reply))
         return None
 
-    def replicated(self, rate: float) -> dict[str, Replicated]:
-        """The replicas as a prediction needs them, by id, with the current settings and ``rate`` writes a second."""
-        return {name: Replicated(found.delay, found.order, rate) for name, found in self.target.settings().items()}
-
     def _check(self) -> None:
         if self._stop is not None:
             raise Stopped(self._stop)
@@ -136,10 +176,8 @@ def failures(errors: list[str]) -> Result:
 
 
 def rmse(measured: Any, predicted: Any) -> float:
-    """The root of the mean squared difference."""
     return round(float(np.sqrt(np.mean((np.asarray(measured) - np.asarray(predicted)) ** 2))), 5)
 
 
 def rounded(numbers: Any, digits: int = 5) -> list[float]:
-    """Numbers as they go into a result."""
     return [round(float(number), digits) for number in numbers]

@@ -46,7 +46,7 @@ class Measured:
 
 def measure(spec: Windows, run: Run) -> Result:
     """Write at random moments, and measure each window through the client. Raises ``TargetError`` or ``Stopped``."""
-    replicated = run.replicated(spec.rate)
+    replicated = run.target.replicated(spec.rate)
     measured = Measured()
     url = f"{run.target.client_url}/write-and-wait?timeout_ms={spec.timeout_ms}"
 

@@ -21,8 +21,7 @@ from nodes.http.level import LEVELS
 from nodes.http.peers import Ask, Reply
 from nodes.worker.open_loop import OpenLoop, Task
 from nodes.worker.perform import Performance, measure_all
-from nodes.worker.run import Run
-from nodes.worker.target import Target
+from nodes.worker.run import Run, Target
 from tests.support.experiments import experiment
 
 EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
@@ -71,13 +70,11 @@ class VirtualLoop(OpenLoop):
         self._time.seconds = max(self._free_at)
 
 
-class SlowestLab:
+class SlowestLab(Target):
     """Nodes that answer as late as they can: requests that can wait do so until their time is up."""
 
-    primary_url, client_url = "http://primary", "http://client"
-
     def __init__(self, time: VirtualTime, replicas: int, delay_ms: float) -> None:
-        self.peers = self
+        self.primary_url, self.client_url, self.peers = "http://primary", "http://client", cast("Any", self)
         self._time = time
         self._version = 0
         self._settings = {f"r{number}": Settings(Fixed(delay_ms), 0, "log", 0) for number in range(replicas)}
@@ -106,7 +103,7 @@ class SlowestLab:
 
 class VirtualRun(Run):
     def __init__(self, time: VirtualTime, target: SlowestLab) -> None:
-        super().__init__(cast("Target", target), cast("Any", time), lambda *_: None, time.now)
+        super().__init__(target, cast("Any", time), lambda *_: None, time.now)
         self._time = time
 
     def loop(self) -> OpenLoop:
@@ -215,7 +212,7 @@ def test_an_experiment_that_exceeds_its_bound_is_ended(monkeypatch: pytest.Monke
     spec = {"kind": "windows", "writes": 1, "rate": 200}
     experiment = cast("Experiment", {"id": "x", "spec": spec})
     try:
-        Performance(cast("Any", queue), cast("Any", target), cast("Any", None), experiment).perform()
+        Performance(cast("Any", queue), target, cast("Any", None), experiment).perform()
     finally:
         released.set()
     found = queue.reported[-1]
