@@ -122,7 +122,7 @@ def create_app(config: ClientConfig) -> Flask:
     # Peers of its own, so that a request that ends a fault needs no place that waiting requests take.
     add_faults(api, Faults(Peers(_FAULTS_PARALLEL, time.monotonic), directory, config.admin_token))
     add_experiments(api, experiments)
-    add_comparison(api, Comparison(peers, directory, config.primary_url), client)
+    add_comparison(api, Comparison(peers, directory, config.primary_url, client.waiting))
     add_writes(api, client, directory, places)
     add_reads(api, reader, directory, places)
     return app
@@ -195,14 +195,10 @@ def add_experiments(api: Api, experiments: Experiments) -> None:
     api.route("DELETE", "/experiments/<key:name>", admin=True, answer=Experiment)(experiments.cancel)
 
 
-def add_comparison(api: Api, comparison: Comparison, client: Client) -> None:
+def add_comparison(api: Api, comparison: Comparison) -> None:
     api.route("GET", "/read-compare", admin=False, query=CompareQuery, answer=CompareAnswer)(comparison.compare)
     api.route("GET", "/everywhere/<key:key>", admin=False, answer=EverywhereAnswer)(comparison.everywhere)
-
-    @api.route("GET", "/status", admin=False, answer=StatusAnswer)
-    def status() -> StatusAnswer:
-        """Every node's version, and how far each replica is behind."""
-        return comparison.status(waiting=bool(client.waiting))
+    api.route("GET", "/status", admin=False, answer=StatusAnswer)(comparison.status)
 
 
 def add_writes(api: Api, client: Client, directory: Directory, places: Places) -> None:

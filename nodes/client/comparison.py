@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, NotRequired
@@ -101,6 +101,7 @@ class Comparison:
     peers: Peers
     directory: Directory
     primary_url: str
+    waiting: Collection[str] = ()  # the ids of writes that wait for convergence
 
     def compare(self, query: CompareQuery) -> CompareAnswer:
         """Read from every node at once, and compare."""
@@ -123,7 +124,8 @@ class Comparison:
         )
         return {"key": key, "nodes": {name: _node_answer(reply) for name, reply in found.items()}}
 
-    def status(self, *, waiting: bool) -> StatusAnswer:
+    def status(self) -> StatusAnswer:
+        """Every node's version, and how far each replica is behind."""
         answers = self.peers.run_all({**self._calls(self._urls(), "/version"), _KNOWN: self.directory.ask})
         known = answers.pop(_KNOWN) or {}
         primary = answers.pop(_PRIMARY)
@@ -132,7 +134,7 @@ class Comparison:
             "primary_version": primary.get("version"),
             "primary_write_id": primary.get("write_id"),
             "all_consistent": "error" not in primary and all(replica["is_consistent"] for replica in replicas),
-            "waiting_for_consistency": waiting,
+            "waiting_for_consistency": bool(self.waiting),
             "last_poll_time": wall_timestamp(),
             "replicas": replicas,
         }

@@ -196,10 +196,6 @@ class ExperimentStore:
     def unended(self) -> list[Experiment]:
         return self._rows("SELECT summary FROM shelf WHERE NOT ended ORDER BY number")
 
-    def close(self) -> None:
-        with self._lock:
-            self._file.close()
-
     def _rows(self, query: str, *values: Any) -> list[Experiment]:
         with self._usable(), closing(self._file.execute(query, values)) as rows:
             return [cast("Experiment", json.loads(text)) for (text,) in rows]

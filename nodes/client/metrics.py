@@ -3,44 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from nodes.http.level import LEVELS, Level
 from nodes.runtime.metrics import SECONDS_BUCKETS, Metric
 
-_CLIENT = ("client",)
-_READS = Metric(Counter, "ec_reads_total", "reads by `result`: fresh, stale, error", _CLIENT, ("replica", "result"))
-_LEVEL_READS = Metric(
-    Counter,
+_counter = partial(Metric[Counter], Counter, roles=("client",))
+_histogram = partial(Metric[Histogram], Histogram, roles=("client",), buckets=SECONDS_BUCKETS)
+_READS = _counter("ec_reads_total", "reads by `result`: fresh, stale, error", labels=("replica", "result"))
+_LEVEL_READS = _counter(
     "ec_level_reads_total",
     "reads at a consistency level, by `level` and `outcome`: fresh, stale, unknown, timeout, refused, error",
-    _CLIENT,
-    ("level", "outcome"),
+    labels=("level", "outcome"),
 )
-_WAIT = Metric(
-    Histogram,
-    "ec_read_wait_seconds",
-    "time a reader waited for its response, by `level`",
-    _CLIENT,
-    ("level",),
-    SECONDS_BUCKETS,
-)
-_VIOLATIONS = Metric(
-    Counter,
+_WAIT = _histogram("ec_read_wait_seconds", "time a reader waited for its response, by `level`", labels=("level",))
+_VIOLATIONS = _counter(
     "ec_session_violations_total",
     "reads served by a store older than what their session wrote (`guarantee` read_your_writes) or read "
     "(monotonic_reads)",
-    _CLIENT,
-    ("guarantee",),
+    labels=("guarantee",),
 )
-_WINDOW = Metric(
-    Histogram,
+_WINDOW = _histogram(
     "ec_consistency_window_seconds",
     "time from a write to its apply on the last replica, by `outcome`: converged, timeout",
-    _CLIENT,
-    ("outcome",),
-    SECONDS_BUCKETS,
+    labels=("outcome",),
 )
 
 

@@ -40,10 +40,7 @@ class Stop(NamedTuple):
 
 
 class ExperimentQueue:
-    """Experiments that wait, run and report. Methods raise ``broker.errors.LogError``. Thread-safe.
-
-    The connection must answer in bytes, which RQ requires.
-    """
+    """Methods raise ``broker.errors.LogError``. Thread-safe. The connection must answer in bytes, which RQ requires."""
 
     def __init__(self, client: Client, namespace: str = "lab14") -> None:
         self._client: Any = client
@@ -54,7 +51,7 @@ class ExperimentQueue:
         name = experiment["id"]
         with translated():
             # By default RQ ends a job after three minutes and drops its result after eight; the worker bounds both.
-            bounds = {"timeout": _FOREVER, "result_ttl": 0, "failure_ttl": _FORGET_SECONDS}
+            bounds: Any = {"timeout": _FOREVER, "result_ttl": 0, "failure_ttl": _FORGET_SECONDS}
             self.jobs.enqueue_call(_TASK, (experiment,), job_id=name, description=name, **bounds)
 
     def withdraw(self, name: str) -> bool:
@@ -78,7 +75,7 @@ class ExperimentQueue:
         return cast("Experiment | None", self._read(f"{self._prefix}:{name}"))
 
     def forget(self, name: str) -> None:
-        """Remove the report of an experiment, and its stop list. RQ removes its job."""
+        """Remove what is under the lab's keys; RQ removes its job."""
         with translated():
             self._client.delete(f"{self._prefix}:{name}", f"{self._prefix}:{name}:stop")
 

@@ -88,9 +88,7 @@ class Levels(Spec):
     kind: Literal["levels"]
     reads: Annotated[int, Field(ge=1, le=10_000)] = 100
     rate: Rate = 20.0
-    levels: Annotated[list[Level], Field(min_length=1, max_length=len(LEVELS))] = Field(
-        default_factory=lambda: list(LEVELS)
-    )
+    levels: Annotated[list[Level], Field(default_factory=lambda: list(LEVELS), min_length=1, max_length=len(LEVELS))]
     max_lag_ms: Annotated[float, Field(ge=0, le=DELAY_MS_MAX)] = 200.0
     timeout_ms: WaitMs = 30_000
 
@@ -144,10 +142,9 @@ class ExperimentBody(RootModel[Annotated[Windows | Staleness | Levels | Sweep, F
 
 
 class Experiment(TypedDict):
-    """The state of an experiment. Times are RFC 3339; ``progress`` goes from 0 to 1.
+    """Times are RFC 3339; ``progress`` goes from 0 to 1; ``reason``: why it failed or was canceled.
 
-    ``reason``: why it failed or was canceled. ``result`` is partial while it runs, and ``null`` before. In a list both
-    ``spec`` and ``result`` are ``null``.
+    ``result`` is partial while it runs, and ``null`` before. In a list both ``spec`` and ``result`` are ``null``.
     """
 
     id: str

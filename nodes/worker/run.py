@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Any
@@ -51,10 +52,9 @@ class Target:
 
     def settings(self) -> dict[str, Settings]:
         found = self._ask(Ask(f"{self.primary_url}/admin/replication-delays", headers=self._admin)).body
+        delays, orders, seeds = found["ack_delays"], found["orders"], found["seeds"]
         return {
-            str(urlsplit(url).hostname): Settings(
-                from_json(model), found["ack_delays"][url], found["orders"][url], found["seeds"][url]
-            )
+            str(urlsplit(url).hostname): Settings(from_json(model), delays[url], orders[url], seeds[url])
             for url, model in found["models"].items()
         }
 
@@ -81,20 +81,16 @@ class Stopped(Exception):
         self.stop = stop
 
 
+@dataclass
 class Run:
     """The lab to measure, and reports of progress from 0 to 1; ``now``: the clock of every open loop, in seconds."""
 
-    def __init__(
-        self,
-        target: Target,
-        clock: LogClock,
-        report: Callable[[float, Result | None], None],
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.target = target
-        self.clock = clock
-        self.now = now
-        self._report = report
+    target: Target
+    clock: LogClock
+    report: Callable[[float, Result | None], None]
+    now: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._stop: Stop | None = None
         self._loop: OpenLoop | None = None
@@ -112,7 +108,7 @@ class Run:
 
     def _say(self, progress: float, result: Result | None) -> None:
         number, count = self._part
-        self._report((number + min(1.0, progress)) / count, result)
+        self.report((number + min(1.0, progress)) / count, result)
 
     def loop(self) -> OpenLoop:
         return OpenLoop(REQUESTS_AT_ONCE, self.now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,13 @@ _BEYOND = 1.2
 _WRITE_MS = 6000  # for the write itself, before the wait for the replicas
 
 
+@dataclass
 class Measured:
-    """The windows so far. Written by many threads, each by one call that cannot be interrupted."""
+    """Written by many threads, each by one call that cannot be interrupted."""
 
-    def __init__(self) -> None:
-        self.window_ms: list[float | None] = []
-        self.applied_ms: dict[str, list[float]] = {}
-        self.errors: list[str] = []
+    window_ms: list[float | None] = field(default_factory=list)
+    applied_ms: dict[str, list[float]] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
 
     def add(self, found: dict[str, Any]) -> None:
         self.window_ms.append(found["consistency_time_ms"])
