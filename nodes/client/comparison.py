@@ -18,7 +18,6 @@ from nodes.http.peers import Ask, PeerError, Peers, Reply, body_or_error, failur
 from nodes.http.times import wall_timestamp
 
 _PRIMARY = "primary"
-_KNOWN = "known"
 _UNKNOWN = KnownReplica("", "", lag_ms=None, order=None, diverged=False, faults=[], resyncing="", proven=False)
 
 
@@ -119,15 +118,14 @@ class Comparison:
 
     def everywhere(self, key: str) -> EverywhereAnswer:
         """What each node answers for a key now, without waiting for anything."""
-        found = self.peers.ask_all(
-            {name: Ask(f"{url}/data/{quote(key, safe='')}") for name, url in self._urls().items()}
-        )
+        path = f"/data/{quote(key, safe='')}"
+        found = self.peers.ask_all({name: Ask(f"{url}{path}") for name, url in self._urls().items()})
         return {"key": key, "nodes": {name: _node_answer(reply) for name, reply in found.items()}}
 
     def status(self) -> StatusAnswer:
         """Every node's version, and how far each replica is behind."""
-        answers = self.peers.run_all({**self._calls(self._urls(), "/version"), _KNOWN: self.directory.ask})
-        known = answers.pop(_KNOWN) or {}
+        answers = self.peers.run_all({**self._calls(self._urls(), "/version"), "known": self.directory.ask})
+        known = answers.pop("known") or {}
         primary = answers.pop(_PRIMARY)
         replicas = [_status(name, answer, primary, known.get(name, _UNKNOWN)) for name, answer in answers.items()]
         found: StatusAnswer = {

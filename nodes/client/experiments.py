@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -63,15 +64,17 @@ class ExperimentsAnswer(TypedDict):
     experiments: list[Experiment]
 
 
+@dataclass
 class Experiments:
     """What the worker reports is stored within a second, whether a client asks for it or not.
 
     Methods raise ``NoSuchExperiment``, ``ExperimentEnded``, ``QueueFull``, ``StoreError`` and ``LogError``.
     """
 
-    def __init__(self, queue: ExperimentQueue, store: ExperimentStore) -> None:
-        self._queue = queue
-        self._store = store
+    queue: ExperimentQueue
+    store: ExperimentStore
+
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()  # an experiment that is stored and not queued yet would look lost
         self._collector = Background("experiments", self._step)
         self.start = self._collector.start
@@ -91,12 +94,12 @@ class Experiments:
             "result": None,
         }
         with self._lock:
-            if len(self._store.unended()) >= WAITING_MAX:
+            if len(self.store.unended()) >= WAITING_MAX:
                 detail = f"{WAITING_MAX} experiments wait or run already; cancel one, or retry when one has ended"
                 raise QueueFull(detail)
-            self._store.put(experiment)
+            self.store.put(experiment)
             try:
-                self._queue.submit(experiment)
+                self.queue.submit(experiment)
             except Exception as error:
                 self._end(experiment, "failed", f"it could not be queued: {error}")
                 raise
@@ -105,7 +108,7 @@ class Experiments:
     def all(self) -> ExperimentsAnswer:
         """Every experiment, the newest first, without their specifications and results."""
         self._refresh()
-        return {"experiments": self._store.all()}
+        return {"experiments": self.store.all()}
 
     def get(self, name: str, query: RawQuery) -> Experiment:
         """One experiment: its state, its progress, and its result so far."""
@@ -119,13 +122,13 @@ class Experiments:
             found = self._require(name)
             if found["state"] in ENDED:
                 raise ExperimentEnded(f"The experiment has ended already: it is {found['state']}", state=found["state"])
-            if self._queue.withdraw(name):
+            if self.queue.withdraw(name):
                 return self._end(found, _CANCELLED.state, _CANCELLED.reason)
-            self._queue.stop(name, _CANCELLED)
+            self.queue.stop(name, _CANCELLED)
             return found
 
     def _require(self, name: str, *, raw: bool = False) -> Experiment:
-        if (found := self._store.get(name, raw=raw)) is None:
+        if (found := self.store.get(name, raw=raw)) is None:
             raise NoSuchExperiment(f"No experiment {name[:100]!r}")
         return found
 
@@ -140,20 +143,20 @@ class Experiments:
 
     def _collect(self) -> None:
         with self._lock:
-            for known in self._store.unended():
-                lost = self._queue.is_lost(known["id"])  # before the report, which the worker writes before RQ forgets
-                reported = self._queue.reported(known["id"])
+            for known in self.store.unended():
+                lost = self.queue.is_lost(known["id"])  # before the report, which the worker writes before RQ forgets
+                reported = self.queue.reported(known["id"])
                 if reported is not None and summary(reported) != known:
-                    self._store.put(reported)
+                    self.store.put(reported)
                 if reported is not None and reported["state"] in ENDED:
-                    self._queue.forget(known["id"])
+                    self.queue.forget(known["id"])
                 elif lost:
                     self._end(reported or self._require(known["id"]), "failed", _LOST)
-                    self._queue.forget(known["id"])
+                    self.queue.forget(known["id"])
 
     def _end(self, experiment: Experiment, state: Any, reason: str) -> Experiment:
         ended: Experiment = {**experiment, "state": state, "reason": reason, "ended_at": wall_timestamp()}
-        self._store.put(ended)
+        self.store.put(ended)
         return ended
 
 
@@ -195,6 +198,10 @@ class ExperimentStore:
 
     def unended(self) -> list[Experiment]:
         return self._rows("SELECT summary FROM shelf WHERE NOT ended ORDER BY number")
+
+    def close(self) -> None:
+        with self._lock:
+            self._file.close()
 
     def _rows(self, query: str, *values: Any) -> list[Experiment]:
         with self._usable(), closing(self._file.execute(query, values)) as rows:

@@ -109,10 +109,7 @@ class Eventual:
     promise: Level | None = None  # what every answer is good for, if that does not depend on the node's position
 
     def serve(self, nodes: Nodes, url: str, read: Read) -> tuple[Served, Position | None]:
-        """Read from one node; its answer, and the head of the log to compare it with, if the primary answers in time.
-
-        Raises as ``Nodes.ask`` does, or the reason why this node cannot serve the level.
-        """
+        """A node's answer, and the head of the log to compare it with, if the primary answers in time."""
         asked = nodes.head.ask()
         return self._ask(nodes, url, read, asked), nodes.head.answer(asked)
 

@@ -25,10 +25,7 @@ WaitMs = Annotated[int, Field(ge=1, le=TIMEOUT_MS_MAX)]
 
 
 class Spec(Body):
-    """Common to all kinds. ``settings``: of replicas by id, active during the experiment and restored after it.
-
-    ``seed``: the moments of writes and reads are drawn from it, so that an experiment can be repeated.
-    """
+    """``settings``: of replicas by id, restored afterwards. ``seed``: of the moments of writes and reads."""
 
     settings: Annotated[dict[str, SettingsBody], Field(max_length=20)] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
@@ -99,10 +96,7 @@ class Levels(Spec):
 
 
 class Sweep(Spec):
-    """One of the other experiments, repeated with each value of one of its parameters.
-
-    ``parameter``: its path, such as ``rate`` or ``settings.lab14-replica2.delay_ms``.
-    """
+    """One of the others, with each value of a ``parameter``, as ``rate`` or ``settings.lab14-replica2.delay_ms``."""
 
     kind: Literal["sweep"]
     parameter: Annotated[str, Field(pattern=f"^{_PATH}$", max_length=100)]
@@ -136,8 +130,6 @@ class Sweep(Spec):
 
 
 class ExperimentBody(RootModel[Annotated[Windows | Staleness | Levels | Sweep, Field(discriminator="kind")]]):
-    """One of the kinds."""
-
     TAGS: ClassVar[int] = 1  # an error's location begins with the kind, which is no field
 
 

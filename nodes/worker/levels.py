@@ -56,8 +56,7 @@ def measure(spec: Levels, run: Run) -> Result:
 
     late_ms: list[float] = []
     for level, cost in costs.items():
-        once = partial(_once, spec, run, level, cost)
-        late_ms += run.at_moments((spec.seed, spec.reads, spec.rate), once, progress)
+        late_ms += run.at_moments((spec.seed, spec.reads, spec.rate), partial(_once, spec, run, level, cost), progress)
     return {
         **progress()[1],
         "late_ms": spread(late_ms),

@@ -134,10 +134,7 @@ class Performance:
 
 
 def restore(queue: ExperimentQueue, target: Target) -> None:
-    """Restore the settings from before an experiment.
-
-    Raises ``TargetError`` or ``LogError`` if that is not possible now; the settings stay in the queue.
-    """
+    """Restore the former settings. They stay in the queue if this raises ``TargetError`` or ``LogError``."""
     if held := queue.held():
         present = target.settings()
         for name, settings in held.items():

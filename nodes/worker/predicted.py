@@ -28,12 +28,10 @@ _WAIT_SECONDS = 0.05
 
 
 class Predicted(Collector):
-    """``ec_predicted_converged_ratio``: P(every replica has a write within ``le`` seconds of its commit).
+    """The ``le`` are the boundaries of ``ec_consistency_window_seconds``, to compare both.
 
-    The ``le`` are the boundaries of ``ec_consistency_window_seconds``, to compare both. In log order a prediction needs
-    the rate of writes: the one of the last minute. Without an answer of the primary nothing is exported. The primary is
-    asked in the background and a scrape waits only briefly; until the primary has answered or failed, its previous
-    answer counts.
+    In log order a prediction needs the rate of writes: the one of the last minute. The primary is asked in the
+    background and a scrape waits only briefly; until the primary has answered or failed, its previous answer counts.
     """
 
     def __init__(self, target: Target, monotonic: Callable[[], float] = time.monotonic) -> None:

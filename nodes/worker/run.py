@@ -159,10 +159,9 @@ class Run:
 
 
 def moments(random: Random, count: int, rate: float) -> list[float]:
-    """Random moments in seconds: a Poisson process of ``rate`` a second that has ``count`` events.
+    """Seconds at which a Poisson process of ``rate`` a second has its ``count`` events.
 
-    Given their number, such events are distributed evenly. So the last comes within ``count / rate`` seconds,
-    and how long an experiment takes is known ahead.
+    Given their number, such events are distributed evenly, so the last comes within ``count / rate`` seconds.
     """
     return sorted(random.uniform(0, count / rate) for _ in range(count))
 

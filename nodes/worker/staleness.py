@@ -41,10 +41,7 @@ class Measured:
         self._edges = np.linspace(0, horizon_ms, spec.steps + 1)
 
     def figures(self, replicated: dict[str, Replicated] | None = None) -> Result:
-        """The curve: what was measured in each step, and what is predicted for the exact times of its reads.
-
-        Without ``replicated``, while the experiment runs, nothing is predicted. Steps without reads are left out.
-        """
+        """What was measured in each step that has reads, and with ``replicated`` what is predicted for their times."""
         reads = list(self.reads)
         t_ms = np.array([read.t_ms for read in reads])
         which = np.array([read.replica for read in reads], dtype=int)
@@ -159,10 +156,7 @@ class _Load:
             self._loop.at(here + t_ms / 1000, partial(self._read, replica, key, written, at_us))
 
     def _draw(self, number: int) -> list[tuple[int, float]]:
-        """The replicas to read after write ``number``, and how many milliseconds after it.
-
-        Places are drawn without repetition, and a moment within each. Writes of the warm-up have negative numbers.
-        """
+        """The replicas to read after a write, and how many milliseconds after it. A warm-up's number is negative."""
         if number < 0:
             return []
         before, after = (count * self.spec.reads // self._writes for count in (number, number + 1))

@@ -169,6 +169,7 @@ def test_an_ended_experiment_does_not_change_even_after_a_restart(tmp_path: Path
     store = ExperimentStore(tmp_path)
     store.put(document("1", "finished"))
     store.put(document("1", "running"))
+    store.close()
     assert [found["state"] for found in ExperimentStore(tmp_path).all()] == ["finished"]
 
 
@@ -189,6 +190,7 @@ def test_a_file_of_the_former_format_keeps_its_experiments(tmp_path: Path) -> No
         assert [(found["id"], found["result"]) for found in store.all()] == [("1", None)]
         assert store.get("1", raw=True) == before
         assert store.get("1", raw=False) == {**before, "result": {"count": 3}}
+        store.close()
 
 
 def test_a_store_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
