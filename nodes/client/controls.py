@@ -125,26 +125,23 @@ class Faults:
         if replica not in known:
             detail = f"No replica {replica[:100]!r}; known: {', '.join(known) or 'none yet'}"
             raise UnknownReplica(detail, known_replicas=list(known))
-        if not self._may_ask(known[replica]):
-            raise _unproven(known[replica])
+        if (refused := self._refusal(known[replica])) is not None:
+            raise refused
         return {"replica": replica, **self.peers.require(self._ask(known[replica], method, path, body)).body}
 
     def _all(self, method: str) -> FaultsByReplica:
         known = self.directory.now()
-        asks = {
-            name: self._ask(found, method, "/admin/faults") for name, found in known.items() if self._may_ask(found)
-        }
+        refused = {name: self._refusal(found) for name, found in known.items()}
+        asks = {name: self._ask(found, method, "/admin/faults") for name, found in known.items() if not refused[name]}
         replies = self.peers.ask_all(asks)
-        return {"replicas": {name: body_or_error(replies.get(name, _unproven(known[name]))) for name in known}}
+        return {"replicas": {name: body_or_error(refused[name] or replies[name]) for name in known}}
 
-    def _may_ask(self, known: KnownReplica) -> bool:
-        return known.proven or self.token is None
+    def _refusal(self, known: KnownReplica) -> UnprovenReplica | None:
+        if known.proven or self.token is None:
+            return None
+        who = f"{known.replica_id} at {known.url}"
+        return UnprovenReplica(f"{who} has not proved that it has LAB_ADMIN_TOKEN, which every node is given")
 
     def _ask(self, known: KnownReplica, method: str, path: str, body: Any = None) -> Ask:
         headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
         return Ask(f"{known.url}{path}", method, body=body, headers=headers)
-
-
-def _unproven(known: KnownReplica) -> UnprovenReplica:
-    who = f"{known.replica_id} at {known.url}"
-    return UnprovenReplica(f"{who} has not proved that it has LAB_ADMIN_TOKEN, which every node is given")

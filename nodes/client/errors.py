@@ -17,8 +17,7 @@ class ClientError(Exception):
         self.extra = extra
 
 
-class NoReplicas(ClientError):
-    """Raised when there is no replica to measure."""
+class NoReplicas(ClientError): ...
 
 
 class UnknownReplica(ClientError):
@@ -29,12 +28,10 @@ class UnprovenReplica(ClientError):
     """Raised for a replica that has not proved to have the admin token: any URL can be registered."""
 
 
-class NoSuchExperiment(ClientError):
-    """Raised for the id of no experiment."""
+class NoSuchExperiment(ClientError): ...
 
 
-class ExperimentEnded(ClientError):
-    """Raised when an experiment that has ended should be canceled."""
+class ExperimentEnded(ClientError): ...
 
 
 class QueueFull(ClientError):
@@ -73,12 +70,10 @@ class SessionError(ReadRefused):
         self.headers = {} if cookie is None else {"Set-Cookie": cookie}
 
 
-class MalformedPosition(SessionError):
-    """Raised when a header or a cookie has no position."""
+class MalformedPosition(SessionError): ...
 
 
-class ForeignSession(SessionError):
-    """Raised for a session of another lab."""
+class ForeignSession(SessionError): ...
 
 
 class PositionNotIssued(SessionError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -109,7 +108,8 @@ class Sweep(Spec):
 
     def _step(self, value: Any) -> Windows | Staleness | Levels:
         try:
-            found = _with(self.experiment.model_dump(exclude_none=True), self.parameter, value)
+            found = self.experiment.model_dump(exclude_none=True)
+            _put(found, self.parameter, value)
             return type(self.experiment).model_validate(found)
         except ValidationError as failure:
             first = failure.errors(include_url=False, include_input=False)[0]
@@ -159,10 +159,8 @@ def _waits_seconds(requests: int, wait_ms: float) -> float:
     return wait_ms / 1000 * (1 + requests / REQUESTS_AT_ONCE)
 
 
-def _with(base: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    found = copy.deepcopy(base)
+def _put(place: dict[str, Any], path: str, value: Any) -> None:
     *parents, last = path.split(".")
-    place = found
     for name in parents:
         place = place.setdefault(name, {})
         if not isinstance(place, dict):
@@ -170,4 +168,3 @@ def _with(base: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     if last == "delay_ms":
         place.pop("model", None)
     place[last] = value
-    return found

@@ -8,7 +8,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -37,11 +37,8 @@ _PARTS = ("flask", "gunicorn", "redis", "rq", "numpy", "urllib3")
 
 def perform(config: WorkerConfig, queue: ExperimentQueue, clock: LogClock, experiment: Experiment) -> None:
     """Perform an experiment and report how it ends; a failure is reported, not raised."""
-    peers = Peers(specs.REQUESTS_AT_ONCE, time.monotonic)
-    try:
+    with closing(Peers(specs.REQUESTS_AT_ONCE, time.monotonic)) as peers:
         Performance(queue, Target(config, peers), clock, experiment).perform()
-    finally:
-        peers.close()
 
 
 class Performance:

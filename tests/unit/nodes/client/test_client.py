@@ -14,10 +14,8 @@ from nodes.client.metrics import ClientMetrics
 from nodes.http.peers import PeerError, PeerRefused, Reply
 from nodes.http.writing import WriteBody
 from nodes.runtime.tracing import Tracing
-from tests.support.peers import StubPeers, at, replicas
+from tests.support.peers import GONE, PRIMARY, StubPeers, at, replicas
 from tests.support.problems import answered
-
-PRIMARY = "http://127.0.0.1:8000"
 
 
 def make(**answers: Any) -> tuple[Client, StubPeers, CollectorRegistry]:
@@ -28,7 +26,6 @@ def make(**answers: Any) -> tuple[Client, StubPeers, CollectorRegistry]:
 
 BODY = WriteBody(key="k", value=1)
 WRITTEN = {"version": 7, "position": "1-7", "write_id": "w"}
-GONE = PeerError("http://r2 cannot be reached", sent=False)
 
 
 def test_reads_right_after_a_write_are_fresh_stale_or_an_error() -> None:

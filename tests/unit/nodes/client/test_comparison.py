@@ -8,11 +8,7 @@ import pytest
 
 from nodes.client.comparison import CompareQuery, Comparison
 from nodes.client.directory import Directory
-from nodes.http.peers import PeerError
-from tests.support.peers import StubPeers, at, replicas
-
-PRIMARY = "http://127.0.0.1:8000"
-GONE = PeerError("http://r2 cannot be reached", sent=False)
+from tests.support.peers import GONE, PRIMARY, StubPeers, at, replicas
 
 
 def make(**answers: Any) -> Comparison:

@@ -20,13 +20,12 @@ from nodes.client.metrics import ClientMetrics
 from nodes.client.reading import Reader
 from nodes.client.session import Session as LabSession
 from nodes.http.peers import Ask, PeerError, Reply
-from tests.support.peers import LAB, StubPeers, at, replicas
+from tests.support.peers import GONE, LAB, PRIMARY, StubPeers, at, replicas
 from tests.support.problems import answered
 from tests.support.until import until
 
 HEAD = "primary/version"
 Session = partial(LabSession, LAB)
-GONE = PeerError("it cannot be reached", sent=False)
 
 
 def record(source: str, version: int, position: str) -> dict[str, Any]:
@@ -35,9 +34,6 @@ def record(source: str, version: int, position: str) -> dict[str, Any]:
 
 def refusal(status: int, position: str) -> tuple[int, dict[str, Any]]:
     return status, {"status": status, "detail": "no", "position": position}
-
-
-PRIMARY = "http://127.0.0.1:8000"
 
 
 def make(**answers: Any) -> tuple[Reader, StubPeers, CollectorRegistry]:
