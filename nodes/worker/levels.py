@@ -29,9 +29,6 @@ class Cost:
         self.stale += bool(body["stale"])
         self.own_write += body["version"] >= version
 
-    def done(self) -> int:
-        return len(self.waited_ms) + len(self.refused) + len(self.errors)
-
     def figures(self) -> Result:
         """The summary. ``stale`` and ``own_write``: the share of the answered reads."""
         answered = max(1, len(self.waited_ms))
@@ -51,7 +48,7 @@ def measure(spec: Levels, run: Run) -> Result:
     total = spec.reads * len(spec.levels)
 
     def progress() -> tuple[float, Result]:
-        done = sum(cost.done() for cost in costs.values())
+        done = sum(len(cost.waited_ms) + len(cost.refused) + len(cost.errors) for cost in costs.values())
         return done / total, {"levels": {level: cost.figures() for level, cost in costs.items()}}
 
     late_ms: list[float] = []
