@@ -123,8 +123,7 @@ class Faults:
     def _one(self, replica: str, method: str, path: str, body: Any = None) -> dict[str, Any]:
         known = self.directory.now()
         if replica not in known:
-            detail = f"No replica {replica[:100]!r}; known: {', '.join(known) or 'none yet'}"
-            raise UnknownReplica(detail, known_replicas=list(known))
+            raise UnknownReplica(replica, known)
         if (refused := self._refusal(known[replica])) is not None:
             raise refused
         return {"replica": replica, **self.peers.require(self._ask(known[replica], method, path, body)).body}

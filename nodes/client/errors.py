@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -22,6 +22,10 @@ class NoReplicas(ClientError): ...
 
 class UnknownReplica(ClientError):
     """Raised when a change names no registered replica."""
+
+    def __init__(self, name: str, known: Collection[str]) -> None:
+        detail = f"No replica {name[:100]!r}; known: {', '.join(known) or 'none yet'}"
+        super().__init__(detail, known_replicas=list(known))
 
 
 class UnprovenReplica(ClientError):
@@ -50,7 +54,7 @@ class ReadRefused(ClientError):
     """Raised when a read at a level is refused."""
 
 
-class NoReplicaToRead(ReadRefused):
+class NoReplicaToRead(UnknownReplica, ReadRefused):
     """Raised when a read names no registered replica, or none is registered."""
 
 

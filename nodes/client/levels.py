@@ -72,8 +72,7 @@ class Nodes:
             return [Place(self.primary_url)]
         known = self.directory.replicas()
         if not known or (query.replica is not None and query.replica not in known):
-            detail = f"No replica {(query.replica or '')[:100]!r}; known: {', '.join(known) or 'none yet'}"
-            raise NoReplicaToRead(detail, known_replicas=list(known))
+            raise NoReplicaToRead(query.replica or "", known)
         usable = [
             Place(found.url, found.order == "log")
             for name, found in sorted(known.items())
