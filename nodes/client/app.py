@@ -50,12 +50,9 @@ from nodes.runtime.config import ClientConfig
 from nodes.runtime.gate import Places
 
 _FAULTS_PARALLEL = 64
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 _PAGE_HEADERS = {
-    "Content-Security-Policy": _POLICY,
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
@@ -78,14 +75,10 @@ maps(errors.EarlierEpoch, 412, "earlier-epoch", "Position of an earlier epoch")
 
 
 class TokenAnswer(WriteAnswer):
-    """An acknowledged write, and the token with which a later read is sure to see it."""
-
     token: str
 
 
 class _Node:
-    """The parts behind the endpoints that have threads."""
-
     def __init__(self, *parts: Client | Experiments | LogHead | Sources) -> None:
         self._parts = parts
 
@@ -99,7 +92,6 @@ class _Node:
 
 
 def create_app(config: ClientConfig) -> Flask:
-    """The client as a WSGI app, with its node in ``app.extensions["node"]``."""
     registry = CollectorRegistry()
     tracing = traces.make(config)
     peers = Peers(config.threads * 2, time.monotonic)
@@ -113,9 +105,8 @@ def create_app(config: ClientConfig) -> Flask:
     log = ReplicationLog(waiting, config.namespace)
     clock = LogClock(log.history.now_us, time.monotonic_ns, time.time_ns)
     feed = Feed(lambda: clock.now_us() / 1000)
-    events = Events(waiting, config.namespace)
-    sources = Sources(feed, log=log, events=events, peers=peers, primary_url=config.primary_url, clock=clock)
-    client = Client(config, peers=peers, directory=directory, metrics=metrics, tracing=tracing)
+    sources = Sources(feed, log, Events(waiting, config.namespace), peers, config.primary_url, clock)
+    client = Client(config.primary_url, peers, directory, metrics, tracing)
     nodes = Nodes(config.primary_url, peers, directory, head, SystemRandom(), time.monotonic)
     reader = Reader(nodes, metrics, lambda answer: feed.publish("reads", read_item(answer, clock.now_us() / 1000)))
     places = Places(config.threads * 7 // 8)
@@ -128,7 +119,7 @@ def create_app(config: ClientConfig) -> Flask:
     # Peers of its own, so that a request that ends a fault needs no place that waiting requests take.
     add_faults(api, Faults(Peers(_FAULTS_PARALLEL, time.monotonic), directory, config.admin_token))
     add_experiments(api, experiments)
-    add_comparison(api, Comparison(peers, directory, config.primary_url), client)
+    add_comparison(api, Comparison(peers, directory, config.primary_url, client.waiting))
     add_writes(api, client, directory, places)
     add_reads(api, reader, directory, places)
     return app
@@ -163,8 +154,7 @@ def add_feed(api: Api, feed: Feed) -> None:
         At most one message every 100 ms; its data is JSON with a list for each kind of event. The header Last-Event-ID,
         or the parameter, resumes from there, up to a minute back; an event of type missed reports a longer gap.
         """
-        last_id = request.headers.get("Last-Event-ID")
-        if last_id:
+        if last_id := request.headers.get("Last-Event-ID"):
             query = parsed(FeedQuery, {"last_event_id": last_id}, 400, "invalid-last-event-id")
         stream = feed.listen(query.last_event_id)
         response = Response(stream, mimetype=EVENT_STREAM, headers={"Cache-Control": "no-cache"})
@@ -202,14 +192,10 @@ def add_experiments(api: Api, experiments: Experiments) -> None:
     api.route("DELETE", "/experiments/<key:name>", admin=True, answer=Experiment)(experiments.cancel)
 
 
-def add_comparison(api: Api, comparison: Comparison, client: Client) -> None:
+def add_comparison(api: Api, comparison: Comparison) -> None:
     api.route("GET", "/read-compare", admin=False, query=CompareQuery, answer=CompareAnswer)(comparison.compare)
     api.route("GET", "/everywhere/<key:key>", admin=False, answer=EverywhereAnswer)(comparison.everywhere)
-
-    @api.route("GET", "/status", admin=False, answer=StatusAnswer)
-    def status() -> StatusAnswer:
-        """Every node's version, and how far each replica is behind."""
-        return comparison.status(waiting=bool(client.waiting))
+    api.route("GET", "/status", admin=False, answer=StatusAnswer)(comparison.status)
 
 
 def add_writes(api: Api, client: Client, directory: Directory, places: Places) -> None:
@@ -233,7 +219,7 @@ def add_writes(api: Api, client: Client, directory: Directory, places: Places) -
         with places.one():
             return measured(client.write_and_wait(body, found, query.timeout_ms))
 
-    takes = {"body": WriteBody, "query": AcksQuery, "headers": {**IDEMPOTENT, **session.TOKEN}}
+    takes |= {"query": AcksQuery, "headers": IDEMPOTENT | session.TOKEN}
 
     @api.route("POST", "/write", admin=False, **takes, answer=TokenAnswer)
     def write(body: WriteBody, query: AcksQuery) -> Response:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import NotRequired, cast
 
 from typing_extensions import TypedDict
 
 from broker.position import Position
-from nodes.client.directory import Directory, KnownReplica
+from nodes.client.directory import Directory
 from nodes.client.errors import NoReplicas
 from nodes.client.metrics import ClientMetrics
 from nodes.http.api import Query, TimeoutMs
@@ -19,7 +20,6 @@ from nodes.http.times import ms
 from nodes.http.writing import AcksQuery, WriteAnswer, WriteBody
 from nodes.runtime import caller
 from nodes.runtime.background import Background
-from nodes.runtime.config import NodeConfig
 from nodes.runtime.tracing import Tracing
 
 _RETRY_PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2)
@@ -29,14 +29,10 @@ _NO_ACKS = AcksQuery()
 
 
 class TimeoutQuery(Query):
-    """How long to wait for convergence."""
-
     timeout_ms: TimeoutMs = 5000
 
 
 class ImmediateRead(TypedDict):
-    """What a replica answered right after the write, or ``error``."""
-
     version: NotRequired[int]
     has_new_data: NotRequired[bool]
     data_age_ms: NotRequired[float | None]
@@ -44,8 +40,6 @@ class ImmediateRead(TypedDict):
 
 
 class WriteAndReadAnswer(TypedDict):
-    """A write, and what each replica answered right after it."""
-
     write_result: WriteAnswer
     immediate_reads: dict[str, ImmediateRead]
     stale_read_count: int
@@ -55,9 +49,8 @@ class WriteAndReadAnswer(TypedDict):
 
 
 class ReplicaWait(TypedDict):
-    """When a replica had the write.
+    """``applied_after_ms``: commit to apply, by the log's clock, ``null`` when the replica was restarted since.
 
-    ``applied_after_ms``: commit to apply, by the log's clock, ``null`` when the replica was restarted since;
     ``observed_after_ms``: acknowledged to observed, by the client's clock.
     """
 
@@ -68,7 +61,7 @@ class ReplicaWait(TypedDict):
 
 
 class WriteAndWaitAnswer(TypedDict):
-    """A write, and how long convergence took. ``attempts``: the most blocking reads that any replica needed."""
+    """``attempts``: the most blocking reads that any replica needed."""
 
     write_result: WriteAnswer
     consistency_achieved: bool
@@ -79,20 +72,17 @@ class WriteAndWaitAnswer(TypedDict):
     timeout_ms: int
 
 
+@dataclass
 class Client:
-    """Writes and measures; a replica that does not answer is reported with ``error``.
+    """A replica that does not answer is reported with ``error``; a failed write raises as ``Peers.require`` does."""
 
-    A write that failed raises ``PeerError`` or ``PeerRefused``.
-    """
+    primary_url: str
+    peers: Peers
+    directory: Directory
+    metrics: ClientMetrics
+    tracing: Tracing
 
-    def __init__(
-        self, config: NodeConfig, *, peers: Peers, directory: Directory, metrics: ClientMetrics, tracing: Tracing
-    ) -> None:
-        self._primary_url = config.primary_url
-        self._peers = peers
-        self._directory = directory
-        self._metrics = metrics
-        self._tracing = tracing
+    def __post_init__(self) -> None:
         self._stopped = threading.Event()
         self._lookout = Background("lookout", self._look_out)
         self.waiting: list[str] = []  # the ids of writes that wait for convergence
@@ -103,25 +93,24 @@ class Client:
     def stop(self) -> None:
         self._lookout.stop()
         self._stopped.set()
-        self._peers.close()
+        self.peers.close()
 
     def health(self) -> dict[str, str]:
-        reply = self._peers.attempt(Ask(f"{self._primary_url}/health"))
+        reply = self.peers.attempt(Ask(f"{self.primary_url}/health"))
         if isinstance(reply, PeerError):
             return {"primary": str(reply)}
-        return {"primary": "ok" if reply.status == 200 else f"{self._primary_url} is degraded"}
+        return {"primary": "ok" if reply.status == 200 else f"{self.primary_url} is degraded"}
 
     def write(self, body: WriteBody, write_id: str, acks: AcksQuery) -> WriteAnswer:
         return cast("WriteAnswer", self._write(body, write_id, acks).body)
 
     def write_and_read(self, body: WriteBody, write_id: str) -> WriteAndReadAnswer:
-        """Write, and read from every replica right after, without waiting. Raises ``NoReplicas``."""
         replicas = self._replicas()
-        with self._peers.team(len(replicas)) as team:
+        with self.peers.team(len(replicas)) as team:
             started = time.monotonic()
             written = self.write(body, write_id, _NO_ACKS)
-            asks = {name: Ask(f"{known.url}/version") for name, known in replicas.items()}
-            found = team.run_all({name: partial(self._peers.attempt, ask) for name, ask in asks.items()})
+            asks = {name: partial(self.peers.attempt, Ask(f"{url}/version")) for name, url in replicas.items()}
+            found = team.run_all(asks)
         reads = {replica: self._immediate(replica, reply, written) for replica, reply in found.items()}
         stale = sum(not read["has_new_data"] for read in reads.values() if "has_new_data" in read)
         return {
@@ -136,21 +125,19 @@ class Client:
         }
 
     def write_and_wait(self, body: WriteBody, write_id: str, timeout_ms: int) -> WriteAndWaitAnswer:
-        """Write, and wait until every replica has applied it. Raises ``NoReplicas``."""
         replicas = self._replicas()
-        with self._peers.team(len(replicas)) as team:
+        with self.peers.team(len(replicas)) as team:
             self.waiting.append(write_id)
             try:
                 written = self._write(body, write_id, _NO_ACKS)
-                waits = team.run_all(
-                    {name: partial(self._wait, known.url, written, timeout_ms) for name, known in replicas.items()}
-                )
+                calls = {name: partial(self._wait, url, written, timeout_ms) for name, url in replicas.items()}
+                waits = team.run_all(calls)
             finally:
                 self.waiting.remove(write_id)
         missing = [replica for replica, wait in waits.items() if "observed_after_ms" not in wait]
         window_ms = None if missing else max(wait["observed_after_ms"] for wait in waits.values())
-        outcome = "timeout" if window_ms is None else "converged"
-        self._metrics.window_seconds.labels(outcome).observe((timeout_ms if window_ms is None else window_ms) / 1000)
+        outcome, took_ms = ("timeout", timeout_ms) if window_ms is None else ("converged", window_ms)
+        self.metrics.window_seconds.labels(outcome).observe(took_ms / 1000)
         return {
             "write_result": cast("WriteAnswer", written.body),
             "consistency_achieved": window_ms is not None,
@@ -170,7 +157,7 @@ class Client:
             left_ms = max(0, round((deadline - time.monotonic()) * 1000))
             fields = {"min_position": position, "timeout_ms": str(left_ms)}
             attempts += 1
-            reply = self._peers.attempt(Ask(f"{url}/version", fields=fields, wait_ms=left_ms))
+            reply = self.peers.attempt(Ask(f"{url}/version", fields=fields, wait_ms=left_ms))
             problem = failure(reply)
             if isinstance(reply, Reply) and reply.status == 200:
                 if reply.body.get("reached"):
@@ -186,28 +173,27 @@ class Client:
 
     def _look_out(self) -> None:
         """Keep the directory up to date beside the reads, which never ask for it."""
-        self._metrics.know(self._directory.now().keys())
+        self.metrics.know(self.directory.now().keys())
         self._lookout.pause(_LOOKOUT_SECONDS)
 
-    def _replicas(self) -> dict[str, KnownReplica]:
-        if replicas := self._directory.now():
-            return replicas
+    def _replicas(self) -> dict[str, str]:
+        if replicas := self.directory.now():
+            return {name: known.url for name, known in replicas.items()}
         raise NoReplicas("No replica is registered yet")
 
     def _write(self, body: WriteBody, write_id: str, acks: AcksQuery) -> Reply:
         asked = f"?acks={acks.acks}&timeout_ms={acks.timeout_ms}" if acks.acks else ""
         wait_ms = _WRITE_MS + (acks.timeout_ms if asked else 0)
-        headers = {"Idempotency-Key": write_id, **self._tracing.outgoing()}
+        headers = {"Idempotency-Key": write_id, **self.tracing.outgoing()}
         content = {"key": body.key, "value": body.value}
-        url = f"{self._primary_url}/data{asked}"
-        ask = Ask(url, "POST", body=content, headers=headers, wait_ms=wait_ms)
-        return self._peers.require(ask, "primary", write_id=write_id)
+        ask = Ask(f"{self.primary_url}/data{asked}", "POST", body=content, headers=headers, wait_ms=wait_ms)
+        return self.peers.require(ask, "primary", write_id=write_id)
 
     def _immediate(self, replica: str, reply: Reply | PeerError, written: WriteAnswer) -> ImmediateRead:
         answer = body_or_error(reply)
         if "error" in answer:
-            self._metrics.reads.labels(replica, "error").inc()
+            self.metrics.reads.labels(replica, "error").inc()
             return {"error": answer["error"]}
         fresh = Position.parse(answer["position"]) >= Position.parse(written["position"])
-        self._metrics.reads.labels(replica, "fresh" if fresh else "stale").inc()
+        self.metrics.reads.labels(replica, "fresh" if fresh else "stale").inc()
         return {"version": answer["version"], "has_new_data": fresh, "data_age_ms": answer["data_age_ms"]}

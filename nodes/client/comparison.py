@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, NotRequired
@@ -16,29 +15,24 @@ from broker.delay.models import Order
 from nodes.client.directory import Directory, KnownReplica
 from nodes.http.api import Query
 from nodes.http.peers import Ask, PeerError, Peers, Reply, body_or_error, failure
-from nodes.http.times import timestamp
+from nodes.http.times import wall_timestamp
 
 _PRIMARY = "primary"
-_KNOWN = "known"
 _UNKNOWN = KnownReplica("", "", lag_ms=None, order=None, diverged=False, faults=[], resyncing="", proven=False)
 
 
 class CompareQuery(Query):
-    """Whether to compare content too."""
-
     digest: Annotated[bool, Field(description="compare digests as well as versions")] = False
 
 
 class StaleReplica(TypedDict):
-    """A replica that does not have the primary's version. ``behind_by`` counts versions."""
-
     name: str
     version: int
     behind_by: int
 
 
 class Analysis(TypedDict):
-    """The comparison. ``diverged``: equal position and another digest, which must never be (only with ``digest``)."""
+    """``diverged``: equal position and another digest, which must never be (only with ``digest``)."""
 
     primary_version: int | None
     stale_replicas: list[StaleReplica]
@@ -49,8 +43,6 @@ class Analysis(TypedDict):
 
 
 class CompareAnswer(TypedDict):
-    """What every node answered, and how the replicas compare with the primary."""
-
     primary: dict[str, Any]
     replicas: dict[str, dict[str, Any]]
     analysis: Analysis
@@ -66,17 +58,14 @@ class NodeAnswer(TypedDict):
 
 
 class EverywhereAnswer(TypedDict):
-    """What each node answers for a key now, by name; the primary is ``primary``."""
-
     key: str
     nodes: dict[str, NodeAnswer]
 
 
 class ReplicaStatus(TypedDict):
-    """The state of a replica.
+    """``lag_ms``: age of the oldest write that it has not applied; ``null`` if unknown, as ``order``.
 
-    ``lag_ms``: age of the oldest write it has not applied; ``null`` if unknown. ``resyncing``: why its content is being
-    replaced by a snapshot, or empty. ``order``: in which order it applies; ``null`` if unknown.
+    ``resyncing``: why its content is being replaced by a snapshot, or empty.
     """
 
     replica_id: str
@@ -93,7 +82,7 @@ class ReplicaStatus(TypedDict):
 
 
 class StatusAnswer(TypedDict):
-    """The state of all nodes. ``waiting_for_consistency``: a write-and-wait of this client is in progress."""
+    """``waiting_for_consistency``: a write-and-wait of this client is in progress."""
 
     primary_version: int | None
     primary_write_id: str | None
@@ -111,6 +100,7 @@ class Comparison:
     peers: Peers
     directory: Directory
     primary_url: str
+    waiting: Collection[str] = ()  # the ids of writes that wait for convergence
 
     def compare(self, query: CompareQuery) -> CompareAnswer:
         """Read from every node at once, and compare."""
@@ -132,17 +122,18 @@ class Comparison:
         found = self.peers.ask_all({name: Ask(f"{url}{path}") for name, url in self._urls().items()})
         return {"key": key, "nodes": {name: _node_answer(reply) for name, reply in found.items()}}
 
-    def status(self, *, waiting: bool) -> StatusAnswer:
-        answers = self.peers.run_all({**self._calls(self._urls(), "/version"), _KNOWN: self.directory.ask})
-        known = answers.pop(_KNOWN) or {}
+    def status(self) -> StatusAnswer:
+        """Every node's version, and how far each replica is behind."""
+        answers = self.peers.run_all({**self._calls(self._urls(), "/version"), "known": self.directory.ask})
+        known = answers.pop("known") or {}
         primary = answers.pop(_PRIMARY)
         replicas = [_status(name, answer, primary, known.get(name, _UNKNOWN)) for name, answer in answers.items()]
         found: StatusAnswer = {
             "primary_version": primary.get("version"),
             "primary_write_id": primary.get("write_id"),
             "all_consistent": "error" not in primary and all(replica["is_consistent"] for replica in replicas),
-            "waiting_for_consistency": waiting,
-            "last_poll_time": timestamp(time.time_ns() // 1000),
+            "waiting_for_consistency": bool(self.waiting),
+            "last_poll_time": wall_timestamp(),
             "replicas": replicas,
         }
         if "error" in primary:
@@ -153,10 +144,10 @@ class Comparison:
         return {_PRIMARY: self.primary_url, **{name: known.url for name, known in self.directory.replicas().items()}}
 
     def _calls(self, urls: dict[str, str], path: str) -> dict[str, Callable[[], Any]]:
-        return {name: partial(self._ask, f"{url}{path}") for name, url in urls.items()}
+        def ask(url: str) -> dict[str, Any]:
+            return body_or_error(self.peers.attempt(Ask(f"{url}{path}")))
 
-    def _ask(self, url: str) -> dict[str, Any]:
-        return body_or_error(self.peers.attempt(Ask(url)))
+        return {name: partial(ask, url) for name, url in urls.items()}
 
 
 def _node_answer(reply: Reply | PeerError) -> NodeAnswer:

@@ -17,41 +17,29 @@ from nodes.http.api import Body, OpenBody, Query
 from nodes.http.peers import Ask, Peers, body_or_error, segment
 
 _RESET_MS = 8000
-_POINTS_MAX = 201
-_RATE_MAX = 100_000
 
 
 class DelayChange(OpenBody):
-    """The replica; other fields are passed to the primary unchanged."""
-
     replica: str
 
 
 class FaultStart(OpenBody):
-    """The replica; other fields are the fault's parameters, which the replica checks."""
-
     replica: str
     fault: str
 
 
 class ReplicaName(Body):
-    """A registered replica."""
-
     replica: str
 
 
 class FaultsByReplica(TypedDict):
-    """What each replica answered, or ``error`` for one that did not."""
-
     replicas: dict[str, dict[str, Any]]
 
 
 class PredictionQuery(Query):
-    """For ``writes_per_second``, at ``points`` moments from 0 to ``until_ms`` after a write."""
-
-    writes_per_second: Annotated[float, Field(ge=0, le=_RATE_MAX)] = 0
+    writes_per_second: Annotated[float, Field(ge=0, le=100_000)] = 0
     until_ms: Annotated[float, Field(gt=0, le=DELAY_MS_MAX)] = 3000
-    points: Annotated[int, Field(ge=2, le=_POINTS_MAX)] = 41
+    points: Annotated[int, Field(ge=2, le=201)] = 41
 
 
 class PredictionAnswer(TypedDict):
@@ -104,11 +92,6 @@ class Controls:
 
 @dataclass(frozen=True)
 class Faults:
-    """Requests to the replicas, with the admin token for those that have it already.
-
-    Methods raise ``UnknownReplica``, ``UnprovenReplica``, ``PeerError`` and ``PeerRefused``.
-    """
-
     peers: Peers
     directory: Directory
     token: str | None
@@ -140,28 +123,24 @@ class Faults:
     def _one(self, replica: str, method: str, path: str, body: Any = None) -> dict[str, Any]:
         known = self.directory.now()
         if replica not in known:
-            detail = f"No replica {replica[:100]!r}; known: {', '.join(known) or 'none yet'}"
-            raise UnknownReplica(detail, known_replicas=list(known))
-        if not self._may_ask(known[replica]):
-            raise _unproven(known[replica])
+            raise UnknownReplica(replica, known)
+        if (refused := self._refusal(known[replica])) is not None:
+            raise refused
         return {"replica": replica, **self.peers.require(self._ask(known[replica], method, path, body)).body}
 
     def _all(self, method: str) -> FaultsByReplica:
         known = self.directory.now()
-        asks = {
-            name: self._ask(found, method, "/admin/faults") for name, found in known.items() if self._may_ask(found)
-        }
+        refused = {name: self._refusal(found) for name, found in known.items()}
+        asks = {name: self._ask(found, method, "/admin/faults") for name, found in known.items() if not refused[name]}
         replies = self.peers.ask_all(asks)
-        return {"replicas": {name: body_or_error(replies.get(name, _unproven(known[name]))) for name in known}}
+        return {"replicas": {name: body_or_error(refused[name] or replies[name]) for name in known}}
 
-    def _may_ask(self, known: KnownReplica) -> bool:
-        return known.proven or self.token is None
+    def _refusal(self, known: KnownReplica) -> UnprovenReplica | None:
+        if known.proven or self.token is None:
+            return None
+        who = f"{known.replica_id} at {known.url}"
+        return UnprovenReplica(f"{who} has not proved that it has LAB_ADMIN_TOKEN, which every node is given")
 
     def _ask(self, known: KnownReplica, method: str, path: str, body: Any = None) -> Ask:
         headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
         return Ask(f"{known.url}{path}", method, body=body, headers=headers)
-
-
-def _unproven(known: KnownReplica) -> UnprovenReplica:
-    who = f"{known.replica_id} at {known.url}"
-    return UnprovenReplica(f"{who} has not proved that it has LAB_ADMIN_TOKEN, which every node is given")

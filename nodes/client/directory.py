@@ -14,8 +14,6 @@ PATIENCE_SECONDS = 0.5  # that a read waits for the head of the log
 
 
 class KnownReplica(NamedTuple):
-    """A registered replica, as last reported."""
-
     replica_id: str
     url: str
     lag_ms: float | None
@@ -49,13 +47,11 @@ class Directory:
 
     def now(self) -> dict[str, KnownReplica]:
         """The current replicas, or those last reported if the primary does not answer."""
-        found = self.ask()
-        if found is not None:
+        if (found := self.ask()) is not None:
             self._known = found
         return self._known
 
     def ask(self) -> dict[str, KnownReplica] | None:
-        """The current replicas, or ``None`` if the primary does not report them."""
         reply = self._peers.attempt(Ask(self._url))
         if not isinstance(reply, Reply) or reply.status != 200:
             return None
@@ -107,7 +103,6 @@ class LogHead:
         return None
 
     def now(self) -> Position | None:
-        """The current head; ``None`` if the primary does not report it."""
         reply = self._peers.attempt(Ask(self._url))
         if not isinstance(reply, Reply):
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -17,24 +17,25 @@ class ClientError(Exception):
         self.extra = extra
 
 
-class NoReplicas(ClientError):
-    """Raised when there is no replica to measure."""
+class NoReplicas(ClientError): ...
 
 
 class UnknownReplica(ClientError):
     """Raised when a change names no registered replica."""
+
+    def __init__(self, name: str, known: Collection[str]) -> None:
+        detail = f"No replica {name[:100]!r}; known: {', '.join(known) or 'none yet'}"
+        super().__init__(detail, known_replicas=list(known))
 
 
 class UnprovenReplica(ClientError):
     """Raised for a replica that has not proved to have the admin token: any URL can be registered."""
 
 
-class NoSuchExperiment(ClientError):
-    """Raised for the id of no experiment."""
+class NoSuchExperiment(ClientError): ...
 
 
-class ExperimentEnded(ClientError):
-    """Raised when an experiment that has ended should be canceled."""
+class ExperimentEnded(ClientError): ...
 
 
 class QueueFull(ClientError):
@@ -53,7 +54,7 @@ class ReadRefused(ClientError):
     """Raised when a read at a level is refused."""
 
 
-class NoReplicaToRead(ReadRefused):
+class NoReplicaToRead(UnknownReplica, ReadRefused):
     """Raised when a read names no registered replica, or none is registered."""
 
 
@@ -73,12 +74,10 @@ class SessionError(ReadRefused):
         self.headers = {} if cookie is None else {"Set-Cookie": cookie}
 
 
-class MalformedPosition(SessionError):
-    """Raised when a header or a cookie has no position."""
+class MalformedPosition(SessionError): ...
 
 
-class ForeignSession(SessionError):
-    """Raised for a session of another lab."""
+class ForeignSession(SessionError): ...
 
 
 class PositionNotIssued(SessionError):

@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -56,34 +57,30 @@ WHERE ended AND number <= (SELECT number FROM shelf WHERE ended ORDER BY number 
 
 
 class RawQuery(Query):
-    """Whether the answer has every single measurement too."""
-
     raw: Annotated[bool, Field(description="with every single measurement, which may be megabytes")] = False
 
 
 class ExperimentsAnswer(TypedDict):
-    """The experiments, the newest first; ``spec`` and ``result`` are ``null``."""
-
     experiments: list[Experiment]
 
 
+@dataclass
 class Experiments:
-    """Experiments that wait and run, and the last 200 that have ended.
+    """What the worker reports is stored within a second, whether a client asks for it or not.
 
-    What the worker reports is stored within a second, whether a client asks for it or not. Methods raise
-    ``NoSuchExperiment``, ``ExperimentEnded``, ``StoreError`` and ``LogError``.
+    Methods raise ``NoSuchExperiment``, ``ExperimentEnded``, ``QueueFull``, ``StoreError`` and ``LogError``.
     """
 
-    def __init__(self, queue: ExperimentQueue, store: ExperimentStore) -> None:
-        self._queue = queue
-        self._store = store
+    queue: ExperimentQueue
+    store: ExperimentStore
+
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()  # an experiment that is stored and not queued yet would look lost
         self._collector = Background("experiments", self._step)
         self.start = self._collector.start
         self.stop = self._collector.stop
 
     def submit(self, body: ExperimentBody) -> Experiment:
-        """Add an experiment to the end of the queue. Raises ``QueueFull``."""
         experiment: Experiment = {
             "id": uuid.uuid4().hex[:12],
             "kind": body.root.kind,
@@ -97,12 +94,12 @@ class Experiments:
             "result": None,
         }
         with self._lock:
-            if len(self._store.unended()) >= WAITING_MAX:
+            if len(self.store.unended()) >= WAITING_MAX:
                 detail = f"{WAITING_MAX} experiments wait or run already; cancel one, or retry when one has ended"
                 raise QueueFull(detail)
-            self._store.put(experiment)
+            self.store.put(experiment)
             try:
-                self._queue.submit(experiment)
+                self.queue.submit(experiment)
             except Exception as error:
                 self._end(experiment, "failed", f"it could not be queued: {error}")
                 raise
@@ -111,7 +108,7 @@ class Experiments:
     def all(self) -> ExperimentsAnswer:
         """Every experiment, the newest first, without their specifications and results."""
         self._refresh()
-        return {"experiments": self._store.all()}
+        return {"experiments": self.store.all()}
 
     def get(self, name: str, query: RawQuery) -> Experiment:
         """One experiment: its state, its progress, and its result so far."""
@@ -124,16 +121,14 @@ class Experiments:
         with self._lock:
             found = self._require(name)
             if found["state"] in ENDED:
-                detail = f"The experiment has ended already: it is {found['state']}"
-                raise ExperimentEnded(detail, state=found["state"])
-            if self._queue.withdraw(name):
+                raise ExperimentEnded(f"The experiment has ended already: it is {found['state']}", state=found["state"])
+            if self.queue.withdraw(name):
                 return self._end(found, _CANCELLED.state, _CANCELLED.reason)
-            self._queue.stop(name, _CANCELLED)
+            self.queue.stop(name, _CANCELLED)
             return found
 
     def _require(self, name: str, *, raw: bool = False) -> Experiment:
-        found = self._store.get(name, raw=raw)
-        if found is None:
+        if (found := self.store.get(name, raw=raw)) is None:
             raise NoSuchExperiment(f"No experiment {name[:100]!r}")
         return found
 
@@ -147,22 +142,21 @@ class Experiments:
         self._collector.pause(_COLLECT_SECONDS)
 
     def _collect(self) -> None:
-        """Store what the worker has reported since."""
         with self._lock:
-            for known in self._store.unended():
-                lost = self._queue.is_lost(known["id"])  # before the report, which the worker writes before RQ forgets
-                reported = self._queue.reported(known["id"])
+            for known in self.store.unended():
+                lost = self.queue.is_lost(known["id"])  # before the report, which the worker writes before RQ forgets
+                reported = self.queue.reported(known["id"])
                 if reported is not None and summary(reported) != known:
-                    self._store.put(reported)
+                    self.store.put(reported)
                 if reported is not None and reported["state"] in ENDED:
-                    self._queue.forget(known["id"])
+                    self.queue.forget(known["id"])
                 elif lost:
                     self._end(reported or self._require(known["id"]), "failed", _LOST)
-                    self._queue.forget(known["id"])
+                    self.queue.forget(known["id"])
 
     def _end(self, experiment: Experiment, state: Any, reason: str) -> Experiment:
         ended: Experiment = {**experiment, "state": state, "reason": reason, "ended_at": wall_timestamp()}
-        self._store.put(ended)
+        self.store.put(ended)
         return ended
 
 
@@ -170,12 +164,11 @@ class ExperimentStore:
     """Experiments as JSON in one sqlite file: those that have not ended, and the last 200 that have. Thread-safe.
 
     Each is there three times: as the list shows it, as it is shown alone, and with every single measurement. So
-    frequent reads are small, and megabytes are parsed only on request. An experiment that has ended does not change.
-    Methods raise ``StoreError`` if the file cannot be used.
+    frequent reads are small, and megabytes are parsed only on request. An experiment that has ended does not change. A
+    damaged file is quarantined, so that the client can start. Methods raise ``StoreError`` if the file cannot be used.
     """
 
     def __init__(self, directory: Path) -> None:
-        """Open or create the store in ``directory``; a damaged file is quarantined, so that the client can start."""
         self._lock = threading.Lock()
         path = directory / "experiments.sqlite"
         with self._usable():
@@ -196,17 +189,14 @@ class ExperimentStore:
             self._file.execute(_TRIM, (KEPT,))
 
     def get(self, name: str, *, raw: bool = False) -> Experiment | None:
-        """An experiment by its id; ``raw``: with every single measurement."""
         column = "complete" if raw else "document"
         found = self._rows(f"SELECT {column} FROM shelf WHERE id = ?", name)  # noqa: S608 - one of two words
         return found[0] if found else None
 
     def all(self) -> list[Experiment]:
-        """A summary of every experiment, the newest first."""
         return self._rows("SELECT summary FROM shelf ORDER BY number DESC")
 
     def unended(self) -> list[Experiment]:
-        """A summary of what waits or runs, the oldest first."""
         return self._rows("SELECT summary FROM shelf WHERE NOT ended ORDER BY number")
 
     def close(self) -> None:

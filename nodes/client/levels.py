@@ -23,8 +23,6 @@ _RESETS_MAX = 3  # during one bounded read, until it is given up
 
 
 class LevelQuery(Query):
-    """The level, its bound, where to read, and how long to wait for it."""
-
     level: Level = "eventual"
     max_lag_ms: Annotated[float, Field(ge=0, le=86_400_000)] | None = None
     max_lag_versions: Annotated[int, Field(ge=0, lt=10**15)] | None = None
@@ -42,23 +40,17 @@ class LevelQuery(Query):
 
 
 class Place(NamedTuple):
-    """A node to read from, and whether it applies in log order."""
-
     url: str
     in_log_order: bool = True
 
 
 class Served(NamedTuple):
-    """A node's answer about a key, which may be missing, and when it arrived, by the monotonic clock."""
-
     body: dict[str, Any]
     position: Position
     received_at: float
 
 
 class Read(NamedTuple):
-    """One read: what is asked for, and when it started."""
-
     key: str
     query: LevelQuery
     session: Session
@@ -67,8 +59,6 @@ class Read(NamedTuple):
 
 @dataclass(frozen=True)
 class Nodes:
-    """The nodes to read from, and the clock and the random choice among them."""
-
     primary_url: str
     peers: Peers
     directory: Directory
@@ -82,8 +72,7 @@ class Nodes:
             return [Place(self.primary_url)]
         known = self.directory.replicas()
         if not known or (query.replica is not None and query.replica not in known):
-            detail = f"No replica {(query.replica or '')[:100]!r}; known: {', '.join(known) or 'none yet'}"
-            raise NoReplicaToRead(detail, known_replicas=list(known))
+            raise NoReplicaToRead(query.replica or "", known)
         usable = [
             Place(found.url, found.order == "log")
             for name, found in sorted(known.items())
@@ -119,10 +108,7 @@ class Eventual:
     promise: Level | None = None  # what every answer is good for, if that does not depend on the node's position
 
     def serve(self, nodes: Nodes, url: str, read: Read) -> tuple[Served, Position | None]:
-        """Read from one node; its answer, and the head of the log to compare it with, if the primary answers in time.
-
-        Raises as ``Nodes.ask`` does, or the reason why this node cannot serve the level.
-        """
+        """A node's answer, and the head of the log to compare it with, if the primary answers in time."""
         asked = nodes.head.ask()
         return self._ask(nodes, url, read, asked), nodes.head.answer(asked)
 
@@ -167,7 +153,6 @@ class Bounded(Eventual):
     promise: Level | None = "bounded"
 
     def serve(self, nodes: Nodes, url: str, read: Read) -> tuple[Served, Position | None]:
-        """Read once the node is within the bound, again if a reset made the bound void."""
         for _ in range(_RESETS_MAX):
             target, head = self._bound(nodes, read.query)
             try:
@@ -183,11 +168,10 @@ class Bounded(Eventual):
             ask = Ask(f"{nodes.primary_url}/position", fields={"age_ms": str(query.max_lag_ms)})
             found = nodes.peers.require(ask).body
             target, head = Position.parse(found["position"]), Position.parse(found["head"])
-        else:
-            newest = nodes.head.now()
-            if newest is None:
-                raise PeerError("The primary does not report the head of the log", sent=False)
+        elif newest := nodes.head.now():
             target, head = START, newest
+        else:
+            raise PeerError("The primary does not report the head of the log", sent=False)
         if query.max_lag_versions is not None:
             target = max(target, Position(head.epoch, max(0, head.version - query.max_lag_versions)))
         return target, head
@@ -218,7 +202,6 @@ def _earlier_epoch(session: Session, position: str) -> EarlierEpoch:
 
 
 def _reason(read: Read, target: Position, refused: PeerRefused) -> Exception:
-    """Why a level cannot be served, if a node refused ``target``."""
     position = str(refused.body.get("position"))
     if refused.status == 412:
         return _earlier_epoch(read.session, position)

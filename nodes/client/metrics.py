@@ -3,50 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from nodes.http.level import LEVELS, Level
 from nodes.runtime.metrics import SECONDS_BUCKETS, Metric
 
-_CLIENT = ("client",)
-_READS = Metric(Counter, "ec_reads_total", "reads by `result`: fresh, stale, error", _CLIENT, ("replica", "result"))
-_LEVEL_READS = Metric(
-    Counter,
+_counter = partial(Metric[Counter], Counter, roles=("client",))
+_histogram = partial(Metric[Histogram], Histogram, roles=("client",), buckets=SECONDS_BUCKETS)
+_READS = _counter("ec_reads_total", "reads by `result`: fresh, stale, error", labels=("replica", "result"))
+_LEVEL_READS = _counter(
     "ec_level_reads_total",
     "reads at a consistency level, by `level` and `outcome`: fresh, stale, unknown, timeout, refused, error",
-    _CLIENT,
-    ("level", "outcome"),
+    labels=("level", "outcome"),
 )
-_WAIT = Metric(
-    Histogram,
-    "ec_read_wait_seconds",
-    "time a reader waited for its response, by `level`",
-    _CLIENT,
-    ("level",),
-    SECONDS_BUCKETS,
-)
-_VIOLATIONS = Metric(
-    Counter,
+_WAIT = _histogram("ec_read_wait_seconds", "time a reader waited for its response, by `level`", labels=("level",))
+_VIOLATIONS = _counter(
     "ec_session_violations_total",
     "reads served by a store older than what their session wrote (`guarantee` read_your_writes) or read "
     "(monotonic_reads)",
-    _CLIENT,
-    ("guarantee",),
+    labels=("guarantee",),
 )
-_WINDOW = Metric(
-    Histogram,
+_WINDOW = _histogram(
     "ec_consistency_window_seconds",
     "time from a write to its apply on the last replica, by `outcome`: converged, timeout",
-    _CLIENT,
-    ("outcome",),
-    SECONDS_BUCKETS,
+    labels=("outcome",),
 )
 
 
 class ClientMetrics:
-    """Reads by what they showed, and consistency windows."""
-
     def __init__(self, registry: CollectorRegistry) -> None:
         self.reads = _READS.on(registry)
         self.window_seconds = _WINDOW.on(registry)
@@ -63,22 +49,16 @@ class ClientMetrics:
         self._went_back = violations.labels("monotonic_reads")
 
     def level_read(self, level: Level, outcome: str, waited_ms: float | None = None) -> None:
-        """Count a read at a level; ``waited_ms`` if it was answered."""
         self._level_reads.labels(level, outcome).inc()
         if waited_ms is not None:
             self._wait_seconds.labels(level).observe(waited_ms / 1000)
 
     def shown(self, *, went_back: bool, lost_own_write: bool) -> None:
-        """Count the guarantees that a read broke for its session."""
         self._went_back.inc(went_back)
         self._lost_own_write.inc(lost_own_write)
 
     def know(self, replicas: Collection[str]) -> None:
-        """Export these replicas' reads, from 0 on, and those of no other.
-
-        A series that started with a replica's first read would hide that read, and one of a replica that left would
-        stay for good.
-        """
+        """Export the reads of these replicas only, from 0 on: a series that started later would hide the first read."""
         for replica in replicas:
             for result in ("fresh", "stale", "error"):
                 self.reads.labels(replica, result)

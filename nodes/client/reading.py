@@ -45,17 +45,12 @@ class ReadAnswer(TypedDict):
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads at a level, and reports how stale the answer was."""
-
     nodes: Nodes
     metrics: ClientMetrics
     on_read: Callable[[ReadAnswer], None] = lambda _: None
 
     def read(self, key: str, query: LevelQuery, session: Session) -> ReadAnswer:
-        """Read a key; a missing one has version 0.
-
-        Raises ``ReadRefused``, ``PeerRefused`` or ``PeerError`` if the level cannot be served.
-        """
+        """A missing key has version 0. Raises ``ReadRefused``, ``PeerRefused`` or ``PeerError``."""
         try:
             answer = self._read(Read(key, query, session, self.nodes.monotonic()))
         except (ReadRefused, PeerRefused) as refused:
@@ -124,7 +119,6 @@ class Reader:
 
 
 def _had(read: Read, served: Served, place: Place) -> Level:
-    """The level that a replica's answer was good for, although it lacks a write that the primary has."""
     if read.session.position != START and served.position >= read.session.position:
         return "session"
     return "prefix" if place.in_log_order else "eventual"

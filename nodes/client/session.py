@@ -11,11 +11,8 @@ from broker.position import PATTERN, START, Position
 from nodes.client.errors import ForeignSession, MalformedPosition
 
 HEADER = "Lab-Position"
-TOKEN = {
-    HEADER: Annotated[
-        str, Field(pattern=rf"^{PATTERN}(\.[0-9A-Za-z-]+)?$", description="the token of an earlier answer")
-    ]
-}
+_TOKEN = Field(pattern=rf"^{PATTERN}(\.[0-9A-Za-z-]+)?$", description="the token of an earlier answer")
+TOKEN = {HEADER: Annotated[str, _TOKEN]}
 _COOKIE = "lab_session"
 _ATTRIBUTES = "Path=/; HttpOnly; SameSite=Strict"
 
@@ -39,7 +36,6 @@ class Session(NamedTuple):
 
     @property
     def token(self) -> str:
-        """The position for a later request of the session, tied to the lab that issued it."""
         return f"{self.position}.{self.lab}"
 
     def after_write(self, position: Position) -> Session:
@@ -50,10 +46,7 @@ class Session(NamedTuple):
 
     @property
     def cookie(self) -> str:
-        """The ``Set-Cookie`` header that carries the session.
-
-        A browser sends a host's cookies to all of its ports, so each lab has a cookie of its own name.
-        """
+        """A ``Set-Cookie`` header. A browser sends a host's cookies to all ports, so each lab has a name of its own."""
         return f"{_COOKIE}_{self.lab}={self.written}.{self.read}; {_ATTRIBUTES}"
 
 
@@ -86,10 +79,8 @@ def session_of(token: str | None, cookies: Mapping[str, str], lab: str, *, requi
 
 
 def _foreign(lab: str, what: str) -> ForeignSession:
-    # An empty session, which the next request starts with.
-    return ForeignSession(
-        f"{what} of another lab; this is lab {lab}. Start a new session", Session(lab).cookie, lab=lab
-    )
+    detail = f"{what} of another lab; this is lab {lab}. Start a new session"
+    return ForeignSession(detail, Session(lab).cookie, lab=lab)  # an empty session, for the next request
 
 
 def _position(name: str, text: str, cookie: str | None = None) -> Position:

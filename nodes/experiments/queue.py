@@ -40,10 +40,7 @@ class Stop(NamedTuple):
 
 
 class ExperimentQueue:
-    """Experiments that wait, run and report. Methods raise ``broker.errors.LogError``. Thread-safe.
-
-    The connection must answer in bytes, which RQ requires.
-    """
+    """Methods raise ``broker.errors.LogError``. Thread-safe. The connection must answer in bytes, which RQ requires."""
 
     def __init__(self, client: Client, namespace: str = "lab14") -> None:
         self._client: Any = client
@@ -54,13 +51,11 @@ class ExperimentQueue:
         name = experiment["id"]
         with translated():
             # By default RQ ends a job after three minutes and drops its result after eight; the worker bounds both.
-            self.jobs.enqueue_call(
-                _TASK, (experiment,), job_id=name, description=name, timeout=_FOREVER, result_ttl=0,
-                failure_ttl=_FORGET_SECONDS,
-            )  # fmt: skip
+            bounds: Any = {"timeout": _FOREVER, "result_ttl": 0, "failure_ttl": _FORGET_SECONDS}
+            self.jobs.enqueue_call(_TASK, (experiment,), job_id=name, description=name, **bounds)
 
     def withdraw(self, name: str) -> bool:
-        """Take an experiment out of the queue; ``False`` if it is no longer there."""
+        """``False`` if the experiment is no longer in the queue."""
         with translated():
             waited = bool(self._client.lrem(self.jobs.key, 1, name))
         if waited:
@@ -80,7 +75,7 @@ class ExperimentQueue:
         return cast("Experiment | None", self._read(f"{self._prefix}:{name}"))
 
     def forget(self, name: str) -> None:
-        """Remove the report of an experiment, and its stop list. RQ removes its job."""
+        """Remove what is under the lab's keys; RQ removes its job."""
         with translated():
             self._client.delete(f"{self._prefix}:{name}", f"{self._prefix}:{name}:stop")
 
@@ -97,7 +92,6 @@ class ExperimentQueue:
             self._client.set(f"{self._prefix}:{experiment['id']}", json.dumps(experiment), ex=_REPORT_SECONDS)
 
     def wait_for_stop(self, name: str, timeout_seconds: float) -> Stop | None:
-        """Wait until the experiment should end, or the time is up."""
         with translated():
             found = self._client.blpop([f"{self._prefix}:{name}:stop"], timeout=timeout_seconds)
         return None if found is None else Stop(*json.loads(found[1]))
@@ -131,7 +125,6 @@ class ExperimentQueue:
         return found
 
     def remove_job(self, name: str) -> None:
-        """Remove RQ's job of an experiment, whose report stays for the client."""
         with translated():
             if (job := self.jobs.fetch_job(name)) is not None:
                 job.delete()

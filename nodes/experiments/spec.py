@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -25,17 +24,13 @@ WaitMs = Annotated[int, Field(ge=1, le=TIMEOUT_MS_MAX)]
 
 
 class Spec(Body):
-    """Common to all kinds. ``settings``: of replicas by id, active during the experiment and restored after it.
-
-    ``seed``: the moments of writes and reads are drawn from it, so that an experiment can be repeated.
-    """
+    """``settings``: of replicas by id, restored afterwards. ``seed``: of the moments of writes and reads."""
 
     settings: Annotated[dict[str, SettingsBody], Field(max_length=20)] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
 
     @property
     def seconds(self) -> float:
-        """The most that it can take, with the longest waits; the worker ends it then."""
         raise NotImplementedError
 
     @model_validator(mode="after")
@@ -89,9 +84,7 @@ class Levels(Spec):
     kind: Literal["levels"]
     reads: Annotated[int, Field(ge=1, le=10_000)] = 100
     rate: Rate = 20.0
-    levels: Annotated[list[Level], Field(min_length=1, max_length=len(LEVELS))] = Field(
-        default_factory=lambda: list(LEVELS)
-    )
+    levels: Annotated[list[Level], Field(default_factory=lambda: list(LEVELS), min_length=1, max_length=len(LEVELS))]
     max_lag_ms: Annotated[float, Field(ge=0, le=DELAY_MS_MAX)] = 200.0
     timeout_ms: WaitMs = 30_000
 
@@ -102,10 +95,7 @@ class Levels(Spec):
 
 
 class Sweep(Spec):
-    """One of the other experiments, repeated with each value of one of its parameters.
-
-    ``parameter``: its path, such as ``rate`` or ``settings.lab14-replica2.delay_ms``.
-    """
+    """One of the others, with each value of a ``parameter``, as ``rate`` or ``settings.lab14-replica2.delay_ms``."""
 
     kind: Literal["sweep"]
     parameter: Annotated[str, Field(pattern=f"^{_PATH}$", max_length=100)]
@@ -114,12 +104,12 @@ class Sweep(Spec):
 
     @property
     def steps(self) -> list[Windows | Staleness | Levels]:
-        """The experiment with each of the values. Raises ``ValueError`` if one does not fit."""
         return [self._step(value) for value in self.values]
 
     def _step(self, value: Any) -> Windows | Staleness | Levels:
         try:
-            found = _with(self.experiment.model_dump(exclude_none=True), self.parameter, value)
+            found = self.experiment.model_dump(exclude_none=True)
+            _put(found, self.parameter, value)
             return type(self.experiment).model_validate(found)
         except ValidationError as failure:
             first = failure.errors(include_url=False, include_input=False)[0]
@@ -140,16 +130,13 @@ class Sweep(Spec):
 
 
 class ExperimentBody(RootModel[Annotated[Windows | Staleness | Levels | Sweep, Field(discriminator="kind")]]):
-    """One of the kinds."""
-
     TAGS: ClassVar[int] = 1  # an error's location begins with the kind, which is no field
 
 
 class Experiment(TypedDict):
-    """The state of an experiment. Times are RFC 3339; ``progress`` goes from 0 to 1.
+    """Times are RFC 3339; ``progress`` goes from 0 to 1; ``reason``: why it failed or was canceled.
 
-    ``reason``: why it failed or was canceled. ``result`` is partial while it runs, and ``null`` before. In a list both
-    ``spec`` and ``result`` are ``null``.
+    ``result`` is partial while it runs, and ``null`` before. In a list both ``spec`` and ``result`` are ``null``.
     """
 
     id: str
@@ -172,10 +159,8 @@ def _waits_seconds(requests: int, wait_ms: float) -> float:
     return wait_ms / 1000 * (1 + requests / REQUESTS_AT_ONCE)
 
 
-def _with(base: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    found = copy.deepcopy(base)
+def _put(place: dict[str, Any], path: str, value: Any) -> None:
     *parents, last = path.split(".")
-    place = found
     for name in parents:
         place = place.setdefault(name, {})
         if not isinstance(place, dict):
@@ -183,4 +168,3 @@ def _with(base: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     if last == "delay_ms":
         place.pop("model", None)
     place[last] = value
-    return found

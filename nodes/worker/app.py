@@ -18,14 +18,13 @@ from nodes.runtime import tracing as traces
 from nodes.runtime.config import WorkerConfig
 from nodes.worker.perform import perform
 from nodes.worker.predicted import Predicted
-from nodes.worker.target import Target
+from nodes.worker.run import Target
 from nodes.worker.worker import ExperimentWorker
 
 _PARALLEL = 8  # requests to other nodes at once, apart from those of an experiment
 
 
 def create_app(config: WorkerConfig) -> Flask:
-    """The worker as a WSGI app, with its node in ``app.extensions["node"]``."""
     registry = CollectorRegistry()
     tracing = traces.make(config)
     target = Target(config, Peers(_PARALLEL, time.monotonic))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,27 +13,21 @@ from nodes.http.peers import Ask, Reply
 from nodes.worker.run import Result, Run
 
 
+@dataclass
 class Cost:
-    """What reads at one level took and showed."""
-
-    def __init__(self) -> None:
-        self.waited_ms: list[float] = []
-        self.stale = 0
-        self.own_write = 0
-        self.refused: list[str] = []
-        self.errors: list[str] = []
+    waited_ms: list[float] = field(default_factory=list)
+    stale: int = 0
+    own_write: int = 0
+    refused: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     def add(self, version: int, status: int, body: dict[str, Any]) -> None:
-        """Add one read that followed the write of ``version``."""
         if "waited_ms" not in body:
             self.refused.append(f"{status}: {body.get('detail')}")
             return
         self.waited_ms.append(body["waited_ms"])
         self.stale += bool(body["stale"])
         self.own_write += body["version"] >= version
-
-    def done(self) -> int:
-        return len(self.waited_ms) + len(self.refused) + len(self.errors)
 
     def figures(self) -> Result:
         """The summary. ``stale`` and ``own_write``: the share of the answered reads."""
@@ -53,13 +48,12 @@ def measure(spec: Levels, run: Run) -> Result:
     total = spec.reads * len(spec.levels)
 
     def progress() -> tuple[float, Result]:
-        done = sum(cost.done() for cost in costs.values())
+        done = sum(len(cost.waited_ms) + len(cost.refused) + len(cost.errors) for cost in costs.values())
         return done / total, {"levels": {level: cost.figures() for level, cost in costs.items()}}
 
     late_ms: list[float] = []
     for level, cost in costs.items():
-        once = partial(_once, spec, run, level, cost)
-        late_ms += run.at_moments((spec.seed, spec.reads, spec.rate), once, progress)
+        late_ms += run.at_moments((spec.seed, spec.reads, spec.rate), partial(_once, spec, run, level, cost), progress)
     return {
         **progress()[1],
         "late_ms": spread(late_ms),

@@ -57,7 +57,6 @@ class OpenLoop:
             raise self._failure
 
     def _next(self) -> tuple[float, Task] | None:
-        """Wait until the next task is due; ``None`` at the end."""
         with self._changed:
             while not self._stopped and self._failure is None:
                 if self._later:

@@ -8,7 +8,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -21,8 +21,7 @@ from nodes.http.peers import Peers
 from nodes.http.times import wall_timestamp
 from nodes.runtime.config import WorkerConfig
 from nodes.worker import levels, staleness, windows
-from nodes.worker.run import Result, Run, Stopped
-from nodes.worker.target import Target, TargetError
+from nodes.worker.run import Result, Run, Stopped, Target, TargetError
 
 _logger = logging.getLogger("lab.experiments")
 _STOP_LOOK_SECONDS = 1
@@ -38,11 +37,8 @@ _PARTS = ("flask", "gunicorn", "redis", "rq", "numpy", "urllib3")
 
 def perform(config: WorkerConfig, queue: ExperimentQueue, clock: LogClock, experiment: Experiment) -> None:
     """Perform an experiment and report how it ends; a failure is reported, not raised."""
-    peers = Peers(specs.REQUESTS_AT_ONCE, time.monotonic)
-    try:
+    with closing(Peers(specs.REQUESTS_AT_ONCE, time.monotonic)) as peers:
         Performance(queue, Target(config, peers), clock, experiment).perform()
-    finally:
-        peers.close()
 
 
 class Performance:
@@ -81,7 +77,6 @@ class Performance:
             return {**measure(spec, run), "settings": settings}
 
     def _current(self) -> dict[str, Any]:
-        """The current settings, as a request to change them has them."""
         settings = {name: found._asdict() for name, found in self._target.settings().items()}
         return {name: {"model": found.pop("delay").as_json(), **found} for name, found in settings.items()}
 
@@ -89,8 +84,7 @@ class Performance:
     def _settings(self, spec: Spec) -> Iterator[None]:
         """Change the settings and restore them; a worker that dies leaves the former ones in the queue."""
         before = self._current()
-        unknown = sorted(set(spec.settings) - set(before))
-        if unknown:
+        if unknown := sorted(set(spec.settings) - set(before)):
             raise TargetError(f"no replica {unknown[0]!r}; known: {', '.join(before) or 'none yet'}")
         self._queue.hold({name: before[name] for name in spec.settings})
         try:
@@ -137,10 +131,7 @@ class Performance:
 
 
 def restore(queue: ExperimentQueue, target: Target) -> None:
-    """Restore the settings from before an experiment.
-
-    Raises ``TargetError`` or ``LogError`` if that is not possible now; the settings stay in the queue.
-    """
+    """Restore the former settings. They stay in the queue if this raises ``TargetError`` or ``LogError``."""
     if held := queue.held():
         present = target.settings()
         for name, settings in held.items():
@@ -160,7 +151,6 @@ def versions(queue: ExperimentQueue) -> dict[str, str]:
 
 
 def measure(spec: Spec, run: Run) -> Result:
-    """Run an experiment of any kind but a sweep. Raises ``TargetError`` or ``Stopped``."""
     return _MEASURES[type(spec)](spec, run)
 
 

@@ -12,9 +12,9 @@ from prometheus_client import Gauge
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from broker.delay.prediction import Replicated, predict
+from broker.delay.prediction import predict
 from nodes.runtime.metrics import SECONDS_BUCKETS, Metric
-from nodes.worker.target import Target, TargetError
+from nodes.worker.run import Target, TargetError
 
 _CONVERGED = Metric(
     Gauge,
@@ -28,12 +28,10 @@ _WAIT_SECONDS = 0.05
 
 
 class Predicted(Collector):
-    """``ec_predicted_converged_ratio``: P(every replica has a write within ``le`` seconds of its commit).
+    """The ``le`` are the boundaries of ``ec_consistency_window_seconds``, to compare both.
 
-    The ``le`` are the boundaries of ``ec_consistency_window_seconds``, to compare both. In log order a prediction needs
-    the rate of writes: the one of the last minute. Without an answer of the primary nothing is exported. The primary is
-    asked in the background and a scrape waits only briefly; until the primary has answered or failed, its previous
-    answer counts.
+    In log order a prediction needs the rate of writes: the one of the last minute. The primary is asked in the
+    background and a scrape waits only briefly; until the primary has answered or failed, its previous answer counts.
     """
 
     def __init__(self, target: Target, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -67,12 +65,9 @@ class Predicted(Collector):
         yield family
 
     def _shares(self) -> list[float]:
-        settings = self._target.settings()
-        if not settings:
-            raise TargetError("no replica is registered")
-        rate = self._rate()
-        replicated = [Replicated(found.delay, found.order, rate) for found in settings.values()]
-        return predict(replicated, [boundary * 1000 for boundary in SECONDS_BUCKETS]).converged
+        if replicated := self._target.replicated(self._rate()):
+            return predict(list(replicated.values()), [boundary * 1000 for boundary in SECONDS_BUCKETS]).converged
+        raise TargetError("no replica is registered")
 
     def _rate(self) -> float:
         """Writes a second over the last minute, or since the first scrape."""

@@ -1,27 +1,76 @@
-"""One run of an experiment: what its kind needs to measure, and a stop at any time."""
+"""One run of an experiment: the running lab, what its kind needs to measure, and a stop at any time."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from broker.clock import LogClock
+from broker.delay.models import from_json
 from broker.delay.prediction import Replicated
+from broker.registry import Settings
 from nodes.experiments.queue import Stop
 from nodes.experiments.spec import REQUESTS_AT_ONCE
-from nodes.http.peers import Ask, Reply, failure
+from nodes.http.peers import Ask, Peers, Reply, failure
+from nodes.runtime.config import WorkerConfig
 from nodes.worker.open_loop import OpenLoop
-from nodes.worker.target import Target
 
 Result = dict[str, Any]
 Progress = Callable[[], tuple[float, Result | None]]
 _REPORT_SECONDS = 0.5
+
+
+class TargetError(Exception):
+    """Raised when a node refuses or does not answer a request that an experiment needs."""
+
+
+class Target:
+    """The lab that an experiment measures. Methods raise ``TargetError``."""
+
+    def __init__(self, config: WorkerConfig, peers: Peers) -> None:
+        self.primary_url = config.primary_url
+        self.client_url = config.client_url
+        self.peers = peers
+        self._admin = {"Authorization": f"Bearer {config.admin_token}"} if config.admin_token else {}
+
+    def replicas(self) -> dict[str, str]:
+        found = self._ask(Ask(f"{self.primary_url}/replicas")).body["replicas"]
+        return {replica["replica_id"]: replica["url"] for replica in found}
+
+    def head(self) -> tuple[int, int]:
+        """Epoch and version of the newest write."""
+        found = self._ask(Ask(f"{self.primary_url}/version")).body
+        return found["epoch"], found["version"]
+
+    def settings(self) -> dict[str, Settings]:
+        found = self._ask(Ask(f"{self.primary_url}/admin/replication-delays", headers=self._admin)).body
+        delays, orders, seeds = found["ack_delays"], found["orders"], found["seeds"]
+        return {
+            str(urlsplit(url).hostname): Settings(from_json(model), delays[url], orders[url], seeds[url])
+            for url, model in found["models"].items()
+        }
+
+    def replicated(self, rate: float) -> dict[str, Replicated]:
+        """The replicas as a prediction needs them, by id, with the current settings and ``rate`` writes a second."""
+        return {name: Replicated(found.delay, found.order, rate) for name, found in self.settings().items()}
+
+    def change(self, replica: str, settings: dict[str, Any]) -> None:
+        body = {"replica": replica, **settings}
+        self._ask(Ask(f"{self.primary_url}/admin/replication-delay", "POST", body=body, headers=self._admin))
+
+    def _ask(self, ask: Ask) -> Reply:
+        reply = self.peers.attempt(ask)
+        if isinstance(reply, Reply) and reply.status == 200:
+            return reply
+        raise TargetError(f"{ask.url}: {failure(reply)}")
 
 
 class Stopped(Exception):
@@ -32,43 +81,34 @@ class Stopped(Exception):
         self.stop = stop
 
 
+@dataclass
 class Run:
-    """The lab to measure, an open loop, and reports of progress from 0 to 1 with the result so far.
+    """The lab to measure, and reports of progress from 0 to 1; ``now``: the clock of every open loop, in seconds."""
 
-    ``now`` is the clock of every open loop, in seconds.
-    """
+    target: Target
+    clock: LogClock
+    report: Callable[[float, Result | None], None]
+    now: Callable[[], float] = time.monotonic
 
-    def __init__(
-        self,
-        target: Target,
-        clock: LogClock,
-        report: Callable[[float, Result | None], None],
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.target = target
-        self.clock = clock
-        self.now = now
-        self._report = report
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._stop: Stop | None = None
         self._loop: OpenLoop | None = None
         self._part = (0, 1)
 
     def stop(self, stop: Stop) -> None:
-        """End the run, from any thread."""
         with self._lock:
             self._stop = self._stop or stop
             if self._loop is not None:
                 self._loop.stop()
 
     def part(self, number: int, count: int, result: Result) -> None:
-        """Start part ``number`` of ``count``, and report that much progress."""
         self._part = (number, count)
         self._say(0.0, result)
 
     def _say(self, progress: float, result: Result | None) -> None:
         number, count = self._part
-        self._report((number + min(1.0, progress)) / count, result)
+        self.report((number + min(1.0, progress)) / count, result)
 
     def loop(self) -> OpenLoop:
         return OpenLoop(REQUESTS_AT_ONCE, self.now)
@@ -113,20 +153,15 @@ class Run:
         errors.append(failure(reply))
         return None
 
-    def replicated(self, rate: float) -> dict[str, Replicated]:
-        """The replicas as a prediction needs them, by id, with the current settings and ``rate`` writes a second."""
-        return {name: Replicated(found.delay, found.order, rate) for name, found in self.target.settings().items()}
-
     def _check(self) -> None:
         if self._stop is not None:
             raise Stopped(self._stop)
 
 
 def moments(random: Random, count: int, rate: float) -> list[float]:
-    """Random moments in seconds: a Poisson process of ``rate`` a second that has ``count`` events.
+    """Seconds at which a Poisson process of ``rate`` a second has its ``count`` events.
 
-    Given their number, such events are distributed evenly. So the last comes within ``count / rate`` seconds,
-    and how long an experiment takes is known ahead.
+    Given their number, such events are distributed evenly, so the last comes within ``count / rate`` seconds.
     """
     return sorted(random.uniform(0, count / rate) for _ in range(count))
 
@@ -136,10 +171,8 @@ def failures(errors: list[str]) -> Result:
 
 
 def rmse(measured: Any, predicted: Any) -> float:
-    """The root of the mean squared difference."""
     return round(float(np.sqrt(np.mean((np.asarray(measured) - np.asarray(predicted)) ** 2))), 5)
 
 
 def rounded(numbers: Any, digits: int = 5) -> list[float]:
-    """Numbers as they go into a result."""
     return [round(float(number), digits) for number in numbers]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from random import Random
@@ -15,8 +16,7 @@ from broker.delay.prediction import Replicated
 from broker.stats import spread
 from nodes.experiments.spec import HORIZON_MS_UNLESS_GIVEN, WARM_UP_SECONDS_MAX, Staleness
 from nodes.http.peers import Ask
-from nodes.worker.run import Result, Run, failures, moments, rmse, rounded
-from nodes.worker.target import TargetError
+from nodes.worker.run import Result, Run, TargetError, failures, moments, rmse, rounded
 
 _WARM_UP_SHARE = 0.999  # of the delays are over when the warm-up ends
 _CLOCK_SECONDS = 2.0  # between two measurements of the log's clock
@@ -34,8 +34,6 @@ class Read(NamedTuple):
 
 
 class Measured:
-    """The reads so far, in steps of the time since the write."""
-
     def __init__(self, spec: Staleness, horizon_ms: float, replicas: list[str]) -> None:
         self.reads: list[Read] = []
         self.errors: list[str] = []
@@ -43,10 +41,7 @@ class Measured:
         self._edges = np.linspace(0, horizon_ms, spec.steps + 1)
 
     def figures(self, replicated: dict[str, Replicated] | None = None) -> Result:
-        """The curve: what was measured in each step, and what is predicted for the exact times of its reads.
-
-        Without ``replicated``, while the experiment runs, nothing is predicted. Steps without reads are left out.
-        """
+        """What was measured in each step that has reads, and with ``replicated`` what is predicted for their times."""
         reads = list(self.reads)
         t_ms = np.array([read.t_ms for read in reads])
         which = np.array([read.replica for read in reads], dtype=int)
@@ -78,7 +73,7 @@ class Measured:
 
 def measure(spec: Staleness, run: Run) -> Result:
     """Write and read at random moments. Raises ``TargetError`` or ``Stopped``."""
-    models = run.replicated(spec.rate)
+    models = run.target.replicated(spec.rate)
     urls = {name: url for name, url in run.target.replicas().items() if name in models}
     if not urls:
         raise TargetError("no replica is registered")
@@ -86,9 +81,8 @@ def measure(spec: Staleness, run: Run) -> Result:
     horizon_ms = spec.horizon_ms or min(3 * mean_ms, HORIZON_MS_UNLESS_GIVEN)
     measured = Measured(spec, horizon_ms, list(urls))
     warm_up_ms = max(found.model.quantile_ms(_WARM_UP_SHARE) for found in models.values())
-    load = _Load(spec, run, measured, urls=list(urls.values()), horizon_ms=horizon_ms, warm_up_ms=warm_up_ms)
-    rate, late_ms = load.perform()
-    result = measured.figures(run.replicated(rate))
+    rate, late_ms = _Load(spec, run, measured, list(urls.values()), horizon_ms, warm_up_ms).perform()
+    result = measured.figures(run.target.replicated(rate))
     raw = list(zip(*measured.reads, strict=True)) or [(), (), (), ()]
     return {
         **result,
@@ -104,47 +98,46 @@ def measure(spec: Staleness, run: Run) -> Result:
     }
 
 
+@dataclass
 class _Load:
-    """Writes, and the reads that follow each."""
+    spec: Staleness
+    run: Run
+    measured: Measured
+    urls: list[str]
+    horizon_ms: float
+    warm_up_ms: float
 
-    def __init__(
-        self, spec: Staleness, run: Run, measured: Measured, *, urls: list[str], horizon_ms: float, warm_up_ms: float
-    ) -> None:
+    def __post_init__(self) -> None:
+        spec, run, urls = self.spec, self.run, self.urls
         self._loop = run.loop()
-        self._spec = spec
-        self._run = run
-        self._measured = measured
-        self._urls = urls
-        self._horizon_ms = horizon_ms
         self._random = Random(spec.seed)  # noqa: S311 - repeatable, not secret
         self._places = list(itertools.product(range(len(urls)), range(spec.steps)))
         # A key is written again only after the last read that follows its former write.
-        self._keys = 1 + int(_KEYS_PER_HORIZON * spec.rate * horizon_ms / 1000)
+        self._keys = 1 + int(_KEYS_PER_HORIZON * spec.rate * self.horizon_ms / 1000)
         self._writes = spec.writes(len(urls))
-        self._warm_up = math.ceil(spec.rate * min(WARM_UP_SECONDS_MAX, warm_up_ms / 1000))
+        self._warm_up = math.ceil(spec.rate * min(WARM_UP_SECONDS_MAX, self.warm_up_ms / 1000))
         self._started = run.now()
         self._moments = moments(self._random, self._warm_up + self._writes, spec.rate)
         self._writing_seconds = len(self._moments) / spec.rate
-        self._ends_at = self._started + self._writing_seconds + horizon_ms / 1000
+        self._ends_at = self._started + self._writing_seconds + self.horizon_ms / 1000
 
     def perform(self) -> tuple[float, list[float]]:
         """Write and read; the writes a second, and how late each was. Raises ``TargetError`` or ``Stopped``."""
         total_seconds = self._ends_at - self._started
-        epoch, first = self._run.target.head()
+        epoch, first = self.run.target.head()
         self._loop.at(self._started, self._measure_clock)
         self._loop.at(self._started + self._moments[0], partial(self._write, 0))
-        late_ms = self._run.perform(
-            self._loop, lambda: ((self._run.now() - self._started) / total_seconds, self._measured.figures())
+        late_ms = self.run.perform(
+            self._loop, lambda: ((self.run.now() - self._started) / total_seconds, self.measured.figures())
         )
-        epoch_now, last = self._run.target.head()
+        epoch_now, last = self.run.target.head()
         if epoch_now != epoch:
             raise TargetError("the lab was reset meanwhile")
         return (last - first) / self._writing_seconds, late_ms
 
     def _measure_clock(self) -> None:
-        """Follow the log's clock, by which the writes are dated."""
-        self._run.clock.measure()
-        if (again := self._run.now() + _CLOCK_SECONDS) < self._ends_at:
+        self.run.clock.measure()
+        if (again := self.run.now() + _CLOCK_SECONDS) < self._ends_at:
             self._loop.at(again, self._measure_clock)
 
     def _write(self, number: int) -> None:
@@ -153,33 +146,30 @@ class _Load:
             # The next write may start now: it must not wait for this one's answer.
             self._loop.at(self._started + self._moments[number + 1], partial(self._write, number + 1))
         key = f"experiment-{number % self._keys}"
-        ask = Ask(f"{self._run.target.primary_url}/data", "POST", body={"key": key, "value": number}, wait_ms=6000)
-        if (reply := self._run.ask(ask, self._measured.errors)) is None:
+        ask = Ask(f"{self.run.target.primary_url}/data", "POST", body={"key": key, "value": number}, wait_ms=6000)
+        if (reply := self.run.ask(ask, self.measured.errors)) is None:
             return
         written = reply.body
         at_us = (datetime.fromisoformat(written["write_timestamp"]) - _EPOCH) // timedelta(microseconds=1)
-        here = self._run.now() - (self._run.clock.now_us() - at_us) / 1e6
+        here = self.run.now() - (self.run.clock.now_us() - at_us) / 1e6
         for replica, t_ms in reads:
             self._loop.at(here + t_ms / 1000, partial(self._read, replica, key, written, at_us))
 
     def _draw(self, number: int) -> list[tuple[int, float]]:
-        """The replicas to read after write ``number``, and how many milliseconds after it.
-
-        Places are drawn without repetition, and a moment within each. Writes of the warm-up have negative numbers.
-        """
+        """The replicas to read after a write, and how many milliseconds after it. A warm-up's number is negative."""
         if number < 0:
             return []
-        before, after = (count * self._spec.reads // self._writes for count in (number, number + 1))
-        step_ms = self._horizon_ms / self._spec.steps
+        before, after = (count * self.spec.reads // self._writes for count in (number, number + 1))
+        step_ms = self.horizon_ms / self.spec.steps
         places = self._random.sample(self._places, after - before)
         return [(replica, (step + self._random.random()) * step_ms) for replica, step in places]
 
     def _read(self, replica: int, key: str, written: dict[str, Any], at_us: int) -> None:
-        started_us = self._run.clock.now_us()
-        ask = Ask(f"{self._urls[replica]}/data/{key}")
-        if (reply := self._run.ask(ask, self._measured.errors, or_missing=True)) is None:
+        started_us = self.run.clock.now_us()
+        ask = Ask(f"{self.urls[replica]}/data/{key}")
+        if (reply := self.run.ask(ask, self.measured.errors, or_missing=True)) is None:
             return
         # The store was read at some moment in between; the middle is off by at most half of the time it took.
-        t_ms = ((started_us + self._run.clock.now_us()) / 2 - at_us) / 1000
+        t_ms = ((started_us + self.run.clock.now_us()) / 2 - at_us) / 1000
         fresh = reply.status == 200 and reply.body["version"] >= written["version"]
-        self._measured.reads.append(Read(t_ms, replica, not fresh, written["version"]))
+        self.measured.reads.append(Read(t_ms, replica, not fresh, written["version"]))

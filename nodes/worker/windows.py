@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,13 @@ _BEYOND = 1.2
 _WRITE_MS = 6000  # for the write itself, before the wait for the replicas
 
 
+@dataclass
 class Measured:
-    """The windows so far. Written by many threads, each by one call that cannot be interrupted."""
+    """Written by many threads, each by one call that cannot be interrupted."""
 
-    def __init__(self) -> None:
-        self.window_ms: list[float | None] = []
-        self.applied_ms: dict[str, list[float]] = {}
-        self.errors: list[str] = []
+    window_ms: list[float | None] = field(default_factory=list)
+    applied_ms: dict[str, list[float]] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
 
     def add(self, found: dict[str, Any]) -> None:
         self.window_ms.append(found["consistency_time_ms"])
@@ -46,7 +47,7 @@ class Measured:
 
 def measure(spec: Windows, run: Run) -> Result:
     """Write at random moments, and measure each window through the client. Raises ``TargetError`` or ``Stopped``."""
-    replicated = run.replicated(spec.rate)
+    replicated = run.target.replicated(spec.rate)
     measured = Measured()
     url = f"{run.target.client_url}/write-and-wait?timeout_ms={spec.timeout_ms}"
 
@@ -57,9 +58,7 @@ def measure(spec: Windows, run: Run) -> Result:
             measured.add(reply.body)
 
     late_ms = run.at_moments(
-        (spec.seed, spec.writes, spec.rate),
-        write,
-        lambda: (len(measured.window_ms) / spec.writes, measured.figures()),
+        (spec.seed, spec.writes, spec.rate), write, lambda: (len(measured.window_ms) / spec.writes, measured.figures())
     )
     converged = np.sort(measured.converged_ms())
     t_ms = np.linspace(0, _BEYOND * max([1.0, *converged]), _POINTS)

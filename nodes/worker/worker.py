@@ -20,7 +20,7 @@ from nodes.experiments.spec import ENDED, Experiment
 from nodes.http.times import wall_timestamp
 from nodes.runtime.background import Background
 from nodes.worker.perform import restore
-from nodes.worker.target import Target
+from nodes.worker.run import Target
 
 Perform = Callable[[Experiment], None]
 _logger = logging.getLogger("lab.experiments")
@@ -63,7 +63,6 @@ class ExperimentWorker:
         self._work.start()
 
     def stop(self) -> None:
-        """End the current experiment, and wait a little until its settings are restored."""
         self._turns.stop()
         self._work.stop()
         try:
@@ -102,7 +101,6 @@ class ExperimentWorker:
         return None if self._rq is None or not self._rq.executions else self._rq.get_current_job_id()
 
     def _start_turn(self) -> _ThreadWorker:
-        """Clean up after the worker before, and register as RQ's worker."""
         abandoned = self._queue.abandoned()
         restore(self._queue, self._target)
         for experiment in abandoned:

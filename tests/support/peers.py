@@ -7,6 +7,8 @@ from typing import Any
 from nodes.http.peers import Ask, PeerError, Peers, Reply
 
 LAB = "3f9a1c07"
+PRIMARY = "http://127.0.0.1:8000"
+GONE = PeerError("http://r2 cannot be reached", sent=False)
 
 
 def at(version: int, epoch: int = 1, **more: Any) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from typing import Any, cast
 
 from broker.connection import connect
 from broker.position import Position
-from nodes.replica.history import Applied
 from nodes.http.writing import WriteBody
-from nodes.runtime.gate import State
 from nodes.primary.app import create_app
+from nodes.replica.history import Applied
 from nodes.runtime.config import PrimaryConfig, load
+from nodes.runtime.gate import State
 from tests.support.replica import Bench
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +95,7 @@ def test_the_tour_names_the_modules_that_a_write_runs_through_in_their_order(ser
         assert replica.pending() == 0
     finally:
         replica.close()
-    for module in ran: print(module, (ROOT/module).read_text().count("\n"), module in given)
+    for module in ran:
+        print(module, (ROOT / module).read_text().count("\n"), module in given)
     print(given)
     assert 0

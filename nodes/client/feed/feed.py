@@ -27,21 +27,17 @@ _NUMBER = re.compile("[0-9]{1,15}")  # int() raises for thousands of digits
 
 
 class FeedQuery(Query):
-    """Where to resume."""
-
     last_event_id: Annotated[str, Field(max_length=40)] = ""
 
 
 class FeedEvent(TypedDict):
-    """One event. ``data`` is JSON: a list for each kind of event; ``event`` is ``missed`` after a gap."""
-
     data: str
     id: NotRequired[str]
     event: NotRequired[str]
 
 
 class Feed:
-    """Collects events into messages, and sends them to all listeners. Thread-safe.
+    """Collects events into messages, and sends them to all listeners. Thread-safe. ``now_ms``: the log's clock.
 
     All listeners read from one ring of the last minute, each at its own pace, so that a slow one delays no other and
     costs no memory. One that falls behind the ring gets ``missed``, and continues with the present. A message has at
@@ -49,7 +45,6 @@ class Feed:
     """
 
     def __init__(self, now_ms: Callable[[], float]) -> None:
-        """``now_ms`` is the log's clock, in milliseconds since 1970, for the time of each message."""
         self._now_ms = now_ms
         self._process = secrets.token_hex(4)  # the numbers of another process mean other messages
         self._changed = threading.Condition()
@@ -65,7 +60,6 @@ class Feed:
         return len(self._streams)
 
     def publish(self, kind: str, item: Any) -> None:
-        """Add an item to the next message; without a listener it is dropped."""
         if not self.listeners:
             return
         with self._changed:
@@ -76,7 +70,6 @@ class Feed:
                 self._left_out += 1
 
     def flush(self) -> None:
-        """Send the items since the last message, if there are any."""
         with self._changed:
             if not self._batch:
                 return

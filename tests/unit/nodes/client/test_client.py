@@ -13,27 +13,19 @@ from nodes.client.errors import NoReplicas
 from nodes.client.metrics import ClientMetrics
 from nodes.http.peers import PeerError, PeerRefused, Reply
 from nodes.http.writing import WriteBody
-from nodes.runtime.config import load
 from nodes.runtime.tracing import Tracing
-from tests.support.peers import StubPeers, at, replicas
+from tests.support.peers import GONE, PRIMARY, StubPeers, at, replicas
 from tests.support.problems import answered
-
-PRIMARY = "http://127.0.0.1:8000"
 
 
 def make(**answers: Any) -> tuple[Client, StubPeers, CollectorRegistry]:
     peers = StubPeers(**{"primary/replicas": replicas("r1", "r2"), **answers})
     registry = CollectorRegistry()
-    directory = Directory(peers, PRIMARY)
-    client = Client(
-        load("client", {}), peers=peers, directory=directory, metrics=ClientMetrics(registry), tracing=Tracing()
-    )
-    return client, peers, registry
+    return Client(PRIMARY, peers, Directory(peers, PRIMARY), ClientMetrics(registry), Tracing()), peers, registry
 
 
 BODY = WriteBody(key="k", value=1)
 WRITTEN = {"version": 7, "position": "1-7", "write_id": "w"}
-GONE = PeerError("http://r2 cannot be reached", sent=False)
 
 
 def test_reads_right_after_a_write_are_fresh_stale_or_an_error() -> None:
@@ -118,6 +110,6 @@ def test_reads_of_a_replica_that_was_forgotten_are_no_longer_exported() -> None:
     assert exported() == {"r1", "r2"}, "the primary does not answer"
     client._look_out()
     assert exported() == {"r1"}
-    client._metrics.reads.labels("r2", "error").inc()  # by a request that was in progress
+    client.metrics.reads.labels("r2", "error").inc()  # by a request that was in progress
     client._look_out()
     assert exported() == {"r1"}

@@ -8,11 +8,7 @@ import pytest
 
 from nodes.client.comparison import CompareQuery, Comparison
 from nodes.client.directory import Directory
-from nodes.http.peers import PeerError
-from tests.support.peers import StubPeers, at, replicas
-
-PRIMARY = "http://127.0.0.1:8000"
-GONE = PeerError("http://r2 cannot be reached", sent=False)
+from tests.support.peers import GONE, PRIMARY, StubPeers, at, replicas
 
 
 def make(**answers: Any) -> Comparison:
@@ -41,7 +37,7 @@ def test_without_the_primary_nothing_is_called_consistent() -> None:
     found = comparison.compare(CompareQuery())
     assert "error" in found["primary"]
     assert found["analysis"]["all_consistent"] is False
-    status = comparison.status(waiting=False)
+    status = comparison.status()
     assert (status["all_consistent"], status["error"]) == (False, str(GONE))
     assert status["replicas"][0]["version_behind"] is None
 
@@ -66,7 +62,7 @@ def test_digests_are_compared_at_equal_positions_only(
 
 def test_the_status_has_the_lag_that_the_log_shows() -> None:
     comparison = make(**{"primary/version": at(7, write_id="w"), "r1/version": at(5), "r2/version": at(7)})
-    found = comparison.status(waiting=False)
+    found = comparison.status()
     assert (found["primary_version"], found["primary_write_id"], found["waiting_for_consistency"]) == (7, "w", False)
     states = [(r["replica_id"], r["version_behind"], r["lag_ms"], r["is_consistent"]) for r in found["replicas"]]
     assert states == [("r1", 2, 33.0, False), ("r2", 0, 0.0, True)]

@@ -6,10 +6,7 @@ import pytest
 
 from nodes.client.directory import Directory
 from nodes.http.peers import PeerError
-from tests.support.peers import LAB, StubPeers, replicas
-
-PRIMARY = "http://127.0.0.1:8000"
-GONE = PeerError("http://r2 cannot be reached", sent=False)
+from tests.support.peers import GONE, LAB, PRIMARY, StubPeers, replicas
 
 
 def test_a_replica_that_registers_a_moment_later_is_known_at_once() -> None:

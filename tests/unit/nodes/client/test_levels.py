@@ -20,13 +20,12 @@ from nodes.client.metrics import ClientMetrics
 from nodes.client.reading import Reader
 from nodes.client.session import Session as LabSession
 from nodes.http.peers import Ask, PeerError, Reply
-from tests.support.peers import LAB, StubPeers, at, replicas
+from tests.support.peers import GONE, LAB, PRIMARY, StubPeers, at, replicas
 from tests.support.problems import answered
 from tests.support.until import until
 
 HEAD = "primary/version"
 Session = partial(LabSession, LAB)
-GONE = PeerError("it cannot be reached", sent=False)
 
 
 def record(source: str, version: int, position: str) -> dict[str, Any]:
@@ -35,9 +34,6 @@ def record(source: str, version: int, position: str) -> dict[str, Any]:
 
 def refusal(status: int, position: str) -> tuple[int, dict[str, Any]]:
     return status, {"status": status, "detail": "no", "position": position}
-
-
-PRIMARY = "http://127.0.0.1:8000"
 
 
 def make(**answers: Any) -> tuple[Reader, StubPeers, CollectorRegistry]:
@@ -80,12 +76,8 @@ def counted(registry: CollectorRegistry, level: str, outcome: str) -> float | No
 def test_strong_returns_the_primarys_answer() -> None:
     levels, peers, registry = make(**{HEAD: at(5), "primary/data/k": record("lab14-primary", 4, "1-5")})
     found = levels.read("k", LevelQuery(level="strong"), Session())
-    assert (found["value"], found["source"], found["level_had"], found["stale"]) == (
-        4,
-        "lab14-primary",
-        "strong",
-        False,
-    )
+    expected = (4, "lab14-primary", "strong", False)
+    assert (found["value"], found["source"], found["level_had"], found["stale"]) == expected
     assert asked(peers, "/data/k") == [None]
     assert counted(registry, "strong", "fresh") == 1
 
@@ -232,12 +224,8 @@ def test_a_write_during_the_read_does_not_make_it_stale(age_ms: float, stale: bo
 def test_while_the_primary_is_away_replicas_are_read_with_unknown_staleness() -> None:
     levels, _, registry = make(**{HEAD: GONE, "r1/data/k": record("r1", 2, "1-3")})
     found = levels.read("k", LevelQuery(level="eventual"), Session())
-    assert (found["stale"], found["behind_versions"], found["stale_ms"], found["level_had"]) == (
-        None,
-        None,
-        None,
-        "prefix",
-    )
+    expected = (None, None, None, "prefix")
+    assert (found["stale"], found["behind_versions"], found["stale_ms"], found["level_had"]) == expected
     assert counted(registry, "eventual", "unknown") == 1
 
 

@@ -34,9 +34,7 @@ def test_one_worker_has_its_turn_until_it_ends_it_or_is_silent_for_five_seconds(
     assert b.take()
 
 
-def test_a_silent_worker_takes_its_turn_again_unless_another_has_it(
-    queue: ExperimentQueue,
-) -> None:
+def test_a_silent_worker_takes_its_turn_again_unless_another_has_it(queue: ExperimentQueue) -> None:
     a, b = queue.turn("a"), queue.turn("b")
     for taken_by_b in (False, True):
         assert a.take()

@@ -16,21 +16,12 @@ from pydantic import ValidationError
 from broker.delay.models import Fixed
 from broker.errors import LogUnreachable
 from broker.registry import Settings
-from nodes.experiments.spec import (
-    REQUESTS_AT_ONCE,
-    SECONDS_MAX,
-    Experiment,
-    ExperimentBody,
-    Spec,
-    Staleness,
-    Windows,
-)
+from nodes.experiments.spec import REQUESTS_AT_ONCE, SECONDS_MAX, Experiment, ExperimentBody, Spec, Staleness, Windows
 from nodes.http.level import LEVELS
 from nodes.http.peers import Ask, Reply
 from nodes.worker.open_loop import OpenLoop, Task
 from nodes.worker.perform import Performance, measure_all
-from nodes.worker.run import Run
-from nodes.worker.target import Target
+from nodes.worker.run import Run, Target
 from tests.support.experiments import experiment
 
 EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
@@ -79,13 +70,11 @@ class VirtualLoop(OpenLoop):
         self._time.seconds = max(self._free_at)
 
 
-class SlowestLab:
+class SlowestLab(Target):
     """Nodes that answer as late as they can: requests that can wait do so until their time is up."""
 
-    primary_url, client_url = "http://primary", "http://client"
-
     def __init__(self, time: VirtualTime, replicas: int, delay_ms: float) -> None:
-        self.peers = self
+        self.primary_url, self.client_url, self.peers = "http://primary", "http://client", cast("Any", self)
         self._time = time
         self._version = 0
         self._settings = {f"r{number}": Settings(Fixed(delay_ms), 0, "log", 0) for number in range(replicas)}
@@ -107,14 +96,14 @@ class SlowestLab:
         self._time.wait(max(ANSWER_SECONDS, int(timeout_ms) / 1000))
         body = {
             "version": self._version, "write_timestamp": written_at.isoformat(), "token": "t", "position": "1-1",
-            "consistency_time_ms": None, "replicas": {}, "waited_ms": float(timeout_ms), "stale": False,
+            "consistency_time_ms": None, "replicas": {}, "waited_ms": float(timeout_ms), "stale": False
         }  # fmt: skip
         return Reply(200, body, self._time.now())
 
 
 class VirtualRun(Run):
     def __init__(self, time: VirtualTime, target: SlowestLab) -> None:
-        super().__init__(cast("Target", target), cast("Any", time), lambda *_: None, time.now)
+        super().__init__(target, cast("Any", time), lambda *_: None, time.now)
         self._time = time
 
     def loop(self) -> OpenLoop:
@@ -140,7 +129,7 @@ KINDS = st.one_of(
                            "levels": st.lists(st.sampled_from(LEVELS), min_size=1, unique=True)}),
     st.fixed_dictionaries({"kind": st.just("staleness"), "seed": SEEDS, "reads": st.integers(100, 1500), "rate": RATES,
                            "reads_per_second": st.floats(1, 1000), "steps": st.integers(2, 200)},
-                          optional={"horizon_ms": st.floats(1, 600_000)}),
+                          optional={"horizon_ms": st.floats(1, 600_000)})
 )  # fmt: skip
 
 # A failing example is not made smaller: each is a whole experiment, and hypothesis would try for five minutes.
@@ -181,9 +170,9 @@ STALENESS = {"kind": "staleness", "reads": 100, "reads_per_second": 1000}
         {"kind": "windows", "writes": 20_000, "rate": 200, "timeout_ms": 600_000},
         {"kind": "levels", "reads": 10_000, "rate": 200, "timeout_ms": 120_000},
         {"kind": "sweep", "parameter": "timeout_ms", "values": [1, *[600_000] * 6],
-         "experiment": {"kind": "windows", "writes": 1}},
+         "experiment": {"kind": "windows", "writes": 1}}
     ],
-    ids=["horizon", "few reads a write", "waits", "waits at each level", "waits that are swept"],
+    ids=["horizon", "few reads a write", "waits", "waits at each level", "waits that are swept"]
 )  # fmt: skip
 def test_an_experiment_that_could_take_more_than_an_hour_is_rejected(found: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="at most 3600 s are allowed"):
@@ -223,7 +212,7 @@ def test_an_experiment_that_exceeds_its_bound_is_ended(monkeypatch: pytest.Monke
     spec = {"kind": "windows", "writes": 1, "rate": 200}
     experiment = cast("Experiment", {"id": "x", "spec": spec})
     try:
-        Performance(cast("Any", queue), cast("Any", target), cast("Any", None), experiment).perform()
+        Performance(cast("Any", queue), target, cast("Any", None), experiment).perform()
     finally:
         released.set()
     found = queue.reported[-1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import cast
 
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -12,14 +11,14 @@ from broker.delay.compound import Mixture
 from broker.delay.models import DelayModel, Exponential, Fixed, Lognormal, Pareto
 from broker.registry import Settings
 from nodes.worker.predicted import Predicted
-from nodes.worker.target import Target, TargetError
+from nodes.worker.run import Target, TargetError
 from tests.support.until import until
 
 DOCUMENTED = Mixture(((9, Pareto(20, 3)), (1, Exponential(80))))
 COSTLY = Mixture(((1, Lognormal(300, 2.5)),) * 10)
 
 
-class FakeTarget:
+class FakeTarget(Target):
     """A primary that answers at once, unless ``answers`` is cleared, and has one more write at each question."""
 
     def __init__(self, model: DelayModel, replicas: int = 2) -> None:
@@ -42,7 +41,7 @@ class FakeTarget:
 
 def registry_of(target: FakeTarget) -> CollectorRegistry:
     registry = CollectorRegistry()
-    registry.register(Predicted(cast("Target", target)))
+    registry.register(Predicted(target))
     return registry
 
 
