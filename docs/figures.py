@@ -43,7 +43,6 @@ WRITES_PER_SECOND = {"arrival": 100, "log": 20}
 
 
 def mixture(scale_ms: float) -> dict[str, Any]:
-    """Mostly short delays, and a heavy tail."""
     pareto = {"kind": "pareto", "scale_ms": scale_ms, "alpha": 3}
     parts = [{"weight": 9, "model": pareto}, {"weight": 1, "model": {"kind": "exponential", "mean_ms": 4 * scale_ms}}]
     return {"kind": "mixture", "parts": parts}
@@ -175,7 +174,6 @@ def performance(found: TextIO, out: Path) -> None:
 
 
 def bench_table(figures: list[dict[str, Any]]) -> str:
-    """The figures of a benchmark as a Markdown table, grouped."""
     lines = ["| figure | unit | lab | baseline | ratio | wanted |", "| --- | --- | --- | --- | --- | --- |"]
     for group, members in itertools.groupby(figures, key=lambda figure: figure["group"]):
         lines.append(f"| **{group}** | | | | | |")
@@ -187,7 +185,6 @@ def bench_table(figures: list[dict[str, Any]]) -> str:
 
 
 def wanted(figure: dict[str, Any]) -> str:
-    """The target, and whether it was missed."""
     if figure["target"] is None:
         return ""
     sign = "≥" if figure["target"]["bound"] == "at least" else "≤"
@@ -219,7 +216,6 @@ def running_maximum(at_ms: list[float], drawn_ms: list[float]) -> Any:
 
 
 def staleness(lab: Lab, order: str, name: str, reads: int, seed: int) -> dict[str, Any]:
-    """A finished experiment, with every measurement."""
     chosen = zip(lab.replica_urls, MODELS[name], strict=True)
     spec = {
         "kind": "staleness",

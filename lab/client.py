@@ -20,8 +20,6 @@ _STREAM_TIMEOUT = urllib3.Timeout(connect=2.0, read=20.0)
 
 
 class NodeUnreachable(LabError):
-    """Raised when a node does not answer."""
-
     advice = "; `lab status` shows a lab, `lab up` starts one"
 
 

@@ -70,8 +70,6 @@ def decoded(raw: bytes, where: str = "") -> str:
 
 
 # -- JSON items -------------------------------------------------------------------------------------------------------
-
-
 class Item(NamedTuple):
     """A JSON text without line breaks, and its place in the file."""
 
@@ -151,12 +149,8 @@ def _after_blank(array: str, at: int) -> int:
 
 
 # -- measured delays --------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Delays:
-    """The delays in a CSV file, and how they were read."""
-
     delays_ms: list[float]
     column: int
     heading: str | None

@@ -44,8 +44,6 @@ class LabGroup(click.Group):
 
 
 class _LazyGroup(LabGroup):
-    """Imports a command when it runs."""
-
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

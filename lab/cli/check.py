@@ -67,7 +67,6 @@ def check(data_dir: Path, recorded: Path | None, client_url: str | None, *, as_j
 
 
 def _with_bounds(history: History, plan: Plan) -> History:
-    """The recorded history, with the bounds given now, if any."""
     given = {name: value for name in ("max_lag_ms", "max_lag_versions") if (value := getattr(plan, name)) is not None}
     return History(replace(history.plan, **given), history.operations)
 

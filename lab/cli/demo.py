@@ -73,7 +73,6 @@ class Story:
         return self.facts
 
     # -- scenes -------------------------------------------------------------------------------------------------------
-
     def _the_lab(self) -> None:
         found = get(f"{self._lab.primary_url}/admin/replication-delays")["delays"]
         self._delays_ms = {str(urlsplit(url).hostname): delay for url, delay in found.items()}
@@ -164,7 +163,6 @@ class Story:
         self.facts["stream"] = found
 
     # -- parts --------------------------------------------------------------------------------------------------------
-
     def _write(self, key: str, value: Any) -> dict[str, Any]:
         return post(f"{self._lab.primary_url}/data", {"key": key, "value": value})
 
@@ -176,7 +174,6 @@ class Story:
         return found
 
     def _versions(self) -> dict[str, int]:
-        """Every node's version, requested concurrently."""
         with ThreadPoolExecutor(len(self._urls)) as threads:
             answers = threads.map(lambda url: get(f"{url}/version")["version"], self._urls.values())
             return dict(zip(self._urls, answers, strict=True))

@@ -156,12 +156,10 @@ def finish(client_url: str, name: str, out: Console) -> dict[str, Any]:
 
 
 def submit(client_url: str, spec: dict[str, Any]) -> str:
-    """Queue an experiment, and return its id. Raises ``LabError``."""
     return str(client.post(f"{client_url}/experiments", spec, _TIMEOUT_SECONDS)["id"])
 
 
 def complete(client_url: str, name: str) -> dict[str, Any]:
-    """An experiment with every measurement. Raises ``LabError``."""
     return client.get(f"{_url(client_url, name)}?raw=true", _TIMEOUT_SECONDS)
 
 
@@ -175,7 +173,6 @@ def _url(client_url: str, name: str) -> str:
 
 
 def show(found: dict[str, Any], out: Console) -> None:
-    """Print an experiment: its state, and its result so far."""
     reason = f": {found['reason']}" if found["reason"] else ""
     out.print(f"{found['kind']}, {found['state']}{reason}", markup=False)
     if found["result"]:
@@ -184,7 +181,6 @@ def show(found: dict[str, Any], out: Console) -> None:
 
 
 def overview(found: list[dict[str, Any]]) -> Table:
-    """The experiments, one per line."""
     shown = table("id", "kind", "state", "progress", "submitted", "reason", right={"progress"})
     for one in found:
         submitted = one["submitted_at"][:19].replace("T", " ")
@@ -213,7 +209,6 @@ def _of_file(path: str) -> Any:
 
 
 def _parsed(path: str, value: str) -> Any:
-    """The JSON value; a text that is not JSON is that text."""
     try:
         return strict_json.loads(value.encode())
     except strict_json.Refused as error:

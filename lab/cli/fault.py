@@ -115,7 +115,6 @@ def parameters(fault: str, given: tuple[str, ...]) -> dict[str, Any]:
 
 
 def active(found: dict[str, Any]) -> Table:
-    """The active faults, one per line."""
     shown = table("replica", "fault", "parameters", "since", "until")
     for replica, answer in found.items():
         if "faults" not in answer:

@@ -48,7 +48,6 @@ class OutputFile(click.Path):
 
 
 def data_dir_option(command: Command) -> Command:
-    """Pass the directory of the lab as ``data_dir``."""
     kind = click.Path(path_type=Path, file_okay=False)
     help_text = "Directory of the lab's data, logs and state."
     return click.option("--data-dir", type=kind, default=Path(".lab"), help=help_text)(command)
@@ -75,7 +74,6 @@ def json_option(also: str = "") -> Callable[[Command], Command]:
 
 
 def assignments(given: tuple[str, ...], example: str) -> Iterator[tuple[str, str]]:
-    """Split each ``name=value``. Raises ``LabError``."""
     for one in given:
         name, equals, text = one.partition("=")
         if not equals or not name:

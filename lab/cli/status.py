@@ -75,7 +75,6 @@ def observe(running: LabState, data_dir: Path) -> dict[str, Any]:
 
 
 def picture(found: dict[str, Any]) -> Table:
-    """The same as a table."""
     shown = table("node", "url", "pid", "restarts", "position", "behind", "health", right={"pid", "restarts", "behind"})
     for node in found["nodes"]:
         health = f"[green]{OK}[/]" if node["health"] == OK else f"[red]{escape(node['health'])}[/]"

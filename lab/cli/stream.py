@@ -97,7 +97,6 @@ def picture(found: dict[str, Any]) -> Group:
 
 
 def _groups(found: dict[str, Any]) -> Table:
-    """One row per replica: the position of its group, and what it has not acknowledged."""
     shown = table("replica", "last delivered", "pending", "oldest pending", right={"pending"}, title="groups")
     for group in found["groups"]:
         oldest = group["oldest_pending"] or "none"

@@ -108,7 +108,6 @@ def torture(*, only_schedule: bool, save: Path | None, as_json: bool, **given: A
 
 @contextmanager
 def _target(chosen: _Chosen, out: Console) -> Iterator[tuple[Target, Path | None]]:
-    """The stack in containers, or a temporary lab and the directory of its logs."""
     if chosen.compose:
         yield ComposeTarget(), None
         return

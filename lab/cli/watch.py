@@ -48,8 +48,6 @@ class Replica:
 
 
 class View:
-    """What the feed has reported so far, as a picture for the terminal."""
-
     def __init__(self) -> None:
         self.head = START
         self.replicas: dict[str, Replica] = {}
@@ -127,7 +125,6 @@ def run(client_url: str, sleep: Callable[[float], object]) -> None:
 
 @contextmanager
 def _display(view: View) -> Iterator[Callable[[], None]]:
-    """Show in place on a terminal, and otherwise one picture after another."""
     out = console()
     if out.is_terminal:
         with Live(view.picture(), console=out, auto_refresh=False, screen=False) as live:

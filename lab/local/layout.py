@@ -82,7 +82,6 @@ def without_password(url: str) -> str:
 
 
 def require_free_ports(options: Options) -> None:
-    """Raise ``LabError`` if another process listens on a port of the lab."""
     if taken := taken_ports(options):
         which = f"port {taken[0]} is" if len(taken) == 1 else f"ports {', '.join(map(str, taken))} are"
         raise LabError(f"{which} in use; {OTHER_PORTS}")
@@ -109,7 +108,6 @@ def free_base_port(random: Random, host: str = "127.0.0.1", preferred: Iterable[
 
 
 def free_port() -> int:
-    """A port on which nothing listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

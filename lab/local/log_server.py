@@ -49,7 +49,6 @@ def command(options: Options, directory: Path, password: str) -> list[str]:
 
 
 def binary_path(which: str) -> str:
-    """The path of a log server's program. Raises ``LabError``."""
     if which == "redis-server":
         found = shutil.which("redis-server")
         if found is None:
@@ -74,8 +73,6 @@ def ping(port: int, password: str) -> str:
 
 
 # -- a running one --------------------------------------------------------------------------------------------------
-
-
 def require_usable(url: str, replicas: Collection[str], stop: threading.Event) -> None:
     """Raise ``LabError`` if the log server cannot be used, or another lab with one of these replicas runs on it."""
     # Imported here: the supervisor of a lab with its own log server does without, and takes less memory.
@@ -113,8 +110,6 @@ def _heartbeats(registry: Registry, now_us: int, replicas: Collection[str]) -> s
 
 
 # -- repairing its file -----------------------------------------------------------------------------------------------
-
-
 def repair(binary: str, directory: Path) -> str | None:
     """Truncate the newest file of a stopped log server where it is damaged; return a sentence that names the loss.
 
@@ -169,5 +164,4 @@ def _truncate(file: Path, sound: int, dropped: Path) -> None:
 
 
 def _command(*words: str) -> bytes:
-    """A command as the file stores it."""
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word.encode()) for word in words)

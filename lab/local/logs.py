@@ -21,7 +21,6 @@ _FOLLOW_SECONDS = 0.2
 
 
 def find(data_dir: Path, names: tuple[str, ...]) -> list[Path]:
-    """The log files of these processes, or of all if none is named. Raises ``LabError``."""
     known = sorted(path for path in (data_dir / "logs").glob("*.log") if path.is_file())
     if not known:
         raise LabError(f"no logs in {data_dir}; `lab up` starts a lab there")
@@ -51,7 +50,6 @@ def limit(log: Path) -> None:
 
 
 def last_lines(paths: list[Path], count: int) -> Iterator[tuple[str, str]]:
-    """The last lines of each file, as (name, line)."""
     for path in paths:
         with path.open("rb") as file:
             yield from ((path.stem, _plain(line)) for line in deque(_lines(file), maxlen=count))
@@ -81,7 +79,6 @@ class _Tail:
         self._file.close()
 
     def lines(self) -> Iterator[bytes]:
-        """The complete lines since the last call."""
         yield from _complete_lines(self._file)
         position = self._file.tell()
         if os.fstat(self._file.fileno()).st_size < position:

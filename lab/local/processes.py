@@ -118,7 +118,6 @@ class Child:
                 self._process.wait()
 
     def last_words(self) -> str:
-        """The last line of its log, or that the log is empty."""
         return last_line(self.log) or f"{self.log} is empty"
 
 

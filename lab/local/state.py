@@ -181,7 +181,6 @@ def _create_time(pid: int) -> str:
 
 
 def require(data_dir: Path) -> LabState:
-    """The lab that runs in this directory. Raises ``LabError`` if none does."""
     state = read(data_dir)
     if state is None:
         raise LabError(f"no lab runs in {data_dir}; `lab up` starts one")

@@ -128,7 +128,6 @@ class Lab:
         self._record()
 
     def stop(self) -> None:
-        """Stop everything, nodes first, and return when it has ended."""
         self._stop.set()
         if self._thread.ident is not None:
             self._ended.wait()
@@ -150,7 +149,6 @@ class Lab:
         self.stop()
 
     # -- starting -----------------------------------------------------------------------------------------------------
-
     def _prepare(self) -> None:
         if self.options.redis_url is not None:
             log_server.require_usable(self.redis_url, self.replica_urls, self._stop)
@@ -206,7 +204,6 @@ class Lab:
                 time.sleep(0.03)
 
     # -- the supervisor's thread --------------------------------------------------------------------------------------
-
     def _supervise(self) -> None:
         try:
             with self._running():
@@ -269,7 +266,6 @@ class Lab:
             self._record()
 
     def _repair_log(self, child: Child) -> str | None:
-        """Repair the file of a log server that has ended because of it; return what was done."""
         if child.pid is not None or log_server.DAMAGED not in child.last_words():
             return None
         return log_server.repair(log_server.binary_path(self.options.log_server), self.data_dir / "log")

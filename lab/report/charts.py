@@ -43,14 +43,12 @@ _BINS = 40
 
 
 def charts(kind: str, spec: dict[str, Any], result: dict[str, Any]) -> list[Chart]:
-    """Title and SVG of each chart of a result."""
     if kind == "sweep":
         return [_sweep(spec["experiment"]["kind"], result)]
     return {"windows": _windows, "staleness": _staleness, "levels": _levels}[kind](result)
 
 
 def svg(draw: Callable[[Axes], None], size_inches: tuple[float, float] = _SIZE_INCHES) -> str:
-    """One chart, drawn by a function."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=size_inches, layout="constrained")
         draw(figure.add_subplot())
@@ -63,7 +61,6 @@ def svg(draw: Callable[[Axes], None], size_inches: tuple[float, float] = _SIZE_I
 
 
 def _staleness_axes(axes: Axes, curve: dict[str, Any], name: str) -> None:
-    """Measured and predicted staleness in the same axes."""
     if "predicted" in curve:
         axes.plot(curve["t_ms"], curve["predicted"], color=_PREDICTED, linewidth=2, label=f"{name}: predicted")
     axes.plot(curve["t_ms"], curve["measured"], "o", color=_MEASURED, markersize=5, label=f"{name}: measured")

@@ -17,7 +17,6 @@ Rows = tuple[str, list[str], list[list[str]]]
 
 
 def tables(kind: str, spec: dict[str, Any], result: dict[str, Any]) -> list[Table]:
-    """The tables of a result, for the terminal."""
     return [_shown(rows) for rows in rows_of(kind, spec, result)]
 
 
@@ -84,7 +83,6 @@ def _sweep(spec: dict[str, Any], result: dict[str, Any]) -> list[Rows]:
 
 
 def _troubles(result: dict[str, Any]) -> list[Rows]:
-    """The errors, if there were any."""
     found = [[name, str(result[name])] for name in ("timeouts", "errors") if result.get(name)]
     if result.get("error"):
         found.append(["the last error", result["error"]])

@@ -38,24 +38,19 @@ class Cli:
         self.primary_url = f"http://127.0.0.1:{self.base_port}"
 
     def run(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
         return subprocess.run(self._line(command, *arguments), capture_output=True, text=True, timeout=90, check=False)
 
     def up(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """``lab up --detach``."""
         return self.run("up", "--detach", "--base-port", str(self.base_port), *arguments)
 
     def start(self, command: str, *arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
-        """Run a command in the foreground."""
         return foreground(self._line(command, *arguments))
 
     def status(self) -> dict[str, Any]:
-        """What ``lab status --json`` prints."""
         found: dict[str, Any] = json.loads(self.run("status", "--json").stdout)
         return found
 
     def pids(self) -> dict[str, int]:
-        """The processes by id."""
         return {node["id"]: node["pid"] for node in self.status()["nodes"]}
 
     def _line(self, command: str, *arguments: str) -> list[str]:

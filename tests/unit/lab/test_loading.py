@@ -78,7 +78,6 @@ def test_a_final_failure_reports_where_to_continue(monkeypatch: pytest.MonkeyPat
 
 
 def taken(request: bytes) -> Answer:
-    """The response of a primary that accepts everything."""
     return 200, {"results": [{"position": f"1-{n}"} for n, _ in enumerate(request.split(b"\n"), 1)]}
 
 
@@ -161,7 +160,7 @@ def _primary(answer: Callable[[Any], Answer]) -> Iterator[tuple[str, list[str]]]
             self.wfile.write(raw)
 
         def log_message(self, *_: Any) -> None:
-            """Log nothing."""
+            pass
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))

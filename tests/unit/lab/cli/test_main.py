@@ -16,7 +16,6 @@ from lab.cli import COMMANDS, fault, main
 
 
 def commands(group: click.Group, *names: str) -> list[list[str]]:
-    """Every command and group by its names."""
     found = [list(names)]
     context = click.Context(group)
     for name in group.list_commands(context):

@@ -40,7 +40,6 @@ def claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Claim]:
 
 @pytest.fixture
 def bystander() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that does not belong to any lab."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
         yield process
         process.kill()
@@ -181,8 +180,6 @@ def test_a_starting_lab_is_found_before_any_of_its_processes_runs(
 
 
 # -- other users ------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory that another user has prepared, with a lab that seems to run in it."""
@@ -223,7 +220,6 @@ def test_a_link_is_not_followed_and_its_target_is_unchanged(name: str, tmp_path:
 
 
 def start_everything(directory: Path) -> None:
-    """Every way in which the lab opens a file for writing."""
     claim = Claim(directory)
     try:
         claim.write(STATE)

@@ -31,8 +31,6 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
 class Healthy(BaseHTTPRequestHandler):
-    """A healthy node of some lab."""
-
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
@@ -86,8 +84,6 @@ def test_the_log_server_of_another_lab_is_not_mistaken_for_its_own(
 
 
 # -- a full disk ------------------------------------------------------------------------------------------------------
-
-
 class Idle:
     """A lab whose processes do nothing, and what it has reported."""
 
@@ -96,11 +92,9 @@ class Idle:
         self.lab = Lab(options, self.reports.append)
 
     def restarts(self) -> dict[str, int]:
-        """How often each process was restarted, as `lab status` reads it."""
         return {node.id: node.restarts for node in state.require(self.lab.data_dir).nodes}
 
     def kill(self, node: str) -> None:
-        """Kill a process, and wait until it has been restarted."""
         pid = self.lab.pids[node]
         os.kill(pid, signal.SIGKILL)
         until(lambda: self.lab.pids.get(node) not in {None, pid})
@@ -216,8 +210,6 @@ def test_logs_are_bounded_while_the_lab_runs(idle: Idle, monkeypatch: pytest.Mon
 
 
 # -- a log server that takes its time ---------------------------------------------------------------------------------
-
-
 class Loading:
     """A log server that is loading its file for a number of requests."""
 
@@ -300,8 +292,6 @@ def test_a_lab_whose_data_directory_was_replaced_leaves_the_new_one_alone(
 
 
 # -- temporary labs ---------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def tries(monkeypatch: pytest.MonkeyPatch) -> list[Options]:
     """The options of the labs that were started; each fails."""

@@ -26,8 +26,6 @@ from tests.support.experiments import FINISHED, experiment
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, and the data element's text."""
-
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
