@@ -4,8 +4,6 @@ Most start a temporary lab: ``orders`` takes 20 seconds, ``example`` 30, ``conso
 minutes. ``performance`` formats the output of ``lab bench --json`` as a table.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import re
@@ -72,7 +70,7 @@ def orders(out: Path) -> None:
     expected = running_maximum([at_ms for at_ms, _ in effective], [delay_ms for _, delay_ms in drawn])
     difference_ms = np.abs(np.array([delay_ms for _, delay_ms in effective]) - expected)
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: "Axes") -> None:
         seconds = [at_ms / 1000 for at_ms, _ in effective]
         axes.plot(seconds, expected, color="#9ca3af", linewidth=5, alpha=0.6, label="running maximum of what was drawn")
         axes.plot(seconds, [delay for _, delay in effective], "s-", color="#c2410c", markersize=4, label="order log")
@@ -104,7 +102,7 @@ def curves(out: Path, reads: int | None, seed: int) -> None:
         click.echo(f"| {name} | {order} | {result['reads']:,} | {result['stale']['rmse']:.2%} |")
     for order in ORDERS:
 
-        def draw(axes: Axes, order: str = order) -> None:
+        def draw(axes: "Axes", order: str = order) -> None:
             for number, name in enumerate(MODELS):
                 curve, color = found[order, name]["stale"], f"C{number}"
                 t = np.array(curve["t_ms"]) / curve["t_ms"][-1]  # each to its own horizon

@@ -1,7 +1,5 @@
 """The HTTP client of all commands."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Input files named on the command line, each read within a bound: text, JSON items, and measured delays."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

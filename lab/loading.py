@@ -1,7 +1,5 @@
 """Loading a file's items into the lab, in batches that are safe to repeat."""
 
-from __future__ import annotations
-
 import secrets
 import time
 from collections.abc import Callable, Iterator

@@ -4,8 +4,6 @@ An alias lets a small file expand to gigabytes. What YAML 1.1 reads as a date, a
 a string here.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """The command line; ``lab --help`` lists its commands."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 

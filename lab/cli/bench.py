@@ -1,7 +1,5 @@
 """``lab bench``: run the benchmark and show its figures."""
 
-from __future__ import annotations
-
 import os
 import platform
 from typing import Any

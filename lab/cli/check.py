@@ -1,7 +1,5 @@
 """``lab check``: run a workload or load a recorded history, and judge it."""
 
-from __future__ import annotations
-
 import secrets
 import sys
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """``lab demo``: one write, two late replicas, and what a reader sees meanwhile."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import time

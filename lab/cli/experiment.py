@@ -1,7 +1,5 @@
 """``lab experiment``: submit experiments, follow them, show their results."""
 
-from __future__ import annotations
-
 import sys
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``lab fault``: inject faults into replicas, and repair them."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

@@ -1,7 +1,5 @@
 """``lab logs``."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

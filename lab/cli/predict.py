@@ -1,7 +1,5 @@
 """``lab predict``: curves of staleness, from delay models alone."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``lab status``: the running processes, their health, and how far they are behind."""
 
-from __future__ import annotations
-
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """``lab stream``: the log, its groups, and what is pending."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

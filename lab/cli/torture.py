@@ -1,7 +1,5 @@
 """``lab torture``: draw a schedule, run it and judge it."""
 
-from __future__ import annotations
-
 import secrets
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """``lab up``: start a lab, in the foreground or in the background."""
 
-from __future__ import annotations
-
 import sys
 from contextlib import suppress
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``lab watch``: the lab in a terminal, live, from the client's feed."""
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Callable, Iterator

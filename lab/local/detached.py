@@ -1,7 +1,5 @@
 """A lab in the background: the same ``lab up``, in a session of its own."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

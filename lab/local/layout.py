@@ -1,7 +1,5 @@
 """Names and ports of a local lab's processes."""
 
-from __future__ import annotations
-
 import re
 import socket
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """The log server: the embedded Valkey, the system's redis-server, or one that runs already."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -12,14 +10,10 @@ import time
 from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lab.errors import LabError
 from lab.local import files
 from lab.local.layout import NAMESPACE, Options, log_server_port, without_password
-
-if TYPE_CHECKING:
-    from broker.registry import Registry
 
 CONFIGURATION = "log-server.conf"
 DAMAGED = "Bad file format reading the append only file"  # the last words of a server that cannot read its file
@@ -81,16 +75,20 @@ def require_usable(url: str, replicas: Collection[str], stop: threading.Event) -
     from broker.history import History
     from broker.registry import Registry
 
+    def heartbeats() -> set[tuple[str, int]]:
+        members, now_us = registry.members(), log.now_us()
+        return {(one.replica, one.seen_at_us) for one in members if one.replica in replicas and one.is_live(now_us)}
+
     shown = without_password(url)
     try:
         client = connect(url)
         log, registry = History(client, NAMESPACE), Registry(client, NAMESPACE)
         log.now_us()
         hazard = log.hazard()
-        before = _heartbeats(registry, log.now_us(), replicas)
+        before = heartbeats()
         deadline = time.monotonic() + _HEARTBEAT_SECONDS
         while before and time.monotonic() < deadline and not stop.wait(_POLL_SECONDS):
-            if taken := _heartbeats(registry, log.now_us(), replicas) - before:
+            if taken := heartbeats() - before:
                 raise LabError(
                     f"--redis-url: another lab runs on this log server, with {min(taken)[0]}; "
                     "use another database of it (such as redis://HOST:PORT/1), or stop that lab"
@@ -101,12 +99,6 @@ def require_usable(url: str, replicas: Collection[str], stop: threading.Event) -
         raise LabError(f"--redis-url {shown}: {error}") from None
     if hazard is not None:
         raise LabError(f"--redis-url: {hazard}")
-
-
-def _heartbeats(registry: Registry, now_us: int, replicas: Collection[str]) -> set[tuple[str, int]]:
-    """Id and last heartbeat of the live replicas among these."""
-    members = registry.members()
-    return {(one.replica, one.seen_at_us) for one in members if one.replica in replicas and one.is_live(now_us)}
 
 
 # -- repairing its file -----------------------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """The log files of the lab's processes: bounded, read, and followed."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections import deque

@@ -1,7 +1,5 @@
 """One process of the lab: started, watched, restarted, stopped."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

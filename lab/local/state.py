@@ -1,7 +1,5 @@
 """The state of a running lab in its data directory, and the lock that shows that it runs."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

@@ -1,7 +1,5 @@
 """The local runner: a log server and the nodes as child processes, kept running until the lab is stopped."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import sys

@@ -1,7 +1,5 @@
 """Results as SVG charts, with text as text."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -1,7 +1,5 @@
 """An experiment as one self-contained page: its settings, its results, and every measurement."""
 
-from __future__ import annotations
-
 import json
 from importlib.resources import files
 from typing import Any

@@ -1,7 +1,5 @@
 """Results of an experiment as tables, for the terminal and for the page."""
 
-from __future__ import annotations
-
 import json
 import math
 from typing import Any

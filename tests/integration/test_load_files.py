@@ -1,7 +1,5 @@
 """`lab load` against a real primary: common file formats, with the same counts on both sides."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

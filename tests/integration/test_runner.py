@@ -1,7 +1,5 @@
 """The command line on real processes: starting, stopping, restarting, and its errors."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

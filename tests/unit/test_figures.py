@@ -1,7 +1,5 @@
 """What ``docs/figures.py`` reports when it lacks a tool, before it starts a lab."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """The HTTP client of the commands: responses, errors, and streams of events."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

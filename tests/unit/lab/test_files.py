@@ -1,7 +1,5 @@
 """JSON items in a file: lines, or the elements of an array."""
 
-from __future__ import annotations
-
 import io
 
 import pytest

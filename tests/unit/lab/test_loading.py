@@ -1,7 +1,5 @@
 """A file of items becomes batches; a batch that the log does not accept is sent again."""
 
-from __future__ import annotations
-
 import io
 import json
 import threading

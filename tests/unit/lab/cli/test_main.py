@@ -1,7 +1,5 @@
 """The command line: help, errors, and what all commands share."""
 
-from __future__ import annotations
-
 import io
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """``lab predict``: curves and figures, and the delay models that it accepts."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

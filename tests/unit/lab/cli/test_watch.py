@@ -1,7 +1,5 @@
 """``lab watch``: the feed as a table."""
 
-from __future__ import annotations
-
 import itertools
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Log files: bounded, and followed whatever happens to them."""
 
-from __future__ import annotations
-
 import errno
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The owner of a data directory, the process that runs a lab in it, and which state is trusted."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

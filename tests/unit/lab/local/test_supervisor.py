@@ -1,7 +1,5 @@
 """The local runner, with placeholders for the lab's processes."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil
@@ -13,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from click.testing import CliRunner
@@ -227,7 +225,7 @@ class Loading:
         self._server = socketserver.TCPServer(("127.0.0.1", layout.log_server_port(options)), Answer)
         self._thread = Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
-    def __enter__(self) -> Loading:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

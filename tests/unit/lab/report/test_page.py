@@ -1,7 +1,5 @@
 """The page of an experiment: complete, self-contained, and safe whatever the data contains."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys
