@@ -48,10 +48,7 @@ class _LazyGroup(LabGroup):
 
     @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = getattr(import_module(f"lab.cli.{cmd_name}"), cmd_name)
-        return command
+        return getattr(import_module(f"lab.cli.{cmd_name}"), cmd_name) if cmd_name in COMMANDS else None
 
     @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -79,7 +79,9 @@ def predict_replicas(
     \b
     Example: lab predict replicas --replica 500 --replica '{"kind": "exponential", "mean_ms": 1500}'
     """
-    predicted = [Replicated(model, order or "log", rate) for model in given] or _of_lab(data_dir, order, rate)
+    predicted = [Replicated(model, order or "log", rate) for model in given] or replicated(
+        client.get(f"{state.url(data_dir, 'primary')}/admin/replication-delays"), rate, order
+    )
     longest_ms = max(replica.model.quantile_ms(0.99) for replica in predicted)
     curve = curve_of(predicted, moments(max(1.0, 1.2 * longest_ms), points))
     if as_json:
@@ -91,8 +93,7 @@ def predict_replicas(
         out.print(f"{replica.order} order, {rate:g} writes/s: {model}", markup=False)
     out.print(_table(curve))
     fine = curve_of(predicted, moments(4 * longest_ms + 1, _FINE))
-    window = ", ".join(f"p{percent} {_quantile(fine, percent)}" for percent in _PERCENTS)
-    out.print(f"consistency window: {window}")
+    out.print("consistency window: " + ", ".join(f"p{percent} {_quantile(fine, percent)}" for percent in _PERCENTS))
     shares = ", ".join(f"{k}: {newest(predicted, k):.1%}" for k in _NEWEST)
     out.print(f"a read shows one of the newest k writes: {shares}")
 
@@ -134,11 +135,6 @@ def predict_quorum(*, remote_ms: float, as_json: bool, **given: Any) -> None:
     for name, figure in figures.items():
         shown = ", ".join(f"{key} {value}" for key, value in figure.items()) if isinstance(figure, dict) else figure
         out.print(f"  {name.replace('_', ' '):22} {shown}")
-
-
-def _of_lab(data_dir: Path, order: Order | None, rate: float) -> list[Replicated]:
-    found = client.get(f"{state.url(data_dir, 'primary')}/admin/replication-delays")
-    return replicated(found, rate, order)
 
 
 def _table(curve: Curve) -> Table:

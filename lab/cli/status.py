@@ -82,23 +82,20 @@ def picture(found: dict[str, Any]) -> Table:
 
 
 def _look(node: NodeState, running: LabState) -> dict[str, Any]:
-    if node.role == "log":
-        return {"health": _log_health(running), "position": None}
+    found: dict[str, Any] = {"health": OK, "position": None}
     try:
+        if node.role == "log":
+            History(connect(running.redis_url, answer_timeout_seconds=2.0), running.namespace).now_us()
+            return found
         code, health = client.call("GET", f"{node.url}/health", timeout_seconds=3.0)
-        wrong = [f"{name}: {check}" for name, check in health.get("checks", {}).items() if check != OK]
-        found: dict[str, Any] = {"health": OK if code == 200 else "; ".join(wrong), "position": None}
+        if code != 200:
+            wrong = (f"{name}: {check}" for name, check in health.get("checks", {}).items() if check != OK)
+            found["health"] = "; ".join(wrong)
         if node.role in {"primary", "replica"}:
             version = client.get(f"{node.url}/version", timeout_seconds=3.0)
             found |= {"position": version["position"], "version": version["version"]}
-    except LabError:
-        return {"health": "does not answer", "position": None}
-    return found
-
-
-def _log_health(running: LabState) -> str:
-    try:
-        History(connect(running.redis_url, answer_timeout_seconds=2.0), running.namespace).now_us()
     except LogError as error:
-        return str(error)
-    return OK
+        found["health"] = str(error)
+    except LabError:
+        found["health"] = "does not answer"
+    return found

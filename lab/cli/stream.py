@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from broker.connection import connect
@@ -91,15 +90,11 @@ def picture(found: dict[str, Any]) -> Group:
         value = "" if entry["op"] != "set" else json.dumps(entry["value"], ensure_ascii=False)
         cells = (entry["position"], entry["op"], entry["key"], value, f"{entry['age_ms'] / 1000:.1f} s")
         entries.add_row(*(_shortened(cell) for cell in cells))
-    return Group(entries, Text(""), _groups(found))
-
-
-def _groups(found: dict[str, Any]) -> Table:
-    shown = table("replica", "last delivered", "pending", "oldest pending", right={"pending"}, title="groups")
+    groups = table("replica", "last delivered", "pending", "oldest pending", right={"pending"}, title="groups")
     for group in found["groups"]:
         oldest = group["oldest_pending"] or "none"
-        shown.add_row(group["replica"], group["last_delivered"], str(group["pending"]), oldest)
-    return shown
+        groups.add_row(group["replica"], group["last_delivered"], str(group["pending"]), oldest)
+    return Group(entries, Text(""), groups)
 
 
 def redis_cli_lines(running: LabState) -> list[str]:
