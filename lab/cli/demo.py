@@ -90,13 +90,8 @@ class Story:
         waited_ms = self._watch_arrival(written["position"])
         after = self._versions()
         self._show_versions("after waiting", after, self._pending(), waited_ms)
-        self.facts |= {
-            "write": written,
-            "versions_at_once": at_once,
-            "pending_at_once": pending,
-            "applied_after_ms": waited_ms,
-            "versions_after": after,
-        }
+        self.facts |= {"write": written, "versions_at_once": at_once, "pending_at_once": pending}
+        self.facts |= {"applied_after_ms": waited_ms, "versions_after": after}
 
     def _windows(self, count: int) -> None:
         self._title(
@@ -112,7 +107,9 @@ class Story:
                 windows_ms.append(found["consistency_time_ms"])
                 for replica, values in applied_ms.items():
                     values.append(found["replicas"][replica]["applied_after_ms"])
-                progress.console.print(_bar(number, windows_ms[-1], longest_ms), highlight=False)
+                bar = "█" * round(_BAR_WIDTH * min(1.0, windows_ms[-1] / longest_ms / 1.25))
+                line = f"{number:4}  [cyan]{bar}[/]{' ' * (_BAR_WIDTH - len(bar))}  {windows_ms[-1]:8.1f} ms"
+                progress.console.print(line, highlight=False)
         self._out.print()
         rows = [_spread(f"{name}: commit to apply", applied_ms[name], delay) for name, delay in self._delays_ms.items()]
         rows.append(_spread("consistency window", windows_ms, longest_ms))
@@ -139,10 +136,11 @@ class Story:
         with self._out.status("waiting for every replica"):
             waited_ms = self._write_and_wait("ryw-wait", "waited-for-consistency")["consistency_time_ms"]
         costs = f"{primary_ms:.1f} ms, and the primary carries every read"
+        yes, no = "[green]yes[/]", "[red]no[/]"
         rows = [
-            ("A: read from the primary", _yes(read == newest), costs),
-            ("   read from a replica", _yes(not stale), f"stale on {', '.join(stale) or 'none'}"),
-            ("B: wait, then read anywhere", _yes(True), f"{waited_ms:.1f} ms per write"),
+            ("A: read from the primary", yes if read == newest else no, costs),
+            ("   read from a replica", no if stale else yes, f"stale on {', '.join(stale) or 'none'}"),
+            ("B: wait, then read anywhere", yes, f"{waited_ms:.1f} ms per write"),
         ]
         self._show(("strategy", "sees the write", "costs"), rows)
         self.facts["read_your_writes"] = {
@@ -155,8 +153,11 @@ class Story:
         self._write("in-flight", True)
         found = stream.observe(self._lab.redis_url, NAMESPACE, 5)
         if path := shutil.which("redis-cli"):
-            self._redis_cli(path, "XREVRANGE", found["stream"], "+", "-", "COUNT", "2")
-            self._redis_cli(path, "XPENDING", found["stream"], _SLOW_REPLICA)
+            for command in (f"XREVRANGE {found['stream']} + - COUNT 2", f"XPENDING {found['stream']} {_SLOW_REPLICA}"):
+                options = ["--no-auth-warning", "-u", self._lab.redis_url, *command.split()]
+                self._out.print(f"[dim]$ redis-cli {escape(' '.join(options))}[/]")
+                done = subprocess.run([path, *options], check=False, capture_output=True, text=True, timeout=10)
+                self._out.print(escape(done.stdout or done.stderr))
         self._out.print(stream.picture(found))
         self.facts["stream"] = found
 
@@ -177,8 +178,7 @@ class Story:
             return dict(zip(self._urls, answers, strict=True))
 
     def _pending(self) -> dict[str, int]:
-        found = get(f"{self._lab.primary_url}/replicas")["replicas"]
-        return {replica["replica_id"]: replica["pending"] for replica in found}
+        return {one["replica_id"]: one["pending"] for one in get(f"{self._lab.primary_url}/replicas")["replicas"]}
 
     def _set_delay(self, delay_ms: float) -> None:
         post(f"{self._lab.primary_url}/admin/replication-delay", {"replica": _SLOW_REPLICA, "delay_ms": delay_ms})
@@ -214,12 +214,6 @@ class Story:
             rows.append((name, str(version), mark, str(pending.get(name, "")), after))
         self._show((when, "version", "", "pending", "applied after"), rows)
 
-    def _redis_cli(self, path: str, *command: str) -> None:
-        line = ["redis-cli", "--no-auth-warning", "-u", self._lab.redis_url, *command]
-        self._out.print(f"[dim]$ {escape(' '.join(line))}[/]")
-        done = subprocess.run([path, *line[1:]], check=False, capture_output=True, text=True, timeout=10)
-        self._out.print(escape(done.stdout or done.stderr))
-
     def _progress(self) -> Progress:
         columns = (TextColumn("{task.description}"), BarColumn(_BAR_WIDTH), TimeElapsedColumn())
         return Progress(*columns, console=self._out, transient=True)
@@ -240,12 +234,3 @@ def _spread(name: str, values: list[float], configured_ms: float) -> tuple[str, 
     middle = quantile(values, 0.5)
     figures = (configured_ms, min(values), middle, max(values), middle - configured_ms)
     return (name, *(f"{figure:.1f} ms" for figure in figures))
-
-
-def _bar(number: int, window_ms: float, longest_ms: float) -> str:
-    filled = round(_BAR_WIDTH * min(1.0, window_ms / longest_ms / 1.25))
-    return f"{number:4}  [cyan]{'█' * filled}[/]{' ' * (_BAR_WIDTH - filled)}  {window_ms:8.1f} ms"
-
-
-def _yes(seen: bool) -> str:
-    return "[green]yes[/]" if seen else "[red]no[/]"

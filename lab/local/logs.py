@@ -24,16 +24,15 @@ def find(data_dir: Path, names: tuple[str, ...]) -> list[Path]:
         raise LabError(f"no logs in {data_dir}; `lab up` starts a lab there")
     by_name = {path.stem: path for path in known}
     by_name |= {name.split("-", 1)[1]: path for name, path in by_name.items() if "-" in name}
-    unknown = [name for name in names if name not in by_name]
-    if unknown:
+    if unknown := [name for name in names if name not in by_name]:
         raise LabError(f"no process {unknown[0]!r}; known: {', '.join(path.stem for path in known)}")
     return [by_name[name] for name in names] if names else known
 
 
 def limit(log: Path) -> None:
-    """Move the content of a log file that is too long to one older file, even while a process writes to it.
+    """Move the content of a log file that is too long to one older file.
 
-    The file itself stays, because the process has it open for appending. What is written between the end of the copy
+    The file itself stays, because a process has it open for appending. What is written between the end of the copy
     and the truncation is lost; if there is no room for the older file, everything is.
     """
     try:

@@ -135,7 +135,7 @@ def is_running(state: LabState) -> bool:
 
 
 def this_process() -> tuple[int, str]:
-    """The calling process as a state names it: its number, and when it was started."""
+    """``pid`` and ``started`` of the calling process."""
     return os.getpid(), _started(os.getpid())
 
 
@@ -158,24 +158,15 @@ def _trusted(path: Path) -> LabState:
 
 def _started(pid: int) -> str:
     """When the process was started, in the system's own unit; empty if there is no such process."""
-    return _ticks(pid) if sys.platform == "linux" else _create_time(pid)
+    if sys.platform == "linux":  # ticks since the boot, which do not depend on the clock
+        with suppress(OSError):
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19] if pid > 0 else ""
+    else:
+        import psutil  # takes memory
 
-
-def _ticks(pid: int) -> str:
-    """Ticks since the boot, which do not depend on the clock (Linux)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19] if pid > 0 else ""
-    except OSError:
-        return ""
-
-
-def _create_time(pid: int) -> str:
-    import psutil  # takes memory
-
-    try:
-        return str(psutil.Process(pid).create_time())
-    except (psutil.Error, ValueError, OverflowError):
-        return ""
+        with suppress(psutil.Error, ValueError, OverflowError):
+            return str(psutil.Process(pid).create_time())
+    return ""
 
 
 def require(data_dir: Path) -> LabState:

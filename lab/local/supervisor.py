@@ -236,7 +236,13 @@ class Lab:
         while not self._stop.is_set():
             if child.pid is None:
                 if (repaired := self._repair_log(child)) is None:
-                    raise LabError(f"the log server does not start: {self._reason(child)}")
+                    why = child.last_words()
+                    if log_server.DAMAGED in why:
+                        way = (
+                            f"replace {self.data_dir / 'log'} with a backup, or move it away to start with an empty log"
+                        )
+                        why = f"its file is damaged beyond repair; {way}"
+                    raise LabError(f"the log server does not start: {why}")
                 self._report(repaired)
                 child.start()
                 began = time.monotonic()
@@ -254,10 +260,9 @@ class Lab:
             happened.append(done)
         for sentence in happened:
             self._report(sentence)
-        if not self._ready:
-            for child in self._children.values():
-                if child.restarts >= _START_FAILURES_MAX:
-                    raise LabError(f"{child.name} does not start: {child.last_words()}")
+        for child in [] if self._ready else self._children.values():
+            if child.restarts >= _START_FAILURES_MAX:
+                raise LabError(f"{child.name} does not start: {child.last_words()}")
         if time.monotonic() - self._files_checked_at >= _FILES_SECONDS:
             self._check_files()
         if happened or self._unwritten is not None:
@@ -267,15 +272,6 @@ class Lab:
         if child.pid is not None or log_server.DAMAGED not in child.last_words():
             return None
         return log_server.repair(log_server.binary_path(self.options.log_server), self.data_dir / "log")
-
-    def _reason(self, child: Child) -> str:
-        words = child.last_words()
-        if log_server.DAMAGED not in words:
-            return words
-        return (
-            f"its file is damaged beyond repair; replace {self.data_dir / 'log'} with a backup, "
-            "or move it away to start with an empty log"
-        )
 
     def _check_files(self) -> None:
         self._files_checked_at = time.monotonic()
