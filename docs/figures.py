@@ -63,22 +63,24 @@ def main() -> None:
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=HERE)
 def orders(out: Path) -> None:
     """The same delays in both orders: drawn and effective."""
-    from lab.report import charts
+    from lab.report.page import svg
 
     with Lab.temporary() as lab:
         drawn, effective = (delays(lab, order) for order in ORDERS)
-    expected = running_maximum([at_ms for at_ms, _ in effective], [delay_ms for _, delay_ms in drawn])
+    # The effective delays in log order: no entry is due before those ahead of it.
+    at_ms = np.array([at_ms for at_ms, _ in effective])
+    expected = np.maximum.accumulate(at_ms + [delay_ms for _, delay_ms in drawn]) - at_ms
     difference_ms = np.abs(np.array([delay_ms for _, delay_ms in effective]) - expected)
 
     def draw(axes: "Axes") -> None:
-        seconds = [at_ms / 1000 for at_ms, _ in effective]
+        seconds = at_ms / 1000
         axes.plot(seconds, expected, color="#9ca3af", linewidth=5, alpha=0.6, label="running maximum of what was drawn")
         axes.plot(seconds, [delay for _, delay in effective], "s-", color="#c2410c", markersize=4, label="order log")
         axes.plot(seconds, [delay for _, delay in drawn], "o", color="#0b6e99", markersize=5, label="order arrival")
         axes.set(xlabel="committed, in seconds", ylabel="applied after, in ms", ylim=(0, None))
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncol=3)
 
-    save(out / "orders.svg", charts.svg(draw))
+    save(out / "orders.svg", svg(draw))
     click.echo(json.dumps({"entries": len(drawn), "largest_difference_ms": round(float(difference_ms.max()), 3)}))
 
 
@@ -90,7 +92,7 @@ def orders(out: Path) -> None:
 @click.option("--seed", type=int, default=1)
 def curves(out: Path, reads: int | None, seed: int) -> None:
     """P(a read is stale), predicted and measured, for four models in both orders."""
-    from lab.report import charts
+    from lab.report.page import svg
 
     found: dict[tuple[str, str], dict[str, Any]] = {}
     with Lab.temporary() as lab:
@@ -111,7 +113,7 @@ def curves(out: Path, reads: int | None, seed: int) -> None:
             axes.set(xlabel="time since the write, by three times the longest mean", ylabel="P(a read is stale)")
             axes.legend(title=f"order {order}; lines: predicted")
 
-        save(out / f"staleness-{order}.svg", charts.svg(draw))
+        save(out / f"staleness-{order}.svg", svg(draw))
 
 
 @main.command()
@@ -206,11 +208,6 @@ def delays(lab: Lab, order: str) -> list[tuple[float, float]]:
     due_ms = {entry["position"]: entry["applied_after_ms"] - entry["lateness_ms"] for entry in applied}
     ages = [(at - written[0]) / timedelta(milliseconds=1) for at in written]
     return [(at_ms, due_ms[f"{epoch}-{version}"]) for version, at_ms in enumerate(ages, 1)]
-
-
-def running_maximum(at_ms: list[float], drawn_ms: list[float]) -> Any:
-    """The effective delays in log order: no entry is due before those ahead of it."""
-    return np.maximum.accumulate(np.array(at_ms) + drawn_ms) - at_ms
 
 
 def staleness(lab: Lab, order: str, name: str, reads: int, seed: int) -> dict[str, Any]:

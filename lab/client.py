@@ -69,7 +69,7 @@ def messages(url: str) -> Iterator[dict[str, Any]]:
     try:
         answer = _POOL.request("GET", url, preload_content=False, timeout=_STREAM_TIMEOUT)
         try:
-            for line in _lines(answer):
+            for line in map(bytes.rstrip, answer):
                 if line.startswith(b"data: {") and line != b"data: {}":
                     yield json.loads(line.removeprefix(b"data: "))
         finally:
@@ -77,10 +77,3 @@ def messages(url: str) -> Iterator[dict[str, Any]]:
         raise NodeUnreachable(f"{url} does not answer with a stream of events")
     except (urllib3.exceptions.HTTPError, ValueError) as error:
         raise NodeUnreachable(f"{url} does not answer: {error}") from error
-
-
-def _lines(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    rest = b""
-    for chunk in answer.stream(65536):
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines

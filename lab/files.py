@@ -155,10 +155,8 @@ class Delays:
 
     def __str__(self) -> str:
         heading = "" if self.heading is None else f" ({self.heading[:_SHOWN_MAX]})"
-        return (
-            f"{len(self.delays_ms)} delays, {min(self.delays_ms):g} to {max(self.delays_ms):g} ms, "
-            f"column {self.column}{heading}"
-        )
+        span = f"{min(self.delays_ms):g} to {max(self.delays_ms):g} ms"
+        return f"{len(self.delays_ms)} delays, {span}, column {self.column}{heading}"
 
 
 def delays(path: Path) -> Delays:

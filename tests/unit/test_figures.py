@@ -20,9 +20,8 @@ def figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for name in ("matplotlib", "playwright", "playwright.sync_api"):
         monkeypatch.setitem(sys.modules, name, None)
-    for name in ("charts", "page"):
-        monkeypatch.delitem(sys.modules, f"lab.report.{name}", raising=False)
-        monkeypatch.delattr(f"lab.report.{name}", raising=False)
+    monkeypatch.delitem(sys.modules, "lab.report.page", raising=False)
+    monkeypatch.delattr("lab.report.page", raising=False)
     spec = importlib.util.spec_from_file_location("figures", ROOT / "docs/figures.py")
     assert spec is not None
     assert spec.loader is not None
