@@ -10,7 +10,6 @@ from rich.console import Group
 from rich.text import Text
 
 from broker.connection import connect
-from broker.entry import Entry
 from broker.errors import LogError
 from broker.log import ReplicationLog
 from lab.cli.options import data_dir_option, json_option
@@ -56,7 +55,18 @@ def observe(redis_url: str, namespace: str, count: int) -> dict[str, Any]:
         "stream": f"{namespace}:log",
         "length": log.history.length(),
         "head": {"position": str(head.position), "keys": head.keys, "digest": head.digest},
-        "entries": [_entry(entry, now_us) for entry in log.history.newest(count)],
+        "entries": [
+            {
+                "position": str(entry.position),
+                "op": entry.op,
+                "key": entry.key,
+                "value": json.loads(entry.value) if entry.value else None,
+                "write_id": entry.write_id,
+                "at_us": entry.at_us,
+                "age_ms": max(0, now_us - entry.at_us) / 1000,
+            }
+            for entry in log.history.newest(count)
+        ],
         "groups": [
             {
                 "replica": group.replica,
@@ -67,18 +77,6 @@ def observe(redis_url: str, namespace: str, count: int) -> dict[str, Any]:
             }
             for group in log.history.groups()
         ],
-    }
-
-
-def _entry(entry: Entry, now_us: int) -> dict[str, Any]:
-    return {
-        "position": str(entry.position),
-        "op": entry.op,
-        "key": entry.key,
-        "value": json.loads(entry.value) if entry.value else None,
-        "write_id": entry.write_id,
-        "at_us": entry.at_us,
-        "age_ms": max(0, now_us - entry.at_us) / 1000,
     }
 
 

@@ -2,10 +2,9 @@
 
 import io
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import IO, Any
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from lab import loading
 from lab.errors import LabError
 from lab.loading import Loaded, batches
+from tests.support.http import serving
 
 Answer = tuple[int, dict[str, Any]]
 
@@ -146,25 +146,11 @@ def _primary(answer: Callable[[Any], Answer]) -> Iterator[tuple[str, list[str]]]
     """A server, and the Idempotency-Key of each request. ``taken`` answers by the body, any other by its number."""
     keys: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            sent = self.rfile.read(int(self.headers["Content-Length"]))
-            status, body = answer(sent if answer is taken else len(keys))
-            keys.append(self.headers["Idempotency-Key"])
-            raw = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
+    def respond(request: BaseHTTPRequestHandler) -> tuple[int, bytes]:
+        sent = request.rfile.read(int(request.headers["Content-Length"]))
+        status, body = answer(sent if answer is taken else len(keys))
+        keys.append(request.headers["Idempotency-Key"])
+        return status, json.dumps(body).encode()
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", keys
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(respond) as url:
+        yield url, keys
