@@ -27,10 +27,7 @@ _SHOWN_MAX = 40
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """A file opened for reading; ``-`` is standard input. Raises ``LabError`` for a directory or a device.
-
-    A device may have no end, and opening one may have an effect.
-    """
+    """A file opened for reading; ``-`` is standard input. Raises ``LabError``, also for a device: it may not end."""
     if str(path) == "-":
         yield sys.stdin.buffer
         return
@@ -78,8 +75,7 @@ class Item(NamedTuple):
 def items(file: IO[bytes]) -> Iterator[Item]:
     """The lines that are not empty; of a file that begins with ``[``, the elements of that array.
 
-    Whether a line is JSON is left to the primary. Raises ``LabError`` for a line that is too long, for an invalid
-    array, and when the file cannot be read.
+    Raises ``LabError`` for a line that is too long and an invalid array; the primary checks whether a line is JSON.
     """
     number = 0
     try:

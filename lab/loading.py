@@ -36,11 +36,10 @@ class Loaded:
 
 
 def load(file: IO[bytes], primary_url: str, loaded: Loaded, *, skip: int, on_batch: Callable[[int], object]) -> None:
-    """Write every item after the first ``skip``, and count them in ``loaded``.
+    """Write every item after the first ``skip``, and count them in ``loaded``; ``on_batch`` gets each batch's bytes.
 
-    ``on_batch`` is called after each batch, with its size in bytes. A batch without a response is sent again under the
-    same write ids, for half a minute. Raises ``LabError`` when that fails, the file cannot be read, or Ctrl-C
-    interrupts it; the error says how much was written.
+    A batch without a response is sent again under the same write ids, for half a minute. Raises ``LabError`` when that
+    fails, the file cannot be read, or Ctrl-C interrupts it; the error says how much was written.
     """
     run = f"load-{secrets.token_hex(8)}"
     try:
@@ -51,10 +50,8 @@ def load(file: IO[bytes], primary_url: str, loaded: Loaded, *, skip: int, on_bat
         why = str(error) or "interrupted; items that were being sent may be in the log"
         done = loaded.acknowledged + loaded.rejected
         rejected = f" and {loaded.rejected:,} rejected" if loaded.rejected else ""
-        raise LabError(
-            f"{why}; {loaded.acknowledged:,} items were written{rejected} before that, "
-            f"--skip {skip + done} continues from there"
-        ) from None
+        written = f"{loaded.acknowledged:,} items were written{rejected} before that"
+        raise LabError(f"{why}; {written}, --skip {skip + done} continues from there") from None
 
 
 def _write(url: str, batch: Batch, key: str, loaded: Loaded) -> None:

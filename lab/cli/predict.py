@@ -93,7 +93,10 @@ def predict_replicas(
         out.print(f"{replica.order} order, {rate:g} writes/s: {model}", markup=False)
     out.print(_table(curve))
     fine = curve_of(predicted, moments(4 * longest_ms + 1, _FINE))
-    out.print("consistency window: " + ", ".join(f"p{percent} {_quantile(fine, percent)}" for percent in _PERCENTS))
+    windows = {percent: fine.converged_ms(percent / 100) for percent in _PERCENTS}
+    beyond = f"beyond {fine.t_ms[-1]:.0f} ms"
+    shown = (f"p{percent} {beyond if ms is None else f'{ms:.0f} ms'}" for percent, ms in windows.items())
+    out.print(f"consistency window: {', '.join(shown)}")
     shares = ", ".join(f"{k}: {newest(predicted, k):.1%}" for k in _NEWEST)
     out.print(f"a read shows one of the newest k writes: {shares}")
 
@@ -154,11 +157,6 @@ def _as_json(predicted: list[Replicated], curve: Curve) -> dict[str, Any]:
         "converged": _rounded(curve.converged, 6),
         "newest": {str(k): round(newest(predicted, k), 6) for k in _NEWEST},
     }
-
-
-def _quantile(curve: Curve, percent: int) -> str:
-    found = curve.converged_ms(percent / 100)
-    return f"beyond {curve.t_ms[-1]:.0f} ms" if found is None else f"{found:.0f} ms"
 
 
 def _spread(ms: Floats) -> dict[str, float]:

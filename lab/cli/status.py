@@ -51,10 +51,7 @@ def status(data_dir: Path, *, as_json: bool) -> None:
 
 
 def observe(running: LabState, data_dir: Path) -> dict[str, Any]:
-    """Every process with its health; for primary and replicas also their position and how many versions they lack.
-
-    ``trouble``: what is wrong with the lab apart from its nodes, as a sentence.
-    """
+    """Every process with its health and position. ``trouble``: what is wrong apart from the nodes, as a sentence."""
     with ThreadPoolExecutor(_THREADS) as threads:
         looks = threads.map(lambda node: _look(node, running), running.nodes)
         nodes = [{**asdict(node), **look} for node, look in zip(running.nodes, looks, strict=True)]

@@ -45,8 +45,7 @@ def start(data_dir: Path, arguments: list[str]) -> None:
 def stop(data_dir: Path) -> bool:
     """Stop the lab in this directory and return when it has ended; ``False`` if none runs. Raises ``LabError``."""
     deadline = time.monotonic() + _STOP_SECONDS
-    found = state.read(data_dir)
-    if found is None:
+    if (found := state.read(data_dir)) is None:
         return False
     try:
         os.kill(found.pid, signal.SIGTERM)

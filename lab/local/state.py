@@ -121,10 +121,8 @@ def read(data_dir: Path) -> LabState | None:
         except LabError as error:
             # A lab that has just claimed the directory may not have replaced its predecessor's state yet.
             if time.monotonic() >= deadline:
-                raise LabError(
-                    f"a lab runs in {data_dir}, but its process is unknown: {error}; "
-                    f"end the process that holds {data_dir / _LOCK} yourself"
-                ) from None
+                advice = f"end the process that holds {data_dir / _LOCK} yourself"
+                raise LabError(f"a lab runs in {data_dir}, but its process is unknown: {error}; {advice}") from None
         time.sleep(0.01)
     return None
 
@@ -170,15 +168,13 @@ def _started(pid: int) -> str:
 
 
 def require(data_dir: Path) -> LabState:
-    state = read(data_dir)
-    if state is None:
+    if (state := read(data_dir)) is None:
         raise LabError(f"no lab runs in {data_dir}; `lab up` starts one")
     return state
 
 
 def url(data_dir: Path, role: str) -> str:
     """The URL of the running lab's node of this role. Raises ``LabError`` without a lab or such a node."""
-    node = require(data_dir).node_or_none(role)
-    if node is None:
+    if (node := require(data_dir).node_or_none(role)) is None:
         raise LabError(f"the lab has no {role}")
     return node.url

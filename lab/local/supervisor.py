@@ -73,11 +73,7 @@ class Lab:
         status: Callable[[str], AbstractContextManager[Any]] = nullcontext,
         **options: Any,
     ) -> Iterator[Self]:
-        """Run a lab in a temporary directory on free ports; stop and remove it at the end. Raises ``LabError``.
-
-        If another process takes one of the ports meanwhile, it starts on others, up to three times. ``status`` shows
-        what is being done.
-        """
+        """Run a lab in a temporary directory on free ports; stop and remove it at the end. Raises ``LabError``."""
         with tempfile.TemporaryDirectory(prefix="lab-") as directory:
             with status("Starting a lab"):
                 lab = cls._on_free_ports(Path(directory), preferred_ports, options)
@@ -95,7 +91,7 @@ class Lab:
         lab = cls(Options(directory / str(tries), port, **options))
         try:
             lab.start()
-        except LabError:
+        except LabError:  # another process may have taken a port meanwhile
             if tries == 1 or not layout.taken_ports(lab.options):
                 raise
             return cls._on_free_ports(directory, preferred, options, tries - 1)

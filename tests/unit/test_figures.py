@@ -40,25 +40,21 @@ def run(figures: ModuleType, *arguments: str) -> Result:
     return CliRunner().invoke(main, list(arguments))
 
 
-def test_console_without_chromium(figures: ModuleType, tmp_path: Path) -> None:
-    done = run(figures, "console")
-    assert (
-        done.stderr
-        == "Error: The picture needs Chromium: install it so that it is on the PATH, or pass --chromium PATH.\n"
-    )
-    assert (done.exit_code, list(tmp_path.iterdir())) == (1, [])
-
-
-def test_console_with_a_chromium_that_does_not_exist(figures: ModuleType, tmp_path: Path) -> None:
-    done = run(figures, "console", "--chromium", str(tmp_path / "chromium"))
-    assert done.stderr.endswith(f"'{tmp_path / 'chromium'}' does not exist.\n")
-    assert (done.exit_code, list(tmp_path.iterdir())) == (2, [])
-
-
-def test_console_without_playwright(figures: ModuleType, tmp_path: Path) -> None:
-    done = run(figures, "console", "--chromium", sys.executable)
-    assert done.stderr == "Error: The picture needs playwright: run `make check`, which installs it.\n"
-    assert (done.exit_code, list(tmp_path.iterdir())) == (1, [])
+@pytest.mark.parametrize(
+    ("chromium", "status", "said"),
+    [
+        ([], 1, "Chromium: install it so that it is on the PATH, or pass --chromium PATH."),
+        (["--chromium", "/none/chromium"], 2, "'/none/chromium' does not exist."),
+        (["--chromium", sys.executable], 1, "playwright: run `make check`, which installs it."),
+    ],
+)
+def test_console_without_a_tool(
+    figures: ModuleType, tmp_path: Path, chromium: list[str], status: int, said: str
+) -> None:
+    done = run(figures, "console", *chromium)
+    assert done.stderr.endswith(f"{said}\n")
+    assert status == 2 or done.stderr.startswith("Error: The picture needs ")
+    assert (done.exit_code, list(tmp_path.iterdir())) == (status, [])
 
 
 @pytest.mark.parametrize("command", ["orders", "curves", "example"])
