@@ -1,7 +1,6 @@
-"""Input files named on the command line, each read within a bound: text, JSON items, and measured delays."""
+"""Input files named on the command line, each read within a bound: text, and measured delays."""
 
 import csv
-import json
 import re
 import stat
 import sys
@@ -9,17 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 from lab.errors import LabError
-from nodes.http import strict_json
 
-LINE_BYTES_MAX = 4 * 2**20
-ARRAY_BYTES_MAX = 64 * 2**20
 _DELAYS_BYTES_MAX = 4 * 2**20
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_TO_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # the same JSON: its strings have no unescaped line breaks
-_BLANK = re.compile(r"[ \t\n\r]*")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"\s*\d+,\d+\s*", re.ASCII)
 _SHOWN_MAX = 40
@@ -64,85 +57,6 @@ def decoded(raw: bytes, where: str = "") -> str:
         raise LabError(f"{where}line {line}: not UTF-8: {error.reason}") from None
 
 
-# -- JSON items -------------------------------------------------------------------------------------------------------
-class Item(NamedTuple):
-    """A JSON text without line breaks, and its place in the file."""
-
-    place: str
-    line: bytes
-
-
-def items(file: IO[bytes]) -> Iterator[Item]:
-    """The lines that are not empty; of a file that begins with ``[``, the elements of that array.
-
-    Raises ``LabError`` for a line that is too long and an invalid array; the primary checks whether a line is JSON.
-    """
-    number = 0
-    try:
-        while line := file.readline(LINE_BYTES_MAX + 1):
-            if number == 0:
-                line = line.removeprefix(_BYTE_ORDER_MARK)
-            if number == 0 and line.lstrip().startswith(b"["):
-                yield from _elements(line + file.read(ARRAY_BYTES_MAX))
-                return
-            if len(line) > LINE_BYTES_MAX:
-                raise LabError(f"line {number + 1} is longer than the {LINE_BYTES_MAX:,} bytes that fit in a batch")
-            for piece in _pieces(line.strip()):
-                number += 1
-                if found := piece.strip():
-                    yield Item(f"line {number}", found.translate(_TO_ONE_LINE))
-    except OSError as error:
-        raise LabError(f"the file cannot be read beyond line {number}: {error.strerror}") from None
-
-
-def _pieces(line: bytes) -> list[bytes]:
-    """Split at carriage returns, which end a line too, unless they stand between two parts of one JSON text."""
-    if b"\r" in line:
-        try:
-            strict_json.loads(line)
-        except ValueError:
-            return line.split(b"\r")
-    return [line]
-
-
-def _elements(raw: bytes) -> list[Item]:
-    """The elements of an array. All are read before the first is used, so that a mistake is found in time."""
-    if len(raw) > ARRAY_BYTES_MAX:
-        raise LabError(f"an array has at most {ARRAY_BYTES_MAX:,} bytes; use one object per line for more")
-    try:
-        return list(_parsed(decoded(raw)))
-    except json.JSONDecodeError as error:
-        raise LabError(f"line {error.lineno}: not JSON, in the array that begins the file: {error.msg}") from None
-    except (RecursionError, ValueError):
-        raise LabError("the array has an item that is nested too deep, or a number that is too long") from None
-
-
-def _parsed(array: str) -> Iterator[Item]:
-    decoder = json.JSONDecoder()
-    line, counted, number = 1, 0, 0
-    at = _after_blank(array, array.index("[") + 1)
-    more = array[at : at + 1] != "]"
-    while more:
-        _, end = decoder.raw_decode(array, at)
-        number, line, counted = number + 1, line + array.count("\n", counted, at), at
-        yield Item(f"line {line}, item {number}", array[at:end].encode().translate(_TO_ONE_LINE))
-        at = _after_blank(array, end)
-        more = array[at : at + 1] == ","
-        if more:
-            at = _after_blank(array, at + 1)
-        elif array[at : at + 1] != "]":
-            raise json.JSONDecodeError("Expecting ',' or ']'", array, at)
-    rest = _after_blank(array, at + 1)
-    if rest < len(array):
-        raise json.JSONDecodeError("Text after the end of the array", array, rest)
-
-
-def _after_blank(array: str, at: int) -> int:
-    found = _BLANK.match(array, at)
-    return at if found is None else found.end()
-
-
-# -- measured delays --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Delays:
     delays_ms: list[float]

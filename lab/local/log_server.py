@@ -98,7 +98,7 @@ def require_usable(url: str, replicas: Collection[str], stop: threading.Event) -
 
 # -- repairing its file -----------------------------------------------------------------------------------------------
 def repair(binary: str, directory: Path) -> str | None:
-    """Truncate the newest file of a stopped log server where it is damaged; a sentence that names the loss, or ``None``.
+    """Truncate the newest file of a stopped log server where it is damaged; a sentence about the loss, or ``None``.
 
     What was cut off replaces the file ``DROPPED``. A command is added that makes the primary continue the log in a new
     epoch, because a client may have seen what was dropped.

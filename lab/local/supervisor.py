@@ -31,6 +31,7 @@ _STOP_SECONDS = 8.0
 _FILES_SECONDS = 1.0
 _START_FAILURES_MAX = 3
 _TEMPORARY_TRIES = 3
+Status = Callable[[str], AbstractContextManager[Any]]  # shows what is being done, as rich's Console.status
 
 
 class Lab:
@@ -67,11 +68,7 @@ class Lab:
     @classmethod
     @contextmanager
     def temporary(
-        cls,
-        *,
-        preferred_ports: Iterable[int] = (),
-        status: Callable[[str], AbstractContextManager[Any]] = nullcontext,
-        **options: Any,
+        cls, *, preferred_ports: Iterable[int] = (), status: Status = nullcontext, **options: Any
     ) -> Iterator[Self]:
         """Run a lab in a temporary directory on free ports; stop and remove it at the end. Raises ``LabError``."""
         with tempfile.TemporaryDirectory(prefix="lab-") as directory:
@@ -200,9 +197,17 @@ class Lab:
     # -- the supervisor's thread --------------------------------------------------------------------------------------
     def _supervise(self) -> None:
         try:
-            with self._running():
+            try:
+                for name, child in self._children.items():
+                    child.start()
+                    if name == LOG_SERVER:
+                        self._await_log_server(child)
+                self._record()
+                self._all_started.set()
                 while not self._stop.wait(_WATCH_SECONDS):
                     self._watch()
+            finally:
+                self._stop_children()
         except (OSError, LabError) as error:
             self._failure = str(error)
         except Exception as error:  # noqa: BLE001 - reported by wait(), whatever it is
@@ -212,19 +217,6 @@ class Lab:
         finally:
             self._all_started.set()
             self._ended.set()
-
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        try:
-            for name, child in self._children.items():
-                child.start()
-                if name == LOG_SERVER:
-                    self._await_log_server(child)
-            self._record()
-            self._all_started.set()
-            yield
-        finally:
-            self._stop_children()
 
     def _await_log_server(self, child: Child) -> None:
         port = layout.log_server_port(self.options)

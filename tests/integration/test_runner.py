@@ -46,8 +46,7 @@ class Cli:
         return foreground(self._line(command, *arguments))
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.run("status", "--json").stdout)
-        return found
+        return dict(json.loads(self.run("status", "--json").stdout))
 
     def pids(self) -> dict[str, int]:
         return {node["id"]: node["pid"] for node in self.status()["nodes"]}
