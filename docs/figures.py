@@ -180,15 +180,12 @@ def bench_table(figures: list[dict[str, Any]]) -> str:
         for figure in members:
             cells = [figure["name"], figure["unit"], *(spread(figure[name]) for name in ("lab", "baseline", "ratio"))]
             cells[3] = f"{cells[3]} {figure['baseline_name']}".strip()
-            lines.append(f"| {' | '.join([*cells, wanted(figure)])} |")
+            wanted = ""
+            if target := figure["target"]:
+                sign = "≥" if target["bound"] == "at least" else "≤"
+                wanted = f"{sign} {target['value']:g}{'' if figure['reached'] else ', not reached'}"
+            lines.append(f"| {' | '.join([*cells, wanted])} |")
     return "\n".join(lines) + "\n"
-
-
-def wanted(figure: dict[str, Any]) -> str:
-    if figure["target"] is None:
-        return ""
-    sign = "≥" if figure["target"]["bound"] == "at least" else "≤"
-    return f"{sign} {figure['target']['value']:g}{'' if figure['reached'] else ', not reached'}"
 
 
 def delays(lab: Lab, order: str) -> list[tuple[float, float]]:

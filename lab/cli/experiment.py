@@ -181,21 +181,17 @@ def show(found: dict[str, Any], out: Console) -> None:
 
 def read(what: str, changes: tuple[str, ...]) -> dict[str, Any]:
     """The experiment that a kind or a file describes, with changes ``path=value``. Raises ``LabError``."""
-    spec: Any = {"kind": what} if what in KINDS else _of_file(what)
+    try:
+        spec = {"kind": what} if what in KINDS else plain_yaml.load(files.text(Path(what), _FILE_BYTES_MAX))
+    except LabError as error:
+        raise LabError(f"{error}; an experiment is {', '.join(KINDS)} or a file") from None
+    except ValueError as error:
+        raise LabError(f"{what[:SHOWN_MAX]} is not YAML: {error}") from None
     if not isinstance(spec, dict):
         raise LabError(f"{what} must be a mapping, such as `kind: windows`")
     for path, value in assignments(changes, "rate=20"):
         _set(spec, path, value)
     return spec
-
-
-def _of_file(path: str) -> Any:
-    try:
-        return plain_yaml.load(files.text(Path(path), _FILE_BYTES_MAX))
-    except LabError as error:
-        raise LabError(f"{error}; an experiment is {', '.join(KINDS)} or a file") from None
-    except ValueError as error:
-        raise LabError(f"{path[:SHOWN_MAX]} is not YAML: {error}") from None
 
 
 def _set(spec: dict[str, Any], path: str, text: str) -> None:

@@ -119,10 +119,6 @@ def active(found: dict[str, Any]) -> Table:
             shown.add_row(*map(Text, (replica, str(answer.get("error")))))
         for fault in answer.get("faults", []):
             values = ", ".join(f"{name}={value}" for name, value in fault["parameters"].items())
-            times = (_time(fault["since"]), _time(fault["until"]) or "until ended")
-            shown.add_row(*map(Text, (replica, fault["fault"], values, *times)))
+            since, until = (fault[name] and fault[name][11:19] for name in ("since", "until"))
+            shown.add_row(*map(Text, (replica, fault["fault"], values, since, until or "until ended")))
     return shown
-
-
-def _time(text: str | None) -> str:
-    return "" if text is None else text[11:19]

@@ -27,12 +27,9 @@ def start(data_dir: Path, arguments: list[str]) -> None:
     except OSError as error:
         raise LabError(f"{log} cannot be written: {error.strerror}") from None
     with os.fdopen(output, "wb"):
+        line = [sys.executable, "-m", "lab", *arguments]
         process = subprocess.Popen(
-            [sys.executable, "-m", "lab", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            line, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
         _await_ready(process, data_dir, log)

@@ -92,16 +92,14 @@ class _Tail:
             yield from _complete_lines(self._file)
 
     def _is_replaced(self) -> bool:
-        try:
+        with suppress(OSError):  # removed, perhaps only for a moment
             return not os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
-        except OSError:
-            return False  # removed, perhaps only for a moment
+        return False
 
     def _older_changed_at(self) -> int:
-        try:
+        with suppress(OSError):
             return _older(self._path).stat().st_mtime_ns
-        except OSError:
-            return 0
+        return 0
 
 
 def _older(log: Path) -> Path:

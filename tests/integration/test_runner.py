@@ -70,7 +70,7 @@ def is_running(pid: int) -> bool:
 
 
 def all_ended(pids: dict[str, int]) -> bool:
-    return not any(is_running(pid) for pid in pids.values())
+    return not any(map(is_running, pids.values()))
 
 
 def test_up_status_down(cli: Cli) -> None:
@@ -177,14 +177,8 @@ def test_no_process_outlives_a_killed_supervisor_and_a_new_lab_can_start(cli: Cl
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_in_the_foreground_stops_everything(cli: Cli, number: signal.Signals) -> None:
-    def ready() -> bool:
-        try:
-            return bool(cli.status()["healthy"])
-        except ValueError:
-            return False
-
     with cli.start("up", "--base-port", str(cli.base_port)) as process:
-        until(ready, 40)
+        until(lambda: cli.run("status").returncode == 0, 40)
         pids = cli.pids()
         process.send_signal(number)
         output, _ = process.communicate(timeout=30)

@@ -1,6 +1,6 @@
 """What ``docs/figures.py`` reports when it lacks a tool, before it starts a lab."""
 
-import importlib.util
+import importlib
 import sys
 import tempfile
 from pathlib import Path
@@ -22,16 +22,10 @@ def figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "lab.report.page", raising=False)
     monkeypatch.delattr("lab.report.page", raising=False)
-    spec = importlib.util.spec_from_file_location("figures", ROOT / "docs/figures.py")
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-
-    def no_lab(*_: object, **__: object) -> None:
-        raise AssertionError("a lab was started")
-
-    monkeypatch.setattr(found, "Lab", no_lab)
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    monkeypatch.delitem(sys.modules, "figures", raising=False)
+    found = importlib.import_module("figures")
+    monkeypatch.setattr(found, "Lab", lambda *_, **__: pytest.fail("a lab was started"))
     return found
 
 
