@@ -138,9 +138,8 @@ def example(out: Path, reads: int) -> None:
 def console(out: Path, chromium: str | None) -> None:
     """A screenshot of the console under a light load, with some reads."""
     if chromium is None:
-        raise click.ClickException(
-            "The picture needs Chromium: install it so that it is on the PATH, or pass --chromium PATH."
-        )
+        advice = "install it so that it is on the PATH, or pass --chromium PATH"
+        raise click.ClickException(f"The picture needs Chromium: {advice}.")
     try:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError:
@@ -169,8 +168,7 @@ def performance(found: TextIO, out: Path) -> None:
     parts = re.split(r"(?m)^(?=\| figure)(?:\|.*\n)+", out.read_text(encoding="utf-8"), maxsplit=1)
     if len(parts) != 2:
         raise click.ClickException(f"{out} has no table whose first column is 'figure'")
-    before, after = parts
-    save(out, before + bench_table(json.load(found)["figures"]) + after.rstrip("\n"))
+    save(out, parts[0] + bench_table(json.load(found)["figures"]) + parts[1].rstrip("\n"))
 
 
 def bench_table(figures: list[dict[str, Any]]) -> str:
@@ -209,15 +207,9 @@ def delays(lab: Lab, order: str) -> list[tuple[float, float]]:
 
 def staleness(lab: Lab, order: str, name: str, reads: int, seed: int) -> dict[str, Any]:
     chosen = zip(lab.replica_urls, MODELS[name], strict=True)
-    spec = {
-        "kind": "staleness",
-        "reads": reads,
-        "reads_per_second": READS_PER_SECOND,
-        "rate": WRITES_PER_SECOND[order],
-        "seed": seed,
-        "settings": {replica: {"model": model, "order": order, "seed": seed} for replica, model in chosen},
-    }
-    submitted = submit(lab.client_url, spec)
+    settings = {replica: {"model": model, "order": order, "seed": seed} for replica, model in chosen}
+    spec = {"kind": "staleness", "reads": reads, "reads_per_second": READS_PER_SECOND, "seed": seed}
+    submitted = submit(lab.client_url, {**spec, "rate": WRITES_PER_SECOND[order], "settings": settings})
     finish(lab.client_url, submitted, Console(quiet=True))
     found = complete(lab.client_url, submitted)
     if found["state"] != "finished":

@@ -6,7 +6,6 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -57,20 +56,8 @@ def decoded(raw: bytes, where: str = "") -> str:
         raise LabError(f"{where}line {line}: not UTF-8: {error.reason}") from None
 
 
-@dataclass(frozen=True)
-class Delays:
-    delays_ms: list[float]
-    column: int
-    heading: str | None
-
-    def __str__(self) -> str:
-        heading = "" if self.heading is None else f" ({self.heading[:_SHOWN_MAX]})"
-        span = f"{min(self.delays_ms):g} to {max(self.delays_ms):g} ms"
-        return f"{len(self.delays_ms)} delays, {span}, column {self.column}{heading}"
-
-
-def delays(path: Path) -> Delays:
-    """The numbers in a file's last column. Raises ``LabError``, and ``ValueError`` with a sentence that names the line.
+def delays(path: Path) -> tuple[list[float], str]:
+    """The numbers in a file's last column, and a summary. Raises ``LabError``; ``ValueError`` that names the line.
 
     Columns end with a semicolon or a tab, if the file has one, and numbers may then have a decimal comma; otherwise
     with a comma. The first line may be a heading.
@@ -89,7 +76,9 @@ def delays(path: Path) -> Delays:
     heading = None if not cells or re.search(r"\d", cells[0][1]) else cells.pop(0)[1]
     if not cells:
         raise ValueError("the file contains no delays")
-    return Delays([_number(cell, line, separator) for line, cell in cells], len(rows[0][1]), heading)
+    found = [_number(cell, line, separator) for line, cell in cells]
+    column = f"{len(rows[0][1])}{'' if heading is None else f' ({heading[:_SHOWN_MAX]})'}"
+    return found, f"{len(found)} delays, {min(found):g} to {max(found):g} ms, column {column}"
 
 
 def _number(cell: str, line: int, separator: str) -> float:

@@ -94,10 +94,8 @@ class Story:
         self.facts |= {"applied_after_ms": waited_ms, "versions_after": after}
 
     def _windows(self, count: int) -> None:
-        self._title(
-            f"{count} consistency windows",
-            "From the write's acknowledgement until the last replica shows it: as long as the longest delay.",
-        )
+        lesson = "From the write's acknowledgement until the last replica shows it: as long as the longest delay."
+        self._title(f"{count} consistency windows", lesson)
         windows_ms: list[float] = []
         applied_ms: dict[str, list[float]] = {replica: [] for replica in self._delays_ms}
         longest_ms = max(self._delays_ms.values())
@@ -143,10 +141,9 @@ class Story:
             ("B: wait, then read anywhere", yes, f"{waited_ms:.1f} ms per write"),
         ]
         self._show(("strategy", "sees the write", "costs"), rows)
-        self.facts["read_your_writes"] = {
-            "primary": {"version": newest, "read_version": read, "stale_replicas": stale},
-            "wait": {"consistency_time_ms": waited_ms, "versions": self._versions()},
-        }
+        primary = {"version": newest, "read_version": read, "stale_replicas": stale}
+        wait = {"consistency_time_ms": waited_ms, "versions": self._versions()}
+        self.facts["read_your_writes"] = {"primary": primary, "wait": wait}
 
     def _the_stream(self) -> None:
         self._title("The log itself", "Positions are stream IDs: epoch, dash, version. Entries in flight are pending.")

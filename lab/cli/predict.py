@@ -35,9 +35,9 @@ class ModelType(click.ParamType[Any]):
         text = str(value)
         try:
             if text.lower().endswith(".csv"):
-                found = files.delays(Path(text))
-                click.echo(plain(f"{text}: {found}"), err=True)
-                return from_json({"kind": "trace", "delays_ms": found.delays_ms})
+                delays_ms, summary = files.delays(Path(text))
+                click.echo(plain(f"{text}: {summary}"), err=True)
+                return from_json({"kind": "trace", "delays_ms": delays_ms})
             given = strict_json.loads(text.encode())
             return from_json({"kind": "fixed", "ms": given} if isinstance(given, int | float) else given)
         except (ValueError, LabError) as error:

@@ -122,12 +122,10 @@ def _windows(result: dict[str, Any]) -> list[Chart]:
 
 def _staleness(result: dict[str, Any]) -> list[Chart]:
     curves = {"all": result["stale"], **result["replicas"]}
-    titles = [
-        "Probability that a read of a random replica is stale",
-        *(f"Reads of {one}" for one in result["replicas"]),
-    ]
-    charts = (svg(partial(_staleness_axes, curve=curve, name=name)) for name, curve in curves.items())
-    return list(zip(titles, charts, strict=True))
+    of_all = "Probability that a read of a random replica is stale"
+    titles = [of_all, *(f"Reads of {replica}" for replica in result["replicas"])]
+    pictures = (svg(partial(_staleness_axes, curve=curve, name=name)) for name, curve in curves.items())
+    return list(zip(titles, pictures, strict=True))
 
 
 def _levels(result: dict[str, Any]) -> list[Chart]:

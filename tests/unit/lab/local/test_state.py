@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,6 @@ def claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Claim]:
     found = Claim(tmp_path)
     yield found
     found.release()
-
-
-@pytest.fixture
-def bystander() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
-        yield process
-        process.kill()
 
 
 def test_a_directory_has_one_owner_at_a_time(tmp_path: Path) -> None:
@@ -70,13 +64,13 @@ def test_a_directory_that_cannot_be_used_is_reported(tmp_path: Path) -> None:
         Claim(tmp_path / "file" / "lab")
 
 
-def test_a_process_that_got_the_number_of_a_killed_supervisor_is_not_ended(
-    claim: Claim, tmp_path: Path, bystander: subprocess.Popen[bytes]
-) -> None:
-    claim.write(replace(STATE, pid=bystander.pid))
-    with pytest.raises(LabError, match="belongs to a lab that has ended"):
-        detached.stop(tmp_path)
-    assert bystander.poll() is None
+def test_a_process_that_got_the_number_of_a_killed_supervisor_is_not_ended(claim: Claim, tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as bystander, ExitStack() as ended:
+        ended.callback(bystander.kill)
+        claim.write(replace(STATE, pid=bystander.pid))
+        with pytest.raises(LabError, match="belongs to a lab that has ended"):
+            detached.stop(tmp_path)
+        assert bystander.poll() is None
 
 
 @pytest.mark.parametrize("pid", [-1, 0, 2**22 + 1, 2**40])

@@ -167,16 +167,13 @@ def test_a_disk_that_is_nearly_full_is_reported_early(idle: Idle, monkeypatch: p
 
 def test_a_lab_on_a_full_disk_is_refused_with_a_sentence(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     line = ["up", "--data-dir", str(options.data_dir), "--base-port", str(options.base_port)]
-    with monkeypatch.context() as full:
-        full.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 0))
+    monkeypatch.setattr(Claim, "write", no_space)
+    full = "is full: 0.0 MB of 1 MB are left, and a lab needs 16 MB"
+    for said in ("lab.json cannot be written: No space left on device", full):
         found = CliRunner().invoke(main, line)
-    assert (found.exit_code, found.stderr.count("\n")) == (1, 1)
-    assert "is full: 0.0 MB of 1 MB are left, and a lab needs 16 MB" in found.stderr
-    with monkeypatch.context() as full:
-        full.setattr(Claim, "write", no_space)
-        found = CliRunner().invoke(main, line)
-    assert (found.exit_code, found.stderr.count("\n")) == (1, 1)
-    assert "lab.json cannot be written: No space left on device" in found.stderr
+        assert (found.exit_code, found.stderr.count("\n")) == (1, 1)
+        assert said in found.stderr
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 0))
 
 
 def test_a_failed_supervisor_is_reported(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
