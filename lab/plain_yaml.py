@@ -1,4 +1,4 @@
-"""YAML limited to what JSON can express; a date, a number of base 60 and "no", which YAML 1.1 knows, are strings."""
+"""YAML limited to what JSON can express: what YAML 1.1 reads as a date, in base 60 or as truth ("no") is a string."""
 
 import math
 import re

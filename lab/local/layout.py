@@ -24,7 +24,7 @@ _FURTHER_DELAY_MS = 1000
 
 @dataclass(frozen=True)
 class Options:
-    """``redis_url``: use that log server and start none. ``environment``: for the processes, beside this one's."""
+    """``redis_url``: a log server to use, so that none is started. ``environment``: more variables for the nodes."""
 
     data_dir: Path = Path(".lab")
     base_port: int = 8000
