@@ -96,11 +96,10 @@ class Idle:
 def idle(options: Options, monkeypatch: pytest.MonkeyPatch) -> Iterator[Idle]:
     monkeypatch.setattr(processes, "_BACKOFF_SECONDS", (0.0,))
     monkeypatch.setattr(log_server, "require_usable", lambda *_: None)
-    monkeypatch.setattr(Lab, "_await_health", lambda _: None)
+    monkeypatch.setattr(Lab, "_await_health", lambda lab: lab._all_started.wait(10))
     sleeping(monkeypatch)
     found = Idle(Options(options.data_dir, options.base_port, replicas=1, redis_url="redis://x"))
     found.lab.start()
-    until(lambda: len(found.lab.pids) == 4)
     yield found
     found.lab.stop()
 
