@@ -4,8 +4,6 @@ Most start a temporary lab: ``orders`` takes 20 seconds, ``example`` 30, ``conso
 minutes. ``performance`` formats the output of ``lab bench --json`` as a table.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import re
@@ -43,7 +41,6 @@ WRITES_PER_SECOND = {"arrival": 100, "log": 20}
 
 
 def mixture(scale_ms: float) -> dict[str, Any]:
-    """Mostly short delays, and a heavy tail."""
     pareto = {"kind": "pareto", "scale_ms": scale_ms, "alpha": 3}
     parts = [{"weight": 9, "model": pareto}, {"weight": 1, "model": {"kind": "exponential", "mean_ms": 4 * scale_ms}}]
     return {"kind": "mixture", "parts": parts}
@@ -66,22 +63,24 @@ def main() -> None:
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=HERE)
 def orders(out: Path) -> None:
     """The same delays in both orders: drawn and effective."""
-    from lab.report import charts
+    from lab.report.page import svg
 
     with Lab.temporary() as lab:
         drawn, effective = (delays(lab, order) for order in ORDERS)
-    expected = running_maximum([at_ms for at_ms, _ in effective], [delay_ms for _, delay_ms in drawn])
+    # The effective delays in log order: no entry is due before those ahead of it.
+    at_ms = np.array([at_ms for at_ms, _ in effective])
+    expected = np.maximum.accumulate(at_ms + [delay_ms for _, delay_ms in drawn]) - at_ms
     difference_ms = np.abs(np.array([delay_ms for _, delay_ms in effective]) - expected)
 
-    def draw(axes: Axes) -> None:
-        seconds = [at_ms / 1000 for at_ms, _ in effective]
+    def draw(axes: "Axes") -> None:
+        seconds = at_ms / 1000
         axes.plot(seconds, expected, color="#9ca3af", linewidth=5, alpha=0.6, label="running maximum of what was drawn")
         axes.plot(seconds, [delay for _, delay in effective], "s-", color="#c2410c", markersize=4, label="order log")
         axes.plot(seconds, [delay for _, delay in drawn], "o", color="#0b6e99", markersize=5, label="order arrival")
         axes.set(xlabel="committed, in seconds", ylabel="applied after, in ms", ylim=(0, None))
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncol=3)
 
-    save(out / "orders.svg", charts.svg(draw))
+    save(out / "orders.svg", svg(draw))
     click.echo(json.dumps({"entries": len(drawn), "largest_difference_ms": round(float(difference_ms.max()), 3)}))
 
 
@@ -93,7 +92,7 @@ def orders(out: Path) -> None:
 @click.option("--seed", type=int, default=1)
 def curves(out: Path, reads: int | None, seed: int) -> None:
     """P(a read is stale), predicted and measured, for four models in both orders."""
-    from lab.report import charts
+    from lab.report.page import svg
 
     found: dict[tuple[str, str], dict[str, Any]] = {}
     with Lab.temporary() as lab:
@@ -105,7 +104,7 @@ def curves(out: Path, reads: int | None, seed: int) -> None:
         click.echo(f"| {name} | {order} | {result['reads']:,} | {result['stale']['rmse']:.2%} |")
     for order in ORDERS:
 
-        def draw(axes: Axes, order: str = order) -> None:
+        def draw(axes: "Axes", order: str = order) -> None:
             for number, name in enumerate(MODELS):
                 curve, color = found[order, name]["stale"], f"C{number}"
                 t = np.array(curve["t_ms"]) / curve["t_ms"][-1]  # each to its own horizon
@@ -114,7 +113,7 @@ def curves(out: Path, reads: int | None, seed: int) -> None:
             axes.set(xlabel="time since the write, by three times the longest mean", ylabel="P(a read is stale)")
             axes.legend(title=f"order {order}; lines: predicted")
 
-        save(out / f"staleness-{order}.svg", charts.svg(draw))
+        save(out / f"staleness-{order}.svg", svg(draw))
 
 
 @main.command()
@@ -139,9 +138,8 @@ def example(out: Path, reads: int) -> None:
 def console(out: Path, chromium: str | None) -> None:
     """A screenshot of the console under a light load, with some reads."""
     if chromium is None:
-        raise click.ClickException(
-            "The picture needs Chromium: install it so that it is on the PATH, or pass --chromium PATH."
-        )
+        advice = "install it so that it is on the PATH, or pass --chromium PATH"
+        raise click.ClickException(f"The picture needs Chromium: {advice}.")
     try:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError:
@@ -170,28 +168,22 @@ def performance(found: TextIO, out: Path) -> None:
     parts = re.split(r"(?m)^(?=\| figure)(?:\|.*\n)+", out.read_text(encoding="utf-8"), maxsplit=1)
     if len(parts) != 2:
         raise click.ClickException(f"{out} has no table whose first column is 'figure'")
-    before, after = parts
-    save(out, before + bench_table(json.load(found)["figures"]) + after.rstrip("\n"))
+    save(out, parts[0] + bench_table(json.load(found)["figures"]) + parts[1].rstrip("\n"))
 
 
 def bench_table(figures: list[dict[str, Any]]) -> str:
-    """The figures of a benchmark as a Markdown table, grouped."""
     lines = ["| figure | unit | lab | baseline | ratio | wanted |", "| --- | --- | --- | --- | --- | --- |"]
     for group, members in itertools.groupby(figures, key=lambda figure: figure["group"]):
         lines.append(f"| **{group}** | | | | | |")
         for figure in members:
             cells = [figure["name"], figure["unit"], *(spread(figure[name]) for name in ("lab", "baseline", "ratio"))]
             cells[3] = f"{cells[3]} {figure['baseline_name']}".strip()
-            lines.append(f"| {' | '.join([*cells, wanted(figure)])} |")
+            wanted = ""
+            if target := figure["target"]:
+                sign = "≥" if target["bound"] == "at least" else "≤"
+                wanted = f"{sign} {target['value']:g}{'' if figure['reached'] else ', not reached'}"
+            lines.append(f"| {' | '.join([*cells, wanted])} |")
     return "\n".join(lines) + "\n"
-
-
-def wanted(figure: dict[str, Any]) -> str:
-    """The target, and whether it was missed."""
-    if figure["target"] is None:
-        return ""
-    sign = "≥" if figure["target"]["bound"] == "at least" else "≤"
-    return f"{sign} {figure['target']['value']:g}{'' if figure['reached'] else ', not reached'}"
 
 
 def delays(lab: Lab, order: str) -> list[tuple[float, float]]:
@@ -213,23 +205,11 @@ def delays(lab: Lab, order: str) -> list[tuple[float, float]]:
     return [(at_ms, due_ms[f"{epoch}-{version}"]) for version, at_ms in enumerate(ages, 1)]
 
 
-def running_maximum(at_ms: list[float], drawn_ms: list[float]) -> Any:
-    """The effective delays in log order: no entry is due before those ahead of it."""
-    return np.maximum.accumulate(np.array(at_ms) + drawn_ms) - at_ms
-
-
 def staleness(lab: Lab, order: str, name: str, reads: int, seed: int) -> dict[str, Any]:
-    """A finished experiment, with every measurement."""
     chosen = zip(lab.replica_urls, MODELS[name], strict=True)
-    spec = {
-        "kind": "staleness",
-        "reads": reads,
-        "reads_per_second": READS_PER_SECOND,
-        "rate": WRITES_PER_SECOND[order],
-        "seed": seed,
-        "settings": {replica: {"model": model, "order": order, "seed": seed} for replica, model in chosen},
-    }
-    submitted = submit(lab.client_url, spec)
+    settings = {replica: {"model": model, "order": order, "seed": seed} for replica, model in chosen}
+    spec = {"kind": "staleness", "reads": reads, "reads_per_second": READS_PER_SECOND, "seed": seed}
+    submitted = submit(lab.client_url, {**spec, "rate": WRITES_PER_SECOND[order], "settings": settings})
     finish(lab.client_url, submitted, Console(quiet=True))
     found = complete(lab.client_url, submitted)
     if found["state"] != "finished":

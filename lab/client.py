@@ -1,11 +1,8 @@
 """The HTTP client of all commands."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import urllib3
@@ -14,38 +11,32 @@ from lab.errors import LabError
 from nodes.http import strict_json
 
 _POOL = urllib3.PoolManager(retries=False, maxsize=256)
-_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 # The client service's feed sends a heartbeat every 5 s.
 _STREAM_TIMEOUT = urllib3.Timeout(connect=2.0, read=20.0)
 
 
 class NodeUnreachable(LabError):
-    """Raised when a node does not answer."""
-
     advice = "; `lab status` shows a lab, `lab up` starts one"
 
 
 def request(
-    method: str, url: str, body: Any = None, timeout_seconds: float = 10.0, headers: Mapping[str, str] = _NO_HEADERS
+    method: str, url: str, body: Any = None, timeout_seconds: float = 10.0, headers: Mapping[str, str] | None = None
 ) -> tuple[int, Any]:
-    """Send one request, and return the status and the JSON of the response. Raises ``NodeUnreachable``.
-
-    ``body``: bytes as they are, anything else as JSON.
-    """
+    """The status and the JSON of the response. ``body``: bytes, or a value for JSON. Raises ``NodeUnreachable``."""
     raw = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     token = os.environ.get("LAB_ADMIN_TOKEN")
     admin = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        answer = _POOL.request(method, url, body=raw, headers={**headers, **admin}, timeout=timeout_seconds)
+        answer = _POOL.request(method, url, body=raw, headers={**(headers or {}), **admin}, timeout=timeout_seconds)
         return answer.status, strict_json.loads(answer.data)
     except (urllib3.exceptions.HTTPError, ValueError) as error:
         raise NodeUnreachable(f"{url} does not answer: {error}") from error
 
 
 def call(
-    method: str, url: str, body: Any = None, timeout_seconds: float = 10.0, headers: Mapping[str, str] = _NO_HEADERS
+    method: str, url: str, body: Any = None, timeout_seconds: float = 10.0, headers: Mapping[str, str] | None = None
 ) -> tuple[int, dict[str, Any]]:
-    """Send one request, and return the status and the JSON object of the response. Raises ``NodeUnreachable``."""
+    """Like ``request``, for a response that is a JSON object."""
     status, found = request(method, url, body, timeout_seconds, headers)
     if not isinstance(found, dict):
         raise NodeUnreachable(f"{url} does not answer with a JSON object")
@@ -73,7 +64,7 @@ def messages(url: str) -> Iterator[dict[str, Any]]:
     try:
         answer = _POOL.request("GET", url, preload_content=False, timeout=_STREAM_TIMEOUT)
         try:
-            for line in _lines(answer):
+            for line in map(bytes.rstrip, answer):
                 if line.startswith(b"data: {") and line != b"data: {}":
                     yield json.loads(line.removeprefix(b"data: "))
         finally:
@@ -81,10 +72,3 @@ def messages(url: str) -> Iterator[dict[str, Any]]:
         raise NodeUnreachable(f"{url} does not answer with a stream of events")
     except (urllib3.exceptions.HTTPError, ValueError) as error:
         raise NodeUnreachable(f"{url} does not answer: {error}") from error
-
-
-def _lines(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    rest = b""
-    for chunk in answer.stream(65536):
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines

@@ -1,27 +1,17 @@
-"""Input files named on the command line, each read within a bound: text, JSON items, and measured delays."""
-
-from __future__ import annotations
+"""Input files named on the command line, each read within a bound: text, and measured delays."""
 
 import csv
-import json
 import re
 import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 from lab.errors import LabError
-from nodes.http import strict_json
 
-LINE_BYTES_MAX = 4 * 2**20
-ARRAY_BYTES_MAX = 64 * 2**20
 _DELAYS_BYTES_MAX = 4 * 2**20
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_TO_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # the same JSON: its strings have no unescaped line breaks
-_BLANK = re.compile(r"[ \t\n\r]*")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"\s*\d+,\d+\s*", re.ASCII)
 _SHOWN_MAX = 40
@@ -29,10 +19,7 @@ _SHOWN_MAX = 40
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """A file opened for reading; ``-`` is standard input. Raises ``LabError`` for a directory or a device.
-
-    A device may have no end, and opening one may have an effect.
-    """
+    """A file opened for reading; ``-`` is standard input. Raises ``LabError``, also for a device: it may not end."""
     if str(path) == "-":
         yield sys.stdin.buffer
         return
@@ -69,108 +56,8 @@ def decoded(raw: bytes, where: str = "") -> str:
         raise LabError(f"{where}line {line}: not UTF-8: {error.reason}") from None
 
 
-# -- JSON items -------------------------------------------------------------------------------------------------------
-
-
-class Item(NamedTuple):
-    """A JSON text without line breaks, and its place in the file."""
-
-    place: str
-    line: bytes
-
-
-def items(file: IO[bytes]) -> Iterator[Item]:
-    """The lines that are not empty; of a file that begins with ``[``, the elements of that array.
-
-    Whether a line is JSON is left to the primary. Raises ``LabError`` for a line that is too long, for an invalid
-    array, and when the file cannot be read.
-    """
-    number = 0
-    try:
-        while line := file.readline(LINE_BYTES_MAX + 1):
-            if number == 0:
-                line = line.removeprefix(_BYTE_ORDER_MARK)
-            if number == 0 and line.lstrip().startswith(b"["):
-                yield from _elements(line + file.read(ARRAY_BYTES_MAX))
-                return
-            if len(line) > LINE_BYTES_MAX:
-                raise LabError(f"line {number + 1} is longer than the {LINE_BYTES_MAX:,} bytes that fit in a batch")
-            for piece in _pieces(line.strip()):
-                number += 1
-                if found := piece.strip():
-                    yield Item(f"line {number}", found.translate(_TO_ONE_LINE))
-    except OSError as error:
-        raise LabError(f"the file cannot be read beyond line {number}: {error.strerror}") from None
-
-
-def _pieces(line: bytes) -> list[bytes]:
-    """Split at carriage returns, which end a line too, unless they stand between two parts of one JSON text."""
-    if b"\r" in line:
-        try:
-            strict_json.loads(line)
-        except ValueError:
-            return line.split(b"\r")
-    return [line]
-
-
-def _elements(raw: bytes) -> list[Item]:
-    """The elements of an array. All are read before the first is used, so that a mistake is found in time."""
-    if len(raw) > ARRAY_BYTES_MAX:
-        raise LabError(f"an array has at most {ARRAY_BYTES_MAX:,} bytes; use one object per line for more")
-    try:
-        return list(_parsed(decoded(raw)))
-    except json.JSONDecodeError as error:
-        raise LabError(f"line {error.lineno}: not JSON, in the array that begins the file: {error.msg}") from None
-    except (RecursionError, ValueError):
-        raise LabError("the array has an item that is nested too deep, or a number that is too long") from None
-
-
-def _parsed(array: str) -> Iterator[Item]:
-    decoder = json.JSONDecoder()
-    line, counted, number = 1, 0, 0
-    at = _after_blank(array, array.index("[") + 1)
-    more = array[at : at + 1] != "]"
-    while more:
-        _, end = decoder.raw_decode(array, at)
-        number, line, counted = number + 1, line + array.count("\n", counted, at), at
-        yield Item(f"line {line}, item {number}", array[at:end].encode().translate(_TO_ONE_LINE))
-        at = _after_blank(array, end)
-        more = array[at : at + 1] == ","
-        if more:
-            at = _after_blank(array, at + 1)
-        elif array[at : at + 1] != "]":
-            raise json.JSONDecodeError("Expecting ',' or ']'", array, at)
-    rest = _after_blank(array, at + 1)
-    if rest < len(array):
-        raise json.JSONDecodeError("Text after the end of the array", array, rest)
-
-
-def _after_blank(array: str, at: int) -> int:
-    found = _BLANK.match(array, at)
-    return at if found is None else found.end()
-
-
-# -- measured delays --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Delays:
-    """The delays in a CSV file, and how they were read."""
-
-    delays_ms: list[float]
-    column: int
-    heading: str | None
-
-    def __str__(self) -> str:
-        heading = "" if self.heading is None else f" ({self.heading[:_SHOWN_MAX]})"
-        return (
-            f"{len(self.delays_ms)} delays, {min(self.delays_ms):g} to {max(self.delays_ms):g} ms, "
-            f"column {self.column}{heading}"
-        )
-
-
-def delays(path: Path) -> Delays:
-    """The numbers in a file's last column. Raises ``LabError``, and ``ValueError`` with a sentence that names the line.
+def delays(path: Path) -> tuple[list[float], str]:
+    """The numbers in a file's last column, and a summary. Raises ``LabError``; ``ValueError`` that names the line.
 
     Columns end with a semicolon or a tab, if the file has one, and numbers may then have a decimal comma; otherwise
     with a comma. The first line may be a heading.
@@ -189,7 +76,9 @@ def delays(path: Path) -> Delays:
     heading = None if not cells or re.search(r"\d", cells[0][1]) else cells.pop(0)[1]
     if not cells:
         raise ValueError("the file contains no delays")
-    return Delays([_number(cell, line, separator) for line, cell in cells], len(rows[0][1]), heading)
+    found = [_number(cell, line, separator) for line, cell in cells]
+    column = f"{len(rows[0][1])}{'' if heading is None else f' ({heading[:_SHOWN_MAX]})'}"
+    return found, f"{len(found)} delays, {min(found):g} to {max(found):g} ms, column {column}"
 
 
 def _number(cell: str, line: int, separator: str) -> float:

@@ -1,7 +1,7 @@
 """Loading a file's items into the lab, in batches that are safe to repeat."""
 
-from __future__ import annotations
-
+import json
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -11,14 +11,26 @@ from typing import IO, Any, NamedTuple
 from lab import client, files
 from lab.client import NodeUnreachable
 from lab.errors import LabError
-from lab.files import Item
+from nodes.http import strict_json
 
 ITEMS_MAX = 1000  # per batch
 _BYTES = 2**20  # of a batch
+LINE_BYTES_MAX = 4 * 2**20
+ARRAY_BYTES_MAX = 64 * 2**20
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_TO_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # the same JSON: its strings have no unescaped line breaks
+_BLANK = re.compile(r"[ \t\n\r]*")
 _TRIES_SECONDS = 30.0
 _PAUSE_SECONDS = 0.5
 _SHOWN_MAX = 10  # rejections that are reported in full
 _NOT_AN_OBJECT = {"status": 422, "detail": "This is a JSON array, not an object."}
+
+
+class Item(NamedTuple):
+    """A JSON text without line breaks, and its place in the file."""
+
+    place: str
+    line: bytes
 
 
 class Batch(NamedTuple):
@@ -38,11 +50,10 @@ class Loaded:
 
 
 def load(file: IO[bytes], primary_url: str, loaded: Loaded, *, skip: int, on_batch: Callable[[int], object]) -> None:
-    """Write every item after the first ``skip``, and count them in ``loaded``.
+    """Write every item after the first ``skip``, and count them in ``loaded``; ``on_batch`` gets each batch's bytes.
 
-    ``on_batch`` is called after each batch, with its size in bytes. A batch without a response is sent again under the
-    same write ids, for half a minute. Raises ``LabError`` when that fails, the file cannot be read, or Ctrl-C
-    interrupts it; the error says how much was written.
+    A batch without a response is sent again under the same write ids, for half a minute. Raises ``LabError`` when that
+    fails, the file cannot be read, or Ctrl-C interrupts it; the error says how much was written.
     """
     run = f"load-{secrets.token_hex(8)}"
     try:
@@ -53,10 +64,8 @@ def load(file: IO[bytes], primary_url: str, loaded: Loaded, *, skip: int, on_bat
         why = str(error) or "interrupted; items that were being sent may be in the log"
         done = loaded.acknowledged + loaded.rejected
         rejected = f" and {loaded.rejected:,} rejected" if loaded.rejected else ""
-        raise LabError(
-            f"{why}; {loaded.acknowledged:,} items were written{rejected} before that, "
-            f"--skip {skip + done} continues from there"
-        ) from None
+        written = f"{loaded.acknowledged:,} items were written{rejected} before that"
+        raise LabError(f"{why}; {written}, --skip {skip + done} continues from there") from None
 
 
 def _write(url: str, batch: Batch, key: str, loaded: Loaded) -> None:
@@ -77,7 +86,7 @@ def batches(file: IO[bytes], skip: int) -> Iterator[Batch]:
     """The items in batches. Raises ``LabError`` for a line that is too long, and for an invalid array."""
     chosen: list[Item] = []
     size = count = 0
-    for count, item in enumerate(files.items(file), 1):
+    for count, item in enumerate(items(file), 1):
         if count > skip:
             chosen.append(item)
             size += len(item.line)
@@ -118,3 +127,73 @@ def _results(found: Any, count: int, url: str) -> list[dict[str, Any]]:
     if not isinstance(results, list) or len(results) != count or not all(isinstance(one, dict) for one in results):
         raise LabError(f"{url} did not answer like a primary; what it did with {count} items is unknown")
     return results
+
+
+def items(file: IO[bytes]) -> Iterator[Item]:
+    """The lines that are not empty; of a file that begins with ``[``, the elements of that array.
+
+    Raises ``LabError`` for a line that is too long and an invalid array; the primary checks whether a line is JSON.
+    """
+    number = 0
+    try:
+        while line := file.readline(LINE_BYTES_MAX + 1):
+            if number == 0:
+                line = line.removeprefix(_BYTE_ORDER_MARK)
+            if number == 0 and line.lstrip().startswith(b"["):
+                yield from _elements(line + file.read(ARRAY_BYTES_MAX))
+                return
+            if len(line) > LINE_BYTES_MAX:
+                raise LabError(f"line {number + 1} is longer than the {LINE_BYTES_MAX:,} bytes that fit in a batch")
+            for piece in _pieces(line.strip()):
+                number += 1
+                if found := piece.strip():
+                    yield Item(f"line {number}", found.translate(_TO_ONE_LINE))
+    except OSError as error:
+        raise LabError(f"the file cannot be read beyond line {number}: {error.strerror}") from None
+
+
+def _pieces(line: bytes) -> list[bytes]:
+    """Split at carriage returns, which end a line too, unless they stand between two parts of one JSON text."""
+    if b"\r" in line:
+        try:
+            strict_json.loads(line)
+        except ValueError:
+            return line.split(b"\r")
+    return [line]
+
+
+def _elements(raw: bytes) -> list[Item]:
+    """The elements of an array. All are read before the first is used, so that a mistake is found in time."""
+    if len(raw) > ARRAY_BYTES_MAX:
+        raise LabError(f"an array has at most {ARRAY_BYTES_MAX:,} bytes; use one object per line for more")
+    try:
+        return list(_parsed(files.decoded(raw)))
+    except json.JSONDecodeError as error:
+        raise LabError(f"line {error.lineno}: not JSON, in the array that begins the file: {error.msg}") from None
+    except (RecursionError, ValueError):
+        raise LabError("the array has an item that is nested too deep, or a number that is too long") from None
+
+
+def _parsed(array: str) -> Iterator[Item]:
+    decoder = json.JSONDecoder()
+    line, counted, number = 1, 0, 0
+    at = _after_blank(array, array.index("[") + 1)
+    more = array[at : at + 1] != "]"
+    while more:
+        _, end = decoder.raw_decode(array, at)
+        number, line, counted = number + 1, line + array.count("\n", counted, at), at
+        yield Item(f"line {line}, item {number}", array[at:end].encode().translate(_TO_ONE_LINE))
+        at = _after_blank(array, end)
+        more = array[at : at + 1] == ","
+        if more:
+            at = _after_blank(array, at + 1)
+        elif array[at : at + 1] != "]":
+            raise json.JSONDecodeError("Expecting ',' or ']'", array, at)
+    rest = _after_blank(array, at + 1)
+    if rest < len(array):
+        raise json.JSONDecodeError("Text after the end of the array", array, rest)
+
+
+def _after_blank(array: str, at: int) -> int:
+    found = _BLANK.match(array, at)
+    return at if found is None else found.end()

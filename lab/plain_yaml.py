@@ -1,10 +1,4 @@
-"""YAML limited to what JSON can express: mappings, sequences, strings, numbers, true, false, null; no aliases, no tags.
-
-An alias lets a small file expand to gigabytes. What YAML 1.1 reads as a date, as base 60 or as a truth value ("no") is
-a string here.
-"""
-
-from __future__ import annotations
+"""YAML limited to what JSON can express: what YAML 1.1 reads as a date, in base 60 or as truth ("no") is a string."""
 
 import math
 import re
@@ -32,7 +26,7 @@ def load(text: str) -> Any:
 
 
 class _Loader(yaml.BaseLoader):
-    """Rejects aliases and tags."""
+    """Rejects tags, and aliases, which let a small file expand to gigabytes."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]

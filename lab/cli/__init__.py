@@ -1,7 +1,5 @@
 """The command line; ``lab --help`` lists its commands."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 
@@ -44,18 +42,13 @@ class LabGroup(click.Group):
 
 
 class _LazyGroup(LabGroup):
-    """Imports a command when it runs."""
-
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
     @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = getattr(import_module(f"lab.cli.{cmd_name}"), cmd_name)
-        return command
+        return getattr(import_module(f"lab.cli.{cmd_name}"), cmd_name) if cmd_name in COMMANDS else None
 
     @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,7 +1,6 @@
 """``lab bench``: run the benchmark and show its figures."""
 
-from __future__ import annotations
-
+import itertools
 import os
 import platform
 from typing import Any
@@ -12,8 +11,7 @@ from rich.table import Table
 
 from lab.bench.figure import FULL, GROUPS, QUICK, Figure, measure_of
 from lab.cli.options import interrupt_on_sigterm, json_option
-from lab.terminal import console, print_json
-from lab.terminal import table as empty_table
+from lab.terminal import console, print_json, table
 
 
 @click.command()
@@ -39,26 +37,21 @@ def bench(*, quick: bool, only: tuple[str, ...], as_json: bool) -> None:
             figures += measure_of(group)(QUICK if quick else FULL, step)
             progress.remove_task(bar)
     if as_json:
-        print_json({"quick": quick, "machine": machine(), "figures": [figure.as_json() for figure in figures]})
-    out.print(table(figures))
+        machine = {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()}
+        print_json({"quick": quick, "machine": machine, "figures": [figure.as_json() for figure in figures]})
+    out.print(picture(figures))
 
 
-def machine() -> dict[str, object]:
-    return {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()}
-
-
-def table(figures: list[Figure]) -> Table:
-    shown = empty_table("", "unit", "lab", "baseline", "ratio", "target", right={"lab", "baseline", "ratio"})
-    group = ""
-    for figure in figures:
-        if figure.group != group:
-            group = figure.group
-            shown.add_row(f"[bold]{group}[/]")
-        found = figure.as_json()
-        verdict = "" if figure.reached is None else "[green]✓[/] " if figure.reached else "[red]✗[/] "
-        target = f"{verdict}{figure.target.bound} {figure.target.value:g}" if figure.target else ""
-        against = f"{spread(found['baseline'])} {figure.baseline_name}" if figure.baseline else ""
-        shown.add_row(f"  {figure.name}", figure.unit, spread(found["lab"]), against, spread(found["ratio"]), target)
+def picture(figures: list[Figure]) -> Table:
+    shown = table("", "unit", "lab", "baseline", "ratio", "target", right={"lab", "baseline", "ratio"})
+    for group, members in itertools.groupby(figures, key=lambda figure: figure.group):
+        shown.add_row(f"[bold]{group}[/]")
+        for one in members:
+            found = one.as_json()
+            verdict = "" if one.reached is None else "[green]✓[/] " if one.reached else "[red]✗[/] "
+            target = f"{verdict}{one.target.bound} {one.target.value:g}" if one.target else ""
+            against = f"{spread(found['baseline'])} {one.baseline_name}" if one.baseline else ""
+            shown.add_row(f"  {one.name}", one.unit, spread(found["lab"]), against, spread(found["ratio"]), target)
     return shown
 
 

@@ -1,7 +1,5 @@
 """``lab check``: run a workload or load a recorded history, and judge it."""
 
-from __future__ import annotations
-
 import secrets
 import sys
 from dataclasses import replace
@@ -50,7 +48,10 @@ def check(data_dir: Path, recorded: Path | None, client_url: str | None, *, as_j
     plan = Plan(**chosen)
     out = console(quiet=as_json)
     if recorded is not None:
-        history = _with_bounds(load(recorded), plan)
+        history = load(recorded)
+        bounds: dict[str, Any] = {"max_lag_ms": plan.max_lag_ms, "max_lag_versions": plan.max_lag_versions}
+        given = {name: value for name, value in bounds.items() if value is not None}
+        history = History(replace(history.plan, **given), history.operations)
     else:
         history = _record(plan, client_url or state.url(data_dir, "client"), out)
     verdicts = promises.judge(history)
@@ -66,22 +67,12 @@ def check(data_dir: Path, recorded: Path | None, client_url: str | None, *, as_j
     sys.exit(1 if promises.broken(history.plan.level, verdicts, history.plan.order) else 0)
 
 
-def _with_bounds(history: History, plan: Plan) -> History:
-    """The recorded history, with the bounds given now, if any."""
-    given = {name: value for name in ("max_lag_ms", "max_lag_versions") if (value := getattr(plan, name)) is not None}
-    return History(replace(history.plan, **given), history.operations)
-
-
 def _record(plan: Plan, client_url: str, out: Console) -> History:
-    bounded = plan.max_lag_ms is not None or plan.max_lag_versions is not None
-    if plan.level == "bounded" and not bounded:
+    if plan.level == "bounded" and plan.max_lag_ms is None and plan.max_lag_versions is None:
         raise LabError("level bounded needs --max-lag-ms or --max-lag-versions")
     _, health = call("GET", f"{client_url}/health")
     if health.get("role") != "client":
         raise NothingTestedError(f"{client_url} is not the client service, but {str(health.get('role'))[:40]!r}")
     with timed_run(out, plan.seconds, f"{plan.sessions} sessions at level {plan.level}") as (stop, show):
-
-        def on_step(done: int) -> None:
-            show(f"{done:,} operations")
-
-        return workload.run(plan, client_url, secrets.token_hex(4), stop=stop, on_step=on_step)
+        run = secrets.token_hex(4)
+        return workload.run(plan, client_url, run, stop=stop, on_step=lambda done: show(f"{done:,} operations"))

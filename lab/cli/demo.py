@@ -1,7 +1,5 @@
 """``lab demo``: one write, two late replicas, and what a reader sees meanwhile."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import time
@@ -73,7 +71,6 @@ class Story:
         return self.facts
 
     # -- scenes -------------------------------------------------------------------------------------------------------
-
     def _the_lab(self) -> None:
         found = get(f"{self._lab.primary_url}/admin/replication-delays")["delays"]
         self._delays_ms = {str(urlsplit(url).hostname): delay for url, delay in found.items()}
@@ -93,19 +90,12 @@ class Story:
         waited_ms = self._watch_arrival(written["position"])
         after = self._versions()
         self._show_versions("after waiting", after, self._pending(), waited_ms)
-        self.facts |= {
-            "write": written,
-            "versions_at_once": at_once,
-            "pending_at_once": pending,
-            "applied_after_ms": waited_ms,
-            "versions_after": after,
-        }
+        self.facts |= {"write": written, "versions_at_once": at_once, "pending_at_once": pending}
+        self.facts |= {"applied_after_ms": waited_ms, "versions_after": after}
 
     def _windows(self, count: int) -> None:
-        self._title(
-            f"{count} consistency windows",
-            "From the write's acknowledgement until the last replica shows it: as long as the longest delay.",
-        )
+        lesson = "From the write's acknowledgement until the last replica shows it: as long as the longest delay."
+        self._title(f"{count} consistency windows", lesson)
         windows_ms: list[float] = []
         applied_ms: dict[str, list[float]] = {replica: [] for replica in self._delays_ms}
         longest_ms = max(self._delays_ms.values())
@@ -115,7 +105,9 @@ class Story:
                 windows_ms.append(found["consistency_time_ms"])
                 for replica, values in applied_ms.items():
                     values.append(found["replicas"][replica]["applied_after_ms"])
-                progress.console.print(_bar(number, windows_ms[-1], longest_ms), highlight=False)
+                bar = "█" * round(_BAR_WIDTH * min(1.0, windows_ms[-1] / longest_ms / 1.25))
+                line = f"{number:4}  [cyan]{bar}[/]{' ' * (_BAR_WIDTH - len(bar))}  {windows_ms[-1]:8.1f} ms"
+                progress.console.print(line, highlight=False)
         self._out.print()
         rows = [_spread(f"{name}: commit to apply", applied_ms[name], delay) for name, delay in self._delays_ms.items()]
         rows.append(_spread("consistency window", windows_ms, longest_ms))
@@ -142,29 +134,31 @@ class Story:
         with self._out.status("waiting for every replica"):
             waited_ms = self._write_and_wait("ryw-wait", "waited-for-consistency")["consistency_time_ms"]
         costs = f"{primary_ms:.1f} ms, and the primary carries every read"
+        yes, no = "[green]yes[/]", "[red]no[/]"
         rows = [
-            ("A: read from the primary", _yes(read == newest), costs),
-            ("   read from a replica", _yes(not stale), f"stale on {', '.join(stale) or 'none'}"),
-            ("B: wait, then read anywhere", _yes(True), f"{waited_ms:.1f} ms per write"),
+            ("A: read from the primary", yes if read == newest else no, costs),
+            ("   read from a replica", no if stale else yes, f"stale on {', '.join(stale) or 'none'}"),
+            ("B: wait, then read anywhere", yes, f"{waited_ms:.1f} ms per write"),
         ]
         self._show(("strategy", "sees the write", "costs"), rows)
-        self.facts["read_your_writes"] = {
-            "primary": {"version": newest, "read_version": read, "stale_replicas": stale},
-            "wait": {"consistency_time_ms": waited_ms, "versions": self._versions()},
-        }
+        primary = {"version": newest, "read_version": read, "stale_replicas": stale}
+        wait = {"consistency_time_ms": waited_ms, "versions": self._versions()}
+        self.facts["read_your_writes"] = {"primary": primary, "wait": wait}
 
     def _the_stream(self) -> None:
         self._title("The log itself", "Positions are stream IDs: epoch, dash, version. Entries in flight are pending.")
         self._write("in-flight", True)
         found = stream.observe(self._lab.redis_url, NAMESPACE, 5)
         if path := shutil.which("redis-cli"):
-            self._redis_cli(path, "XREVRANGE", found["stream"], "+", "-", "COUNT", "2")
-            self._redis_cli(path, "XPENDING", found["stream"], _SLOW_REPLICA)
+            for command in (f"XREVRANGE {found['stream']} + - COUNT 2", f"XPENDING {found['stream']} {_SLOW_REPLICA}"):
+                options = ["--no-auth-warning", "-u", self._lab.redis_url, *command.split()]
+                self._out.print(f"[dim]$ redis-cli {escape(' '.join(options))}[/]")
+                done = subprocess.run([path, *options], check=False, capture_output=True, text=True, timeout=10)
+                self._out.print(escape(done.stdout or done.stderr))
         self._out.print(stream.picture(found))
         self.facts["stream"] = found
 
     # -- parts --------------------------------------------------------------------------------------------------------
-
     def _write(self, key: str, value: Any) -> dict[str, Any]:
         return post(f"{self._lab.primary_url}/data", {"key": key, "value": value})
 
@@ -176,14 +170,12 @@ class Story:
         return found
 
     def _versions(self) -> dict[str, int]:
-        """Every node's version, requested concurrently."""
         with ThreadPoolExecutor(len(self._urls)) as threads:
             answers = threads.map(lambda url: get(f"{url}/version")["version"], self._urls.values())
             return dict(zip(self._urls, answers, strict=True))
 
     def _pending(self) -> dict[str, int]:
-        found = get(f"{self._lab.primary_url}/replicas")["replicas"]
-        return {replica["replica_id"]: replica["pending"] for replica in found}
+        return {one["replica_id"]: one["pending"] for one in get(f"{self._lab.primary_url}/replicas")["replicas"]}
 
     def _set_delay(self, delay_ms: float) -> None:
         post(f"{self._lab.primary_url}/admin/replication-delay", {"replica": _SLOW_REPLICA, "delay_ms": delay_ms})
@@ -219,12 +211,6 @@ class Story:
             rows.append((name, str(version), mark, str(pending.get(name, "")), after))
         self._show((when, "version", "", "pending", "applied after"), rows)
 
-    def _redis_cli(self, path: str, *command: str) -> None:
-        line = ["redis-cli", "--no-auth-warning", "-u", self._lab.redis_url, *command]
-        self._out.print(f"[dim]$ {escape(' '.join(line))}[/]")
-        done = subprocess.run([path, *line[1:]], check=False, capture_output=True, text=True, timeout=10)
-        self._out.print(escape(done.stdout or done.stderr))
-
     def _progress(self) -> Progress:
         columns = (TextColumn("{task.description}"), BarColumn(_BAR_WIDTH), TimeElapsedColumn())
         return Progress(*columns, console=self._out, transient=True)
@@ -245,12 +231,3 @@ def _spread(name: str, values: list[float], configured_ms: float) -> tuple[str, 
     middle = quantile(values, 0.5)
     figures = (configured_ms, min(values), middle, max(values), middle - configured_ms)
     return (name, *(f"{figure:.1f} ms" for figure in figures))
-
-
-def _bar(number: int, window_ms: float, longest_ms: float) -> str:
-    filled = round(_BAR_WIDTH * min(1.0, window_ms / longest_ms / 1.25))
-    return f"{number:4}  [cyan]{'█' * filled}[/]{' ' * (_BAR_WIDTH - filled)}  {window_ms:8.1f} ms"
-
-
-def _yes(seen: bool) -> str:
-    return "[green]yes[/]" if seen else "[red]no[/]"

@@ -1,7 +1,5 @@
 """``lab down``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """``lab experiment``: submit experiments, follow them, show their results."""
 
-from __future__ import annotations
-
 import sys
 import time
 from pathlib import Path
@@ -10,7 +8,6 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from lab import client, files, plain_yaml
@@ -79,8 +76,13 @@ def experiment_list(client_url: str, *, as_json: bool) -> None:
     found = client.get(f"{client_url}/experiments", _TIMEOUT_SECONDS)["experiments"]
     if as_json:
         print_json(found)
-    else:
-        console().print(overview(found))
+        return
+    shown = table("id", "kind", "state", "progress", "submitted", "reason", right={"progress"})
+    for one in found:
+        submitted = one["submitted_at"][:19].replace("T", " ")
+        cells = (one["id"], one["kind"], one["state"], f"{one['progress']:.0%}", submitted, one["reason"] or "")
+        shown.add_row(*map(Text, cells))
+    console().print(shown)
 
 
 @experiment.command("show")
@@ -133,10 +135,7 @@ def experiment_report(name: str, out: Any, client_url: str) -> None:
 
 
 def finish(client_url: str, name: str, out: Console) -> dict[str, Any]:
-    """Show an experiment's progress, and return it when it has ended. Raises ``LabError``.
-
-    The client service may be unreachable meanwhile, for half a minute.
-    """
+    """Show an experiment's progress, and return it when it has ended. Raises ``LabError``."""
     columns = (TextColumn("{task.description}"), BarColumn(_BAR_WIDTH), TaskProgressColumn(), TimeRemainingColumn())
     answered_at = time.monotonic()
     with Progress(*columns, console=out, transient=True) as progress:
@@ -156,12 +155,10 @@ def finish(client_url: str, name: str, out: Console) -> dict[str, Any]:
 
 
 def submit(client_url: str, spec: dict[str, Any]) -> str:
-    """Queue an experiment, and return its id. Raises ``LabError``."""
     return str(client.post(f"{client_url}/experiments", spec, _TIMEOUT_SECONDS)["id"])
 
 
 def complete(client_url: str, name: str) -> dict[str, Any]:
-    """An experiment with every measurement. Raises ``LabError``."""
     return client.get(f"{_url(client_url, name)}?raw=true", _TIMEOUT_SECONDS)
 
 
@@ -175,7 +172,6 @@ def _url(client_url: str, name: str) -> str:
 
 
 def show(found: dict[str, Any], out: Console) -> None:
-    """Print an experiment: its state, and its result so far."""
     reason = f": {found['reason']}" if found["reason"] else ""
     out.print(f"{found['kind']}, {found['state']}{reason}", markup=False)
     if found["result"]:
@@ -183,50 +179,30 @@ def show(found: dict[str, Any], out: Console) -> None:
             out.print(part)
 
 
-def overview(found: list[dict[str, Any]]) -> Table:
-    """The experiments, one per line."""
-    shown = table("id", "kind", "state", "progress", "submitted", "reason", right={"progress"})
-    for one in found:
-        submitted = one["submitted_at"][:19].replace("T", " ")
-        cells = (one["id"], one["kind"], one["state"], f"{one['progress']:.0%}", submitted, one["reason"] or "")
-        shown.add_row(*map(Text, cells))
-    return shown
-
-
 def read(what: str, changes: tuple[str, ...]) -> dict[str, Any]:
     """The experiment that a kind or a file describes, with changes ``path=value``. Raises ``LabError``."""
-    spec: Any = {"kind": what} if what in KINDS else _of_file(what)
-    if not isinstance(spec, dict):
-        raise LabError(f"{what} must be a mapping, such as `kind: windows`")
-    for path, value in assignments(changes, "rate=20"):
-        _put(spec, path.split("."), _parsed(path, value))
-    return spec
-
-
-def _of_file(path: str) -> Any:
     try:
-        return plain_yaml.load(files.text(Path(path), _FILE_BYTES_MAX))
+        spec = {"kind": what} if what in KINDS else plain_yaml.load(files.text(Path(what), _FILE_BYTES_MAX))
     except LabError as error:
         raise LabError(f"{error}; an experiment is {', '.join(KINDS)} or a file") from None
     except ValueError as error:
-        raise LabError(f"{path[:SHOWN_MAX]} is not YAML: {error}") from None
+        raise LabError(f"{what[:SHOWN_MAX]} is not YAML: {error}") from None
+    if not isinstance(spec, dict):
+        raise LabError(f"{what} must be a mapping, such as `kind: windows`")
+    for path, value in assignments(changes, "rate=20"):
+        _set(spec, path, value)
+    return spec
 
 
-def _parsed(path: str, value: str) -> Any:
-    """The JSON value; a text that is not JSON is that text."""
+def _set(spec: dict[str, Any], path: str, text: str) -> None:
+    *parents, last = path.split(".")
+    for name in parents:
+        spec = spec.setdefault(name, {})
+        if not isinstance(spec, dict):
+            raise LabError(f"--set {path[:SHOWN_MAX]}: {name[:SHOWN_MAX]} is not a mapping")
     try:
-        return strict_json.loads(value.encode())
+        spec[last] = strict_json.loads(text.encode())
     except strict_json.Refused as error:
         raise LabError(f"--set {path[:SHOWN_MAX]}: {error}") from None
-    except ValueError:
-        return value
-
-
-def _put(spec: dict[str, Any], path: list[str], value: Any) -> None:
-    *parents, last = path
-    place = spec
-    for name in parents:
-        place = place.setdefault(name, {})
-        if not isinstance(place, dict):
-            raise LabError(f"--set {'.'.join(path)[:SHOWN_MAX]}: {name[:SHOWN_MAX]} is not a mapping")
-    place[last] = value
+    except ValueError:  # not JSON: the text itself
+        spec[last] = text

@@ -1,7 +1,5 @@
 """``lab fault``: inject faults into replicas, and repair them."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 
@@ -115,17 +113,12 @@ def parameters(fault: str, given: tuple[str, ...]) -> dict[str, Any]:
 
 
 def active(found: dict[str, Any]) -> Table:
-    """The active faults, one per line."""
     shown = table("replica", "fault", "parameters", "since", "until")
     for replica, answer in found.items():
         if "faults" not in answer:
             shown.add_row(*map(Text, (replica, str(answer.get("error")))))
         for fault in answer.get("faults", []):
             values = ", ".join(f"{name}={value}" for name, value in fault["parameters"].items())
-            times = (_time(fault["since"]), _time(fault["until"]) or "until ended")
-            shown.add_row(*map(Text, (replica, fault["fault"], values, *times)))
+            since, until = (fault[name] and fault[name][11:19] for name in ("since", "until"))
+            shown.add_row(*map(Text, (replica, fault["fault"], values, since, until or "until ended")))
     return shown
-
-
-def _time(text: str | None) -> str:
-    return "" if text is None else text[11:19]

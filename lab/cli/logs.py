@@ -1,8 +1,7 @@
 """``lab logs``."""
 
-from __future__ import annotations
-
 import time
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -24,8 +23,5 @@ def logs(nodes: tuple[str, ...], data_dir: Path, lines: int, *, follow: bool) ->
     """
     paths = log_files.find(data_dir, nodes)
     width = max(len(path.stem) for path in paths)
-    for name, line in log_files.last_lines(paths, lines):
+    for name, line in chain(log_files.last_lines(paths, lines), log_files.follow(paths, time.sleep) if follow else ()):
         click.echo(f"{name:{width}}  {line}")
-    if follow:
-        for name, line in log_files.follow(paths, time.sleep):
-            click.echo(f"{name:{width}}  {line}")

@@ -1,7 +1,5 @@
 """Options and parameter types that several commands share."""
 
-from __future__ import annotations
-
 import functools
 import math
 import os
@@ -11,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 from rich.console import Console
@@ -47,13 +45,10 @@ class OutputFile(click.Path):
         return path
 
 
-def data_dir_option(command: Command) -> Command:
-    """Pass the directory of the lab as ``data_dir``."""
-    kind = click.Path(path_type=Path, file_okay=False)
-    help_text = "Directory of the lab's data, logs and state."
-    return click.option("--data-dir", type=kind, default=Path(".lab"), help=help_text)(command)
-
-
+_DIRECTORY = click.Path(path_type=Path, file_okay=False)
+data_dir_option = click.option(
+    "--data-dir", type=_DIRECTORY, default=Path(".lab"), help="Directory of the lab's data, logs and state."
+)
 client_url_option = click.option(
     "--client-url", help="URL of the client service, if the lab does not run from the data directory."
 )
@@ -75,7 +70,6 @@ def json_option(also: str = "") -> Callable[[Command], Command]:
 
 
 def assignments(given: tuple[str, ...], example: str) -> Iterator[tuple[str, str]]:
-    """Split each ``name=value``. Raises ``LabError``."""
     for one in given:
         name, equals, text = one.partition("=")
         if not equals or not name:
@@ -85,17 +79,13 @@ def assignments(given: tuple[str, ...], example: str) -> Iterator[tuple[str, str
 
 def interrupt_on_sigterm() -> None:
     """Handle SIGTERM like Ctrl-C, so that everything started is stopped."""
-    signal.signal(signal.SIGTERM, _interrupt)
-
-
-def _interrupt(*_: Any) -> NoReturn:
-    raise KeyboardInterrupt
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @contextmanager
 def timed_run(
     out: Console, seconds: float, description: str
-) -> Iterator[tuple[threading.Event, Callable[[str], object]]]:
+) -> Iterator[tuple[threading.Event, Callable[[str], None]]]:
     """An event that Ctrl-C sets, so that what was recorded until then is still judged; and what shows the progress."""
     stop = threading.Event()
     before = signal.signal(signal.SIGINT, lambda *_: stop.set())

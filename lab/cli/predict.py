@@ -1,7 +1,5 @@
 """``lab predict``: curves of staleness, from delay models alone."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,9 +35,9 @@ class ModelType(click.ParamType[Any]):
         text = str(value)
         try:
             if text.lower().endswith(".csv"):
-                found = files.delays(Path(text))
-                click.echo(plain(f"{text}: {found}"), err=True)
-                return from_json({"kind": "trace", "delays_ms": found.delays_ms})
+                delays_ms, summary = files.delays(Path(text))
+                click.echo(plain(f"{text}: {summary}"), err=True)
+                return from_json({"kind": "trace", "delays_ms": delays_ms})
             given = strict_json.loads(text.encode())
             return from_json({"kind": "fixed", "ms": given} if isinstance(given, int | float) else given)
         except (ValueError, LabError) as error:
@@ -81,7 +79,9 @@ def predict_replicas(
     \b
     Example: lab predict replicas --replica 500 --replica '{"kind": "exponential", "mean_ms": 1500}'
     """
-    predicted = [Replicated(model, order or "log", rate) for model in given] or _of_lab(data_dir, order, rate)
+    predicted = [Replicated(model, order or "log", rate) for model in given] or replicated(
+        client.get(f"{state.url(data_dir, 'primary')}/admin/replication-delays"), rate, order
+    )
     longest_ms = max(replica.model.quantile_ms(0.99) for replica in predicted)
     curve = curve_of(predicted, moments(max(1.0, 1.2 * longest_ms), points))
     if as_json:
@@ -93,8 +93,10 @@ def predict_replicas(
         out.print(f"{replica.order} order, {rate:g} writes/s: {model}", markup=False)
     out.print(_table(curve))
     fine = curve_of(predicted, moments(4 * longest_ms + 1, _FINE))
-    window = ", ".join(f"p{percent} {_quantile(fine, percent)}" for percent in _PERCENTS)
-    out.print(f"consistency window: {window}")
+    windows = {percent: fine.converged_ms(percent / 100) for percent in _PERCENTS}
+    beyond = f"beyond {fine.t_ms[-1]:.0f} ms"
+    shown = (f"p{percent} {beyond if ms is None else f'{ms:.0f} ms'}" for percent, ms in windows.items())
+    out.print(f"consistency window: {', '.join(shown)}")
     shares = ", ".join(f"{k}: {newest(predicted, k):.1%}" for k in _NEWEST)
     out.print(f"a read shows one of the newest k writes: {shares}")
 
@@ -138,11 +140,6 @@ def predict_quorum(*, remote_ms: float, as_json: bool, **given: Any) -> None:
         out.print(f"  {name.replace('_', ' '):22} {shown}")
 
 
-def _of_lab(data_dir: Path, order: Order | None, rate: float) -> list[Replicated]:
-    found = client.get(f"{state.url(data_dir, 'primary')}/admin/replication-delays")
-    return replicated(found, rate, order)
-
-
 def _table(curve: Curve) -> Table:
     numbers = {"ms after the write", "P(stale)", "P(converged)"}
     shown = table("ms after the write", "P(stale)", "", "P(converged)", right=numbers)
@@ -160,11 +157,6 @@ def _as_json(predicted: list[Replicated], curve: Curve) -> dict[str, Any]:
         "converged": _rounded(curve.converged, 6),
         "newest": {str(k): round(newest(predicted, k), 6) for k in _NEWEST},
     }
-
-
-def _quantile(curve: Curve, percent: int) -> str:
-    found = curve.converged_ms(percent / 100)
-    return f"beyond {curve.t_ms[-1]:.0f} ms" if found is None else f"{found:.0f} ms"
 
 
 def _spread(ms: Floats) -> dict[str, float]:

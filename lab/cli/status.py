@@ -1,7 +1,5 @@
 """``lab status``: the running processes, their health, and how far they are behind."""
 
-from __future__ import annotations
-
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -53,10 +51,7 @@ def status(data_dir: Path, *, as_json: bool) -> None:
 
 
 def observe(running: LabState, data_dir: Path) -> dict[str, Any]:
-    """Every process with its health; for primary and replicas also their position and how many versions they lack.
-
-    ``trouble``: what is wrong with the lab apart from its nodes, as a sentence.
-    """
+    """Every process with its health and position. ``trouble``: what is wrong apart from the nodes, as a sentence."""
     with ThreadPoolExecutor(_THREADS) as threads:
         looks = threads.map(lambda node: _look(node, running), running.nodes)
         nodes = [{**asdict(node), **look} for node, look in zip(running.nodes, looks, strict=True)]
@@ -75,7 +70,6 @@ def observe(running: LabState, data_dir: Path) -> dict[str, Any]:
 
 
 def picture(found: dict[str, Any]) -> Table:
-    """The same as a table."""
     shown = table("node", "url", "pid", "restarts", "position", "behind", "health", right={"pid", "restarts", "behind"})
     for node in found["nodes"]:
         health = f"[green]{OK}[/]" if node["health"] == OK else f"[red]{escape(node['health'])}[/]"
@@ -85,23 +79,20 @@ def picture(found: dict[str, Any]) -> Table:
 
 
 def _look(node: NodeState, running: LabState) -> dict[str, Any]:
-    if node.role == "log":
-        return {"health": _log_health(running), "position": None}
+    found: dict[str, Any] = {"health": OK, "position": None}
     try:
+        if node.role == "log":
+            History(connect(running.redis_url, answer_timeout_seconds=2.0), running.namespace).now_us()
+            return found
         code, health = client.call("GET", f"{node.url}/health", timeout_seconds=3.0)
-        wrong = [f"{name}: {check}" for name, check in health.get("checks", {}).items() if check != OK]
-        found: dict[str, Any] = {"health": OK if code == 200 else "; ".join(wrong), "position": None}
+        if code != 200:
+            wrong = (f"{name}: {check}" for name, check in health.get("checks", {}).items() if check != OK)
+            found["health"] = "; ".join(wrong)
         if node.role in {"primary", "replica"}:
             version = client.get(f"{node.url}/version", timeout_seconds=3.0)
             found |= {"position": version["position"], "version": version["version"]}
-    except LabError:
-        return {"health": "does not answer", "position": None}
-    return found
-
-
-def _log_health(running: LabState) -> str:
-    try:
-        History(connect(running.redis_url, answer_timeout_seconds=2.0), running.namespace).now_us()
     except LogError as error:
-        return str(error)
-    return OK
+        found["health"] = str(error)
+    except LabError:
+        found["health"] = "does not answer"
+    return found

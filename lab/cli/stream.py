@@ -1,7 +1,5 @@
 """``lab stream``: the log, its groups, and what is pending."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -9,11 +7,9 @@ from typing import Any
 
 import click
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from broker.connection import connect
-from broker.entry import Entry
 from broker.errors import LogError
 from broker.log import ReplicationLog
 from lab.cli.options import data_dir_option, json_option
@@ -59,7 +55,18 @@ def observe(redis_url: str, namespace: str, count: int) -> dict[str, Any]:
         "stream": f"{namespace}:log",
         "length": log.history.length(),
         "head": {"position": str(head.position), "keys": head.keys, "digest": head.digest},
-        "entries": [_entry(entry, now_us) for entry in log.history.newest(count)],
+        "entries": [
+            {
+                "position": str(entry.position),
+                "op": entry.op,
+                "key": entry.key,
+                "value": json.loads(entry.value) if entry.value else None,
+                "write_id": entry.write_id,
+                "at_us": entry.at_us,
+                "age_ms": max(0, now_us - entry.at_us) / 1000,
+            }
+            for entry in log.history.newest(count)
+        ],
         "groups": [
             {
                 "replica": group.replica,
@@ -73,18 +80,6 @@ def observe(redis_url: str, namespace: str, count: int) -> dict[str, Any]:
     }
 
 
-def _entry(entry: Entry, now_us: int) -> dict[str, Any]:
-    return {
-        "position": str(entry.position),
-        "op": entry.op,
-        "key": entry.key,
-        "value": json.loads(entry.value) if entry.value else None,
-        "write_id": entry.write_id,
-        "at_us": entry.at_us,
-        "age_ms": max(0, now_us - entry.at_us) / 1000,
-    }
-
-
 def picture(found: dict[str, Any]) -> Group:
     """The same as tables. Keys and values are data: shown as they are, and shortened."""
     title = f"{found['stream']}, {found['length']} entries"
@@ -93,16 +88,11 @@ def picture(found: dict[str, Any]) -> Group:
         value = "" if entry["op"] != "set" else json.dumps(entry["value"], ensure_ascii=False)
         cells = (entry["position"], entry["op"], entry["key"], value, f"{entry['age_ms'] / 1000:.1f} s")
         entries.add_row(*(_shortened(cell) for cell in cells))
-    return Group(entries, Text(""), _groups(found))
-
-
-def _groups(found: dict[str, Any]) -> Table:
-    """One row per replica: the position of its group, and what it has not acknowledged."""
-    shown = table("replica", "last delivered", "pending", "oldest pending", right={"pending"}, title="groups")
+    groups = table("replica", "last delivered", "pending", "oldest pending", right={"pending"}, title="groups")
     for group in found["groups"]:
         oldest = group["oldest_pending"] or "none"
-        shown.add_row(group["replica"], group["last_delivered"], str(group["pending"]), oldest)
-    return shown
+        groups.add_row(group["replica"], group["last_delivered"], str(group["pending"]), oldest)
+    return Group(entries, Text(""), groups)
 
 
 def redis_cli_lines(running: LabState) -> list[str]:

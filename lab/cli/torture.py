@@ -1,7 +1,5 @@
 """``lab torture``: draw a schedule, run it and judge it."""
 
-from __future__ import annotations
-
 import secrets
 import shutil
 import sys
@@ -33,10 +31,6 @@ def _names(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[st
     return names
 
 
-def _random_seed() -> int:
-    return secrets.randbelow(10**6)
-
-
 @dataclass(frozen=True)
 class _Chosen:
     seed: int
@@ -53,7 +47,11 @@ class _Chosen:
 
 @click.command()
 @click.option(
-    "--seed", type=click.IntRange(0), default=_random_seed, show_default="random", help="Random seed of the schedule."
+    "--seed",
+    type=click.IntRange(0),
+    default=lambda: secrets.randbelow(10**6),
+    show_default="random",
+    help="Random seed of the schedule.",
 )
 @click.option("--seconds", type=Number(5, 86_400), default=60.0, help="Duration in seconds.")
 @click.option(
@@ -89,7 +87,12 @@ def torture(*, only_schedule: bool, save: Path | None, as_json: bool, **given: A
         return
     order = Order(chosen.seed, chosen.seconds, acts)
     with _target(chosen, out) as (target, logs):
-        record = _run(order, target, names, out)
+        with timed_run(out, order.seconds, f"seed {order.seed}") as (stop, show):
+
+            def on_step(operations: int, done: int) -> None:
+                show(f"{operations:,} operations, {done} of {len(acts)} acts")
+
+            record = run.run(order, target, names, stop=stop, on_step=on_step)
         verdicts = judge.judge(record.history, record.ledger, record.floors)
         levels = judge.by_level(record.plans, record.history)
         judged = report.Judged(order, record, verdicts, levels, str(chosen))
@@ -108,18 +111,8 @@ def torture(*, only_schedule: bool, save: Path | None, as_json: bool, **given: A
 
 @contextmanager
 def _target(chosen: _Chosen, out: Console) -> Iterator[tuple[Target, Path | None]]:
-    """The stack in containers, or a temporary lab and the directory of its logs."""
     if chosen.compose:
         yield ComposeTarget(), None
         return
     with Lab.temporary(replicas=chosen.replicas, status=out.status) as lab:
         yield NativeTarget(lab), lab.data_dir / "logs"
-
-
-def _run(order: Order, target: Target, replicas: list[str], out: Console) -> run.Record:
-    with timed_run(out, order.seconds, f"seed {order.seed}") as (stop, show):
-
-        def on_step(operations: int, acts: int) -> None:
-            show(f"{operations:,} operations, {acts} of {len(order.acts)} acts")
-
-        return run.run(order, target, replicas, stop=stop, on_step=on_step)

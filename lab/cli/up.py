@@ -1,7 +1,5 @@
 """``lab up``: start a lab, in the foreground or in the background."""
 
-from __future__ import annotations
-
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -41,7 +39,7 @@ from lab.terminal import console
 )
 @click.option("--detach", is_flag=True, help="Return once everything is healthy, and leave it running.")
 @click.option("--open", "open_console", is_flag=True, help="Open the console in the browser.")
-def up(*, detach: bool, open_console: bool, **chosen: Any) -> None:  # fmt: skip
+def up(*, detach: bool, open_console: bool, **chosen: Any) -> None:
     """Start a lab: log server, primary, replicas, client.
 
     Without --detach it runs until Ctrl-C. The data stays in the data directory either way.

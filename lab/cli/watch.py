@@ -1,7 +1,5 @@
 """``lab watch``: the lab in a terminal, live, from the client's feed."""
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -47,14 +45,12 @@ class Replica:
     lags_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_HISTORY))
 
 
+@dataclass
 class View:
-    """What the feed has reported so far, as a picture for the terminal."""
-
-    def __init__(self) -> None:
-        self.head = START
-        self.replicas: dict[str, Replica] = {}
-        self.events: deque[str] = deque(maxlen=_EVENTS)
-        self.trouble = ""
+    head: Position = START
+    replicas: dict[str, Replica] = field(default_factory=dict)
+    events: deque[str] = field(default_factory=lambda: deque(maxlen=_EVENTS))
+    trouble: str = ""
 
     def take(self, message: dict[str, Any]) -> None:
         self.trouble = ""
@@ -76,8 +72,8 @@ class View:
             self.events.append(f"{_clock(message['now_ms'])}  {away['detail']}")
 
     def picture(self) -> Group:
-        names = ("node", "position", "behind", "lag", "pending", "delay", "lag, the last 40 s", "state")
-        shown = table(*names, right={"behind", "lag", "pending", "delay"})
+        numbers = ("behind", "lag", "pending", "delay")
+        shown = table("node", "position", *numbers, "lag, the last 40 s", "state", right=numbers)
         shown.add_row("primary", str(self.head))
         for name, replica in sorted(self.replicas.items()):
             shown.add_row(name, str(replica.position), *self._cells(replica))
@@ -127,7 +123,6 @@ def run(client_url: str, sleep: Callable[[float], object]) -> None:
 
 @contextmanager
 def _display(view: View) -> Iterator[Callable[[], None]]:
-    """Show in place on a terminal, and otherwise one picture after another."""
     out = console()
     if out.is_terminal:
         with Live(view.picture(), console=out, auto_refresh=False, screen=False) as live:

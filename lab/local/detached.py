@@ -1,7 +1,5 @@
 """A lab in the background: the same ``lab up``, in a session of its own."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -29,12 +27,9 @@ def start(data_dir: Path, arguments: list[str]) -> None:
     except OSError as error:
         raise LabError(f"{log} cannot be written: {error.strerror}") from None
     with os.fdopen(output, "wb"):
+        line = [sys.executable, "-m", "lab", *arguments]
         process = subprocess.Popen(
-            [sys.executable, "-m", "lab", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            line, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
         _await_ready(process, data_dir, log)
@@ -47,8 +42,7 @@ def start(data_dir: Path, arguments: list[str]) -> None:
 def stop(data_dir: Path) -> bool:
     """Stop the lab in this directory and return when it has ended; ``False`` if none runs. Raises ``LabError``."""
     deadline = time.monotonic() + _STOP_SECONDS
-    found = state.read(data_dir)
-    if found is None:
+    if (found := state.read(data_dir)) is None:
         return False
     try:
         os.kill(found.pid, signal.SIGTERM)

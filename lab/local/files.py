@@ -1,7 +1,5 @@
 """Files and directories of the lab: readable only by the user who runs it, and on disks with free space."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Names and ports of a local lab's processes."""
 
-from __future__ import annotations
-
 import re
 import socket
 from collections.abc import Iterable, Mapping
@@ -26,10 +24,7 @@ _FURTHER_DELAY_MS = 1000
 
 @dataclass(frozen=True)
 class Options:
-    """The options of a lab.
-
-    ``redis_url``: use that log server and start none. ``environment``: variables of its processes, beside this one's.
-    """
+    """``redis_url``: a log server to use, so that none is started. ``environment``: more variables for the nodes."""
 
     data_dir: Path = Path(".lab")
     base_port: int = 8000
@@ -54,10 +49,12 @@ class Place:
 
 def places(options: Options) -> list[Place]:
     """The nodes in the order in which they are listed: primary, replicas, client, worker."""
+    host = "127.0.0.1" if options.host in {"0.0.0.0", "::"} else options.host
+    address = f"[{host}]" if ":" in host else host
 
     def place(name: str, role: Role, offset: int, delay_ms: int = 0) -> Place:
         port = options.base_port + offset
-        return Place(f"{NAMESPACE}-{name}", role, port, f"http://{_loopback(options.host)}:{port}", delay_ms)
+        return Place(f"{NAMESPACE}-{name}", role, port, f"http://{address}:{port}", delay_ms)
 
     replicas = [
         # The client's port follows those of two replicas, whatever their number.
@@ -82,7 +79,6 @@ def without_password(url: str) -> str:
 
 
 def require_free_ports(options: Options) -> None:
-    """Raise ``LabError`` if another process listens on a port of the lab."""
     if taken := taken_ports(options):
         which = f"port {taken[0]} is" if len(taken) == 1 else f"ports {', '.join(map(str, taken))} are"
         raise LabError(f"{which} in use; {OTHER_PORTS}")
@@ -101,25 +97,16 @@ def free_base_port(random: Random, host: str = "127.0.0.1", preferred: Iterable[
 
     It is below the ports of outgoing connections, one of which could take the port of a node while that restarts.
     """
-    candidates = [*preferred, *(random.randrange(10_000, 32_000, 100) for _ in range(100))]
-    for base in candidates:
+    for base in (*preferred, *(random.randrange(10_000, 32_000, 100) for _ in range(100))):
         if all(_is_free(host, base + offset) for offset in range(BLOCK)):
             return base
     raise LabError("no block of free ports was found; choose a --base-port")
 
 
 def free_port() -> int:
-    """A port on which nothing listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _loopback(host: str) -> str:
-    if host in {"0.0.0.0", "::"}:
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host
+        return int(probe.getsockname()[1])
 
 
 def _is_free(host: str, port: int) -> bool:

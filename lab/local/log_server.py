@@ -1,7 +1,5 @@
 """The log server: the embedded Valkey, the system's redis-server, or one that runs already."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -12,14 +10,10 @@ import time
 from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lab.errors import LabError
 from lab.local import files
 from lab.local.layout import NAMESPACE, Options, log_server_port, without_password
-
-if TYPE_CHECKING:
-    from broker.registry import Registry
 
 CONFIGURATION = "log-server.conf"
 DAMAGED = "Bad file format reading the append only file"  # the last words of a server that cannot read its file
@@ -33,10 +27,8 @@ _DOUBT = ("SELECT", "0", "HSET", f"{NAMESPACE}:head", "doubt", "1")
 
 
 def command(options: Options, directory: Path, password: str) -> list[str]:
-    """The command line of a log server that keeps its append-only file in ``directory``. Raises ``LabError``.
-
-    The password is in a file beside the directory, because every user of the machine can see a command line.
-    """
+    """The command line of a log server that keeps its append-only file in ``directory``. Raises ``LabError``."""
+    # The password is in a file, because every user of the machine can see a command line.
     configuration = directory.parent / CONFIGURATION
     with os.fdopen(files.open_file(configuration, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
         file.write(f"requirepass {password}\n")
@@ -49,10 +41,8 @@ def command(options: Options, directory: Path, password: str) -> list[str]:
 
 
 def binary_path(which: str) -> str:
-    """The path of a log server's program. Raises ``LabError``."""
     if which == "redis-server":
-        found = shutil.which("redis-server")
-        if found is None:
+        if (found := shutil.which("redis-server")) is None:
             raise LabError("there is no redis-server on the PATH; install it, or omit --log-server")
         return found
     # Only this file of the wheel is needed: importing the package would load a client that the lab does not use.
@@ -74,8 +64,6 @@ def ping(port: int, password: str) -> str:
 
 
 # -- a running one --------------------------------------------------------------------------------------------------
-
-
 def require_usable(url: str, replicas: Collection[str], stop: threading.Event) -> None:
     """Raise ``LabError`` if the log server cannot be used, or another lab with one of these replicas runs on it."""
     # Imported here: the supervisor of a lab with its own log server does without, and takes less memory.
@@ -84,20 +72,22 @@ def require_usable(url: str, replicas: Collection[str], stop: threading.Event) -
     from broker.history import History
     from broker.registry import Registry
 
+    def heartbeats() -> set[tuple[str, int]]:
+        members, now_us = registry.members(), log.now_us()
+        return {(one.replica, one.seen_at_us) for one in members if one.replica in replicas and one.is_live(now_us)}
+
     shown = without_password(url)
     try:
         client = connect(url)
         log, registry = History(client, NAMESPACE), Registry(client, NAMESPACE)
         log.now_us()
         hazard = log.hazard()
-        before = _heartbeats(registry, log.now_us(), replicas)
+        before = heartbeats()
         deadline = time.monotonic() + _HEARTBEAT_SECONDS
         while before and time.monotonic() < deadline and not stop.wait(_POLL_SECONDS):
-            if taken := _heartbeats(registry, log.now_us(), replicas) - before:
-                raise LabError(
-                    f"--redis-url: another lab runs on this log server, with {min(taken)[0]}; "
-                    "use another database of it (such as redis://HOST:PORT/1), or stop that lab"
-                )
+            if taken := heartbeats() - before:
+                advice = "use another database of it (such as redis://HOST:PORT/1), or stop that lab"
+                raise LabError(f"--redis-url: another lab runs on this log server, with {min(taken)[0]}; {advice}")
     except ValueError as error:
         raise LabError(f"--redis-url {shown!r} is not the URL of a log server: {error}") from None
     except LogError as error:
@@ -106,24 +96,14 @@ def require_usable(url: str, replicas: Collection[str], stop: threading.Event) -
         raise LabError(f"--redis-url: {hazard}")
 
 
-def _heartbeats(registry: Registry, now_us: int, replicas: Collection[str]) -> set[tuple[str, int]]:
-    """Id and last heartbeat of the live replicas among these."""
-    members = registry.members()
-    return {(one.replica, one.seen_at_us) for one in members if one.replica in replicas and one.is_live(now_us)}
-
-
 # -- repairing its file -----------------------------------------------------------------------------------------------
-
-
 def repair(binary: str, directory: Path) -> str | None:
-    """Truncate the newest file of a stopped log server where it is damaged; return a sentence that names the loss.
+    """Truncate the newest file of a stopped log server where it is damaged; a sentence about the loss, or ``None``.
 
-    Returns ``None`` if the damage is not there. What was cut off is kept in ``DROPPED``, overwriting what an earlier
-    repair left. A command is added that makes the primary continue the log in a new epoch, because a client may have
-    seen what was dropped.
+    What was cut off replaces the file ``DROPPED``. A command is added that makes the primary continue the log in a new
+    epoch, because a client may have seen what was dropped.
     """
-    file = _newest_file(directory)
-    if file is None:
+    if (file := _newest_file(directory)) is None:
         return None
     # The server is its own checker under another name, which the embedded one's wheel lacks.
     name = Path(binary).name.replace("server", "check-aof")
@@ -134,8 +114,7 @@ def repair(binary: str, directory: Path) -> str | None:
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
-    analyzed = _ANALYZED.search(done.stdout)
-    if analyzed is None:
+    if (analyzed := _ANALYZED.search(done.stdout)) is None:
         return None
     size, sound = map(int, analyzed.groups())
     if sound >= size:
@@ -169,5 +148,4 @@ def _truncate(file: Path, sound: int, dropped: Path) -> None:
 
 
 def _command(*words: str) -> bytes:
-    """A command as the file stores it."""
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word.encode()) for word in words)

@@ -1,7 +1,5 @@
 """The log files of the lab's processes: bounded, read, and followed."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections import deque
@@ -21,22 +19,20 @@ _FOLLOW_SECONDS = 0.2
 
 
 def find(data_dir: Path, names: tuple[str, ...]) -> list[Path]:
-    """The log files of these processes, or of all if none is named. Raises ``LabError``."""
     known = sorted(path for path in (data_dir / "logs").glob("*.log") if path.is_file())
     if not known:
         raise LabError(f"no logs in {data_dir}; `lab up` starts a lab there")
     by_name = {path.stem: path for path in known}
     by_name |= {name.split("-", 1)[1]: path for name, path in by_name.items() if "-" in name}
-    unknown = [name for name in names if name not in by_name]
-    if unknown:
+    if unknown := [name for name in names if name not in by_name]:
         raise LabError(f"no process {unknown[0]!r}; known: {', '.join(path.stem for path in known)}")
     return [by_name[name] for name in names] if names else known
 
 
 def limit(log: Path) -> None:
-    """Move the content of a log file that is too long to one older file, even while a process writes to it.
+    """Move the content of a log file that is too long to one older file.
 
-    The file itself stays, because the process has it open for appending. What is written between the end of the copy
+    The file itself stays, because a process has it open for appending. What is written between the end of the copy
     and the truncation is lost; if there is no room for the older file, everything is.
     """
     try:
@@ -51,7 +47,6 @@ def limit(log: Path) -> None:
 
 
 def last_lines(paths: list[Path], count: int) -> Iterator[tuple[str, str]]:
-    """The last lines of each file, as (name, line)."""
     for path in paths:
         with path.open("rb") as file:
             yield from ((path.stem, _plain(line)) for line in deque(_lines(file), maxlen=count))
@@ -81,7 +76,6 @@ class _Tail:
         self._file.close()
 
     def lines(self) -> Iterator[bytes]:
-        """The complete lines since the last call."""
         yield from _complete_lines(self._file)
         position = self._file.tell()
         if os.fstat(self._file.fileno()).st_size < position:
@@ -98,16 +92,14 @@ class _Tail:
             yield from _complete_lines(self._file)
 
     def _is_replaced(self) -> bool:
-        try:
+        with suppress(OSError):  # removed, perhaps only for a moment
             return not os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
-        except OSError:
-            return False  # removed, perhaps only for a moment
+        return False
 
     def _older_changed_at(self) -> int:
-        try:
+        with suppress(OSError):
             return _older(self._path).stat().st_mtime_ns
-        except OSError:
-            return 0
+        return 0
 
 
 def _older(log: Path) -> Path:

@@ -1,7 +1,5 @@
 """One process of the lab: started, watched, restarted, stopped."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal
@@ -10,6 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import LabError
@@ -21,6 +20,7 @@ _BACKOFF_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)
 _SETTLED_SECONDS = 10.0  # after which an end is not the next of a series
 
 
+@dataclass
 class Child:
     """A process that is kept running. Not thread-safe: one thread starts, watches and stops it.
 
@@ -28,19 +28,16 @@ class Child:
     terminal reaches the supervisor only, and writes to a log file, of which one older version is kept.
     """
 
-    def __init__(
-        self, name: str, command: list[str], environment: Mapping[str, str], log: Path, monotonic: Callable[[], float]
-    ) -> None:
-        self.name = name
-        self.log = log
-        self.restarts = 0
-        self._command = command
-        self._environment = dict(environment)
-        self._monotonic = monotonic
-        self._process: subprocess.Popen[bytes] | None = None
-        self._started_at = 0.0
-        self._failures = 0
-        self._restart_at: float | None = None
+    name: str
+    command: list[str]
+    environment: Mapping[str, str]
+    log: Path
+    monotonic: Callable[[], float]
+    restarts: int = 0
+    _process: subprocess.Popen[bytes] | None = None
+    _started_at: float = 0.0
+    _failures: int = 0
+    _restart_at: float | None = None
 
     @property
     def pid(self) -> int | None:
@@ -66,8 +63,8 @@ class Child:
         logs.limit(self.log)
         with os.fdopen(files.open_file(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab") as log:
             self._process = subprocess.Popen(
-                self._command,
-                env=self._environment,
+                self.command,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -75,11 +72,11 @@ class Child:
                 umask=0o077,  # their files are as private as the directory
                 preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, prepared before the fork
             )
-        self._started_at = self._monotonic()
+        self._started_at = self.monotonic()
 
     def watch(self) -> str | None:
         """Restart the process if it exited; return a message if anything happened. Early ends prolong the pause."""
-        now = self._monotonic()
+        now = self.monotonic()
         if self._restart_at is not None:
             if now < self._restart_at:
                 return None
@@ -118,7 +115,6 @@ class Child:
                 self._process.wait()
 
     def last_words(self) -> str:
-        """The last line of its log, or that the log is empty."""
         return last_line(self.log) or f"{self.log} is empty"
 
 

@@ -1,7 +1,5 @@
 """The state of a running lab in its data directory, and the lock that shows that it runs."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os
@@ -123,10 +121,8 @@ def read(data_dir: Path) -> LabState | None:
         except LabError as error:
             # A lab that has just claimed the directory may not have replaced its predecessor's state yet.
             if time.monotonic() >= deadline:
-                raise LabError(
-                    f"a lab runs in {data_dir}, but its process is unknown: {error}; "
-                    f"end the process that holds {data_dir / _LOCK} yourself"
-                ) from None
+                advice = f"end the process that holds {data_dir / _LOCK} yourself"
+                raise LabError(f"a lab runs in {data_dir}, but its process is unknown: {error}; {advice}") from None
         time.sleep(0.01)
     return None
 
@@ -137,7 +133,7 @@ def is_running(state: LabState) -> bool:
 
 
 def this_process() -> tuple[int, str]:
-    """The calling process as a state names it: its number, and when it was started."""
+    """``pid`` and ``started`` of the calling process."""
     return os.getpid(), _started(os.getpid())
 
 
@@ -160,37 +156,25 @@ def _trusted(path: Path) -> LabState:
 
 def _started(pid: int) -> str:
     """When the process was started, in the system's own unit; empty if there is no such process."""
-    return _ticks(pid) if sys.platform == "linux" else _create_time(pid)
+    if sys.platform == "linux":  # ticks since the boot, which do not depend on the clock
+        with suppress(OSError):
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19] if pid > 0 else ""
+    else:
+        import psutil  # takes memory
 
-
-def _ticks(pid: int) -> str:
-    """Ticks since the boot, which do not depend on the clock (Linux)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19] if pid > 0 else ""
-    except OSError:
-        return ""
-
-
-def _create_time(pid: int) -> str:
-    import psutil  # takes memory
-
-    try:
-        return str(psutil.Process(pid).create_time())
-    except (psutil.Error, ValueError, OverflowError):
-        return ""
+        with suppress(psutil.Error, ValueError, OverflowError):
+            return str(psutil.Process(pid).create_time())
+    return ""
 
 
 def require(data_dir: Path) -> LabState:
-    """The lab that runs in this directory. Raises ``LabError`` if none does."""
-    state = read(data_dir)
-    if state is None:
+    if (state := read(data_dir)) is None:
         raise LabError(f"no lab runs in {data_dir}; `lab up` starts one")
     return state
 
 
 def url(data_dir: Path, role: str) -> str:
     """The URL of the running lab's node of this role. Raises ``LabError`` without a lab or such a node."""
-    node = require(data_dir).node_or_none(role)
-    if node is None:
+    if (node := require(data_dir).node_or_none(role)) is None:
         raise LabError(f"the lab has no {role}")
     return node.url

@@ -1,7 +1,5 @@
 """The local runner: a log server and the nodes as child processes, kept running until the lab is stopped."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import sys
@@ -33,6 +31,7 @@ _STOP_SECONDS = 8.0
 _FILES_SECONDS = 1.0
 _START_FAILURES_MAX = 3
 _TEMPORARY_TRIES = 3
+Status = Callable[[str], AbstractContextManager[Any]]  # shows what is being done, as rich's Console.status
 
 
 class Lab:
@@ -69,17 +68,9 @@ class Lab:
     @classmethod
     @contextmanager
     def temporary(
-        cls,
-        *,
-        preferred_ports: Iterable[int] = (),
-        status: Callable[[str], AbstractContextManager[Any]] = nullcontext,
-        **options: Any,
+        cls, *, preferred_ports: Iterable[int] = (), status: Status = nullcontext, **options: Any
     ) -> Iterator[Self]:
-        """Run a lab in a temporary directory on free ports; stop and remove it at the end. Raises ``LabError``.
-
-        If another process takes one of the ports meanwhile, it starts on others, up to three times. ``status`` shows
-        what is being done.
-        """
+        """Run a lab in a temporary directory on free ports; stop and remove it at the end. Raises ``LabError``."""
         with tempfile.TemporaryDirectory(prefix="lab-") as directory:
             with status("Starting a lab"):
                 lab = cls._on_free_ports(Path(directory), preferred_ports, options)
@@ -97,7 +88,7 @@ class Lab:
         lab = cls(Options(directory / str(tries), port, **options))
         try:
             lab.start()
-        except LabError:
+        except LabError:  # another process may have taken a port meanwhile
             if tries == 1 or not layout.taken_ports(lab.options):
                 raise
             return cls._on_free_ports(directory, preferred, options, tries - 1)
@@ -128,7 +119,6 @@ class Lab:
         self._record()
 
     def stop(self) -> None:
-        """Stop everything, nodes first, and return when it has ended."""
         self._stop.set()
         if self._thread.ident is not None:
             self._ended.wait()
@@ -150,7 +140,6 @@ class Lab:
         self.stop()
 
     # -- starting -----------------------------------------------------------------------------------------------------
-
     def _prepare(self) -> None:
         if self.options.redis_url is not None:
             log_server.require_usable(self.redis_url, self.replica_urls, self._stop)
@@ -206,12 +195,19 @@ class Lab:
                 time.sleep(0.03)
 
     # -- the supervisor's thread --------------------------------------------------------------------------------------
-
     def _supervise(self) -> None:
         try:
-            with self._running():
+            try:
+                for name, child in self._children.items():
+                    child.start()
+                    if name == LOG_SERVER:
+                        self._await_log_server(child)
+                self._record()
+                self._all_started.set()
                 while not self._stop.wait(_WATCH_SECONDS):
                     self._watch()
+            finally:
+                self._stop_children()
         except (OSError, LabError) as error:
             self._failure = str(error)
         except Exception as error:  # noqa: BLE001 - reported by wait(), whatever it is
@@ -222,26 +218,19 @@ class Lab:
             self._all_started.set()
             self._ended.set()
 
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        try:
-            for name, child in self._children.items():
-                child.start()
-                if name == LOG_SERVER:
-                    self._await_log_server(child)
-            self._record()
-            self._all_started.set()
-            yield
-        finally:
-            self._stop_children()
-
     def _await_log_server(self, child: Child) -> None:
         port = layout.log_server_port(self.options)
         began = time.monotonic()
         while not self._stop.is_set():
             if child.pid is None:
                 if (repaired := self._repair_log(child)) is None:
-                    raise LabError(f"the log server does not start: {self._reason(child)}")
+                    why = child.last_words()
+                    if log_server.DAMAGED in why:
+                        way = (
+                            f"replace {self.data_dir / 'log'} with a backup, or move it away to start with an empty log"
+                        )
+                        why = f"its file is damaged beyond repair; {way}"
+                    raise LabError(f"the log server does not start: {why}")
                 self._report(repaired)
                 child.start()
                 began = time.monotonic()
@@ -259,29 +248,18 @@ class Lab:
             happened.append(done)
         for sentence in happened:
             self._report(sentence)
-        if not self._ready:
-            for child in self._children.values():
-                if child.restarts >= _START_FAILURES_MAX:
-                    raise LabError(f"{child.name} does not start: {child.last_words()}")
+        for child in [] if self._ready else self._children.values():
+            if child.restarts >= _START_FAILURES_MAX:
+                raise LabError(f"{child.name} does not start: {child.last_words()}")
         if time.monotonic() - self._files_checked_at >= _FILES_SECONDS:
             self._check_files()
         if happened or self._unwritten is not None:
             self._record()
 
     def _repair_log(self, child: Child) -> str | None:
-        """Repair the file of a log server that has ended because of it; return what was done."""
         if child.pid is not None or log_server.DAMAGED not in child.last_words():
             return None
         return log_server.repair(log_server.binary_path(self.options.log_server), self.data_dir / "log")
-
-    def _reason(self, child: Child) -> str:
-        words = child.last_words()
-        if log_server.DAMAGED not in words:
-            return words
-        return (
-            f"its file is damaged beyond repair; replace {self.data_dir / 'log'} with a backup, "
-            "or move it away to start with an empty log"
-        )
 
     def _check_files(self) -> None:
         self._files_checked_at = time.monotonic()

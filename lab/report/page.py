@@ -1,18 +1,48 @@
-"""An experiment as one self-contained page: its settings, its results, and every measurement."""
+"""An experiment as one self-contained page: its settings, its results with charts, and every measurement."""
 
-from __future__ import annotations
-
+import io
 import json
+import re
+from collections.abc import Callable
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
 import yaml
 from jinja2 import Environment
 from markupsafe import Markup
 
 from lab.errors import LabError
-from lab.report.charts import charts
 from lab.report.tables import rows_of
+
+try:
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+except ModuleNotFoundError:
+    raise LabError(
+        "Charts need matplotlib: install it with `pip install 'eventual-consistency-lab[report]'`, "
+        "or in a checkout with `make up`."
+    ) from None
+
+Chart = tuple[str, str]
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "lab",  # the same data gives the same file
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+}
+_SIZE_INCHES = (8.0, 3.6)
+_MEASURED, _PREDICTED = "#0b6e99", "#c2410c"
+_CYCLE = ("#0b6e99", "#c2410c", "#4d7c0f", "#7e22ce", "#a16207")
+_MARKS = ("o", "s", "^", "D", "v")
+_BINS = 40
 
 
 def page(experiment: dict[str, Any]) -> str:
@@ -22,15 +52,19 @@ def page(experiment: dict[str, Any]) -> str:
         raise LabError(f"experiment {experiment['id']} is {experiment['state']}: only a finished one has a report")
     kind, spec = experiment["kind"], experiment["spec"]
     source = files("lab.report").joinpath("report.html").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, trim_blocks=True).from_string(source)
-    return template.render(
-        experiment=experiment,
-        charts=[(title, Markup(picture)) for title, picture in charts(kind, spec, result)],  # noqa: S704 - our own SVG
-        tables=rows_of(kind, spec, result),
-        specification=_yaml(spec),
-        settings=_yaml(result.get("settings")),
-        versions=result.get("versions"),
-        data=_in_script(experiment),
+    data = json.dumps(experiment, separators=(",", ":"))
+    return (
+        Environment(autoescape=True, trim_blocks=True)
+        .from_string(source)
+        .render(
+            experiment=experiment,
+            charts=[(title, Markup(picture)) for title, picture in charts(kind, spec, result)],  # noqa: S704 - our own SVG
+            tables=rows_of(kind, spec, result),
+            specification=_yaml(spec),
+            settings=_yaml(result.get("settings")),
+            versions=result.get("versions"),
+            data=Markup(data.replace("<", "\\u003c")),  # noqa: S704 - which cannot end the script element around it
+        )
     )
 
 
@@ -38,7 +72,100 @@ def _yaml(found: Any) -> str:
     return "" if found is None else yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
 
 
-def _in_script(found: Any) -> Markup:
-    """JSON that cannot end the script element around it."""
-    text = json.dumps(found, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c"))  # noqa: S704 - escaped just now
+def charts(kind: str, spec: dict[str, Any], result: dict[str, Any]) -> list[Chart]:
+    if kind == "sweep":
+        return [_sweep(spec["experiment"]["kind"], result)]
+    return {"windows": _windows, "staleness": _staleness, "levels": _levels}[kind](result)
+
+
+def svg(draw: Callable[[Axes], None], size_inches: tuple[float, float] = _SIZE_INCHES) -> str:
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=size_inches, layout="constrained")
+        draw(figure.add_subplot())
+        out = io.StringIO()
+        figure.savefig(out, format="svg", transparent=False, metadata={"Date": None})
+    text = out.getvalue()
+    # Without the XML declaration, which only separate files have, and a size in points, which ignores the page's width.
+    text = text[text.index("<svg") :]
+    return re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"|(<svg[^>]*?) height="[^"]*"', r"\1\2", text, count=1)
+
+
+def _staleness_axes(axes: Axes, curve: dict[str, Any], name: str) -> None:
+    if "predicted" in curve:
+        axes.plot(curve["t_ms"], curve["predicted"], color=_PREDICTED, linewidth=2, label=f"{name}: predicted")
+    axes.plot(curve["t_ms"], curve["measured"], "o", color=_MEASURED, markersize=5, label=f"{name}: measured")
+    axes.set(xlabel="milliseconds after the write", ylabel="P(a read is stale)", ylim=(-0.03, 1.03), xlim=(0, None))
+    axes.legend()
+
+
+def _windows(result: dict[str, Any]) -> list[Chart]:
+    converged = result["converged"]
+    windows = [window for window in result["raw"]["window_ms"] if window is not None]
+
+    def curve(axes: Axes) -> None:
+        axes.plot(converged["t_ms"], converged["predicted"], color=_PREDICTED, linewidth=2, label="predicted")
+        axes.plot(converged["t_ms"], converged["measured"], "o", color=_MEASURED, markersize=4, label="measured")
+        axes.set(xlabel="milliseconds after the write", ylabel="P(all replicas have it)", ylim=(-0.03, 1.03))
+        axes.legend()
+
+    def histogram(axes: Axes) -> None:
+        axes.hist(windows, bins=_BINS, color=_MEASURED)
+        for name, style in (("p50", "-"), ("p95", "--"), ("p99", ":")):
+            value = result["window_ms"][name]
+            axes.axvline(value, color=_PREDICTED, linestyle=style, label=f"{name} {value:.1f} ms")
+        axes.set(xlabel="consistency window in milliseconds", ylabel="writes")
+        axes.legend()
+
+    found = [("Probability that all replicas have a write", svg(curve))]
+    return [*found, ("Length of the windows", svg(histogram))] if windows else found
+
+
+def _staleness(result: dict[str, Any]) -> list[Chart]:
+    curves = {"all": result["stale"], **result["replicas"]}
+    of_all = "Probability that a read of a random replica is stale"
+    titles = [of_all, *(f"Reads of {replica}" for replica in result["replicas"])]
+    pictures = (svg(partial(_staleness_axes, curve=curve, name=name)) for name, curve in curves.items())
+    return list(zip(titles, pictures, strict=True))
+
+
+def _levels(result: dict[str, Any]) -> list[Chart]:
+    def draw(axes: Axes) -> None:
+        for number, (level, waited) in enumerate(result["raw"]["waited_ms"].items()):
+            ordered = np.sort(np.maximum(waited, 0.1))
+            share = np.arange(1, len(ordered) + 1) / max(1, len(ordered))
+            axes.step(ordered, share, where="post", label=level, color=_CYCLE[number], linewidth=2)
+        axes.set(xscale="log", xlabel="milliseconds until the answer", ylabel="share of the reads", ylim=(-0.03, 1.03))
+        axes.legend()
+
+    return [("Time a reader waits at each level", svg(draw))]
+
+
+def _sweep(kind: str, result: dict[str, Any]) -> Chart:
+    steps = result["steps"]
+    names = [json.dumps(step["value"])[:24] for step in steps]
+
+    def over_values(axes: Axes, lines: dict[str, list[float | None]], label: str) -> None:
+        for number, (name, values) in enumerate(lines.items()):
+            shown = [np.nan if value is None else value for value in values]
+            axes.plot(range(len(values)), shown, marker=_MARKS[number], color=_CYCLE[number], label=name)
+        axes.set(xlabel=result["parameter"], ylabel=label, ylim=(0, None))
+        axes.set_xticks(range(len(steps)), names)
+        axes.legend()
+
+    if kind == "windows":
+        lines = {name: [step["result"]["window_ms"][name] for step in steps] for name in ("p50", "p95", "p99")}
+        return ("Consistency windows", svg(lambda axes: over_values(axes, lines, "milliseconds")))
+    if kind == "levels":
+        levels = list(steps[0]["result"]["levels"])
+        lines = {lvl: [step["result"]["levels"][lvl]["waited_ms"]["p50"] for step in steps] for lvl in levels}
+        return ("Median wait for an answer", svg(lambda axes: over_values(axes, lines, "milliseconds")))
+
+    def curves(axes: Axes) -> None:
+        for number, step in enumerate(steps):
+            curve, color, mark = step["result"]["stale"], _CYCLE[number % len(_CYCLE)], _MARKS[number % len(_MARKS)]
+            axes.plot(curve["t_ms"], curve.get("predicted", []), color=color)
+            axes.plot(curve["t_ms"], curve["measured"], mark, color=color, markersize=4, label=names[number])
+        axes.set(xlabel="milliseconds after the write", ylabel="P(a read is stale)", ylim=(-0.03, 1.03), xlim=(0, None))
+        axes.legend(title=result["parameter"])
+
+    return ("Probability that a read is stale (lines: predicted)", svg(curves))

@@ -1,7 +1,5 @@
 """Results of an experiment as tables, for the terminal and for the page."""
 
-from __future__ import annotations
-
 import json
 import math
 from typing import Any
@@ -17,8 +15,12 @@ Rows = tuple[str, list[str], list[list[str]]]
 
 
 def tables(kind: str, spec: dict[str, Any], result: dict[str, Any]) -> list[Table]:
-    """The tables of a result, for the terminal."""
-    return [_shown(rows) for rows in rows_of(kind, spec, result)]
+    found = []
+    for title, headings, rows in rows_of(kind, spec, result):
+        found.append(table(*headings, right=headings[1:], title=title))
+        for row in rows:
+            found[-1].add_row(*row)
+    return found
 
 
 def rows_of(kind: str, spec: dict[str, Any], result: dict[str, Any]) -> list[Rows]:
@@ -26,7 +28,10 @@ def rows_of(kind: str, spec: dict[str, Any], result: dict[str, Any]) -> list[Row
     if kind == "sweep":
         return _sweep(spec, result)
     found = {"windows": _windows, "staleness": _staleness, "levels": _levels}[kind](result)
-    return [found, *_troubles(result)]
+    troubles = [[name, str(result[name])] for name in ("timeouts", "errors") if result.get(name)]
+    if result.get("error"):
+        troubles.append(["the last error", result["error"]])
+    return [found, ("Trouble", ["", ""], troubles)] if troubles else [found]
 
 
 def _windows(result: dict[str, Any]) -> Rows:
@@ -83,22 +88,6 @@ def _sweep(spec: dict[str, Any], result: dict[str, Any]) -> list[Rows]:
     return [("Waiting for an answer, in milliseconds", headings, rows)]
 
 
-def _troubles(result: dict[str, Any]) -> list[Rows]:
-    """The errors, if there were any."""
-    found = [[name, str(result[name])] for name in ("timeouts", "errors") if result.get(name)]
-    if result.get("error"):
-        found.append(["the last error", result["error"]])
-    return [("Trouble", ["", ""], found)] if found else []
-
-
 def _spread_row(name: str, spread: dict[str, Any]) -> list[str]:
     figures = (spread[key] for key in (*_PERCENTILES, "max"))
     return [name, str(spread["count"]), *("" if value is None else f"{value:.1f}" for value in figures)]
-
-
-def _shown(rows: Rows) -> Table:
-    title, headings, body = rows
-    shown = table(*headings, right=headings[1:], title=title)
-    for row in body:
-        shown.add_row(*row)
-    return shown

@@ -1,7 +1,5 @@
 """The commands in the README and docs/, run unchanged against a lab, except for the ports."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

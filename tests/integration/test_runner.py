@@ -1,6 +1,4 @@
-"""The command line on real processes: starting, stopping, restarting, and its errors."""
-
-from __future__ import annotations
+"""The command line on real processes: starting, stopping, restarting, loading files, and its errors."""
 
 import json
 import os
@@ -23,6 +21,7 @@ from click.testing import CliRunner
 from broker.connection import connect
 from lab.cli import main
 from lab.local.layout import without_password
+from lab.local.supervisor import Lab
 from tests.support.http import get, post
 from tests.support.ports import base_port
 from tests.support.processes import foreground
@@ -38,24 +37,18 @@ class Cli:
         self.primary_url = f"http://127.0.0.1:{self.base_port}"
 
     def run(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
         return subprocess.run(self._line(command, *arguments), capture_output=True, text=True, timeout=90, check=False)
 
     def up(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """``lab up --detach``."""
         return self.run("up", "--detach", "--base-port", str(self.base_port), *arguments)
 
     def start(self, command: str, *arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
-        """Run a command in the foreground."""
         return foreground(self._line(command, *arguments))
 
     def status(self) -> dict[str, Any]:
-        """What ``lab status --json`` prints."""
-        found: dict[str, Any] = json.loads(self.run("status", "--json").stdout)
-        return found
+        return dict(json.loads(self.run("status", "--json").stdout))
 
     def pids(self) -> dict[str, int]:
-        """The processes by id."""
         return {node["id"]: node["pid"] for node in self.status()["nodes"]}
 
     def _line(self, command: str, *arguments: str) -> list[str]:
@@ -77,7 +70,7 @@ def is_running(pid: int) -> bool:
 
 
 def all_ended(pids: dict[str, int]) -> bool:
-    return not any(is_running(pid) for pid in pids.values())
+    return not any(map(is_running, pids.values()))
 
 
 def test_up_status_down(cli: Cli) -> None:
@@ -184,14 +177,8 @@ def test_no_process_outlives_a_killed_supervisor_and_a_new_lab_can_start(cli: Cl
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_in_the_foreground_stops_everything(cli: Cli, number: signal.Signals) -> None:
-    def ready() -> bool:
-        try:
-            return bool(cli.status()["healthy"])
-        except ValueError:
-            return False
-
     with cli.start("up", "--base-port", str(cli.base_port)) as process:
-        until(ready, 40)
+        until(lambda: cli.run("status").returncode == 0, 40)
         pids = cli.pids()
         process.send_signal(number)
         output, _ = process.communicate(timeout=30)
@@ -329,3 +316,30 @@ def test_ctrl_c_in_the_demo_stops_everything(tmp_path: Path) -> None:
     url = next(line.split()[1] for line in output.splitlines() if line.startswith("lab14-primary"))
     with pytest.raises(urllib3.exceptions.HTTPError):
         get(f"{url}/health")
+
+
+ITEM = '{"key":"loaded","value":1}'
+
+
+@pytest.mark.parametrize(
+    ("content", "written", "refused"),
+    [
+        pytest.param(ITEM + "\r" + ITEM + "\n", 2, [], id="lone carriage return"),
+        pytest.param('{"key":"loaded",\r"value":1}\n', 1, [], id="carriage return inside"),
+        pytest.param("\ufeff" + ITEM + "\n" + ITEM, 2, [], id="byte order mark"),
+        pytest.param(f"[\n{ITEM},\n{ITEM}\n]", 2, [], id="array"),
+        pytest.param(f"{ITEM}\n[{ITEM}]\n{ITEM}", 2, ["line 2"], id="array among lines"),
+        pytest.param('{"key":"a","value":1,"\\u001b]0;t\\u0007":1}\n' + ITEM, 1, ["line 1"], id="control character"),
+        pytest.param(ITEM + "\r\n{\r\n" + ITEM, 2, ["line 2"], id="not JSON"),
+    ],
+)
+def test_every_item_is_written_or_its_line_is_reported(
+    fresh: Lab, tmp_path: Path, content: str, written: int, refused: list[str]
+) -> None:
+    path = tmp_path / "file.jsonl"
+    path.write_bytes(content.encode())
+    done = CliRunner().invoke(main, ["load", str(path), "--primary-url", fresh.primary_url])
+    assert done.exit_code == (1 if refused else 0), done.output
+    assert get(f"{fresh.primary_url}/version")["version"] == written
+    assert [line.split(":")[0] for line in done.stderr.splitlines() if line.startswith("line")] == refused
+    assert not set(done.output) & {"\x1b", "\x07"}

@@ -1,8 +1,12 @@
-"""Requests to real nodes."""
+"""Requests to real nodes, and a server in place of one."""
 
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import urllib3
@@ -30,3 +34,29 @@ def post(url: str, body: Any = None) -> dict[str, Any]:
 def _ok(status: int, body: dict[str, Any]) -> dict[str, Any]:
     assert status == 200, body
     return body
+
+
+@contextmanager
+def serving(answer: Callable[[BaseHTTPRequestHandler], tuple[int, bytes]], port: int = 0) -> Iterator[str]:
+    """A server that answers each request with the status and body that the function returns; its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = answer(self)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815 - as the library names it
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()

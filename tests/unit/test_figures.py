@@ -1,8 +1,6 @@
 """What ``docs/figures.py`` reports when it lacks a tool, before it starts a lab."""
 
-from __future__ import annotations
-
-import importlib.util
+import importlib
 import sys
 import tempfile
 from pathlib import Path
@@ -22,19 +20,12 @@ def figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for name in ("matplotlib", "playwright", "playwright.sync_api"):
         monkeypatch.setitem(sys.modules, name, None)
-    for name in ("charts", "page"):
-        monkeypatch.delitem(sys.modules, f"lab.report.{name}", raising=False)
-        monkeypatch.delattr(f"lab.report.{name}", raising=False)
-    spec = importlib.util.spec_from_file_location("figures", ROOT / "docs/figures.py")
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-
-    def no_lab(*_: object, **__: object) -> None:
-        raise AssertionError("a lab was started")
-
-    monkeypatch.setattr(found, "Lab", no_lab)
+    monkeypatch.delitem(sys.modules, "lab.report.page", raising=False)
+    monkeypatch.delattr("lab.report.page", raising=False)
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    monkeypatch.delitem(sys.modules, "figures", raising=False)
+    found = importlib.import_module("figures")
+    monkeypatch.setattr(found, "Lab", lambda *_, **__: pytest.fail("a lab was started"))
     return found
 
 
@@ -43,25 +34,21 @@ def run(figures: ModuleType, *arguments: str) -> Result:
     return CliRunner().invoke(main, list(arguments))
 
 
-def test_console_without_chromium(figures: ModuleType, tmp_path: Path) -> None:
-    done = run(figures, "console")
-    assert (
-        done.stderr
-        == "Error: The picture needs Chromium: install it so that it is on the PATH, or pass --chromium PATH.\n"
-    )
-    assert (done.exit_code, list(tmp_path.iterdir())) == (1, [])
-
-
-def test_console_with_a_chromium_that_does_not_exist(figures: ModuleType, tmp_path: Path) -> None:
-    done = run(figures, "console", "--chromium", str(tmp_path / "chromium"))
-    assert done.stderr.endswith(f"'{tmp_path / 'chromium'}' does not exist.\n")
-    assert (done.exit_code, list(tmp_path.iterdir())) == (2, [])
-
-
-def test_console_without_playwright(figures: ModuleType, tmp_path: Path) -> None:
-    done = run(figures, "console", "--chromium", sys.executable)
-    assert done.stderr == "Error: The picture needs playwright: run `make check`, which installs it.\n"
-    assert (done.exit_code, list(tmp_path.iterdir())) == (1, [])
+@pytest.mark.parametrize(
+    ("chromium", "status", "said"),
+    [
+        ([], 1, "Chromium: install it so that it is on the PATH, or pass --chromium PATH."),
+        (["--chromium", "/none/chromium"], 2, "'/none/chromium' does not exist."),
+        (["--chromium", sys.executable], 1, "playwright: run `make check`, which installs it."),
+    ],
+)
+def test_console_without_a_tool(
+    figures: ModuleType, tmp_path: Path, chromium: list[str], status: int, said: str
+) -> None:
+    done = run(figures, "console", *chromium)
+    assert done.stderr.endswith(f"{said}\n")
+    assert status == 2 or done.stderr.startswith("Error: The picture needs ")
+    assert (done.exit_code, list(tmp_path.iterdir())) == (status, [])
 
 
 @pytest.mark.parametrize("command", ["orders", "curves", "example"])

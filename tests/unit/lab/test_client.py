@@ -1,11 +1,6 @@
 """The HTTP client of the commands: responses, errors, and streams of events."""
 
-from __future__ import annotations
-
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +9,7 @@ from lab import client
 from lab.cli import main
 from lab.client import NodeUnreachable
 from lab.errors import LabError
+from tests.support.http import serving
 
 RESPONSES = {
     "/good": (200, b'{"a": 1}'),
@@ -25,26 +21,10 @@ RESPONSES = {
 }
 
 
-class Node(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        status, body = RESPONSES[self.path]
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def node() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Node) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(lambda request: RESPONSES[request.path]) as url:
+        yield url
 
 
 def test_a_successful_response_is_returned(node: str) -> None:

@@ -1,22 +1,21 @@
 """A file of items becomes batches; a batch that the log does not accept is sent again."""
 
-from __future__ import annotations
-
 import io
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import IO, Any
 
 import pytest
 
 from lab import loading
 from lab.errors import LabError
-from lab.loading import Loaded, batches
+from lab.loading import Loaded, batches, items
+from tests.support.http import serving
 
 Answer = tuple[int, dict[str, Any]]
+A, B = b'{"key":"a","value":1}', b'{"key":"b","value":2}'
 
 
 def load(file: IO[bytes], url: str, *, skip: int = 0, on_batch: Callable[[int], object] = lambda _: None) -> Loaded:
@@ -27,6 +26,42 @@ def load(file: IO[bytes], url: str, *, skip: int = 0, on_batch: Callable[[int], 
 
 def line(number: int) -> bytes:
     return json.dumps({"key": f"k{number}", "value": number}).encode()
+
+
+def test_lines_keep_their_numbers_and_empty_ones_are_skipped() -> None:
+    assert list(items(io.BytesIO(b"\n".join([A, b"", b"  ", B])))) == [("line 1", A), ("line 4", B)]
+
+
+def test_a_line_too_long_for_a_batch_is_named() -> None:
+    with pytest.raises(LabError, match="line 2 is longer than"):
+        list(items(io.BytesIO(b"1\n" + b"x" * 5 * 2**20)))
+
+
+@pytest.mark.parametrize(
+    ("content", "sent"),
+    [
+        (A + b"\r" + B + b"\n", {"line 1": A, "line 2": B}),
+        (A + b"\r\n\r\n" + B, {"line 1": A, "line 3": B}),
+        (
+            A + b"\n" + A[:11] + b"\r" + A[11:] + b"\r\n" + B,
+            {"line 1": A, "line 2": A[:11] + b" " + A[11:], "line 3": B},
+        ),
+        (b"\xef\xbb\xbf" + A + b"\n" + B + b"\n", {"line 1": A, "line 2": B}),
+        (b"[" + A + b"," + B + b"]\n", {"line 1, item 1": A, "line 1, item 2": B}),
+        (b"\xef\xbb\xbf [\n" + A + b"\n,\r\n" + B + b" ]", {"line 2, item 1": A, "line 4, item 2": B}),
+        (b'[{"key":"a",\n "value":1}]', {"line 1, item 1": b'{"key":"a",  "value":1}'}),
+        (b" [ ] ", {}),
+    ],
+)
+def test_every_line_ending_is_read_and_an_array_too(content: bytes, sent: dict[str, bytes]) -> None:
+    found = list(items(io.BytesIO(content)))
+    assert found == list(sent.items())
+
+
+def test_an_array_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.loading.ARRAY_BYTES_MAX", 100)
+    with pytest.raises(LabError, match="an array has at most 100 bytes"):
+        list(items(io.BytesIO(b"[" + b",".join([A] * 9) + b"]")))
 
 
 def test_skipped_items_count() -> None:
@@ -78,11 +113,7 @@ def test_a_final_failure_reports_where_to_continue(monkeypatch: pytest.MonkeyPat
 
 
 def taken(request: bytes) -> Answer:
-    """The response of a primary that accepts everything."""
     return 200, {"results": [{"position": f"1-{n}"} for n, _ in enumerate(request.split(b"\n"), 1)]}
-
-
-A, B = b'{"key":"a","value":1}', b'{"key":"b","value":2}'
 
 
 def test_each_item_of_an_array_has_its_own_write_ids() -> None:
@@ -149,25 +180,11 @@ def _primary(answer: Callable[[Any], Answer]) -> Iterator[tuple[str, list[str]]]
     """A server, and the Idempotency-Key of each request. ``taken`` answers by the body, any other by its number."""
     keys: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            sent = self.rfile.read(int(self.headers["Content-Length"]))
-            status, body = answer(sent if answer is taken else len(keys))
-            keys.append(self.headers["Idempotency-Key"])
-            raw = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
+    def respond(request: BaseHTTPRequestHandler) -> tuple[int, bytes]:
+        sent = request.rfile.read(int(request.headers["Content-Length"]))
+        status, body = answer(sent if answer is taken else len(keys))
+        keys.append(request.headers["Idempotency-Key"])
+        return status, json.dumps(body).encode()
 
-        def log_message(self, *_: Any) -> None:
-            """Log nothing."""
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", keys
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(respond) as url:
+        yield url, keys

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from lab.bench.figure import GROUPS, Figure, Target, measure_of
-from lab.cli.bench import table
+from lab.cli.bench import picture
 
 
 def test_the_median_of_the_ratios_of_all_rounds_is_judged() -> None:
@@ -37,7 +37,7 @@ def test_the_table_shows_medians_spread_and_verdict() -> None:
     ]
     console = Console(width=160, color_system=None)
     with console.capture() as capture:
-        console.print(table(figures))
+        console.print(picture(figures))
     shown = " ".join(capture.get().split())
     assert "POST /data 1/s 2,500 (2,400 to 2,600) 3,000 (3,000 to 3,000) bare Flask app 0.833 (0.8 to 0.867) ✗" in shown
     assert "import s 0.3 (0.3 to 0.3) ✓ at most 0.6" in shown

@@ -1,7 +1,5 @@
 """``lab check``: what it refuses to judge."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Descriptions of experiments on the command line."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """``lab fault``: parameters, and what it reports."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

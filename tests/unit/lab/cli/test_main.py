@@ -1,7 +1,5 @@
 """The command line: help, errors, and what all commands share."""
 
-from __future__ import annotations
-
 import io
 import subprocess
 import sys
@@ -16,7 +14,6 @@ from lab.cli import COMMANDS, fault, main
 
 
 def commands(group: click.Group, *names: str) -> list[list[str]]:
-    """Every command and group by its names."""
     found = [list(names)]
     context = click.Context(group)
     for name in group.list_commands(context):
@@ -69,9 +66,8 @@ def test_a_path_that_is_not_a_file_is_rejected_with_a_sentence(tmp_path: Path, c
     done = CliRunner().invoke(main, [*command, str(path)])
     assert done.exit_code in {1, 2}
     assert isinstance(done.exception, SystemExit)
-    assert {"directory": "it is a directory", "device": "it is a device", "nothing": "No such file"}[
-        kind
-    ] in done.output
+    said = {"directory": "it is a directory", "device": "it is a device", "nothing": "No such file"}
+    assert said[kind] in done.output
     assert done.output.count("\n") <= 4
     assert "\x1b" not in done.output
 

@@ -1,7 +1,5 @@
 """``lab status``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from threading import Barrier
 from typing import Any

@@ -1,7 +1,5 @@
 """``lab watch``: the feed as a table."""
 
-from __future__ import annotations
-
 import itertools
 import subprocess
 import sys
@@ -21,15 +19,8 @@ def shown(view: View) -> str:
 
 
 def state(**changes: Any) -> dict[str, Any]:
-    found = {
-        "replica_id": "r1",
-        "applied_position": "1-3",
-        "lag_ms": 120.0,
-        "pending": 2,
-        "delay_ms": 500.0,
-        "live": True,
-    }
-    return {**found, "faults": [], "diverged": False, "resyncing": "", **changes}
+    found = {"replica_id": "r1", "applied_position": "1-3", "lag_ms": 120.0, "pending": 2, "delay_ms": 500.0}
+    return {**found, "live": True, "faults": [], "diverged": False, "resyncing": "", **changes}
 
 
 def test_positions_lag_and_pending_entries_are_shown_and_updated_between_states() -> None:

@@ -1,7 +1,5 @@
 """Files and directories that only their owner can use, and disks with free space."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Names, ports and delays of a local lab."""
 
-from __future__ import annotations
-
 import socket
 from random import Random
 from urllib.parse import urlsplit

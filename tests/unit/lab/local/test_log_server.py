@@ -1,7 +1,5 @@
 """A log server that runs already: whether a lab can use it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread

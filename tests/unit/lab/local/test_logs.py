@@ -1,7 +1,5 @@
 """Log files: bounded, and followed whatever happens to them."""
 
-from __future__ import annotations
-
 import errno
 import os
 from pathlib import Path
@@ -29,7 +27,6 @@ def test_new_lines_are_followed_only_when_complete_and_without_control_character
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> int:
-    """A log file has 1,000 bytes at most."""
     monkeypatch.setattr(logs, "BYTES_MAX", 1000)
     return 1000
 

@@ -1,7 +1,5 @@
 """A child process: started, watched, restarted, stopped."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The owner of a data directory, the process that runs a lab in it, and which state is trusted."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os
@@ -10,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -36,14 +35,6 @@ def claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Claim]:
     found = Claim(tmp_path)
     yield found
     found.release()
-
-
-@pytest.fixture
-def bystander() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that does not belong to any lab."""
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
-        yield process
-        process.kill()
 
 
 def test_a_directory_has_one_owner_at_a_time(tmp_path: Path) -> None:
@@ -73,13 +64,13 @@ def test_a_directory_that_cannot_be_used_is_reported(tmp_path: Path) -> None:
         Claim(tmp_path / "file" / "lab")
 
 
-def test_a_process_that_got_the_number_of_a_killed_supervisor_is_not_ended(
-    claim: Claim, tmp_path: Path, bystander: subprocess.Popen[bytes]
-) -> None:
-    claim.write(replace(STATE, pid=bystander.pid))
-    with pytest.raises(LabError, match="belongs to a lab that has ended"):
-        detached.stop(tmp_path)
-    assert bystander.poll() is None
+def test_a_process_that_got_the_number_of_a_killed_supervisor_is_not_ended(claim: Claim, tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as bystander, ExitStack() as ended:
+        ended.callback(bystander.kill)
+        claim.write(replace(STATE, pid=bystander.pid))
+        with pytest.raises(LabError, match="belongs to a lab that has ended"):
+            detached.stop(tmp_path)
+        assert bystander.poll() is None
 
 
 @pytest.mark.parametrize("pid", [-1, 0, 2**22 + 1, 2**40])
@@ -181,8 +172,6 @@ def test_a_starting_lab_is_found_before_any_of_its_processes_runs(
 
 
 # -- other users ------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory that another user has prepared, with a lab that seems to run in it."""
@@ -223,7 +212,6 @@ def test_a_link_is_not_followed_and_its_target_is_unchanged(name: str, tmp_path:
 
 
 def start_everything(directory: Path) -> None:
-    """Every way in which the lab opens a file for writing."""
     claim = Claim(directory)
     try:
         claim.write(STATE)

@@ -1,7 +1,5 @@
 """The local runner, with placeholders for the lab's processes."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil
@@ -10,7 +8,6 @@ import socketserver
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -24,21 +21,11 @@ from lab.local import layout, log_server, logs, processes, state, supervisor
 from lab.local.layout import Options
 from lab.local.state import Claim
 from lab.local.supervisor import Lab
+from tests.support.http import serving
 from tests.support.ports import base_port
 from tests.support.until import until
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
-
-
-class Healthy(BaseHTTPRequestHandler):
-    """A healthy node of some lab."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        pass
 
 
 @contextmanager
@@ -46,10 +33,14 @@ def listening(*ports: int) -> Iterator[None]:
     """Healthy nodes that belong to another lab."""
     with ExitStack() as opened:
         for port in ports:
-            found = opened.enter_context(ThreadingHTTPServer(("127.0.0.1", port), Healthy))
-            opened.callback(found.shutdown)
-            Thread(target=found.serve_forever, args=(0.02,), daemon=True).start()
+            opened.enter_context(serving(lambda _: (200, b""), port))
         yield
+
+
+def sleeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let processes that do nothing take the place of the lab's."""
+    genuine = Lab._add
+    monkeypatch.setattr(Lab, "_add", lambda lab, name, _, environment: genuine(lab, name, SLEEP, environment))
 
 
 @pytest.fixture
@@ -63,8 +54,7 @@ def test_a_health_response_of_another_lab_is_not_mistaken_for_its_own(
     """As when two labs start on the same ports at the same moment, and both find them free."""
     monkeypatch.setattr(layout, "require_free_ports", lambda _: None)
     monkeypatch.setattr(log_server, "require_usable", lambda *_: None)
-    genuine = Lab._add
-    monkeypatch.setattr(Lab, "_add", lambda lab, name, _, environment: genuine(lab, name, SLEEP, environment))
+    sleeping(monkeypatch)
     own = Lab(Options(options.data_dir, options.base_port, replicas=1, redis_url="redis://x"))
     ports = [place.port for place in layout.places(options)]
     try:
@@ -86,8 +76,6 @@ def test_the_log_server_of_another_lab_is_not_mistaken_for_its_own(
 
 
 # -- a full disk ------------------------------------------------------------------------------------------------------
-
-
 class Idle:
     """A lab whose processes do nothing, and what it has reported."""
 
@@ -96,11 +84,9 @@ class Idle:
         self.lab = Lab(options, self.reports.append)
 
     def restarts(self) -> dict[str, int]:
-        """How often each process was restarted, as `lab status` reads it."""
         return {node.id: node.restarts for node in state.require(self.lab.data_dir).nodes}
 
     def kill(self, node: str) -> None:
-        """Kill a process, and wait until it has been restarted."""
         pid = self.lab.pids[node]
         os.kill(pid, signal.SIGKILL)
         until(lambda: self.lab.pids.get(node) not in {None, pid})
@@ -110,12 +96,10 @@ class Idle:
 def idle(options: Options, monkeypatch: pytest.MonkeyPatch) -> Iterator[Idle]:
     monkeypatch.setattr(processes, "_BACKOFF_SECONDS", (0.0,))
     monkeypatch.setattr(log_server, "require_usable", lambda *_: None)
-    monkeypatch.setattr(Lab, "_await_health", lambda _: None)
-    genuine = Lab._add
-    monkeypatch.setattr(Lab, "_add", lambda lab, name, _, environment: genuine(lab, name, SLEEP, environment))
+    monkeypatch.setattr(Lab, "_await_health", lambda lab: lab._all_started.wait(10))
+    sleeping(monkeypatch)
     found = Idle(Options(options.data_dir, options.base_port, replicas=1, redis_url="redis://x"))
     found.lab.start()
-    until(lambda: len(found.lab.pids) == 4)
     yield found
     found.lab.stop()
 
@@ -182,16 +166,13 @@ def test_a_disk_that_is_nearly_full_is_reported_early(idle: Idle, monkeypatch: p
 
 def test_a_lab_on_a_full_disk_is_refused_with_a_sentence(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     line = ["up", "--data-dir", str(options.data_dir), "--base-port", str(options.base_port)]
-    with monkeypatch.context() as full:
-        full.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 0))
+    monkeypatch.setattr(Claim, "write", no_space)
+    full = "is full: 0.0 MB of 1 MB are left, and a lab needs 16 MB"
+    for said in ("lab.json cannot be written: No space left on device", full):
         found = CliRunner().invoke(main, line)
-    assert (found.exit_code, found.stderr.count("\n")) == (1, 1)
-    assert "is full: 0.0 MB of 1 MB are left, and a lab needs 16 MB" in found.stderr
-    with monkeypatch.context() as full:
-        full.setattr(Claim, "write", no_space)
-        found = CliRunner().invoke(main, line)
-    assert (found.exit_code, found.stderr.count("\n")) == (1, 1)
-    assert "lab.json cannot be written: No space left on device" in found.stderr
+        assert (found.exit_code, found.stderr.count("\n")) == (1, 1)
+        assert said in found.stderr
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 0))
 
 
 def test_a_failed_supervisor_is_reported(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,32 +197,27 @@ def test_logs_are_bounded_while_the_lab_runs(idle: Idle, monkeypatch: pytest.Mon
 
 
 # -- a log server that takes its time ---------------------------------------------------------------------------------
+class Loading(socketserver.BaseRequestHandler):
+    """A log server that answers ``left`` requests with the news that it is loading its file."""
+
+    left = 0
+
+    def handle(self) -> None:
+        self.request.recv(100)
+        Loading.left -= 1
+        loading = b"-LOADING Valkey is loading the dataset in memory\r\n"
+        self.request.sendall(b"+OK\r\n" + (loading if Loading.left >= 0 else b"+PONG\r\n"))
 
 
-class Loading:
-    """A log server that is loading its file for a number of requests."""
-
-    def __init__(self, options: Options, questions: int) -> None:
-        self.left = questions
-        own = self
-
-        class Answer(socketserver.BaseRequestHandler):
-            def handle(self) -> None:
-                self.request.recv(100)
-                own.left -= 1
-                loading = b"-LOADING Valkey is loading the dataset in memory\r\n"
-                self.request.sendall(b"+OK\r\n" + (loading if own.left >= 0 else b"+PONG\r\n"))
-
-        self._server = socketserver.TCPServer(("127.0.0.1", layout.log_server_port(options)), Answer)
-        self._thread = Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-
-    def __enter__(self) -> Loading:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+@contextmanager
+def loading(options: Options, requests: int) -> Iterator[None]:
+    Loading.left = requests
+    with socketserver.TCPServer(("127.0.0.1", layout.log_server_port(options)), Loading) as server:
+        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        try:
+            yield
+        finally:
+            server.shutdown()
 
 
 @pytest.fixture
@@ -251,23 +227,22 @@ def patient(options: Options, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setattr(supervisor, "_SERVER_SECONDS", 0.2)
     monkeypatch.setattr(layout, "require_free_ports", lambda _: None)
     monkeypatch.setattr(processes.Child, "listens_on", lambda *_: True)
-    genuine = Lab._add
-    monkeypatch.setattr(Lab, "_add", lambda lab, name, _, environment: genuine(lab, name, SLEEP, environment))
+    sleeping(monkeypatch)
     return Lab(options)
 
 
 def test_a_log_that_loads_slowly_does_not_count_against_the_nodes(
     patient: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Loading(patient.options, 100) as server:
-        monkeypatch.setattr(supervisor, "_is_healthy", lambda *_: server.left < 0)
+    with loading(patient.options, 100):
+        monkeypatch.setattr(supervisor, "_is_healthy", lambda *_: Loading.left < 0)
         with patient:
             assert state.require(patient.data_dir).ready
 
 
 def test_a_log_server_that_never_finishes_loading_is_named(patient: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_LOADING_SECONDS", 0.5)
-    with Loading(patient.options, 10**9), pytest.raises(LabError, match=r"the log server .*LOADING"):
+    with loading(patient.options, 10**9), pytest.raises(LabError, match=r"the log server .*LOADING"):
         patient.start()
 
 
@@ -300,8 +275,6 @@ def test_a_lab_whose_data_directory_was_replaced_leaves_the_new_one_alone(
 
 
 # -- temporary labs ---------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def tries(monkeypatch: pytest.MonkeyPatch) -> list[Options]:
     """The options of the labs that were started; each fails."""

@@ -1,7 +1,5 @@
 """The page of an experiment: complete, self-contained, and safe whatever the data contains."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys
@@ -26,8 +24,6 @@ from tests.support.experiments import FINISHED, experiment
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, and the data element's text."""
-
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
@@ -125,9 +121,8 @@ def test_a_long_curve_is_thinned_for_the_table() -> None:
 
 def test_without_matplotlib_the_command_names_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    for name in ("charts", "page"):
-        monkeypatch.delitem(sys.modules, f"lab.report.{name}", raising=False)
-        monkeypatch.delattr(lab.report, name, raising=False)
+    monkeypatch.delitem(sys.modules, "lab.report.page", raising=False)
+    monkeypatch.delattr(lab.report, "page", raising=False)
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(main, ["experiment", "report", "3f2c9a1b7d40", "--client-url", "http://127.0.0.1:9"])
     assert (done.exit_code, done.stdout) == (1, "")
