@@ -166,7 +166,6 @@ def as_object(value: Any) -> dict[str, Any]:
 
 
 def not_json(error: ValueError) -> Problem:
-    """Return the problem of a text that is not JSON, or JSON that the lab refuses."""
     what = "This JSON is refused" if isinstance(error, strict_json.Refused) else "This is not JSON"
     return Problem(400, "not-json", "Not JSON", f"{what}: {error}.")
 
@@ -232,7 +231,6 @@ def _require_utf_8() -> None:
 
 
 def _parameters() -> dict[str, str]:
-    """The query parameters by name. Raises ``Problem`` 400."""
     try:
         pairs = parse_qsl(request.query_string.decode(), keep_blank_values=True, errors="strict")
     except UnicodeDecodeError:

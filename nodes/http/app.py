@@ -29,7 +29,6 @@ class HealthAnswer(TypedDict):
 
 
 def make_app(config: NodeConfig, tracing: Tracing, registry: CollectorRegistry) -> tuple[Flask, Api]:
-    """Return an app without endpoints of its own, and the means to add them."""
     app = Flask(config.node_id, static_folder=None)
     problem.install(app)
     guard.install(app, config)
@@ -45,7 +44,6 @@ def make_app(config: NodeConfig, tracing: Tracing, registry: CollectorRegistry) 
 
 
 def measure(app: Flask, registry: CollectorRegistry) -> None:
-    """Measure every request of this app and serve ``/metrics``, with exemplars if the scraper asks for them."""
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)

@@ -18,7 +18,6 @@ _GUARDED = "whether a token is set"
 
 
 def install(app: Flask, config: NodeConfig) -> None:
-    """Check every request of this app before it reaches a view."""
     app.extensions[_GUARDED] = config.admin_token is not None
     own_names = re.compile(rf"{re.escape(config.namespace.strip('{}'))}-[a-z0-9-]+")
     known = {"localhost", config.node_id, *config.allowed_hosts}

@@ -66,8 +66,6 @@ class Operation:
 
 
 class Description:
-    """Collects the endpoints of a node."""
-
     def __init__(self, title: str) -> None:
         self._title = title
         self._paths: dict[str, dict[str, Any]] = {}

@@ -102,12 +102,10 @@ class Team:
         return future
 
     def run_all(self, calls: Mapping[str, Callable[[], Found]]) -> dict[str, Found]:
-        """Run functions at once; return their results by name when all have ended."""
         running = {name: self.submit(call) for name, call in calls.items()}
         return {name: future.result() for name, future in running.items()}
 
     def leave(self) -> None:
-        """Release the room that was not used."""
         if self._free:
             self._room.release(self._free)
 
@@ -204,7 +202,6 @@ class Peers:
                 yield running[done], done.result()
 
     def attempt(self, ask: Ask) -> Reply | PeerError:
-        """Send one request as ``ask`` does, and return a failure."""
         try:
             return self.ask(ask)
         except PeerError as error:
@@ -216,12 +213,10 @@ class Peers:
 
 
 def failure(reply: Reply | Exception) -> str:
-    """Return why a request failed: what it raised, or what the node answered."""
     return str(reply) if isinstance(reply, Exception) else str(reply.body.get("detail", reply.status))
 
 
 def body_or_error(reply: Reply | Exception) -> dict[str, Any]:
-    """Return the body of an answer of status 200, else ``{"error": sentence}``."""
     return reply.body if isinstance(reply, Reply) and reply.status == 200 else {"error": failure(reply)}
 
 

@@ -49,7 +49,6 @@ class Problem(Exception):
         self.headers = {"Retry-After": "1"} if status == 503 else {}
 
     def body(self) -> dict[str, Any]:
-        """The members of the answer."""
         body: dict[str, Any] = {
             "type": PROBLEM_TYPE + self.slug,
             "title": self.title,
@@ -67,8 +66,6 @@ class Problem(Exception):
 
 
 class PassedOn(Problem):
-    """Another node's problem details, passed on unchanged."""
-
     def __init__(self, status: int, body: dict[str, Any]) -> None:
         super().__init__(status, "", "", str(body.get("detail")))
         self._body = body
@@ -81,8 +78,6 @@ PROBLEMS: dict[type[Exception], Callable[[Any], Problem]] = {}
 
 
 def maps(kind: type[Exception], status: int, slug: str, title: str, outcome: Outcome | None = None) -> None:
-    """Answer exceptions of this kind with this problem. ``outcome``: see ``Problem``."""
-
     def problem(error: Any) -> Problem:
         found = Problem(status, slug, title, f"{error}.", **getattr(error, "extra", {}))
         found.headers |= getattr(error, "headers", {})
@@ -100,8 +95,6 @@ def problem_of(error: Exception) -> Problem | None:
 
 
 def install(app: Flask) -> None:
-    """Answer every error of this app with problem details, and none with a stack trace."""
-
     @app.errorhandler(Exception)
     def answer(error: Exception) -> Response:
         found = problem_of(error)

@@ -30,8 +30,6 @@ PositionText = Annotated[str, AfterValidator(_checked_position), Field(json_sche
 
 
 class WaitQuery(Query):
-    """The position to wait for, and the longest wait."""
-
     min_position: PositionText | None = None
     min_version: Annotated[int, Field(ge=0, lt=10**15)] | None = None
     timeout_ms: TimeoutMs = READ_TIMEOUT_MS
@@ -44,8 +42,6 @@ class WaitQuery(Query):
 
 
 class PageQuery(WaitQuery):
-    """A page of the data."""
-
     limit: Annotated[int, Field(ge=1, le=10_000)] = 1000
     cursor: Annotated[str, Field(description="next of the previous page")] = ""
 
@@ -73,15 +69,11 @@ class VersionAnswer(TypedDict):
 
 
 class DataAnswer(VersionAnswer):
-    """A page of the data at that position."""
-
     data: dict[str, Any]
     next: str | None
 
 
 class KeyAnswer(TypedDict):
-    """A key's value, the version that wrote it, and the position of the node that answers."""
-
     source: str
     key: str
     value: Any
@@ -92,8 +84,6 @@ class KeyAnswer(TypedDict):
 
 
 class DigestAnswer(TypedDict):
-    """The content of a node, as one consistent cut."""
-
     source: str
     position: str
     keys: int
@@ -203,7 +193,6 @@ def _wait(reads: Reads, query: WaitQuery) -> tuple[State, Position | None]:
 
 
 def _require_first(reads: Reads, query: WaitQuery) -> Position | None:
-    """Wait for the position of a read before it, and return it. Raises what ``_require`` does."""
     if query.min_position is None and query.min_version is None:
         return None
     state, target = _wait(reads, query)
@@ -216,7 +205,6 @@ def _is_reached(target: Position, state: State) -> bool:
 
 
 def _require(target: Position | None, state: State, timeout_ms: int) -> None:
-    """Hold a read to its position. Raises ``Problem`` 412 or 504."""
     if target is None or _is_reached(target, state):
         return
     extra: dict[str, Any] = {"min_position": str(target), "position": str(state.position)}

@@ -40,7 +40,6 @@ class SettingsBody(Body):
         return self
 
     def applied_to(self, old: Settings) -> Settings:
-        """Return the settings with these changes."""
         changes = {
             name: found for name in ("ack_delay_ms", "order", "seed") if (found := getattr(self, name)) is not None
         }

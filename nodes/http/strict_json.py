@@ -120,7 +120,6 @@ def dumps(value: Any) -> str:
 
 
 def _value(text: str, at: int) -> tuple[Any, int]:
-    """The value that starts there, and where it ends."""
     try:
         value, end = _DECODER.raw_decode(text, at)
     except RecursionError:
@@ -144,7 +143,6 @@ def _end(text: str, at: int) -> int:
 
 
 def _space(text: str, at: int) -> int:
-    """Where white space ends."""
     return next(_SPACE.finditer(text, at)).end()
 
 

@@ -26,8 +26,6 @@ Value = TypeAliasType("Value", "bool | str | float | list[Value] | dict[str, Val
 
 
 class WriteBody(Body):
-    """A key and its new value, any JSON."""
-
     key: Key
     # It is strict JSON already; its schema is for the description only.
     value: Annotated[
@@ -36,7 +34,6 @@ class WriteBody(Body):
 
     @cached_property
     def text(self) -> str:
-        """The value as compact JSON text, as the log carries it."""
         return strict_json.dumps(self.value)
 
     @model_validator(mode="after")
@@ -51,15 +48,11 @@ class WriteBody(Body):
 
 
 class AcksQuery(Query):
-    """How many replicas must have applied a write before the answer, and the longest wait for them."""
-
     acks: Annotated[int, Field(ge=0, le=1000)] = 0
     timeout_ms: TimeoutMs = 5000
 
 
 class WriteAnswer(TypedDict):
-    """An acknowledged write, and where it is in the log; with ``acks``, which replicas have it."""
-
     version: int
     position: str
     write_id: str
@@ -91,7 +84,6 @@ def batch_items(raw: bytes) -> list[WriteBody | Problem]:
 
 
 def _items(raw: bytes) -> Iterator[Any]:
-    """The values of an array, or unparsed lines. Raises ``ValueError`` if there is neither."""
     if not raw.strip():
         raise ValueError("the body is empty")
     if raw.lstrip().startswith(b"["):
@@ -107,7 +99,6 @@ def _checked(item: Any) -> WriteBody | Problem:
 
 
 def idempotency_key(length_max: int) -> dict[str, Any]:
-    """Describe the header that makes a repeated request the same write."""
     pattern = f"^{_WRITE_ID_CHARACTER}{{1,{length_max}}}$"
     return {"Idempotency-Key": Annotated[str, Field(pattern=pattern, description="the same for a retry")]}
 

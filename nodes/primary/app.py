@@ -87,14 +87,11 @@ class BatchAnswer(TypedDict):
 
 
 class ForgottenAnswer(TypedDict):
-    """The replica that is no longer registered."""
-
     status: str
     replica_id: str
 
 
 def create_app(config: PrimaryConfig) -> Flask:
-    """Return the primary as a WSGI app, with its node in ``app.extensions["node"]``."""
     registry = CollectorRegistry()
     tracing = traces.make(config)
     client = connect(config.redis_url, max_connections=config.threads + 16)

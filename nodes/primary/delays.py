@@ -16,8 +16,6 @@ from nodes.primary.parts import Parts
 
 
 class DelayBody(SettingsBody):
-    """A replica by ``replica`` or ``replica_url``, and the settings to change."""
-
     replica: str | None = None
     replica_url: str | None = None
 
@@ -45,8 +43,6 @@ class DelaysAnswer(TypedDict):
 
 
 class DelayAnswer(TypedDict):
-    """The replica's new delay, and the delays of all."""
-
     status: str
     replica_url: str
     delay_ms: float
@@ -54,15 +50,11 @@ class DelayAnswer(TypedDict):
 
 
 class AllDelaysAnswer(TypedDict):
-    """The delays of all replicas."""
-
     status: str
     all_delays: dict[str, float]
 
 
 class UnknownReplica(Exception):
-    """Raised for a replica that is not registered."""
-
     def __init__(self, name: str, known: list[str]) -> None:
         super().__init__(f"There is no replica {name[:100]!r}; registered: {', '.join(known) or 'none'}")
         self.extra = {"known_replicas": known}
@@ -88,7 +80,6 @@ class Delays:
         }
 
     def change(self, body: DelayBody) -> DelayAnswer:
-        """Change one replica. Raises ``UnknownReplica``."""
         member, old = self._find(body.replica or body.replica_url or "")
         new = body.applied_to(old)
         self._put({member.replica: new})

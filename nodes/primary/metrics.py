@@ -50,8 +50,6 @@ LOG_MAX_BYTES = Metric(Gauge, "ec_log_max_bytes", "limit above which the oldest 
 
 
 class PrimaryMetrics:
-    """Counters and histograms of the write path."""
-
     def __init__(self, registry: CollectorRegistry) -> None:
         self.writes = WRITES.on(registry)
         for result in ("acknowledged", "not_applied", "unknown"):
@@ -61,7 +59,6 @@ class PrimaryMetrics:
         self._changed = CHANGED.on(registry)
 
     def changed(self, kind: str, at_us: int, replica: str = "") -> None:
-        """Record that the lab was changed on request."""
         self._changed.labels(replica, kind).set(at_us / 1e6)
 
 

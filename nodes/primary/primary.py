@@ -35,14 +35,10 @@ FORGET_AFTER_SECONDS = 3600.0
 
 
 class AgeQuery(Query):
-    """The minimum age of the position."""
-
     age_ms: Annotated[float, Field(ge=0, le=86_400_000)] = 0
 
 
 class PositionAnswer(TypedDict):
-    """The newest position that was committed at least ``age_ms`` ago, and the newest of all."""
-
     source: str
     position: str
     age_ms: float
@@ -88,8 +84,6 @@ class ScrapeTargets(TypedDict):
 
 
 class ReplicasAnswer(TypedDict):
-    """Every registered replica, and the id of the lab that they replicate."""
-
     lab: str
     replicas: list[ReplicaAnswer]
 

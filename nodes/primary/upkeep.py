@@ -31,7 +31,6 @@ class Verification:
     """
 
     def __init__(self, parts: Parts, monotonic: Callable[[], float], pause: Callable[[float], object]) -> None:
-        """``pause`` waits between two rounds of asking."""
         self._parts = parts
         self._log = parts.log
         self._monotonic = monotonic
@@ -59,7 +58,6 @@ class Verification:
                 self._open(ahead, [])
 
     def _ask(self, members: list[Member]) -> tuple[Position, list[str]]:
-        """Return the newest position that any replica was given, and the replicas that did not answer."""
         seen = [member.position for member in members]
         missing = {member.replica: Ask(f"{member.url}/applied", fields={"limit": "1"}) for member in members}
         deadline = self._monotonic() + WAIT_SECONDS
@@ -112,7 +110,6 @@ class Retention:
         self.shrink()
 
     def shrink(self) -> None:
-        """Drop the oldest entries beyond the bound in bytes."""
         with self._lock:
             self._memory = self._log.shrink(self.bound_bytes)
 

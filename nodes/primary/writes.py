@@ -43,8 +43,6 @@ class TooFewReplicas(Exception):
 
 
 class TooManyBatches(TooManyWaiters):
-    """Raised when ``BATCHES_MAX`` batches are in progress."""
-
     def __init__(self, count: int) -> None:
         Exception.__init__(self, f"{count} batches are in progress, the limit")
 
@@ -126,14 +124,12 @@ class Writes:
         return appended
 
     def acknowledged(self, states: list[State]) -> None:
-        """Count accepted writes, after which the primary is in these states."""
         if states:
             self._metrics.acknowledged.inc(len(states))
             self._refusal = None
             self._gate.advance(max(states))
 
     def failed(self, error: LogError, count: int = 1) -> None:
-        """Count writes that were not accepted, or whose outcome is unknown."""
         self._metrics.writes.labels(_outcome(error)).inc(count)
         if isinstance(error, LogRefused):
             self._refusal = (self._monotonic(), error)

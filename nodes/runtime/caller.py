@@ -37,14 +37,12 @@ def wait(step: Callable[[float], bool], timeout_seconds: float, monotonic: Calla
 
 
 def require() -> None:
-    """Raise ``CallerLeft`` if the caller of the current request has hung up."""
     sock = CONNECTION.get()
     if sock is not None and _is_closed(sock):
         raise CallerLeft("the caller has hung up")
 
 
 def is_readable(sock: socket.socket, timeout_seconds: float) -> bool:
-    """Whether data or the end of the connection arrives in time."""
     poll = select.poll()  # select.select() takes no descriptors beyond 1,023
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(max(0.0, timeout_seconds) * 1000))

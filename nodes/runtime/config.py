@@ -24,8 +24,6 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """The configuration of any node."""
-
     role: Role
     node_id: str
     namespace: str
@@ -168,7 +166,6 @@ class Variable(NamedTuple):
     shown: str = ""
 
     def read(self, values: Mapping[str, str], found: Mapping[str, Any]) -> Any:
-        """Return the value. Raises ``ConfigError``."""
         text = values.get(self.name) or (self.default if isinstance(self.default, str) else self.default(found))
         try:
             return self.parse(text)

@@ -70,7 +70,6 @@ class Connection(gthread.TConn):  # type: ignore[misc]
         return max(0, size - len(self.received)) if size <= _RECEIVED_MAX else None
 
     def classify(self, missing: int | None) -> Kind:
-        """Return the kind of request, which decides the thread that it gets."""
         if missing != 0:
             return "unfinished"
         return "reserved" if _RESERVED.match(self.received) else "complete"
@@ -125,7 +124,6 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         self._watch(conn)
 
     def _receive(self, conn: Connection) -> None:
-        """Give the connection's request its time to arrive."""
         conn.timeout = self._until(RECEIVE_SECONDS)
         self.pending_conns[conn] = None
 
@@ -156,7 +154,6 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             self._received(conn)
 
     def _received(self, conn: Connection) -> None:
-        """Queue the request if the loop needs no more of it."""
         missing = conn.missing()
         if not missing:
             self._forget(conn)
@@ -178,7 +175,6 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             self._refuse_busy(queue.popleft())
 
     def _start(self) -> None:
-        """Give queued requests to threads."""
         for kind, queue in self._queues.items():
             while queue and self._has_thread(kind):
                 conn = queue.popleft()
@@ -193,7 +189,6 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         return self._running.total() < threads + (RESERVED_THREADS if kind == "reserved" else 0)
 
     def finish_request(self, conn: Connection, fs: futures.Future[bool]) -> None:
-        """Prepare a connection for its next request, or close it."""
         self._running[conn.kind] -= 1
         self._start()
         if fs.exception() is not None or not fs.result():
@@ -214,13 +209,11 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     # -- closing, in the loop -----------------------------------------------------------------------------------------
 
     def murder_keepalived(self, force: bool = False) -> None:
-        """Close connections that were idle for too long, or all idle ones."""
         now = time.monotonic()
         while self.keepalived_conns and (force or self.keepalived_conns[0].timeout <= now):
             self._close(self.keepalived_conns[0])
 
     def murder_pending(self) -> None:
-        """Close requests that did not arrive in time, and refuse those that found no thread in time."""
         now = time.monotonic()
         for conn in [conn for conn in self.pending_conns if conn.timeout <= now]:
             self._close(conn)
@@ -267,7 +260,6 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             self.pending_conns[conn] = None
 
     def _forget(self, conn: Connection) -> None:
-        """Stop watching the connection."""
         self.pending_conns.pop(conn, None)
         if conn in self.keepalived_conns:
             self.keepalived_conns.remove(conn)

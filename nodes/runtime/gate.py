@@ -41,7 +41,6 @@ class Places:
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """Take a place. Raises ``full``."""
         if not self._free.acquire(blocking=False):
             raise self._full(self._count)
         try:
@@ -115,7 +114,6 @@ class PositionGate:
         return self._state
 
     def close(self) -> None:
-        """Wake all waiters for good: the node stops."""
         with self._lock:
             self._closed = True
             self._wake(list(self._waiting), None)
@@ -160,8 +158,6 @@ class PositionGate:
 
 
 class _Parked:
-    """A waiting request, and the one to wake next."""
-
     def __init__(self) -> None:
         self.next: _Parked | None = None
         self.reached_at: float | None = None
@@ -169,7 +165,6 @@ class _Parked:
         self._lock.acquire()
 
     def wait(self, timeout_seconds: float | None) -> bool:
-        """Wait to be woken; return whether that happened in time."""
         return self._lock.acquire(timeout=-1 if timeout_seconds is None else timeout_seconds)
 
     def wake(self) -> None:

@@ -45,7 +45,6 @@ class Metric(Generic[Kind]):
         METRICS[self.name] = self
 
     def on(self, registry: CollectorRegistry) -> Kind:
-        """Export the metric from a node."""
         options: Any = {"buckets": self.buckets} if self.buckets else {}
         return self.kind(self.name, self.meaning, self.labels, registry=registry, **options)
 
@@ -74,7 +73,6 @@ CHANGED = Metric(
 
 
 def make_gate(state: State, max_waiters: int, registry: CollectorRegistry) -> PositionGate:
-    """Return a gate whose waiters, and the time to wake them, are exported."""
     gate = PositionGate(state, max_waiters, WAKE.on(registry).observe)
     WAITING.on(registry).set_function(lambda: gate.waiters)
     return gate

@@ -94,7 +94,6 @@ class Service(BaseApplication):  # type: ignore[misc]
         util.write_error = _refuse
 
     def load(self) -> Any:
-        """Return the WSGI app."""
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(LineFormatter())
         logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -176,7 +175,6 @@ def make_room(requests: int) -> Room:
 
 
 def room_for(requests: int, files: int) -> Room:
-    """Return how much fits into a limit of open files."""
     if not _is_less(files, _OWN_FILES + _IDLE + requests * _FILES_PER_REQUEST):
         return Room(requests, requests + _IDLE, files)
     idle = files // 4

@@ -42,7 +42,6 @@ class Tracing:
         """
 
     def outgoing(self) -> dict[str, str]:
-        """The headers that carry the trace to another node."""
         given = TRACEPARENT.get()
         return {"traceparent": given} if _TRACEPARENT.fullmatch(given) else {}
 
@@ -93,7 +92,6 @@ class RecordedTracing(Tracing):
 
     @contextmanager
     def sending(self) -> Iterator[str]:
-        """Record a PRODUCER span around the append."""
         attributes = self._attributes("send")
         with self._tracer.start_as_current_span(
             f"send {self._stream}", kind=self._trace.SpanKind.PRODUCER, attributes=attributes
