@@ -38,7 +38,13 @@ def wait(step: Callable[[float], bool], timeout_seconds: float, monotonic: Calla
 
 def require() -> None:
     sock = CONNECTION.get()
-    if sock is not None and _is_closed(sock):
+    if sock is None:
+        return
+    try:
+        closed = is_readable(sock, 0) and sock.recv(1, socket.MSG_PEEK) == b""
+    except (OSError, ValueError):  # ValueError: this end is closed already
+        closed = True
+    if closed:
         raise CallerLeft("the caller has hung up")
 
 
@@ -46,10 +52,3 @@ def is_readable(sock: socket.socket, timeout_seconds: float) -> bool:
     poll = select.poll()  # select.select() takes no descriptors beyond 1,023
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(max(0.0, timeout_seconds) * 1000))
-
-
-def _is_closed(sock: socket.socket) -> bool:
-    try:
-        return is_readable(sock, 0) and sock.recv(1, socket.MSG_PEEK) == b""
-    except (OSError, ValueError):  # ValueError: this end is closed already
-        return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -74,78 +75,58 @@ class WorkerConfig(NodeConfig):
 _CONFIGS = {"primary": PrimaryConfig, "replica": ReplicaConfig, "client": ClientConfig, "worker": WorkerConfig}
 
 
-def _text(pattern: str, allowed: str) -> Callable[[str], Any]:
-    def parse(text: str) -> str:
-        if re.fullmatch(pattern, text) is None:
-            raise ValueError(allowed)
-        return text
+def _checked(
+    is_valid: Callable[[str], object], allowed: str, convert: Callable[[str], Any] = str
+) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        with suppress(ValueError):
+            if is_valid(text):
+                return convert(text)
+        raise ValueError(allowed)
 
     return parse
+
+
+def _text(pattern: str, allowed: str, convert: Callable[[str], Any] = str) -> Callable[[str], Any]:
+    return _checked(re.compile(pattern).fullmatch, allowed, convert)
 
 
 def _number(low: float, high: float) -> Callable[[str], Any]:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not low <= value <= high:
-            raise ValueError(f"a number from {low:g} to {high:g}")
-        return value
-
-    return parse
+    return _checked(lambda text: low <= float(text) <= high, f"a number from {low:g} to {high:g}", float)
 
 
 def _integer(low: int, high: int) -> Callable[[str], Any]:
-    def parse(text: str) -> int:
-        if re.fullmatch(r"[0-9]{1,15}", text) is None or not low <= int(text) <= high:
-            raise ValueError(f"a whole number from {low} to {high}")
-        return int(text)
+    def is_valid(text: str) -> bool:
+        return re.fullmatch(r"[0-9]{1,15}", text) is not None and low <= int(text) <= high
 
-    return parse
+    return _checked(is_valid, f"a whole number from {low} to {high}", int)
 
 
 def _url(*schemes: str) -> Callable[[str], Any]:
-    def parse(text: str) -> str:
-        try:
-            parts = urlsplit(text)
-            valid = parts.scheme in schemes and bool(parts.hostname or parts.path) and (parts.port or 1) > 0
-        except ValueError:
-            valid = False
-        if not valid:
-            raise ValueError(f"a URL that starts with {' or '.join(schemes)}://")
-        return text.rstrip("/")
+    def is_valid(text: str) -> bool:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname or parts.path) and (parts.port or 1) > 0
 
-    return parse
+    return _checked(is_valid, f"a URL that starts with {' or '.join(schemes)}://", lambda text: text.rstrip("/"))
 
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(name.strip().lower() for name in text.split(",") if name.strip())
 
 
-def _origins(text: str) -> frozenset[str]:
-    if re.fullmatch(f"(?:{_ORIGIN}(?:,{_ORIGIN})*)?", text) is None:
-        raise ValueError("origins such as https://lab.example:8443, without a path, separated by commas")
-    return _names(text)
-
-
 def _default_id(found: Mapping[str, Any]) -> str:
-    name = found["namespace"].strip("{}")
-    return f"{name}-replica1" if found["role"] == "replica" else f"{name}-{found['role']}"
+    return f"{found['namespace'].strip('{}')}-{'replica1' if found['role'] == 'replica' else found['role']}"
 
 
 def _default_dir(found: Mapping[str, Any]) -> str:
-    return f".lab/replicas/{found['node_id']}" if found["role"] == "replica" else f".lab/{found['node_id']}"
+    return f".lab/{'replicas/' if found['role'] == 'replica' else ''}{found['node_id']}"
 
 
 def _default_url(found: Mapping[str, Any]) -> str:
     """A URL that others can connect to: on all addresses, the node is assumed to be reachable by its id."""
     host = found["host"]
-    try:
+    with suppress(ValueError):  # a name
         address = ipaddress.ip_address(host)
-    except ValueError:
-        pass
-    else:
         host = found["node_id"] if address.is_unspecified else f"[{host}]" if address.version == 6 else host
     return f"http://{host}:{found['port']}"
 
@@ -177,9 +158,15 @@ class Variable(NamedTuple):
 _id = _text(r"[a-z0-9][a-z0-9-]{0,62}", "letters, digits and dashes, lower case")
 _namespace = _text(r"\{?[a-z0-9]{1,32}\}?", "1 to 32 letters and digits, lower case")
 _host = _text(r"[A-Za-z0-9_.:-]{1,255}", "an address to listen on, such as 127.0.0.1")
-_sampler = _text(
+_origins = _text(
+    f"(?:{_ORIGIN}(?:,{_ORIGIN})*)?",
+    "origins such as https://lab.example:8443, without a path, separated by commas",
+    _names,
+)
+_unset = _text(
     "(?:parentbased_)?(?:always_on|always_off|traceidratio)|",
     "always_on, always_off or traceidratio, with parentbased_ before it or not",
+    lambda text: not text,
 )
 _web, _redis = _url("http", "https"), _url("redis", "rediss", "unix")
 _delay = _number(0, DELAY_MS_MAX)
@@ -233,7 +220,7 @@ VARIABLES = (
              "node"),
     Variable("OTEL_EXPORTER_OTLP_ENDPOINT", "tracing", bool, "",
              "if set, traces are recorded and exported there by OTLP over HTTP"),
-    Variable("OTEL_TRACES_SAMPLER", "traces_bounded", lambda text: not _sampler(text), "",
+    Variable("OTEL_TRACES_SAMPLER", "traces_bounded", _unset, "",
              "OpenTelemetry sampler for traces that start at a node: `parentbased_always_on` records all of them",
              shown="at most 200 per second"),
 )

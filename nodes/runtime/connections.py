@@ -69,16 +69,10 @@ class Connection(gthread.TConn):  # type: ignore[misc]
         size = end + 4 + (int(length[1]) if length else 0)
         return max(0, size - len(self.received)) if size <= _RECEIVED_MAX else None
 
-    def classify(self, missing: int | None) -> Kind:
-        if missing != 0:
-            return "unfinished"
-        return "reserved" if _RESERVED.match(self.received) else "complete"
-
     def recv(self, size: int) -> bytes:
         """Return what was received, then the rest of a large body. Raises ``RequestTimeout``."""
         if self.received:
-            received = bytes(self.received)
-            self.received.clear()
+            received, self.received = bytes(self.received), bytearray()
             return received
         if not is_readable(self.sock, self.timeout - time.monotonic()):
             raise RequestTimeout("The body of this request did not arrive in time")
@@ -106,7 +100,6 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         return futures.ThreadPoolExecutor(self.cfg.threads + RESERVED_THREADS)
 
     # -- receiving, in the loop ---------------------------------------------------------------------------------------
-
     def accept(self, listener: Any) -> None:
         if self.nr_conns + 1 >= self.worker_connections:
             self._close_oldest()
@@ -157,11 +150,11 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         missing = conn.missing()
         if not missing:
             self._forget(conn)
-            self._queue(conn, conn.classify(missing))
+            complete: Kind = "reserved" if _RESERVED.match(conn.received) else "complete"
+            self._queue(conn, complete if missing == 0 else "unfinished")
         elif len(conn.received) > _RECEIVED_MAX:
-            self._refuse(
-                conn, 431, "Request Header Fields Too Large", "The head of a request must have at most 32 KiB."
-            )
+            detail = "The head of a request must have at most 32 KiB."
+            self._refuse(conn, 431, "Request Header Fields Too Large", detail)
         elif conn not in self.pending_conns:
             self.keepalived_conns.remove(conn)
             self._receive(conn)
@@ -207,7 +200,6 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         super().wait_for_and_dispatch_events(min(timeout, _TICK_SECONDS) if short else timeout)
 
     # -- closing, in the loop -----------------------------------------------------------------------------------------
-
     def murder_keepalived(self, force: bool = False) -> None:
         now = time.monotonic()
         while self.keepalived_conns and (force or self.keepalived_conns[0].timeout <= now):
@@ -273,7 +265,6 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         conn.close()
 
     # -- answering, in a thread ---------------------------------------------------------------------------------------
-
     def handle_request(self, req: Any, conn: Connection) -> bool:
         """Answer a request; a caller that does not receive the answer in time loses its connection."""
         conn.sock.settimeout(SEND_SECONDS)

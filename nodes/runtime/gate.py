@@ -68,8 +68,7 @@ class PositionGate:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._state = state
-        self._max_waiters = max_waiters
-        self._woken = woken
+        self._max_waiters, self._woken = max_waiters, woken
         self._waiting: dict[Position, list[_Parked]] = {}
         self._soonest: Position | None = None
         self._closed = False

@@ -54,22 +54,13 @@ class Metric(Generic[Kind]):
 
 
 _BOTH = ("primary", "replica")
+# fmt: off
 WAITING = Metric(Gauge, "ec_waiting_readers", "requests waiting for a position", _BOTH)
-WAKE = Metric(
-    Histogram,
-    "ec_wake_seconds",
-    "time from a position being reached to a waiting request resuming",
-    _BOTH,
-    (),
-    LATENESS_BUCKETS,
-)
-CHANGED = Metric(
-    Gauge,
-    "ec_config_change_timestamp_seconds",
-    "time of the last change to the lab, by `kind`: delay, reset, fault",
-    _BOTH,
-    ("replica", "kind"),
-)
+WAKE = Metric(Histogram, "ec_wake_seconds", "time from a position being reached to a waiting request resuming",
+              _BOTH, (), LATENESS_BUCKETS)
+CHANGED = Metric(Gauge, "ec_config_change_timestamp_seconds",
+                 "time of the last change to the lab, by `kind`: delay, reset, fault", _BOTH, ("replica", "kind"))
+# fmt: on
 
 
 def make_gate(state: State, max_waiters: int, registry: CollectorRegistry) -> PositionGate:
@@ -111,10 +102,9 @@ class Distribution:
 
     def collect(self) -> Iterator[Family]:
         with self._lock:
-            counts, exemplars, sum_us = list(self._counts), list(self._exemplars), self._sum_us
-        buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
-        for le, up_to, exemplar in zip(self._les, accumulate(counts), exemplars, strict=True):
-            buckets.append((le, up_to) if exemplar is None else (le, up_to, exemplar))
+            cells = list(zip(self._les, accumulate(self._counts), self._exemplars, strict=True))
+            sum_us = self._sum_us
+        buckets = [(le, up_to) if exemplar is None else (le, up_to, exemplar) for le, up_to, exemplar in cells]
         family = HistogramMetricFamily(self._metric.name, self._metric.meaning, labels=self._metric.labels)
         family.add_metric(self._label_values, buckets, sum_us / 1e6)
         yield family

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, NamedTuple, TypeVar
 
 from gunicorn import util
@@ -63,8 +63,7 @@ class Service(BaseApplication):  # type: ignore[misc]
     """
 
     def __init__(self, config: Config, create_app: Callable[[Config], Any]) -> None:
-        self._room = make_room(config.threads)
-        self._wanted = config.threads
+        self._room, self._wanted = make_room(config.threads), config.threads
         self._config = replace(config, threads=self._room.requests)
         self._create_app: Callable[[Any], Any] = create_app
         super().__init__()
@@ -163,27 +162,27 @@ def _stopped(_server: Any, worker: Any) -> None:
         wsgi.extensions["node"].stop()
 
 
+def _allows(limit: int, files: int) -> bool:
+    return limit == resource.RLIM_INFINITY or limit >= files
+
+
 def make_room(requests: int) -> Room:
     """Raise the limit of open files to what this many requests need, as far as allowed, and return the result."""
     wanted = _OWN_FILES + _IDLE + requests * _FILES_PER_REQUEST
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if _is_less(soft, wanted):
-        soft = hard if _is_less(hard, wanted) else wanted
+    if not _allows(soft, wanted):
+        soft = wanted if _allows(hard, wanted) else hard
         with suppress(OSError, ValueError):  # the system may allow less than the hard limit
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return room_for(requests, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 def room_for(requests: int, files: int) -> Room:
-    if not _is_less(files, _OWN_FILES + _IDLE + requests * _FILES_PER_REQUEST):
+    if _allows(files, _OWN_FILES + _IDLE + requests * _FILES_PER_REQUEST):
         return Room(requests, requests + _IDLE, files)
     idle = files // 4
     found = min(requests, max(_REQUESTS_MIN, (files - _OWN_FILES - idle) // _FILES_PER_REQUEST))
     return Room(found, found + idle, files)
-
-
-def _is_less(limit: int, wanted: int) -> bool:
-    return limit != resource.RLIM_INFINITY and limit < wanted
 
 
 class LineFormatter(logging.Formatter):
@@ -198,15 +197,9 @@ class LineFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's name
         return _printable(super().formatMessage(record))
 
-    def formatException(  # noqa: N802 - the base class's name
-        self, ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
-    ) -> str:
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the base class's name
         return "\n".join(f"  {_printable(line)}" for line in super().formatException(ei).split("\n"))
 
 
 def _printable(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
