@@ -76,9 +76,7 @@ TimeoutMs = Annotated[int, Field(ge=0, le=TIMEOUT_MS_MAX)]
 
 
 class _KeyConverter(BaseConverter):
-    """A key in a path: the rest of it, slashes and line breaks included."""
-
-    regex = r"[\s\S]+"
+    regex = r"[\s\S]+"  # the rest of the path, slashes and line breaks included
     part_isolating = False
 
 
@@ -208,9 +206,7 @@ def parsed(model: type[Model], values: dict[str, Any], status: int, slug: str) -
             {"field": _field(error, tags), "message": error["msg"].removeprefix("Value error, ")}
             for error in failure.errors(include_url=False, include_input=False)
         ]
-    detail = "; ".join(
-        f"{error['field']}: {error['message']}" if error["field"] else error["message"] for error in errors
-    )
+    detail = "; ".join(": ".join(filter(None, error.values())) for error in errors)
     title = "Invalid parameter" if status == 400 else "Invalid field"
     raise Problem(status, slug, title, f"{detail}.", errors=errors)
 

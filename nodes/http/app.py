@@ -44,9 +44,8 @@ def make_app(config: NodeConfig, tracing: Tracing, registry: CollectorRegistry) 
 
 
 def measure(app: Flask, registry: CollectorRegistry) -> None:
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    GCCollector(registry=registry)
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
     PrometheusMetrics(app, path=None, registry=registry, group_by="url_rule")
 
     @app.get("/metrics")
@@ -65,10 +64,5 @@ def add_health(api: Api, config: NodeConfig, check: Callable[[], dict[str, str]]
         """Whether this node can do its work, and if not, what is wrong."""
         checks = check()
         healthy = all(state == "ok" for state in checks.values())
-        body = {
-            "status": "ok" if healthy else "degraded",
-            "service": config.node_id,
-            "role": config.role,
-            "checks": checks,
-        }
-        return api.reply(body, 200 if healthy else 503)
+        node = {"service": config.node_id, "role": config.role, "checks": checks}
+        return api.reply({"status": "ok" if healthy else "degraded", **node}, 200 if healthy else 503)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import quote
@@ -31,9 +32,7 @@ class PeerError(Exception):
 
     def __init__(self, detail: str, *, sent: bool, role: str = "node", **extra: Any) -> None:
         super().__init__(detail)
-        self.sent = sent
-        self.role = role
-        self.extra = extra
+        self.sent, self.role, self.extra = sent, role, extra
 
 
 class PeerRefused(Exception):
@@ -41,8 +40,7 @@ class PeerRefused(Exception):
 
     def __init__(self, status: int, body: dict[str, Any]) -> None:
         super().__init__(body.get("detail"))
-        self.status = status
-        self.body = body
+        self.status, self.body = status, body
 
 
 class PeersBusy(Exception):
@@ -86,17 +84,17 @@ class _Pool(urllib3.HTTPConnectionPool):
     ConnectionCls = _Connection
 
 
+@dataclass
 class Team:
-    """Room for a number of requests at once, for one thread."""
+    """Room for a number of requests at once, for one thread; ``free``: how much of it is left."""
 
-    def __init__(self, threads: ThreadPoolExecutor, room: threading.Semaphore, count: int) -> None:
-        self._threads = threads
-        self._room = room
-        self._free = count
+    _threads: ThreadPoolExecutor
+    _room: threading.Semaphore
+    free: int = 0
 
     def submit(self, call: Callable[[], Found]) -> Future[Found]:
         """Run a function on a thread, on behalf of the current caller."""
-        self._free -= 1
+        self.free -= 1
         future = self._threads.submit(copy_context().run, call)
         future.add_done_callback(lambda _: self._room.release())
         return future
@@ -104,10 +102,6 @@ class Team:
     def run_all(self, calls: Mapping[str, Callable[[], Found]]) -> dict[str, Found]:
         running = {name: self.submit(call) for name, call in calls.items()}
         return {name: future.result() for name, future in running.items()}
-
-    def leave(self) -> None:
-        if self._free:
-            self._room.release(self._free)
 
 
 class Peers:
@@ -129,9 +123,8 @@ class Peers:
         body = None if ask.body is None else strict_json.dumps(ask.body).encode()
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_SECONDS, read=_MARGIN_SECONDS + ask.wait_ms / 1000)
         fields = ask.fields if body is None else None
-        send = partial(
-            self._pool.request, ask.method, ask.url, fields=fields, body=body, headers=headers, timeout=timeout
-        )
+        options: Any = {"fields": fields, "body": body, "headers": headers, "timeout": timeout}
+        send = partial(self._pool.request, ask.method, ask.url, **options)
         repeated = False
         try:
             try:
@@ -143,7 +136,13 @@ class Peers:
             found = strict_json.written(answer.data.decode())
         except (urllib3.exceptions.HTTPError, ValueError) as error:
             refused = isinstance(error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
-            raise PeerError(_sentence(ask.url, error), sent=repeated or not refused) from error
+            if isinstance(error, ValueError):
+                sentence = f"{ask.url} did not answer with JSON"
+            elif isinstance(error, urllib3.exceptions.ReadTimeoutError):
+                sentence = f"{ask.url} did not answer in time"
+            else:
+                sentence = f"{ask.url} cannot be reached"
+            raise PeerError(sentence, sent=repeated or not refused) from error
         if not isinstance(found, dict):
             raise PeerError(f"{ask.url} did not answer with a JSON object", sent=True)
         return Reply(answer.status, found, received_at, repeated)
@@ -166,16 +165,16 @@ class Peers:
     @contextmanager
     def team(self, count: int) -> Iterator[Team]:
         """Reserve room for a number of requests at once, before anything that needs it. Raises ``PeersBusy``."""
-        taken = 0
-        while taken < count and self._room.acquire(blocking=False):
-            taken += 1
-        team = Team(self._threads, self._room, taken)
+        team = Team(self._threads, self._room)
+        while team.free < count and self._room.acquire(blocking=False):
+            team.free += 1
         try:
-            if taken < count:
+            if team.free < count:
                 raise PeersBusy("too many requests to other nodes are in progress")
             yield team
         finally:
-            team.leave()
+            if team.free:
+                self._room.release(team.free)
 
     def run_all(self, calls: Mapping[str, Callable[[], Found]]) -> dict[str, Found]:
         """Run functions that send requests at once; return their results by name. Raises ``PeersBusy``."""
@@ -223,11 +222,3 @@ def body_or_error(reply: Reply | Exception) -> dict[str, Any]:
 def segment(name: str) -> str:
     """Quote a name as one segment of a URL's path. Dots too: clients resolve the segments ``.`` and ``..``."""
     return quote(name, safe="").replace(".", "%2E")
-
-
-def _sentence(url: str, error: Exception) -> str:
-    if isinstance(error, urllib3.exceptions.ReadTimeoutError):
-        return f"{url} did not answer in time"
-    if isinstance(error, urllib3.exceptions.HTTPError):
-        return f"{url} cannot be reached"
-    return f"{url} did not answer with JSON"

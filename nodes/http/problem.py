@@ -40,22 +40,13 @@ class Problem(Exception):
 
     def __init__(self, status: int, slug: str, title: str, detail: str, **extra: Any) -> None:
         super().__init__(detail)
-        self.status = status
-        self.slug = slug
-        self.title = title
-        self.detail = detail
-        self.extra = extra
+        self.status, self.slug, self.title, self.detail, self.extra = status, slug, title, detail, extra
         self.outcome: Outcome | None = "not_applied" if status < 500 else None
         self.headers = {"Retry-After": "1"} if status == 503 else {}
 
     def body(self) -> dict[str, Any]:
-        body: dict[str, Any] = {
-            "type": PROBLEM_TYPE + self.slug,
-            "title": self.title,
-            "status": self.status,
-            "detail": self.detail,
-            **self.extra,
-        }
+        names = {"type": PROBLEM_TYPE + self.slug, "title": self.title}
+        body = {**names, "status": self.status, "detail": self.detail, **self.extra}
         if self.outcome is not None and has_request_context() and request.method in _WRITING:
             body.setdefault("outcome", self.outcome)
         return body
@@ -65,13 +56,9 @@ class Problem(Exception):
         return Response(text, self.status, self.headers, mimetype="application/problem+json")
 
 
-class PassedOn(Problem):
-    def __init__(self, status: int, body: dict[str, Any]) -> None:
-        super().__init__(status, "", "", str(body.get("detail")))
-        self._body = body
-
+class _PassedOn(Problem):
     def body(self) -> dict[str, Any]:
-        return self._body
+        return self.extra
 
 
 PROBLEMS: dict[type[Exception], Callable[[Any], Problem]] = {}
@@ -116,6 +103,12 @@ def _unavailable(error: PeerError) -> Problem:
     return found
 
 
+def _passed_on(error: PeerRefused) -> Problem:
+    found = _PassedOn(error.status, "", "", str(error))
+    found.extra = error.body
+    return found
+
+
 def _http(error: HTTPException) -> Problem:
     status = error.code or 500
     found = Problem(status, f"http-{status}", error.name, error.description or error.name)
@@ -132,5 +125,5 @@ maps(CallerLeft, 400, "http-400", "Bad Request")
 maps(RequestTimeout, 408, "request-timeout", "Request timeout")
 PROBLEMS[WriteIdReused] = _reused
 PROBLEMS[PeerError] = _unavailable
-PROBLEMS[PeerRefused] = lambda refused: PassedOn(refused.status, refused.body)
+PROBLEMS[PeerRefused] = _passed_on
 PROBLEMS[HTTPException] = _http

@@ -93,8 +93,9 @@ class DigestAnswer(TypedDict):
 class Reads(Protocol):
     """What a node must provide to be read from. Each answer is of one moment and has its state."""
 
-    def state(self) -> State:
-        """Where the node is."""
+    def state(self) -> State: ...
+    def get(self, key: str) -> tuple[State, Record | None]: ...
+    def now_us(self) -> int: ...
 
     def wait_for(self, target: Position, timeout_seconds: float) -> State:
         """Wait until the target is reached or the time is up; return where the node is then."""
@@ -105,14 +106,8 @@ class Reads(Protocol):
     def page(self, after: str, limit: int) -> tuple[State, list[Record], bool]:
         """Records with keys greater than ``after`` in key order, and whether there are more."""
 
-    def get(self, key: str) -> tuple[State, Record | None]:
-        """A key's record."""
-
     def digest(self) -> tuple[State, int, str]:
         """Number of keys, and digest of the content."""
-
-    def now_us(self) -> int:
-        """The log's clock."""
 
 
 def add_reads(api: Api, source: str, reads: Reads) -> None:
@@ -126,9 +121,12 @@ def add_reads(api: Api, source: str, reads: Reads) -> None:
         if target is not None:
             reached = _is_reached(target, state)
             times_us = reads.reached_us(target) if reached else None
-            answer["reached"] = reached
-            answer["applied_at"] = timestamp(times_us[1]) if times_us else None
-            answer["applied_after_ms"] = ms(times_us[1] - times_us[0]) if times_us else None
+            after_ms = ms(times_us[1] - times_us[0]) if times_us else None
+            answer |= {
+                "reached": reached,
+                "applied_at": times_us and timestamp(times_us[1]),
+                "applied_after_ms": after_ms,
+            }
         return answer
 
     @api.route("GET", "/data", admin=False, query=PageQuery, answer=DataAnswer)

@@ -1,4 +1,4 @@
-"""A write as primary and client accept it, alone or in a batch."""
+"""Changes as nodes accept them: a write, alone or in a batch, and a replica's settings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from functools import cached_property
 from itertools import islice
 from typing import Annotated, Any, NotRequired
 
-from pydantic import Field, SkipValidation, model_validator
+from pydantic import AfterValidator, Field, SkipValidation, model_validator
 from typing_extensions import TypeAliasType, TypedDict
 
+from broker.delay import DELAY_MS_MAX, Fixed, Order, from_json
+from broker.registry import Settings
 from nodes.http import strict_json
 from nodes.http.api import Body, Key, Query, TimeoutMs, as_object, not_json, parsed
 from nodes.http.problem import Problem
@@ -22,6 +24,7 @@ BATCH_ITEMS_MAX = 10_000
 BATCH_WRITE_ID_MAX = 120  # leaves room for the number of an item
 _WRITE_ID_CHARACTER = r"[!#-\[\]-~]"  # without quote and backslash, so that JSON needs no escape
 
+Milliseconds = Annotated[int | float, Field(ge=0, le=DELAY_MS_MAX)]
 Value = TypeAliasType("Value", "bool | str | float | list[Value] | dict[str, Value] | None")
 
 
@@ -115,3 +118,37 @@ def write_id_of(idempotency_key: str | None, length_max: int = WRITE_ID_MAX) -> 
         detail = f"Idempotency-Key: must be 1 to {length_max} visible ASCII characters without quote and backslash."
         raise Problem(400, "invalid-idempotency-key", "Invalid Idempotency-Key", detail)
     return found
+
+
+def _readable(model: dict[str, Any]) -> dict[str, Any]:
+    from_json(model)
+    return model
+
+
+class SettingsBody(Body):
+    """Settings to change; omitted ones keep their value.
+
+    ``order``: in log order, or each entry when it is due. ``seed``: the model's delays are drawn from it.
+    """
+
+    delay_ms: Milliseconds | None = None
+    model: Annotated[dict[str, Any], AfterValidator(_readable)] | None = None
+    ack_delay_ms: Milliseconds | None = None
+    order: Order | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
+
+    @model_validator(mode="after")
+    def _something_and_once(self) -> SettingsBody:
+        if self.delay_ms is not None and self.model is not None:
+            raise ValueError("give either delay_ms or model")
+        if not self.model_dump(exclude_none=True, include=set(SettingsBody.model_fields)):
+            raise ValueError("give delay_ms, model, ack_delay_ms, order or seed")
+        return self
+
+    def applied_to(self, old: Settings) -> Settings:
+        changes = self.model_dump(exclude_none=True, include={"ack_delay_ms", "order", "seed"})
+        if self.delay_ms is not None:
+            changes["delay"] = Fixed(self.delay_ms)
+        elif self.model is not None:
+            changes["delay"] = from_json(self.model)
+        return old._replace(**changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import Metric as Family
@@ -46,6 +47,7 @@ class PrimaryMetrics:
         self._changed.labels(replica, kind).set(at_us / 1e6)
 
 
+@dataclass(eq=False)  # the registry keeps it as a key
 class ReplicaCollector:
     """Gauges of the log and every registered replica, read from the log when they are scraped.
 
@@ -53,11 +55,9 @@ class ReplicaCollector:
     they are absent: unknown is not 0.
     """
 
-    def __init__(self, log: ReplicationLog, registered: Registry, memory: Callable[[], tuple[int, int] | None]) -> None:
-        """``memory``: bytes that the log takes, and may take."""
-        self._log = log
-        self._registered = registered
-        self._memory = memory
+    _log: ReplicationLog
+    _registered: Registry
+    _memory: Callable[[], tuple[int, int] | None]  # bytes that the log takes, and may take
 
     def describe(self) -> list[Family]:
         return []  # without asking the log

@@ -95,12 +95,8 @@ class Primary:
         self, parts: Parts, verification: Verification, retention: Retention, writable: Callable[[], None]
     ) -> None:
         """``writable`` raises ``LogError`` if the next write would not be accepted."""
-        self._parts = parts
-        self._log = parts.log
-        self._gate = parts.gate
-        self._verification = verification
-        self._retention = retention
-        self._writable = writable
+        self._parts, self._log, self._gate = parts, parts.log, parts.gate
+        self._verification, self._retention, self._writable = verification, retention, writable
         self._upkeep = Background("upkeep", self._step)
         self.now_us = parts.clock.now_us
 
@@ -113,7 +109,6 @@ class Primary:
         self._parts.peers.close()
 
     # -- reading ------------------------------------------------------------------------------------------------------
-
     def state(self) -> State:
         return self._seen(self._log.head())
 
@@ -138,7 +133,6 @@ class Primary:
         return _state(head), head.keys, head.digest
 
     # -- the replicas -------------------------------------------------------------------------------------------------
-
     def position(self, age_ms: float) -> PositionAnswer:
         """The position that a reader must have reached to miss nothing older than ``age_ms``."""
         position, head = self._log.history.before(round(age_ms * 1000))
@@ -176,15 +170,13 @@ class Primary:
 
     def health(self) -> dict[str, str]:
         """Whether the log answers, has everything and will keep it, and whether it accepts writes."""
+        log = ""
         try:
             verified = self._log.is_verified()
             log = (self._log.history.hazard() or "ok") if verified else "asking the replicas whether it has everything"
-        except LogError as error:
-            return {"log": str(error), "writes": str(error)}
-        try:
             self._writable()
         except LogError as error:
-            return {"log": log, "writes": str(error)}
+            return {"log": log or str(error), "writes": str(error)}
         return {"log": log, "writes": "ok"}
 
     def _seen(self, head: Head) -> State:
@@ -193,7 +185,6 @@ class Primary:
         return state
 
     # -- resetting and upkeep -----------------------------------------------------------------------------------------
-
     def reset(self) -> ResetAnswer:
         """Start the next epoch, and answer when every live replica has read that and is empty."""
         self._verification.require()
@@ -204,19 +195,11 @@ class Primary:
         self._parts.metrics.changed("reset", now_us)
         members = self._parts.registered.members()
         fields = {"min_position": str(position), "timeout_ms": str(RESET_WAIT_MS)}
-        asks = {
-            member.replica: Ask(f"{member.url}/version", fields=fields, wait_ms=RESET_WAIT_MS)
-            for member in members
-            if member.is_live(now_us)
-        }
+        live = [member for member in members if member.is_live(now_us)]
+        asks = {member.replica: Ask(f"{member.url}/version", fields=fields, wait_ms=RESET_WAIT_MS) for member in live}
         found = self._parts.peers.ask_all(asks)
-        return {
-            "status": "reset",
-            "version": 0,
-            "epoch": position.epoch,
-            "position": str(position),
-            "replicas": {member.replica: _emptied(found.get(member.replica)) for member in members},
-        }
+        replicas = {member.replica: _emptied(found.get(member.replica)) for member in members}
+        return ResetAnswer(status="reset", version=0, epoch=position.epoch, position=str(position), replicas=replicas)
 
     def forget(self, replica: str) -> bool:
         """Remove a replica that will not come back, with its group; ``False`` if it is not registered."""

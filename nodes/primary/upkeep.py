@@ -31,10 +31,8 @@ class Verification:
     """
 
     def __init__(self, parts: Parts, monotonic: Callable[[], float], pause: Callable[[float], object]) -> None:
-        self._parts = parts
-        self._log = parts.log
-        self._monotonic = monotonic
-        self._pause = pause
+        self._parts, self._log = parts, parts.log
+        self._monotonic, self._pause = monotonic, pause
         self._lock = threading.Lock()
 
     def require(self) -> None:
@@ -66,10 +64,9 @@ class Verification:
                 if (delivered := _delivered(reply)) is not None:
                     seen.append(delivered)
                     del missing[replica]
-            if missing and self._monotonic() >= deadline:
+            if not missing or self._monotonic() >= deadline:
                 break
-            if missing:
-                self._pause(_PAUSE_SECONDS)
+            self._pause(_PAUSE_SECONDS)
         return max(seen, default=START), sorted(missing)
 
     def _open(self, seen: Position, silent: list[str], reason: str = "") -> None:
@@ -94,8 +91,7 @@ class Retention:
     """Keeps the log within bounds in entries and in bytes. Methods raise ``broker.errors.LogError``. Thread-safe."""
 
     def __init__(self, log: ReplicationLog, config: PrimaryConfig) -> None:
-        self._log = log
-        self._config = config
+        self._log, self._config = log, config
         self._lock = threading.Lock()
         self._memory: Memory | None = None
 
