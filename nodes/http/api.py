@@ -14,7 +14,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
-from broker.position import Position
 from nodes.http import guard, strict_json
 from nodes.http.openapi import Answer, Description, Operation
 from nodes.http.problem import Problem
@@ -51,8 +50,7 @@ class Query(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def checked_key(key: str) -> str:
-    """Check that a key can be stored, and read by its path. Raises ``ValueError``."""
+def _checked_key(key: str) -> str:
     try:
         size = len(key.encode("utf-8"))
     except UnicodeEncodeError:
@@ -66,7 +64,7 @@ def checked_key(key: str) -> str:
 
 Key = Annotated[
     str,
-    AfterValidator(checked_key),
+    AfterValidator(_checked_key),
     Field(
         description=f"at most {KEY_BYTES_MAX} bytes of UTF-8",
         json_schema_extra={"minLength": 1, "maxLength": KEY_BYTES_MAX, "not": {"enum": [".", ".."]}},
@@ -136,15 +134,13 @@ class Api:
 
         return register
 
-    def reply(
-        self, answer: Mapping[str, Any] | list[Any], status: int = 200, position: Position | str | None = None
-    ) -> Response:
+    def reply(self, answer: Mapping[str, Any] | list[Any], status: int = 200, position: str | None = None) -> Response:
         """Return an answer; one that reflects data has its ``position`` and this node's id in its headers."""
         headers = {"Content-Type": "application/json"}
         if position is None and isinstance(answer, Mapping):
             position = answer.get("position")
         if position:
-            headers |= {"Lab-Position": str(position), "Lab-Source": self._node_id}
+            headers |= {"Lab-Position": position, "Lab-Source": self._node_id}
         return Response(strict_json.dumps(answer) + "\n", status, headers)
 
 
@@ -202,10 +198,8 @@ def parsed(model: type[Model], values: dict[str, Any], status: int, slug: str) -
         return model.model_validate(values)
     except ValidationError as failure:
         tags: int = getattr(model, "TAGS", 0)
-        errors = [
-            {"field": _field(error, tags), "message": error["msg"].removeprefix("Value error, ")}
-            for error in failure.errors(include_url=False, include_input=False)
-        ]
+        found = failure.errors(include_url=False, include_input=False)
+    errors = [{"field": _field(error, tags), "message": error["msg"].removeprefix("Value error, ")} for error in found]
     detail = "; ".join(": ".join(filter(None, error.values())) for error in errors)
     title = "Invalid parameter" if status == 400 else "Invalid field"
     raise Problem(status, slug, title, f"{detail}.", errors=errors)

@@ -1,13 +1,4 @@
-"""Errors as ``application/problem+json`` (RFC 9457), and the one table from exceptions to problems.
-
-Logic raises exceptions of its own and knows no HTTP. The ``app.py`` of a role states once what each means to a caller:
-
-    maps(UnknownReplica, 422, "unknown-replica", "Unknown replica")
-
-The exception's text, which has no final period, becomes ``detail``; its attributes ``extra`` (further members of the
-answer) and ``headers`` are optional. A subclass is answered like its parent unless it has an entry of its own. For an
-exception that needs more, add a function to ``PROBLEMS``.
-"""
+"""Errors as ``application/problem+json`` (RFC 9457), and the one table from exceptions to problems."""
 
 from __future__ import annotations
 
@@ -65,6 +56,12 @@ PROBLEMS: dict[type[Exception], Callable[[Any], Problem]] = {}
 
 
 def maps(kind: type[Exception], status: int, slug: str, title: str, outcome: Outcome | None = None) -> None:
+    """Answer exceptions of this kind, and of subclasses without an entry of their own, with this problem.
+
+    The exception's text, which has no final period, becomes ``detail``; its attributes ``extra`` and ``headers`` are
+    optional. For one that needs more, add a function to ``PROBLEMS``.
+    """
+
     def problem(error: Any) -> Problem:
         found = Problem(status, slug, title, f"{error}.", **getattr(error, "extra", {}))
         found.headers |= getattr(error, "headers", {})

@@ -1,8 +1,7 @@
 """The HTTP server of a node: gunicorn's threaded worker, except for how connections wait for a thread.
 
-Gunicorn's own worker gives a connection a thread before its request has arrived, reads without a time limit, queues
-without bound, and accepts no new connection while idle ones fill it: a few hundred callers that send nothing stop it.
-Here one loop receives, and a request gets a thread once it is complete.
+Gunicorn's own gives a connection a thread before its request has arrived, reads without a time limit, queues without
+bound, and accepts nothing while idle connections fill it. Here a request gets a thread once a loop has received it.
 """
 
 from __future__ import annotations
@@ -25,19 +24,13 @@ from gunicorn.workers import gthread
 from nodes.runtime.caller import CONNECTION, RequestTimeout, is_readable
 
 PROBLEM_TYPE = "urn:eventual-consistency-lab:"
-# Threads beyond the configured ones, for the requests that find problems and end them.
-RESERVED_THREADS = 8
-# How long a request may take to arrive: its head, and its body.
-RECEIVE_SECONDS = 5.0
-# How long a caller may take to receive part of an answer.
-SEND_SECONDS = 30.0
-# How long a complete request waits for a thread before it is refused.
-QUEUE_SECONDS = 1.0
-# How long a closed connection is kept so that its caller sees the last answer.
-_LINGER_SECONDS = 2.0
+RESERVED_THREADS = 8  # beyond the configured ones, for the requests that find problems and end them
+RECEIVE_SECONDS = 5.0  # for a request to arrive: its head, and its body
+SEND_SECONDS = 30.0  # for a caller to receive part of an answer
+QUEUE_SECONDS = 1.0  # for a complete request to find a thread before it is refused
+_LINGER_SECONDS = 2.0  # for the caller of a closed connection to see the last answer
 _TICK_SECONDS = 0.1
-# How much of a request the loop holds. A larger body is read by a thread.
-_RECEIVED_MAX = 32 * 1024
+_RECEIVED_MAX = 32 * 1024  # of a request in the loop; a larger body is read by a thread
 _RESERVED = re.compile(rb"[A-Z]+ /(?:health|metrics|faults|admin)(?:[/?][^ ]*)? HTTP/")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IGNORECASE)
 _UNKNOWN_LENGTH = re.compile(rb"\r\n(?:transfer-encoding|expect):", re.IGNORECASE)

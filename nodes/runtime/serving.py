@@ -39,12 +39,9 @@ _LAST_ANSWER_SECONDS = 0.05
 # How long a stopping node answers requests on kept connections. Gunicorn's 2 s have no setting, and would be most of
 # the time that a lab takes to stop.
 gthread.STOP_KEEPALIVE_LINGER = 0.3
-# Files that a request may hold open: its caller, the log server or the store, and the nodes that it asks.
-_FILES_PER_REQUEST = 6
-# Files that a node holds open: store, log server, feed, listener, and the requests of the reserved threads.
-_OWN_FILES = 96
-# Connections that are idle or whose request is still arriving.
-_IDLE = 1000
+_FILES_PER_REQUEST = 6  # its caller, the log server or the store, and the nodes that it asks
+_OWN_FILES = 96  # store, log server, feed, listener, and the requests of the reserved threads
+_IDLE = 1000  # connections that are idle or whose request is still arriving
 _REQUESTS_MIN = 4
 
 
@@ -97,10 +94,8 @@ class Service(BaseApplication):  # type: ignore[misc]
         handler.setFormatter(LineFormatter())
         logging.basicConfig(level=logging.INFO, handlers=[handler])
         if self._room.requests < self._wanted:
-            _logger.warning(
-                "only %d files may be open, so at most %d requests can be in progress, not %d; raise it with ulimit -n",
-                *(self._room.files, self._room.requests, self._wanted),
-            )
+            limits = f"only {self._room.files} files may be open, so at most {self._room.requests} requests"
+            _logger.warning("%s can be in progress, not %d; raise it with ulimit -n", limits, self._wanted)
         share_one_core(self._config.port)  # the nodes of a lab have successive ports
         try:
             app = self._create_app(self._config)
