@@ -16,10 +16,7 @@ _CORES: set[int] = set()
 
 
 class Background:
-    """Runs ``step`` in a thread until it is stopped; after an error it waits, up to a second, and continues.
-
-    ``trouble`` is the text of the last error, ``None`` after a successful step.
-    """
+    """Runs ``step`` until stopped, with pauses after errors. ``trouble``: the last error, ``None`` after a success."""
 
     def __init__(self, name: str, step: Callable[[], None]) -> None:
         self.trouble: str | None = None

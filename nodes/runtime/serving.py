@@ -54,10 +54,7 @@ class Room(NamedTuple):
 
 
 class Service(BaseApplication):  # type: ignore[misc]
-    """One node as a gunicorn service.
-
-    ``create_app`` is called in the worker process, with as many threads as there are open files for.
-    """
+    """One node. ``create_app`` is called in the worker process, with as many threads as there are open files for."""
 
     def __init__(self, config: Config, create_app: Callable[[Config], Any]) -> None:
         self._room, self._wanted = make_room(config.threads), config.threads
