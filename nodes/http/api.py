@@ -82,9 +82,7 @@ class Api:
     """The endpoints of one app. Views receive ``body`` and ``query`` as validated models and return a mapping."""
 
     def __init__(self, app: Flask, node_id: str, title: str) -> None:
-        self._app = app
-        self._node_id = node_id
-        self._description = Description(title)
+        self._app, self._node_id, self._description = app, node_id, Description(title)
         app.url_map.converters["key"] = _KeyConverter
         app.url_map.merge_slashes = False
         app.before_request(_require_utf_8)

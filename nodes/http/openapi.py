@@ -41,10 +41,7 @@ _SECURITY_SCHEMES = {"admin": {"type": "http", "scheme": "bearer"}}
 
 @dataclass(frozen=True)
 class Answer:
-    """What an endpoint answers, if it is more than a type: ``also`` has the types of answers with other statuses.
-
-    ``Problem`` as a type stands for problem details.
-    """
+    """An answer that is more than a type. ``also``: types by other statuses; ``Problem`` stands for problem details."""
 
     kind: Any
     status: int = 200

@@ -59,10 +59,7 @@ class Ask(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """An answer: status, JSON body, and when it arrived, by this node's monotonic clock.
-
-    ``repeated``: the request was sent a second time, and the outcome of the first attempt is unknown.
-    """
+    """``received_at``: by this node's monotonic clock. ``repeated``: sent twice, the first outcome unknown."""
 
     status: int
     body: dict[str, Any]
@@ -148,10 +145,7 @@ class Peers:
         return Reply(answer.status, found, received_at, repeated)
 
     def require(self, ask: Ask, role: str = "node", **extra: Any) -> Reply:
-        """Send one request, and return the answer if its status is 200.
-
-        Raises ``PeerError`` with this ``role`` and ``extra``, or ``PeerRefused``; both need no handler in an endpoint.
-        """
+        """Return an answer of status 200. Raises ``PeerError`` with ``role`` and ``extra``, or ``PeerRefused``."""
         try:
             reply = self.ask(ask)
         except PeerError as error:

@@ -78,10 +78,7 @@ def loads(raw: bytes) -> Any:
 
 
 def items(raw: bytes) -> Iterator[Any]:
-    """Yield the items of an array one by one, and ``Refused`` in place of an item that is wrong by itself.
-
-    Raises ``ValueError`` for invalid JSON.
-    """
+    """Yield the items of an array, ``Refused`` in place of a wrong one. Raises ``ValueError`` for invalid JSON."""
     text = raw.decode("utf-8")
     at = _space(text, _space(text, 0) + 1)
     if text[at : at + 1] != "]":

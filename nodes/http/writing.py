@@ -126,10 +126,7 @@ def _readable(model: dict[str, Any]) -> dict[str, Any]:
 
 
 class SettingsBody(Body):
-    """Settings to change; omitted ones keep their value.
-
-    ``order``: in log order, or each entry when it is due. ``seed``: the model's delays are drawn from it.
-    """
+    """Settings to change, the omitted ones unchanged. The model's delays are drawn from ``seed``."""
 
     delay_ms: Milliseconds | None = None
     model: Annotated[dict[str, Any], AfterValidator(_readable)] | None = None

@@ -56,10 +56,7 @@ class ResetAnswer(TypedDict):
 
 
 class ReplicaAnswer(TypedDict):
-    """A registered replica, as the log, its last heartbeat and its settings show it. ``delay_ms``: the model's mean.
-
-    ``proven``: whether the lab has an admin token, and the replica at this URL knows it.
-    """
+    """A replica as log, heartbeat and settings show it. ``proven``: it has the admin token. ``delay_ms``: the mean."""
 
     replica_id: str
     url: str

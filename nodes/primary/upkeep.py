@@ -43,10 +43,7 @@ class Verification:
                 self._open(seen, silent)
 
     def compare(self, members: list[Member]) -> None:
-        """Continue the log in a new epoch if a replica's heartbeat or a foreign entry is ahead of it.
-
-        After a foreign entry no position of the current epoch can be added. Raises ``LogError``.
-        """
+        """Continue the log in a new epoch if a heartbeat or a foreign entry is ahead of it. Raises ``LogError``."""
         ahead = max((member.position for member in members), default=START)
         with self._lock:
             foreign = self._log.foreign()

@@ -72,10 +72,7 @@ class Writes:
         return self._append("delete", key, "", write_id, None)
 
     def set_many(self, changes: list[Change]) -> list[Appended | Exception | None]:
-        """Append changes in their order; return, for each, where it is in the log or why it is not.
-
-        Raises ``LogError`` if the log accepted none.
-        """
+        """Append in order; return each position or failure. Raises ``LogError`` if the log accepted none."""
         results: list[Appended | Exception | None] = []
         for first in range(0, len(changes), _EXCHANGE):
             chosen = changes[first : first + _EXCHANGE]

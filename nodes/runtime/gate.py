@@ -35,8 +35,7 @@ class Places:
     """Room for at most ``count`` requests at once. Thread-safe."""
 
     def __init__(self, count: int, full: type[TooManyWaiters] = TooManyWaiters) -> None:
-        self._count = count
-        self._full = full
+        self._count, self._full = count, full
         self._free = threading.Semaphore(count)
 
     @contextmanager
@@ -65,10 +64,9 @@ class PositionGate:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """``woken`` receives, for each waiter, the seconds from reaching its position until it resumed."""
-        self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._state = state
-        self._max_waiters, self._woken = max_waiters, woken
+        self._state, self._max_waiters = state, max_waiters
+        self._woken, self._monotonic = woken, monotonic
         self._waiting: dict[Position, list[_Parked]] = {}
         self._soonest: Position | None = None
         self._closed = False
@@ -90,10 +88,7 @@ class PositionGate:
             self._move(state)
 
     def wait_for(self, target: Position, timeout_seconds: float) -> State:
-        """Wait until ``target`` is reached, the time is up, or the node stops; return the state then.
-
-        Raises ``TooManyWaiters``, or ``CallerLeft`` when the caller has hung up.
-        """
+        """Wait until ``target`` or the deadline, or the node stops. Raises ``TooManyWaiters``, ``CallerLeft``."""
         if self._state.position >= target or timeout_seconds <= 0:
             return self._state
         parked = _Parked()

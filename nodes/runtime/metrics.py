@@ -29,10 +29,7 @@ METRICS: dict[str, Metric[Any]] = {}
 
 @dataclass(frozen=True)
 class Metric(Generic[Kind]):
-    """A declared metric, which nodes of these ``roles`` export; a row of the table in ``docs/metrics.md``.
-
-    Every module declares its own as constants. ``buckets``: upper bounds in seconds, ascending, each included.
-    """
+    """A metric of nodes of these ``roles``; a row of ``docs/metrics.md``. ``buckets``: upper bounds, in seconds."""
 
     kind: type[Kind]
     name: str
@@ -70,10 +67,7 @@ def make_gate(state: State, max_waiters: int, registry: CollectorRegistry) -> Po
 
 
 class Distribution:
-    """One series of a histogram of seconds that takes many observations at once, in microseconds. Thread-safe.
-
-    The client library's histogram takes one observation at a time, with a lock and a walk over the buckets for each.
-    """
+    """A histogram in seconds of many observations at once, in microseconds: faster than one by one. Thread-safe."""
 
     def __init__(self, metric: Metric[Histogram], *label_values: str) -> None:
         self._metric = metric

@@ -38,8 +38,7 @@ class AtMostPerSecond(Sampler):
     """
 
     def __init__(self, per_second: int, monotonic: Callable[[], float]) -> None:
-        self._per_second = per_second
-        self._monotonic = monotonic
+        self._per_second, self._monotonic = per_second, monotonic
         self._left = float(per_second)
         self._filled_at = monotonic()
         self._lock = threading.Lock()
