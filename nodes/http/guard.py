@@ -13,7 +13,6 @@ from flask import Flask, request
 from nodes.http.problem import Problem
 from nodes.runtime.config import NodeConfig
 
-_DECISIONS = "endpoints that need the token"
 _GUARDED = "whether a token is set"
 
 
@@ -49,7 +48,7 @@ def declare(app: Flask, endpoint: str, *, admin: bool) -> None:
 
 
 def decisions(app: Flask) -> dict[str, bool]:
-    found: dict[str, bool] = app.extensions.setdefault(_DECISIONS, {})
+    found: dict[str, bool] = app.extensions.setdefault("endpoints that need the token", {})
     return found
 
 

@@ -94,20 +94,12 @@ class Reads(Protocol):
     """What a node must provide to be read from. Each answer is of one moment and has its state."""
 
     def state(self) -> State: ...
+    def wait_for(self, target: Position, timeout_seconds: float) -> State: ...
+    def reached_us(self, position: Position) -> tuple[int, int] | None: ...  # committed, and applied here, if known
+    def page(self, after: str, limit: int) -> tuple[State, list[Record], bool]: ...  # and whether there are more
     def get(self, key: str) -> tuple[State, Record | None]: ...
+    def digest(self) -> tuple[State, int, str]: ...  # number of keys, and digest of the content
     def now_us(self) -> int: ...
-
-    def wait_for(self, target: Position, timeout_seconds: float) -> State:
-        """Wait until the target is reached or the time is up; return where the node is then."""
-
-    def reached_us(self, position: Position) -> tuple[int, int] | None:
-        """When that change was committed and when it was applied here; ``None`` if that is no longer known."""
-
-    def page(self, after: str, limit: int) -> tuple[State, list[Record], bool]:
-        """Records with keys greater than ``after`` in key order, and whether there are more."""
-
-    def digest(self) -> tuple[State, int, str]:
-        """Number of keys, and digest of the content."""
 
 
 def add_reads(api: Api, source: str, reads: Reads) -> None:

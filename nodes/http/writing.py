@@ -31,9 +31,7 @@ Value = TypeAliasType("Value", "bool | str | float | list[Value] | dict[str, Val
 class WriteBody(Body):
     key: Key
     # It is strict JSON already; its schema is for the description only.
-    value: Annotated[
-        SkipValidation[Value], Field(description="any JSON, at most 256 KiB, with numbers that a double holds")
-    ]
+    value: SkipValidation[Value] = Field(description="any JSON, at most 256 KiB, with numbers that a double holds")
 
     @cached_property
     def text(self) -> str:
@@ -67,11 +65,8 @@ class WriteAnswer(TypedDict):
     acknowledged_by: NotRequired[list[str]]
 
 
-BATCH_BODIES = {
-    "application/x-ndjson": str,
-    "application/json": Annotated[list[WriteBody], Field(max_length=BATCH_ITEMS_MAX)]
-    | WriteBody,  # an object is a line
-}
+_Items = Annotated[list[WriteBody], Field(max_length=BATCH_ITEMS_MAX)]
+BATCH_BODIES = {"application/x-ndjson": str, "application/json": _Items | WriteBody}  # an object is a line
 
 
 def batch_items(raw: bytes) -> list[WriteBody | Problem]:
@@ -86,19 +81,19 @@ def batch_items(raw: bytes) -> list[WriteBody | Problem]:
     return [_checked(item) for item in items]
 
 
+def _checked(item: Any) -> WriteBody | Problem:
+    try:
+        return parsed(WriteBody, as_object(item), 422, "invalid-field")
+    except Problem as problem:
+        return problem
+
+
 def _items(raw: bytes) -> Iterator[Any]:
     if not raw.strip():
         raise ValueError("the body is empty")
     if raw.lstrip().startswith(b"["):
         return strict_json.items(raw)
     return (line for line in raw.split(b"\n") if line.strip())  # \r is white space in JSON
-
-
-def _checked(item: Any) -> WriteBody | Problem:
-    try:
-        return parsed(WriteBody, as_object(item), 422, "invalid-field")
-    except Problem as problem:
-        return problem
 
 
 def idempotency_key(length_max: int) -> dict[str, Any]:

@@ -49,11 +49,7 @@ class PrimaryMetrics:
 
 @dataclass(eq=False)  # the registry keeps it as a key
 class ReplicaCollector:
-    """Gauges of the log and every registered replica, read from the log when they are scraped.
-
-    The primary exports them, so that they continue, and grow, while a replica is stopped. While the log cannot be read
-    they are absent: unknown is not 0.
-    """
+    """Gauges of the log and every replica, stopped ones too. While the log cannot be read they are absent, not 0."""
 
     _log: ReplicationLog
     _registered: Registry

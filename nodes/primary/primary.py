@@ -105,7 +105,6 @@ class Primary:
         self._upkeep.stop()
         self._parts.peers.close()
 
-    # -- reading ------------------------------------------------------------------------------------------------------
     def state(self) -> State:
         return self._seen(self._log.head())
 
@@ -129,7 +128,6 @@ class Primary:
         head = self._log.head()
         return _state(head), head.keys, head.digest
 
-    # -- the replicas -------------------------------------------------------------------------------------------------
     def position(self, age_ms: float) -> PositionAnswer:
         """The position that a reader must have reached to miss nothing older than ``age_ms``."""
         position, head = self._log.history.before(round(age_ms * 1000))
@@ -177,11 +175,9 @@ class Primary:
         return {"log": log, "writes": "ok"}
 
     def _seen(self, head: Head) -> State:
-        state = _state(head)
-        self._gate.advance(state)
+        self._gate.advance(state := _state(head))
         return state
 
-    # -- resetting and upkeep -----------------------------------------------------------------------------------------
     def reset(self) -> ResetAnswer:
         """Start the next epoch, and answer when every live replica has read that and is empty."""
         self._verification.require()
@@ -230,8 +226,8 @@ def _state(head: Head) -> State:
 def _emptied(reply: Any) -> dict[str, Any]:
     if reply is None:
         return {"error": "not live: it will be emptied when it returns"}
-    if isinstance(reply, Reply) and reply.body.get("reached"):
+    if not isinstance(reply, Reply):
+        return {"error": str(reply)}
+    if reply.body.get("reached"):
         return {"status": "emptied", "position": reply.body["position"]}
-    if isinstance(reply, Reply):
-        return {"error": f"has not reached the new epoch within {RESET_WAIT_MS} ms"}
-    return {"error": str(reply)}
+    return {"error": f"has not reached the new epoch within {RESET_WAIT_MS} ms"}

@@ -24,10 +24,9 @@ _SERVER_SHARE = 0.8  # of the log server's memory; the rest is for what arrives 
 class Verification:
     """Opens the log for appends, once nothing is known to be ahead of it.
 
-    A log server that was restarted may have lost the end of its log: by a loss of power, a failover, an older copy of
-    its data. If it were appended to as it is, a position could name two changes. So each registered replica is asked,
-    for three seconds, for the newest position that it was given; if one is ahead of the log, or does not answer, the
-    log continues in a new epoch. Thread-safe.
+    A restarted log server may have lost the end of its log; appended to as it is, a position could name two changes.
+    So each replica is asked, for three seconds, for the newest position that it was given; if one is ahead, or does
+    not answer, the log continues in a new epoch. Thread-safe.
     """
 
     def __init__(self, parts: Parts, monotonic: Callable[[], float], pause: Callable[[float], object]) -> None:

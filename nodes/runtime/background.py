@@ -60,10 +60,9 @@ class Background:
 
 
 def share_one_core(number: int) -> None:
-    """Keep this process, and the threads that it will start, on one core: the ``number``-th, modulo their count.
+    """Keep this process, and threads that it will start, on one core (Linux): the ``number``-th, modulo their count.
 
-    Only one thread of an interpreter runs at a time, so the threads that answer requests gain nothing from a second
-    core, and each switch to it costs more than many an answer. Linux only; elsewhere the system decides.
+    Only one thread of an interpreter runs at a time: a second core gains nothing, and switches to it cost much.
     """
     if sys.platform == "linux":
         _CORES.update(os.sched_getaffinity(0))

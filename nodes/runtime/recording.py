@@ -31,11 +31,7 @@ _MESSAGE_ID = "messaging.message.id"
 
 
 class AtMostPerSecond(Sampler):
-    """Records traces up to a rate and drops the rest, by a token bucket that holds those of one second.
-
-    A trace is recorded as a whole or not at all. Without a bound a node under load would spend about as much time on
-    its traces as on its requests. Thread-safe.
-    """
+    """A token bucket of one second. Without it a busy node would spend half its time on traces. Thread-safe."""
 
     def __init__(self, per_second: int, monotonic: Callable[[], float]) -> None:
         self._per_second, self._monotonic = per_second, monotonic
@@ -64,11 +60,7 @@ class AtMostPerSecond(Sampler):
 
 
 class RecordedTracing(Tracing):
-    """Spans by OpenTelemetry, exported as OTLP over HTTP in the background.
-
-    A node starts at most 200 traces a second, unless ``OTEL_TRACES_SAMPLER`` is set; a trace that another node has
-    started is recorded if that node decided so.
-    """
+    """Spans by OpenTelemetry. A trace that another node has started is recorded if that node decided so."""
 
     def __init__(self, config: NodeConfig) -> None:
         # Without a collector the exporter would log each failure, and delay the end of the process.
@@ -82,11 +74,8 @@ class RecordedTracing(Tracing):
         self._tracer = self._provider.get_tracer("eventual-consistency-lab")
 
     def install(self, app: Any) -> None:
-        """Record a server span for each request except those that only monitor.
-
-        It has the attributes of the stable HTTP conventions, unless the environment selects others; by default the
-        instrumentation uses the old ones, which are more and cost more.
-        """
+        """Record a server span for each request except those that only monitor."""
+        # By default the instrumentation uses the attributes of the old HTTP conventions, which are more and cost more.
         os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
         from opentelemetry.instrumentation.flask import FlaskInstrumentor
 

@@ -36,8 +36,7 @@ Config = TypeVar("Config", bound=NodeConfig)
 _logger = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 _LAST_ANSWER_SECONDS = 0.05
-# How long a stopping node answers requests on kept connections. Gunicorn's 2 s have no setting, and would be most of
-# the time that a lab takes to stop.
+# For requests on kept connections of a stopping node. Gunicorn's 2 s would be most of the time that a lab stops.
 gthread.STOP_KEEPALIVE_LINGER = 0.3
 _FILES_PER_REQUEST = 6  # its caller, the log server or the store, and the nodes that it asks
 _OWN_FILES = 96  # store, log server, feed, listener, and the requests of the reserved threads
@@ -98,8 +97,7 @@ class Service(BaseApplication):  # type: ignore[misc]
             app = self._create_app(self._config)
         except StoreError as error:
             raise AppImportError(str(error)) from None  # gunicorn prints it without a stack trace
-        # The app's objects live as long as the process, and hundreds of waiting requests hold many more: collections
-        # that look at either take a third of the time in which the waiters are woken.
+        # Else collections, which look at the app and at what waiters hold, take a third of the time of waking them.
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 20, 20)
@@ -139,8 +137,7 @@ def _start(worker: Any) -> None:
         tracing.flush()  # while gunicorn lingers, so that it does not delay the end
 
     def terminate(number: int, frame: FrameType | None) -> None:
-        # Gunicorn waits for requests in progress, so those that wait for a position must be woken: in a thread, because
-        # a signal handler must not take locks.
+        # Gunicorn waits for all requests, so waiting ones must be woken: in a thread, as a handler must not take locks.
         threading.Thread(target=stop, name="stop").start()
         if callable(graceful):
             graceful(number, frame)
@@ -149,9 +146,8 @@ def _start(worker: Any) -> None:
 
 
 def _stopped(_server: Any, worker: Any) -> None:
-    wsgi = getattr(worker, "wsgi", None)  # missing if the app could not be created
-    if wsgi is not None:
-        wsgi.extensions["node"].stop()
+    if hasattr(worker, "wsgi"):  # the app could be created
+        worker.wsgi.extensions["node"].stop()
 
 
 def _allows(limit: int, files: int) -> bool:

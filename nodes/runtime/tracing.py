@@ -30,10 +30,7 @@ class Tracing:
         """Record, while ``sending``, where the entry is in the log."""
 
     def processed(self, due: Sequence[tuple[Entry, int]], started_us: int, applied_us: int) -> None:
-        """Record that a replica has applied entries, each with when it was due.
-
-        Times are microseconds since 1970 by the log's clock.
-        """
+        """Record that a replica has applied entries, each with when it was due, by the log's clock."""
 
     def outgoing(self) -> dict[str, str]:
         given = TRACEPARENT.get()
