@@ -64,5 +64,6 @@ def add_health(api: Api, config: NodeConfig, check: Callable[[], dict[str, str]]
         """Whether this node can do its work, and if not, what is wrong."""
         checks = check()
         healthy = all(state == "ok" for state in checks.values())
-        node = {"service": config.node_id, "role": config.role, "checks": checks}
-        return api.reply({"status": "ok" if healthy else "degraded", **node}, 200 if healthy else 503)
+        node = {"service": config.node_id, "role": config.role}
+        status = "ok" if healthy else "degraded"
+        return api.reply({"status": status, **node, "checks": checks}, 200 if healthy else 503)

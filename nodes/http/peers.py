@@ -102,10 +102,7 @@ class Team:
 
 
 class Peers:
-    """HTTP connections to the other nodes. Thread-safe; more than ``parallel`` requests at once are refused.
-
-    That counts requests that are sent together. A single one is sent by its caller's thread, whose number is bounded.
-    """
+    """HTTP connections to the other nodes. More than ``parallel`` requests sent together are refused. Thread-safe."""
 
     def __init__(self, parallel: int, monotonic: Callable[[], float]) -> None:
         self._pool = urllib3.PoolManager(num_pools=64, maxsize=parallel, retries=False)

@@ -36,8 +36,8 @@ class Problem(Exception):
         self.headers = {"Retry-After": "1"} if status == 503 else {}
 
     def body(self) -> dict[str, Any]:
-        names = {"type": PROBLEM_TYPE + self.slug, "title": self.title}
-        body = {**names, "status": self.status, "detail": self.detail, **self.extra}
+        kind = {"type": PROBLEM_TYPE + self.slug, "title": self.title, "status": self.status}
+        body: dict[str, Any] = {**kind, "detail": self.detail, **self.extra}
         if self.outcome is not None and has_request_context() and request.method in _WRITING:
             body.setdefault("outcome", self.outcome)
         return body

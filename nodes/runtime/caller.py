@@ -22,9 +22,9 @@ class RequestTimeout(TimeoutError):
 
 
 def wait(step: Callable[[float], bool], timeout_seconds: float, monotonic: Callable[[], float]) -> bool:
-    """Call ``step``, which waits for the given seconds and returns whether its event came, until it did or time is up.
+    """Call ``step``, which waits for seconds and returns whether its event came, until it did or the time is up.
 
-    Raises ``CallerLeft`` about a second after the caller hung up. Outside of a request there is no caller.
+    Raises ``CallerLeft`` about a second after the caller hung up.
     """
     deadline = monotonic() + timeout_seconds
     while True:

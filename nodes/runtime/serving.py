@@ -1,8 +1,4 @@
-"""How gunicorn runs a node: one worker with threads.
-
-One worker, because it has the node's background threads, its gate and its metrics. The app has its node in
-``app.extensions["node"]``, with ``start()`` and ``stop()``, and its tracing in ``app.extensions["tracing"]``.
-"""
+"""How gunicorn runs a node: an app with its node and its tracing in ``app.extensions``, in a worker with threads."""
 
 from __future__ import annotations
 
@@ -67,7 +63,7 @@ class Service(BaseApplication):  # type: ignore[misc]
             "bind": f"{host}:{self._config.port}",
             "proc_name": self._config.node_id,
             "worker_class": Worker,
-            "workers": 1,
+            "workers": 1,  # which has the node's background threads, its gate and its metrics
             "threads": self._config.threads,
             "worker_connections": self._room.connections,
             "keepalive": 75,
@@ -174,10 +170,7 @@ def room_for(requests: int, files: int) -> Room:
 
 
 class LineFormatter(logging.Formatter):
-    """One line per message, and an indented one for each line of a stack trace.
-
-    Characters that are not printable are escaped, so that no request can forge a line or control a terminal.
-    """
+    """Lines of printable characters, those of a stack trace indented: no request forges one or controls a terminal."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
