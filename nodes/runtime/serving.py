@@ -32,7 +32,7 @@ Config = TypeVar("Config", bound=NodeConfig)
 _logger = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 _LAST_ANSWER_SECONDS = 0.05
-# For requests on kept connections of a stopping node. Gunicorn's 2 s would be most of the time that a lab stops.
+# For requests on kept connections of a stopping node. Gunicorn's 2 s would be most of the time a lab takes to stop.
 gthread.STOP_KEEPALIVE_LINGER = 0.3
 _FILES_PER_REQUEST = 6  # its caller, the log server or the store, and the nodes that it asks
 _OWN_FILES = 96  # store, log server, feed, listener, and the requests of the reserved threads
