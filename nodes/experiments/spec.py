@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from broker.delay.models import DELAY_MS_MAX
 from nodes.http.api import TIMEOUT_MS_MAX, Body
 from nodes.http.level import LEVELS, Level
-from nodes.http.settings import SettingsBody
+from nodes.http.writing import SettingsBody
 
 SECONDS_MAX = 3600
 REQUESTS_AT_ONCE = 256

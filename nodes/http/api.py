@@ -14,7 +14,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
-from broker.position import Position
 from nodes.http import guard, strict_json
 from nodes.http.openapi import Answer, Description, Operation
 from nodes.http.problem import Problem
@@ -51,8 +50,7 @@ class Query(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def checked_key(key: str) -> str:
-    """Check that a key can be stored, and read by its path. Raises ``ValueError``."""
+def _checked_key(key: str) -> str:
     try:
         size = len(key.encode("utf-8"))
     except UnicodeEncodeError:
@@ -66,7 +64,7 @@ def checked_key(key: str) -> str:
 
 Key = Annotated[
     str,
-    AfterValidator(checked_key),
+    AfterValidator(_checked_key),
     Field(
         description=f"at most {KEY_BYTES_MAX} bytes of UTF-8",
         json_schema_extra={"minLength": 1, "maxLength": KEY_BYTES_MAX, "not": {"enum": [".", ".."]}},
@@ -76,9 +74,7 @@ TimeoutMs = Annotated[int, Field(ge=0, le=TIMEOUT_MS_MAX)]
 
 
 class _KeyConverter(BaseConverter):
-    """A key in a path: the rest of it, slashes and line breaks included."""
-
-    regex = r"[\s\S]+"
+    regex = r"[\s\S]+"  # the rest of the path, slashes and line breaks included
     part_isolating = False
 
 
@@ -86,9 +82,7 @@ class Api:
     """The endpoints of one app. Views receive ``body`` and ``query`` as validated models and return a mapping."""
 
     def __init__(self, app: Flask, node_id: str, title: str) -> None:
-        self._app = app
-        self._node_id = node_id
-        self._description = Description(title)
+        self._app, self._node_id, self._description = app, node_id, Description(title)
         app.url_map.converters["key"] = _KeyConverter
         app.url_map.merge_slashes = False
         app.before_request(_require_utf_8)
@@ -138,15 +132,13 @@ class Api:
 
         return register
 
-    def reply(
-        self, answer: Mapping[str, Any] | list[Any], status: int = 200, position: Position | str | None = None
-    ) -> Response:
+    def reply(self, answer: Mapping[str, Any] | list[Any], status: int = 200, position: str | None = None) -> Response:
         """Return an answer; one that reflects data has its ``position`` and this node's id in its headers."""
         headers = {"Content-Type": "application/json"}
         if position is None and isinstance(answer, Mapping):
             position = answer.get("position")
         if position:
-            headers |= {"Lab-Position": str(position), "Lab-Source": self._node_id}
+            headers |= {"Lab-Position": position, "Lab-Source": self._node_id}
         return Response(strict_json.dumps(answer) + "\n", status, headers)
 
 
@@ -166,7 +158,6 @@ def as_object(value: Any) -> dict[str, Any]:
 
 
 def not_json(error: ValueError) -> Problem:
-    """Return the problem of a text that is not JSON, or JSON that the lab refuses."""
     what = "This JSON is refused" if isinstance(error, strict_json.Refused) else "This is not JSON"
     return Problem(400, "not-json", "Not JSON", f"{what}: {error}.")
 
@@ -205,13 +196,9 @@ def parsed(model: type[Model], values: dict[str, Any], status: int, slug: str) -
         return model.model_validate(values)
     except ValidationError as failure:
         tags: int = getattr(model, "TAGS", 0)
-        errors = [
-            {"field": _field(error, tags), "message": error["msg"].removeprefix("Value error, ")}
-            for error in failure.errors(include_url=False, include_input=False)
-        ]
-    detail = "; ".join(
-        f"{error['field']}: {error['message']}" if error["field"] else error["message"] for error in errors
-    )
+        found = failure.errors(include_url=False, include_input=False)
+    errors = [{"field": _field(error, tags), "message": error["msg"].removeprefix("Value error, ")} for error in found]
+    detail = "; ".join(": ".join(filter(None, error.values())) for error in errors)
     title = "Invalid parameter" if status == 400 else "Invalid field"
     raise Problem(status, slug, title, f"{detail}.", errors=errors)
 
@@ -232,7 +219,6 @@ def _require_utf_8() -> None:
 
 
 def _parameters() -> dict[str, str]:
-    """The query parameters by name. Raises ``Problem`` 400."""
     try:
         pairs = parse_qsl(request.query_string.decode(), keep_blank_values=True, errors="strict")
     except UnicodeDecodeError:

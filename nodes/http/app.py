@@ -29,7 +29,6 @@ class HealthAnswer(TypedDict):
 
 
 def make_app(config: NodeConfig, tracing: Tracing, registry: CollectorRegistry) -> tuple[Flask, Api]:
-    """Return an app without endpoints of its own, and the means to add them."""
     app = Flask(config.node_id, static_folder=None)
     problem.install(app)
     guard.install(app, config)
@@ -45,10 +44,8 @@ def make_app(config: NodeConfig, tracing: Tracing, registry: CollectorRegistry) 
 
 
 def measure(app: Flask, registry: CollectorRegistry) -> None:
-    """Measure every request of this app and serve ``/metrics``, with exemplars if the scraper asks for them."""
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    GCCollector(registry=registry)
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
     PrometheusMetrics(app, path=None, registry=registry, group_by="url_rule")
 
     @app.get("/metrics")
@@ -67,10 +64,6 @@ def add_health(api: Api, config: NodeConfig, check: Callable[[], dict[str, str]]
         """Whether this node can do its work, and if not, what is wrong."""
         checks = check()
         healthy = all(state == "ok" for state in checks.values())
-        body = {
-            "status": "ok" if healthy else "degraded",
-            "service": config.node_id,
-            "role": config.role,
-            "checks": checks,
-        }
-        return api.reply(body, 200 if healthy else 503)
+        node = {"service": config.node_id, "role": config.role}
+        status = "ok" if healthy else "degraded"
+        return api.reply({"status": status, **node, "checks": checks}, 200 if healthy else 503)

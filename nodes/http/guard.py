@@ -13,12 +13,10 @@ from flask import Flask, request
 from nodes.http.problem import Problem
 from nodes.runtime.config import NodeConfig
 
-_DECISIONS = "endpoints that need the token"
 _GUARDED = "whether a token is set"
 
 
 def install(app: Flask, config: NodeConfig) -> None:
-    """Check every request of this app before it reaches a view."""
     app.extensions[_GUARDED] = config.admin_token is not None
     own_names = re.compile(rf"{re.escape(config.namespace.strip('{}'))}-[a-z0-9-]+")
     known = {"localhost", config.node_id, *config.allowed_hosts}
@@ -50,7 +48,7 @@ def declare(app: Flask, endpoint: str, *, admin: bool) -> None:
 
 
 def decisions(app: Flask) -> dict[str, bool]:
-    found: dict[str, bool] = app.extensions.setdefault(_DECISIONS, {})
+    found: dict[str, bool] = app.extensions.setdefault("endpoints that need the token", {})
     return found
 
 

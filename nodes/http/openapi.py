@@ -7,22 +7,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from importlib.metadata import version
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter
 
 from broker.position import PATTERN
-from nodes.http.problem import Problem
+from nodes.http.problem import Outcome, Problem
 
+_TEXT = {"type": "string"}
 _PROBLEM_SCHEMA = {
     "type": "object",
     "required": ["type", "title", "status", "detail"],
     "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
+        **dict.fromkeys(("type", "title", "detail"), _TEXT),
         "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "outcome": {"enum": ["not_applied", "unknown"]},
+        "outcome": {"enum": get_args(Outcome)},
         "errors": {"type": "array", "items": {"type": "object"}},
     },
 }
@@ -34,17 +33,15 @@ _PROBLEM_ANSWER = {
 _POSITION_SCHEMA = {"type": "string", "pattern": f"^{PATTERN}$"}
 _POSITION_HEADERS = {
     "Lab-Position": {"description": "the position that the answer reflects", "schema": _POSITION_SCHEMA},
-    "Lab-Source": {"description": "the node that answered", "schema": {"type": "string"}},
+    "Lab-Source": {"description": "the node that answered", "schema": _TEXT},
 }
 _SEGMENT = {"type": "string", "minLength": 1}
+_SECURITY_SCHEMES = {"admin": {"type": "http", "scheme": "bearer"}}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What an endpoint answers, if it is more than a type: ``also`` has the types of answers with other statuses.
-
-    ``Problem`` as a type stands for problem details.
-    """
+    """An answer that is more than a type. ``also``: types by other statuses; ``Problem`` stands for problem details."""
 
     kind: Any
     status: int = 200
@@ -66,8 +63,6 @@ class Operation:
 
 
 class Description:
-    """Collects the endpoints of a node."""
-
     def __init__(self, title: str) -> None:
         self._title = title
         self._paths: dict[str, dict[str, Any]] = {}
@@ -78,6 +73,7 @@ class Description:
         name = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", operation.path)
         lines = operation.doc.strip().splitlines()
         answer = operation.answer
+        kinds = {answer.status: answer.kind, **answer.also}
         found: dict[str, Any] = {
             "operationId": f"{operation.method} {name}",
             "summary": lines[0] if lines else name,
@@ -87,14 +83,9 @@ class Description:
                 *([] if operation.query is None else self._query(operation.query)),
                 *(_parameter(header, "header", self._schema(kind)) for header, kind in operation.headers.items()),
             ],
-            "responses": {
-                **{
-                    str(status): self._answer(status, kind, answer.media)
-                    for status, kind in {answer.status: answer.kind, **answer.also}.items()
-                },
-                "default": _PROBLEM_ANSWER,
-            },
+            "responses": {str(status): self._answer(status, kind, answer.media) for status, kind in kinds.items()},
         }
+        found["responses"]["default"] = _PROBLEM_ANSWER
         if operation.kinds:
             content = {media: {"schema": self._schema(kind)} for media, kind in operation.kinds.items()}
             found["requestBody"] = {"required": True, "content": content}
@@ -107,10 +98,7 @@ class Description:
             "openapi": "3.1.0",
             "info": {"title": self._title, "version": version("eventual-consistency-lab")},
             "paths": self._paths,
-            "components": {
-                "schemas": self._schemas,
-                "securitySchemes": {"admin": {"type": "http", "scheme": "bearer"}},
-            },
+            "components": {"schemas": self._schemas, "securitySchemes": _SECURITY_SCHEMES},
         }
 
     def _query(self, query: type[BaseModel]) -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import quote
@@ -31,9 +32,7 @@ class PeerError(Exception):
 
     def __init__(self, detail: str, *, sent: bool, role: str = "node", **extra: Any) -> None:
         super().__init__(detail)
-        self.sent = sent
-        self.role = role
-        self.extra = extra
+        self.sent, self.role, self.extra = sent, role, extra
 
 
 class PeerRefused(Exception):
@@ -41,8 +40,7 @@ class PeerRefused(Exception):
 
     def __init__(self, status: int, body: dict[str, Any]) -> None:
         super().__init__(body.get("detail"))
-        self.status = status
-        self.body = body
+        self.status, self.body = status, body
 
 
 class PeersBusy(Exception):
@@ -61,10 +59,7 @@ class Ask(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """An answer: status, JSON body, and when it arrived, by this node's monotonic clock.
-
-    ``repeated``: the request was sent a second time, and the outcome of the first attempt is unknown.
-    """
+    """``received_at``: by this node's monotonic clock. ``repeated``: sent twice, the first outcome unknown."""
 
     status: int
     body: dict[str, Any]
@@ -86,37 +81,28 @@ class _Pool(urllib3.HTTPConnectionPool):
     ConnectionCls = _Connection
 
 
+@dataclass
 class Team:
-    """Room for a number of requests at once, for one thread."""
+    """Room for a number of requests at once, for one thread; ``free``: how much of it is left."""
 
-    def __init__(self, threads: ThreadPoolExecutor, room: threading.Semaphore, count: int) -> None:
-        self._threads = threads
-        self._room = room
-        self._free = count
+    _threads: ThreadPoolExecutor
+    _room: threading.Semaphore
+    free: int = 0
 
     def submit(self, call: Callable[[], Found]) -> Future[Found]:
         """Run a function on a thread, on behalf of the current caller."""
-        self._free -= 1
+        self.free -= 1
         future = self._threads.submit(copy_context().run, call)
         future.add_done_callback(lambda _: self._room.release())
         return future
 
     def run_all(self, calls: Mapping[str, Callable[[], Found]]) -> dict[str, Found]:
-        """Run functions at once; return their results by name when all have ended."""
         running = {name: self.submit(call) for name, call in calls.items()}
         return {name: future.result() for name, future in running.items()}
 
-    def leave(self) -> None:
-        """Release the room that was not used."""
-        if self._free:
-            self._room.release(self._free)
-
 
 class Peers:
-    """HTTP connections to the other nodes. Thread-safe; more than ``parallel`` requests at once are refused.
-
-    That counts requests that are sent together. A single one is sent by its caller's thread, whose number is bounded.
-    """
+    """HTTP connections to the other nodes. More than ``parallel`` requests sent together are refused. Thread-safe."""
 
     def __init__(self, parallel: int, monotonic: Callable[[], float]) -> None:
         self._pool = urllib3.PoolManager(num_pools=64, maxsize=parallel, retries=False)
@@ -131,9 +117,8 @@ class Peers:
         body = None if ask.body is None else strict_json.dumps(ask.body).encode()
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_SECONDS, read=_MARGIN_SECONDS + ask.wait_ms / 1000)
         fields = ask.fields if body is None else None
-        send = partial(
-            self._pool.request, ask.method, ask.url, fields=fields, body=body, headers=headers, timeout=timeout
-        )
+        options: Any = {"fields": fields, "body": body, "headers": headers, "timeout": timeout}
+        send = partial(self._pool.request, ask.method, ask.url, **options)
         repeated = False
         try:
             try:
@@ -145,16 +130,19 @@ class Peers:
             found = strict_json.written(answer.data.decode())
         except (urllib3.exceptions.HTTPError, ValueError) as error:
             refused = isinstance(error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
-            raise PeerError(_sentence(ask.url, error), sent=repeated or not refused) from error
+            if isinstance(error, ValueError):
+                sentence = f"{ask.url} did not answer with JSON"
+            elif isinstance(error, urllib3.exceptions.ReadTimeoutError):
+                sentence = f"{ask.url} did not answer in time"
+            else:
+                sentence = f"{ask.url} cannot be reached"
+            raise PeerError(sentence, sent=repeated or not refused) from error
         if not isinstance(found, dict):
             raise PeerError(f"{ask.url} did not answer with a JSON object", sent=True)
         return Reply(answer.status, found, received_at, repeated)
 
     def require(self, ask: Ask, role: str = "node", **extra: Any) -> Reply:
-        """Send one request, and return the answer if its status is 200.
-
-        Raises ``PeerError`` with this ``role`` and ``extra``, or ``PeerRefused``; both need no handler in an endpoint.
-        """
+        """Return an answer of status 200. Raises ``PeerError`` with ``role`` and ``extra``, or ``PeerRefused``."""
         try:
             reply = self.ask(ask)
         except PeerError as error:
@@ -168,16 +156,16 @@ class Peers:
     @contextmanager
     def team(self, count: int) -> Iterator[Team]:
         """Reserve room for a number of requests at once, before anything that needs it. Raises ``PeersBusy``."""
-        taken = 0
-        while taken < count and self._room.acquire(blocking=False):
-            taken += 1
-        team = Team(self._threads, self._room, taken)
+        team = Team(self._threads, self._room)
+        while team.free < count and self._room.acquire(blocking=False):
+            team.free += 1
         try:
-            if taken < count:
+            if team.free < count:
                 raise PeersBusy("too many requests to other nodes are in progress")
             yield team
         finally:
-            team.leave()
+            if team.free:
+                self._room.release(team.free)
 
     def run_all(self, calls: Mapping[str, Callable[[], Found]]) -> dict[str, Found]:
         """Run functions that send requests at once; return their results by name. Raises ``PeersBusy``."""
@@ -204,7 +192,6 @@ class Peers:
                 yield running[done], done.result()
 
     def attempt(self, ask: Ask) -> Reply | PeerError:
-        """Send one request as ``ask`` does, and return a failure."""
         try:
             return self.ask(ask)
         except PeerError as error:
@@ -216,23 +203,13 @@ class Peers:
 
 
 def failure(reply: Reply | Exception) -> str:
-    """Return why a request failed: what it raised, or what the node answered."""
     return str(reply) if isinstance(reply, Exception) else str(reply.body.get("detail", reply.status))
 
 
 def body_or_error(reply: Reply | Exception) -> dict[str, Any]:
-    """Return the body of an answer of status 200, else ``{"error": sentence}``."""
     return reply.body if isinstance(reply, Reply) and reply.status == 200 else {"error": failure(reply)}
 
 
 def segment(name: str) -> str:
     """Quote a name as one segment of a URL's path. Dots too: clients resolve the segments ``.`` and ``..``."""
     return quote(name, safe="").replace(".", "%2E")
-
-
-def _sentence(url: str, error: Exception) -> str:
-    if isinstance(error, urllib3.exceptions.ReadTimeoutError):
-        return f"{url} did not answer in time"
-    if isinstance(error, urllib3.exceptions.HTTPError):
-        return f"{url} cannot be reached"
-    return f"{url} did not answer with JSON"

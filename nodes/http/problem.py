@@ -1,13 +1,4 @@
-"""Errors as ``application/problem+json`` (RFC 9457), and the one table from exceptions to problems.
-
-Logic raises exceptions of its own and knows no HTTP. The ``app.py`` of a role states once what each means to a caller:
-
-    maps(UnknownReplica, 422, "unknown-replica", "Unknown replica")
-
-The exception's text, which has no final period, becomes ``detail``; its attributes ``extra`` (further members of the
-answer) and ``headers`` are optional. A subclass is answered like its parent unless it has an entry of its own. For an
-exception that needs more, add a function to ``PROBLEMS``.
-"""
+"""Errors as ``application/problem+json`` (RFC 9457), and the one table from exceptions to problems."""
 
 from __future__ import annotations
 
@@ -40,23 +31,13 @@ class Problem(Exception):
 
     def __init__(self, status: int, slug: str, title: str, detail: str, **extra: Any) -> None:
         super().__init__(detail)
-        self.status = status
-        self.slug = slug
-        self.title = title
-        self.detail = detail
-        self.extra = extra
+        self.status, self.slug, self.title, self.detail, self.extra = status, slug, title, detail, extra
         self.outcome: Outcome | None = "not_applied" if status < 500 else None
         self.headers = {"Retry-After": "1"} if status == 503 else {}
 
     def body(self) -> dict[str, Any]:
-        """The members of the answer."""
-        body: dict[str, Any] = {
-            "type": PROBLEM_TYPE + self.slug,
-            "title": self.title,
-            "status": self.status,
-            "detail": self.detail,
-            **self.extra,
-        }
+        kind = {"type": PROBLEM_TYPE + self.slug, "title": self.title, "status": self.status}
+        body: dict[str, Any] = {**kind, "detail": self.detail, **self.extra}
         if self.outcome is not None and has_request_context() and request.method in _WRITING:
             body.setdefault("outcome", self.outcome)
         return body
@@ -66,22 +47,20 @@ class Problem(Exception):
         return Response(text, self.status, self.headers, mimetype="application/problem+json")
 
 
-class PassedOn(Problem):
-    """Another node's problem details, passed on unchanged."""
-
-    def __init__(self, status: int, body: dict[str, Any]) -> None:
-        super().__init__(status, "", "", str(body.get("detail")))
-        self._body = body
-
+class _PassedOn(Problem):
     def body(self) -> dict[str, Any]:
-        return self._body
+        return self.extra
 
 
 PROBLEMS: dict[type[Exception], Callable[[Any], Problem]] = {}
 
 
 def maps(kind: type[Exception], status: int, slug: str, title: str, outcome: Outcome | None = None) -> None:
-    """Answer exceptions of this kind with this problem. ``outcome``: see ``Problem``."""
+    """Answer exceptions of this kind, and of subclasses without an entry of their own, with this problem.
+
+    The exception's text, which has no final period, becomes ``detail``; its attributes ``extra`` and ``headers`` are
+    optional. For one that needs more, add a function to ``PROBLEMS``.
+    """
 
     def problem(error: Any) -> Problem:
         found = Problem(status, slug, title, f"{error}.", **getattr(error, "extra", {}))
@@ -100,8 +79,6 @@ def problem_of(error: Exception) -> Problem | None:
 
 
 def install(app: Flask) -> None:
-    """Answer every error of this app with problem details, and none with a stack trace."""
-
     @app.errorhandler(Exception)
     def answer(error: Exception) -> Response:
         found = problem_of(error)
@@ -123,6 +100,12 @@ def _unavailable(error: PeerError) -> Problem:
     return found
 
 
+def _passed_on(error: PeerRefused) -> Problem:
+    found = _PassedOn(error.status, "", "", str(error))
+    found.extra = error.body
+    return found
+
+
 def _http(error: HTTPException) -> Problem:
     status = error.code or 500
     found = Problem(status, f"http-{status}", error.name, error.description or error.name)
@@ -139,5 +122,5 @@ maps(CallerLeft, 400, "http-400", "Bad Request")
 maps(RequestTimeout, 408, "request-timeout", "Request timeout")
 PROBLEMS[WriteIdReused] = _reused
 PROBLEMS[PeerError] = _unavailable
-PROBLEMS[PeerRefused] = lambda refused: PassedOn(refused.status, refused.body)
+PROBLEMS[PeerRefused] = _passed_on
 PROBLEMS[HTTPException] = _http

@@ -30,8 +30,6 @@ PositionText = Annotated[str, AfterValidator(_checked_position), Field(json_sche
 
 
 class WaitQuery(Query):
-    """The position to wait for, and the longest wait."""
-
     min_position: PositionText | None = None
     min_version: Annotated[int, Field(ge=0, lt=10**15)] | None = None
     timeout_ms: TimeoutMs = READ_TIMEOUT_MS
@@ -44,8 +42,6 @@ class WaitQuery(Query):
 
 
 class PageQuery(WaitQuery):
-    """A page of the data."""
-
     limit: Annotated[int, Field(ge=1, le=10_000)] = 1000
     cursor: Annotated[str, Field(description="next of the previous page")] = ""
 
@@ -73,15 +69,11 @@ class VersionAnswer(TypedDict):
 
 
 class DataAnswer(VersionAnswer):
-    """A page of the data at that position."""
-
     data: dict[str, Any]
     next: str | None
 
 
 class KeyAnswer(TypedDict):
-    """A key's value, the version that wrote it, and the position of the node that answers."""
-
     source: str
     key: str
     value: Any
@@ -92,8 +84,6 @@ class KeyAnswer(TypedDict):
 
 
 class DigestAnswer(TypedDict):
-    """The content of a node, as one consistent cut."""
-
     source: str
     position: str
     keys: int
@@ -103,26 +93,13 @@ class DigestAnswer(TypedDict):
 class Reads(Protocol):
     """What a node must provide to be read from. Each answer is of one moment and has its state."""
 
-    def state(self) -> State:
-        """Where the node is."""
-
-    def wait_for(self, target: Position, timeout_seconds: float) -> State:
-        """Wait until the target is reached or the time is up; return where the node is then."""
-
-    def reached_us(self, position: Position) -> tuple[int, int] | None:
-        """When that change was committed and when it was applied here; ``None`` if that is no longer known."""
-
-    def page(self, after: str, limit: int) -> tuple[State, list[Record], bool]:
-        """Records with keys greater than ``after`` in key order, and whether there are more."""
-
-    def get(self, key: str) -> tuple[State, Record | None]:
-        """A key's record."""
-
-    def digest(self) -> tuple[State, int, str]:
-        """Number of keys, and digest of the content."""
-
-    def now_us(self) -> int:
-        """The log's clock."""
+    def state(self) -> State: ...
+    def wait_for(self, target: Position, timeout_seconds: float) -> State: ...
+    def reached_us(self, position: Position) -> tuple[int, int] | None: ...  # committed, and applied here, if known
+    def page(self, after: str, limit: int) -> tuple[State, list[Record], bool]: ...  # and whether there are more
+    def get(self, key: str) -> tuple[State, Record | None]: ...
+    def digest(self) -> tuple[State, int, str]: ...  # number of keys, and digest of the content
+    def now_us(self) -> int: ...
 
 
 def add_reads(api: Api, source: str, reads: Reads) -> None:
@@ -136,9 +113,12 @@ def add_reads(api: Api, source: str, reads: Reads) -> None:
         if target is not None:
             reached = _is_reached(target, state)
             times_us = reads.reached_us(target) if reached else None
-            answer["reached"] = reached
-            answer["applied_at"] = timestamp(times_us[1]) if times_us else None
-            answer["applied_after_ms"] = ms(times_us[1] - times_us[0]) if times_us else None
+            after_ms = ms(times_us[1] - times_us[0]) if times_us else None
+            answer |= {
+                "reached": reached,
+                "applied_at": times_us and timestamp(times_us[1]),
+                "applied_after_ms": after_ms,
+            }
         return answer
 
     @api.route("GET", "/data", admin=False, query=PageQuery, answer=DataAnswer)
@@ -203,7 +183,6 @@ def _wait(reads: Reads, query: WaitQuery) -> tuple[State, Position | None]:
 
 
 def _require_first(reads: Reads, query: WaitQuery) -> Position | None:
-    """Wait for the position of a read before it, and return it. Raises what ``_require`` does."""
     if query.min_position is None and query.min_version is None:
         return None
     state, target = _wait(reads, query)
@@ -216,7 +195,6 @@ def _is_reached(target: Position, state: State) -> bool:
 
 
 def _require(target: Position | None, state: State, timeout_ms: int) -> None:
-    """Hold a read to its position. Raises ``Problem`` 412 or 504."""
     if target is None or _is_reached(target, state):
         return
     extra: dict[str, Any] = {"min_position": str(target), "position": str(state.position)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, NoReturn
@@ -32,20 +33,15 @@ def _integer(text: str) -> int:
 
 
 def _double(text: str) -> float:
-    """Return the double nearest to a number. Only a fraction may be rounded, and only in its last digits.
-
-    Raises ``ValueError`` for a number that overflows, underflows, or is an integer that a double would change.
-    """
+    """Return the nearest double; only the last digits of a fraction may be rounded, else it raises ``Refused``."""
     found = float(text)
     magnitude = abs(found)
     if sys.float_info.min <= magnitude < _INTEGER_MAX:
         return found
     if magnitude == 0:
         kept = not text.lower().partition("e")[0].strip("-0.")
-    elif magnitude == float("inf"):
-        kept = False
     else:
-        kept = Decimal(text) in {Decimal(found), Decimal(repr(found))}
+        kept = magnitude < float("inf") and Decimal(text) in {Decimal(found), Decimal(repr(found))}
     if not kept:
         raise Refused(f"a double cannot hold the number {text[:40]}: it is out of range or has too many digits")
     return found
@@ -54,16 +50,14 @@ def _double(text: str) -> float:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise Refused(f"the name {twice[:40]!r} appears twice in an object")
     return found
 
 
 # Made once: json.loads and json.dumps make one for each call with unusual options.
-_DECODER = json.JSONDecoder(
-    parse_constant=_refuse_constant, parse_int=_integer, parse_float=_double, object_pairs_hook=_object
-)
+_NUMBERS: Any = {"parse_constant": _refuse_constant, "parse_int": _integer, "parse_float": _double}
+_DECODER = json.JSONDecoder(**_NUMBERS, object_pairs_hook=_object)
 _WRITTEN = json.JSONDecoder(parse_constant=_refuse_constant)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
@@ -78,10 +72,7 @@ def loads(raw: bytes) -> Any:
 
 
 def items(raw: bytes) -> Iterator[Any]:
-    """Yield the items of an array one by one, and ``Refused`` in place of an item that is wrong by itself.
-
-    Raises ``ValueError`` for invalid JSON.
-    """
+    """Yield the items of an array, ``Refused`` in place of a wrong one. Raises ``ValueError`` for invalid JSON."""
     text = raw.decode("utf-8")
     at = _space(text, _space(text, 0) + 1)
     if text[at : at + 1] != "]":
@@ -120,7 +111,6 @@ def dumps(value: Any) -> str:
 
 
 def _value(text: str, at: int) -> tuple[Any, int]:
-    """The value that starts there, and where it ends."""
     try:
         value, end = _DECODER.raw_decode(text, at)
     except RecursionError:
@@ -144,7 +134,6 @@ def _end(text: str, at: int) -> int:
 
 
 def _space(text: str, at: int) -> int:
-    """Where white space ends."""
     return next(_SPACE.finditer(text, at)).end()
 
 

@@ -16,10 +16,8 @@ def timestamp(at_us: int | None) -> str | None:
 
 
 def wall_timestamp() -> str:
-    """Now by this machine's clock, in the same form."""
     return str(timestamp(time.time_ns() // 1000))
 
 
 def ms(span_us: float) -> float:
-    """A span of microseconds in milliseconds, to the microsecond."""
     return round(span_us / 1000, 3)

@@ -1,4 +1,4 @@
-"""A write as primary and client accept it, alone or in a batch."""
+"""Changes as nodes accept them: a write, alone or in a batch, and a replica's settings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from functools import cached_property
 from itertools import islice
 from typing import Annotated, Any, NotRequired
 
-from pydantic import Field, SkipValidation, model_validator
+from pydantic import AfterValidator, Field, SkipValidation, model_validator
 from typing_extensions import TypeAliasType, TypedDict
 
+from broker.delay.models import DELAY_MS_MAX, Fixed, Order, from_json
+from broker.registry import Settings
 from nodes.http import strict_json
 from nodes.http.api import Body, Key, Query, TimeoutMs, as_object, not_json, parsed
 from nodes.http.problem import Problem
@@ -22,21 +24,17 @@ BATCH_ITEMS_MAX = 10_000
 BATCH_WRITE_ID_MAX = 120  # leaves room for the number of an item
 _WRITE_ID_CHARACTER = r"[!#-\[\]-~]"  # without quote and backslash, so that JSON needs no escape
 
+Milliseconds = Annotated[int | float, Field(ge=0, le=DELAY_MS_MAX)]
 Value = TypeAliasType("Value", "bool | str | float | list[Value] | dict[str, Value] | None")
 
 
 class WriteBody(Body):
-    """A key and its new value, any JSON."""
-
     key: Key
     # It is strict JSON already; its schema is for the description only.
-    value: Annotated[
-        SkipValidation[Value], Field(description="any JSON, at most 256 KiB, with numbers that a double holds")
-    ]
+    value: SkipValidation[Value] = Field(description="any JSON, at most 256 KiB, with numbers that a double holds")
 
     @cached_property
     def text(self) -> str:
-        """The value as compact JSON text, as the log carries it."""
         return strict_json.dumps(self.value)
 
     @model_validator(mode="after")
@@ -51,15 +49,11 @@ class WriteBody(Body):
 
 
 class AcksQuery(Query):
-    """How many replicas must have applied a write before the answer, and the longest wait for them."""
-
     acks: Annotated[int, Field(ge=0, le=1000)] = 0
     timeout_ms: TimeoutMs = 5000
 
 
 class WriteAnswer(TypedDict):
-    """An acknowledged write, and where it is in the log; with ``acks``, which replicas have it."""
-
     version: int
     position: str
     write_id: str
@@ -71,11 +65,8 @@ class WriteAnswer(TypedDict):
     acknowledged_by: NotRequired[list[str]]
 
 
-BATCH_BODIES = {
-    "application/x-ndjson": str,
-    "application/json": Annotated[list[WriteBody], Field(max_length=BATCH_ITEMS_MAX)]
-    | WriteBody,  # an object is a line
-}
+_Items = Annotated[list[WriteBody], Field(max_length=BATCH_ITEMS_MAX)]
+BATCH_BODIES = {"application/x-ndjson": str, "application/json": _Items | WriteBody}  # an object is a line
 
 
 def batch_items(raw: bytes) -> list[WriteBody | Problem]:
@@ -90,15 +81,6 @@ def batch_items(raw: bytes) -> list[WriteBody | Problem]:
     return [_checked(item) for item in items]
 
 
-def _items(raw: bytes) -> Iterator[Any]:
-    """The values of an array, or unparsed lines. Raises ``ValueError`` if there is neither."""
-    if not raw.strip():
-        raise ValueError("the body is empty")
-    if raw.lstrip().startswith(b"["):
-        return strict_json.items(raw)
-    return (line for line in raw.split(b"\n") if line.strip())  # \r is white space in JSON
-
-
 def _checked(item: Any) -> WriteBody | Problem:
     try:
         return parsed(WriteBody, as_object(item), 422, "invalid-field")
@@ -106,8 +88,15 @@ def _checked(item: Any) -> WriteBody | Problem:
         return problem
 
 
+def _items(raw: bytes) -> Iterator[Any]:
+    if not raw.strip():
+        raise ValueError("the body is empty")
+    if raw.lstrip().startswith(b"["):
+        return strict_json.items(raw)
+    return (line for line in raw.split(b"\n") if line.strip())  # \r is white space in JSON
+
+
 def idempotency_key(length_max: int) -> dict[str, Any]:
-    """Describe the header that makes a repeated request the same write."""
     pattern = f"^{_WRITE_ID_CHARACTER}{{1,{length_max}}}$"
     return {"Idempotency-Key": Annotated[str, Field(pattern=pattern, description="the same for a retry")]}
 
@@ -124,3 +113,34 @@ def write_id_of(idempotency_key: str | None, length_max: int = WRITE_ID_MAX) -> 
         detail = f"Idempotency-Key: must be 1 to {length_max} visible ASCII characters without quote and backslash."
         raise Problem(400, "invalid-idempotency-key", "Invalid Idempotency-Key", detail)
     return found
+
+
+def _readable(model: dict[str, Any]) -> dict[str, Any]:
+    from_json(model)
+    return model
+
+
+class SettingsBody(Body):
+    """Settings to change, the omitted ones unchanged. The model's delays are drawn from ``seed``."""
+
+    delay_ms: Milliseconds | None = None
+    model: Annotated[dict[str, Any], AfterValidator(_readable)] | None = None
+    ack_delay_ms: Milliseconds | None = None
+    order: Order | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
+
+    @model_validator(mode="after")
+    def _something_and_once(self) -> SettingsBody:
+        if self.delay_ms is not None and self.model is not None:
+            raise ValueError("give either delay_ms or model")
+        if not self.model_dump(exclude_none=True, include=set(SettingsBody.model_fields)):
+            raise ValueError("give delay_ms, model, ack_delay_ms, order or seed")
+        return self
+
+    def applied_to(self, old: Settings) -> Settings:
+        changes = self.model_dump(exclude_none=True, include={"ack_delay_ms", "order", "seed"})
+        if self.delay_ms is not None:
+            changes["delay"] = Fixed(self.delay_ms)
+        elif self.model is not None:
+            changes["delay"] = from_json(self.model)
+        return old._replace(**changes)

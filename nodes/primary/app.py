@@ -16,46 +16,19 @@ from broker.connection import connect
 from broker.errors import LogFull, LogUnverified
 from broker.log import Appended, Change, ReplicationLog
 from broker.registry import Events, Registry
+from nodes.http import writing
 from nodes.http.api import Api, raw_body
 from nodes.http.app import add_health, make_app
 from nodes.http.openapi import Answer
 from nodes.http.peers import Peers
 from nodes.http.problem import Problem, maps, problem_of
 from nodes.http.reading import add_reads
-from nodes.http.writing import (
-    BATCH_BODIES,
-    BATCH_WRITE_ID_MAX,
-    IDEMPOTENT,
-    AcksQuery,
-    WriteAnswer,
-    WriteBody,
-    batch_items,
-    idempotency_key,
-    write_id_of,
-)
-from nodes.primary.delays import (
-    AllDelaysAnswer,
-    DelayAnswer,
-    DelayBody,
-    Delays,
-    DelaysAnswer,
-    DelaysBody,
-    UnknownReplica,
-)
+from nodes.http.writing import IDEMPOTENT, AcksQuery, WriteAnswer, WriteBody, write_id_of
+from nodes.primary import delays, writes
 from nodes.primary.metrics import PrimaryMetrics, ReplicaCollector
 from nodes.primary.parts import Parts
 from nodes.primary.primary import AgeQuery, PositionAnswer, Primary, ReplicasAnswer, ResetAnswer, ScrapeTargets
 from nodes.primary.upkeep import Retention, Verification
-from nodes.primary.writes import (
-    BATCHES_MAX,
-    Acks,
-    NoSuchKey,
-    NotSent,
-    TooFewReplicas,
-    TooManyBatches,
-    WriteFailed,
-    Writes,
-)
 from nodes.runtime import tracing as traces
 from nodes.runtime.config import PrimaryConfig
 from nodes.runtime.gate import EMPTY_STATE, Places
@@ -63,12 +36,12 @@ from nodes.runtime.metrics import make_gate
 
 BATCH_BYTES_MAX = 8 * 2**20
 
-maps(WriteFailed, 503, "log-unavailable", "The log is unavailable")
-maps(NotSent, 503, "not-sent", "Not sent", "not_applied")
-maps(NoSuchKey, 404, "no-such-key", "No such key")
-maps(TooFewReplicas, 400, "invalid-parameter", "Invalid parameter")
-maps(TooManyBatches, 503, "too-many-batches", "Too many batches", "not_applied")
-maps(UnknownReplica, 422, "unknown-replica", "Unknown replica")
+maps(writes.WriteFailed, 503, "log-unavailable", "The log is unavailable")
+maps(writes.NotSent, 503, "not-sent", "Not sent", "not_applied")
+maps(writes.NoSuchKey, 404, "no-such-key", "No such key")
+maps(writes.TooFewReplicas, 400, "invalid-parameter", "Invalid parameter")
+maps(writes.TooManyBatches, 503, "too-many-batches", "Too many batches", "not_applied")
+maps(delays.UnknownReplica, 422, "unknown-replica", "Unknown replica")
 
 
 class BatchAnswer(TypedDict):
@@ -86,14 +59,11 @@ class BatchAnswer(TypedDict):
 
 
 class ForgottenAnswer(TypedDict):
-    """The replica that is no longer registered."""
-
     status: str
     replica_id: str
 
 
 def create_app(config: PrimaryConfig) -> Flask:
-    """Return the primary as a WSGI app, with its node in ``app.extensions["node"]``."""
     registry = CollectorRegistry()
     tracing = traces.make(config)
     client = connect(config.redis_url, max_connections=config.threads + 16)
@@ -112,18 +82,18 @@ def create_app(config: PrimaryConfig) -> Flask:
     retention = Retention(log, config)
     repairs = {LogUnverified: verification.require, LogFull: retention.shrink}
     parts = replace(unrepaired, log=ReplicationLog(client, config.namespace, repairs))
-    writes = Writes(parts, tracing, time.monotonic)
+    write_path = writes.Writes(parts, tracing, time.monotonic)
     registry.register(ReplicaCollector(log, parts.registered, retention.usage))
 
-    primary = Primary(parts, verification, retention, writes.check)
+    primary = Primary(parts, verification, retention, write_path.check)
     app, api = make_app(config, tracing, registry)
     app.extensions["node"] = primary
     add_health(api, config, primary.health)
-    _add_batch(api, writes)
-    _add_writes(api, writes, Acks(parts))
+    _add_batch(api, write_path)
+    _add_writes(api, write_path, writes.Acks(parts))
     add_reads(api, config.node_id, primary)
     _add_replicas(api, primary)
-    _add_admin(api, primary, Delays(parts))
+    _add_admin(api, primary, delays.Delays(parts))
     return app
 
 
@@ -131,7 +101,7 @@ def _write_id() -> str:
     return write_id_of(request.headers.get("Idempotency-Key"))
 
 
-def _add_writes(api: Api, writes: Writes, acks: Acks) -> None:
+def _add_writes(api: Api, write_path: writes.Writes, acks: writes.Acks) -> None:
     @api.route("POST", "/data", admin=False, body=WriteBody, query=AcksQuery, headers=IDEMPOTENT, answer=WriteAnswer)
     def write(body: WriteBody, query: AcksQuery) -> WriteAnswer:
         """Write a key; with acks, answer when that many replicas have applied it.
@@ -140,21 +110,21 @@ def _add_writes(api: Api, writes: Writes, acks: Acks) -> None:
         acks_reached is less than required.
         """
         members = acks.require(query.acks)
-        return acks.complete(writes.set(body, _write_id()), members, query)
+        return acks.complete(write_path.set(body, _write_id()), members, query)
 
     @api.route("DELETE", "/data/<key:key>", admin=False, query=AcksQuery, headers=IDEMPOTENT, answer=WriteAnswer)
     def delete(key: str, query: AcksQuery) -> WriteAnswer:
         """Delete a key; with acks, answer when that many replicas have applied it."""
         members = acks.require(query.acks)
-        return acks.complete(writes.delete(key, _write_id()), members, query)
+        return acks.complete(write_path.delete(key, _write_id()), members, query)
 
 
-def _add_batch(api: Api, writes: Writes) -> None:
-    room = Places(BATCHES_MAX, TooManyBatches)
+def _add_batch(api: Api, write_path: writes.Writes) -> None:
+    room = Places(writes.BATCHES_MAX, writes.TooManyBatches)
     answers = Answer(BatchAnswer, also={207: BatchAnswer})
-    header = idempotency_key(BATCH_WRITE_ID_MAX)
+    header = writing.idempotency_key(writing.BATCH_WRITE_ID_MAX)
 
-    @api.route("POST", "/data/batch", admin=False, body=BATCH_BODIES, headers=header, answer=answers)
+    @api.route("POST", "/data/batch", admin=False, body=writing.BATCH_BODIES, headers=header, answer=answers)
     def write_batch() -> Response:
         """Write many keys: an array of objects with key and value, or one such object per line.
 
@@ -162,20 +132,20 @@ def _add_batch(api: Api, writes: Writes) -> None:
         was not acknowledged. Invalid JSON refuses an array as a whole, but only the line that it is in. The same
         request with the same Idempotency-Key writes nothing twice. At most 10,000 items and 8 MiB.
         """
-        write_id = write_id_of(request.headers.get("Idempotency-Key"), BATCH_WRITE_ID_MAX)
+        write_id = write_id_of(request.headers.get("Idempotency-Key"), writing.BATCH_WRITE_ID_MAX)
         with room.one():
-            answer = _written(writes, batch_items(raw_body(BATCH_BYTES_MAX)), write_id)
+            answer = _written(write_path, writing.batch_items(raw_body(BATCH_BYTES_MAX)), write_id)
         return api.reply(answer, 200 if answer["acknowledged"] == len(answer["results"]) else 207)
 
 
-def _written(writes: Writes, items: list[WriteBody | Problem], write_id: str) -> BatchAnswer:
+def _written(write_path: writes.Writes, items: list[WriteBody | Problem], write_id: str) -> BatchAnswer:
     """Write the items; the n-th has the write id ``<write_id>-<n>``, n from 1."""
     changes = {
         number: Change("set", item.key, item.text, f"{write_id}-{number}")
         for number, item in enumerate(items, 1)
         if isinstance(item, WriteBody)
     }
-    results = dict(zip(changes, writes.set_many(list(changes.values())), strict=True))
+    results = dict(zip(changes, write_path.set_many(list(changes.values())), strict=True))
     found = [_item_answer(results.get(number, item), f"{write_id}-{number}") for number, item in enumerate(items, 1)]
     outcomes = Counter(item.get("outcome", "acknowledged") for item in found)
     newest = max((result.position for result in results.values() if isinstance(result, Appended)), default=None)
@@ -214,21 +184,21 @@ def _add_replicas(api: Api, primary: Primary) -> None:
         return api.reply(primary.scrape_targets())
 
 
-def _add_admin(api: Api, primary: Primary, delays: Delays) -> None:
-    @api.route("GET", "/admin/replication-delays", admin=True, answer=DelaysAnswer)
-    def show_delays() -> DelaysAnswer:
+def _add_admin(api: Api, primary: Primary, live: delays.Delays) -> None:
+    @api.route("GET", "/admin/replication-delays", admin=True, answer=delays.DelaysAnswer)
+    def show_delays() -> delays.DelaysAnswer:
         """The current delays."""
-        return delays.show()
+        return live.show()
 
-    @api.route("POST", "/admin/replication-delay", admin=True, body=DelayBody, answer=DelayAnswer)
-    def change_delay(body: DelayBody) -> DelayAnswer:
+    @api.route("POST", "/admin/replication-delay", admin=True, body=delays.DelayBody, answer=delays.DelayAnswer)
+    def change_delay(body: delays.DelayBody) -> delays.DelayAnswer:
         """Change one replica's delay; it also applies to entries already waiting."""
-        return delays.change(body)
+        return live.change(body)
 
-    @api.route("POST", "/admin/replication-delays", admin=True, body=DelaysBody, answer=AllDelaysAnswer)
-    def change_delays(body: DelaysBody) -> AllDelaysAnswer:
+    @api.route("POST", "/admin/replication-delays", admin=True, body=delays.DelaysBody, answer=delays.AllDelaysAnswer)
+    def change_delays(body: delays.DelaysBody) -> delays.AllDelaysAnswer:
         """Change the delays of several replicas, all or none."""
-        return delays.change_several(body)
+        return live.change_several(body)
 
     @api.route("POST", "/admin/reset", admin=True, answer=ResetAnswer)
     def reset() -> ResetAnswer:

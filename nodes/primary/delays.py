@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -11,13 +12,11 @@ from typing_extensions import TypedDict
 from broker.delay.models import Fixed, Order, tidy
 from broker.registry import Member, Settings
 from nodes.http.api import Body
-from nodes.http.settings import Milliseconds, SettingsBody
+from nodes.http.writing import Milliseconds, SettingsBody
 from nodes.primary.parts import Parts
 
 
 class DelayBody(SettingsBody):
-    """A replica by ``replica`` or ``replica_url``, and the settings to change."""
-
     replica: str | None = None
     replica_url: str | None = None
 
@@ -44,41 +43,32 @@ class DelaysAnswer(TypedDict):
     seeds: dict[str, int]
 
 
-class DelayAnswer(TypedDict):
-    """The replica's new delay, and the delays of all."""
-
+class AllDelaysAnswer(TypedDict):
     status: str
+    all_delays: dict[str, float]
+
+
+class DelayAnswer(AllDelaysAnswer):
     replica_url: str
     delay_ms: float
-    all_delays: dict[str, float]
-
-
-class AllDelaysAnswer(TypedDict):
-    """The delays of all replicas."""
-
-    status: str
-    all_delays: dict[str, float]
 
 
 class UnknownReplica(Exception):
-    """Raised for a replica that is not registered."""
-
     def __init__(self, name: str, known: list[str]) -> None:
         super().__init__(f"There is no replica {name[:100]!r}; registered: {', '.join(known) or 'none'}")
         self.extra = {"known_replicas": known}
 
 
+@dataclass
 class Delays:
     """The live settings of the replicas. Methods raise ``broker.errors.LogError``."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    _parts: Parts
 
     def show(self) -> DelaysAnswer:
         urls = {member.replica: member.name_url for member in self._parts.registered.members()}
-        settings = {
-            urls[replica]: found for replica, found in self._parts.registered.settings().items() if replica in urls
-        }
+        registered = self._parts.registered.settings().items()
+        settings = {urls[replica]: found for replica, found in registered if replica in urls}
         return {
             "delays": {url: _mean_ms(found) for url, found in settings.items()},
             "models": {url: found.delay.as_json() for url, found in settings.items()},
@@ -88,28 +78,21 @@ class Delays:
         }
 
     def change(self, body: DelayBody) -> DelayAnswer:
-        """Change one replica. Raises ``UnknownReplica``."""
         member, old = self._find(body.replica or body.replica_url or "")
         new = body.applied_to(old)
-        self._put({member.replica: new})
-        return {
-            "status": "updated",
-            "replica_url": member.name_url,
-            "delay_ms": _mean_ms(new),
-            "all_delays": self.show()["delays"],
-        }
+        return {**self._put({member.replica: new}), "replica_url": member.name_url, "delay_ms": _mean_ms(new)}
 
     def change_several(self, body: DelaysBody) -> AllDelaysAnswer:
         """Change the delays of several replicas, all or none. Raises ``UnknownReplica``."""
         found = {self._find(name): ms for name, ms in body.delays.items()}
-        self._put({member.replica: old._replace(delay=Fixed(ms)) for (member, old), ms in found.items()})
-        return {"status": "updated", "all_delays": self.show()["delays"]}
+        return self._put({member.replica: old._replace(delay=Fixed(ms)) for (member, old), ms in found.items()})
 
-    def _put(self, changes: dict[str, Settings]) -> None:
+    def _put(self, changes: dict[str, Settings]) -> AllDelaysAnswer:
         self._parts.registered.set_settings(changes)
         for replica, settings in changes.items():
             self._parts.events.publish("settings", replica=replica, settings=settings.as_text())
             self._parts.metrics.changed("delay", self._parts.clock.now_us(), replica)
+        return {"status": "updated", "all_delays": self.show()["delays"]}
 
     def _find(self, name: str) -> tuple[Member, Settings]:
         settings = self._parts.registered.settings()

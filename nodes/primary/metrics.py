@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import Metric as Family
@@ -14,69 +15,45 @@ from broker.registry import Registry
 from nodes.runtime.metrics import CHANGED, SECONDS_BUCKETS, Metric
 
 _ROLE, _REPLICA = ("primary",), ("replica",)
-WRITES = Metric(
-    Counter, "ec_writes_total", "writes by `result`: acknowledged, not_applied, unknown", _ROLE, ("result",)
-)
-WRITE = Metric(
-    Histogram,
-    "ec_write_duration_seconds",
-    "duration of a single write, as its caller sees it",
-    _ROLE,
-    (),
-    SECONDS_BUCKETS,
-)
+# fmt: off
+WRITES = Metric(Counter, "ec_writes_total", "writes by `result`: acknowledged, not_applied, unknown",
+                _ROLE, ("result",))
+WRITE = Metric(Histogram, "ec_write_duration_seconds", "duration of a single write, as its caller sees it",
+               _ROLE, (), SECONDS_BUCKETS)
 VERSION = Metric(Gauge, "ec_primary_version", "last committed version", _ROLE)
 APPLIED = Metric(Gauge, "ec_replica_applied_version", "last version the replica has applied", _ROLE, _REPLICA)
 LAG_VERSIONS = Metric(Gauge, "ec_replica_lag_versions", "versions behind the log", _ROLE, _REPLICA)
-LAG = Metric(
-    Gauge,
-    "ec_replica_lag_seconds",
-    "age of the oldest unapplied write: 0 when idle, growing when stopped, absent when unknown",
-    _ROLE,
-    _REPLICA,
-)
-LAST_APPLIED = Metric(
-    Gauge,
-    "ec_replica_last_applied_timestamp_seconds",
-    "time of the replica's last apply; absent until its first one since startup",
-    _ROLE,
-    _REPLICA,
-)
+LAG = Metric(Gauge, "ec_replica_lag_seconds",
+             "age of the oldest unapplied write: 0 when idle, growing when stopped, absent when unknown",
+             _ROLE, _REPLICA)
+LAST_APPLIED = Metric(Gauge, "ec_replica_last_applied_timestamp_seconds",
+                      "time of the replica's last apply; absent until its first one since startup", _ROLE, _REPLICA)
 DELAY = Metric(Gauge, "ec_configured_delay_seconds", "the configured delay", _ROLE, _REPLICA)
 PENDING = Metric(Gauge, "ec_pending_entries", "entries delivered and not acknowledged", _ROLE, _REPLICA)
 UNDELIVERED = Metric(Gauge, "ec_undelivered_entries", "entries not delivered yet", _ROLE, _REPLICA)
 LOG_BYTES = Metric(Gauge, "ec_log_bytes", "memory used by the log in the log server", _ROLE)
 LOG_MAX_BYTES = Metric(Gauge, "ec_log_max_bytes", "limit above which the oldest entries are dropped", _ROLE)
+# fmt: on
 
 
 class PrimaryMetrics:
-    """Counters and histograms of the write path."""
-
     def __init__(self, registry: CollectorRegistry) -> None:
         self.writes = WRITES.on(registry)
-        for result in ("acknowledged", "not_applied", "unknown"):
-            self.writes.labels(result)
-        self.acknowledged = self.writes.labels("acknowledged")
+        self.acknowledged, *_ = map(self.writes.labels, ("acknowledged", "not_applied", "unknown"))
         self.write_seconds = WRITE.on(registry)
         self._changed = CHANGED.on(registry)
 
     def changed(self, kind: str, at_us: int, replica: str = "") -> None:
-        """Record that the lab was changed on request."""
         self._changed.labels(replica, kind).set(at_us / 1e6)
 
 
+@dataclass(eq=False)  # the registry keeps it as a key
 class ReplicaCollector:
-    """Gauges of the log and every registered replica, read from the log when they are scraped.
+    """Gauges of the log and every replica, stopped ones too. While the log cannot be read they are absent, not 0."""
 
-    The primary exports them, so that they continue, and grow, while a replica is stopped. While the log cannot be read
-    they are absent: unknown is not 0.
-    """
-
-    def __init__(self, log: ReplicationLog, registered: Registry, memory: Callable[[], tuple[int, int] | None]) -> None:
-        """``memory``: bytes that the log takes, and may take."""
-        self._log = log
-        self._registered = registered
-        self._memory = memory
+    _log: ReplicationLog
+    _registered: Registry
+    _memory: Callable[[], tuple[int, int] | None]  # bytes that the log takes, and may take
 
     def describe(self) -> list[Family]:
         return []  # without asking the log

@@ -35,14 +35,10 @@ FORGET_AFTER_SECONDS = 3600.0
 
 
 class AgeQuery(Query):
-    """The minimum age of the position."""
-
     age_ms: Annotated[float, Field(ge=0, le=86_400_000)] = 0
 
 
 class PositionAnswer(TypedDict):
-    """The newest position that was committed at least ``age_ms`` ago, and the newest of all."""
-
     source: str
     position: str
     age_ms: float
@@ -60,10 +56,7 @@ class ResetAnswer(TypedDict):
 
 
 class ReplicaAnswer(TypedDict):
-    """A registered replica, as the log, its last heartbeat and its settings show it. ``delay_ms``: the model's mean.
-
-    ``proven``: whether the lab has an admin token, and the replica at this URL knows it.
-    """
+    """A replica as log, heartbeat and settings show it. ``proven``: it has the admin token. ``delay_ms``: the mean."""
 
     replica_id: str
     url: str
@@ -88,8 +81,6 @@ class ScrapeTargets(TypedDict):
 
 
 class ReplicasAnswer(TypedDict):
-    """Every registered replica, and the id of the lab that they replicate."""
-
     lab: str
     replicas: list[ReplicaAnswer]
 
@@ -101,12 +92,8 @@ class Primary:
         self, parts: Parts, verification: Verification, retention: Retention, writable: Callable[[], None]
     ) -> None:
         """``writable`` raises ``LogError`` if the next write would not be accepted."""
-        self._parts = parts
-        self._log = parts.log
-        self._gate = parts.gate
-        self._verification = verification
-        self._retention = retention
-        self._writable = writable
+        self._parts, self._log, self._gate = parts, parts.log, parts.gate
+        self._verification, self._retention, self._writable = verification, retention, writable
         self._upkeep = Background("upkeep", self._step)
         self.now_us = parts.clock.now_us
 
@@ -117,8 +104,6 @@ class Primary:
         self._gate.close()
         self._upkeep.stop()
         self._parts.peers.close()
-
-    # -- reading ------------------------------------------------------------------------------------------------------
 
     def state(self) -> State:
         return self._seen(self._log.head())
@@ -142,8 +127,6 @@ class Primary:
     def digest(self) -> tuple[State, int, str]:
         head = self._log.head()
         return _state(head), head.keys, head.digest
-
-    # -- the replicas -------------------------------------------------------------------------------------------------
 
     def position(self, age_ms: float) -> PositionAnswer:
         """The position that a reader must have reached to miss nothing older than ``age_ms``."""
@@ -182,23 +165,18 @@ class Primary:
 
     def health(self) -> dict[str, str]:
         """Whether the log answers, has everything and will keep it, and whether it accepts writes."""
+        log = ""
         try:
             verified = self._log.is_verified()
             log = (self._log.history.hazard() or "ok") if verified else "asking the replicas whether it has everything"
-        except LogError as error:
-            return {"log": str(error), "writes": str(error)}
-        try:
             self._writable()
         except LogError as error:
-            return {"log": log, "writes": str(error)}
+            return {"log": log or str(error), "writes": str(error)}
         return {"log": log, "writes": "ok"}
 
     def _seen(self, head: Head) -> State:
-        state = _state(head)
-        self._gate.advance(state)
+        self._gate.advance(state := _state(head))
         return state
-
-    # -- resetting and upkeep -----------------------------------------------------------------------------------------
 
     def reset(self) -> ResetAnswer:
         """Start the next epoch, and answer when every live replica has read that and is empty."""
@@ -210,19 +188,11 @@ class Primary:
         self._parts.metrics.changed("reset", now_us)
         members = self._parts.registered.members()
         fields = {"min_position": str(position), "timeout_ms": str(RESET_WAIT_MS)}
-        asks = {
-            member.replica: Ask(f"{member.url}/version", fields=fields, wait_ms=RESET_WAIT_MS)
-            for member in members
-            if member.is_live(now_us)
-        }
+        live = [member for member in members if member.is_live(now_us)]
+        asks = {member.replica: Ask(f"{member.url}/version", fields=fields, wait_ms=RESET_WAIT_MS) for member in live}
         found = self._parts.peers.ask_all(asks)
-        return {
-            "status": "reset",
-            "version": 0,
-            "epoch": position.epoch,
-            "position": str(position),
-            "replicas": {member.replica: _emptied(found.get(member.replica)) for member in members},
-        }
+        replicas = {member.replica: _emptied(found.get(member.replica)) for member in members}
+        return ResetAnswer(status="reset", version=0, epoch=position.epoch, position=str(position), replicas=replicas)
 
     def forget(self, replica: str) -> bool:
         """Remove a replica that will not come back, with its group; ``False`` if it is not registered."""
@@ -256,8 +226,8 @@ def _state(head: Head) -> State:
 def _emptied(reply: Any) -> dict[str, Any]:
     if reply is None:
         return {"error": "not live: it will be emptied when it returns"}
-    if isinstance(reply, Reply) and reply.body.get("reached"):
+    if not isinstance(reply, Reply):
+        return {"error": str(reply)}
+    if reply.body.get("reached"):
         return {"status": "emptied", "position": reply.body["position"]}
-    if isinstance(reply, Reply):
-        return {"error": f"has not reached the new epoch within {RESET_WAIT_MS} ms"}
-    return {"error": str(reply)}
+    return {"error": f"has not reached the new epoch within {RESET_WAIT_MS} ms"}

@@ -24,18 +24,14 @@ _SERVER_SHARE = 0.8  # of the log server's memory; the rest is for what arrives 
 class Verification:
     """Opens the log for appends, once nothing is known to be ahead of it.
 
-    A log server that was restarted may have lost the end of its log: by a loss of power, a failover, an older copy of
-    its data. If it were appended to as it is, a position could name two changes. So each registered replica is asked,
-    for three seconds, for the newest position that it was given; if one is ahead of the log, or does not answer, the
-    log continues in a new epoch. Thread-safe.
+    A restarted log server may have lost the end of its log; appended to as it is, a position could name two changes.
+    So each replica is asked, for three seconds, for the newest position that it was given; if one is ahead, or does
+    not answer, the log continues in a new epoch. Thread-safe.
     """
 
     def __init__(self, parts: Parts, monotonic: Callable[[], float], pause: Callable[[float], object]) -> None:
-        """``pause`` waits between two rounds of asking."""
-        self._parts = parts
-        self._log = parts.log
-        self._monotonic = monotonic
-        self._pause = pause
+        self._parts, self._log = parts, parts.log
+        self._monotonic, self._pause = monotonic, pause
         self._lock = threading.Lock()
 
     def require(self) -> None:
@@ -46,10 +42,7 @@ class Verification:
                 self._open(seen, silent)
 
     def compare(self, members: list[Member]) -> None:
-        """Continue the log in a new epoch if a replica's heartbeat or a foreign entry is ahead of it.
-
-        After a foreign entry no position of the current epoch can be added. Raises ``LogError``.
-        """
+        """Continue the log in a new epoch if a heartbeat or a foreign entry is ahead of it. Raises ``LogError``."""
         ahead = max((member.position for member in members), default=START)
         with self._lock:
             foreign = self._log.foreign()
@@ -59,7 +52,6 @@ class Verification:
                 self._open(ahead, [])
 
     def _ask(self, members: list[Member]) -> tuple[Position, list[str]]:
-        """Return the newest position that any replica was given, and the replicas that did not answer."""
         seen = [member.position for member in members]
         missing = {member.replica: Ask(f"{member.url}/applied", fields={"limit": "1"}) for member in members}
         deadline = self._monotonic() + WAIT_SECONDS
@@ -68,10 +60,9 @@ class Verification:
                 if (delivered := _delivered(reply)) is not None:
                     seen.append(delivered)
                     del missing[replica]
-            if missing and self._monotonic() >= deadline:
+            if not missing or self._monotonic() >= deadline:
                 break
-            if missing:
-                self._pause(_PAUSE_SECONDS)
+            self._pause(_PAUSE_SECONDS)
         return max(seen, default=START), sorted(missing)
 
     def _open(self, seen: Position, silent: list[str], reason: str = "") -> None:
@@ -96,8 +87,7 @@ class Retention:
     """Keeps the log within bounds in entries and in bytes. Methods raise ``broker.errors.LogError``. Thread-safe."""
 
     def __init__(self, log: ReplicationLog, config: PrimaryConfig) -> None:
-        self._log = log
-        self._config = config
+        self._log, self._config = log, config
         self._lock = threading.Lock()
         self._memory: Memory | None = None
 
@@ -112,7 +102,6 @@ class Retention:
         self.shrink()
 
     def shrink(self) -> None:
-        """Drop the oldest entries beyond the bound in bytes."""
         with self._lock:
             self._memory = self._log.shrink(self.bound_bytes)
 

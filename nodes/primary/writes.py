@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from broker.entry import Operation
@@ -43,8 +44,6 @@ class TooFewReplicas(Exception):
 
 
 class TooManyBatches(TooManyWaiters):
-    """Raised when ``BATCHES_MAX`` batches are in progress."""
-
     def __init__(self, count: int) -> None:
         Exception.__init__(self, f"{count} batches are in progress, the limit")
 
@@ -53,11 +52,8 @@ class Writes:
     """The write path of the primary. Counts writes by their outcome. Thread-safe."""
 
     def __init__(self, parts: Parts, tracing: Tracing, monotonic: Callable[[], float]) -> None:
-        self._log = parts.log
-        self._gate = parts.gate
-        self._metrics = parts.metrics
-        self._tracing = tracing
-        self._monotonic = monotonic
+        self._log, self._gate, self._metrics = parts.log, parts.gate, parts.metrics
+        self._tracing, self._monotonic = tracing, monotonic
         self._refusal: tuple[float, LogRefused] | None = None
 
     def check(self) -> None:
@@ -69,23 +65,14 @@ class Writes:
 
     def set(self, body: WriteBody, write_id: str) -> WriteAnswer:
         """Set a key. Raises ``WriteFailed``, or ``WriteIdReused``."""
-        appended = self._append("set", body.key, body.text, write_id)
-        if appended is None:
-            raise AssertionError("only a delete can find nothing to do")
-        return _answer(appended, write_id, body.key, body.value)
+        return self._append("set", body.key, body.text, write_id, body.value)
 
     def delete(self, key: str, write_id: str) -> WriteAnswer:
         """Delete a key. Raises ``NoSuchKey``, without a new version, or what ``set`` raises."""
-        appended = self._append("delete", key, "", write_id)
-        if appended is None:
-            raise NoSuchKey(f"There is no key {key[:100]!r} to delete")
-        return _answer(appended, write_id, key, None)
+        return self._append("delete", key, "", write_id, None)
 
     def set_many(self, changes: list[Change]) -> list[Appended | Exception | None]:
-        """Append changes in their order; return, for each, where it is in the log or why it is not.
-
-        Raises ``LogError`` if the log accepted none.
-        """
+        """Append in order; return each position or failure. Raises ``LogError`` if the log accepted none."""
         results: list[Appended | Exception | None] = []
         for first in range(0, len(changes), _EXCHANGE):
             chosen = changes[first : first + _EXCHANGE]
@@ -99,20 +86,16 @@ class Writes:
                 results += [WriteFailed(error)] * len(chosen)
                 return results + [not_sent] * (len(changes) - len(results))
             results += found
-            self.acknowledged(
-                [
-                    State(appended.position, change.write_id, appended.at_us)
-                    for change, appended in zip(chosen, found, strict=True)
-                    if isinstance(appended, Appended)
-                ]
-            )
+            pairs = zip(chosen, found, strict=True)
+            done = [(change.write_id, appended) for change, appended in pairs if isinstance(appended, Appended)]
+            self.acknowledged([State(appended.position, write_id, appended.at_us) for write_id, appended in done])
         return results
 
-    def _append(self, op: Operation, key: str, value: str, write_id: str) -> Appended | None:
+    def _append(self, op: Operation, key: str, text: str, write_id: str, value: Any) -> WriteAnswer:
         started = time.perf_counter()
         try:
             with self._tracing.sending() as traceparent:
-                appended = self._log.append(op, key, value, write_id, traceparent)
+                appended = self._log.append(op, key, text, write_id, traceparent)
                 if appended is not None:
                     self._tracing.sent(appended.position)
         except WriteIdReused:
@@ -121,29 +104,36 @@ class Writes:
             self.failed(error)
             raise WriteFailed(error, write_id=write_id) from error
         self._metrics.write_seconds.observe(time.perf_counter() - started)
-        if appended is not None:
-            self.acknowledged([State(appended.position, write_id, appended.at_us)])
-        return appended
+        if appended is None:
+            raise NoSuchKey(f"There is no key {key[:100]!r} to delete")
+        self.acknowledged([State(appended.position, write_id, appended.at_us)])
+        return {
+            "version": appended.position.version,
+            "position": str(appended.position),
+            "write_id": write_id,
+            "key": key,
+            "value": value,
+            "write_timestamp": timestamp(appended.at_us),
+            "replication_started": True,
+        }
 
     def acknowledged(self, states: list[State]) -> None:
-        """Count accepted writes, after which the primary is in these states."""
         if states:
             self._metrics.acknowledged.inc(len(states))
             self._refusal = None
             self._gate.advance(max(states))
 
     def failed(self, error: LogError, count: int = 1) -> None:
-        """Count writes that were not accepted, or whose outcome is unknown."""
         self._metrics.writes.labels(_outcome(error)).inc(count)
         if isinstance(error, LogRefused):
             self._refusal = (self._monotonic(), error)
 
 
+@dataclass
 class Acks:
     """Asks the replicas for the position of a write; each answers when it has it, without polling."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    _parts: Parts
 
     def require(self, count: int) -> list[Member]:
         """Return the replicas to ask. Raises ``TooFewReplicas``, or ``WriteFailed``; nothing has been written then."""
@@ -162,10 +152,8 @@ class Acks:
         if query.acks == 0:
             return written
         fields = {"min_position": written["position"], "timeout_ms": str(query.timeout_ms)}
-        asks = {
-            member.replica: Ask(f"{member.url}/version", fields=fields, wait_ms=query.timeout_ms) for member in members
-        }
-        reached: list[str] = []
+        wait_ms, reached = query.timeout_ms, list[str]()
+        asks = {member.replica: Ask(f"{member.url}/version", fields=fields, wait_ms=wait_ms) for member in members}
         for replica, reply in self._parts.peers.ask_each(asks, query.timeout_ms / 1000):
             if isinstance(reply, Reply) and reply.body.get("reached"):
                 reached.append(replica)
@@ -176,15 +164,3 @@ class Acks:
 
 def _outcome(error: LogError) -> str:
     return "not_applied" if isinstance(error, NotApplied) else "unknown"
-
-
-def _answer(appended: Appended, write_id: str, key: str, value: Any) -> WriteAnswer:
-    return {
-        "version": appended.position.version,
-        "position": str(appended.position),
-        "write_id": write_id,
-        "key": key,
-        "value": value,
-        "write_timestamp": timestamp(appended.at_us),
-        "replication_started": True,
-    }

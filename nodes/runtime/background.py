@@ -16,10 +16,7 @@ _CORES: set[int] = set()
 
 
 class Background:
-    """Runs ``step`` in a thread until it is stopped; after an error it waits, up to a second, and continues.
-
-    ``trouble`` is the text of the last error, ``None`` after a successful step.
-    """
+    """Runs ``step`` until stopped, with pauses after errors. ``trouble``: the last error, ``None`` after a success."""
 
     def __init__(self, name: str, step: Callable[[], None]) -> None:
         self.trouble: str | None = None
@@ -63,10 +60,9 @@ class Background:
 
 
 def share_one_core(number: int) -> None:
-    """Keep this process, and the threads that it will start, on one core: the ``number``-th, modulo their count.
+    """Keep this process, and threads that it will start, on one core (Linux): the ``number``-th, modulo their count.
 
-    Only one thread of an interpreter runs at a time, so the threads that answer requests gain nothing from a second
-    core, and each switch to it costs more than many an answer. Linux only; elsewhere the system decides.
+    Only one thread of an interpreter runs at a time: a second core gains nothing, and switches to it cost much.
     """
     if sys.platform == "linux":
         _CORES.update(os.sched_getaffinity(0))

@@ -22,9 +22,9 @@ class RequestTimeout(TimeoutError):
 
 
 def wait(step: Callable[[float], bool], timeout_seconds: float, monotonic: Callable[[], float]) -> bool:
-    """Call ``step``, which waits for the given seconds and returns whether its event came, until it did or time is up.
+    """Call ``step``, which waits for seconds and returns whether its event came, until it did or the time is up.
 
-    Raises ``CallerLeft`` about a second after the caller hung up. Outside of a request there is no caller.
+    Raises ``CallerLeft`` about a second after the caller hung up.
     """
     deadline = monotonic() + timeout_seconds
     while True:
@@ -37,21 +37,18 @@ def wait(step: Callable[[float], bool], timeout_seconds: float, monotonic: Calla
 
 
 def require() -> None:
-    """Raise ``CallerLeft`` if the caller of the current request has hung up."""
     sock = CONNECTION.get()
-    if sock is not None and _is_closed(sock):
+    if sock is None:
+        return
+    try:
+        closed = is_readable(sock, 0) and sock.recv(1, socket.MSG_PEEK) == b""
+    except (OSError, ValueError):  # ValueError: this end is closed already
+        closed = True
+    if closed:
         raise CallerLeft("the caller has hung up")
 
 
 def is_readable(sock: socket.socket, timeout_seconds: float) -> bool:
-    """Whether data or the end of the connection arrives in time."""
     poll = select.poll()  # select.select() takes no descriptors beyond 1,023
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(max(0.0, timeout_seconds) * 1000))
-
-
-def _is_closed(sock: socket.socket) -> bool:
-    try:
-        return is_readable(sock, 0) and sock.recv(1, socket.MSG_PEEK) == b""
-    except (OSError, ValueError):  # ValueError: this end is closed already
-        return True

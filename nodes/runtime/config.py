@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -15,6 +16,7 @@ from broker.delay.models import DELAY_MS_MAX
 Role = Literal["primary", "replica", "client", "worker"]
 ROLES: tuple[Role, ...] = get_args(Role)
 _PORTS: dict[Role, int] = {"primary": 8000, "replica": 8001, "client": 8003, "worker": 8078}
+Parse = Callable[[str], Any]  # raises ``ValueError`` with what is allowed
 _ORIGIN = r"\s*https?://[A-Za-z0-9.-]+(?::[0-9]+)?\s*"
 
 
@@ -24,8 +26,6 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """The configuration of any node."""
-
     role: Role
     node_id: str
     namespace: str
@@ -76,119 +76,84 @@ class WorkerConfig(NodeConfig):
 _CONFIGS = {"primary": PrimaryConfig, "replica": ReplicaConfig, "client": ClientConfig, "worker": WorkerConfig}
 
 
-def _text(pattern: str, allowed: str) -> Callable[[str], Any]:
-    def parse(text: str) -> str:
-        if re.fullmatch(pattern, text) is None:
-            raise ValueError(allowed)
-        return text
+def _checked(is_valid: Callable[[str], object], allowed: str, convert: Parse = str) -> Parse:
+    def parse(text: str) -> Any:
+        with suppress(ValueError):
+            if is_valid(text):
+                return convert(text)
+        raise ValueError(allowed)
 
     return parse
 
 
-def _number(low: float, high: float) -> Callable[[str], Any]:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not low <= value <= high:
-            raise ValueError(f"a number from {low:g} to {high:g}")
-        return value
-
-    return parse
+def _text(pattern: str, allowed: str, convert: Parse = str) -> Parse:
+    return _checked(re.compile(pattern).fullmatch, allowed, convert)
 
 
-def _integer(low: int, high: int) -> Callable[[str], Any]:
-    def parse(text: str) -> int:
-        if re.fullmatch(r"[0-9]{1,15}", text) is None or not low <= int(text) <= high:
-            raise ValueError(f"a whole number from {low} to {high}")
-        return int(text)
-
-    return parse
+def _number(low: float, high: float) -> Parse:
+    return _checked(lambda text: low <= float(text) <= high, f"a number from {low:g} to {high:g}", float)
 
 
-def _url(*schemes: str) -> Callable[[str], Any]:
-    def parse(text: str) -> str:
-        try:
-            parts = urlsplit(text)
-            valid = parts.scheme in schemes and bool(parts.hostname or parts.path) and (parts.port or 1) > 0
-        except ValueError:
-            valid = False
-        if not valid:
-            raise ValueError(f"a URL that starts with {' or '.join(schemes)}://")
-        return text.rstrip("/")
+def _integer(low: int, high: int) -> Parse:
+    def is_valid(text: str) -> bool:
+        return re.fullmatch(r"[0-9]{1,15}", text) is not None and low <= int(text) <= high
 
-    return parse
+    return _checked(is_valid, f"a whole number from {low} to {high}", int)
+
+
+def _url(*schemes: str) -> Parse:
+    def is_valid(text: str) -> bool:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname or parts.path) and (parts.port or 1) > 0
+
+    return _checked(is_valid, f"a URL that starts with {' or '.join(schemes)}://", lambda text: text.rstrip("/"))
 
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(name.strip().lower() for name in text.split(",") if name.strip())
 
 
-def _origins(text: str) -> frozenset[str]:
-    if re.fullmatch(f"(?:{_ORIGIN}(?:,{_ORIGIN})*)?", text) is None:
-        raise ValueError("origins such as https://lab.example:8443, without a path, separated by commas")
-    return _names(text)
-
-
 def _default_id(found: Mapping[str, Any]) -> str:
-    name = found["namespace"].strip("{}")
-    return f"{name}-replica1" if found["role"] == "replica" else f"{name}-{found['role']}"
+    return f"{found['namespace'].strip('{}')}-{'replica1' if found['role'] == 'replica' else found['role']}"
 
 
 def _default_dir(found: Mapping[str, Any]) -> str:
-    return f".lab/replicas/{found['node_id']}" if found["role"] == "replica" else f".lab/{found['node_id']}"
+    return f".lab/{'replicas/' if found['role'] == 'replica' else ''}{found['node_id']}"
 
 
 def _default_url(found: Mapping[str, Any]) -> str:
     """A URL that others can connect to: on all addresses, the node is assumed to be reachable by its id."""
     host = found["host"]
-    try:
+    with suppress(ValueError):  # a name
         address = ipaddress.ip_address(host)
-    except ValueError:
-        pass
-    else:
         host = found["node_id"] if address.is_unspecified else f"[{host}]" if address.version == 6 else host
     return f"http://{host}:{found['port']}"
 
 
 class Variable(NamedTuple):
-    """An environment variable, read into a field of a node's configuration; a row of ``docs/configuration.md``.
-
-    ``parse`` raises ``ValueError`` with what is allowed. ``default``: a text, or a function of the fields read before
-    it. ``shown`` describes a default that would not explain itself.
-    """
+    """A row of ``docs/configuration.md``. A ``default`` can depend on the fields before; ``shown`` describes it."""
 
     name: str
     field: str
-    parse: Callable[[str], Any]
+    parse: Parse
     default: str | Callable[[Mapping[str, Any]], str]
     meaning: str
     roles: tuple[Role, ...] = ROLES
     shown: str = ""
 
-    def read(self, values: Mapping[str, str], found: Mapping[str, Any]) -> Any:
-        """Return the value. Raises ``ConfigError``."""
-        text = values.get(self.name) or (self.default if isinstance(self.default, str) else self.default(found))
-        try:
-            return self.parse(text)
-        except ValueError as error:
-            shown = re.sub("//.*@", "//", text)  # never a password
-            raise ConfigError(f"{self.name} is {shown!r}, but must be {error}") from None
-
 
 _id = _text(r"[a-z0-9][a-z0-9-]{0,62}", "letters, digits and dashes, lower case")
 _namespace = _text(r"\{?[a-z0-9]{1,32}\}?", "1 to 32 letters and digits, lower case")
 _host = _text(r"[A-Za-z0-9_.:-]{1,255}", "an address to listen on, such as 127.0.0.1")
-_sampler = _text(
-    "(?:parentbased_)?(?:always_on|always_off|traceidratio)|",
-    "always_on, always_off or traceidratio, with parentbased_ before it or not",
-)
 _web, _redis = _url("http", "https"), _url("redis", "rediss", "unix")
 _delay = _number(0, DELAY_MS_MAX)
 _PRIMARY: tuple[Role, ...] = ("primary",)
 _REPLICA: tuple[Role, ...] = ("replica",)
 # fmt: off
+_origins = _text(f"(?:{_ORIGIN}(?:,{_ORIGIN})*)?",
+                 "origins such as https://lab.example:8443, without a path, separated by commas", _names)
+_unset = _text("(?:parentbased_)?(?:always_on|always_off|traceidratio)|",
+               "always_on, always_off or traceidratio, with parentbased_ before it or not", lambda text: not text)
 VARIABLES = (
     Variable("LAB_NAMESPACE", "namespace", _namespace, "lab14",
              "prefix of every key in Redis; `lab up` always uses the default"),
@@ -236,7 +201,7 @@ VARIABLES = (
              "node"),
     Variable("OTEL_EXPORTER_OTLP_ENDPOINT", "tracing", bool, "",
              "if set, traces are recorded and exported there by OTLP over HTTP"),
-    Variable("OTEL_TRACES_SAMPLER", "traces_bounded", lambda text: not _sampler(text), "",
+    Variable("OTEL_TRACES_SAMPLER", "traces_bounded", _unset, "",
              "OpenTelemetry sampler for traces that start at a node: `parentbased_always_on` records all of them",
              shown="at most 200 per second"),
 )
@@ -247,8 +212,15 @@ def load(role: Role, values: Mapping[str, str]) -> NodeConfig:
     """Read the configuration of a node of this role. Raises ``ConfigError``."""
     found: dict[str, Any] = {"role": role}
     for variable in VARIABLES:
-        if role in variable.roles:
-            found[variable.field] = variable.read(values, found)
+        if role not in variable.roles:
+            continue
+        default = variable.default if isinstance(variable.default, str) else variable.default(found)
+        text = values.get(variable.name) or default
+        try:
+            found[variable.field] = variable.parse(text)
+        except ValueError as error:
+            shown = re.sub("//.*@", "//", text)  # never a password
+            raise ConfigError(f"{variable.name} is {shown!r}, but must be {error}") from None
     from broker.connection import require_options  # not above: the supervisor reads this module, and needs no redis
 
     try:

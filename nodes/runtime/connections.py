@@ -1,8 +1,7 @@
 """The HTTP server of a node: gunicorn's threaded worker, except for how connections wait for a thread.
 
-Gunicorn's own worker gives a connection a thread before its request has arrived, reads without a time limit, queues
-without bound, and accepts no new connection while idle ones fill it: a few hundred callers that send nothing stop it.
-Here one loop receives, and a request gets a thread once it is complete.
+Gunicorn's own gives a connection a thread before its request has arrived, reads without a time limit, queues without
+bound, and accepts nothing while idle connections fill it. Here a request gets a thread once a loop has received it.
 """
 
 from __future__ import annotations
@@ -25,19 +24,13 @@ from gunicorn.workers import gthread
 from nodes.runtime.caller import CONNECTION, RequestTimeout, is_readable
 
 PROBLEM_TYPE = "urn:eventual-consistency-lab:"
-# Threads beyond the configured ones, for the requests that find problems and end them.
-RESERVED_THREADS = 8
-# How long a request may take to arrive: its head, and its body.
-RECEIVE_SECONDS = 5.0
-# How long a caller may take to receive part of an answer.
-SEND_SECONDS = 30.0
-# How long a complete request waits for a thread before it is refused.
-QUEUE_SECONDS = 1.0
-# How long a closed connection is kept so that its caller sees the last answer.
-_LINGER_SECONDS = 2.0
+RESERVED_THREADS = 8  # beyond the configured ones, for the requests that find problems and end them
+RECEIVE_SECONDS = 5.0  # for a request to arrive: its head, and its body
+SEND_SECONDS = 30.0  # for a caller to receive part of an answer
+QUEUE_SECONDS = 1.0  # for a complete request to find a thread before it is refused
+_LINGER_SECONDS = 2.0  # for the caller of a closed connection to see the last answer
 _TICK_SECONDS = 0.1
-# How much of a request the loop holds. A larger body is read by a thread.
-_RECEIVED_MAX = 32 * 1024
+_RECEIVED_MAX = 32 * 1024  # of a request in the loop; a larger body is read by a thread
 _RESERVED = re.compile(rb"[A-Z]+ /(?:health|metrics|faults|admin)(?:[/?][^ ]*)? HTTP/")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IGNORECASE)
 _UNKNOWN_LENGTH = re.compile(rb"\r\n(?:transfer-encoding|expect):", re.IGNORECASE)
@@ -69,17 +62,10 @@ class Connection(gthread.TConn):  # type: ignore[misc]
         size = end + 4 + (int(length[1]) if length else 0)
         return max(0, size - len(self.received)) if size <= _RECEIVED_MAX else None
 
-    def classify(self, missing: int | None) -> Kind:
-        """Return the kind of request, which decides the thread that it gets."""
-        if missing != 0:
-            return "unfinished"
-        return "reserved" if _RESERVED.match(self.received) else "complete"
-
     def recv(self, size: int) -> bytes:
         """Return what was received, then the rest of a large body. Raises ``RequestTimeout``."""
         if self.received:
-            received = bytes(self.received)
-            self.received.clear()
+            received, self.received = bytes(self.received), bytearray()
             return received
         if not is_readable(self.sock, self.timeout - time.monotonic()):
             raise RequestTimeout("The body of this request did not arrive in time")
@@ -107,7 +93,6 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         return futures.ThreadPoolExecutor(self.cfg.threads + RESERVED_THREADS)
 
     # -- receiving, in the loop ---------------------------------------------------------------------------------------
-
     def accept(self, listener: Any) -> None:
         if self.nr_conns + 1 >= self.worker_connections:
             self._close_oldest()
@@ -125,7 +110,6 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         self._watch(conn)
 
     def _receive(self, conn: Connection) -> None:
-        """Give the connection's request its time to arrive."""
         conn.timeout = self._until(RECEIVE_SECONDS)
         self.pending_conns[conn] = None
 
@@ -156,15 +140,14 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             self._received(conn)
 
     def _received(self, conn: Connection) -> None:
-        """Queue the request if the loop needs no more of it."""
         missing = conn.missing()
         if not missing:
             self._forget(conn)
-            self._queue(conn, conn.classify(missing))
+            complete: Kind = "reserved" if _RESERVED.match(conn.received) else "complete"
+            self._queue(conn, complete if missing == 0 else "unfinished")
         elif len(conn.received) > _RECEIVED_MAX:
-            self._refuse(
-                conn, 431, "Request Header Fields Too Large", "The head of a request must have at most 32 KiB."
-            )
+            detail = "The head of a request must have at most 32 KiB."
+            self._refuse(conn, 431, "Request Header Fields Too Large", detail)
         elif conn not in self.pending_conns:
             self.keepalived_conns.remove(conn)
             self._receive(conn)
@@ -178,7 +161,6 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             self._refuse_busy(queue.popleft())
 
     def _start(self) -> None:
-        """Give queued requests to threads."""
         for kind, queue in self._queues.items():
             while queue and self._has_thread(kind):
                 conn = queue.popleft()
@@ -193,7 +175,6 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         return self._running.total() < threads + (RESERVED_THREADS if kind == "reserved" else 0)
 
     def finish_request(self, conn: Connection, fs: futures.Future[bool]) -> None:
-        """Prepare a connection for its next request, or close it."""
         self._running[conn.kind] -= 1
         self._start()
         if fs.exception() is not None or not fs.result():
@@ -212,15 +193,12 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         super().wait_for_and_dispatch_events(min(timeout, _TICK_SECONDS) if short else timeout)
 
     # -- closing, in the loop -----------------------------------------------------------------------------------------
-
     def murder_keepalived(self, force: bool = False) -> None:
-        """Close connections that were idle for too long, or all idle ones."""
         now = time.monotonic()
         while self.keepalived_conns and (force or self.keepalived_conns[0].timeout <= now):
             self._close(self.keepalived_conns[0])
 
     def murder_pending(self) -> None:
-        """Close requests that did not arrive in time, and refuse those that found no thread in time."""
         now = time.monotonic()
         for conn in [conn for conn in self.pending_conns if conn.timeout <= now]:
             self._close(conn)
@@ -267,7 +245,6 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             self.pending_conns[conn] = None
 
     def _forget(self, conn: Connection) -> None:
-        """Stop watching the connection."""
         self.pending_conns.pop(conn, None)
         if conn in self.keepalived_conns:
             self.keepalived_conns.remove(conn)
@@ -281,7 +258,6 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         conn.close()
 
     # -- answering, in a thread ---------------------------------------------------------------------------------------
-
     def handle_request(self, req: Any, conn: Connection) -> bool:
         """Answer a request; a caller that does not receive the answer in time loses its connection."""
         conn.sock.settimeout(SEND_SECONDS)

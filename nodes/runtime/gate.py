@@ -35,13 +35,11 @@ class Places:
     """Room for at most ``count`` requests at once. Thread-safe."""
 
     def __init__(self, count: int, full: type[TooManyWaiters] = TooManyWaiters) -> None:
-        self._count = count
-        self._full = full
+        self._count, self._full = count, full
         self._free = threading.Semaphore(count)
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """Take a place. Raises ``full``."""
         if not self._free.acquire(blocking=False):
             raise self._full(self._count)
         try:
@@ -66,11 +64,9 @@ class PositionGate:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """``woken`` receives, for each waiter, the seconds from reaching its position until it resumed."""
-        self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._state = state
-        self._max_waiters = max_waiters
-        self._woken = woken
+        self._state, self._max_waiters = state, max_waiters
+        self._woken, self._monotonic = woken, monotonic
         self._waiting: dict[Position, list[_Parked]] = {}
         self._soonest: Position | None = None
         self._closed = False
@@ -92,10 +88,7 @@ class PositionGate:
             self._move(state)
 
     def wait_for(self, target: Position, timeout_seconds: float) -> State:
-        """Wait until ``target`` is reached, the time is up, or the node stops; return the state then.
-
-        Raises ``TooManyWaiters``, or ``CallerLeft`` when the caller has hung up.
-        """
+        """Wait until ``target`` or the deadline, or the node stops. Raises ``TooManyWaiters``, ``CallerLeft``."""
         if self._state.position >= target or timeout_seconds <= 0:
             return self._state
         parked = _Parked()
@@ -115,7 +108,6 @@ class PositionGate:
         return self._state
 
     def close(self) -> None:
-        """Wake all waiters for good: the node stops."""
         with self._lock:
             self._closed = True
             self._wake(list(self._waiting), None)
@@ -160,8 +152,6 @@ class PositionGate:
 
 
 class _Parked:
-    """A waiting request, and the one to wake next."""
-
     def __init__(self) -> None:
         self.next: _Parked | None = None
         self.reached_at: float | None = None
@@ -169,7 +159,6 @@ class _Parked:
         self._lock.acquire()
 
     def wait(self, timeout_seconds: float | None) -> bool:
-        """Wait to be woken; return whether that happened in time."""
         return self._lock.acquire(timeout=-1 if timeout_seconds is None else timeout_seconds)
 
     def wake(self) -> None:

@@ -1,8 +1,4 @@
-"""How gunicorn runs a node: one worker with threads.
-
-One worker, because it has the node's background threads, its gate and its metrics. The app has its node in
-``app.extensions["node"]``, with ``start()`` and ``stop()``, and its tracing in ``app.extensions["tracing"]``.
-"""
+"""How gunicorn runs a node: an app with its node and its tracing in ``app.extensions``, in a worker with threads."""
 
 from __future__ import annotations
 
@@ -18,7 +14,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, NamedTuple, TypeVar
 
 from gunicorn import util
@@ -36,15 +32,11 @@ Config = TypeVar("Config", bound=NodeConfig)
 _logger = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 _LAST_ANSWER_SECONDS = 0.05
-# How long a stopping node answers requests on kept connections. Gunicorn's 2 s have no setting, and would be most of
-# the time that a lab takes to stop.
+# For requests on kept connections of a stopping node. Gunicorn's 2 s would be most of the time a lab takes to stop.
 gthread.STOP_KEEPALIVE_LINGER = 0.3
-# Files that a request may hold open: its caller, the log server or the store, and the nodes that it asks.
-_FILES_PER_REQUEST = 6
-# Files that a node holds open: store, log server, feed, listener, and the requests of the reserved threads.
-_OWN_FILES = 96
-# Connections that are idle or whose request is still arriving.
-_IDLE = 1000
+_FILES_PER_REQUEST = 6  # its caller, the log server or the store, and the nodes that it asks
+_OWN_FILES = 96  # store, log server, feed, listener, and the requests of the reserved threads
+_IDLE = 1000  # connections that are idle or whose request is still arriving
 _REQUESTS_MIN = 4
 
 
@@ -57,14 +49,10 @@ class Room(NamedTuple):
 
 
 class Service(BaseApplication):  # type: ignore[misc]
-    """One node as a gunicorn service.
-
-    ``create_app`` is called in the worker process, with as many threads as there are open files for.
-    """
+    """One node. ``create_app`` is called in the worker process, with as many threads as there are open files for."""
 
     def __init__(self, config: Config, create_app: Callable[[Config], Any]) -> None:
-        self._room = make_room(config.threads)
-        self._wanted = config.threads
+        self._room, self._wanted = make_room(config.threads), config.threads
         self._config = replace(config, threads=self._room.requests)
         self._create_app: Callable[[Any], Any] = create_app
         super().__init__()
@@ -75,7 +63,7 @@ class Service(BaseApplication):  # type: ignore[misc]
             "bind": f"{host}:{self._config.port}",
             "proc_name": self._config.node_id,
             "worker_class": Worker,
-            "workers": 1,
+            "workers": 1,  # which has the node's background threads, its gate and its metrics
             "threads": self._config.threads,
             "worker_connections": self._room.connections,
             "keepalive": 75,
@@ -94,22 +82,18 @@ class Service(BaseApplication):  # type: ignore[misc]
         util.write_error = _refuse
 
     def load(self) -> Any:
-        """Return the WSGI app."""
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(LineFormatter())
         logging.basicConfig(level=logging.INFO, handlers=[handler])
         if self._room.requests < self._wanted:
-            _logger.warning(
-                "only %d files may be open, so at most %d requests can be in progress, not %d; raise it with ulimit -n",
-                *(self._room.files, self._room.requests, self._wanted),
-            )
+            limits = f"only {self._room.files} files may be open, so at most {self._room.requests} requests"
+            _logger.warning("%s can be in progress, not %d; raise it with ulimit -n", limits, self._wanted)
         share_one_core(self._config.port)  # the nodes of a lab have successive ports
         try:
             app = self._create_app(self._config)
         except StoreError as error:
             raise AppImportError(str(error)) from None  # gunicorn prints it without a stack trace
-        # The app's objects live as long as the process, and hundreds of waiting requests hold many more: collections
-        # that look at either take a third of the time in which the waiters are woken.
+        # Else collections, which look at the app and at what waiters hold, take a third of the time of waking them.
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 20, 20)
@@ -149,8 +133,7 @@ def _start(worker: Any) -> None:
         tracing.flush()  # while gunicorn lingers, so that it does not delay the end
 
     def terminate(number: int, frame: FrameType | None) -> None:
-        # Gunicorn waits for requests in progress, so those that wait for a position must be woken: in a thread, because
-        # a signal handler must not take locks.
+        # Gunicorn waits for all requests, so waiting ones must be woken: in a thread, as a handler must not take locks.
         threading.Thread(target=stop, name="stop").start()
         if callable(graceful):
             graceful(number, frame)
@@ -159,40 +142,35 @@ def _start(worker: Any) -> None:
 
 
 def _stopped(_server: Any, worker: Any) -> None:
-    wsgi = getattr(worker, "wsgi", None)  # missing if the app could not be created
-    if wsgi is not None:
-        wsgi.extensions["node"].stop()
+    if hasattr(worker, "wsgi"):  # the app could be created
+        worker.wsgi.extensions["node"].stop()
+
+
+def _allows(limit: int, files: int) -> bool:
+    return limit == resource.RLIM_INFINITY or limit >= files
 
 
 def make_room(requests: int) -> Room:
     """Raise the limit of open files to what this many requests need, as far as allowed, and return the result."""
     wanted = _OWN_FILES + _IDLE + requests * _FILES_PER_REQUEST
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if _is_less(soft, wanted):
-        soft = hard if _is_less(hard, wanted) else wanted
+    if not _allows(soft, wanted):
+        soft = wanted if _allows(hard, wanted) else hard
         with suppress(OSError, ValueError):  # the system may allow less than the hard limit
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return room_for(requests, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 def room_for(requests: int, files: int) -> Room:
-    """Return how much fits into a limit of open files."""
-    if not _is_less(files, _OWN_FILES + _IDLE + requests * _FILES_PER_REQUEST):
+    if _allows(files, _OWN_FILES + _IDLE + requests * _FILES_PER_REQUEST):
         return Room(requests, requests + _IDLE, files)
     idle = files // 4
     found = min(requests, max(_REQUESTS_MIN, (files - _OWN_FILES - idle) // _FILES_PER_REQUEST))
     return Room(found, found + idle, files)
 
 
-def _is_less(limit: int, wanted: int) -> bool:
-    return limit != resource.RLIM_INFINITY and limit < wanted
-
-
 class LineFormatter(logging.Formatter):
-    """One line per message, and an indented one for each line of a stack trace.
-
-    Characters that are not printable are escaped, so that no request can forge a line or control a terminal.
-    """
+    """Lines of printable characters, those of a stack trace indented: no request forges one or controls a terminal."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -200,15 +178,9 @@ class LineFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's name
         return _printable(super().formatMessage(record))
 
-    def formatException(  # noqa: N802 - the base class's name
-        self, ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
-    ) -> str:
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the base class's name
         return "\n".join(f"  {_printable(line)}" for line in super().formatException(ei).split("\n"))
 
 
 def _printable(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
