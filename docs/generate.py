@@ -1,7 +1,5 @@
 """Write the generated parts of the documents: ``make docs``. A test compares them with the code."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from importlib import import_module

@@ -1,7 +1,5 @@
 """Run one node: ``python -m nodes primary|replica|client|worker``, configured by the environment."""
 
-from __future__ import annotations
-
 import os
 import sys
 from typing import Any

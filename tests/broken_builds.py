@@ -4,8 +4,6 @@ A test that cannot fail proves nothing. Each build is a copy with one bug; the f
 short torture run are run against it, and at least one of them must fail.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Fixtures of all tests: a clean environment, and log servers, real and fake."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The client's endpoints."""
 
-from __future__ import annotations
-
 import mimetypes
 import time
 from importlib import resources

@@ -1,7 +1,5 @@
 """Writes through the client: alone, with a read from each replica, or with a wait until each has it."""
 
-from __future__ import annotations
-
 import threading
 import time
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """All nodes at once, compared: versions, contents, one key, and the state of each replica."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """Controls of the lab: delays with what they predict and resets, through the primary; faults, through the replicas."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any

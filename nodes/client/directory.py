@@ -1,7 +1,5 @@
 """What the primary reports of the lab: its id, its replicas, and the head of its log."""
 
-from __future__ import annotations
-
 import threading
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import NamedTuple

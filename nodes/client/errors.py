@@ -1,7 +1,5 @@
 """Why the client refuses a request; ``app.py`` maps each to a problem."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any

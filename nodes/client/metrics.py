@@ -1,7 +1,5 @@
 """What the client measures."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Reading at a level: a node that can serve it, another if that fails, and how stale the answer was."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta

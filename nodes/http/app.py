@@ -1,7 +1,5 @@
 """What every node's app has: guarded endpoints, problem details, metrics, traces, health."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Literal
 

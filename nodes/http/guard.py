@@ -1,7 +1,5 @@
 """Request guard: rejects cross-origin browser requests; changes require the admin token."""
 
-from __future__ import annotations
-
 import hmac
 import ipaddress
 import re

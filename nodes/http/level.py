@@ -1,7 +1,5 @@
 """The consistency levels by name, the strongest first."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 Level = Literal["strong", "bounded", "session", "prefix", "eventual"]

@@ -1,7 +1,5 @@
 """The description of a node's endpoints, as OpenAPI 3.1."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Requests to other nodes over HTTP, several at once."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping

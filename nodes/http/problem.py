@@ -1,7 +1,5 @@
 """Errors as ``application/problem+json`` (RFC 9457), and the one table from exceptions to problems."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The reads that primary and replicas answer alike: their queries, answers and endpoints."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 from typing import Annotated, Any, NotRequired, Protocol

@@ -1,7 +1,5 @@
 """JSON as the lab accepts it: exactly RFC 8259, nested at most 64 deep, without values that a parser would change."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

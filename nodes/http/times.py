@@ -1,7 +1,5 @@
 """Times as the lab shows them: the log's microseconds as text, and spans in milliseconds."""
 
-from __future__ import annotations
-
 import time
 from datetime import UTC, datetime, timedelta
 

@@ -1,7 +1,5 @@
 """The primary's endpoints, and how it is wired together."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What the primary measures: writes, and each replica from the log's point of view."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What the parts of the primary work with."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from broker.clock import LogClock

@@ -1,7 +1,5 @@
 """The primary behind its endpoints: reads of its store, resets, and the upkeep of the log."""
 
-from __future__ import annotations
-
 import logging
 import uuid
 from collections.abc import Callable

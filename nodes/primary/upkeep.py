@@ -1,7 +1,5 @@
 """Upkeep of the log: whether it still has every entry that was seen, and how much of it is kept."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import uuid

@@ -1,7 +1,5 @@
 """Writes: changes go into the log, and replicas are asked for them if the caller wants acknowledgements."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A replica's endpoints."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, NoReturn
 
 from flask import Flask, Response

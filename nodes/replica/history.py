@@ -1,7 +1,5 @@
 """The entries that a replica applied most recently, and when."""
 
-from __future__ import annotations
-
 import itertools
 import threading
 import time

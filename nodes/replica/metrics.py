@@ -1,7 +1,5 @@
 """Metrics of a replica's own work; every series carries its id."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram

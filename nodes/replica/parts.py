@@ -1,7 +1,5 @@
 """The parts of a replica, and how they are wired together."""
 
-from __future__ import annotations
-
 import random
 import threading
 import time

@@ -1,7 +1,5 @@
 """The queues between a replica's threads: entries until they are applied, and positions until acknowledged."""
 
-from __future__ import annotations
-
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """The reader takes entries from the replica's group into its delay line, each once and without a gap."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass, replace
 from enum import Enum, auto

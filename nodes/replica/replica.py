@@ -1,7 +1,5 @@
 """The replica behind its endpoints: its threads, and reads of its store."""
 
-from __future__ import annotations
-
 import logging
 import secrets
 from collections.abc import Iterator

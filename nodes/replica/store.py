@@ -1,7 +1,5 @@
 """A replica's own durable store: one sqlite file with the data and the position, changed together."""
 
-from __future__ import annotations
-
 import fcntl
 import logging
 import queue

@@ -1,7 +1,5 @@
 """What a replica does every few seconds: heartbeats that also fetch its settings, and audits of its content."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

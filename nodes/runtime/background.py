@@ -1,7 +1,5 @@
 """Background threads of a node, and the processor cores that its threads run on."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

@@ -1,7 +1,5 @@
 """The caller of the current request: whether it still waits for its answer, and the trace that it belongs to."""
 
-from __future__ import annotations
-
 import select
 import socket
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The configuration of a node: the one place that reads the environment, and its one table of variables."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from collections.abc import Callable, Mapping

@@ -4,8 +4,6 @@ Gunicorn's own gives a connection a thread before its request has arrived, reads
 bound, and accepts nothing while idle connections fill it. Here a request gets a thread once a loop has received it.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import re

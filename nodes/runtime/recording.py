@@ -1,7 +1,5 @@
 """Traces recorded by OpenTelemetry; imported only where an OTLP endpoint is configured."""
 
-from __future__ import annotations
-
 import logging
 import os
 import threading

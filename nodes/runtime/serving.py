@@ -1,7 +1,5 @@
 """How gunicorn runs a node: an app with its node and its tracing in ``app.extensions``, in a worker with threads."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import logging

@@ -1,7 +1,5 @@
 """SQLite files of a node: their errors, and the quarantine of a damaged file."""
 
-from __future__ import annotations
-
 import logging
 import sqlite3
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Traces: always carried through the log, recorded and exported only if an OTLP endpoint is configured."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The worker's endpoints: its health and its metrics."""
 
-from __future__ import annotations
-
 import time
 from functools import partial
 

@@ -1,7 +1,5 @@
 """What each consistency level costs its readers."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """An open loop: tasks start at their times, however long earlier ones take."""
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import queue

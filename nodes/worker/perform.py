@@ -1,7 +1,5 @@
 """Performing one experiment: change the settings, measure, restore the settings, report the result."""
 
-from __future__ import annotations
-
 import logging
 import os
 import platform

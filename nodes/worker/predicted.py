@@ -1,7 +1,5 @@
 """The prediction from the current settings, as a metric to compare with the measured one."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import deque

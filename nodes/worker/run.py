@@ -1,7 +1,5 @@
 """One run of an experiment: the running lab, what its kind needs to measure, and a stop at any time."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """How likely a read is stale, by the time since its write: measured, and predicted by the models."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from dataclasses import dataclass

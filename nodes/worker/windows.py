@@ -1,7 +1,5 @@
 """How long until every replica has a write."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

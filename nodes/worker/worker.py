@@ -1,7 +1,5 @@
 """The worker: takes experiments from the queue, one at a time, and cleans up after a worker that died."""
 
-from __future__ import annotations
-
 import logging
 import time
 import uuid

@@ -1,7 +1,5 @@
 """An open log on each kind of server."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The contract of inspection, over the fake and over every real server."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Any

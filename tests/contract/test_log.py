@@ -1,7 +1,5 @@
 """The contract of the replication log, over the fake and over every real server."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

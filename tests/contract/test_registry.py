@@ -1,7 +1,5 @@
 """The contract of the registry and of events, over the fake and over every real server."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

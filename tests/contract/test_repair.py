@@ -1,7 +1,5 @@
 """Repairing the file of every real log server."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Runs only if ``CI`` is set, because it uses the lab's default ports and the runb
 and build cache.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

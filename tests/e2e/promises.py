@@ -1,7 +1,5 @@
 """The expected result of each runbook block, by block name."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """The stack in containers: privileges, and durability across restarts and kills."""
 
-from __future__ import annotations
-
 import json
 import re
 import signal

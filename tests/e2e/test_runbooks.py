@@ -1,7 +1,5 @@
 """Run the project's runbook block by block, and the demo runbook if LAB_DEMO_RUNBOOK names it."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Real labs: processes on free ports, data in a temporary directory."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Requests that a library rejects: every node answers a 4xx with problem details, without a stack trace."""
 
-from __future__ import annotations
-
 import json
 import socket
 from typing import Any

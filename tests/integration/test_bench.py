@@ -1,7 +1,5 @@
 """The bench runs; its results on a shared machine are not asserted."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

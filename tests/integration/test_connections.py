@@ -1,7 +1,5 @@
 """Receiving requests: clients with unfinished requests or idle connections do not block a node."""
 
-from __future__ import annotations
-
 import json
 import os
 import resource

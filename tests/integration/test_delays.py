@@ -1,7 +1,5 @@
 """Delay models on a real lab: applied delays follow the model, and all orders converge."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Experiments on a real lab: measurements agree with predictions, and settings are restored."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Each fault on a real lab: started, visible where the documents say, ended, and followed by equal digests."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

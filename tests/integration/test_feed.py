@@ -1,7 +1,5 @@
 """What happens in the lab, followed as server-sent events and in a terminal."""
 
-from __future__ import annotations
-
 import json
 import os
 import pty

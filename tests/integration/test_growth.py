@@ -1,7 +1,5 @@
 """Costs that must not grow: of a write with the number of keys, and the nodes' memory with the log."""
 
-from __future__ import annotations
-
 import statistics
 import time
 import uuid

@@ -1,7 +1,5 @@
 """The guarantees under load, delay changes, resets and kills. Each test prints its figures (``pytest -s``)."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -1,7 +1,5 @@
 """Real nodes: refusals, answers, and operation without the log server."""
 
-from __future__ import annotations
-
 import json
 import socket
 from typing import Any

@@ -1,7 +1,5 @@
 """Keys from all of Unicode over real HTTP: an accepted key can be read, deleted and exported on every node."""
 
-from __future__ import annotations
-
 import json
 import sys
 from typing import Any

@@ -1,7 +1,5 @@
 """Levels, acknowledgements and the checker on a real lab, under load and while things are changed and killed."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Every node conforms to its ``/openapi.json``: all checks of schemathesis, on requests and sequences of them."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The test runner: parallel and exclusive tests, suites by required tools, and time limits."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

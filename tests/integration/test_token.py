@@ -1,7 +1,5 @@
 """The admin token on a real lab: requests that need it, its spelling, and the nodes that the client sends it to."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """``lab torture`` on temporary labs: clean without a bug, and not clean with one."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

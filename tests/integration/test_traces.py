@@ -1,7 +1,5 @@
 """Traces on a real lab: one trace from a request through the log to every apply; and a missing collector."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The wheel contains every file of the packages, and runs without a checkout."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """An app with one endpoint that writes, for tests of what every node's HTTP has."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

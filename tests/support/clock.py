@@ -1,7 +1,5 @@
 """A clock that only a test advances."""
 
-from __future__ import annotations
-
 
 class FakeClock:
     """Microseconds, like the log's clock."""

@@ -1,7 +1,5 @@
 """Damage to a replica's store."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing

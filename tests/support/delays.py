@@ -1,7 +1,5 @@
 """One delay model of each kind."""
 
-from __future__ import annotations
-
 from broker.delay.compound import Mixture, Trace
 from broker.delay.models import DelayModel, Exponential, Fixed, Lognormal, Pareto, Uniform
 

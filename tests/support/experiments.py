@@ -1,7 +1,5 @@
 """Experiments as the client shows them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from nodes.experiments.spec import Experiment

@@ -1,7 +1,5 @@
 """Figures, formatted for a test's output."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from broker import stats

@@ -1,7 +1,5 @@
 """Generated correct histories: a log, replicas that follow it, and sessions that read at a level."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from random import Random
 from typing import Any

@@ -1,7 +1,5 @@
 """Short ways to write to a log, and to show entries of it."""
 
-from __future__ import annotations
-
 import uuid
 
 from broker.entry import Entry

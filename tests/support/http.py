@@ -1,7 +1,5 @@
 """Requests to real nodes, and a server in place of one."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Callable, Iterator

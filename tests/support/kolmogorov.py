@@ -1,7 +1,5 @@
 """The one-sample Kolmogorov-Smirnov test."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """A real log server for tests."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Answers of nodes that do not exist."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from nodes.http.peers import Ask, PeerError, Peers, Reply

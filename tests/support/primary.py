@@ -1,7 +1,5 @@
 """A primary on a fake log server, and its parts."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

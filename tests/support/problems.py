@@ -1,7 +1,5 @@
 """The problem that the client answers an exception with."""
 
-from __future__ import annotations
-
 import nodes.client.app  # noqa: F401 - maps exceptions to problems
 from nodes.http.problem import Problem, problem_of
 

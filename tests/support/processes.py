@@ -1,7 +1,5 @@
 """Processes in the foreground of a test."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Parse and run a runbook: fenced bash blocks with Runme attributes."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -3,8 +3,6 @@
 It has 4 threads beside the reserved ones, accepts 24 connections, and expects each request within half a second.
 """
 
-from __future__ import annotations
-
 import os
 from contextlib import suppress
 from threading import Event

@@ -5,8 +5,6 @@ needs a tool is marked ``@pytest.mark.needs("chromium")``; the tool decides the 
 the tests that were left out, why, and which target runs them.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

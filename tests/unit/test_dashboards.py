@@ -1,7 +1,5 @@
 """Checks of the dashboard's JSON."""
 
-from __future__ import annotations
-
 import json
 import re
 from itertools import combinations

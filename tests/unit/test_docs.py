@@ -1,7 +1,5 @@
 """Claims of the documents, compared with the code."""
 
-from __future__ import annotations
-
 import re
 import runpy
 from pathlib import Path

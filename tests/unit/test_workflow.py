@@ -1,7 +1,5 @@
 """CI runs the Python versions that the package supports."""
 
-from __future__ import annotations
-
 import configparser
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The feed: everything that happens, in messages that come ten times a second while a client listens."""
 
-from __future__ import annotations
-
 import re
 import secrets
 import threading

@@ -3,8 +3,6 @@
 State that nothing announces is polled once a second: each replica's position and pending entries, unreachable nodes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """A lab with a short log and short delay lines, and what its recovery is watched by."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

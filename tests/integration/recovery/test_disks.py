@@ -1,7 +1,5 @@
 """Disks that are full, a replica's and the log server's."""
 
-from __future__ import annotations
-
 import errno
 import os
 import signal

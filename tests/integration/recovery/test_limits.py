@@ -1,7 +1,5 @@
 """A clock that steps, and a delay line that is full."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

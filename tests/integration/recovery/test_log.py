@@ -1,7 +1,5 @@
 """A log server that loses its log, is away, or hangs: what was acknowledged and is still there stays."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A replica that lost its place, its store, or its claim on it goes on by itself."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Hooks that shorten generated requests that would make a node wait for minutes, or crash; they stay valid."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import schemathesis

@@ -1,7 +1,5 @@
 """The log's clock: carried by the monotonic one, and never ahead."""
 
-from __future__ import annotations
-
 import pytest
 
 from broker.clock import LogClock

@@ -1,7 +1,5 @@
 """The digest of entries: the script's running sum and the sum over the content are the same."""
 
-from __future__ import annotations
-
 import fakeredis
 from hypothesis import given, settings
 from hypothesis import strategies as st

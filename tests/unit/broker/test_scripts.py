@@ -1,7 +1,5 @@
 """The scripts that the log server runs."""
 
-from __future__ import annotations
-
 import re
 from importlib import resources
 

@@ -1,7 +1,5 @@
 """Snapshots: of one position, although writers go on meanwhile."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

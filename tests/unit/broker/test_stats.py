@@ -1,7 +1,5 @@
 """One definition of a quantile, by whichever of the lab's ways it is asked for."""
 
-from __future__ import annotations
-
 import re
 from io import StringIO
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The runbook runner reads the blocks that Runme reads, and fails if a block fails."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

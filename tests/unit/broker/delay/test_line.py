@@ -1,7 +1,5 @@
 """The delay line: never early, in log order, bounded, and live."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,7 +1,5 @@
 """Delay models: how they are read, and that what is drawn is distributed as they say."""
 
-from __future__ import annotations
-
 import math
 import re
 from pathlib import Path

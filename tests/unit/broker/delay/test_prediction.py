@@ -1,7 +1,5 @@
 """The predicted curve against brute force."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """WARS against the figures that were published with it, and against quantiles of many more trials."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

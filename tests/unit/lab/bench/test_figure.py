@@ -1,7 +1,5 @@
 """Figures of the bench, and their table."""
 
-from __future__ import annotations
-
 import pytest
 from rich.console import Console
 

@@ -1,7 +1,5 @@
 """Histories in files."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """The checkers: on short histories, on a thousand correct ones, and on correct ones with one violation."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import replace

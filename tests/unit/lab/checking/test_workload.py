@@ -1,7 +1,5 @@
 """The tokens that a session of the checker sends, on answers of a client service that does not exist."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The judge of torture runs, on a correct run and on correct runs with one violation each."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

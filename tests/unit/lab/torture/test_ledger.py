@@ -1,7 +1,5 @@
 """The ledger, on logs with missing entries."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """The fault injector, on answers of nodes that do not exist."""
 
-from __future__ import annotations
-
 from typing import Any, cast
 
 import pytest

@@ -1,7 +1,5 @@
 """Schedules of torture runs."""
 
-from __future__ import annotations
-
 import pytest
 
 from broker.delay.models import from_json

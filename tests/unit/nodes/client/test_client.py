@@ -1,7 +1,5 @@
 """The client's writes and measurements, with answers of stub nodes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The comparison of all nodes, with answers of stub nodes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

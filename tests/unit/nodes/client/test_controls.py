@@ -1,7 +1,5 @@
 """``GET /prediction``: its cost is bounded, with any settings of the replicas."""
 
-from __future__ import annotations
-
 import math
 import time
 from typing import Any

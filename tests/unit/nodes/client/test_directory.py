@@ -1,7 +1,5 @@
 """The directory: what the primary reports, remembered while it is away."""
 
-from __future__ import annotations
-
 import pytest
 
 from nodes.client.directory import Directory

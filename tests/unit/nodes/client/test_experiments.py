@@ -1,7 +1,5 @@
 """Experiments at the client: queued, canceled, collected, lost."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 import tracemalloc

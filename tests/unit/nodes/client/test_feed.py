@@ -1,7 +1,5 @@
 """The feed: events in messages, for listeners that each read at their own pace."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Reading at a level, with answers of stub nodes."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from functools import partial

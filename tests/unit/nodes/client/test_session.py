@@ -1,7 +1,5 @@
 """Sessions: the cookie, and the tokens of this lab and of another one."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import pytest

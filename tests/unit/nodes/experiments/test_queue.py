@@ -1,7 +1,5 @@
 """The queue: turns of workers, and held settings."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import fakeredis

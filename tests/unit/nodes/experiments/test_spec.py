@@ -1,7 +1,5 @@
 """Specifications of experiments: valid ones, and the steps of a sweep."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

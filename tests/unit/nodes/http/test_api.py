@@ -1,7 +1,5 @@
 """Endpoints: strict bodies and parameters, and their answers."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What every node's app has: health and metrics."""
 
-from __future__ import annotations
-
 import pytest
 from flask.testing import FlaskClient
 

@@ -1,7 +1,5 @@
 """The request guard: foreign pages are refused, and endpoints declare whether they require the token."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial

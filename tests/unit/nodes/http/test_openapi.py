@@ -1,7 +1,5 @@
 """The description of the endpoints."""
 
-from __future__ import annotations
-
 import pytest
 from flask.testing import FlaskClient
 from openapi_spec_validator import validate

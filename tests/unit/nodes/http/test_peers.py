@@ -1,7 +1,5 @@
 """Requests to other nodes: their answers, and whether a failed one may have arrived."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time

@@ -1,7 +1,5 @@
 """Exceptions of the logic become problem details in one place."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

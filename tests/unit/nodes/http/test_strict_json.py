@@ -1,7 +1,5 @@
 """JSON as the lab accepts it: accepted values survive unchanged, all others are refused."""
 
-from __future__ import annotations
-
 import json
 from decimal import Decimal
 from typing import Any

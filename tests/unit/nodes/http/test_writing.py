@@ -1,7 +1,5 @@
 """The idempotency key of a write."""
 
-from __future__ import annotations
-
 import pytest
 
 from nodes.http.writing import write_id_of

@@ -1,7 +1,5 @@
 """Many writes in one request: each is accepted or refused by itself, and nothing is written twice."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

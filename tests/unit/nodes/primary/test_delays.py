@@ -1,7 +1,5 @@
 """Changes of the replicas' settings."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

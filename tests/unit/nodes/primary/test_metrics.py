@@ -1,7 +1,5 @@
 """What the primary exports about replicas and changes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

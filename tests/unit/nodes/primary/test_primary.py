@@ -1,7 +1,5 @@
 """The primary: its health, its replicas, and resets."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Upkeep of the log: verified after a restart, and trimmed."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

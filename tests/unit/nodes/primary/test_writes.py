@@ -1,7 +1,5 @@
 """Acknowledgements of a write by replicas."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """A replica in which a test starts faults."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

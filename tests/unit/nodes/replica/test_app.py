@@ -1,7 +1,5 @@
 """The replica's endpoints: its exceptions become problem details."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

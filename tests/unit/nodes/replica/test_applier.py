@@ -1,7 +1,5 @@
 """Order of arrival: entries are applied when they are due, and everything ends up as in log order all the same."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from random import Random
 from typing import Any

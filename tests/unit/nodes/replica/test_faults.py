@@ -1,7 +1,5 @@
 """The faults and their effects, without processes and without waiting."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 

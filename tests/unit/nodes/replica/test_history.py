@@ -1,7 +1,5 @@
 """The history of applied entries: bounded, searchable, and waitable."""
 
-from __future__ import annotations
-
 import itertools
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor

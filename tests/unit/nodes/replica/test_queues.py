@@ -1,7 +1,5 @@
 """The queues: their threads wait for each other; acknowledgements go out in batches, are retried, and are bounded."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Reading and applying: each entry once, in order, never early, whatever happens in between."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The replica's store: data and position change together or not at all."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing

@@ -1,7 +1,5 @@
 """Membership and audits; the test of the fault ``corrupt`` shows what an audit finds."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Background threads: they survive errors, and run on any core."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

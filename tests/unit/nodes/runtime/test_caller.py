@@ -1,7 +1,5 @@
 """A wait ends when its caller has hung up, wherever the request waits."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time

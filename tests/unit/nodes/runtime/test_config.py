@@ -1,7 +1,5 @@
 """Configuration: what is read, and what is refused with which message."""
 
-from __future__ import annotations
-
 import pytest
 
 from nodes.runtime.config import ConfigError, PrimaryConfig, ReplicaConfig, load

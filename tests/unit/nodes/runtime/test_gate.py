@@ -1,7 +1,5 @@
 """Waiting for a position: which waiters are woken, and what they leave behind."""
 
-from __future__ import annotations
-
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor

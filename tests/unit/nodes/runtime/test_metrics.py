@@ -1,7 +1,5 @@
 """Histograms that take many observations at once, compared with the client library's, which takes one."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram

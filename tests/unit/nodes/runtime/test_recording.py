@@ -1,7 +1,5 @@
 """Traces as OpenTelemetry records them, and which are recorded."""
 
-from __future__ import annotations
-
 import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter

@@ -1,7 +1,5 @@
 """A node's process: how many requests its open files allow, and the lines of its log."""
 
-from __future__ import annotations
-
 import logging
 import resource
 import sys

@@ -1,7 +1,5 @@
 """Traces: carried always, recorded where an endpoint is configured."""
 
-from __future__ import annotations
-
 import pytest
 
 from broker.entry import Entry

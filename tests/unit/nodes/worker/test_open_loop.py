@@ -1,7 +1,5 @@
 """The open loop: tasks start when they are due, whatever else is running."""
 
-from __future__ import annotations
-
 import threading
 import time
 

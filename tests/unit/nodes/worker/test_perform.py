@@ -1,7 +1,5 @@
 """Performing experiments: within the bound of each kind, run in virtual time, and while the log server is away."""
 
-from __future__ import annotations
-
 import heapq
 import threading
 from datetime import datetime, timedelta

@@ -1,7 +1,5 @@
 """The prediction as a metric: as of now, absent while unknown, and never what a scrape waits for."""
 
-from __future__ import annotations
-
 import threading
 import time
 

@@ -1,7 +1,5 @@
 """The worker: performs queued experiments by the function it was given."""
 
-from __future__ import annotations
-
 from typing import Any, cast
 
 import fakeredis
