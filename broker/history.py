@@ -6,8 +6,10 @@ from redis import exceptions
 
 from broker.connection import Client, register, translated
 from broker.entry import Entry, Raw, own_entries
-from broker.errors import LogRefused, PositionLost
+from broker.errors import LogMissing, LogRefused, PositionLost
 from broker.position import Position
+
+_FOREIGN_MAX = 10**14  # an epoch can start after an entry whose ID's first part is less; check.lua has it too
 
 
 class GroupState(NamedTuple):
@@ -62,6 +64,34 @@ class History:
         if found and not entries:  # the next call would return the same again at once
             raise LogRefused(f"the log's entry {found[0][0]} is not of this lab")
         return entries
+
+    def lab(self) -> str:
+        """Return the id that tells this log from every other: created with it, kept through resets and epochs."""
+        with translated():
+            found = self._client.hget(self._head, "lab")
+        if found is None:
+            raise LogMissing("the log server holds no log yet")
+        return str(found)
+
+    def was_cut(self) -> bool:
+        """Return whether the damaged end of the log's file was cut off, and no epoch has started since."""
+        with translated():
+            return bool(self._client.hexists(self._head, "doubt"))
+
+    def foreign(self) -> Position | None:
+        """Return the newest ID, if another program added it after the last change and an epoch can start after it."""
+        try:
+            with translated():
+                pipe = self._client.pipeline(transaction=True)
+                pipe.hmget(self._head, "epoch", "version")
+                pipe.xinfo_stream(self._stream)
+                head, info = pipe.execute()
+        except LogRefused:  # there is no stream
+            return None
+        if None in head:
+            raise LogMissing("the log server holds no log yet")
+        last = Position.of_entry(info["last-generated-id"])
+        return last if Position(*map(int, head)) < last and last.epoch < _FOREIGN_MAX else None
 
     def before(self, age_us: int) -> tuple[Position, Position]:
         """Return the epoch's newest position of ``age_us`` ago, or that before its oldest entry, and the head."""

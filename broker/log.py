@@ -36,7 +36,6 @@ CHANGES_MAX = 1000  # changes in one call
 _KEYS = ("log", "data", "head", "keys", "writes", "write_order")
 _SCRIPTS = ("append", "epoch", "page", "check", "steady")
 _APPEND_ATTEMPTS = 3
-_FOREIGN_MAX = 10**14  # an epoch can start after an entry whose ID's first part is less; check.lua has it too
 _STEP_US = 100_000  # a smaller difference between two clocks does not count as a step of one of them
 _SHRINK_STEPS = 32  # each step drops this fraction of the entries, so that few more are dropped than necessary
 
@@ -155,7 +154,7 @@ class ReplicationLog:
                 raise doubt from error
         raise cast("errors.OutcomeUnknown", doubt)
 
-    # -- verification -------------------------------------------------------------------------------------------------
+    # -- upkeep -------------------------------------------------------------------------------------------------------
 
     def open(self, write_id: str, seen: Position = START, *, in_doubt: bool = False) -> Position:
         """Allow appends to a log that lacks nothing that any node has seen of it; return its position.
@@ -178,11 +177,6 @@ class ReplicationLog:
             cached, *_ = self._client.script_exists(self._scripts["append"].sha)
             return bool(cached and self._client.hexists(self._head, "lab"))
 
-    def was_cut(self) -> bool:
-        """Return whether the damaged end of the log's file was cut off, and no epoch has started since."""
-        with translated():
-            return bool(self._client.hexists(self._head, "doubt"))
-
     def check(self, purpose: Literal["append", "commands"] = "append") -> None:
         """Raise ``LogRefused`` if appends are impossible, as far as that shows without one. Changes nothing."""
         with translated():
@@ -190,33 +184,11 @@ class ReplicationLog:
         if reason:
             raise errors.LogRefused(f"the log server cannot take appends: {reason}")
 
-    def foreign(self) -> Position | None:
-        """Return the newest ID, if another program added it after the last change and an epoch can start after it."""
-        try:
-            with translated():
-                pipe = self._queued_head()
-                pipe.xinfo_stream(self._stream)
-                fields, _, info = pipe.execute()
-        except errors.LogRefused:  # there is no stream
-            return None
-        last = Position.of_entry(info["last-generated-id"])
-        return last if _head(fields, 0).position < last and last.epoch < _FOREIGN_MAX else None
-
-    def lab(self) -> str:
-        """Return the id that tells this log from every other: created with it, kept through resets and epochs."""
-        with translated():
-            found = self._client.hget(self._head, "lab")
-        if found is None:
-            raise errors.LogMissing("the log server holds no log yet")
-        return str(found)
-
     def steady(self, known_us: int | None) -> int:
         """Keep the log's time from going back behind ``known_us``, the caller's count; return by how much it moved."""
         with translated():
             before, after = self._run("steady", known_us or 0, _STEP_US)
         return int(after) - int(before)
-
-    # -- trimming -----------------------------------------------------------------------------------------------------
 
     def trim(self, through: Position) -> int:
         """Drop the entries up to and including ``through``; return how many were dropped."""
@@ -240,12 +212,6 @@ class ReplicationLog:
         """Return the last change, and the digest of the primary's store, as one consistent cut."""
         with translated():
             return _head(*self._queued_head().execute())
-
-    def position(self) -> Position | None:
-        try:
-            return self.head().position
-        except errors.LogMissing:
-            return None
 
     def get(self, key: str) -> tuple[Head, Record | None]:
         with translated():

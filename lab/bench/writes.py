@@ -13,7 +13,7 @@ from lab.bench import load, setup
 from lab.bench.baselines import flask_app
 from lab.bench.figure import Figure, Scale, Step, Target
 from lab.local.supervisor import Lab
-from nodes.primary.writes import BATCHES_MAX
+from nodes.primary.batch import BATCHES_MAX
 
 CONNECTIONS = 32
 BATCH = 1000

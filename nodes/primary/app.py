@@ -1,9 +1,7 @@
 """The primary's endpoints, and how it is wired together."""
 
 import time
-from collections import Counter
 from dataclasses import replace
-from typing import Any
 
 from flask import Flask, Response, request
 from prometheus_client import CollectorRegistry
@@ -12,17 +10,17 @@ from typing_extensions import TypedDict
 from broker.clock import LogClock
 from broker.connection import connect
 from broker.errors import LogFull, LogUnverified
-from broker.log import Appended, Change, ReplicationLog
+from broker.log import ReplicationLog
 from broker.registry import Events, Registry
 from nodes.http import writing
 from nodes.http.api import Api, raw_body
 from nodes.http.app import add_health, make_app
 from nodes.http.openapi import Answer
 from nodes.http.peers import Peers
-from nodes.http.problem import Problem, maps, problem_of
+from nodes.http.problem import Problem, maps
 from nodes.http.reading import add_reads
 from nodes.http.writing import IDEMPOTENT, AcksQuery, WriteAnswer, WriteBody, write_id_of
-from nodes.primary import delays, writes
+from nodes.primary import batch, delays, writes
 from nodes.primary.metrics import PrimaryMetrics, ReplicaCollector
 from nodes.primary.parts import Parts
 from nodes.primary.primary import AgeQuery, PositionAnswer, Primary, ReplicasAnswer, ResetAnswer, ScrapeTargets
@@ -35,25 +33,11 @@ from nodes.runtime.metrics import make_gate
 BATCH_BYTES_MAX = 8 * 2**20
 
 maps(writes.WriteFailed, 503, "log-unavailable", "The log is unavailable")
-maps(writes.NotSent, 503, "not-sent", "Not sent", "not_applied")
+maps(batch.NotSent, 503, "not-sent", "Not sent", "not_applied")
 maps(writes.NoSuchKey, 404, "no-such-key", "No such key")
 maps(writes.TooFewReplicas, 400, "invalid-parameter", "Invalid parameter")
-maps(writes.TooManyBatches, 503, "too-many-batches", "Too many batches", "not_applied")
+maps(batch.TooManyBatches, 503, "too-many-batches", "Too many batches", "not_applied")
 maps(delays.UnknownReplica, 422, "unknown-replica", "Unknown replica")
-
-
-class BatchAnswer(TypedDict):
-    """How many items were ``acknowledged``, ``not_applied`` and ``unknown``; ``results`` has one answer for each.
-
-    An acknowledged item has ``version``, ``position`` and ``write_id``; any other is problem details with ``outcome``.
-    ``position`` is the newest of all, or null.
-    """
-
-    acknowledged: int
-    not_applied: int
-    unknown: int
-    position: str | None
-    results: list[dict[str, Any]]
 
 
 class ForgottenAnswer(TypedDict):
@@ -87,7 +71,7 @@ def create_app(config: PrimaryConfig) -> Flask:
     app, api = make_app(config, tracing, registry)
     app.extensions["node"] = primary
     add_health(api, config, primary.health)
-    _add_batch(api, write_path)
+    _add_batch(api, batch.Batches(write_path))
     _add_writes(api, write_path, writes.Acks(parts))
     add_reads(api, config.node_id, primary)
     _add_replicas(api, primary)
@@ -117,9 +101,9 @@ def _add_writes(api: Api, write_path: writes.Writes, acks: writes.Acks) -> None:
         return acks.complete(write_path.delete(key, _write_id()), members, query)
 
 
-def _add_batch(api: Api, write_path: writes.Writes) -> None:
-    room = Places(writes.BATCHES_MAX, writes.TooManyBatches)
-    answers = Answer(BatchAnswer, also={207: BatchAnswer})
+def _add_batch(api: Api, batches: batch.Batches) -> None:
+    room = Places(batch.BATCHES_MAX, batch.TooManyBatches)
+    answers = Answer(batch.BatchAnswer, also={207: batch.BatchAnswer})
     header = writing.idempotency_key(writing.BATCH_WRITE_ID_MAX)
 
     @api.route("POST", "/data/batch", admin=False, body=writing.BATCH_BODIES, headers=header, answer=answers)
@@ -132,37 +116,8 @@ def _add_batch(api: Api, write_path: writes.Writes) -> None:
         """
         write_id = write_id_of(request.headers.get("Idempotency-Key"), writing.BATCH_WRITE_ID_MAX)
         with room.one():
-            answer = _written(write_path, writing.batch_items(raw_body(BATCH_BYTES_MAX)), write_id)
+            answer = batches.write(writing.batch_items(raw_body(BATCH_BYTES_MAX)), write_id)
         return api.reply(answer, 200 if answer["acknowledged"] == len(answer["results"]) else 207)
-
-
-def _written(write_path: writes.Writes, items: list[WriteBody | Problem], write_id: str) -> BatchAnswer:
-    """Write the items; the n-th has the write id ``<write_id>-<n>``, n from 1."""
-    changes = {
-        number: Change("set", item.key, item.text, f"{write_id}-{number}")
-        for number, item in enumerate(items, 1)
-        if isinstance(item, WriteBody)
-    }
-    results = dict(zip(changes, write_path.set_many(list(changes.values())), strict=True))
-    found = [_item_answer(results.get(number, item), f"{write_id}-{number}") for number, item in enumerate(items, 1)]
-    outcomes = Counter(item.get("outcome", "acknowledged") for item in found)
-    newest = max((result.position for result in results.values() if isinstance(result, Appended)), default=None)
-    return {
-        "acknowledged": outcomes["acknowledged"],
-        "not_applied": outcomes["not_applied"],
-        "unknown": outcomes["unknown"],
-        "position": newest and str(newest),
-        "results": found,
-    }
-
-
-def _item_answer(result: Any, write_id: str) -> dict[str, Any]:
-    if isinstance(result, Appended):
-        return {"version": result.position.version, "position": str(result.position), "write_id": write_id}
-    problem = problem_of(result)
-    if problem is None:
-        raise AssertionError(f"an unexpected result of a write: {result!r}")
-    return problem.body()
 
 
 def _add_replicas(api: Api, primary: Primary) -> None:

@@ -156,7 +156,7 @@ class Primary:
                 "delay_ms": configured.delay.mean_ms if configured else 0.0,
             }
 
-        return {"lab": self._log.lab(), "replicas": [shown(member) for member in members]}
+        return {"lab": self._log.history.lab(), "replicas": [shown(member) for member in members]}
 
     def scrape_targets(self) -> list[ScrapeTargets]:
         return [{"targets": [urlsplit(member.url).netloc for member in self._parts.registered.members()]}]

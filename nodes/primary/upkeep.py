@@ -5,6 +5,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable
 
+from broker.errors import LogMissing
 from broker.history import Memory
 from broker.log import ReplicationLog
 from broker.position import START, Position
@@ -43,7 +44,7 @@ class Verification:
         """Continue the log in a new epoch if a heartbeat or a foreign entry is ahead of it. Raises ``LogError``."""
         ahead = max((member.position for member in members), default=START)
         with self._lock:
-            foreign = self._log.foreign()
+            foreign = self._log.history.foreign()
             if foreign is not None:
                 self._open(max(ahead, foreign), [], f"the entry {foreign} is not of this lab")
             elif ahead > self._log.head().position:
@@ -65,8 +66,11 @@ class Verification:
 
     def _open(self, seen: Position, silent: list[str], reason: str = "") -> None:
         known = max(seen, self._parts.gate.state.position)
-        before = self._log.position()
-        cut = self._log.was_cut()
+        try:
+            before = self._log.head().position
+        except LogMissing:
+            before = None
+        cut = self._log.history.was_cut()
         after = self._log.open(uuid.uuid4().hex, known, in_doubt=bool(silent) or cut)
         if before is None:
             _logger.info("started the log at %s", after)

@@ -7,17 +7,14 @@ from typing import Any
 
 from broker.entry import Operation
 from broker.errors import LogError, LogRefused, NotApplied, WriteIdReused
-from broker.log import Appended, Change
 from broker.registry import Member
 from nodes.http.peers import Ask, Reply
 from nodes.http.times import timestamp
 from nodes.http.writing import AcksQuery, WriteAnswer, WriteBody
 from nodes.primary.parts import Parts
-from nodes.runtime.gate import State, TooManyWaiters
+from nodes.runtime.gate import State
 from nodes.runtime.tracing import Tracing
 
-BATCHES_MAX = 4  # at once: each may hold several megabytes
-_EXCHANGE = 250  # changes sent to the log server at once; other writers get their turn in between
 _REFUSED_SECONDS = 2.0  # how long a refusal counts if no write has been accepted since
 
 
@@ -29,10 +26,6 @@ class WriteFailed(Exception):
         self.extra = {"outcome": _outcome(cause), **extra}
 
 
-class NotSent(Exception):
-    """Stands for a change of a batch that was not sent, because the log had become unavailable before it."""
-
-
 class NoSuchKey(Exception):
     """Raised for a delete of a missing key."""
 
@@ -41,22 +34,17 @@ class TooFewReplicas(Exception):
     """Raised, before anything is written, when more acknowledgements are required than replicas are registered."""
 
 
-class TooManyBatches(TooManyWaiters):
-    def __init__(self, count: int) -> None:
-        Exception.__init__(self, f"{count} batches are in progress, the limit")
-
-
 class Writes:
     """The write path of the primary. Counts writes by their outcome. Thread-safe."""
 
     def __init__(self, parts: Parts, tracing: Tracing, monotonic: Callable[[], float]) -> None:
-        self._log, self._gate, self._metrics = parts.log, parts.gate, parts.metrics
+        self.log, self._gate, self._metrics = parts.log, parts.gate, parts.metrics
         self._tracing, self._monotonic = tracing, monotonic
         self._refusal: tuple[float, LogRefused] | None = None
 
     def check(self) -> None:
         """Raise ``LogRefused`` if the log server refuses writes or has just done so, or another ``LogError``."""
-        self._log.check()
+        self.log.check()
         refusal = self._refusal
         if refusal is not None and self._monotonic() - refusal[0] < _REFUSED_SECONDS:
             raise refusal[1]
@@ -69,31 +57,11 @@ class Writes:
         """Delete a key. Raises ``NoSuchKey``, without a new version, or what ``set`` raises."""
         return self._append("delete", key, "", write_id, None)
 
-    def set_many(self, changes: list[Change]) -> list[Appended | Exception | None]:
-        """Append in order; return each position or failure. Raises ``LogError`` if the log accepted none."""
-        results: list[Appended | Exception | None] = []
-        for first in range(0, len(changes), _EXCHANGE):
-            chosen = changes[first : first + _EXCHANGE]
-            try:
-                found = self._log.append_many(chosen)
-            except LogError as error:
-                self.failed(error, len(chosen))
-                if not results:
-                    raise
-                not_sent = NotSent("The log had become unavailable before this item")
-                results += [WriteFailed(error)] * len(chosen)
-                return results + [not_sent] * (len(changes) - len(results))
-            results += found
-            pairs = zip(chosen, found, strict=True)
-            done = [(change.write_id, appended) for change, appended in pairs if isinstance(appended, Appended)]
-            self.acknowledged([State(appended.position, write_id, appended.at_us) for write_id, appended in done])
-        return results
-
     def _append(self, op: Operation, key: str, text: str, write_id: str, value: Any) -> WriteAnswer:
         started = time.perf_counter()
         try:
             with self._tracing.sending() as traceparent:
-                appended = self._log.append(op, key, text, write_id, traceparent)
+                appended = self.log.append(op, key, text, write_id, traceparent)
                 if appended is not None:
                     self._tracing.sent(appended.position)
         except WriteIdReused:

@@ -1,7 +1,5 @@
 """The applier moves entries that are due from the delay line into the store, and wakes whatever waits for them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -26,7 +24,7 @@ class Progress:
     beyond: Mapping[Position, Entry] = field(default_factory=dict)
     deleted: Mapping[str, Position] = field(default_factory=dict)
 
-    def after(self, state: State, entries: Sequence[Entry]) -> tuple[State, Progress]:
+    def after(self, state: State, entries: Sequence[Entry]) -> tuple[State, "Progress"]:
         """State and progress once these entries are applied on top of ``state``."""
         beyond, deleted = dict(self.beyond), dict(self.deleted)
         for entry in entries:

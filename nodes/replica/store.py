@@ -1,26 +1,22 @@
 """A replica's own durable store: one sqlite file with the data and the position, changed together."""
 
-import fcntl
 import logging
 import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import IO
 
 from broker.entry import Entry, Record, digest
 from broker.position import Position
 from broker.snapshot import Snapshot
 from nodes.runtime.gate import State
-from nodes.runtime.store import StoreError, is_damage, quarantine
+from nodes.runtime.store import StoreError, connect, is_damage, quarantine, take_lock
 
 _logger = logging.getLogger("lab.store")
 SCHEMA_VERSION = 1
 _READERS = 8
-_LOCK_WAIT_SECONDS = 10.0  # for a process that is just ending
 _CHECKPOINT_BYTES = 4 * 2**20  # of write-ahead log, below which a checkpoint is not worth it
 _RESTART_BYTES = 32 * 2**20  # above which the writer is held up to restart the write-ahead log
 _SCHEMA = """
@@ -65,15 +61,15 @@ class ReplicaStore:
         with ExitStack() as opened:
             try:
                 directory.mkdir(parents=True, exist_ok=True)
-                opened.enter_context(_take_lock(directory / "store.lock"))
+                opened.enter_context(take_lock(directory / "store.lock"))
                 if (damage := self._damage()) is not None:
                     quarantine(self._path, damage)
-                self._writer = opened.enter_context(closing(self._connect()))
+                self._writer = opened.enter_context(closing(connect(self._path)))
                 if self._writer.execute("PRAGMA user_version").fetchone()[0] == 0:
                     self._writer.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
                     _logger.info("%s is new, and the store is empty", self._path)
                 for _ in range(_READERS):
-                    reader = opened.enter_context(closing(self._connect()))
+                    reader = opened.enter_context(closing(connect(self._path)))
                     reader.execute("PRAGMA query_only = 1")
                     self._readers.put(reader)
             except (OSError, sqlite3.Error) as error:
@@ -177,22 +173,10 @@ class ReplicaStore:
             return _state(db), keys, found
 
     # -- connections --------------------------------------------------------------------------------------------------
-    def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10.0)
-        try:
-            db.execute("PRAGMA journal_mode = WAL").fetchone()
-            db.execute("PRAGMA synchronous = NORMAL")
-            # A checkpoint syncs to disk, for which the applier must not wait: see checkpoint().
-            db.execute("PRAGMA wal_autocheckpoint = 0")
-        except sqlite3.Error:
-            db.close()
-            raise
-        return db
-
     def _damage(self) -> str | None:
         """What is wrong with the file, as a sentence; ``None`` if it is intact or missing."""
         try:
-            with closing(self._connect()) as db:
+            with closing(connect(self._path)) as db:
                 found = db.execute("PRAGMA user_version").fetchone()[0]
                 if found not in {0, SCHEMA_VERSION}:
                     return f"it has schema version {found}, and this code reads {SCHEMA_VERSION}"
@@ -235,21 +219,6 @@ def _translated(what: str) -> Iterator[None]:
     except sqlite3.Error as error:
         kind = StoreDamaged if is_damage(error) else StoreError
         raise kind(f"the store cannot be {what}: {error}") from error
-
-
-def _take_lock(path: Path) -> IO[str]:
-    """Lock the directory until the returned file is closed."""
-    file = path.open("a")
-    deadline = time.monotonic() + _LOCK_WAIT_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                file.close()
-                raise StoreError(f"{path.parent} is in use by another process") from None
-            time.sleep(0.05)
 
 
 def _clear_and_net(

@@ -49,17 +49,17 @@ def test_opening_starts_epoch_1_and_does_nothing_a_second_time(client: Any) -> N
 def test_a_log_keeps_its_id_as_long_as_it_exists(client: Any) -> None:
     log = ReplicationLog(client)
     with pytest.raises(LogMissing):
-        log.lab()
+        log.history.lab()
     log.open("0123456789")
-    assert log.lab() == "01234567"
+    assert log.history.lab() == "01234567"
     put(log, "k")
     log.reset("r")
     log.open("another", seen=Position(7, 7))
     log.open("one more")
-    assert log.lab() == "01234567"
+    assert log.history.lab() == "01234567"
     client.flushall()
     log.open("abcdefghij", seen=Position(8, 0))
-    assert log.lab() == "abcdefgh"
+    assert log.history.lab() == "abcdefgh"
 
 
 def test_a_log_without_an_id_must_be_opened_before_appends_and_gets_one(log: ReplicationLog, client: Any) -> None:
@@ -67,7 +67,7 @@ def test_a_log_without_an_id_must_be_opened_before_appends_and_gets_one(log: Rep
     client.hdel("lab14:head", "lab")
     assert not log.is_verified()
     assert log.open("abcdefghij") == Position(1, 1)
-    assert (log.lab(), log.is_verified()) == ("abcdefgh", True)
+    assert (log.history.lab(), log.is_verified()) == ("abcdefgh", True)
 
 
 def test_a_lost_log_starts_after_the_epoch_that_was_reached(client: Any) -> None:
@@ -184,9 +184,9 @@ def test_a_foreign_entry_is_skipped_and_an_epoch_starts_after_it(
 ) -> None:
     put(log, "a")
     log.group("r1").join(START)
-    assert log.foreign() is None
+    assert log.history.foreign() is None
     name = client.xadd("lab14:log", fields)
-    found = log.foreign()
+    found = log.history.foreign()
     assert str(found) == name
     assert positions(log.group("r1").read(10, 1)) == ["1-0", "1-1"]
     assert [str(position) for position, _ in log.group("r1").pending(START, 10)] == ["1-0", "1-1"]
@@ -195,7 +195,7 @@ def test_a_foreign_entry_is_skipped_and_an_epoch_starts_after_it(
     assert found is not None
     assert log.open("o", seen=found) == Position(found.epoch + 1, 1)
     put(log, "b")
-    assert log.foreign() is None
+    assert log.history.foreign() is None
     after = positions(log.group("r1").read(10, 1))
     assert after == [f"{found.epoch + 1}-1", f"{found.epoch + 1}-2"]
     assert positions(log.history.newest(10)) == positions(log.history.after(START, 10)) == ["1-0", "1-1", *after]
@@ -211,7 +211,7 @@ def test_no_epoch_can_start_after_an_entry_with_the_greatest_id_and_the_check_re
     log.group("r1").join(START)
     client.xadd("lab14:log", {"hello": "world"}, id="18446744073709551615-1")
     log.group("r1").read(10, 1)
-    assert log.foreign() is None
+    assert log.history.foreign() is None
     assert positions(log.history.newest(10)) == ["1-0", "1-1"]
     assert len(log.history.groups()) == 1
     with pytest.raises(LogRefused, match="not of this lab, after 1-1; DEL lab14:log lets writes be taken again"):

@@ -61,9 +61,9 @@ def test_everything_after_the_first_damage_is_dropped_from_the_log_and_saved(
     damaged.server.start()
     head = damaged.log.head().position
     assert left - 2 <= head.version <= left
-    assert damaged.log.was_cut()
+    assert damaged.log.history.was_cut()
     assert damaged.log.open("again", head, in_doubt=True) == Position(2, head.version)
-    assert not damaged.log.was_cut()
+    assert not damaged.log.history.was_cut()
     assert damaged.log.append("set", "k", "1", "w") is not None
 
 

@@ -13,7 +13,7 @@ from broker.position import Position
 from nodes.http import writing
 from nodes.http.app import make_app
 from nodes.primary import app as primary_app
-from nodes.primary import writes
+from nodes.primary import batch
 from nodes.primary.writes import Writes
 from nodes.runtime.caller import RequestTimeout
 from nodes.runtime.config import load
@@ -29,7 +29,7 @@ class Endpoint:
         app, api = make_app(load("primary", {}), Tracing(), CollectorRegistry())
         parts = make_parts(log, self.registry)
         self.gate = parts.gate
-        primary_app._add_batch(api, Writes(parts, Tracing(), lambda: 0.0))
+        primary_app._add_batch(api, batch.Batches(Writes(parts, Tracing(), lambda: 0.0)))
         self.http: FlaskClient = app.test_client()
 
     def send(self, raw: bytes | str, key: str | None = None) -> tuple[int, dict[str, Any]]:
@@ -157,7 +157,7 @@ def test_only_a_limited_number_of_batches_is_in_progress(endpoint: Endpoint, mon
 
     monkeypatch.setattr(primary_app, "raw_body", read_during_another)
     found.append(endpoint.send("[]"))
-    assert [status for status, _ in found] == [503] + [200] * writes.BATCHES_MAX
+    assert [status for status, _ in found] == [503] + [200] * batch.BATCHES_MAX
     assert found[0][1]["outcome"] == "not_applied"
 
 
@@ -167,7 +167,7 @@ def test_bodies_that_do_not_arrive_occupy_no_place_forever(endpoint: Endpoint, m
 
     with monkeypatch.context() as patched:
         patched.setattr(primary_app, "raw_body", stalled)
-        assert {endpoint.send("[]")[0] for _ in range(writes.BATCHES_MAX + 1)} == {408}
+        assert {endpoint.send("[]")[0] for _ in range(batch.BATCHES_MAX + 1)} == {408}
     assert endpoint.send("[]")[0] == 200
 
 
@@ -188,7 +188,7 @@ class Failing:
 def test_if_the_log_fails_each_item_has_its_own_outcome(
     monkeypatch: pytest.MonkeyPatch, error: LogError, outcome: str
 ) -> None:
-    monkeypatch.setattr(writes, "_EXCHANGE", 1)
+    monkeypatch.setattr(batch, "_EXCHANGE", 1)
     endpoint = Endpoint(Failing(1, error))
     status, found = endpoint.send(json.dumps(ITEMS))
     assert status == 207

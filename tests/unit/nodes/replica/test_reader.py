@@ -159,7 +159,7 @@ def test_a_foreign_entry_is_skipped(fake: Any, log: ReplicationLog, make: Make, 
     fake.xadd("lab14:log", {"hello": "world"})
     if not restarted:
         bench.catch_up()
-    foreign = log.foreign()
+    foreign = log.history.foreign()
     assert foreign is not None
     log.open("behind it", seen=foreign)
     write(log, "b")

@@ -12,6 +12,7 @@ from broker.position import START, Position
 from broker.snapshot import Snapshot
 from nodes.replica import store as module
 from nodes.replica.store import ReplicaStore, StoreDamaged
+from nodes.runtime import store as files
 from nodes.runtime.store import StoreError
 from tests.support.damage import DAMAGES, change
 
@@ -114,7 +115,7 @@ def test_the_digest_is_of_what_is_stored(store: ReplicaStore, tmp_path: Path) ->
 
 
 def test_one_process_at_a_time(store: ReplicaStore, tmp_path: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(module, "_LOCK_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(files, "_LOCK_WAIT_SECONDS", 0.1)
     with pytest.raises(StoreError, match="in use by another process"):
         ReplicaStore(tmp_path / "deep" / "store")
 
