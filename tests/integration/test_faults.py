@@ -11,6 +11,7 @@ from broker.connection import connect
 from broker.registry import Events
 from broker.stats import quantile
 from lab.local.supervisor import Lab
+from nodes.replica.faults import FAULTS
 from tests.integration.conftest import applied, converge, set_delays
 from tests.support.figures import spread
 from tests.support.http import POOL, ask, get, post
@@ -240,6 +241,6 @@ def test_the_command_line_starts_shows_and_ends_faults(fresh: Lab) -> None:
     assert "pause on lab14-replica1, until " in lab_fault(fresh, "start", REPLICA, "pause", "duration_ms=60000")
     shown = lab_fault(fresh, "list")
     assert "duration_ms=60000" in shown
-    assert "corrupt, crash, drop_ack, duplicate, partition, pause, skew, slow_apply" in shown
+    assert ", ".join(sorted(FAULTS)) in shown
     assert lab_fault(fresh, "end", REPLICA, "pause") == "lab14-replica1: pause\n"
     assert "no fault was active" in lab_fault(fresh, "end")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.checking.promises import CHECKERS, PROMISES
+from nodes.replica.faults import FAULTS
 from nodes.runtime.config import VARIABLES
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +58,11 @@ def test_only_the_log_modules_send_redis_stream_commands() -> None:
     assert {path for path in speaking if not path.startswith("lab/bench/")} == {
         f"broker/{name}.py" for name in ("log", "group", "history", "registry")
     }
+
+
+def test_the_table_of_faults_is_complete() -> None:
+    document = (ROOT / "docs/faults.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", document, re.MULTILINE)) == set(FAULTS)
 
 
 def test_the_matrix_of_levels_and_guarantees_is_what_the_checker_holds_them_to() -> None:

@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from lab import terminal
+from lab import cli, terminal
 from lab.cli import COMMANDS, fault, main
 
 
@@ -29,10 +29,12 @@ def test_help_describes_the_command_with_an_example(command: list[str]) -> None:
     assert "\\b" not in shown.output
     assert "Options:" in shown.output
     example = f"lab {' '.join(command)}".strip()
-    assert command in ([], ["predict"], ["experiment"], ["fault"]) or f"Example: {example}" in shown.output
+    assert "Commands:" in shown.output or f"Example: {example}" in shown.output
 
 
 def test_the_list_of_commands_has_a_line_of_their_own_help() -> None:
+    files = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
+    assert set(COMMANDS) == files - {"__init__", "options"}
     for name, line in COMMANDS.items():
         command = main.get_command(click.Context(main), name)
         assert command is not None
