@@ -46,7 +46,7 @@ class Verification:
         with self._lock:
             foreign = self._log.history.foreign()
             if foreign is not None:
-                self._open(max(ahead, foreign), [], f"the entry {foreign} is not of this lab")
+                self._open(max(ahead, foreign), [], f"the entry {foreign} was not written by this lab")
             elif ahead > self._log.head().position:
                 self._open(ahead, [])
 

@@ -158,7 +158,7 @@ def foreign_entry(client: Any) -> None:
         (read_only, "read only replica"),
         (lacking_replicas, "NOREPLICAS|enough good replicas"),
         (unsaved, "MISCONF|unable to persist"),
-        (foreign_entry, "not of this lab, after 1-1; a new epoch starts after it"),
+        (foreign_entry, "foreign entry .* after 1-1; a new epoch starts after it"),
     ],
 )
 def test_a_check_reports_why_appends_are_refused_and_changes_nothing(
@@ -190,7 +190,7 @@ def test_a_foreign_entry_is_skipped_and_an_epoch_starts_after_it(
     assert str(found) == name
     assert positions(log.group("r1").read(10, 1)) == ["1-0", "1-1"]
     assert [str(position) for position, _ in log.group("r1").pending(START, 10)] == ["1-0", "1-1"]
-    with pytest.raises(LogRefused, match="not of this lab"):
+    with pytest.raises(LogRefused, match="not written by this lab"):
         log.history.follow(Position(1, 1), 10, 1)
     assert found is not None
     assert log.open("o", seen=found) == Position(found.epoch + 1, 1)
@@ -214,7 +214,7 @@ def test_no_epoch_can_start_after_an_entry_with_the_greatest_id_and_the_check_re
     assert log.history.foreign() is None
     assert positions(log.history.newest(10)) == ["1-0", "1-1"]
     assert len(log.history.groups()) == 1
-    with pytest.raises(LogRefused, match="not of this lab, after 1-1; DEL lab14:log lets writes be taken again"):
+    with pytest.raises(LogRefused, match="after 1-1; run DEL lab14:log to accept writes again"):
         log.check()
     client.delete("lab14:log")
     log.check()
@@ -292,9 +292,9 @@ def allowed(server: LogServer, *rules: str) -> ReplicationLog:
 
 
 @pytest.mark.parametrize("command", ["lpop", "zadd", "unlink"])
-def test_a_user_that_may_not_run_a_command_of_the_scripts_appends_nothing(server: LogServer, command: str) -> None:
+def test_a_user_lacking_permission_for_a_script_command_appends_nothing(server: LogServer, command: str) -> None:
     log = allowed(server, f"-{command}", "-xtrim")
-    said = rf"may not run (?=.*{command.upper()}).*XTRIM"
+    said = rf"not allowed to run (?=.*{command.upper()}).*XTRIM"
     with pytest.raises(LogRefused, match=said):
         log.open("open")
     assert connect(server.url).dbsize() == 0
