@@ -146,7 +146,7 @@ def test_a_killed_worker_fails_its_experiment_and_the_next_one_runs(fresh: Lab) 
     for pid in worker_processes(fresh):
         os.kill(pid, signal.SIGKILL)
     found = ended(fresh, killed)
-    assert (found["state"], found["reason"]) == ("failed", "its worker died; the settings are back")
+    assert (found["state"], found["reason"]) == ("failed", "its worker died; the settings are restored")
     assert settings(fresh) == before
     assert ended(fresh, waiting)["state"] == "finished"
 
@@ -184,7 +184,7 @@ def test_a_lab_that_is_stopped_during_an_experiment_restarts_with_the_former_set
     with running_lab(tmp_path, base_port=lab.options.base_port) as lab:
         found = ended(lab, name)
         assert found["state"] == "failed"
-        assert found["reason"].startswith(("its worker died; the settings are back", "the worker was stopped"))
+        assert found["reason"].startswith(("its worker died; the settings are restored", "the worker was stopped"))
         until(lambda: settings(lab) == before, 10)
         assert finished(lab, QUICK)["window_ms"]["count"] == 3
 

@@ -39,7 +39,7 @@ def test_a_parameter_has_the_type_that_the_fault_declares(fault: str, given: tup
         ("pause", ("fault=crash",), "fault: "),
         ("skew", (), "skew_ms: "),
         ("skew", ("skew_ms=nan",), "skew_ms: "),
-        ("crash", ("duration_ms=5",), "over at once"),
+        ("crash", ("duration_ms=5",), "momentary"),
         ("corrupt", ("key=",), "key: a key must have 1 to 512 bytes"),
     ],
 )

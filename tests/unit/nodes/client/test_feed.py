@@ -74,7 +74,7 @@ def test_nothing_is_kept_without_a_listener() -> None:
 
 def test_without_events_a_comment_keeps_the_connection_open() -> None:
     listener = started(make())
-    assert next(listener) == ": nothing has happened\n\n"
+    assert next(listener) == ": no events\n\n"
 
 
 def test_a_listener_resumes_after_its_last_message() -> None:

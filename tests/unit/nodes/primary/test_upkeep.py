@@ -113,7 +113,7 @@ def test_a_log_behind_what_the_primary_has_seen_continues_in_a_new_epoch(fake: A
     for version in (9, 10):
         fake.xdel("lab14:log", f"1-{version}")
     restart(bench, fake)
-    assert bench.primary.health()["log"] == "asking the replicas whether it has everything"
+    assert bench.primary.health()["log"] == "asking replicas whether the log is complete"
     bench.upkeep()
     assert bench.log.head().position == Position(2, 8)
     assert bench.primary.health() == {"log": "ok", "writes": "ok"}
