@@ -38,7 +38,7 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
 
 def _idle(running: LabState, scale: Scale, step: Step) -> Iterator[Figure]:
     step("idle")
-    time.sleep(2)  # until the start is over
+    time.sleep(2)  # until startup is complete
     began, used = time.perf_counter(), setup.cpu_seconds(running.pid)
     time.sleep(scale.idle_seconds)
     share = (setup.cpu_seconds(running.pid) - used) / (time.perf_counter() - began)

@@ -1,4 +1,4 @@
-"""The cost of tracing, with a collector that accepts everything and with none at the configured address."""
+"""The cost of tracing, with a collector that accepts everything and without a collector."""
 
 import subprocess
 import sys

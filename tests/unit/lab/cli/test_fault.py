@@ -43,7 +43,7 @@ def test_a_parameter_has_the_type_that_the_fault_declares(fault: str, given: tup
         ("corrupt", ("key=",), "key: a key must have 1 to 512 bytes"),
     ],
 )
-def test_an_invalid_parameter_is_rejected_with_a_sentence(fault: str, given: tuple[str, ...], said: str) -> None:
+def test_an_invalid_parameter_is_rejected_with_a_message(fault: str, given: tuple[str, ...], said: str) -> None:
     with pytest.raises(LabError, match=said):
         parameters(fault, given)
 

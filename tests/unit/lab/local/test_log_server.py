@@ -31,7 +31,7 @@ def test_a_forbidden_option_in_the_log_servers_url_is_rejected_at_once(options: 
         Lab(Options(options.data_dir, options.base_port, redis_url=f"redis://127.0.0.1:{port}/0?{option}")).start()
 
 
-def test_a_log_server_that_may_drop_entries_is_refused(options: Options, servers: Callable[[str], LogServer]) -> None:
+def test_a_log_server_that_can_lose_entries_is_refused(options: Options, servers: Callable[[str], LogServer]) -> None:
     url = servers("valkey").url
     connect(url).config_set("maxmemory-policy", "allkeys-lru")
     try:

@@ -112,7 +112,7 @@ DAMAGED: dict[str, Any] = {
 
 @pytest.mark.parametrize("command", ["status", "down", "watch", "stream"])
 @pytest.mark.parametrize("form", DAMAGED)
-def test_a_damaged_state_is_one_sentence(form: str, command: str, claim: Claim, tmp_path: Path) -> None:
+def test_a_damaged_state_is_a_one_line_error(form: str, command: str, claim: Claim, tmp_path: Path) -> None:
     content = DAMAGED[form]
     if isinstance(content, dict):
         content = json.dumps({k: v for k, v in (asdict(STATE) | content).items() if v is not None}).encode()

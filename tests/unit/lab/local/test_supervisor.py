@@ -161,10 +161,10 @@ def test_a_disk_that_is_nearly_full_is_reported_early(idle: Idle, monkeypatch: p
     assert f"Trouble: the disk of {idle.lab.data_dir} is full: 1.0 MB of 1,000 MB are left" in shown.stdout
     until(lambda: len(idle.reports) == 2)
     assert idle.reports[0].startswith(f"the disk of {idle.lab.data_dir} is full")
-    assert idle.reports[1] == "the disk has room again"
+    assert idle.reports[1] == "the disk has free space again"
 
 
-def test_a_lab_on_a_full_disk_is_refused_with_a_sentence(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lab_on_a_full_disk_is_refused_with_a_message(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     line = ["up", "--data-dir", str(options.data_dir), "--base-port", str(options.base_port)]
     monkeypatch.setattr(Claim, "write", no_space)
     full = "is full: 0.0 MB of 1 MB are left, and a lab needs 16 MB"
@@ -288,7 +288,7 @@ def tries(monkeypatch: pytest.MonkeyPatch) -> list[Options]:
     return found
 
 
-def test_a_temporary_lab_starts_on_other_ports_if_one_is_taken_meanwhile(
+def test_a_temporary_lab_starts_on_other_ports_if_one_is_taken_concurrently(
     tries: list[Options], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layout, "taken_ports", lambda options: [options.base_port])
