@@ -105,7 +105,7 @@ def test_a_log_in_doubt_continues_in_a_new_epoch(log: ReplicationLog) -> None:
 
 
 @pytest.mark.parametrize("which", REAL_SERVERS)
-def test_a_restarted_server_takes_no_append_before_it_is_verified(which: str, tmp_path: Path) -> None:
+def test_a_restarted_server_accepts_no_append_before_it_is_verified(which: str, tmp_path: Path) -> None:
     server = LogServer(binary_path(which), tmp_path)
     server.start()
     try:
@@ -286,7 +286,7 @@ def test_write_ids_are_remembered_up_to_a_bound(client: Any, monkeypatch: pytest
 
 
 def allowed(server: LogServer, *rules: str) -> ReplicationLog:
-    """The log as a user with all commands but some sees it."""
+    """Return the log for a user without some commands."""
     connect(server.url).execute_command("ACL", "SETUSER", "lab", "reset", "on", ">pw", "~*", "+@all", *rules)
     return ReplicationLog(connect(server.url.replace("//", "//lab:pw@")))
 
@@ -305,7 +305,7 @@ def test_a_user_lacking_permission_for_a_script_command_appends_nothing(server: 
     assert log.history.length() == 1
 
 
-def test_a_user_that_may_no_longer_forget_write_ids_appends_nothing(
+def test_a_user_that_can_no_longer_forget_write_ids_appends_nothing(
     server: LogServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("broker.log.REMEMBERED_WRITES", 3)
@@ -413,7 +413,7 @@ def test_the_logs_time_continues_if_the_servers_clock_is_set_back(log: Replicati
     assert log.history.newest(1)[0].at_us > third.at_us
 
 
-def test_a_clock_that_is_set_right_again_needs_no_offset(log: ReplicationLog, client: Any) -> None:
+def test_a_corrected_clock_needs_no_offset(log: ReplicationLog, client: Any) -> None:
     client.hset("lab14:head", "offset", HOUR_US)
     known_us = log.history.now_us() - HOUR_US
     assert log.steady(None) == 0
@@ -520,7 +520,7 @@ def test_on_a_full_log_server_old_entries_make_room_and_deletes_and_resets_succe
     put(log, "k", HEAVY)
 
 
-def test_a_namespace_is_a_lab_of_its_own(client: Any) -> None:
+def test_each_namespace_is_a_separate_lab(client: Any) -> None:
     one, two = ReplicationLog(client, "one"), ReplicationLog(client, "two")
     one.open("o")
     two.open("o")

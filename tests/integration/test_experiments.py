@@ -81,7 +81,7 @@ def test_measured_staleness_is_what_the_models_predict(fresh: Lab, order: str) -
     assert sum(curve["reads"]) > READS / 2  # the others came after the horizon, on a busy machine
     assert len(curve["t_ms"]) > 20  # of 30 steps; one without a read is left out
     print(f"\n{order}: {found['reads']} reads, RMSE {curve['rmse']:.2%}, late {found['late_ms']['p99']} ms")
-    assert curve["rmse"] < 0.12  # of so few reads on a busy machine; docs/staleness.md has the figures of many
+    assert curve["rmse"] < 0.12  # few reads on a busy machine; docs/staleness.md has figures for many
     assert max(curve["measured"]) > 0.8
     assert settings(fresh) == before
 
@@ -177,7 +177,7 @@ def test_ctrl_c_cancels_the_experiment_that_is_watched(fresh: Lab) -> None:
     assert settings(fresh) == before
 
 
-def test_a_lab_that_is_stopped_during_an_experiment_restarts_with_the_former_settings(tmp_path: Path) -> None:
+def test_a_lab_stopped_during_an_experiment_restarts_with_the_previous_settings(tmp_path: Path) -> None:
     with running_lab(tmp_path) as lab:
         before = settings(lab)
         name = running(lab, SLOW)

@@ -177,7 +177,7 @@ def test_an_interruption_reports_the_number_of_written_items() -> None:
 
 @contextmanager
 def _primary(answer: Callable[[Any], Answer]) -> Iterator[tuple[str, list[str]]]:
-    """A server, and the Idempotency-Key of each request. ``taken`` answers by the body, any other by its number."""
+    """A server, and the Idempotency-Key of each request. ``taken`` responds by the body, others by number."""
     keys: list[str] = []
 
     def respond(request: BaseHTTPRequestHandler) -> tuple[int, bytes]:

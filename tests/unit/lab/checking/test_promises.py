@@ -165,11 +165,11 @@ def test_correct_histories_are_accepted(level: str) -> None:
 # -- one violation -----------------------------------------------------------------------------------------------------
 
 Broken = tuple[list[Operation], set[str], set[str]] | None
-"""The history with one violation, the checkers that must report it, and those that also may."""
+"""The history with one violation, the checkers that must report it, and the checkers that can."""
 
 
 def older(history: History, found: Operation, below: Position) -> Operation:
-    """Return the operation as a store just before that position would have answered it."""
+    """Return the operation with the result of a store just before that position."""
     position = Position(below.epoch, below.version - 1)
     before = newest_through(history.writes_by_key().get(found.key, []), position)
     version, value = (before.version, before.value) if before else (0, None)
@@ -333,4 +333,4 @@ def test_the_cost_per_operation_does_not_grow_with_the_history() -> None:
 
     short, long = seconds(10_000), seconds(100_000)
     print(f"\n10,000 operations {short:.2f} s, 100,000 operations {long:.2f} s: {long / short:.1f} times as long")
-    assert long < 50 * short  # a cost that grew with the square would be 100 times as high
+    assert long < 50 * short  # a quadratic cost would be 100 times as high

@@ -1,4 +1,4 @@
-"""``lab check``: what it refuses to judge."""
+"""``lab check``: rejected histories and services."""
 
 import json
 from pathlib import Path

@@ -73,7 +73,7 @@ def test_a_value_is_json_or_else_plain_text() -> None:
     }  # fmt: skip
 
 
-def test_a_value_in_a_file_is_what_it_looks_like(tmp_path: Path) -> None:
+def test_a_value_in_a_file_has_its_apparent_type(tmp_path: Path) -> None:
     path = tmp_path / "file.yaml"
     path.write_text("{a: no, b: 2026-01-01, c: 12:30:45, d: '5', e: ~, f: -1.5e3, g: 010, h: , i: true, j: 1_000}")
     assert read(str(path), ()) == {

@@ -1,4 +1,4 @@
-"""``lab fault``: parameters, and what it reports."""
+"""``lab fault``: parameters and output."""
 
 from typing import Any
 

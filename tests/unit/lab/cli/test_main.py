@@ -1,4 +1,4 @@
-"""The command line: help, errors, and what all commands share."""
+"""The command line: help, errors, and features shared by all commands."""
 
 import io
 import subprocess

@@ -1,4 +1,4 @@
-"""Log files: bounded, and followed whatever happens to them."""
+"""Log files: bounded, and followed through rotation and removal."""
 
 import errno
 import os

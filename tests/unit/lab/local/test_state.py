@@ -53,7 +53,7 @@ def test_a_directory_has_one_owner_at_a_time(tmp_path: Path) -> None:
 def test_the_state_of_a_dead_supervisor_is_taken_over(tmp_path: Path) -> None:
     claim = Claim(tmp_path)
     claim.write(STATE)
-    os.close(claim._file)  # as the kernel does it for a process that ended
+    os.close(claim._file)  # as the kernel does when a process ends
     assert state.read(tmp_path) is None
     Claim(tmp_path).release()
 

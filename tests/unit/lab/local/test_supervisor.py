@@ -51,7 +51,7 @@ def options(tmp_path: Path) -> Options:
 def test_a_health_response_of_another_lab_is_not_mistaken_for_its_own(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when two labs start on the same ports at the same moment, and both find them free."""
+    """Two labs that start on the same ports at the same time can both find them free."""
     monkeypatch.setattr(layout, "require_free_ports", lambda _: None)
     monkeypatch.setattr(log_server, "require_usable", lambda *_: None)
     sleeping(monkeypatch)
@@ -77,7 +77,7 @@ def test_the_log_server_of_another_lab_is_not_mistaken_for_its_own(
 
 # -- a full disk ------------------------------------------------------------------------------------------------------
 class Idle:
-    """A lab whose processes do nothing, and what it has reported."""
+    """A lab whose processes do nothing, and its reported events."""
 
     def __init__(self, options: Options) -> None:
         self.reports: list[str] = []
@@ -198,7 +198,7 @@ def test_logs_are_bounded_while_the_lab_runs(idle: Idle, monkeypatch: pytest.Mon
 
 # -- a log server that takes its time ---------------------------------------------------------------------------------
 class Loading(socketserver.BaseRequestHandler):
-    """A log server that answers ``left`` requests with the news that it is loading its file."""
+    """A log server that responds to ``left`` requests that it is loading its file."""
 
     left = 0
 
@@ -252,7 +252,7 @@ def test_a_log_server_that_does_not_answer_is_named(patient: Lab) -> None:
 
 
 def test_a_lab_whose_data_directory_is_removed_stops(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise no command finds it any more, and it keeps its ports."""
+    """Otherwise no command could find it, and it would keep its ports."""
     monkeypatch.setattr(supervisor, "_FILES_SECONDS", 0.0)
     shutil.rmtree(idle.lab.data_dir)
     with pytest.raises(LabError, match="lab was removed or replaced while the lab ran"):

@@ -1,4 +1,4 @@
-"""The fault injector, on answers of nodes that do not exist."""
+"""The fault injector, with stub nodes."""
 
 from typing import Any, cast
 

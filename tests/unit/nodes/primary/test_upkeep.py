@@ -30,7 +30,7 @@ def test_a_lost_log_restarts_in_a_later_epoch(fake: Any) -> None:
 
 
 def restart(bench: Bench, client: Any) -> None:
-    """Restart the log server: it has forgotten its scripts."""
+    """Restart the log server, which forgets its scripts."""
     client.script_flush()
     assert not bench.log.is_verified()
 
@@ -192,7 +192,7 @@ def test_the_log_never_holds_more_than_its_bound(fake: Any) -> None:
         (Memory(log_bytes=100_000, used_bytes=1_000_000, max_bytes=1_000_000), 0),
     ],
 )
-def test_the_log_may_take_the_configured_memory_but_no_more_than_its_server_has_left(
+def test_the_log_can_use_the_configured_memory_but_no_more_than_its_server_has_left(
     fake: Any, memory: Memory, bound_bytes: int
 ) -> None:
     assert Bench(fake, LAB_LOG_MAX_BYTES=str(2**20)).retention.bound_bytes(memory) == bound_bytes
