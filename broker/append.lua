@@ -5,7 +5,7 @@
 --
 -- KEYS: see log.py
 -- ARGV: how many write ids to remember, and for each change op, key, value, write id, traceparent, and the SHA-1 of
--- write id, key and value: its contribution to the digest (entry.py), which also tells a retry from another change
+-- write id, key and value: its contribution to the digest (entry.py), which also distinguishes a retry from another change
 --
 -- Called with only "load" and no keys, it just enters the server's script cache: ReplicationLog.open enables appends so.
 --

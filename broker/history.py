@@ -131,7 +131,7 @@ class History:
         """Return the memory in use; ``None`` if not reported. Takes the server 25 ms per million entries."""
         with translated():
             pipe = self._client.pipeline(transaction=False)
-            pipe.memory_usage(self._stream, samples=0)  # all entries: a sample may not represent the rest
+            pipe.memory_usage(self._stream, samples=0)  # all entries: a sample might not represent the rest
             pipe.info("memory")
             log_bytes, server = pipe.execute(raise_on_error=False)
         if isinstance(log_bytes, Exception) or isinstance(server, Exception):

@@ -172,7 +172,7 @@ def performance(found: TextIO, out: Path) -> None:
 
 
 def bench_table(figures: list[dict[str, Any]]) -> str:
-    lines = ["| figure | unit | lab | baseline | ratio | wanted |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = ["| figure | unit | lab | baseline | ratio | target |", "| --- | --- | --- | --- | --- | --- |"]
     for group, members in itertools.groupby(figures, key=lambda figure: figure["group"]):
         lines.append(f"| **{group}** | | | | | |")
         for figure in members:

@@ -53,7 +53,7 @@ def load(file: IO[bytes], primary_url: str, loaded: Loaded, *, skip: int, on_bat
     """Write every item after the first ``skip``, and count them in ``loaded``; ``on_batch`` gets each batch's bytes.
 
     A batch without a response is sent again under the same write ids, for half a minute. Raises ``LabError`` when that
-    fails, the file cannot be read, or Ctrl-C interrupts it; the error says how much was written.
+    fails, the file cannot be read, or Ctrl-C interrupts it; the error reports how much was written.
     """
     run = f"load-{secrets.token_hex(8)}"
     try:

@@ -44,11 +44,11 @@ def _idle(running: LabState, scale: Scale, step: Step) -> Iterator[Figure]:
     share = (setup.cpu_seconds(running.pid) - used) / (time.perf_counter() - began)
     yield Figure("start", "idle lab, all processes", "% of a core", [share * 100], target=Target("at most", 3))
     whole = setup.memory_mb(running.pid)
-    yield Figure("start", "its memory in all", "MB", [whole], target=Target("at most", 350))
+    yield Figure("start", "memory in total", "MB", [whole], target=Target("at most", 350))
     parts = {node.id: setup.memory_mb(node.pid) for node in running.nodes if node.pid is not None}
-    yield Figure("start", "of which lab up", "MB", [whole - sum(parts.values())])
+    yield Figure("start", "memory of lab up", "MB", [whole - sum(parts.values())])
     for name, memory in parts.items():
-        yield Figure("start", f"of which {name.partition('-')[2]}", "MB", [memory])
+        yield Figure("start", f"memory of {name.partition('-')[2]}", "MB", [memory])
 
 
 @contextmanager

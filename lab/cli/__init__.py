@@ -19,7 +19,7 @@ COMMANDS = {
     "experiment": "Measure the running lab in the background, and compare with the prediction.",
     "fault": "Inject faults into replicas, and repair them.",
     "load": "Write every item of FILE.",
-    "logs": "Show the logs of the processes.",
+    "logs": "Show the logs of all processes.",
     "predict": "Predict the staleness of reads from delay models alone.",
     "status": "Show the health, position and lag of every node.",
     "stream": "Show the log: newest entries, groups, and pending entries.",

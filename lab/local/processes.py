@@ -25,7 +25,7 @@ class Child:
     """A process that is kept running. Not thread-safe: one thread starts, watches and stops it.
 
     On Linux the kernel ends it with the thread that started it. It has its own process group, so that Ctrl-C in a
-    terminal reaches the supervisor only, and writes to a log file, of which one older version is kept.
+    terminal reaches the supervisor only, and writes to a log file with one older version.
     """
 
     name: str

@@ -88,7 +88,7 @@ class Lab:
         lab = cls(Options(directory / str(tries), port, **options))
         try:
             lab.start()
-        except LabError:  # another process may have taken a port meanwhile
+        except LabError:  # another process may have taken a port in the meantime
             if tries == 1 or not layout.taken_ports(lab.options):
                 raise
             return cls._on_free_ports(directory, preferred, options, tries - 1)

@@ -63,7 +63,7 @@ def lost(tally: Tally, history: History, ledger: Ledger) -> None:
 
 
 def doubled(tally: Tally, history: History, ledger: Ledger) -> None:
-    """No write is in the log twice, no position is used twice, and none is missing."""
+    """No write is in the log twice, and no position is used twice or missing."""
     holding = ledger.holding()
     for write in history.operations:
         if write.kind == "write" and write.value is not None:

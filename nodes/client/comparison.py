@@ -1,4 +1,4 @@
-"""All nodes at once, compared: versions, contents, one key, and the state of each replica."""
+"""Comparisons of all nodes: versions, contents, one key, and the state of each replica."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass

@@ -53,7 +53,7 @@ class ReadRefused(ClientError):
 
 
 class NoReplicaToRead(UnknownReplica, ReadRefused):
-    """Raised when a read names no registered replica, or none is registered."""
+    """Raised when a read names an unknown replica, or no replica is registered."""
 
 
 class LevelNotAvailable(ReadRefused):

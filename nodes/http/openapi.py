@@ -102,7 +102,7 @@ class Description:
     def _query(self, query: type[BaseModel]) -> Iterator[dict[str, Any]]:
         schema = self._schema(query)
         for name, part in schema["properties"].items():
-            # A parameter that may be null is optional: a query has no null.
+            # A nullable parameter is optional: a query has no null.
             kinds = [kind for kind in part.pop("anyOf", []) if kind != {"type": "null"}]
             part.update(kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {})
             if part.get("default", ...) is None:

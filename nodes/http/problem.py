@@ -54,7 +54,7 @@ PROBLEMS: dict[type[Exception], Callable[[Any], Problem]] = {}
 
 
 def maps(kind: type[Exception], status: int, slug: str, title: str, outcome: Outcome | None = None) -> None:
-    """Answer exceptions of this kind, and of subclasses without an entry of their own, with this problem.
+    """Answer exceptions of this kind, and of subclasses without a separate entry, with this problem.
 
     The exception's text, without a final period, becomes ``detail``; the attributes ``extra`` and ``headers`` are
     optional. If an exception needs more, add a function to ``PROBLEMS``.

@@ -66,7 +66,7 @@ class ReplicaMetrics:
         self._error.inc()
 
     def redelivered(self, count: int, *, applied: int) -> None:
-        """Count entries that were delivered again, ``applied`` of which had been applied before."""
+        """Count entries that were delivered again; ``applied`` of them had been applied before."""
         self._redelivered.inc(count)
         self._duplicate.inc(applied)
 

@@ -43,7 +43,7 @@ class _Queue:
 
 
 class Inbox(_Queue):
-    """A ``DelayLine`` shared by two threads, each of which can wait for the other. ``len()`` counts its entries."""
+    """A ``DelayLine`` shared by two threads that can wait for each other. ``len()`` counts its entries."""
 
     def __init__(self, line: DelayLine, now_us: Callable[[], int]) -> None:
         super().__init__()

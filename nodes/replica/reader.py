@@ -38,7 +38,7 @@ def classify(last: Position, entry: Entry) -> Arrival:
 
 
 class Phase(Enum):
-    """What the reader does next."""
+    """The reader's next action."""
 
     RECOVERING = auto()  # joins its group and takes in the pending entries: at the start and after every error
     READING = auto()  # reads new entries

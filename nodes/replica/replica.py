@@ -23,7 +23,7 @@ from nodes.runtime.gate import State
 
 _logger = logging.getLogger("lab.replica")
 _REGISTERED_SECONDS = 1.0  # the reader's wait for the registration, which bounds how late it notices a stop
-_SETTLE_SECONDS = 1.0  # a read's wait for the gate to show what the store has committed
+_SETTLE_SECONDS = 1.0  # a read's wait for the gate to catch up with the store's commits
 _CHECKPOINT_SECONDS = 1.0
 
 
