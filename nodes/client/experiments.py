@@ -26,7 +26,7 @@ from nodes.runtime.store import StoreError, is_damage, quarantine
 
 WAITING_MAX = 20
 _COLLECT_SECONDS = 1.0
-_CANCELLED = Stop("cancelled", "it was cancelled")
+_CANCELLED = Stop("cancelled", "it was canceled")
 _LOST = "it was lost: the log server or the worker stopped before its first report"
 KEPT = 200  # experiments that have ended
 _SCHEMA = """

@@ -158,7 +158,7 @@ def test_a_cancelled_experiment_ends_and_the_next_one_runs(fresh: Lab) -> None:
     assert ask("DELETE", f"{fresh.client_url}/experiments/{name}")[0] == 200
     found = ended(fresh, name, 10)  # of the 20 s that it would take
     print(f"\ncancelled within {(time.monotonic() - started) * 1000:.0f} ms")
-    assert (found["state"], found["reason"]) == ("cancelled", "it was cancelled")
+    assert (found["state"], found["reason"]) == ("cancelled", "it was canceled")
     assert settings(fresh) == before
     assert ask("DELETE", f"{fresh.client_url}/experiments/{name}")[0] == 409
     assert ended(fresh, waiting)["state"] == "finished"
@@ -173,7 +173,7 @@ def test_ctrl_c_cancels_the_experiment_that_is_watched(fresh: Lab) -> None:
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert "cancelled: it was cancelled" in output
+    assert "cancelled: it was canceled" in output
     assert settings(fresh) == before
 
 

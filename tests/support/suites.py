@@ -48,9 +48,7 @@ _CHECKS: dict[str, Callable[[], bool]] = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--suite``."""
-    parser.addoption(
-        "--suite", choices=[*SUITES, "all"], default="test", help="Suite of tests to run, by required tools."
-    )
+    parser.addoption("--suite", choices=[*SUITES, "all"], default="test", help="Suite of tests to run.")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

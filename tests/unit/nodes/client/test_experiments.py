@@ -72,7 +72,7 @@ def test_a_waiting_experiment_is_withdrawn_and_a_running_one_is_stopped(bench: B
     bench.queue.jobs.remove(running["id"])  # like a worker that takes it
     bench.queue.report({**running, "state": "running"})
     assert bench.experiments.cancel(running["id"])["state"] == "running"
-    assert bench.queue.wait_for_stop(running["id"], 0.1) == Stop("cancelled", "it was cancelled")
+    assert bench.queue.wait_for_stop(running["id"], 0.1) == Stop("cancelled", "it was canceled")
     for name, kind, status in ((waiting["id"], ExperimentEnded, 409), ("nothing", NoSuchExperiment, 404)):
         with pytest.raises(kind) as refused:
             bench.experiments.cancel(name)

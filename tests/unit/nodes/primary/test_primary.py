@@ -35,8 +35,8 @@ def test_health_reports_that_writes_are_refused(fake: Any) -> None:
 def test_health_reports_that_the_log_server_can_lose_entries(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(fake)
     bench.upkeep()
-    monkeypatch.setattr(bench.log.history, "hazard", lambda: "it may drop entries")
-    assert bench.primary.health() == {"log": "it may drop entries", "writes": "ok"}
+    monkeypatch.setattr(bench.log.history, "hazard", lambda: "it can lose entries")
+    assert bench.primary.health() == {"log": "it can lose entries", "writes": "ok"}
 
 
 def test_a_replica_that_never_returns_is_forgotten_with_its_group(fake: Any) -> None:
