@@ -1,13 +1,13 @@
 -- Append changes, one after another: for each the next version, the primary's store and the stream entry. All of them
--- happen or, if the server refuses, none: everything is read and decided before the first write. Writes that may be
--- refused on their own come first: forgetting old write ids, which is needed only from some length on, and XADD, which
--- fails if a foreign entry is ahead of the log. check.lua tests whether every command is allowed.
+-- happen or, if the server refuses, none: everything is read and decided before the first write. Writes that the server
+-- can still refuse come first: forgetting old write ids, needed only above a certain length, and XADD, which fails if a
+-- foreign entry is ahead of the log. check.lua tests whether every command is allowed.
 --
 -- KEYS: see log.py
 -- ARGV: how many write ids to remember, and for each change op, key, value, write id, traceparent, and the SHA-1 of
--- write id, key and value: its contribution to the digest (entry.py), which also tells a retry from another change
+-- write id, key and value: its contribution to the digest (entry.py), which also distinguishes a retry from another change
 --
--- Called with "load" alone, and no keys, it only enters the server's cache: ReplicationLog.open allows appends so.
+-- Called with only "load" and no keys, it just enters the server's script cache: ReplicationLog.open enables appends so.
 --
 -- Returns for each change {"applied" | "repeated", epoch, version, at}, {"missing"} or {"reused"}.
 --
@@ -21,7 +21,7 @@
 --   entries                            1-8                1-8, 1-9           both are added to LOG
 --   own                                a: 1-8             a: 1-8, b: 1-9     both are added to WRITES
 --
--- If b came again as a third change, own[b] would answer {"repeated", 1, 9, at}, and nothing would change.
+-- If b came again as a third change, own[b] would yield {"repeated", 1, 9, at}, and nothing would change.
 
 if ARGV[1] == 'load' then return 'loaded' end
 

@@ -1,11 +1,11 @@
--- The newest position that was committed at least so long ago, by bisection: an entry's ID is its version, and times
+-- Find the newest position committed at least a given time ago, by bisection: an entry's ID is its version, and times
 -- grow with versions.
 --
 -- KEYS: log and head, see log.py
 -- ARGV: age in microseconds
 --
 -- Returns {epoch, version, head version}. If the log no longer goes back that far: the version before its oldest entry
--- of the epoch, which was committed before everything that is left.
+-- of the epoch, which was committed before all remaining entries.
 
 local LOG, HEAD = unpack(KEYS)
 

@@ -1,4 +1,4 @@
--- Whether appends are possible, without changing anything: a sentence that says why not, or nothing.
+-- Check whether appends are possible, without changing anything. Returns the reason if not, else an empty string.
 --
 -- KEYS: see log.py
 -- ARGV: "append", or "commands", to test only whether every command of every script is allowed
@@ -11,7 +11,7 @@ local missing = {}
 local function need(...)
   if not redis.acl_check_cmd(...) then missing[#missing + 1] = (...) end
 end
-if redis.acl_check_cmd then -- from Redis 7.0 on
+if redis.acl_check_cmd then -- since Redis 7.0
   need('TIME')
   need('LLEN', WRITE_ORDER)
   need('LPOP', WRITE_ORDER, 1)
@@ -30,20 +30,20 @@ if redis.acl_check_cmd then -- from Redis 7.0 on
   need('EXISTS', LOG)
   need('XINFO', 'STREAM', LOG)
 end
-if #missing > 0 then return 'its user may not run ' .. table.concat(missing, ', ') .. ' on the keys of this lab' end
+if #missing > 0 then return 'its user is not allowed to run ' .. table.concat(missing, ', ') .. ' on the keys of this lab' end
 
 if ARGV[1] == 'commands' then return '' end
-redis.call('ZADD', SORTED_KEYS, 'XX', 0, '') -- no key is empty, so that this adds nothing
+redis.call('ZADD', SORTED_KEYS, 'XX', 0, '') -- no key is empty, so this adds nothing
 
 local head = redis.call('HMGET', HEAD, 'epoch', 'version')
 if not head[1] or redis.call('EXISTS', LOG) == 0 then return '' end
 local position, stream = head[1] .. '-' .. head[2], redis.call('XINFO', 'STREAM', LOG)
 for i = 1, #stream, 2 do
   if stream[i] == 'last-generated-id' and stream[i + 1] ~= position then
-    -- XDEL and XSETID do not help from Redis 7.0 on: the newest ID stays that of the deleted entry.
-    local cure = 'DEL ' .. LOG .. ' lets writes be taken again, and replicas take a snapshot'
+    -- XDEL and XSETID do not help since Redis 7.0: the newest ID stays that of the deleted entry.
+    local cure = 'run DEL ' .. LOG .. ' to accept writes again; replicas then install a snapshot'
     if #stream[i + 1]:match('^%d+') < 15 then cure = 'a new epoch starts after it within seconds' end
-    return LOG .. ' has had an entry ' .. stream[i + 1] .. ', which is not of this lab, after ' .. position ..
+    return LOG .. ' received a foreign entry ' .. stream[i + 1] .. ' after ' .. position ..
       '; ' .. cure
   end
 end

@@ -9,10 +9,10 @@ _SAMPLES = 5  # answers in one measurement
 class LogClock:
     """The log server's time, carried forward by this machine's monotonic clock.
 
-    Everything in the lab is dated by the log server, so that a node with a wrong or stepping wall clock neither
-    applies early nor reports nonsense. An answer that took from ``a`` to ``b`` shows the server's time of some moment
-    in between; taking it for that of ``b`` makes the estimate late by at most the round trip, and never early. An
-    estimate that agrees with later answers stays, so that slow ones do not set the clock back. Thread-safe.
+    Everything in the lab is dated by the log server, so a node with a wrong or stepping wall clock neither applies
+    early nor reports nonsense. A response that took from ``a`` to ``b`` shows the server's time at some moment in
+    between; attributing it to ``b`` makes the estimate late by at most the round trip, and never early. An estimate
+    consistent with later responses is kept, so slow ones do not set the clock back. Thread-safe.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class LogClock:
         self._lock = threading.Lock()
 
     def measure(self) -> None:
-        """Ask the server a few times; replace an estimate that its answers exclude. Raises ``LogError``."""
+        """Ask the server a few times; replace the estimate if the answers contradict it. Raises ``LogError``."""
         answers = [self._ask() for _ in range(_SAMPLES)]
         lowest_us, highest_us = max(low for low, _ in answers), min(high for _, high in answers)
         with self._lock:
@@ -36,7 +36,7 @@ class LogClock:
             self._measured = True
 
     def _ask(self) -> tuple[int, int]:
-        """Return by how much the server is ahead of the monotonic clock, at least and at most."""
+        """Return the lower and upper bound of the server's lead over the monotonic clock."""
         asked_us = self._monotonic_ns() // 1000
         server_us = self._server_us()
         return server_us - self._monotonic_ns() // 1000, server_us - asked_us
@@ -46,7 +46,7 @@ class LogClock:
         return self.measured_us() + self._skew_us
 
     def measured_us(self) -> int:
-        """Return the same without the skew, for times reported to other nodes."""
+        """Return the log server's time without the skew, for times reported to other nodes."""
         return self._monotonic_ns() // 1000 + self._offset_us
 
     def known_us(self) -> int | None:

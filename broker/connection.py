@@ -23,7 +23,7 @@ _OPTIONS_TLS = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "s
 
 
 class _NotConnected(exceptions.ConnectionError):
-    """Raised if no connection could be made, so nothing was sent: a distinction that redis-py does not make."""
+    """Raised if no connection could be made, so nothing was sent; redis-py does not distinguish this case."""
 
 
 class Link:
@@ -35,7 +35,7 @@ class Link:
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def cut(self) -> None:
-        """Break every connection, also those that wait for an answer."""
+        """Break every connection, including those waiting for a response."""
         with self._lock:
             self._is_cut = True
             connections = list(self._connections)
@@ -52,14 +52,14 @@ class Link:
             raise _NotConnected("the link to it is cut")
 
     def made(self, connection: Any) -> None:
-        """Keep a connection, to break it later. Raises as ``require`` does."""
+        """Register a connection for ``cut`` to break. Raises as ``require`` does."""
         with self._lock:
             self._connections.add(connection)
             self.require()
 
 
 class _Refusal:
-    """A mixin for redis-py's connections: tells a failed connect from a failed command, and lets a link cut them."""
+    """A mixin for redis-py's connections: separates failed connects from failed commands, and lets a link cut them."""
 
     link: Link
     _sock: socket.socket | None
@@ -80,7 +80,7 @@ class _Refusal:
 
 
 def require_options(url: str) -> None:
-    """Raise ``ValueError`` for an option in the URL that the lab sets itself, or that a connection does not have."""
+    """Raise ``ValueError`` for a URL option that the lab sets itself or that connections do not support."""
     parts = urlsplit(url)
     allowed = _OPTIONS + (_OPTIONS_TLS if parts.scheme == "rediss" else ())
     for name in parse_qs(parts.query, keep_blank_values=True):
@@ -95,11 +95,11 @@ def connect(
     as_text: bool = True,
     link: Link | None = None,
 ) -> Client:
-    """Return a client for the log; nothing is sent before the first command. Without ``as_text`` it answers in bytes.
+    """Return a client for the log; nothing is sent before the first command. Without ``as_text`` replies are bytes.
 
     Commands are never retried by the client library: a retried append would be a second write, and a retried group
-    read would leave entries delivered but unseen. A command that has no answer after ``answer_timeout_seconds`` fails.
-    Raises ``ValueError`` for a URL that is not a Redis URL, or that has an option that is not allowed.
+    read would leave entries delivered but unseen. A command without a reply after ``answer_timeout_seconds`` fails.
+    Raises ``ValueError`` for a URL that is not a Redis URL or has an option that is not allowed.
     """
     require_options(url)  # redis-py lets them replace the arguments below
     pool = redis.ConnectionPool.from_url(
@@ -123,7 +123,7 @@ def register(client: Client, script: str) -> Script:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn redis-py's exceptions into the tree of ``broker.errors``, by what each means for a command."""
+    """Translate redis-py's exceptions into ``broker.errors``, by what each means for a command."""
     try:
         yield
     except (_NotConnected, exceptions.BusyLoadingError, exceptions.MaxConnectionsError) as error:

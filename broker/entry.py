@@ -1,9 +1,9 @@
-"""One change as the log carries it, as a store keeps it, and in the store's digest: equal content ⇔ equal digest.
+"""One change in the log, in a store, and in the store's digest: equal content ⇔ equal digest.
 
 Each key contributes the SHA-1 of its write id, key and value; the digest is the sum of the contributions modulo 2^160.
-A sum does not depend on order and can be kept up to date per write, which is how the primary's script keeps its own
-(Bellare and Micciancio, "A New Paradigm for Collision-Free Hashing", 1997, call it AdHash). It finds accidents, not
-attacks: it does not protect against values that were chosen to collide.
+A sum does not depend on order and can be updated per write, as the primary's script does (AdHash; Bellare and
+Micciancio, "A New Paradigm for Collision-Free Hashing", 1997). It detects accidents, not attacks: it does not protect
+against values chosen to collide.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ _SAMPLED = "13579bdf"  # the last digits of flags whose lowest bit is set
 
 class Entry(NamedTuple):
     """One entry of the log. ``value`` is compact JSON text, empty for ``delete``; ``traceparent`` a W3C trace context
-    or empty. An ``epoch`` with an empty ``value`` starts with an empty store, otherwise it continues, with the content
-    that was there, from the position in ``value``. ``at_us`` is the publish time, since 1970 by the log's clock.
+    or empty. An ``epoch`` with an empty ``value`` starts with an empty store; otherwise it keeps the content and
+    continues from the position in ``value``. ``at_us`` is the publish time, since 1970 by the log's clock.
     """
 
     position: Position
@@ -38,14 +38,14 @@ class Entry(NamedTuple):
 
     @classmethod
     def of_stream(cls, name: str, fields: dict[str, str]) -> Self:
-        """Return the entry of this stream ID and these fields, which must satisfy ``is_own``."""
+        """Return the entry with this stream ID and these fields, which must satisfy ``is_own``."""
         op = cast("Operation", fields["op"])
         texts = fields["key"], fields["value"], fields["write_id"]
         return cls(Position.of_entry(name), op, *texts, int(fields["at"]), fields["traceparent"])
 
     @property
     def goes_on_from(self) -> Position | None:
-        """The position from which an epoch that keeps the content continues; ``None`` for every other entry."""
+        """The position that an epoch with kept content continues from; ``None`` for every other entry."""
         return Position.parse(json.loads(self.value)) if self.op == "epoch" and self.value else None
 
     @property
@@ -76,7 +76,7 @@ def own_entries(found: Raw) -> list[Entry]:
 
 
 def contribution(write_id: str, key: str, value: str) -> bytes:
-    """Return what one key adds to the digest: 20 bytes."""
+    """Return one key's contribution to the digest: 20 bytes."""
     raw_key = key.encode()
     text = b"%b:%d:%b%b" % (write_id.encode(), len(raw_key), raw_key, value.encode())
     return hashlib.sha1(text, usedforsecurity=False).digest()
@@ -85,6 +85,6 @@ def contribution(write_id: str, key: str, value: str) -> bytes:
 def digest(items: Iterable[tuple[str, str, str]]) -> tuple[int, str]:
     """Return the number of ``(write id, key, value)`` items, and their digest as 40 hexadecimal digits."""
     count = total = 0
-    for count, item in enumerate(items, 1):  # noqa: B007 - the last is their number
+    for count, item in enumerate(items, 1):  # noqa: B007 - the last count is the total
         total += int.from_bytes(contribution(*item), "big")
     return count, f"{total % _MODULUS:040x}"

@@ -1,7 +1,7 @@
--- Start an epoch: the entry that tells every replica, and an empty store with version 0, or the content as it is.
+-- Start an epoch: add the entry that notifies every replica, and empty the store (version 0) or keep its content.
 --
 -- KEYS: see log.py
--- ARGV: "reset", or "open", which starts one only if there is no log, or it is behind; write id; how many write ids to
+-- ARGV: "reset", or "open", which starts an epoch only if the log is missing or behind; write id; how many write ids to
 -- remember; the newest epoch and version that any node has seen; "doubt" if a node may have seen more
 --
 -- Returns {"started" | "repeated" | "continued" | "open", epoch, version}.
@@ -14,7 +14,7 @@ local head = redis.call('HMGET', HEAD, 'epoch', 'version', 'at', 'lab', 'offset'
 if mode == 'reset' and not head[1] then return redis.error_reply('NOLOG the log has not been opened') end
 local last, version = tonumber(head[1] or 0), tonumber(head[2] or 0)
 local behind = last < seen_epoch or (last == seen_epoch and version < seen_version)
-local lab = head[4] or write_id:sub(1, 8) -- kept as long as there is a log: no two labs have a write id in common
+local lab = head[4] or write_id:sub(1, 8) -- as permanent as the log, and unique, as write ids are
 if mode == 'open' and head[1] and not behind and doubt == '' then
   if not head[4] then redis.call('HSET', HEAD, 'lab', lab) end -- a log created by an earlier version
   return {'open', head[1], head[2]}
@@ -45,7 +45,7 @@ redis.call('HDEL', HEAD, 'doubt')
 if keeps then
   redis.call('HSET', HEAD, 'epoch', epoch, 'lab', lab)
 else
-  redis.call('XTRIM', LOG, 'MINID', '=', position) -- nothing needs entries of an earlier epoch any more
+  redis.call('XTRIM', LOG, 'MINID', '=', position) -- entries of earlier epochs are no longer needed
   redis.call('UNLINK', DATA, SORTED_KEYS)
   redis.call('HSET', HEAD, 'epoch', epoch, 'version', 0, 'write_id', write_id, 'at', at,
     'digest', string.rep('0', 40), 'lab', lab)

@@ -4,17 +4,17 @@
     ├── NotApplied          the change is certainly not in the log
     │   ├── LogUnreachable  no connection could be made, so nothing was sent
     │   ├── LogRefused      the server answered with an error (out of memory, still loading)
-    │   │   └── LogFull     it has no memory left for what was sent
+    │   │   └── LogFull     it has no memory left for the request
     │   ├── LogMissing      the server holds no log: never opened, or flushed
     │   ├── LogUnverified   the server was restarted, and its log is not verified yet: see ``ReplicationLog.open``
     │   └── WriteIdReused   the write id belongs to another operation, key or value
-    ├── OutcomeUnknown      a command was sent, and no answer came: it may or may not have taken effect
-    ├── PositionLost        the log no longer holds what a replica needs next: only a snapshot helps
-    ├── RecordDamaged       a record of the primary's store does not match its own digest, so it is not served
-    ├── LogBehind           the log ends before what a replica has applied; it waits for a new epoch
-    └── IdTaken             a replica of the same id is alive elsewhere: the two would take each other's entries
+    ├── OutcomeUnknown      a command was sent without a reply: it may or may not have taken effect
+    ├── PositionLost        the log no longer has the entry that a replica needs next: only a snapshot helps
+    ├── RecordDamaged       a record of the primary's store does not match the record's digest and is not served
+    ├── LogBehind           the log ends before the replica's position; the replica waits for a new epoch
+    └── IdTaken             a replica with the same id is alive elsewhere: the two would take each other's entries
 
-A caller may retry ``NotApplied`` as it likes, and ``OutcomeUnknown`` with the same write id.
+Callers can retry ``NotApplied`` freely, and ``OutcomeUnknown`` with the same write id.
 """
 
 

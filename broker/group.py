@@ -1,4 +1,4 @@
-"""One replica's reading of the log, through a Redis consumer group of its own name."""
+"""Log access for one replica, through the Redis consumer group named after it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from broker.position import START, Position
 
 
 class Group:
-    """A replica's place in the log; what it was given and has not acknowledged is *pending*. Thread-safe."""
+    """A replica's place in the log; entries delivered but not acknowledged are *pending*. Thread-safe."""
 
     def __init__(self, client: Client, stream: str, replica: str) -> None:
         self._client: Any = client
@@ -18,7 +18,7 @@ class Group:
         self._replica = replica
 
     def join(self, position: Position) -> bool:
-        """Create the group, to read what follows ``position``; return ``False`` if it exists already."""
+        """Create the group, positioned after ``position``; return ``False`` if it exists already."""
         try:
             with translated():
                 self._client.xgroup_create(self._stream, self._replica, id=str(position))
@@ -48,7 +48,7 @@ class Group:
         return [(Position.of_entry(name), Entry.of_stream(name, own) if own else None) for name, own in found]
 
     def _read(self, after: str, count: int, block_ms: int | None = None) -> Raw:
-        """Return what the group gives, without foreign entries, which are acknowledged and dropped."""
+        """Read from the group; acknowledge and drop foreign entries."""
         with translated():
             reply = self._client.xreadgroup(self._replica, self._replica, {self._stream: after}, count, block_ms)
             found: Raw = reply[0][1] if reply else []
@@ -64,6 +64,6 @@ class Group:
         return next(map(Position.of_entry, delivered), START)
 
     def acknowledge(self, positions: Sequence[Position]) -> int:
-        """Acknowledge entries whose effect is durable; return how many of them were pending."""
+        """Acknowledge entries whose effect is durable; return how many were pending."""
         with translated():
             return int(self._client.xack(self._stream, self._replica, *map(str, positions)))

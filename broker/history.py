@@ -1,4 +1,4 @@
-"""Inspection of the log: its entries, groups, time and memory. Reading here leaves every group as it is."""
+"""Inspection of the log: its entries, groups, time and memory. Reading here does not affect any group."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from broker.entry import Entry, Raw, own_entries
 from broker.errors import LogMissing, LogRefused, PositionLost
 from broker.position import Position
 
-_FOREIGN_MAX = 10**14  # an epoch can start after an entry whose ID's first part is less; check.lua has it too
+_FOREIGN_MAX = 10**14  # an epoch can start after an entry whose ID's first part is smaller; also in check.lua
 
 
 class GroupState(NamedTuple):
@@ -29,7 +29,7 @@ class Memory(NamedTuple):
 
 
 class History:
-    """The log as an observer sees it. Methods raise ``broker.errors.LogError``. Thread-safe."""
+    """Read-only view of the log. Methods raise ``broker.errors.LogError``. Thread-safe."""
 
     def __init__(self, client: Client, namespace: str = "lab14") -> None:
         self._client: Any = client
@@ -52,7 +52,7 @@ class History:
             return own_entries(self._client.xrange(self._stream, min=first, max=last, count=count))
 
     def newest(self, count: int) -> list[Entry]:
-        """Return the newest entries, oldest of them first."""
+        """Return the newest entries in ascending order."""
         with translated():
             return own_entries(self._client.xrevrange(self._stream, count=count)[::-1])
 
@@ -61,12 +61,12 @@ class History:
             reply = self._client.xread({self._stream: str(position)}, count=count, block=block_ms)
         found: Raw = reply[0][1] if reply else []
         entries = own_entries(found)
-        if found and not entries:  # the next call would return the same again at once
-            raise LogRefused(f"the log's entry {found[0][0]} is not of this lab")
+        if found and not entries:  # the next call would immediately return the same
+            raise LogRefused(f"the log's entry {found[0][0]} was not written by this lab")
         return entries
 
     def lab(self) -> str:
-        """Return the id that tells this log from every other: created with it, kept through resets and epochs."""
+        """Return the log's unique id: created with the log, kept through resets and epochs."""
         with translated():
             found = self._client.hget(self._head, "lab")
         if found is None:
@@ -74,12 +74,12 @@ class History:
         return str(found)
 
     def was_cut(self) -> bool:
-        """Return whether the damaged end of the log's file was cut off, and no epoch has started since."""
+        """Return whether the damaged end of the log's file was cut off and no epoch has started since."""
         with translated():
             return bool(self._client.hexists(self._head, "doubt"))
 
     def foreign(self) -> Position | None:
-        """Return the newest ID, if another program added it after the last change and an epoch can start after it."""
+        """Return the newest ID if another program added it after the last change and an epoch can start after it."""
         try:
             with translated():
                 pipe = self._client.pipeline(transaction=True)
@@ -94,7 +94,7 @@ class History:
         return last if Position(*map(int, head)) < last and last.epoch < _FOREIGN_MAX else None
 
     def before(self, age_us: int) -> tuple[Position, Position]:
-        """Return the epoch's newest position of ``age_us`` ago, or that before its oldest entry, and the head."""
+        """Return the epoch's newest position ``age_us`` ago, or the one before its oldest entry, and the head."""
         with translated():
             epoch, version, newest = self._before(keys=[self._stream, self._head], args=[age_us])
         return Position(int(epoch), int(version)), Position(int(epoch), int(newest))
@@ -119,7 +119,7 @@ class History:
         return sorted(_group(info, summary) for info, summary in zip(infos, summaries, strict=True))
 
     def now_us(self) -> int:
-        """Return the log's time, in microseconds since 1970: its server's clock, but never earlier than the log's."""
+        """Return the log's time in microseconds since 1970: the server's clock, never before the last change."""
         with translated():
             pipe = self._client.pipeline(transaction=True)
             pipe.time()
@@ -128,10 +128,10 @@ class History:
         return max(int(seconds) * 1_000_000 + int(microseconds) + int(offset or 0), int(at or 0))
 
     def memory(self) -> Memory | None:
-        """Return the memory in use; ``None`` if not reported. The server needs 25 ms for a million entries."""
+        """Return the memory in use; ``None`` if not reported. Takes the server 25 ms per million entries."""
         with translated():
             pipe = self._client.pipeline(transaction=False)
-            pipe.memory_usage(self._stream, samples=0)  # all entries: a sample may not represent the rest
+            pipe.memory_usage(self._stream, samples=0)  # all entries: a sample might not represent the rest
             pipe.info("memory")
             log_bytes, server = pipe.execute(raise_on_error=False)
         if isinstance(log_bytes, Exception) or isinstance(server, Exception):
@@ -139,11 +139,11 @@ class History:
         return Memory(int(log_bytes or 0), int(server["used_memory"]), int(server.get("maxmemory", 0)))
 
     def hazard(self) -> str | None:
-        """Return why the server may drop acknowledged data, and what to change; ``None`` if no reason is visible."""
+        """Return why the server can lose acknowledged data, and what to change; ``None`` if no reason is visible."""
         try:
             with translated():
                 info = self._client.info()
-        except LogRefused:  # the server does not know INFO, or the user may not run it
+        except LogRefused:  # no INFO command, or the user is not allowed to run it
             return None
         policy = str(info.get("maxmemory_policy", ""))
         if policy.startswith("allkeys-"):
@@ -154,7 +154,7 @@ class History:
             what, change = "appendonly is no", "CONFIG SET appendonly yes"
         else:
             return None
-        return f"the log server may drop what it has acknowledged, because {what}; {change}"
+        return f"the log server can lose acknowledged data, because {what}; {change}"
 
 
 def _group(info: dict[str, Any], summary: dict[str, Any]) -> GroupState:

@@ -1,4 +1,4 @@
-"""How far behind each replica is, from the log's point of view: also a replica that does not answer."""
+"""The lag of each replica as seen from the log, including replicas that do not respond."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from broker.registry import Member
 
 
 class Lag(NamedTuple):
-    """What a replica has not applied yet. ``seconds``: age of the oldest unapplied write, 0 if there is none."""
+    """A replica's unapplied writes. ``seconds``: age of the oldest one, 0 if there is none."""
 
     versions: int
     seconds: float
@@ -18,7 +18,7 @@ class Lag(NamedTuple):
 
 
 def observe(log: ReplicationLog, members: list[Member]) -> dict[str, Lag]:
-    """Return the lag of each member now. Raises ``broker.errors.LogError``: then lag is unknown, which is not 0."""
+    """Return each member's lag. Raises ``broker.errors.LogError`` if the lag is unknown, which is not 0."""
     groups = {group.replica: group for group in log.history.groups()}
     head = log.head()
     return {member.replica: _lag(log, head, member, groups.get(member.replica)) for member in members}
@@ -35,7 +35,7 @@ def _lag(log: ReplicationLog, head: Head, member: Member, group: GroupState | No
 
 
 def _acknowledged(group: GroupState) -> Position:
-    """Return the last position acknowledged without a gap. A heartbeat's may be newer, or up to a second older."""
+    """Return the last position acknowledged without a gap. A heartbeat's can be newer, or up to a second older."""
     oldest = group.oldest_pending
     if oldest is None:
         return group.last_delivered
@@ -43,7 +43,7 @@ def _acknowledged(group: GroupState) -> Position:
 
 
 def _age_us(log: ReplicationLog, head: Head, applied: Position) -> int:
-    """Return the age of the oldest write after a position; if the log no longer holds it, of the oldest known."""
+    """Return the age of the oldest write after a position; if it was trimmed, of the oldest one kept."""
     oldest = next(iter(log.history.after(applied, 1)), head)
     return max(0, log.history.now_us() - oldest.at_us)
 

@@ -7,12 +7,12 @@ The keys, in the order in which the scripts take them; ``lab14`` is the namespac
     lab14:data         hash    the primary's store: key -> JSON {version, write_id, at, digest, value}, the value last,
                                as it was written
     lab14:head         hash    epoch, version, write_id, at of the last change; digest of the primary's store;
-                               lab, an id that the log keeps from its first entry on, through every epoch;
+                               lab, the log's id, kept from its first entry through every epoch;
                                offset of the log's time, in microseconds; doubt, set after the damaged end of the
                                log's file was cut off, until an epoch starts
     lab14:keys         zset    the keys of lab14:data, all with score 0, for reading pages in order
     lab14:writes       hash    write id -> "position at SHA-1", so that a retry is the same write
-    lab14:write_order  list    the write ids of lab14:writes, oldest first, so that the hash stays bounded
+    lab14:write_order  list    the write ids of lab14:writes, oldest first, to keep the hash bounded
 
 One script each: append.lua appends changes, epoch.lua starts an epoch, page.lua reads a page of the primary's store,
 before.lua finds a position by its age, check.lua tests whether appends are possible, steady.lua keeps the log's time
@@ -36,8 +36,8 @@ CHANGES_MAX = 1000  # changes in one call
 _KEYS = ("log", "data", "head", "keys", "writes", "write_order")
 _SCRIPTS = ("append", "epoch", "page", "check", "steady")
 _APPEND_ATTEMPTS = 3
-_STEP_US = 100_000  # a smaller difference between two clocks does not count as a step of one of them
-_SHRINK_STEPS = 32  # each step drops this fraction of the entries, so that few more are dropped than necessary
+_STEP_US = 100_000  # a smaller difference between two clocks does not count as a step
+_SHRINK_STEPS = 32  # each step drops this fraction of the entries, to drop few more than necessary
 
 Repairs = Mapping[type[errors.NotApplied], Callable[[], object]]
 
@@ -78,8 +78,8 @@ class ReplicationLog:
     """One history of changes, with one consumer group per replica. Methods raise ``LogError``. Thread-safe."""
 
     def __init__(self, client: Client, namespace: str = "lab14", repairs: Repairs | None = None) -> None:
-        """``repairs``: for ``LogUnverified`` and ``LogFull``, what to do before an append is sent once more."""
-        self._client: Any = client  # redis-py's types name every reply of every setting at once; ours are fixed
+        """``repairs``: for ``LogUnverified`` and ``LogFull``, the action to take before an append is retried once."""
+        self._client: Any = client  # redis-py's types cover the replies of all settings; ours are fixed
         self._repairs = repairs or {}
         self.history = History(client, namespace)
         self._written = [f"{namespace}:{name}" for name in _KEYS]
@@ -97,7 +97,7 @@ class ReplicationLog:
 
     def append(self, op: Operation, key: str, value: str, write_id: str, traceparent: str = "") -> Appended | None:
         """Append one change, or find it if ``write_id`` was appended before; ``None`` if the key to delete is missing.
-        An attempt without an answer is repeated, up to three in all; ``OutcomeUnknown`` means that none was answered.
+        An attempt without a reply is repeated, up to three in all; ``OutcomeUnknown`` means no attempt got a reply.
         """
         (outcome,) = self.append_many([Change(op, key, value, write_id, traceparent)])
         if isinstance(outcome, errors.WriteIdReused):
@@ -105,7 +105,7 @@ class ReplicationLog:
         return outcome
 
     def append_many(self, changes: Sequence[Change]) -> list[Appended | errors.WriteIdReused | None]:
-        """Append up to ``CHANGES_MAX`` changes, all or none; return for each what ``append`` would return or raise."""
+        """Append up to ``CHANGES_MAX`` changes, all or none; return the result or error of ``append`` for each."""
         sha, keys = self._scripts["append"].sha, self._written
         call: list[str | int] = ["EVALSHA", sha, len(keys), *keys, REMEMBERED_WRITES]
         for change in changes:
@@ -124,7 +124,7 @@ class ReplicationLog:
         return self._start_epoch("reset", write_id, Position(seen.epoch, 0))
 
     def _start_epoch(self, mode: str, write_id: str, seen: Position, doubt: str = "") -> Position:
-        self.check("commands")  # a script that is refused a command half way would leave half an epoch
+        self.check("commands")  # a script that fails halfway would leave half an epoch
         found = self._answered(lambda: self._run("epoch", mode, write_id, REMEMBERED_WRITES, *seen, doubt))
         return Position(int(found[1]), int(found[2]))
 
@@ -157,12 +157,12 @@ class ReplicationLog:
     # -- upkeep -------------------------------------------------------------------------------------------------------
 
     def open(self, write_id: str, seen: Position = START, *, in_doubt: bool = False) -> Position:
-        """Allow appends to a log that lacks nothing that any node has seen of it; return its position.
+        """Allow appends once the log has everything that any node has seen of it; return its position.
 
         ``seen`` is the newest position known to any node. If the log ends before that, or it is ``in_doubt`` whether a
-        node has seen more, an epoch starts that continues from the end of the log, with its content: so no position
-        ever names two changes. If there is no log, an empty epoch starts. A restarted server refuses appends
-        (``LogUnverified``) until this is called: its log may have lost its end, or be that of another server.
+        node has seen more, a new epoch continues from the end of the log, with its content: so no position ever
+        identifies two changes. If there is no log, an empty epoch starts. A restarted server refuses appends
+        (``LogUnverified``) until this is called: its log may have lost its end or come from another server.
         """
         position = self._start_epoch("open", write_id, seen, "doubt" if in_doubt else "")
         with translated():
@@ -172,20 +172,20 @@ class ReplicationLog:
         return position
 
     def is_verified(self) -> bool:
-        """Return whether there is a log whose server has run since ``open``, so that it has lost nothing."""
+        """Return whether the log exists and its server has run since ``open``, so nothing is lost."""
         with translated():
             cached, *_ = self._client.script_exists(self._scripts["append"].sha)
             return bool(cached and self._client.hexists(self._head, "lab"))
 
     def check(self, purpose: Literal["append", "commands"] = "append") -> None:
-        """Raise ``LogRefused`` if appends are impossible, as far as that shows without one. Changes nothing."""
+        """Raise ``LogRefused`` if a check finds that appends are impossible. Changes nothing."""
         with translated():
             reason = self._repaired(lambda: self._run("check", purpose))
         if reason:
-            raise errors.LogRefused(f"the log server cannot take appends: {reason}")
+            raise errors.LogRefused(f"the log server cannot accept appends: {reason}")
 
     def steady(self, known_us: int | None) -> int:
-        """Keep the log's time from going back behind ``known_us``, the caller's count; return by how much it moved."""
+        """Keep the log's time from falling behind ``known_us``, the caller's estimate; return how far it moved."""
         with translated():
             before, after = self._run("steady", known_us or 0, _STEP_US)
         return int(after) - int(before)
@@ -260,8 +260,8 @@ def _head(fields: list[str | None], keys: int) -> Head:
 
 
 def _record(key: str, text: str) -> Record:
-    """Take a record apart by the fixed layout in which append.lua writes it, so that the value stays unchanged. Checks
-    it against its own digest: the store's is kept up to date and not computed from what is stored.
+    """Parse a record by the fixed layout that append.lua writes, so the value stays unchanged. Check it against the
+    record's digest: the store's digest is updated per write, not computed from the stored data.
     """
     front, _, rest = text.partition(',"value":')
     try:

@@ -1,7 +1,7 @@
--- One page of the primary's store in key order, with the position it was read at: one consistent cut.
+-- Read one page of the primary's store in key order, with its position: one consistent cut.
 --
 -- KEYS: see log.py
--- ARGV: the key to start after ("" for the beginning), how many keys at most, how many bytes of records at most
+-- ARGV: the key to start after ("" for the beginning), maximum number of keys, maximum bytes of records
 --
 -- Returns {epoch, version, write id, at, "more" | "end", key, record, key, record, …}.
 

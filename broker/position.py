@@ -14,7 +14,7 @@ _TEXT = re.compile(PATTERN, re.ASCII)
 
 class Position(NamedTuple):
     """A point in the history. ``epoch`` counts, from 1, resets and continuations after the log may have lost its end;
-    ``version`` counts acknowledged changes from 1, and is 0 right after a reset. Before everything is 0-0.
+    ``version`` counts acknowledged changes from 1, and is 0 right after a reset. 0-0 precedes everything.
     """
 
     epoch: int
@@ -33,7 +33,7 @@ class Position(NamedTuple):
 
     @classmethod
     def of_entry(cls, name: str) -> Position:
-        """Return the position for a stream ID, which comes from the log server and so is not checked."""
+        """Return the position for a stream ID; not checked, because it comes from the log server."""
         epoch, _, version = name.partition("-")
         return cls(int(epoch), int(version))
 

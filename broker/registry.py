@@ -13,11 +13,11 @@ _EVENTS_KEPT = 1000  # about
 
 
 class Member(NamedTuple):
-    """A replica, as its last heartbeat described it; times in microseconds since 1970 by the log's clock, 0 for never.
+    """A replica as of its last heartbeat; times in microseconds since 1970 by the log's clock, 0 for never.
 
-    ``name_url`` has the replica's id for a host, as users name it; ``url`` is its address. ``diverged``: its content
+    ``name_url`` has the replica's id as its host, for users; ``url`` is its address. ``diverged``: its content
     differs from the primary's at the same position. ``faults``: the active ones. ``resyncing``: why a snapshot is
-    replacing its content, or empty. ``proof``: shows that its node has the lab's admin token, or empty.
+    replacing its content, or empty. ``proof``: proves that its node has the lab's admin token, or empty.
     """
 
     replica: str
@@ -36,7 +36,7 @@ class Member(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """The live settings of one replica; ``ack_delay_ms`` passes from applying an entry to acknowledging it."""
+    """The live settings of one replica; ``ack_delay_ms`` is the time from applying an entry to acknowledging it."""
 
     delay: DelayModel
     ack_delay_ms: float
@@ -98,7 +98,7 @@ class Registry:
         return {replica: Settings.from_text(text) for replica, text in sorted(found.items())}
 
     def set_settings(self, changes: dict[str, Settings]) -> None:
-        """Change settings, all or none; an event tells the replica."""
+        """Change settings, all or none; an event notifies the replica."""
         with translated():
             self._client.hset(self._settings, mapping={name: new.as_text() for name, new in changes.items()})
 
@@ -110,14 +110,14 @@ def _member(text: str) -> Member:
 
 
 class Event(NamedTuple):
-    """``id`` orders events; ``fields`` are ``kind`` and what belongs to it, all text."""
+    """``id`` orders events; ``fields`` are ``kind`` and its details, all text."""
 
     id: str
     fields: dict[str, str]
 
 
 class Events:
-    """Changed settings, resets, joining replicas: a capped stream that any client may follow. Raises ``LogError``."""
+    """Changed settings, resets, joining replicas: a capped stream that any client can follow. Raises ``LogError``."""
 
     def __init__(self, client: Client, namespace: str = "lab14") -> None:
         self._client: Any = client

@@ -1,4 +1,4 @@
-"""A snapshot: the whole primary's store at one position, read without stopping the writers."""
+"""A snapshot: the primary's whole store at one position, read without stopping writers."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ _ATTEMPTS = 10
 
 
 class Snapshot(NamedTuple):
-    """A store's content; ``write_id`` and ``at_us`` are those of the change at ``position``."""
+    """A store's content; ``write_id`` and ``at_us`` belong to the change at ``position``."""
 
     position: Position
     write_id: str
@@ -21,11 +21,11 @@ class Snapshot(NamedTuple):
 
 
 def take(log: ReplicationLog) -> Snapshot:
-    """Read a consistent snapshot: scan while writers go on, then replay what they did meanwhile.
+    """Read a consistent snapshot: scan while writes continue, then replay the writes made meanwhile.
 
     A scanned record is at most as new as the head read after the scan, and every change since the head read before it
-    is in the log; replaying those brings every key to the later head. Starts over if an epoch started or the log was
-    trimmed in between; raises ``LogRefused`` after ten attempts.
+    is in the log; replaying these changes brings every key to the later head. Starts over if an epoch started or the
+    log was trimmed in between; raises ``LogRefused`` after ten attempts.
     """
     for _ in range(_ATTEMPTS):
         try:

@@ -1,7 +1,7 @@
-"""Quantiles of measured values: one definition for everything that the lab prints, judges or stores.
+"""Quantiles of measured values: one definition for everything the lab prints, checks or stores.
 
-The quantile of a share s of n sorted values lies at place s (n - 1), counted from 0, interpolated linearly: type 7 of
-Hyndman and Fan, the default of numpy, R and k6. It means little without n, so it is quoted together with the count.
+The quantile of a share s of n sorted values is at index s (n - 1), counted from 0, interpolated linearly: type 7 of
+Hyndman and Fan, the default of numpy, R and k6. It means little without n, so it is reported with the count.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,9 @@
--- Keep the log's time from going back with its server's clock: it is that clock plus an offset, which is 0 unless the
--- clock was set back. Once the clock has caught up, or is set right, the offset is 0 again.
+-- Keep the log's time from going back with the server's clock: log time is that clock plus an offset, which is 0 unless
+-- the clock was set back. Once the clock has caught up or is corrected, the offset is 0 again.
 --
 -- KEYS: see log.py
--- ARGV: the log's time as the caller has carried it forward by its own clock, or 0 if unknown; by how many microseconds
--- the time has to differ from that before the offset changes
+-- ARGV: the log's time by the caller's clock, or 0 if unknown; the difference in microseconds above which the offset
+-- changes
 --
 -- Returns the offset before and after.
 

@@ -35,7 +35,7 @@ REPLICA = "lab14-replica1"
 ENTRIES, RATE, MEAN_MS, SEED = 60, 12, 400, 3
 READS_PER_SECOND = 500
 READS_OF_FIXED = 20_000  # a model without randomness
-# In log order one late entry holds back all after it: as many reads tell less, and many writes hardly more.
+# In log order one late entry holds back all later ones: the same number of reads carries less information.
 READS = {"arrival": 50_000, "log": 90_000}
 WRITES_PER_SECOND = {"arrival": 100, "log": 20}
 
@@ -74,7 +74,7 @@ def orders(out: Path) -> None:
 
     def draw(axes: "Axes") -> None:
         seconds = at_ms / 1000
-        axes.plot(seconds, expected, color="#9ca3af", linewidth=5, alpha=0.6, label="running maximum of what was drawn")
+        axes.plot(seconds, expected, color="#9ca3af", linewidth=5, alpha=0.6, label="running maximum of drawn delays")
         axes.plot(seconds, [delay for _, delay in effective], "s-", color="#c2410c", markersize=4, label="order log")
         axes.plot(seconds, [delay for _, delay in drawn], "o", color="#0b6e99", markersize=5, label="order arrival")
         axes.set(xlabel="committed, in seconds", ylabel="applied after, in ms", ylim=(0, None))
@@ -164,7 +164,7 @@ def console(out: Path, chromium: str | None) -> None:
 @click.argument("found", type=click.File())
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=HERE / "performance.md")
 def performance(found: TextIO, out: Path) -> None:
-    """The table in a document, from the output of lab bench --json in the file FOUND."""
+    """The performance table, from the output of lab bench --json in the file FOUND."""
     parts = re.split(r"(?m)^(?=\| figure)(?:\|.*\n)+", out.read_text(encoding="utf-8"), maxsplit=1)
     if len(parts) != 2:
         raise click.ClickException(f"{out} has no table whose first column is 'figure'")
@@ -172,7 +172,7 @@ def performance(found: TextIO, out: Path) -> None:
 
 
 def bench_table(figures: list[dict[str, Any]]) -> str:
-    lines = ["| figure | unit | lab | baseline | ratio | wanted |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = ["| figure | unit | lab | baseline | ratio | target |", "| --- | --- | --- | --- | --- | --- |"]
     for group, members in itertools.groupby(figures, key=lambda figure: figure["group"]):
         lines.append(f"| **{group}** | | | | | |")
         for figure in members:

@@ -17,7 +17,7 @@ const WRITE_RATE = wholeNumber('WRITE_RATE', 20); // windows per second
 const READ_RATE = wholeNumber('READ_RATE', 50); // pairs of reads per second
 const SESSION_RATE = wholeNumber('SESSION_RATE', 5); // writes, each followed by a read of that write, per second
 const DELAYS_MS = (__ENV.DELAYS_MS || '500,1500').split(',').map(Number); // the last one applies to all remaining replicas
-const MARGIN_MS = wholeNumber('MARGIN_MS', 250); // how far a window may exceed the longest delay
+const MARGIN_MS = wholeNumber('MARGIN_MS', 250); // how far a window can exceed the longest delay
 const KEYS = wholeNumber('KEYS', 100);
 const SUMMARY_JSON = __ENV.SUMMARY_JSON || 'read-consistency.json';
 

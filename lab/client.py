@@ -44,7 +44,7 @@ def call(
 
 
 def ask(method: str, url: str, body: Any = None, timeout_seconds: float = 10.0) -> dict[str, Any]:
-    """Return the JSON object of a successful response. Raises ``LabError`` with the detail of any other."""
+    """Return the JSON object of a successful response. Raises ``LabError`` with the detail of an error."""
     status, found = call(method, url, body, timeout_seconds)
     if status >= 400:
         raise LabError(str(found.get("detail") or f"{url} answered {status}"))

@@ -19,7 +19,7 @@ _SHOWN_MAX = 40
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """A file opened for reading; ``-`` is standard input. Raises ``LabError``, also for a device: it may not end."""
+    """A file opened for reading; ``-`` is standard input. Raises ``LabError``, also for an endless device."""
     if str(path) == "-":
         yield sys.stdin.buffer
         return
@@ -59,8 +59,8 @@ def decoded(raw: bytes, where: str = "") -> str:
 def delays(path: Path) -> tuple[list[float], str]:
     """The numbers in a file's last column, and a summary. Raises ``LabError``; ``ValueError`` that names the line.
 
-    Columns end with a semicolon or a tab, if the file has one, and numbers may then have a decimal comma; otherwise
-    with a comma. The first line may be a heading.
+    Columns are separated by semicolons or tabs if the file has any, and numbers can then have a decimal comma;
+    otherwise by commas. The first line can be a heading.
     """
     content = text(path, _DELAYS_BYTES_MAX)
     separator = next((found for found in ";\t" if found in content), ",")
@@ -71,7 +71,7 @@ def delays(path: Path) -> tuple[list[float], str]:
     rows = [(number, row) for number, row in enumerate(lines, 1) if any(map(str.strip, row))]
     if separator == "," and rows and all(_DECIMAL_COMMA.fullmatch(",".join(row)) for _, row in rows):
         shown = ",".join(rows[0][1])
-        raise ValueError(f"line {rows[0][0]}: {shown!r} is one number or two; use a decimal point, or add a heading")
+        raise ValueError(f"line {rows[0][0]}: {shown!r} could be one or two numbers; use a decimal point or a heading")
     cells = [(number, row[-1].strip()) for number, row in rows]
     heading = None if not cells or re.search(r"\d", cells[0][1]) else cells.pop(0)[1]
     if not cells:

@@ -42,7 +42,7 @@ class Batch(NamedTuple):
 
 @dataclass
 class Loaded:
-    """How many items were acknowledged, how many rejected; the first few rejections as sentences."""
+    """The numbers of acknowledged and rejected items, and messages for the first few rejections."""
 
     acknowledged: int = 0
     rejected: int = 0
@@ -53,7 +53,7 @@ def load(file: IO[bytes], primary_url: str, loaded: Loaded, *, skip: int, on_bat
     """Write every item after the first ``skip``, and count them in ``loaded``; ``on_batch`` gets each batch's bytes.
 
     A batch without a response is sent again under the same write ids, for half a minute. Raises ``LabError`` when that
-    fails, the file cannot be read, or Ctrl-C interrupts it; the error says how much was written.
+    fails, the file cannot be read, or Ctrl-C interrupts it; the error reports how much was written.
     """
     run = f"load-{secrets.token_hex(8)}"
     try:
@@ -69,7 +69,7 @@ def load(file: IO[bytes], primary_url: str, loaded: Loaded, *, skip: int, on_bat
 
 
 def _write(url: str, batch: Batch, key: str, loaded: Loaded) -> None:
-    # The primary would reject an array among the lines by itself, but take one at the start for the whole body.
+    # The primary would reject an array among the lines, but treat one at the start as the whole body.
     sent = [item for item in batch.items if not item.line.startswith(b"[")]
     answers = iter(_sent(url, sent, key) if sent else [])
     for item in batch.items:
@@ -98,7 +98,7 @@ def batches(file: IO[bytes], skip: int) -> Iterator[Batch]:
 
 
 def _sent(url: str, sent: list[Item], key: str) -> list[dict[str, Any]]:
-    """The response to each item; while the log does not accept some of them, all are sent again."""
+    """The response to each item; while the log does not accept some items, all are sent again."""
     deadline = time.monotonic() + _TRIES_SECONDS
     headers = {"Content-Type": "application/x-ndjson", "Idempotency-Key": key}
     body = b"\n".join(item.line for item in sent)
@@ -125,12 +125,12 @@ def _sent(url: str, sent: list[Item], key: str) -> list[dict[str, Any]]:
 def _results(found: Any, count: int, url: str) -> list[dict[str, Any]]:
     results = found.get("results") if isinstance(found, dict) else None
     if not isinstance(results, list) or len(results) != count or not all(isinstance(one, dict) for one in results):
-        raise LabError(f"{url} did not answer like a primary; what it did with {count} items is unknown")
+        raise LabError(f"{url} did not respond like a primary; the outcome of {count} items is unknown")
     return results
 
 
 def items(file: IO[bytes]) -> Iterator[Item]:
-    """The lines that are not empty; of a file that begins with ``[``, the elements of that array.
+    """The non-empty lines, or the elements of the array if the file starts with ``[``.
 
     Raises ``LabError`` for a line that is too long and an invalid array; the primary checks whether a line is JSON.
     """
@@ -153,7 +153,7 @@ def items(file: IO[bytes]) -> Iterator[Item]:
 
 
 def _pieces(line: bytes) -> list[bytes]:
-    """Split at carriage returns, which end a line too, unless they stand between two parts of one JSON text."""
+    """Split at carriage returns, which also end a line, unless they are inside one JSON text."""
     if b"\r" in line:
         try:
             strict_json.loads(line)
@@ -163,15 +163,15 @@ def _pieces(line: bytes) -> list[bytes]:
 
 
 def _elements(raw: bytes) -> list[Item]:
-    """The elements of an array. All are read before the first is used, so that a mistake is found in time."""
+    """The elements of an array. All are read before the first is used, to detect errors early."""
     if len(raw) > ARRAY_BYTES_MAX:
         raise LabError(f"an array has at most {ARRAY_BYTES_MAX:,} bytes; use one object per line for more")
     try:
         return list(_parsed(files.decoded(raw)))
     except json.JSONDecodeError as error:
-        raise LabError(f"line {error.lineno}: not JSON, in the array that begins the file: {error.msg}") from None
+        raise LabError(f"line {error.lineno}: not JSON, in the array at the start of the file: {error.msg}") from None
     except (RecursionError, ValueError):
-        raise LabError("the array has an item that is nested too deep, or a number that is too long") from None
+        raise LabError("the array has an item that is nested too deeply, or a number that is too long") from None
 
 
 def _parsed(array: str) -> Iterator[Item]:

@@ -1,4 +1,4 @@
-"""YAML limited to what JSON can express: what YAML 1.1 reads as a date, in base 60 or as truth ("no") is a string."""
+"""YAML limited to JSON's types: YAML 1.1's dates, base-60 numbers and words for booleans ("no") are strings."""
 
 import math
 import re
@@ -11,7 +11,7 @@ _CONSTANTS = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 
 def load(text: str) -> Any:
-    """Read one document. Raises ``ValueError`` with a sentence that names the line."""
+    """Read one document. Raises ``ValueError`` with a message that names the line."""
     try:
         node = yaml.compose(text, _Loader)
         return None if node is None else _value(node)

@@ -1,4 +1,4 @@
-"""The terminal as the lab writes to it."""
+"""Terminal output."""
 
 import json
 import sys
@@ -14,14 +14,14 @@ _PIPE_COLUMNS = 120
 
 
 def plain(text: str, keep: str = "\n\t") -> str:
-    """Text with a dot for every character that does not print: a name must not control the terminal."""
+    """Text with a dot for every unprintable character, so that a name cannot control the terminal."""
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() or character in keep else "·" for character in text)
 
 
 class _PlainConsole(Console):
-    """Renders text by ``plain``; its styles come from the lab itself."""
+    """Renders text with ``plain``; only the lab's code sets styles."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -29,7 +29,7 @@ class _PlainConsole(Console):
 
 
 def console(*, quiet: bool = False) -> Console:
-    """Standard output: as wide as the terminal; in a pipe wide, and without added line breaks."""
+    """Standard output: as wide as the terminal; in a pipe, wide and without added line breaks."""
     in_terminal = sys.stdout.isatty()
     width = None if in_terminal else _PIPE_COLUMNS
     return _PlainConsole(soft_wrap=not in_terminal, highlight=False, width=width, quiet=quiet)

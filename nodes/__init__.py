@@ -1,1 +1,1 @@
-"""The services of the lab: primary, replica, client, and what they share."""
+"""The services of the lab: primary, replica, client, worker, and shared code."""

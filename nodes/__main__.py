@@ -18,7 +18,7 @@ from nodes.runtime.serving import Service
 
 
 def create_app(config: NodeConfig) -> Any:
-    """Return the app of a role, which is imported here: only the worker process needs it, not its master."""
+    """Import and return the app of a role; only the worker process needs it, not its master."""
     if isinstance(config, PrimaryConfig):
         from nodes.primary import app as primary
 

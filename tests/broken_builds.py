@@ -1,7 +1,7 @@
 """Builds of the lab with one deliberate bug each, and the tests that catch them: ``make broken``.
 
 A test that cannot fail proves nothing. Each build is a copy with one bug; the fast tests of broker and nodes and a
-short torture run are run against it, and at least one of them must fail.
+short torture run execute against it, and at least one of them must fail.
 """
 
 import json

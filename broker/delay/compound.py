@@ -1,4 +1,4 @@
-"""Delay models of measured delays, and of other models."""
+"""Delay models built from measured delays or from other models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from broker.delay.models import Floats
 
 DELAYS_MAX = 10_000
-_NUMBERS = frozenset({int, float})  # and so no bool, which is a kind of int
+_NUMBERS = frozenset({int, float})  # excludes bool, a subclass of int
 PARTS_MAX = 10
 _BISECTIONS = 60
 
@@ -47,13 +47,13 @@ class Trace(DelayModel):
         return (above - 1 + (ms - low) / (high - low)) / (len(self.delays_ms) - 1)
 
     def beyond_ms(self, ms: float) -> float:
-        """Return the area above the line that ``ms`` falls on, and above the lines that follow."""
+        """Return the area above the segment that contains ``ms``, and above the segments after it."""
         count = len(self.delays_ms)
         above = bisect_right(self.delays_ms, ms)
         if above == count:
             return 0.0
         high, longest = self.delays_ms[above], self.delays_ms[-1]
-        lines = count - 1 - above  # that follow, whose middles add up to this:
+        lines = count - 1 - above  # after this one; the sum of their middles:
         middles = self._sums[count] - self._sums[above] - (high + longest) / 2
         on_this = (high - ms) * ((1 - self.cdf(ms)) + lines / (count - 1)) / 2
         return on_this + (middles - lines * high) / (count - 1)
@@ -77,7 +77,7 @@ class Trace(DelayModel):
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
         delays = parameters.get("delays_ms")
         if set(parameters) != {"delays_ms"} or not isinstance(delays, list) or not 2 <= len(delays) <= DELAYS_MAX:
-            raise ValueError(f"trace has delays_ms, a list of 2 to {DELAYS_MAX} numbers")
+            raise ValueError(f"trace requires delays_ms, a list of 2 to {DELAYS_MAX} numbers")
         if not all(type(ms) in _NUMBERS and 0 <= ms <= DELAY_MS_MAX for ms in delays):
             raise ValueError(f"delays_ms must hold numbers from 0 to {DELAY_MS_MAX}")
         return cls(tuple(sorted(delays)))
@@ -107,7 +107,7 @@ class Mixture(DelayModel):
 
     def cdf(self, ms: float) -> float:
         found = 0.0
-        for weight, model in self.parts:  # not sum(), which takes half as long again with so few parts
+        for weight, model in self.parts:  # sum() takes 50% longer for this few parts
             found += weight * model.cdf(ms)
         return found / self._total
 
@@ -126,7 +126,7 @@ class Mixture(DelayModel):
         return found
 
     def draw_ms(self, uniform: float) -> float:
-        """Return a delay: the number chooses the part, and what is left of the number the delay within it."""
+        """Return a delay: the number selects the part, and its remainder the delay within that part."""
         left = uniform * self._total
         for weight, model in self.parts:
             if left < weight:
@@ -146,19 +146,19 @@ class Mixture(DelayModel):
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
         parts = parameters.get("parts")
         if set(parameters) != {"parts"} or not isinstance(parts, list) or not 1 <= len(parts) <= PARTS_MAX:
-            raise ValueError(f"mixture has parts, a list of 1 to {PARTS_MAX}")
+            raise ValueError(f"mixture requires parts, a list of 1 to {PARTS_MAX}")
         found = cls(tuple(map(cls._part, parts)))
         if found.measured_delays > DELAYS_MAX:
-            raise ValueError(f"the traces of a mixture have at most {DELAYS_MAX} delays together")
+            raise ValueError(f"the traces of a mixture can have at most {DELAYS_MAX} delays together")
         return found
 
     @classmethod
     def _part(cls, part: Any) -> tuple[float, DelayModel]:
         if not isinstance(part, dict) or set(part) != {"weight", "model"}:
-            raise ValueError("each of the parts has a weight and a model")
+            raise ValueError("each part requires a weight and a model")
         weight = part["weight"]
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= DELAY_MS_MAX:
-            raise ValueError("a weight must be a number more than 0")
+            raise ValueError("a weight must be a number greater than 0")
         if isinstance(part["model"], dict) and part["model"].get("kind") == cls.kind:
             raise ValueError("a mixture must not contain another mixture")
         return float(weight), from_json(part["model"])

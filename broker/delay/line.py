@@ -1,4 +1,4 @@
-"""The delay line, in which delivered entries wait until they are due by a replica's schedule."""
+"""The delay line, in which delivered entries wait until a replica's schedule makes them due."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ _DRAWS = 2**53  # the integers that a double holds exactly
 
 @dataclass(frozen=True)
 class Schedule:
-    """When entries are due, on one replica. Order ``log`` applies nothing before what is ahead of it; ``arrival``
-    applies each entry when it is due. ``seed`` and ``replica`` give runs and replicas different draws.
+    """When entries are due on one replica. Order ``log`` applies entries strictly in sequence; ``arrival`` applies
+    each entry when it is due. ``seed`` and ``replica`` give runs and replicas different draws.
     """
 
     model: DelayModel
@@ -31,21 +31,21 @@ class Schedule:
 
 
 def uniform(seed: int, replica: str, position: Position) -> float:
-    """Return a number between 0 and 1, both excluded, that depends on nothing but the arguments."""
-    # Without the epoch: after a reset the same writes get the same delays, so that a run can be repeated.
+    """Return a number between 0 and 1, both excluded, determined by the arguments alone."""
+    # Without the epoch: after a reset the same writes get the same delays, so a run can be repeated.
     digest = blake2b(f"{seed}/{replica}/{position.version}".encode(), digest_size=8).digest()
     return ((int.from_bytes(digest, "big") >> 11) + 0.5) / _DRAWS
 
 
 class DelayLine:
-    """A bounded set of entries, each of which may be taken once it is due. Pure logic; not thread-safe.
+    """A bounded set of entries, each available once it is due. Pure logic; not thread-safe.
 
     An entry is due at its publish time plus its delay, by the log's clock. In order ``log`` it is not due before the
-    entries ahead of it, so the effective delay is a running maximum; in order ``arrival`` each entry is due on its own.
-    It delays without throttling: any number of entries may be due at once. Nothing is due before ``set_schedule``.
+    entries ahead of it, so the effective delay is a running maximum; in order ``arrival`` entries are independent.
+    It delays without throttling: any number of entries can be due at once. Nothing is due before ``set_schedule``.
 
-    ``max_entries`` and ``max_bytes`` bound what waits; ``room`` is how many more entries may be offered, and what does
-    not fit stays in the stream. One offer may exceed ``max_bytes`` by its own size.
+    ``max_entries`` and ``max_bytes`` bound the waiting entries; ``room`` is the number of entries that still fit, the
+    rest stays in the stream. One offer can exceed ``max_bytes`` by the size of the offer.
     """
 
     def __init__(self, *, max_entries: int, max_bytes: int) -> None:
@@ -56,7 +56,7 @@ class DelayLine:
         self._arrivals: list[tuple[int, int, Position]] = []  # a heap of epoch, due time, position; for order arrival
         self._bytes = 0
         self._not_before_us = 0
-        self._taken_us = 0  # in order log, when the last of those taken was due
+        self._taken_us = 0  # in order log: the due time of the last entry taken
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -66,7 +66,7 @@ class DelayLine:
         return 0 if self._bytes >= self._max_bytes else self._max_entries - len(self._waiting)
 
     def offer(self, entries: list[Entry]) -> list[Position]:
-        """Add entries in log order; return the positions that a new epoch among them made void."""
+        """Add entries in log order; return the positions invalidated by a new epoch among them."""
         void: list[Position] = []
         for entry in entries:
             if entry.op == "epoch":
@@ -78,7 +78,7 @@ class DelayLine:
         return void
 
     def set_schedule(self, schedule: Schedule, now_us: int) -> None:
-        """Set the delay, also of waiting entries; those overdue by the change are due at the moment of the change."""
+        """Set the delay, also of waiting entries; an entry made overdue is due at the time of the change."""
         if self._schedule is not None and schedule != self._schedule:
             self._not_before_us = now_us
         self._schedule = schedule
@@ -88,12 +88,12 @@ class DelayLine:
             self._arrive(entry)
 
     def set_clock(self, now_us: int) -> None:
-        """Adapt to a clock that was set: no change of the delay, and no taking, was later than now."""
+        """Adapt to a clock that was set: cap the times of the last change and the last take at now."""
         self._not_before_us = min(self._not_before_us, now_us)
         self._taken_us = min(self._taken_us, now_us)
 
     def due_us(self, entry: Entry) -> int | None:
-        """Return when an entry is due on its own, in microseconds by the log's clock. An epoch is due at once."""
+        """Return when an entry alone is due, in microseconds by the log's clock. An epoch is due immediately."""
         if self._schedule is None:
             return None
         if entry.op == "epoch":

@@ -1,4 +1,4 @@
-"""Delay models: distributions of delays, each of which is one class with everything that the lab asks of it."""
+"""Delay models: distributions of delays, one self-contained class each."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:  # a node draws single delays, without numpy
     Floats = NDArray[np.float64]
 
 DELAY_MS_MAX = 600_000
-Order = Literal["log", "arrival"]  # in which a replica applies: as in the log, or each entry when it is due
+Order = Literal["log", "arrival"]  # of applying entries: as in the log, or each entry when it is due
 _NORMAL = NormalDist()
 _SQRT_HALF = math.sqrt(0.5)
 
 
 class DelayModel(ABC):
     """A distribution of delays in milliseconds, each at most ten minutes. Subclasses are frozen dataclasses, registered
-    under their ``kind``; those whose parameters are not numbers override ``from_parameters`` and ``as_json``.
+    under their ``kind``; subclasses with non-numeric parameters override ``from_parameters`` and ``as_json``.
     """
 
     kind: ClassVar[str]
@@ -49,7 +49,7 @@ class DelayModel(ABC):
 
     @abstractmethod
     def beyond_ms(self, ms: float) -> float:
-        """Return the integral of 1 - cdf from ``ms`` to ``DELAY_MS_MAX``, in closed form, which is fast."""
+        """Return the integral of 1 - cdf from ``ms`` to ``DELAY_MS_MAX``, in closed form for speed."""
 
     @abstractmethod
     def sample(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
@@ -209,7 +209,7 @@ class Lognormal(DelayModel):
 
     @cached_property
     def _bounded_mean_ms(self) -> float:
-        """The mean of the delays as they are drawn, cut off at the longest delay."""
+        """The mean of the drawn delays, which are cut off at the longest delay."""
         z = self._z(DELAY_MS_MAX)
         return self.mean_ms * _phi(z - self.sigma) + DELAY_MS_MAX * _phi(-z)
 
@@ -218,13 +218,13 @@ class Lognormal(DelayModel):
 
 
 def _phi(z: float) -> float:
-    """Return the normal distribution function, four times as fast as that of ``NormalDist``."""
+    """Return the standard normal CDF, four times as fast as ``NormalDist.cdf``."""
     return math.erfc(-z * _SQRT_HALF) / 2
 
 
 @dataclass(frozen=True)
 class Pareto(DelayModel):
-    """A heavy tail, from ``scale_ms`` on: the smaller ``alpha``, the heavier."""
+    """A heavy tail starting at ``scale_ms``: the smaller ``alpha``, the heavier."""
 
     kind = "pareto"
     scale_ms: float

@@ -1,7 +1,7 @@
 """The probability that a read some time after a write is stale, from the replicas' delay models and orders alone.
 
 A read ``t`` after a write finds it on a replica whose effective delay is at most ``t``. In order ``arrival`` that delay
-is the model's. In order ``log`` it is a running maximum: an entry is not applied before those ahead of it. With writes
+is the model's. In order ``log`` it is a running maximum: an entry waits for all entries ahead of it. With writes
 at random times (a Poisson process) at a rate r, and independent delays of distribution F, nothing ahead holds an entry
 back beyond ``t`` with probability ``exp(-r * integral of 1 - F from t on)``, so that
 
@@ -19,7 +19,7 @@ _GAMMA_SPREAD = 10.0  # standard deviations of that age after which the integral
 
 
 class Replicated(NamedTuple):
-    """One replica as a prediction sees it. ``rate``: writes a second, which matters in order ``log`` only."""
+    """One replica's input to a prediction. ``rate``: writes per second, relevant in order ``log`` only."""
 
     model: DelayModel
     order: Order = "log"
@@ -37,8 +37,8 @@ class Replicated(NamedTuple):
     def shows_newest(self, k: int) -> float:
         """Return P(a read at a random moment shows one of the newest ``k`` writes), which is k-staleness.
 
-        In log order that is so if the k-th newest has been applied, whose age has a Gamma distribution. In order
-        ``arrival`` any of the k will do; given the age of the k-th, the ages of the others are uniform below it.
+        In log order the k-th newest must have been applied; its age has a Gamma distribution. In order ``arrival``
+        any of the k suffices; given the age of the k-th, the ages of the others are uniform below it.
         """
         if self.rate == 0:
             return 1.0  # the newest write was long ago
@@ -73,7 +73,7 @@ class Curve(NamedTuple):
 
 
 def replicated(delays: Mapping[str, Any], rate: float, order: Order | None = None) -> list[Replicated]:
-    """Return the replicas of the primary's answer about their delays; ``order`` replaces theirs."""
+    """Return the replicas in the primary's delays response; ``order`` overrides their order."""
     return [Replicated(from_json(model), order or delays["orders"][of], rate) for of, model in delays["models"].items()]
 
 

@@ -1,10 +1,9 @@
 """WARS: probabilistically bounded staleness of partial quorums.
 
 Bailis et al., Probabilistically Bounded Staleness for Practical Partial Quorums, VLDB 2012. A write goes to all N
-replicas and returns after the W fastest acknowledgements; a read asks all N and takes the R fastest answers. With W the
-delay of the write to a replica, A that of its acknowledgement, R that of the read to a replica and S that of the
-answer, a read that starts ``t`` after the write returned is consistent if one of the R replicas had the write when the
-read arrived.
+replicas and returns after the W fastest acknowledgements; a read asks all N and uses the R fastest answers. If W is the
+delay of the write to a replica, A of its acknowledgement, R of the read to a replica, and S of the answer, a read that
+starts ``t`` after the write returned is consistent if one of the R replicas had the write when the read arrived.
 """
 
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ class Ways:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Ascending arrays in ms, a number per trial; ``consistent_after`` the write's return, negative if before it."""
+    """Ascending arrays in ms, one value per trial; ``consistent_after`` counts from the write's return."""
 
     read_latency: Floats
     write_latency: Floats

@@ -1,4 +1,4 @@
-"""The rate at which replicas catch up, against bare loops that read, store and acknowledge the same entries."""
+"""The catch-up rate of replicas, against bare loops that read, store and acknowledge the same entries."""
 
 import json
 import os
@@ -25,7 +25,7 @@ _CATCH_UP_SECONDS = 300
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
     """Partition both replicas, then let them catch up on ``scale.entries`` entries; the bare loops read the same."""
-    keep = str(scale.entries + 100_000)  # so that nothing is trimmed during the partition
+    keep = str(scale.entries + 100_000)  # prevents trimming during the partition
     with Lab.temporary(environment={"LAB_LOG_KEEP": keep}) as lab:
         setup.set_delays(lab, 0)
         write_batches(lab, 1, step)  # something to read

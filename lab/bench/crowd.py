@@ -1,4 +1,4 @@
-"""Large numbers: twenty replicas on one machine, and hundreds of requests that wait for one position."""
+"""Large numbers: twenty replicas on one machine, and hundreds of requests waiting for one position."""
 
 import time
 from collections.abc import Iterator

@@ -58,7 +58,7 @@ def _beyond(lab: Lab) -> float:
 
 
 def _polled(lab: Lab, phase: float) -> float:
-    """Return the same for a client that polls; ``phase`` is the share of a pause left at the acknowledgement."""
+    """Return the same for a polling client; ``phase`` is the share of a pause left at the acknowledgement."""
     value = f"polled {next(_numbers)}"
     setup.ask("POST", f"{lab.primary_url}/data", {"key": "polled", "value": value})
     began = time.perf_counter()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from broker.stats import quantile
 
 GROUPS = ("writes", "apply", "exactness", "growth", "crowd", "start", "tracing")  # modules of this package
-Step = Callable[[str], None]  # called every few seconds at most, with what is being measured
+Step = Callable[[str], None]  # called at most every few seconds, with the current measurement
 
 
 @dataclass(frozen=True)

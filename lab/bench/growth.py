@@ -1,4 +1,4 @@
-"""Costs that should not grow: of a write with the number of keys, and a replica's memory with the log."""
+"""Costs that should not grow: a write with the number of keys, and a replica's memory with the log."""
 
 import itertools
 import uuid

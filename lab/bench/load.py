@@ -1,4 +1,4 @@
-"""A closed loop of requests on raw sockets, which take so little processor time that only the servers are measured."""
+"""A closed loop of requests on raw sockets, which use so little CPU that the result reflects only the servers."""
 
 import selectors
 import socket
@@ -20,7 +20,7 @@ _END = b"\r\n\r\n"
 
 
 class LoadError(LabError):
-    """Raised when a server does not answer, or with another status than 200."""
+    """Raised when a server does not respond, or with a status other than 200."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def request(method: str, path: str, body: bytes = b"", content_type: str = "appl
 
 
 def run(url: str, requests: Sequence[bytes], connections: int, seconds: float) -> Loaded:
-    """Send ``requests`` in turn, repeatedly, on so many connections for so long. Raises ``LoadError``."""
+    """Send ``requests`` in turn, repeatedly, on this number of connections. Raises ``LoadError``."""
     with ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
         sockets = [stack.enter_context(connected(url)) for _ in range(connections)]
@@ -65,7 +65,7 @@ def run(url: str, requests: Sequence[bytes], connections: int, seconds: float) -
 
 
 def answers(sockets: Sequence[socket.socket]) -> Iterator[None]:
-    """Yield once for each of these connections, as soon as its answer has come. Raises ``LoadError``."""
+    """Yield once for each of these connections, as soon as its response arrives. Raises ``LoadError``."""
     with selectors.DefaultSelector() as selector:
         for one in sockets:
             selector.register(one, selectors.EVENT_READ, _Connection(one))
@@ -78,7 +78,7 @@ def answers(sockets: Sequence[socket.socket]) -> Iterator[None]:
 
 @contextmanager
 def paced(url: str, requests: Sequence[bytes], per_second: float) -> Iterator[None]:
-    """Send so many requests per second on one connection during the block, fewer only while an answer takes longer."""
+    """Send requests at this rate on one connection during the block, more slowly only while a response is late."""
     over = threading.Event()
 
     def send() -> None:

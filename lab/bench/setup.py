@@ -1,4 +1,4 @@
-"""The processes of the bench: temporary labs, the baselines beside them, and what either takes of the machine."""
+"""The processes of the bench: temporary labs and baselines, and their resource use."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from lab.client import NodeUnreachable, call
 from lab.errors import LabError
 from lab.local.supervisor import Lab
 
-# Offsets of ports that run on the same core as the primary, whatever the number of cores.
+# Offsets of ports whose processes share the primary's core, whatever the number of cores.
 _BASELINE_OFFSETS = {"": 64, "metrics": 128, "tracing": 192}
 _START_SECONDS = 30.0
 _SETTLED_SECONDS = 120.0
@@ -50,7 +50,7 @@ def _await(url: str) -> None:
 
 
 def set_delays(lab: Lab, *delays_ms: float) -> None:
-    """Set the delay of each replica; the last applies to all further ones."""
+    """Set the delay of each replica; the last one applies to all remaining replicas."""
     last = len(delays_ms) - 1
     delays = {replica: delays_ms[min(number, last)] for number, replica in enumerate(sorted(lab.replica_urls))}
     ask("POST", f"{lab.primary_url}/admin/replication-delays", {"delays": delays})
@@ -74,7 +74,7 @@ def applied_after(url: str, start: Position) -> list[dict[str, Any]]:
 
 
 def ask(method: str, url: str, body: object = None, timeout_seconds: float = 30) -> dict[str, Any]:
-    """Return a node's answer. Raises ``LabError`` if it is not a 200."""
+    """Return a node's response. Raises ``LabError`` if the status is not 200."""
     status, found = call(method, url, body, timeout_seconds)
     if status != 200:
         raise LabError(f"{url} answered {status}: {found.get('detail')}")
@@ -82,7 +82,7 @@ def ask(method: str, url: str, body: object = None, timeout_seconds: float = 30)
 
 
 def memory_mb(pid: int) -> float:
-    """Return 10^6 bytes of a process and its children: shares of common pages where reported, else (macOS) resident."""
+    """Return the memory of a process and its children in 10^6 bytes: PSS if reported, else (macOS) RSS."""
     found = [process.memory_full_info() for process in _with_children(pid)]
     return sum(getattr(one, "pss", one.rss) for one in found) / 1e6
 

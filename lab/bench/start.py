@@ -38,17 +38,17 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
 
 def _idle(running: LabState, scale: Scale, step: Step) -> Iterator[Figure]:
     step("idle")
-    time.sleep(2)  # until the start is over
+    time.sleep(2)  # until startup is complete
     began, used = time.perf_counter(), setup.cpu_seconds(running.pid)
     time.sleep(scale.idle_seconds)
     share = (setup.cpu_seconds(running.pid) - used) / (time.perf_counter() - began)
     yield Figure("start", "idle lab, all processes", "% of a core", [share * 100], target=Target("at most", 3))
     whole = setup.memory_mb(running.pid)
-    yield Figure("start", "its memory in all", "MB", [whole], target=Target("at most", 350))
+    yield Figure("start", "memory in total", "MB", [whole], target=Target("at most", 350))
     parts = {node.id: setup.memory_mb(node.pid) for node in running.nodes if node.pid is not None}
-    yield Figure("start", "of which lab up", "MB", [whole - sum(parts.values())])
+    yield Figure("start", "memory of lab up", "MB", [whole - sum(parts.values())])
     for name, memory in parts.items():
-        yield Figure("start", f"of which {name.partition('-')[2]}", "MB", [memory])
+        yield Figure("start", f"memory of {name.partition('-')[2]}", "MB", [memory])
 
 
 @contextmanager

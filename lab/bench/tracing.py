@@ -1,4 +1,4 @@
-"""The cost of tracing, with a collector that accepts everything and with none at the configured address."""
+"""The cost of tracing, with a collector that accepts everything and without a collector."""
 
 import subprocess
 import sys
@@ -51,6 +51,6 @@ def _figures(found: dict[str, list[load.Loaded]]) -> Iterator[Figure]:
         ("POST /data, tracing on", "1/s", each["on"], "tracing off", each["off"], Target("at least", 0.6)),
         ("the same, every request traced", "1/s", each["every"], "tracing off", each["off"], None),
         ("a bare Flask app, every request traced", "1/s", each["bare traced"], "not traced", each["bare"], None),
-        ("its p50, no collector there", "ms", p50["down"], "collector there", p50["on"], Target("at most", 1.1)),
+        ("its p50 without a collector", "ms", p50["down"], "with a collector", p50["on"], Target("at most", 1.1)),
     ):
         yield Figure("tracing", name, unit, ours, baseline_name, baseline, target)

@@ -1,4 +1,4 @@
-"""The rate at which writes are accepted: one by one, in batches, and by the log alone."""
+"""The rate of accepted writes: one by one, in batches, and by the log alone."""
 
 import itertools
 import json

@@ -27,14 +27,14 @@ _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation of a session, or what a node held at the end.
+    """One operation of a session, or the content of a node at the end.
 
-    ``write`` has the position that it was given, ``read`` the position of the store that answered, and the version of
-    the record in it, 0 if the key was missing. ``final`` is such a read from the primary after everything else, and
-    ``digest`` is a node's digest at its position then. ``invoked_us`` and ``returned_us`` are microseconds by one clock
-    for the whole history; ``waited_ms`` is the time a read waited for its level, measured by the client service.
-    ``epoch`` is the record's epoch if it is known, otherwise the store's is assumed: a log can continue in a later
-    epoch and keep its records. ``fail`` had no effect, ``unknown`` may have had one.
+    ``write`` has its assigned position; ``read`` has the position of the store that served it, and the version of the
+    record, 0 if the key was missing. ``final`` is such a read from the primary after everything else, and ``digest`` is
+    a node's digest at its final position. ``invoked_us`` and ``returned_us`` are microseconds by one clock for the
+    whole history; ``waited_ms`` is the time a read waited for its level, measured by the client service. ``epoch`` is
+    the record's epoch if known, otherwise the store's is assumed: a log can continue in a later epoch and keep its
+    records. ``fail`` had no effect, ``unknown`` may have had one.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -58,7 +58,7 @@ class Operation:
 
     @property
     def seen(self) -> Position:
-        """How new the written or shown record is. A store of a later epoch rightly shows nothing of an earlier one."""
+        """The position of the written or shown record. A store of a later epoch correctly lacks earlier records."""
         if self.position is None:
             raise ValueError(f"operation {self.index} has no position")
         if self.kind == "write":
@@ -73,7 +73,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Plan:
-    """Parameters of a workload. ``max_lag_…``: for level ``bounded``. ``order``: ``arrival`` if any replica had it."""
+    """Parameters of a workload. ``max_lag_…``: for level ``bounded``. ``order``: ``arrival`` if any replica used it."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -89,7 +89,7 @@ class Plan:
 
 
 class Timeline:
-    """Operations by the time at which they returned, and the newest that any of them had seen by then."""
+    """Operations by return time, and the newest state that any of them had seen by then."""
 
     def __init__(
         self, operations: Iterable[Operation], age: Callable[[Operation], Position] = attrgetter("seen")
@@ -103,7 +103,7 @@ class Timeline:
             self._newest.append(operation if age(operation) >= age(newest) else newest)
 
     def by(self, at_us: int) -> Operation | None:
-        """Return the operation that had seen the newest, of those that had returned by then."""
+        """Return the operation with the newest state among those that had returned by then."""
         found = bisect_right(self._returned_us, at_us)
         return self._newest[found - 1] if found else None
 
@@ -126,7 +126,7 @@ class History:
         return [found for found in self.operations if found.kind == kind and found.outcome == "ok"]
 
     def by_session(self) -> dict[int, list[Operation]]:
-        """Return each session's successful writes and reads, in its own order."""
+        """Return each session's successful writes and reads, in session order."""
         found: dict[int, list[Operation]] = defaultdict(list)
         for operation in self.operations:
             if operation.outcome == "ok" and operation.kind in {"write", "read"}:
@@ -142,7 +142,7 @@ class History:
 
 
 def newest_through(writes: list[Operation], position: Position) -> Operation | None:
-    """Return the last of these writes, given in log order, at or before that position and in its epoch."""
+    """Return the last of these writes (in log order) at or before that position in its epoch."""
     found = bisect_right(writes, position, key=lambda write: write.position or START)
     if not found or writes[found - 1].seen.epoch != position.epoch:
         return None
@@ -194,7 +194,7 @@ def _operation(line: bytes) -> Operation:
 
 
 def _parse(adapter: TypeAdapter[Any], text: bytes) -> Any:
-    """Raise ``ValueError`` with a sentence that names the field and what is allowed."""
+    """Raise ``ValueError`` with a message that names the field and what is allowed."""
     try:
         return adapter.validate_json(text)
     except ValidationError as failure:

@@ -22,7 +22,7 @@ CHECKERS: dict[str, Callable[[Tally, History], None]] = {
         stores.convergence,
     )
 }
-# One primary orders all writes, so no level can lose one, invent one or end up divided.
+# One primary orders all writes, so no level can lose or invent a write, or diverge.
 _ALWAYS = {"no_lost_write", "no_phantom_write", "convergence"}
 _ORDERED = {"consistent_prefix", "monotonic_writes", "writes_follow_reads"}
 _PREFIX = _ALWAYS | _ORDERED
@@ -42,8 +42,8 @@ def judge(history: History) -> list[Verdict]:
 def promised(level: str, order: Order = "log") -> set[str]:
     """Return the guarantees of a level if replicas apply in this order.
 
-    In order of arrival a replica shows some writes without those before them. Level ``prefix`` does not read from it;
-    ``session`` and ``bounded`` do, and then promise only what does not depend on the order.
+    In order of arrival a replica shows some writes without earlier ones. Level ``prefix`` does not read from it;
+    ``session`` and ``bounded`` do, and then make only promises that do not depend on the order.
     """
     ordered = order == "log" or level in {"strong", "prefix"}
     return PROMISES[level] if ordered else PROMISES[level] - _ORDERED

@@ -42,7 +42,7 @@ def picture(history: History, verdicts: list[Verdict]) -> Group:
             parts += [f"  {since(history, operation)}" for operation in found.operations]
             parts.append(escape(f"  {found.words}"))
     if bad:
-        parts.append(f"\n[bold red]{level} promises {', '.join(sorted(bad))}, and did not keep it.[/]")
+        parts.append(f"\n[bold red]{level} promises {', '.join(sorted(bad))}, which did not hold.[/]")
     return Group(*parts)
 
 

@@ -1,7 +1,7 @@
 """Checkers of the session guarantees (Terry et al., Session Guarantees, PDIS 1994).
 
-Monotonic writes and writes-follow-reads are promises about databases, so they are tested on what each node shows: a
-node that shows a write must also show what its writer had done before it.
+Monotonic writes and writes-follow-reads are promises about databases, so they are tested on the content of each node: a
+node that shows a write must also show its writer's earlier operations.
 """
 
 from collections import defaultdict
@@ -14,7 +14,7 @@ from lab.checking.verdict import Tally, describe
 
 
 def read_your_writes(tally: Tally, history: History) -> None:
-    """A read shows the session's own last write of the key, or something newer."""
+    """A read shows the session's last write of the key, or something newer."""
     for operations in history.by_session().values():
         written: dict[str, Operation] = {}
         for operation in operations:
@@ -37,7 +37,7 @@ def monotonic_reads(tally: Tally, history: History) -> None:
 
 
 def monotonic_writes(tally: Tally, history: History) -> None:
-    """A session's writes are in the log in its own order, and no node shows a later one without the earlier ones."""
+    """A session's writes are in the log in session order, and no node shows a later one without the earlier ones."""
     for operations in history.by_session().values():
         last: Operation | None = None
         for write in operations:
@@ -49,7 +49,7 @@ def monotonic_writes(tally: Tally, history: History) -> None:
 
 
 def writes_follow_reads(tally: Tally, history: History) -> None:
-    """A write is in the log after everything its session had read, and no node shows it without that."""
+    """A write is in the log after everything its session had read, and no node shows it without those reads."""
     for operations in history.by_session().values():
         newest: Operation | None = None
         for operation in operations:
@@ -70,7 +70,7 @@ class _Required(NamedTuple):
 
 
 def _check_nodes(tally: Tally, history: History, causes: Kind) -> None:
-    """Require of each node that shows a write the ``causes`` that its writer had before it."""
+    """Require the writer's earlier ``causes`` from each node that shows a write."""
     sessions = history.by_session()
     place = {found.index: at for operations in sessions.values() for at, found in enumerate(operations)}
     through: dict[tuple[str, int], int] = defaultdict(int)  # by node and session: operations already required
@@ -98,6 +98,6 @@ def _check_nodes(tally: Tally, history: History, causes: Kind) -> None:
 
 
 def _moments(reads: list[Operation]) -> Iterator[tuple[bool, Operation]]:
-    """Return invocations and returns in time order; at equal times invocations first, so that nothing precedes them."""
+    """Return invocations and returns in time order; at equal times invocations come first."""
     moments = [(read.invoked_us, False, read) for read in reads] + [(read.returned_us, True, read) for read in reads]
     return ((returned, read) for _, returned, read in sorted(moments, key=itemgetter(0, 1)))

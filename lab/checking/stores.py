@@ -1,4 +1,4 @@
-"""Checkers of what the stores show: how much a read may miss, which writes exist, and that all nodes end up equal."""
+"""Checkers of the stores' content: how stale a read is, which writes exist, and whether all nodes converge."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -9,8 +9,8 @@ from lab.checking.verdict import Tally, describe
 
 
 def bounded_staleness(tally: Tally, history: History) -> None:
-    """A read misses no write older than the plan's bounds, of those acknowledged when it was invoked: it shows every
-    write acknowledged ``max_lag_ms`` before, and every write but the newest ``max_lag_versions``.
+    """A read misses no acknowledged write older than the plan's bounds when it is invoked: it shows every write
+    acknowledged ``max_lag_ms`` before, and every write but the newest ``max_lag_versions``.
     """
     plan = history.plan
     if plan.max_lag_ms is None and plan.max_lag_versions is None:
@@ -98,7 +98,7 @@ def no_lost_write(tally: Tally, history: History) -> None:
 
 
 def no_phantom_write(tally: Tally, history: History) -> None:
-    """Every value that a read shows was written; a write whose outcome is unknown may show."""
+    """Every value that a read shows was written; a write with an unknown outcome can be shown."""
     unknown: dict[tuple[str, str | None], list[Operation]] = defaultdict(list)
     for operation in history.operations:
         if operation.kind == "write" and operation.outcome == "unknown":
@@ -118,7 +118,7 @@ def no_phantom_write(tally: Tally, history: History) -> None:
 
 
 def convergence(tally: Tally, history: History) -> None:
-    """At the end, at one position, every node has the same digest."""
+    """At the end, every node has the same position and digest."""
     failed = [found for found in history.digests if found.outcome != "ok"]
     if failed:
         tally.unknown(f"{failed[0].node} did not report its digest", *failed)

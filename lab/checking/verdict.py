@@ -1,4 +1,4 @@
-"""The verdict on one guarantee, and the tally in which a checker counts."""
+"""The verdict on one guarantee, and the tally of a checker."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ Judgement = Literal["held", "violated", "not tested", "unknown"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """``tested``: the number of operations that were tested; a guarantee tested on none is not held but not tested."""
+    """``tested``: the number of tested operations; with 0 the verdict is not tested, instead of held."""
 
     guarantee: str
     judgement: Judgement
@@ -43,13 +43,13 @@ class Tally:
     smallest: tuple[str, list[Operation]] = ("", [])
 
     def test(self, held: bool, words: str, *operations: Operation) -> None:
-        """Count a test, and if it failed a violation; each ``{}`` in ``words`` stands for one of the operations."""
+        """Count a test, and a violation if it failed; each ``{}`` in ``words`` stands for one of the operations."""
         self.tested += 1
         if not held:
             self.violated(words.format(*map(describe, operations)), *operations)
 
     def violated(self, words: str, *operations: Operation) -> None:
-        """Count a violation; the counterexample with the fewest operations is kept, then the shortest in time."""
+        """Count a violation; keep the counterexample with the fewest operations, then the shortest in time."""
         self.violations += 1
         span_us = max((found.returned_us for found in operations), default=0)
         span_us -= min((found.invoked_us for found in operations), default=0)
@@ -64,7 +64,7 @@ class Tally:
 
 
 def verdict(guarantee: str, check: Callable[Concatenate[Tally, P], None], *args: P.args, **kwargs: P.kwargs) -> Verdict:
-    """Return the verdict of a checker: a function that tests a guarantee on its arguments, and counts in a tally."""
+    """Return the verdict of a checker: a function that tests a guarantee on its arguments and updates a tally."""
     tally = Tally()
     check(tally, *args, **kwargs)
     counted: Judgement = "violated" if tally.violations else "held" if tally.tested else "not tested"

@@ -16,7 +16,7 @@ from lab.checking.history import OPERATIONS_MAX, History, Kind, Operation, Outco
 from lab.client import NodeUnreachable, call
 
 _READ_TIMEOUT_MS = 10_000
-_ANSWER_SECONDS = 30.0  # longer than a read may wait for its level
+_ANSWER_SECONDS = 30.0  # longer than a read can wait for its level
 _SETTLE_SECONDS = 60.0
 _PAUSE_SECONDS = 0.2
 _NO_SESSION = -1
@@ -61,7 +61,7 @@ class Session:
         status, found = self._ask(kind, known)
         outcome, more = _written(status, found) if kind == "write" else _read(key, found)
         self._recorder.add(self._number, kind, outcome, invoked_us, **known | more)
-        # A token that the lab refuses, as after a reset, ends the session; the next operation starts another.
+        # A rejected token, such as after a reset, ends the session; the next operation starts another.
         self._token = None if status == 412 else found.get("token", self._token)
         if not found:
             time.sleep(_PAUSE_SECONDS)
@@ -112,7 +112,7 @@ def run(plan: Plan, client_url: str, run_id: str, *, stop: threading.Event, on_s
 
 
 def _order(client_url: str) -> Order:
-    """Return ``arrival`` if any replica applies in that order; ``log`` also if the client service does not answer."""
+    """Return ``arrival`` if any replica applies in that order, otherwise or without a response ``log``."""
     try:
         _, found = call("GET", f"{client_url}/status", timeout_seconds=_ANSWER_SECONDS)
     except NodeUnreachable:
@@ -121,7 +121,7 @@ def _order(client_url: str) -> Order:
 
 
 def record_end(client_url: str, keys: list[str], recorder: Recorder, stop: threading.Event) -> None:
-    """Record the end state once the nodes have converged: all digests, and each key as the primary has it."""
+    """Record the end state once the nodes have converged: all digests, and the primary's value of each key."""
     nodes: dict[str, dict[str, Any]] = {}
     deadline = time.monotonic() + _SETTLE_SECONDS
     while time.monotonic() < deadline:

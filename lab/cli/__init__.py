@@ -10,8 +10,7 @@ from lab import __version__
 from lab.errors import LabError
 from lab.terminal import plain
 
-# Each command is the function of this name in the module of this name, imported only when it runs: the command line
-# starts fast.
+# Each command is the function of this name in the module of this name, imported only when it runs to keep startup fast.
 COMMANDS = {
     "bench": "Measure the lab against minimal baselines, in the same run.",
     "check": "Run sessions through a consistency level, and check which guarantees held.",
@@ -20,10 +19,10 @@ COMMANDS = {
     "experiment": "Measure the running lab in the background, and compare with the prediction.",
     "fault": "Inject faults into replicas, and repair them.",
     "load": "Write every item of FILE.",
-    "logs": "Show what the processes wrote.",
-    "predict": "Predict how stale reads are, from delay models alone.",
-    "status": "Show every node: its health, position, and how many versions it is behind.",
-    "stream": "Show the log: its newest entries, its groups, and what is pending.",
+    "logs": "Show the logs of all processes.",
+    "predict": "Predict the staleness of reads from delay models alone.",
+    "status": "Show the health, position and lag of every node.",
+    "stream": "Show the log: newest entries, groups, and pending entries.",
     "torture": "Run the chaos test: inject faults under load, then check the history.",
     "up": "Start a lab: log server, primary, replicas, client.",
     "watch": "Show the lab live.",
@@ -31,7 +30,7 @@ COMMANDS = {
 
 
 class LabGroup(click.Group):
-    """Reports an error of the lab as one sentence."""
+    """Reports an error of the lab as a one-line message."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

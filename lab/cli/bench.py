@@ -56,7 +56,7 @@ def picture(figures: list[Figure]) -> Table:
 
 
 def spread(found: dict[str, Any] | None) -> str:
-    """The median, and in brackets the lowest and the highest round."""
+    """The median, and in parentheses the lowest and the highest round."""
     return "" if found is None else f"{_short(found['median'])} ({_short(found['min'])} to {_short(found['max'])})"
 
 

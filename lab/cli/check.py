@@ -1,4 +1,4 @@
-"""``lab check``: run a workload or load a recorded history, and judge it."""
+"""``lab check``: run a workload or load a recorded history, and check it."""
 
 import secrets
 import sys
@@ -31,7 +31,7 @@ from nodes.http.level import LEVELS
 @click.option("--keys", type=click.IntRange(1, 10_000), default=10, help="Number of keys.")
 @click.option("--seed", type=int, default=0, help="Random seed of the sessions' operations.")
 @client_url_option
-@click.option("--history", "recorded", type=click.Path(path_type=Path), help="Recorded history to judge instead.")
+@click.option("--history", "recorded", type=click.Path(path_type=Path), help="Recorded history to check instead.")
 @click.option("--save", type=OutputFile(), help="Output file for the history, one JSON line per operation.")
 @click.option("--export", type=OutputFile(), help="Output file for elle-cli (model rw-register).")
 @json_option()
@@ -63,13 +63,13 @@ def check(data_dir: Path, recorded: Path | None, client_url: str | None, *, as_j
     if export_to is not None:
         export(history, export_to)
     if all(found.judgement == "not tested" for found in verdicts):
-        raise NothingTestedError("no operation succeeded that a guarantee could be tested on")
+        raise NothingTestedError("nothing was tested: no operation relevant to a guarantee succeeded")
     sys.exit(1 if promises.broken(history.plan.level, verdicts, history.plan.order) else 0)
 
 
 def _record(plan: Plan, client_url: str, out: Console) -> History:
     if plan.level == "bounded" and plan.max_lag_ms is None and plan.max_lag_versions is None:
-        raise LabError("level bounded needs --max-lag-ms or --max-lag-versions")
+        raise LabError("level bounded requires --max-lag-ms or --max-lag-versions")
     _, health = call("GET", f"{client_url}/health")
     if health.get("role") != "client":
         raise NothingTestedError(f"{client_url} is not the client service, but {str(health.get('role'))[:40]!r}")

@@ -1,4 +1,4 @@
-"""``lab demo``: one write, two late replicas, and what a reader sees meanwhile."""
+"""``lab demo``: one write, two late replicas, and what readers see in the meantime."""
 
 import shutil
 import subprocess
@@ -43,10 +43,10 @@ def demo(*, as_json: bool, windows: int) -> None:
         with Lab.temporary(preferred_ports=[8000], status=out.status) as lab:
             facts = Story(lab, out).tell(windows)
     except NodeUnreachable as error:
-        raise LabError(f"{error}; run it again, and if that does not help, see `lab up` and `lab logs`") from None
+        raise LabError(f"{error}; run it again, and if that does not help, use `lab up` and `lab logs`") from None
     except KeyboardInterrupt:
         raise click.exceptions.Exit(130) from None
-    out.print("\nThe lab is stopped. [bold]make up[/] starts one that stays; the README says what to try on it.")
+    out.print("\nThe lab is stopped. [bold]make up[/] starts one that stays; the README shows what to try.")
     if as_json:
         print_json(facts)
 
@@ -82,7 +82,7 @@ class Story:
         self.facts["delays_ms"] = self._delays_ms
 
     def _one_write(self) -> None:
-        self._title("One write", "The primary has it at once. A read from a replica right after it returns the past.")
+        self._title("One write", "The primary has it immediately; a read from a replica right afterwards is stale.")
         written = self._write("greeting", "Hello, Distributed World!")
         at_once, pending = self._versions(), self._pending()
         self._out.print(f'wrote [bold]greeting[/] = "Hello, Distributed World!": position {written["position"]}\n')

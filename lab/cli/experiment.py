@@ -23,7 +23,7 @@ from nodes.http.peers import segment
 KINDS = ("windows", "staleness", "levels", "sweep")
 _BAR_WIDTH = 40
 _POLL_SECONDS = 0.25
-_AWAY_SECONDS = 30.0  # how long the client service may be unreachable while an experiment is followed
+_AWAY_SECONDS = 30.0  # how long the client service can be unreachable while following an experiment
 _TIMEOUT_SECONDS = 30.0
 _FILE_BYTES_MAX = 256 * 1024
 
@@ -41,7 +41,7 @@ def experiment() -> None:
 @client_option
 @json_option()
 def experiment_run(what: str, changes: tuple[str, ...], client_url: str, *, as_json: bool) -> None:
-    """Run an experiment and wait for it: windows, staleness, levels, or one described in a file.
+    """Run an experiment and wait for it: windows, staleness, levels, or a spec in a file.
 
     Ctrl-C cancels it. Replica settings that it changes are restored in any case. Exit status 1 if it failed.
 
@@ -88,7 +88,7 @@ def experiment_list(client_url: str, *, as_json: bool) -> None:
 @experiment.command("show")
 @click.argument("name", metavar="ID")
 @client_option
-@json_option(", with every single measurement")
+@json_option(", with every measurement")
 def experiment_show(name: str, client_url: str, *, as_json: bool) -> None:
     """Show an experiment and its result so far.
 
@@ -105,7 +105,7 @@ def experiment_show(name: str, client_url: str, *, as_json: bool) -> None:
 @click.argument("name", metavar="ID")
 @client_option
 def experiment_cancel(name: str, client_url: str) -> None:
-    """End an experiment early; the settings that it changed are restored.
+    """Cancel an experiment and restore the settings that it changed.
 
     \b
     Example: lab experiment cancel 3f2c9a1b7d40
@@ -128,14 +128,14 @@ def experiment_report(name: str, out: Any, client_url: str) -> None:
     \b
     Example: lab experiment report 3f2c9a1b7d40 --out report.html
     """
-    from lab.report import page  # needs matplotlib, which not every installation has
+    from lab.report import page  # requires matplotlib, which is optional
 
     out.write(page.page(complete(client_url, name)))
     click.echo(f"Report written to {out.name}.", err=True)
 
 
 def finish(client_url: str, name: str, out: Console) -> dict[str, Any]:
-    """Show an experiment's progress, and return it when it has ended. Raises ``LabError``."""
+    """Show an experiment's progress, and return the experiment when it has ended. Raises ``LabError``."""
     columns = (TextColumn("{task.description}"), BarColumn(_BAR_WIDTH), TaskProgressColumn(), TimeRemainingColumn())
     answered_at = time.monotonic()
     with Progress(*columns, console=out, transient=True) as progress:
@@ -180,7 +180,7 @@ def show(found: dict[str, Any], out: Console) -> None:
 
 
 def read(what: str, changes: tuple[str, ...]) -> dict[str, Any]:
-    """The experiment that a kind or a file describes, with changes ``path=value``. Raises ``LabError``."""
+    """The experiment of this kind or in this file, with changes ``path=value``. Raises ``LabError``."""
     try:
         spec = {"kind": what} if what in KINDS else plain_yaml.load(files.text(Path(what), _FILE_BYTES_MAX))
     except LabError as error:

@@ -27,7 +27,7 @@ def fault() -> None:
 @click.argument("given", metavar="[PARAMETER=VALUE]...", nargs=-1)
 @client_option
 def fault_start(replica: str, name: str, given: tuple[str, ...], client_url: str) -> None:
-    """Start a fault; `lab fault list` lists them. With duration_ms=5000 it ends by itself.
+    """Start a fault; `lab fault list` lists them. With duration_ms=5000 it ends automatically.
 
     \b
     Example: lab fault start lab14-replica2 pause duration_ms=5000
@@ -61,9 +61,9 @@ def fault_list(client_url: str, *, as_json: bool) -> None:
 @click.argument("name", metavar="FAULT", required=False)
 @client_option
 def fault_end(replica: str | None, name: str | None, client_url: str) -> None:
-    """End a fault of a replica; without FAULT all of its faults, without REPLICA all faults of all replicas.
+    """End a fault of a replica; without FAULT all faults of the replica, without REPLICA all faults of all replicas.
 
-    Exit status 1 if a replica did not answer.
+    Exit status 1 if a replica did not respond.
 
     \b
     Example: lab fault end lab14-replica2 pause

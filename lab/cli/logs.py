@@ -16,7 +16,7 @@ from lab.local import logs as log_files
 @click.option("--lines", type=click.IntRange(0, 100_000), default=20, help="Lines per node.")
 @click.option("--follow", is_flag=True, help="Continue with new lines until Ctrl-C.")
 def logs(nodes: tuple[str, ...], data_dir: Path, lines: int, *, follow: bool) -> None:
-    """Show what the processes wrote: all of them, or those named.
+    """Show the logs of all processes, or of the named ones.
 
     \b
     Example: lab logs replica1 replica2 --follow

@@ -1,4 +1,4 @@
-"""Options and parameter types that several commands share."""
+"""Options and parameter types shared by several commands."""
 
 import functools
 import math
@@ -23,7 +23,7 @@ SHOWN_MAX = 100  # characters of a value that an error quotes
 
 
 class Number(click.FloatRange):
-    """A number in a range; "nan" is in none."""
+    """A number in a range; "nan" is rejected."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         found: float = super().convert(value, param, ctx)
@@ -41,7 +41,7 @@ class OutputFile(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         path: Path = super().convert(value, param, ctx)  # type: ignore[assignment]
         if not path.exists() and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-            self.fail(f"{str(path)!r} cannot be written: {str(path.parent)!r} is no directory to write to", param, ctx)
+            self.fail(f"{str(path)!r} cannot be written: {str(path.parent)!r} is not a writable directory", param, ctx)
         return path
 
 
@@ -55,7 +55,7 @@ client_url_option = click.option(
 
 
 def client_option(command: Command) -> Command:
-    """Pass the URL of the client service as ``client_url``: the given one, or that of the running lab."""
+    """Pass the URL of the client service as ``client_url``: the option's value, or that of the running lab."""
 
     @functools.wraps(command)
     def run(*arguments: Any, data_dir: Path, client_url: str | None, **options: Any) -> Any:
@@ -65,7 +65,7 @@ def client_option(command: Command) -> Command:
 
 
 def json_option(also: str = "") -> Callable[[Command], Command]:
-    """Pass whether to print JSON as ``as_json``. ``also``: what the JSON has beyond the text."""
+    """Pass whether to print JSON as ``as_json``. ``also``: additional content of the JSON."""
     return click.option("--json", "as_json", is_flag=True, help=f"Output as JSON{also}.")
 
 
@@ -86,7 +86,7 @@ def interrupt_on_sigterm() -> None:
 def timed_run(
     out: Console, seconds: float, description: str
 ) -> Iterator[tuple[threading.Event, Callable[[str], None]]]:
-    """An event that Ctrl-C sets, so that what was recorded until then is still judged; and what shows the progress."""
+    """A progress display, and an event that Ctrl-C sets so that the recorded operations are still checked."""
     stop = threading.Event()
     before = signal.signal(signal.SIGINT, lambda *_: stop.set())
     columns = (TextColumn("{task.description}"), BarColumn(40), TextColumn("{task.fields[done]}"), TimeElapsedColumn())

@@ -21,7 +21,7 @@ from lab.terminal import console, plain, print_json, table
 from nodes.http import strict_json
 
 _BAR_WIDTH = 30
-_FINE = 4001  # points of the curve that the window's percentiles are read from
+_FINE = 4001  # points of the curve for the window's percentiles
 _PERCENTS = (50, 95, 99)
 _NEWEST = (1, 2, 3, 5, 10)
 
@@ -47,7 +47,7 @@ class ModelType(click.ParamType[Any]):
 
 @click.group()
 def predict() -> None:
-    """Predict how stale reads are, from delay models alone."""
+    """Predict the staleness of reads from delay models alone."""
 
 
 @predict.command("replicas")

@@ -1,4 +1,4 @@
-"""``lab status``: the running processes, their health, and how far they are behind."""
+"""``lab status``: the running processes, their health, and their lag."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -23,14 +23,14 @@ from lab.terminal import console, print_json, table
 
 OK = "ok"
 _DEGRADED = 3
-_THREADS = 32  # more than a lab has nodes, so that several that hang cost their timeout once
+_THREADS = 32  # more than the nodes of a lab, so that several hanging nodes cost only one timeout
 
 
 @click.command()
 @data_dir_option
 @json_option()
 def status(data_dir: Path, *, as_json: bool) -> None:
-    """Show every node: its health, position, and how many versions it is behind.
+    """Show the health, position and lag of every node.
 
     Exit status 0 if all is well, 3 if something is degraded, 1 if no lab runs.
 
@@ -51,7 +51,7 @@ def status(data_dir: Path, *, as_json: bool) -> None:
 
 
 def observe(running: LabState, data_dir: Path) -> dict[str, Any]:
-    """Every process with its health and position. ``trouble``: what is wrong apart from the nodes, as a sentence."""
+    """Every process with its health and position. ``trouble``: a problem outside the nodes."""
     with ThreadPoolExecutor(_THREADS) as threads:
         looks = threads.map(lambda node: _look(node, running), running.nodes)
         nodes = [{**asdict(node), **look} for node, look in zip(running.nodes, looks, strict=True)]

@@ -1,4 +1,4 @@
-"""``lab stream``: the log, its groups, and what is pending."""
+"""``lab stream``: the log, its groups, and pending entries."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ _SHOWN_CHARACTERS = 60
 @click.option("--count", type=click.IntRange(1, 10_000), default=20, help="Number of entries.")
 @json_option()
 def stream(data_dir: Path, count: int, *, as_json: bool) -> None:
-    """Show the log: its newest entries, its groups, and what is pending.
+    """Show the log: newest entries, groups, and pending entries.
 
     \b
     Example: lab stream --count 5
@@ -81,7 +81,7 @@ def observe(redis_url: str, namespace: str, count: int) -> dict[str, Any]:
 
 
 def picture(found: dict[str, Any]) -> Group:
-    """The same as tables. Keys and values are data: shown as they are, and shortened."""
+    """Show the same as tables. Keys and values are data: shown literally, and shortened."""
     title = f"{found['stream']}, {found['length']} entries"
     entries = table("position", "op", "key", "value", "age", right={"age"}, title=title, no_wrap=True)
     for entry in found["entries"]:
@@ -96,7 +96,7 @@ def picture(found: dict[str, Any]) -> Group:
 
 
 def redis_cli_lines(running: LabState) -> list[str]:
-    """Commands that show the same with redis-cli. They have the password only if it is the embedded server's."""
+    """Equivalent redis-cli commands. They contain the password only if it is the embedded server's."""
     via = f"redis-cli --no-auth-warning -u {running.redis_url}"
     if not running.node_or_none("log"):
         shown = without_password(running.redis_url)

@@ -1,4 +1,4 @@
-"""``lab torture``: draw a schedule, run it and judge it."""
+"""``lab torture``: draw a schedule, run it and check the outcome."""
 
 import secrets
 import shutil
@@ -62,7 +62,7 @@ class _Chosen:
     help="Faults, separated by commas; all but corrupt by default.",
 )
 @click.option("--replicas", type=click.IntRange(1, REPLICAS_MAX), default=2, help="Number of replicas.")
-@click.option("--compose", is_flag=True, help="Torture the stack in containers instead of a temporary lab.")
+@click.option("--compose", is_flag=True, help="Run against the stack in containers instead of a temporary lab.")
 @click.option("--schedule", "only_schedule", is_flag=True, help="Print the schedule only.")
 @click.option("--save", type=OutputFile(), help="Output file for the history, for `lab check --history`.")
 @json_option(", with the schedule")

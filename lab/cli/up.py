@@ -85,7 +85,7 @@ def _in_background(data_dir: Path, *, open_console: bool) -> None:
 
 
 def _show_status(data_dir: Path) -> None:
-    # Imported here: what asks the log server stays in memory for as long as a lab in the foreground runs.
+    # Imported here: the log server client would stay in memory while a lab in the foreground runs.
     from lab.cli.status import observe, picture
 
     console().print(picture(observe(state.require(data_dir), data_dir)))

@@ -28,7 +28,7 @@ _PAUSE_SECONDS = 1.0
 @click.command()
 @client_option
 def watch(client_url: str) -> None:
-    """Show the lab live: positions, lag and its recent history, what is pending, and events. Ctrl-C ends it.
+    """Show the lab live: positions, lag and its recent history, pending entries, and events. Ctrl-C exits.
 
     \b
     Example: lab watch
@@ -38,7 +38,7 @@ def watch(client_url: str) -> None:
 
 @dataclass
 class Replica:
-    """A replica as the feed has reported it. ``lags_ms``: the newest last."""
+    """A replica's state from the feed. ``lags_ms``: in ascending time order."""
 
     position: Position = START
     state: dict[str, Any] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class View:
         for name, replica in sorted(self.replicas.items()):
             shown.add_row(name, str(replica.position), *self._cells(replica))
         events = [Text(line, style="dim", no_wrap=True) for line in self.events]
-        last = Text(self.trouble or "Ctrl-C ends this; the lab keeps running.", style="red" if self.trouble else "dim")
+        last = Text(self.trouble or "Ctrl-C exits; the lab keeps running.", style="red" if self.trouble else "dim")
         return Group(shown, Text(), *events, last)
 
     def _cells(self, replica: Replica) -> list[str]:
@@ -105,7 +105,7 @@ def sparkline(values: Any) -> str:
 
 
 def run(client_url: str, sleep: Callable[[float], object]) -> None:
-    """Show the lab until Ctrl-C, or until a pipe is closed. Raises ``NodeUnreachable`` if there is no lab at first."""
+    """Show the lab until Ctrl-C or a closed pipe. Raises ``NodeUnreachable`` if there is no lab at the start."""
     view = View()
     messages = client.messages(f"{client_url}/events")
     view.take(next(messages))
@@ -115,7 +115,7 @@ def run(client_url: str, sleep: Callable[[float], object]) -> None:
                 for message in messages:
                     view.take(message)
                     show()
-            view.trouble = "The client service does not answer; trying again"
+            view.trouble = "The client service does not respond; trying again"
             show()
             sleep(_PAUSE_SECONDS)
             messages = client.messages(f"{client_url}/events")

@@ -1,4 +1,4 @@
-"""A lab in the background: the same ``lab up``, in a session of its own."""
+"""A lab in the background: ``lab up`` in a separate session."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ _POLL_SECONDS = 0.02
 
 
 def start(data_dir: Path, arguments: list[str]) -> None:
-    """Start ``lab`` with these arguments, and return when everything is healthy. Raises ``LabError``."""
+    """Start ``lab`` with these arguments, and return once everything is healthy. Raises ``LabError``."""
     if state.is_claimed(data_dir):
         raise LabError(state.RUNS_ALREADY.format(data_dir))
     log = files.subdirectory(files.directory(data_dir) / "logs") / "lab.log"

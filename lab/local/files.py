@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lab.errors import LabError
 
-# Enough for what the processes still write once the disk is nearly full, mainly their logs.
+# Enough for the processes' writes to a nearly full disk, mainly logs.
 FREE_MB_MIN = 16
 
 
@@ -49,7 +49,7 @@ def require_own(path: Path) -> None:
 
 
 def open_file(path: Path, flags: int) -> int:
-    """Open a regular file; one that ``flags`` create has mode 0600. Raises ``OSError``, also for a symbolic link."""
+    """Open a regular file; a new one has mode 0600. Raises ``OSError``, also for a symbolic link."""
     # O_NONBLOCK: opening a pipe would wait for its other end.
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     found = os.fstat(descriptor)
@@ -62,7 +62,7 @@ def open_file(path: Path, flags: int) -> int:
 
 
 def shortage(data_dir: Path) -> str | None:
-    """A sentence that names a disk of the data directory with less than ``FREE_MB_MIN`` left, or ``None``."""
+    """A message about a disk of the data directory with less than ``FREE_MB_MIN`` left, or ``None``."""
     seen: set[int] = set()
     for path in (data_dir, *data_dir.glob("*/"), *data_dir.glob("replicas/*/")):
         try:

@@ -13,7 +13,7 @@ from nodes.runtime.config import Role
 
 NAMESPACE = "lab14"
 REPLICAS_MAX = 20
-BLOCK = 80  # ports of a lab, from its base port on
+BLOCK = 80  # ports of a lab, starting at its base port
 OTHER_PORTS = "stop the process that listens there (`lab down` for a lab), or choose another --base-port"
 _CLIENT = 3
 _WORKER = 78
@@ -24,7 +24,7 @@ _FURTHER_DELAY_MS = 1000
 
 @dataclass(frozen=True)
 class Options:
-    """``redis_url``: a log server to use, so that none is started. ``environment``: more variables for the nodes."""
+    """``redis_url``: an existing log server to use. ``environment``: additional variables for the nodes."""
 
     data_dir: Path = Path(".lab")
     base_port: int = 8000
@@ -38,7 +38,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Place:
-    """A node of the lab, and where it listens. ``delay_ms``: a replica's initial delay."""
+    """A node of the lab, and its address. ``delay_ms``: a replica's initial delay."""
 
     node_id: str
     role: Role
@@ -48,7 +48,7 @@ class Place:
 
 
 def places(options: Options) -> list[Place]:
-    """The nodes in the order in which they are listed: primary, replicas, client, worker."""
+    """The nodes in display order: primary, replicas, client, worker."""
     host = "127.0.0.1" if options.host in {"0.0.0.0", "::"} else options.host
     address = f"[{host}]" if ":" in host else host
 
@@ -57,7 +57,7 @@ def places(options: Options) -> list[Place]:
         return Place(f"{NAMESPACE}-{name}", role, port, f"http://{address}:{port}", delay_ms)
 
     replicas = [
-        # The client's port follows those of two replicas, whatever their number.
+        # The client's port always leaves room for two replicas.
         place(f"replica{n}", "replica", n if n < _CLIENT else n + 1, _DELAYS_MS.get(n, _FURTHER_DELAY_MS))
         for n in range(1, options.replicas + 1)
     ]
@@ -85,7 +85,7 @@ def require_free_ports(options: Options) -> None:
 
 
 def taken_ports(options: Options) -> list[int]:
-    """The ports of the lab that another process uses, or this lab itself."""
+    """The ports of the lab that any process, including this lab, uses."""
     ports = [place.port for place in places(options)]
     if options.redis_url is None:
         ports.append(log_server_port(options))
@@ -95,7 +95,7 @@ def taken_ports(options: Options) -> list[int]:
 def free_base_port(random: Random, host: str = "127.0.0.1", preferred: Iterable[int] = ()) -> int:
     """A base port whose whole block is free. Raises ``LabError`` when none is found in 100 tries.
 
-    It is below the ports of outgoing connections, one of which could take the port of a node while that restarts.
+    It is below the ports of outgoing connections, which could otherwise take the port of a restarting node.
     """
     for base in (*preferred, *(random.randrange(10_000, 32_000, 100) for _ in range(100))):
         if all(_is_free(host, base + offset) for offset in range(BLOCK)):

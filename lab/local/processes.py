@@ -17,7 +17,7 @@ from lab.local import files, logs
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _BACKOFF_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)
-_SETTLED_SECONDS = 10.0  # after which an end is not the next of a series
+_SETTLED_SECONDS = 10.0  # after which an exit does not count as repeated
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Child:
     """A process that is kept running. Not thread-safe: one thread starts, watches and stops it.
 
     On Linux the kernel ends it with the thread that started it. It has its own process group, so that Ctrl-C in a
-    terminal reaches the supervisor only, and writes to a log file, of which one older version is kept.
+    terminal reaches the supervisor only, and writes to a log file with one older version.
     """
 
     name: str
@@ -44,8 +44,8 @@ class Child:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def listens_on(self, port: int) -> bool:
-        """Whether this process or one of its children listens on the port, rather than an unrelated one."""
-        import psutil  # needed only while a lab starts, and takes memory
+        """Whether this process or one of its children, not an unrelated process, listens on the port."""
+        import psutil  # takes memory, and is needed only while a lab starts
 
         if self.pid is None:
             return False
@@ -75,7 +75,7 @@ class Child:
         self._started_at = self.monotonic()
 
     def watch(self) -> str | None:
-        """Restart the process if it exited; return a message if anything happened. Early ends prolong the pause."""
+        """Restart the process if it exited; return a message if anything happened. Early exits prolong the pause."""
         now = self.monotonic()
         if self._restart_at is not None:
             if now < self._restart_at:
@@ -106,7 +106,7 @@ class Child:
             self._process.terminate()
 
     def wait(self, timeout_seconds: float) -> None:
-        """Wait for its end, and kill it if that takes longer."""
+        """Wait for the process to exit, and kill it after the timeout."""
         if self._process is not None:
             try:
                 self._process.wait(timeout_seconds)

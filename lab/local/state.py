@@ -1,4 +1,4 @@
-"""The state of a running lab in its data directory, and the lock that shows that it runs."""
+"""The state of a running lab in its data directory, and the lock that indicates that it runs."""
 
 import fcntl
 import json
@@ -15,9 +15,9 @@ from lab.local import files
 STATE = "lab.json"
 _LOCK = "lab.lock"
 _BYTES_MAX = 2**20
-_LOOK_SECONDS = 0.5  # how long commands that look at the lock can delay a lab that starts
-_FIRST_STATE_SECONDS = 2.0  # until a lab that has just started has written its state
-RUNS_ALREADY = "a lab runs in {} already; `lab status` shows it, `lab down` stops it"
+_LOOK_SECONDS = 0.5  # how long commands that inspect the lock can delay a starting lab
+_FIRST_STATE_SECONDS = 2.0  # for a lab that has just started to write its state
+RUNS_ALREADY = "a lab already runs in {}; `lab status` shows it, `lab down` stops it"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class NodeState:
 
 @dataclass(frozen=True)
 class LabState:
-    """A running lab. ``pid`` and ``started``: its supervisor. ``ready``: everything has been healthy."""
+    """A running lab. ``pid`` and ``started``: of its supervisor. ``ready``: everything has been healthy."""
 
     pid: int
     started: str
@@ -51,7 +51,7 @@ class Claim:
     """The lock on a data directory: held while the lab runs, and released by the kernel however it ends."""
 
     def __init__(self, data_dir: Path) -> None:
-        """Raises ``LabError`` when another lab owns the directory, or it cannot be used."""
+        """Raises ``LabError`` if another lab owns the directory or it cannot be used."""
         files.directory(data_dir)
         try:
             self._file = files.open_file(data_dir / _LOCK, os.O_RDWR | os.O_CREAT)
@@ -70,7 +70,7 @@ class Claim:
         new.replace(self._state)
 
     def release(self) -> None:
-        with suppress(OSError):  # a state that stays is not believed, as its process has ended
+        with suppress(OSError):  # a leftover state is ignored, because its process has ended
             if self.is_intact():
                 self._state.unlink(missing_ok=True)
         os.close(self._file)
@@ -93,7 +93,7 @@ def is_claimed(data_dir: Path) -> bool:
     except OSError:
         return False
     with os.fdopen(descriptor):
-        # Shared, so that readers do not exclude each other; a lab that starts waits for them.
+        # Shared, so that readers do not exclude each other; a starting lab waits for them.
         return not _takes(descriptor, fcntl.LOCK_SH, 0.0)
 
 
@@ -121,14 +121,14 @@ def read(data_dir: Path) -> LabState | None:
         except LabError as error:
             # A lab that has just claimed the directory may not have replaced its predecessor's state yet.
             if time.monotonic() >= deadline:
-                advice = f"end the process that holds {data_dir / _LOCK} yourself"
+                advice = f"end the process that holds {data_dir / _LOCK} manually"
                 raise LabError(f"a lab runs in {data_dir}, but its process is unknown: {error}; {advice}") from None
         time.sleep(0.01)
     return None
 
 
 def is_running(state: LabState) -> bool:
-    """Whether the process that wrote the state still runs, rather than another one with its number."""
+    """Whether the process that wrote the state still runs, as opposed to another process with its ID."""
     return _started(state.pid) == state.started
 
 
@@ -155,7 +155,7 @@ def _trusted(path: Path) -> LabState:
 
 
 def _started(pid: int) -> str:
-    """When the process was started, in the system's own unit; empty if there is no such process."""
+    """The start time of the process in a system-specific unit; empty if there is no such process."""
     if sys.platform == "linux":  # ticks since the boot, which do not depend on the clock
         with suppress(OSError):
             return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19] if pid > 0 else ""

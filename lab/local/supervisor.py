@@ -31,17 +31,17 @@ _STOP_SECONDS = 8.0
 _FILES_SECONDS = 1.0
 _START_FAILURES_MAX = 3
 _TEMPORARY_TRIES = 3
-Status = Callable[[str], AbstractContextManager[Any]]  # shows what is being done, as rich's Console.status
+Status = Callable[[str], AbstractContextManager[Any]]  # shows the current activity, like rich's Console.status
 
 
 class Lab:
-    """A lab on this machine. ``with Lab(options) as lab:`` starts it, waits until all is healthy, and stops it.
+    """A lab on this machine. ``with Lab(options) as lab:`` starts it, waits until it is healthy, and stops it.
 
     One thread starts, watches and stops the processes, because on Linux they end with the thread that started them.
     """
 
     def __init__(self, options: Options, on_event: Callable[[str], None] = lambda _: None) -> None:
-        """``on_event`` receives a sentence about each event of a process or disk."""
+        """``on_event`` receives a message about each event of a process or disk."""
         self.options = options
         self.data_dir = options.data_dir.absolute()
         self._password = secrets.token_hex(16)  # of the embedded log server
@@ -55,7 +55,7 @@ class Lab:
         self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._stop = threading.Event()
         self._all_started = threading.Event()  # or failed
-        # Not Thread.join(): on Python 3.11 a join that Ctrl-C interrupted makes the next one return at once.
+        # Not Thread.join(): on Python 3.11 a join interrupted by Ctrl-C makes the next one return immediately.
         self._ended = threading.Event()
         self._failure: str | None = None
         self._ready = False
@@ -88,7 +88,7 @@ class Lab:
         lab = cls(Options(directory / str(tries), port, **options))
         try:
             lab.start()
-        except LabError:  # another process may have taken a port meanwhile
+        except LabError:  # another process may have taken a port in the meantime
             if tries == 1 or not layout.taken_ports(lab.options):
                 raise
             return cls._on_free_ports(directory, preferred, options, tries - 1)
@@ -100,7 +100,7 @@ class Lab:
         return {name: child.pid for name, child in self._children.items() if child.pid is not None}
 
     def start(self) -> None:
-        """Start everything and return when all is healthy. Raises ``LabError``; then nothing is left running."""
+        """Start everything and return once it is healthy. Raises ``LabError``, leaving nothing running."""
         self._claim = Claim(self.data_dir)
         try:
             if (shortage := files.shortage(self.data_dir)) is not None:
@@ -175,7 +175,7 @@ class Lab:
         }
 
     def _await_health(self) -> None:
-        self._all_started.wait()  # the log server has its own bound
+        self._all_started.wait()  # the log server has a separate bound
         deadline = time.monotonic() + _HEALTHY_SECONDS
         pool = urllib3.PoolManager(retries=False, timeout=1.0)
         missing = list(self._places)
@@ -210,7 +210,7 @@ class Lab:
                 self._stop_children()
         except (OSError, LabError) as error:
             self._failure = str(error)
-        except Exception as error:  # noqa: BLE001 - reported by wait(), whatever it is
+        except Exception as error:  # noqa: BLE001 - reported by wait()
             self._failure = f"the supervisor failed: {type(error).__name__}: {error}"
             with suppress(OSError, ValueError):
                 traceback.print_exc()
@@ -269,10 +269,10 @@ class Lab:
             logs.limit(log)
         before, self._shortage = self._shortage, files.shortage(self.data_dir)
         if (before is None) != (self._shortage is None):
-            self._report(self._shortage or "the disk has room again")
+            self._report(self._shortage or "the disk has free space again")
 
     def _report(self, sentence: str) -> None:
-        # The log may be on a full disk, the pipe closed, or the terminal unable to show a character.
+        # Possible causes: a full disk, a closed pipe, or a terminal unable to show a character.
         with suppress(OSError, ValueError):
             self._on_event(sentence)
 

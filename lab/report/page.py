@@ -63,7 +63,7 @@ def page(experiment: dict[str, Any]) -> str:
             specification=_yaml(spec),
             settings=_yaml(result.get("settings")),
             versions=result.get("versions"),
-            data=Markup(data.replace("<", "\\u003c")),  # noqa: S704 - which cannot end the script element around it
+            data=Markup(data.replace("<", "\\u003c")),  # noqa: S704 - cannot end the surrounding script element
         )
     )
 
@@ -85,7 +85,7 @@ def svg(draw: Callable[[Axes], None], size_inches: tuple[float, float] = _SIZE_I
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=False, metadata={"Date": None})
     text = out.getvalue()
-    # Without the XML declaration, which only separate files have, and a size in points, which ignores the page's width.
+    # Without the XML declaration, which is for separate files, and the size in points, which ignores the page's width.
     text = text[text.index("<svg") :]
     return re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"|(<svg[^>]*?) height="[^"]*"', r"\1\2", text, count=1)
 

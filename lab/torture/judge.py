@@ -1,4 +1,4 @@
-"""Verdicts on a torture run: everything observed is compared with the log and with the delays that were set."""
+"""Verdicts on a torture run: compares all observations with the log and with the configured delays."""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -18,7 +18,7 @@ _LEARNS_WITHIN_US = 15_000_000
 
 
 class Floors:
-    """The shortest delay that each replica can have had, at every moment of a run."""
+    """The shortest delay that each replica can have had at each time of a run."""
 
     def __init__(self, ahead_ms: float) -> None:
         """``ahead_ms``: the skew by which a replica's clock can be ahead."""
@@ -63,7 +63,7 @@ def lost(tally: Tally, history: History, ledger: Ledger) -> None:
 
 
 def doubled(tally: Tally, history: History, ledger: Ledger) -> None:
-    """No write is in the log twice, no position is used twice, and none is missing."""
+    """No write is in the log twice, and no position is used twice or missing."""
     holding = ledger.holding()
     for write in history.operations:
         if write.kind == "write" and write.value is not None:
@@ -81,7 +81,7 @@ def doubled(tally: Tally, history: History, ledger: Ledger) -> None:
 
 
 def reordered(tally: Tally, history: History, ledger: Ledger) -> None:
-    """A store shows what the log has up to its position, and writes are in the log in real-time order."""
+    """A store matches the log up to its position, and writes are in the log in real-time order."""
     for read in history.reads:
         _compare(tally, read, ledger)
     log = Timeline(history.writes)
@@ -121,7 +121,7 @@ def regressed(tally: Tally, history: History) -> None:
 
 
 def by_level(plans: dict[int, Plan], history: History) -> dict[str, list[Verdict]]:
-    """Return the verdicts on each level, on its own sessions' reads and all sessions' writes."""
+    """Return the verdicts on each level, from the reads of its sessions and the writes of all sessions."""
     found: dict[str, list[Verdict]] = {}
     for plan in dict.fromkeys(plans.values()):
         own = [op for op in history.operations if op.kind != "read" or plans.get(op.session) == plan]

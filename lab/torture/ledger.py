@@ -20,7 +20,7 @@ _PAUSE_SECONDS = 0.2
 
 
 class Ledger:
-    """Entries in log order, and the store that they add up to at any position."""
+    """Entries in log order, and the resulting store at any position."""
 
     def __init__(self, since: Position, entries: Iterable[Entry]) -> None:
         """``since``: the head of the log before the first of the entries."""
@@ -52,7 +52,7 @@ class Ledger:
 
 
 class Follower:
-    """Reads the log from its present end in a thread, and reconnects after every loss of connection."""
+    """Reads the log from its current end in a thread, and reconnects after every lost connection."""
 
     def __init__(self, redis_url: Callable[[], str]) -> None:
         """``redis_url`` is called again after each error. Raises ``LabError`` if the log cannot be read at all."""
@@ -75,7 +75,7 @@ class Follower:
         self._thread.join()
 
     def finish(self) -> Ledger:
-        """Return all entries up to now. Raises ``LabError`` if the log cannot be read, or not without a gap."""
+        """Return all entries up to now. Raises ``LabError`` if the log cannot be read without a gap."""
         self.__exit__()
         try:
             self._read()
@@ -104,7 +104,7 @@ class Follower:
             self._last = page[-1].position
 
     def _trimmed(self) -> LabError:
-        return LabError(f"the log was trimmed before it could be read on from {self._last}; raise LAB_LOG_KEEP")
+        return LabError(f"the log was trimmed before the entries after {self._last} could be read; raise LAB_LOG_KEEP")
 
     def _connected(self) -> ReplicationLog:
         if self._log is None:

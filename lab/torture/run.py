@@ -1,4 +1,4 @@
-"""A torture run: load, faults, healing, and everything observed meanwhile."""
+"""A torture run: load, faults, recovery, and all observations."""
 
 import secrets
 import threading
@@ -62,7 +62,7 @@ class Order:
 def run(
     order: Order, target: Target, replicas: Iterable[str], *, stop: threading.Event, on_step: Callable[[int, int], None]
 ) -> Record:
-    """Do the run; ``on_step`` gets the numbers of operations and acts. Raises ``LabError`` without recovery."""
+    """Run the test; ``on_step`` gets the numbers of operations and acts. Raises ``LabError`` without recovery."""
     recorder = Recorder(lambda: time.monotonic_ns() // 1000)
     floors = Floors(SKEW_DRAWN_MS_MAX if any(act.kind == "skew" for act in order.acts) else 0)
     injector = Injector(target, floors, recorder.now_us, time.sleep)
@@ -157,7 +157,7 @@ class Injector:
         due = [found for found in self._stopped if all_of_them or found[0] <= now]
         self._stopped = [found for found in self._stopped if found not in due]
         for _, resume in due:
-            with suppress(LabError):  # the process has been killed meanwhile
+            with suppress(LabError):  # the process has been killed in the meantime
                 resume()
 
     def heal(self) -> None:
@@ -192,7 +192,7 @@ class Injector:
         self._floors.add(replica, self._now_us(), new_ms)
 
     def _ask(self, method: str, url: str, body: Any = None) -> dict[str, Any]:
-        """Ask a node that may be restarting, for a while. Raises ``LabError``."""
+        """Ask a node, with retries because it may be restarting. Raises ``LabError``."""
         deadline = time.monotonic() + _TRIES_SECONDS
         while True:
             try:

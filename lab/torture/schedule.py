@@ -12,7 +12,7 @@ from nodes.replica.faults import FAULTS
 DELAY = "delay"
 PROCESS_FAULTS = ("kill", "hang")
 ALL_FAULTS = (*PROCESS_FAULTS, *FAULTS)
-# A fault that breaks guarantees is injected only on request: then the verdict has to report it.
+# A fault that breaks guarantees is injected only on request; the verdict then has to report it.
 DEFAULT_FAULTS = (*PROCESS_FAULTS, *(name for name, kind in FAULTS.items() if not kind.breaks_guarantees))
 DELAY_MS_MIN = 100
 _FIRST_MS, _LAST_MS = 1000, 2000

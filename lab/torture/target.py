@@ -20,7 +20,7 @@ def native_processes(replicas: int) -> list[str]:
 
 
 class NativeTarget:
-    """A lab on this machine. Methods raise ``LabError`` for what cannot be done at the moment."""
+    """A lab on this machine. Methods raise ``LabError`` for actions that are currently impossible."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
@@ -77,7 +77,7 @@ class ComposeTarget:
         return f"redis://{addresses[0]}:6379/0"
 
     def kill(self, process: str) -> None:
-        """Kill and start the container; Docker does not restart what it was asked to kill."""
+        """Kill and start the container; Docker does not restart a container killed on request."""
         container = _container(process)
         _docker("kill", container)
         _docker("start", container)

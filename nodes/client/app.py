@@ -98,7 +98,7 @@ def create_app(config: ClientConfig) -> Flask:
     metrics = ClientMetrics(registry)
     queue = ExperimentQueue(connect(config.redis_url, max_connections=config.threads, as_text=False), config.namespace)
     experiments = Experiments(queue, ExperimentStore(config.data_dir))
-    # A connection that waits for an answer for as long as the log server may block, and a margin.
+    # A connection that waits for a reply for as long as the log server can block, plus a margin.
     waiting = connect(config.redis_url, answer_timeout_seconds=WAIT_MS / 1000 + 5)
     log = ReplicationLog(waiting, config.namespace)
     clock = LogClock(log.history.now_us, time.monotonic_ns, time.time_ns)
@@ -114,7 +114,7 @@ def create_app(config: ClientConfig) -> Flask:
     add_pages(app)
     add_feed(api, feed)
     add_controls(api, Controls(peers, config.primary_url, lambda: request.headers.get("Authorization")))
-    # Peers of its own, so that a request that ends a fault needs no place that waiting requests take.
+    # Separate peers, so that ending a fault does not compete with waiting requests for capacity.
     add_faults(api, Faults(Peers(_FAULTS_PARALLEL, time.monotonic), directory, config.admin_token))
     add_experiments(api, experiments)
     add_comparison(api, Comparison(peers, directory, config.primary_url, client.waiting))
@@ -124,7 +124,7 @@ def create_app(config: ClientConfig) -> Flask:
 
 
 def add_pages(app: Flask) -> None:
-    """The console at ``/``, and its parts below ``/console/``; nothing else than these files."""
+    """Serve the console at ``/`` and its files below ``/console/``, and no other files."""
     root = resources.files("nodes.client").joinpath("console")
     files = {file.name: file for file in root.iterdir()}
     files |= {f"vendor/{file.name}": file for file in root.joinpath("vendor").iterdir()}
@@ -179,7 +179,7 @@ def add_faults(api: Api, faults: Faults) -> None:
 def add_experiments(api: Api, experiments: Experiments) -> None:
     @api.route("POST", "/experiments", admin=True, body=ExperimentBody, answer=Answer(Experiment, 202))
     def submit(body: ExperimentBody) -> Response:
-        """Queue an experiment: windows, staleness, levels, or a sweep of one of them."""
+        """Queue an experiment: windows, staleness, levels, or a sweep of one of these."""
         found = experiments.submit(body)
         response = api.reply(found, 202)
         response.headers["Location"] = f"/experiments/{found['id']}"

@@ -22,7 +22,7 @@ from nodes.runtime.tracing import Tracing
 
 _RETRY_PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2)
 _LOOKOUT_SECONDS = 1.0
-_WRITE_MS = 6000  # for a write to be answered, apart from the acknowledgements that it waits for
+_WRITE_MS = 6000  # to answer a write, excluding the acknowledgements it waits for
 _NO_ACKS = AcksQuery()
 
 
@@ -47,7 +47,7 @@ class WriteAndReadAnswer(TypedDict):
 
 
 class ReplicaWait(TypedDict):
-    """``applied_after_ms``: commit to apply, by the log's clock, ``null`` when the replica was restarted since.
+    """``applied_after_ms``: commit to apply, by the log's clock; ``null`` if the replica has restarted since.
 
     ``observed_after_ms``: acknowledged to observed, by the client's clock.
     """
@@ -170,7 +170,7 @@ class Client:
                 return {"error": problem, "attempts": attempts}
 
     def _look_out(self) -> None:
-        """Keep the directory up to date beside the reads, which never ask for it."""
+        """Keep the directory up to date in the background; reads never request it."""
         self.metrics.know(self.directory.now().keys())
         self._lookout.pause(_LOOKOUT_SECONDS)
 

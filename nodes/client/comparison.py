@@ -1,4 +1,4 @@
-"""All nodes at once, compared: versions, contents, one key, and the state of each replica."""
+"""Comparisons of all nodes: versions, contents, one key, and the state of each replica."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class StaleReplica(TypedDict):
 
 
 class Analysis(TypedDict):
-    """``diverged``: equal position and another digest, which must never be (only with ``digest``)."""
+    """``diverged``: equal position but a different digest, which must never happen (only with ``digest``)."""
 
     primary_version: int | None
     stale_replicas: list[StaleReplica]
@@ -47,7 +47,7 @@ class CompareAnswer(TypedDict):
 
 
 class NodeAnswer(TypedDict):
-    """A node's answer about a key, with version 0 if it is missing; or ``error``."""
+    """A node's value of a key, with version 0 if it is missing; or ``error``."""
 
     value: NotRequired[Any]
     version: NotRequired[int]
@@ -61,9 +61,9 @@ class EverywhereAnswer(TypedDict):
 
 
 class ReplicaStatus(TypedDict):
-    """``lag_ms``: age of the oldest write that it has not applied; ``null`` if unknown, as ``order``.
+    """``lag_ms``: age of the oldest unapplied write; ``lag_ms`` and ``order`` are ``null`` if unknown.
 
-    ``resyncing``: why its content is being replaced by a snapshot, or empty.
+    ``resyncing``: why a snapshot is replacing the content, or empty.
     """
 
     replica_id: str
@@ -115,13 +115,13 @@ class Comparison:
         return {"primary": primary, "replicas": answers, "analysis": analysis}
 
     def everywhere(self, key: str) -> EverywhereAnswer:
-        """What each node answers for a key now, without waiting for anything."""
+        """The current value of a key on each node, without waiting."""
         path = f"/data/{quote(key, safe='')}"
         found = self.peers.ask_all({name: Ask(f"{url}{path}") for name, url in self._urls().items()})
         return {"key": key, "nodes": {name: _node_answer(reply) for name, reply in found.items()}}
 
     def status(self) -> StatusAnswer:
-        """Every node's version, and how far each replica is behind."""
+        """Every node's version, and each replica's lag."""
         answers = self.peers.run_all({**self._calls(self._urls(), "/version"), "known": self.directory.ask})
         known = answers.pop("known") or {}
         primary = answers.pop(_PRIMARY)
@@ -171,7 +171,7 @@ def _analyze(primary: dict[str, Any], replicas: dict[str, dict[str, Any]]) -> An
 
 
 def _analyze_content(primary: dict[str, Any], replicas: dict[str, dict[str, Any]]) -> Any:
-    """Compare digests, which mean something only between nodes at the same position."""
+    """Compare digests, which is meaningful only between nodes at the same position."""
     expected = primary["content"]
     contents = {name: answer["content"] for name, answer in replicas.items() if "error" not in answer["content"]}
     comparable = {name: content for name, content in contents.items() if content["at"] == expected.get("at")}

@@ -1,4 +1,4 @@
-"""Controls of the lab: delays with what they predict and resets, through the primary; faults, through the replicas."""
+"""Controls of the lab: delays, predictions and resets through the primary; faults through the replicas."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class Controls:
         return self._require(Ask("/admin/replication-delays"))
 
     def change(self, body: DelayChange) -> dict[str, Any]:
-        """Change one replica's delay; it also counts for entries already waiting."""
+        """Change one replica's delay; it also applies to entries already waiting."""
         return self._require(Ask("/admin/replication-delay", "POST", body=body.model_dump()))
 
     def reset(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class Faults:
         return self._one(replica, "DELETE", f"/admin/faults/{segment(fault)}")
 
     def resync(self, body: ReplicaName) -> dict[str, Any]:
-        """Replace a replica's content by a snapshot of the primary's, which repairs one that has diverged."""
+        """Replace a replica's content with a snapshot of the primary's, which repairs a diverged replica."""
         return self._one(body.replica, "POST", "/admin/resync")
 
     def show(self) -> FaultsByReplica:
@@ -137,7 +137,7 @@ class Faults:
         if known.proven or self.token is None:
             return None
         who = f"{known.replica_id} at {known.url}"
-        return UnprovenReplica(f"{who} has not proved that it has LAB_ADMIN_TOKEN, which every node is given")
+        return UnprovenReplica(f"{who} has not proved that it has LAB_ADMIN_TOKEN; set the same token on every node")
 
     def _ask(self, known: KnownReplica, method: str, path: str, body: Any = None) -> Ask:
         headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}

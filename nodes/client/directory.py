@@ -1,4 +1,4 @@
-"""What the primary reports of the lab: its id, its replicas, and the head of its log."""
+"""The lab as the primary reports it: its id, its replicas, and the head of its log."""
 
 import threading
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -8,7 +8,7 @@ from broker.delay.models import Order
 from broker.position import Position
 from nodes.http.peers import Ask, PeerError, Peers, Reply
 
-PATIENCE_SECONDS = 0.5  # that a read waits for the head of the log
+PATIENCE_SECONDS = 0.5  # for which a read waits for the head of the log
 
 
 class KnownReplica(NamedTuple):
@@ -40,7 +40,7 @@ class Directory:
         return self._lab
 
     def replicas(self) -> dict[str, KnownReplica]:
-        """The replicas as last reported. The primary is asked only until one is known."""
+        """The replicas as last reported. Asks the primary only while none is known."""
         return self._known or self.now()
 
     def now(self) -> dict[str, KnownReplica]:
@@ -61,9 +61,9 @@ class Directory:
 class LogHead:
     """Asks the primary for the head of the log, one question at a time. Thread-safe.
 
-    Reads that arrive while a question is out share the next one, so a primary that hangs occupies one thread however
-    many reads there are. Only the first of them wait for it, at most ``PATIENCE_SECONDS``; later ones do not wait until
-    it has answered again.
+    Reads that arrive while a question is in progress share the next one, so a hanging primary occupies one thread
+    regardless of the number of reads. Only the first reads wait for it, at most ``PATIENCE_SECONDS``; later ones do not
+    wait until it has answered again.
     """
 
     def __init__(self, peers: Peers, primary_url: str, patience_seconds: float = PATIENCE_SECONDS) -> None:

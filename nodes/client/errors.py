@@ -27,7 +27,7 @@ class UnknownReplica(ClientError):
 
 
 class UnprovenReplica(ClientError):
-    """Raised for a replica that has not proved to have the admin token: any URL can be registered."""
+    """Raised for a replica that has not proved that it has the admin token: any URL can be registered."""
 
 
 class NoSuchExperiment(ClientError): ...
@@ -37,7 +37,7 @@ class ExperimentEnded(ClientError): ...
 
 
 class QueueFull(ClientError):
-    """Raised when as many experiments wait or run as may."""
+    """Raised when the limit of waiting and running experiments is reached."""
 
     headers = MappingProxyType({"Retry-After": "10"})
 
@@ -53,7 +53,7 @@ class ReadRefused(ClientError):
 
 
 class NoReplicaToRead(UnknownReplica, ReadRefused):
-    """Raised when a read names no registered replica, or none is registered."""
+    """Raised when a read names an unknown replica, or no replica is registered."""
 
 
 class LevelNotAvailable(ReadRefused):
@@ -65,7 +65,7 @@ class LevelNotReached(ReadRefused):
 
 
 class SessionError(ReadRefused):
-    """Raised when a session cannot go on. ``cookie``: the ``Set-Cookie`` header that ends it, or starts a new one."""
+    """Raised when a session cannot continue. ``cookie``: the ``Set-Cookie`` header that ends it or starts a new one."""
 
     def __init__(self, detail: str, cookie: str | None = None, **extra: Any) -> None:
         super().__init__(detail, **extra)

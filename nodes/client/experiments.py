@@ -26,8 +26,8 @@ from nodes.runtime.store import StoreError, is_damage, quarantine
 
 WAITING_MAX = 20
 _COLLECT_SECONDS = 1.0
-_CANCELLED = Stop("cancelled", "it was cancelled")
-_LOST = "it was lost: the log server or the worker ended before anything of it was reported"
+_CANCELLED = Stop("cancelled", "it was canceled")
+_LOST = "it was lost: the log server or the worker stopped before its first report"
 KEPT = 200  # experiments that have ended
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS shelf (
@@ -57,7 +57,7 @@ WHERE ended AND number <= (SELECT number FROM shelf WHERE ended ORDER BY number 
 
 
 class RawQuery(Query):
-    raw: Annotated[bool, Field(description="with every single measurement, which may be megabytes")] = False
+    raw: Annotated[bool, Field(description="include every measurement, possibly megabytes")] = False
 
 
 class ExperimentsAnswer(TypedDict):
@@ -66,7 +66,7 @@ class ExperimentsAnswer(TypedDict):
 
 @dataclass
 class Experiments:
-    """What the worker reports is stored within a second, whether a client asks for it or not.
+    """Stores the worker's reports within a second, whether or not a client requests them.
 
     Methods raise ``NoSuchExperiment``, ``ExperimentEnded``, ``QueueFull``, ``StoreError`` and ``LogError``.
     """
@@ -75,7 +75,7 @@ class Experiments:
     store: ExperimentStore
 
     def __post_init__(self) -> None:
-        self._lock = threading.Lock()  # an experiment that is stored and not queued yet would look lost
+        self._lock = threading.Lock()  # an experiment that is stored but not queued yet would look lost
         self._collector = Background("experiments", self._step)
         self.start = self._collector.start
         self.stop = self._collector.stop
@@ -95,7 +95,7 @@ class Experiments:
         }
         with self._lock:
             if len(self.store.unended()) >= WAITING_MAX:
-                detail = f"{WAITING_MAX} experiments wait or run already; cancel one, or retry when one has ended"
+                detail = f"{WAITING_MAX} experiments are waiting or running; cancel one, or retry later"
                 raise QueueFull(detail)
             self.store.put(experiment)
             try:
@@ -116,12 +116,12 @@ class Experiments:
         return self._require(name, raw=query.raw)
 
     def cancel(self, name: str) -> Experiment:
-        """Cancel an experiment. One that runs ends within a second, and its settings are restored."""
+        """Cancel an experiment. A running one ends within a second, and its settings are restored."""
         self._collect()
         with self._lock:
             found = self._require(name)
             if found["state"] in ENDED:
-                raise ExperimentEnded(f"The experiment has ended already: it is {found['state']}", state=found["state"])
+                raise ExperimentEnded(f"The experiment has already ended: it is {found['state']}", state=found["state"])
             if self.queue.withdraw(name):
                 return self._end(found, _CANCELLED.state, _CANCELLED.reason)
             self.queue.stop(name, _CANCELLED)
@@ -133,7 +133,7 @@ class Experiments:
         return found
 
     def _refresh(self) -> None:
-        """Collect, unless the log server is away: the stored experiments can be read all the same."""
+        """Collect reports unless the log server is away; stored experiments stay readable."""
         with suppress(LogError):
             self._collect()
 
@@ -161,11 +161,11 @@ class Experiments:
 
 
 class ExperimentStore:
-    """Experiments as JSON in one sqlite file: those that have not ended, and the last 200 that have. Thread-safe.
+    """Experiments as JSON in one sqlite file: unfinished ones, and the last 200 that have ended. Thread-safe.
 
-    Each is there three times: as the list shows it, as it is shown alone, and with every single measurement. So
-    frequent reads are small, and megabytes are parsed only on request. An experiment that has ended does not change. A
-    damaged file is quarantined, so that the client can start. Methods raise ``StoreError`` if the file cannot be used.
+    Each is stored three times: for the list, for its own page, and with every measurement. So frequent reads are
+    small, and megabytes are parsed only on request. An experiment that has ended does not change. A damaged file is
+    quarantined so that the client can start. Methods raise ``StoreError`` if the file cannot be used.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -217,12 +217,12 @@ class ExperimentStore:
 
 
 def summary(experiment: Experiment) -> Experiment:
-    """An experiment without its specification and its result, which may be large."""
+    """An experiment without its specification and its result, which can be large."""
     return {**experiment, "spec": None, "result": None}
 
 
 def _without_raw(result: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A result without its measurements, also those of each step of a sweep."""
+    """A result without its measurements, including those of each step of a sweep."""
     if result is None:
         return None
     found = {name: value for name, value in result.items() if name != "raw"}

@@ -1,4 +1,4 @@
-"""The consistency levels, one class each: which nodes can serve a level, and what it requires of them."""
+"""The consistency levels, one class each: which nodes can serve a level, and its requirements for them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class LevelQuery(Query):
     def _makes_sense(self) -> LevelQuery:
         bounds = self.max_lag_ms is not None or self.max_lag_versions is not None
         if bounds != (self.level == "bounded"):
-            raise ValueError("max_lag_ms or max_lag_versions goes with level=bounded, and level=bounded needs one")
+            raise ValueError("level=bounded requires max_lag_ms or max_lag_versions; other levels accept neither")
         if self.level == "strong" and self.replica is not None:
             raise ValueError("level=strong reads from the primary, not from a replica")
         return self
@@ -87,9 +87,9 @@ class Nodes:
         return usable
 
     def ask(self, url: str, read: Read, target: Position | None = None, *, wait: bool = False) -> Served:
-        """Read the key from a node, once it is at ``target`` or, without ``wait``, if it is there already.
+        """Read the key from a node, once it reaches ``target`` or, without ``wait``, if it already has.
 
-        Raises ``PeerRefused``, with 504 if it is not and 412 if it is in a later epoch, or ``PeerError``.
+        Raises ``PeerRefused``, with 504 if it has not and 412 if it is in a later epoch, or ``PeerError``.
         """
         left_seconds = read.started + read.query.timeout_ms / 1000 - self.monotonic()
         wait_ms = max(0, round(left_seconds * 1000)) if wait else 0
@@ -101,14 +101,14 @@ class Nodes:
 
 
 class Eventual:
-    """A replica as it is."""
+    """Read any replica in its current state."""
 
     from_primary = False
     in_log_order = False  # whether only replicas that apply in log order can serve it
     promise: Level | None = None  # what every answer is good for, if that does not depend on the node's position
 
     def serve(self, nodes: Nodes, url: str, read: Read) -> tuple[Served, Position | None]:
-        """A node's answer, and the head of the log to compare it with, if the primary answers in time."""
+        """A node's response, and the head of the log to compare it with, if the primary responds in time."""
         asked = nodes.head.ask()
         return self._ask(nodes, url, read, asked), nodes.head.answer(asked)
 
@@ -117,16 +117,16 @@ class Eventual:
 
 
 class Prefix(Eventual):
-    """A replica as it is, if it applies in log order: some prefix of the history."""
+    """Read a replica in log order in its current state: some prefix of the history."""
 
     in_log_order = True
 
 
 class OfSession(Eventual):
-    """A replica, once it has what the session wrote and was shown."""
+    """Read a replica once it has everything the session wrote and was shown."""
 
     def _ask(self, nodes: Nodes, url: str, read: Read, asked: Future[Position | None]) -> Served:
-        """Wait for the replica, unless the primary reports that the session's position is void."""
+        """Wait for the replica, unless the primary reports that the session's position is invalid."""
         session, target = read.session, read.session.position
         if target == START:
             return nodes.ask(url, read)
@@ -148,7 +148,7 @@ class OfSession(Eventual):
 
 
 class Bounded(Eventual):
-    """A replica, once it is at most so many versions or milliseconds behind."""
+    """Read a replica once it is within the bound in versions or milliseconds."""
 
     promise: Level | None = "bounded"
 
@@ -178,7 +178,7 @@ class Bounded(Eventual):
 
 
 class Strong(Eventual):
-    """The primary, which has every acknowledged write."""
+    """Read the primary, which has every acknowledged write."""
 
     from_primary = True
 
@@ -197,7 +197,7 @@ BY_NAME: dict[Level, Eventual] = {
 
 
 def _earlier_epoch(session: Session, position: str) -> EarlierEpoch:
-    detail = f"{session.position} is of an earlier epoch: the lab was reset, and is at {position}. Start a new session"
+    detail = f"{session.position} is of an earlier epoch: the lab was reset, now at {position}. Start a new session"
     return EarlierEpoch(detail, end(session.lab), position=position)
 
 

@@ -1,4 +1,4 @@
-"""What the client measures."""
+"""Metrics of the client."""
 
 from collections.abc import Collection
 from functools import partial
@@ -56,7 +56,7 @@ class ClientMetrics:
         self._lost_own_write.inc(lost_own_write)
 
     def know(self, replicas: Collection[str]) -> None:
-        """Export the reads of these replicas only, from 0 on: a series that started later would hide the first read."""
+        """Export the reads of these replicas only, starting at 0: a later start would hide the first read."""
         for replica in replicas:
             for result in ("fresh", "stale", "error"):
                 self.reads.labels(replica, result)

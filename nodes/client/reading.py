@@ -1,4 +1,4 @@
-"""Reading at a level: a node that can serve it, another if that fails, and how stale the answer was."""
+"""Reading at a level: choose a node that can serve it, fail over to another, and report the staleness."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from nodes.http.times import ms
 
 
 class ReadAnswer(TypedDict):
-    """What was read, from where, at which level, and how stale that was.
+    """The value read, its source, its level, and its staleness.
 
-    ``level_had``: the strongest level that this answer was good for. ``waited_ms``: how long the reader waited in all.
-    ``stale``: whether a write was missing that was committed before the read started; then ``behind_versions`` counts
-    the missing versions, and ``stale_ms`` is the age of the oldest. All three are ``null`` if the primary did not
-    answer beside the read. ``token``: for a later read of the same session.
+    ``level_had``: the strongest level that this response satisfied. ``waited_ms``: how long the reader waited in all.
+    ``stale``: whether a write committed before the read started was missing; then ``behind_versions`` counts the
+    missing versions, and ``stale_ms`` is the age of the oldest. All three are ``null`` if the primary did not respond
+    in time. ``token``: for a later read of the same session.
     """
 
     key: str
@@ -95,7 +95,7 @@ class Reader:
         }
 
     def _missing(self, served: Served, head: Position | None, started: float) -> tuple[int | None, float | None]:
-        """How many versions up to the head were missing, and the age in milliseconds of the oldest of them."""
+        """The number of versions missing up to the head, and the age in milliseconds of the oldest one."""
         if head is None:
             return None, None
         if served.position >= head:
@@ -112,7 +112,7 @@ class Reader:
         age_ms = (newest - oldest) / timedelta(milliseconds=1) + found.body["data_age_ms"]
         age_ms -= (found.received_at - served.received_at) * 1000
         if age_ms < (served.received_at - started) * 1000:
-            return 0, 0.0  # the head is asked for beside the read: all of this was written while the read ran
+            return 0, 0.0  # the head is read in parallel: all of these were written during the read
         return versions, ms(max(0.0, age_ms * 1000))
 
 
@@ -123,5 +123,5 @@ def _had(read: Read, served: Served, place: Place) -> Level:
 
 
 def shown(position: Position, version: int) -> Position:
-    """The newest position that a read showed: in order of arrival a record may be newer than its store's position."""
+    """The newest position that a read showed: in order of arrival a record can be newer than its store's position."""
     return max(position, Position(position.epoch, version))

@@ -1,4 +1,4 @@
-"""Sessions: what a person has written and read in a lab, as two positions that a cookie carries."""
+"""Sessions: a user's writes and reads in a lab, as two positions in a cookie."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from broker.position import PATTERN, START, Position
 from nodes.client.errors import ForeignSession, MalformedPosition
 
 HEADER = "Lab-Position"
-_TOKEN = Field(pattern=rf"^{PATTERN}(\.[0-9A-Za-z-]+)?$", description="the token of an earlier answer")
+_TOKEN = Field(pattern=rf"^{PATTERN}(\.[0-9A-Za-z-]+)?$", description="the token of an earlier response")
 TOKEN = {HEADER: Annotated[str, _TOKEN]}
 _COOKIE = "lab_session"
 _ATTRIBUTES = "Path=/; HttpOnly; SameSite=Strict"
@@ -20,8 +20,8 @@ _ATTRIBUTES = "Path=/; HttpOnly; SameSite=Strict"
 class Session(NamedTuple):
     """The newest position that the session wrote, and the newest that it was shown, in this lab.
 
-    ``least``: a bare position that a request asked for, without evidence of its origin; a read waits for it, but it is
-    no part of what the session wrote or was shown.
+    ``least``: a bare position in a request, without evidence of its origin; a read waits for it, but it does not count
+    as written or shown.
     """
 
     lab: str
@@ -31,7 +31,7 @@ class Session(NamedTuple):
 
     @property
     def position(self) -> Position:
-        """The position that a node must have to show this session all that it wrote and saw."""
+        """The position that a node needs to show this session everything it wrote and saw."""
         return max(self.written, self.read, self.least)
 
     @property
@@ -46,12 +46,12 @@ class Session(NamedTuple):
 
     @property
     def cookie(self) -> str:
-        """A ``Set-Cookie`` header. A browser sends a host's cookies to all ports, so each lab has a name of its own."""
+        """A ``Set-Cookie`` header. A browser sends a host's cookies to all ports, so the name contains the lab's id."""
         return f"{_COOKIE}_{self.lab}={self.written}.{self.read}; {_ATTRIBUTES}"
 
 
 def end(lab: str) -> str:
-    """The ``Set-Cookie`` header that removes a session whose positions are of no use any more."""
+    """The ``Set-Cookie`` header that removes a session whose positions are no longer valid."""
     return f"{_COOKIE}_{lab}=; Max-Age=0; {_ATTRIBUTES}"
 
 
@@ -59,7 +59,7 @@ def session_of(token: str | None, cookies: Mapping[str, str], lab: str, *, requi
     """The session of a request to this lab: from the ``Lab-Position`` header, else the cookie.
 
     Raises ``MalformedPosition``, or ``ForeignSession`` for a token of another lab and, if a session is ``required``,
-    for a cookie of another lab without one of this lab. A token says only where to start, so it counts as written.
+    for a cookie of another lab without one of this lab. A token is only a starting point, so it counts as written.
     """
     if token is not None:
         text, dot, issuer = token.partition(".")

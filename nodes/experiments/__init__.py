@@ -1,1 +1,1 @@
-"""Experiments as client and worker know them: what may be asked for, and how it goes from one to the other."""
+"""What client and worker share about experiments: the specification and the queue."""

@@ -1,6 +1,6 @@
-"""How experiments get from client to worker: an RQ queue, and keys of the lab's own for the rest.
+"""The path of experiments from client to worker: an RQ queue, plus keys of the lab.
 
-RQ's job carries the id and the specification. Everything else is readable JSON under the lab's own keys:
+RQ's job carries the id and the specification. Everything else is readable JSON under the lab's keys:
 
 =============================== ======================================================================================
 ``lab14:experiment:<id>``       the experiment as its worker last reported it
@@ -33,14 +33,14 @@ _FOREVER = -1
 
 
 class Stop(NamedTuple):
-    """How to end an experiment early: its state, ``failed`` or ``cancelled``, and the reason as a sentence."""
+    """An early end of an experiment: its state, ``failed`` or ``cancelled``, and the reason."""
 
     state: str
     reason: str
 
 
 class ExperimentQueue:
-    """Methods raise ``broker.errors.LogError``. Thread-safe. The connection must answer in bytes, which RQ requires."""
+    """Methods raise ``broker.errors.LogError``. Thread-safe. The connection must return bytes, which RQ requires."""
 
     def __init__(self, client: Client, namespace: str = "lab14") -> None:
         self._client: Any = client
@@ -63,19 +63,19 @@ class ExperimentQueue:
         return waited
 
     def is_lost(self, name: str) -> bool:
-        """Whether RQ has no job of an experiment, or a failed one, although a worker reports failures by itself."""
+        """Whether RQ has no job of an experiment, or a failed one; workers normally report failures themselves."""
         with translated():
             try:
                 job = self.jobs.fetch_job(name)
                 return job is None or job.get_status() in {JobStatus.FAILED, JobStatus.CANCELED, JobStatus.STOPPED}
-            except InvalidJobOperation:  # it vanished between both commands
+            except InvalidJobOperation:  # it vanished between the two commands
                 return True
 
     def reported(self, name: str) -> Experiment | None:
         return cast("Experiment | None", self._read(f"{self._prefix}:{name}"))
 
     def forget(self, name: str) -> None:
-        """Remove what is under the lab's keys; RQ removes its job."""
+        """Remove an experiment's keys; RQ removes its job."""
         with translated():
             self._client.delete(f"{self._prefix}:{name}", f"{self._prefix}:{name}:stop")
 
@@ -97,7 +97,7 @@ class ExperimentQueue:
         return None if found is None else Stop(*json.loads(found[1]))
 
     def hold(self, settings: dict[str, Any]) -> None:
-        """Keep the settings to restore, also if the worker dies; empty ones remove what was kept."""
+        """Store the settings to restore, which outlive the worker; empty settings remove the stored ones."""
         with translated():
             if settings:
                 self._client.set(f"{self._prefix}-held", json.dumps(settings))
@@ -139,7 +139,7 @@ class ExperimentQueue:
 
 
 class Turn:
-    """A lease of five seconds, which makes a worker the only one that runs experiments."""
+    """A lease of five seconds, which makes its holder the only worker that runs experiments."""
 
     def __init__(self, client: Client, key: str, worker: str) -> None:
         self._lock = client.lock(key, timeout=TURN_SECONDS, blocking=False, thread_local=False)

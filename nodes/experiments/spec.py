@@ -17,14 +17,14 @@ SECONDS_MAX = 3600
 REQUESTS_AT_ONCE = 256
 WARM_UP_SECONDS_MAX = 10.0
 HORIZON_MS_UNLESS_GIVEN = 60_000
-_GRACE_SECONDS = 30.0  # for setting the replicas, and for a machine that is behind with the load
+_GRACE_SECONDS = 30.0  # to configure the replicas, and for a machine that cannot keep up with the load
 _PATH = r"[a-z0-9_-]+(\.[a-z0-9_-]+)*"
 Rate = Annotated[float, Field(ge=0.1, le=200)]
 WaitMs = Annotated[int, Field(ge=1, le=TIMEOUT_MS_MAX)]
 
 
 class Spec(Body):
-    """``settings``: of replicas by id, restored afterwards. ``seed``: of the moments of writes and reads."""
+    """``settings``: by replica id, restored afterwards. ``seed``: determines the times of writes and reads."""
 
     settings: Annotated[dict[str, SettingsBody], Field(max_length=20)] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
@@ -41,7 +41,7 @@ class Spec(Body):
 
 
 class Windows(Spec):
-    """How long until every replica has a write: ``writes`` at random moments, ``rate`` a second on average."""
+    """Time until every replica has a write: ``writes`` at random times, ``rate`` per second on average."""
 
     kind: Literal["windows"]
     writes: Annotated[int, Field(ge=1, le=20_000)] = 200
@@ -54,9 +54,9 @@ class Windows(Spec):
 
 
 class Staleness(Spec):
-    """How likely a read is stale, by the time since its write.
+    """Probability that a read is stale, by the time since its write.
 
-    Writes at random moments, ``rate`` a second on average, each followed by reads at random moments up to
+    Writes at random times, ``rate`` per second on average, each followed by reads at random times up to
     ``horizon_ms`` (unless given, three times the longest mean delay, at most a minute), spread evenly over ``steps``
     steps. At most one read in each step of each replica follows a write.
     """
@@ -74,12 +74,12 @@ class Staleness(Spec):
         return writing_seconds + (self.horizon_ms or HORIZON_MS_UNLESS_GIVEN) / 1000 + _GRACE_SECONDS
 
     def writes(self, replicas: int) -> int:
-        """The number of writes after the warm-up, for all reads to follow one."""
+        """The number of writes after the warm-up, enough for all reads."""
         return math.ceil(self.reads / min(self.reads_per_second / self.rate, self.steps * replicas))
 
 
 class Levels(Spec):
-    """What each consistency level costs: a write, and right after it a read at the level, ``reads`` times each."""
+    """Cost of each consistency level: a write, immediately followed by a read at the level, ``reads`` times each."""
 
     kind: Literal["levels"]
     reads: Annotated[int, Field(ge=1, le=10_000)] = 100
@@ -95,7 +95,7 @@ class Levels(Spec):
 
 
 class Sweep(Spec):
-    """One of the others, with each value of a ``parameter``, as ``rate`` or ``settings.lab14-replica2.delay_ms``."""
+    """Another kind, once for each value of a ``parameter`` such as ``rate`` or ``settings.lab14-replica2.delay_ms``."""
 
     kind: Literal["sweep"]
     parameter: Annotated[str, Field(pattern=f"^{_PATH}$", max_length=100)]
@@ -130,11 +130,11 @@ class Sweep(Spec):
 
 
 class ExperimentBody(RootModel[Annotated[Windows | Staleness | Levels | Sweep, Field(discriminator="kind")]]):
-    TAGS: ClassVar[int] = 1  # an error's location begins with the kind, which is no field
+    TAGS: ClassVar[int] = 1  # an error's location starts with the kind, which is not a field
 
 
 class Experiment(TypedDict):
-    """Times are RFC 3339; ``progress`` goes from 0 to 1; ``reason``: why it failed or was canceled.
+    """Times are RFC 3339; ``progress`` ranges from 0 to 1; ``reason``: why it failed or was canceled.
 
     ``result`` is partial while it runs, and ``null`` before. In a list both ``spec`` and ``result`` are ``null``.
     """
@@ -155,7 +155,7 @@ ENDED = frozenset({"finished", "failed", "cancelled"})
 
 
 def _waits_seconds(requests: int, wait_ms: float) -> float:
-    """How long after the last request the last answer can arrive, if each takes ``wait_ms``."""
+    """Upper bound of the seconds from the last request to the last response, if each takes ``wait_ms``."""
     return wait_ms / 1000 * (1 + requests / REQUESTS_AT_ONCE)
 
 

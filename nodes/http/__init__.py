@@ -1,1 +1,1 @@
-"""What endpoints share: requests checked, guarded and answered."""
+"""Code shared by endpoints: validation, access control, and responses."""

@@ -45,7 +45,7 @@ class OpenBody(Body):
 
 
 class Query(BaseModel):
-    """Query parameters: texts that are converted, and no unknown ones."""
+    """Query parameters: converted from text, and no unknown names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -106,8 +106,8 @@ class Api:
     ) -> Callable[[View], View]:
         """Register a view, whose docstring is the description.
 
-        ``answer``: the type of what it returns, or an ``Answer``. ``body``: a model, or if the view reads the body by
-        itself, its type by media type. ``headers``: the types of those that it reads. ``admin``: whether it needs
+        ``answer``: the type it returns, or an ``Answer``. ``body``: a model, or its type by media type if the view
+        reads the body itself. ``headers``: the types of the headers it reads. ``admin``: whether it requires
         ``LAB_ADMIN_TOKEN``, if that is set.
         """
         model, kinds = (None, body) if isinstance(body, Mapping) else (body, {"application/json": body})
@@ -133,7 +133,7 @@ class Api:
         return register
 
     def reply(self, answer: Mapping[str, Any] | list[Any], status: int = 200, position: str | None = None) -> Response:
-        """Return an answer; one that reflects data has its ``position`` and this node's id in its headers."""
+        """Return an answer; if it reflects data, its headers have the ``position`` and this node's id."""
         headers = {"Content-Type": "application/json"}
         if position is None and isinstance(answer, Mapping):
             position = answer.get("position")
@@ -143,7 +143,7 @@ class Api:
 
 
 def as_object(value: Any) -> dict[str, Any]:
-    """Return a JSON object, given as bytes or as an item that ``strict_json.items`` yielded. Raises ``Problem``."""
+    """Return a JSON object from bytes or from an item of ``strict_json.items``. Raises ``Problem``."""
     if isinstance(value, bytes):
         try:
             value = strict_json.loads(value)
@@ -166,7 +166,7 @@ def raw_body(bytes_max: int) -> bytes:
     """Read the request's body to its end, within bounds. Raises ``Problem``."""
     try:
         raw = request.stream.read(bytes_max + 1)
-    except (ParseException, OSError) as error:  # a malformed chunk, or a sender that is gone
+    except (ParseException, OSError) as error:  # a malformed chunk, or a disconnected sender
         raise _incomplete(str(error)) from None
     if len(raw) > bytes_max:
         raise Problem(413, "body-too-large", "Body too large", f"A body must have at most {bytes_max} bytes.")
@@ -191,7 +191,7 @@ def _incomplete(reason: str) -> Problem:
 
 
 def parsed(model: type[Model], values: dict[str, Any], status: int, slug: str) -> Model:
-    """Return the values as a model. Raises ``Problem`` of this status, with a sentence for each field."""
+    """Return the values as a model. Raises ``Problem`` with this status and a message for each field."""
     try:
         return model.model_validate(values)
     except ValidationError as failure:
@@ -204,13 +204,13 @@ def parsed(model: type[Model], values: dict[str, Any], status: int, slug: str) -
 
 
 def _field(error: Any, tags: int) -> str:
-    """The field that an error is about; if no kind could be chosen, the field that chooses it."""
+    """The field that an error is about; if the kind is invalid, the field that selects it."""
     chosen_by = str(error.get("ctx", {}).get("discriminator", "")).strip("'")
     return ".".join([*map(str, error["loc"][tags:]), *filter(None, [chosen_by])])
 
 
 def _require_utf_8() -> None:
-    """Refuse a path that is not UTF-8: its bytes would be read as those of another key."""
+    """Refuse a path that is not UTF-8, which would be read as another key."""
     path = request.environ["PATH_INFO"]
     try:
         path.isascii() or path.encode("latin-1").decode("utf-8")

@@ -1,4 +1,4 @@
-"""What every node's app has: guarded endpoints, problem details, metrics, traces, health."""
+"""The base of every node's app: guarded endpoints, problem details, metrics, traces, health."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from nodes.runtime.tracing import Tracing
 
 
 class HealthAnswer(TypedDict):
-    """Whether a node can do its work; ``checks``: what was checked, each ``ok`` or what is wrong."""
+    """Whether a node can work; ``checks``: the result of each check, ``ok`` or what is wrong."""
 
     status: Literal["ok", "degraded"]
     service: str
@@ -59,7 +59,7 @@ def add_health(api: Api, config: NodeConfig, check: Callable[[], dict[str, str]]
 
     @api.route("GET", "/health", admin=False, answer=Answer(HealthAnswer, also={503: HealthAnswer}))
     def health() -> Any:
-        """Whether this node can do its work, and if not, what is wrong."""
+        """Whether this node can work, and if not, what is wrong."""
         checks = check()
         healthy = all(state == "ok" for state in checks.values())
         node = {"service": config.node_id, "role": config.role}

@@ -41,27 +41,27 @@ def install(app: Flask, config: NodeConfig) -> None:
 
 
 def declare(app: Flask, endpoint: str, *, admin: bool) -> None:
-    """Declare whether an endpoint needs the token, if one is set; undeclared ones do."""
+    """Declare whether an endpoint requires the token, if one is set; undeclared endpoints do."""
     decisions(app)[endpoint] = admin
 
 
 def decisions(app: Flask) -> dict[str, bool]:
-    found: dict[str, bool] = app.extensions.setdefault("endpoints that need the token", {})
+    found: dict[str, bool] = app.extensions.setdefault("endpoints that require the token", {})
     return found
 
 
 def security(app: Flask) -> list[dict[str, list[str]]]:
-    """The security of an endpoint that needs the token, in OpenAPI's form: optional if no token is set."""
+    """OpenAPI security of an endpoint that requires the token: optional if no token is set."""
     return [{"admin": []}] if app.extensions[_GUARDED] else [{}, {"admin": []}]
 
 
 def proof(token: str, node_id: str, url: str) -> str:
-    """Return what a node registers beside its URL to prove that it has the token; valid for that URL only."""
+    """Return the proof that a node registers with its URL to show that it has the token; valid for that URL only."""
     return hmac.digest(token.encode(), f"{node_id}\n{url}".encode(), "sha256").hex()
 
 
 def is_proven(token: str | None, node_id: str, url: str, given: str) -> bool:
-    """Whether a registered URL belongs to a node that has the token; without a token none does."""
+    """Whether a registered URL belongs to a node with the token; always false without a token."""
     return token is not None and hmac.compare_digest(proof(token, node_id, url).encode(), given.encode())
 
 
@@ -85,7 +85,7 @@ def _is_foreign(host: str, allowed_origins: frozenset[str]) -> bool:
     followed_link = (
         environ["REQUEST_METHOD"] == "GET"
         and environ.get("HTTP_SEC_FETCH_MODE") == "navigate"
-        and environ.get("HTTP_SEC_FETCH_DEST", "document") == "document"  # and not a frame of that page
+        and environ.get("HTTP_SEC_FETCH_DEST", "document") == "document"  # not a frame of that page
     )
-    # Another port of this host is the same site, and another origin.
+    # Another port of this host is the same site but another origin.
     return environ.get("HTTP_SEC_FETCH_SITE") in {"cross-site", "same-site"} and not followed_link

@@ -31,7 +31,7 @@ _PROBLEM_ANSWER = {
 _POSITION_SCHEMA = {"type": "string", "pattern": f"^{PATTERN}$"}
 _POSITION_HEADERS = {
     "Lab-Position": {"description": "the position that the answer reflects", "schema": _POSITION_SCHEMA},
-    "Lab-Source": {"description": "the node that answered", "schema": _TEXT},
+    "Lab-Source": {"description": "the node that responded", "schema": _TEXT},
 }
 _SEGMENT = {"type": "string", "minLength": 1}
 _SECURITY_SCHEMES = {"admin": {"type": "http", "scheme": "bearer"}}
@@ -39,7 +39,7 @@ _SECURITY_SCHEMES = {"admin": {"type": "http", "scheme": "bearer"}}
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer that is more than a type. ``also``: types by other statuses; ``Problem`` stands for problem details."""
+    """An answer with more than a type. ``also``: types by other statuses; ``Problem`` stands for problem details."""
 
     kind: Any
     status: int = 200
@@ -49,7 +49,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Operation:
-    """One endpoint. ``kinds``: types of the body by media type; ``headers``: types of the headers that it reads."""
+    """One endpoint. ``kinds``: body types by media type; ``headers``: types of the headers it reads."""
 
     method: str
     path: str
@@ -67,7 +67,7 @@ class Description:
         self._schemas: dict[str, Any] = {"Problem": _PROBLEM_SCHEMA}
 
     def add(self, operation: Operation, security: list[dict[str, list[str]]] | None) -> None:
-        """Describe an endpoint; ``security``: the ways in which it can be authorized, ``None`` if it needs none."""
+        """Describe an endpoint; ``security``: its authorization alternatives, ``None`` if it needs none."""
         name = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", operation.path)
         lines = operation.doc.strip().splitlines()
         answer = operation.answer
@@ -102,7 +102,7 @@ class Description:
     def _query(self, query: type[BaseModel]) -> Iterator[dict[str, Any]]:
         schema = self._schema(query)
         for name, part in schema["properties"].items():
-            # A parameter that may be null is optional: a query has no null.
+            # A nullable parameter is optional: a query has no null.
             kinds = [kind for kind in part.pop("anyOf", []) if kind != {"type": "null"}]
             part.update(kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {})
             if part.get("default", ...) is None:

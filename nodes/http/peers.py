@@ -17,14 +17,14 @@ from nodes.http import strict_json
 from nodes.runtime import caller
 
 CONNECT_TIMEOUT_SECONDS = 1.0
-_MARGIN_SECONDS = 2.0  # for a node to answer, beyond the time that it was asked to wait
+_MARGIN_SECONDS = 2.0  # to respond, beyond the requested waiting time
 Found = TypeVar("Found")
 
 
 class PeerError(Exception):
-    """Raised when a node cannot be reached or does not answer as a node does.
+    """Raised when a node cannot be reached or sends an invalid response.
 
-    ``sent``: whether the request may have reached it. ``role``: what the node is to its caller, ``primary`` for one.
+    ``sent``: whether the request may have reached it. ``role``: the node's role to its caller, such as ``primary``.
     ``extra``: further members of the problem details.
     """
 
@@ -34,7 +34,7 @@ class PeerError(Exception):
 
 
 class PeerRefused(Exception):
-    """Raised when a node answered with problem details (``body``), which are passed on to the caller unchanged."""
+    """Raised when a node returned problem details (``body``), which are passed to the caller unchanged."""
 
     def __init__(self, status: int, body: dict[str, Any]) -> None:
         super().__init__(body.get("detail"))
@@ -46,7 +46,7 @@ class PeersBusy(Exception):
 
 
 class Ask(NamedTuple):
-    """One request. ``wait_ms``: how long the other node may wait before it answers."""
+    """One request. ``wait_ms``: how long the other node can wait before it responds."""
 
     url: str
     method: str = "GET"
@@ -66,7 +66,7 @@ class Reply(NamedTuple):
 
 
 class _Connection(urllib3.connection.HTTPConnection):
-    """A connection that is closed when the caller of the current request hangs up, so that the other node notices."""
+    """A connection that closes when the caller of the current request hangs up, so the other node notices."""
 
     def getresponse(self) -> Any:
         sock, timeout = self.sock, self.timeout
@@ -81,7 +81,7 @@ class _Pool(urllib3.HTTPConnectionPool):
 
 @dataclass
 class Team:
-    """Room for a number of requests at once, for one thread; ``free``: how much of it is left."""
+    """Capacity for a number of concurrent requests, for one thread; ``free``: the remaining capacity."""
 
     _threads: ThreadPoolExecutor
     _room: threading.Semaphore
@@ -100,7 +100,7 @@ class Team:
 
 
 class Peers:
-    """HTTP connections to the other nodes. More than ``parallel`` requests sent together are refused. Thread-safe."""
+    """HTTP connections to the other nodes. More than ``parallel`` concurrent requests are refused. Thread-safe."""
 
     def __init__(self, parallel: int, monotonic: Callable[[], float]) -> None:
         self._pool = urllib3.PoolManager(num_pools=64, maxsize=parallel, retries=False)
@@ -153,7 +153,7 @@ class Peers:
 
     @contextmanager
     def team(self, count: int) -> Iterator[Team]:
-        """Reserve room for a number of requests at once, before anything that needs it. Raises ``PeersBusy``."""
+        """Reserve capacity for a number of concurrent requests in advance. Raises ``PeersBusy``."""
         team = Team(self._threads, self._room)
         while team.free < count and self._room.acquire(blocking=False):
             team.free += 1
@@ -178,7 +178,7 @@ class Peers:
             return dict.fromkeys(asks, PeerError(str(busy), sent=False))
 
     def ask_each(self, asks: Mapping[str, Ask], timeout_seconds: float) -> Iterator[tuple[str, Reply | PeerError]]:
-        """Send all requests at once, and yield each answer or failure when it arrives, until the time is up."""
+        """Send all requests at once, and yield each answer or failure on arrival, until the time is up."""
         try:
             with self.team(len(asks)) as team:
                 running = {team.submit(partial(self.attempt, ask)): name for name, ask in asks.items()}

@@ -1,4 +1,4 @@
-"""Errors as ``application/problem+json`` (RFC 9457), and the one table from exceptions to problems."""
+"""Errors as ``application/problem+json`` (RFC 9457), and the table that maps exceptions to problems."""
 
 import json
 import logging
@@ -23,8 +23,8 @@ _logger = logging.getLogger(__name__)
 class Problem(Exception):
     """Raised by endpoints to answer with problem details.
 
-    ``slug`` names the kind of problem and becomes ``type``; ``extra`` are further members of the answer. ``outcome``:
-    what became of the change, if the request was to make one; below 500 it was not applied. A 503 has ``Retry-After``.
+    ``slug`` names the kind of problem and becomes ``type``; ``extra`` are further members of the response. ``outcome``:
+    the outcome of a requested change, if any; below 500 it was not applied. A 503 has ``Retry-After``.
     """
 
     def __init__(self, status: int, slug: str, title: str, detail: str, **extra: Any) -> None:
@@ -54,10 +54,10 @@ PROBLEMS: dict[type[Exception], Callable[[Any], Problem]] = {}
 
 
 def maps(kind: type[Exception], status: int, slug: str, title: str, outcome: Outcome | None = None) -> None:
-    """Answer exceptions of this kind, and of subclasses without an entry of their own, with this problem.
+    """Answer exceptions of this kind, and of subclasses without a separate entry, with this problem.
 
-    The exception's text, which has no final period, becomes ``detail``; its attributes ``extra`` and ``headers`` are
-    optional. For one that needs more, add a function to ``PROBLEMS``.
+    The exception's text, without a final period, becomes ``detail``; the attributes ``extra`` and ``headers`` are
+    optional. If an exception needs more, add a function to ``PROBLEMS``.
     """
 
     def problem(error: Any) -> Problem:
@@ -70,7 +70,7 @@ def maps(kind: type[Exception], status: int, slug: str, title: str, outcome: Out
 
 
 def problem_of(error: Exception) -> Problem | None:
-    """The problem that an exception is answered with; ``None`` for an unexpected one."""
+    """The problem for an exception; ``None`` for an unexpected exception."""
     if isinstance(error, Problem):
         return error
     return next((PROBLEMS[kind](error) for kind in type(error).__mro__ if kind in PROBLEMS), None)

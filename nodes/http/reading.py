@@ -1,4 +1,4 @@
-"""The reads that primary and replicas answer alike: their queries, answers and endpoints."""
+"""The reads shared by primary and replicas: queries, answers and endpoints."""
 
 import base64
 import binascii
@@ -52,7 +52,7 @@ class PageQuery(WaitQuery):
 
 
 class VersionAnswer(TypedDict):
-    """Where a node is. ``data_age_ms``: age of its newest write; ``reached`` and below: only for a wait."""
+    """A node's position. ``data_age_ms``: age of its newest write; ``reached`` and below: only for a wait."""
 
     source: str
     version: int
@@ -89,7 +89,7 @@ class DigestAnswer(TypedDict):
 
 
 class Reads(Protocol):
-    """What a node must provide to be read from. Each answer is of one moment and has its state."""
+    """The interface that a node provides for reads. Each answer is a consistent cut and includes its state."""
 
     def state(self) -> State: ...
     def wait_for(self, target: Position, timeout_seconds: float) -> State: ...
@@ -105,7 +105,7 @@ def add_reads(api: Api, source: str, reads: Reads) -> None:
 
     @api.route("GET", "/version", admin=False, query=WaitQuery, answer=VersionAnswer)
     def version(query: WaitQuery) -> VersionAnswer:
-        """Where the node is; with min_position or min_version, once it is there."""
+        """The node's position; with min_position or min_version, once it is reached."""
         state, target = _wait(reads, query)
         answer = _version_answer(source, state, reads.now_us())
         if target is not None:
@@ -124,7 +124,7 @@ def add_reads(api: Api, source: str, reads: Reads) -> None:
         """The data in key order, a page at a time."""
         target = _require_first(reads, query)
         state, records, more = reads.page(query.after(), query.limit)
-        _require(target, state, query.timeout_ms)  # a reset may have come in between
+        _require(target, state, query.timeout_ms)  # a reset may have happened in between
         return {
             **_version_answer(source, state, reads.now_us()),
             "data": {record.key: strict_json.written(record.value) for record in records},

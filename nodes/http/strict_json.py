@@ -31,7 +31,7 @@ def _integer(text: str) -> int:
 
 
 def _double(text: str) -> float:
-    """Return the nearest double; only the last digits of a fraction may be rounded, else it raises ``Refused``."""
+    """Return the nearest double. Raises ``Refused`` if more than the last digits of a fraction would be rounded."""
     found = float(text)
     magnitude = abs(found)
     if sys.float_info.min <= magnitude < _INTEGER_MAX:
@@ -70,7 +70,7 @@ def loads(raw: bytes) -> Any:
 
 
 def items(raw: bytes) -> Iterator[Any]:
-    """Yield the items of an array, ``Refused`` in place of a wrong one. Raises ``ValueError`` for invalid JSON."""
+    """Yield the items of an array, ``Refused`` in place of a rejected item. Raises ``ValueError`` for invalid JSON."""
     text = raw.decode("utf-8")
     at = _space(text, _space(text, 0) + 1)
     if text[at : at + 1] != "]":
@@ -102,7 +102,7 @@ def dumps(value: Any) -> str:
     """Write compact JSON text. Raises ``ValueError`` for numbers and texts that JSON cannot carry."""
     text = _ENCODER.encode(value)
     try:
-        text.encode("utf-8")  # a lone surrogate cannot be stored, nor sent
+        text.encode("utf-8")  # a lone surrogate can be neither stored nor sent
     except UnicodeEncodeError:
         raise ValueError("a text is not valid Unicode") from None
     return text
@@ -119,7 +119,7 @@ def _value(text: str, at: int) -> tuple[Any, int]:
 
 
 def _end(text: str, at: int) -> int:
-    """Where an item of an array ends, at whatever depth."""
+    """The end of an array item, at any depth."""
     depth = 0
     for token in _TOKEN.finditer(text, at):
         if token[0] in {"[", "{"}:

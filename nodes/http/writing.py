@@ -1,4 +1,4 @@
-"""Changes as nodes accept them: a write, alone or in a batch, and a replica's settings."""
+"""Changes that nodes accept: a single write, a batch, and a replica's settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VALUE_BYTES_MAX = 256 * 2**10
 WRITE_ID_MAX = 128
 BATCH_ITEMS_MAX = 10_000
 BATCH_WRITE_ID_MAX = 120  # leaves room for the number of an item
-_WRITE_ID_CHARACTER = r"[!#-\[\]-~]"  # without quote and backslash, so that JSON needs no escape
+_WRITE_ID_CHARACTER = r"[!#-\[\]-~]"  # no quote or backslash, so JSON needs no escape
 
 Milliseconds = Annotated[int | float, Field(ge=0, le=DELAY_MS_MAX)]
 Value = TypeAliasType("Value", "bool | str | float | list[Value] | dict[str, Value] | None")
@@ -30,7 +30,7 @@ Value = TypeAliasType("Value", "bool | str | float | list[Value] | dict[str, Val
 
 class WriteBody(Body):
     key: Key
-    # It is strict JSON already; its schema is for the description only.
+    # Already validated as strict JSON; the schema is for the description only.
     value: SkipValidation[Value] = Field(description="any JSON, at most 256 KiB, with numbers that a double holds")
 
     @cached_property
@@ -70,7 +70,7 @@ BATCH_BODIES = {"application/x-ndjson": str, "application/json": _Items | WriteB
 
 
 def batch_items(raw: bytes) -> list[WriteBody | Problem]:
-    """Return each item of a batch, or what is wrong with it. Raises ``Problem`` if the batch itself is wrong."""
+    """Return each item of a batch, or its error. Raises ``Problem`` if the batch itself is invalid."""
     try:
         items = list(islice(_items(raw), BATCH_ITEMS_MAX + 1))
     except ValueError as error:
@@ -105,7 +105,7 @@ IDEMPOTENT = idempotency_key(WRITE_ID_MAX)
 
 
 def write_id_of(idempotency_key: str | None, length_max: int = WRITE_ID_MAX) -> str:
-    """Return the write id that a request gives, or a new one. Raises ``Problem`` 400."""
+    """Return the request's write id, or a new one. Raises ``Problem`` 400."""
     if idempotency_key is None:
         return secrets.token_hex(16)
     found = idempotency_key.strip().strip('"')
@@ -121,7 +121,7 @@ def _readable(model: dict[str, Any]) -> dict[str, Any]:
 
 
 class SettingsBody(Body):
-    """Settings to change, the omitted ones unchanged. The model's delays are drawn from ``seed``."""
+    """Settings to change; omitted ones keep their value. The model's delays are drawn from ``seed``."""
 
     delay_ms: Milliseconds | None = None
     model: Annotated[dict[str, Any], AfterValidator(_readable)] | None = None

@@ -1,1 +1,1 @@
-"""The primary: takes every write, appends it to the log, and keeps the log in order."""
+"""The primary: accepts every write, appends it to the log, and maintains the log."""

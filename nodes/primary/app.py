@@ -1,4 +1,4 @@
-"""The primary's endpoints, and how it is wired together."""
+"""The primary's endpoints and wiring."""
 
 import time
 from dataclasses import replace
@@ -86,9 +86,9 @@ def _write_id() -> str:
 def _add_writes(api: Api, write_path: writes.Writes, acks: writes.Acks) -> None:
     @api.route("POST", "/data", admin=False, body=WriteBody, query=AcksQuery, headers=IDEMPOTENT, answer=WriteAnswer)
     def write(body: WriteBody, query: AcksQuery) -> WriteAnswer:
-        """Write a key; with acks, answer when that many replicas have applied it.
+        """Write a key; with acks, respond once that many replicas have applied it.
 
-        A retry with the same Idempotency-Key is the same write. At the deadline the answer is the same, and
+        A retry with the same Idempotency-Key is the same write. At the deadline the response is the same, except that
         acks_reached is less than required.
         """
         members = acks.require(query.acks)
@@ -96,7 +96,7 @@ def _add_writes(api: Api, write_path: writes.Writes, acks: writes.Acks) -> None:
 
     @api.route("DELETE", "/data/<key:key>", admin=False, query=AcksQuery, headers=IDEMPOTENT, answer=WriteAnswer)
     def delete(key: str, query: AcksQuery) -> WriteAnswer:
-        """Delete a key; with acks, answer when that many replicas have applied it."""
+        """Delete a key; with acks, respond once that many replicas have applied it."""
         members = acks.require(query.acks)
         return acks.complete(write_path.delete(key, _write_id()), members, query)
 
@@ -110,9 +110,9 @@ def _add_batch(api: Api, batches: batch.Batches) -> None:
     def write_batch() -> Response:
         """Write many keys: an array of objects with key and value, or one such object per line.
 
-        Each item is accepted or refused by itself, in the given order, and has its own answer; the status is 207 if any
-        was not acknowledged. Invalid JSON refuses an array as a whole, but only the line that it is in. The same
-        request with the same Idempotency-Key writes nothing twice. At most 10,000 items and 8 MiB.
+        Each item is accepted or rejected independently, in the given order, and has a result; the status is 207 if any
+        was not acknowledged. Invalid JSON rejects a whole array, but only the affected line of a body with lines.
+        Repeating a request with its Idempotency-Key writes nothing twice. At most 10,000 items and 8 MiB.
         """
         write_id = write_id_of(request.headers.get("Idempotency-Key"), writing.BATCH_WRITE_ID_MAX)
         with room.one():
@@ -123,17 +123,17 @@ def _add_batch(api: Api, batches: batch.Batches) -> None:
 def _add_replicas(api: Api, primary: Primary) -> None:
     @api.route("GET", "/position", admin=False, query=AgeQuery, answer=PositionAnswer)
     def position(query: AgeQuery) -> PositionAnswer:
-        """The newest position that was committed at least age_ms ago, and the newest of all."""
+        """The newest position committed at least age_ms ago, and the newest of all."""
         return primary.position(query.age_ms)
 
     @api.route("GET", "/replicas", admin=False, answer=ReplicasAnswer)
     def replicas() -> ReplicasAnswer:
-        """Every registered replica, where to reach it, and how far it is behind."""
+        """Every registered replica, its address, and its lag."""
         return primary.replicas()
 
     @api.route("GET", "/replicas/targets", admin=False, answer=list[ScrapeTargets])
     def targets() -> Response:
-        """Where the replicas serve their metrics, for Prometheus's HTTP service discovery."""
+        """The replicas' metrics addresses, for Prometheus's HTTP service discovery."""
         return api.reply(primary.scrape_targets())
 
 

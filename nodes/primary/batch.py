@@ -1,4 +1,4 @@
-"""Batches: many writes in one request, each accepted or refused by itself."""
+"""Batches: many writes in one request, each accepted or rejected independently."""
 
 from collections import Counter
 from typing import Any
@@ -12,12 +12,12 @@ from nodes.http.writing import WriteBody
 from nodes.primary.writes import WriteFailed, Writes
 from nodes.runtime.gate import State, TooManyWaiters
 
-BATCHES_MAX = 4  # at once: each may hold several megabytes
-_EXCHANGE = 250  # changes sent to the log server at once; other writers get their turn in between
+BATCHES_MAX = 4  # at once: each can hold several megabytes
+_EXCHANGE = 250  # changes sent to the log server at once; other writers take turns in between
 
 
 class NotSent(Exception):
-    """Stands for a change of a batch that was not sent, because the log had become unavailable before it."""
+    """A change of a batch that was not sent because the log had become unavailable."""
 
 
 class TooManyBatches(TooManyWaiters):
@@ -26,7 +26,7 @@ class TooManyBatches(TooManyWaiters):
 
 
 class BatchAnswer(TypedDict):
-    """How many items were ``acknowledged``, ``not_applied`` and ``unknown``; ``results`` has one answer for each.
+    """The numbers of ``acknowledged``, ``not_applied`` and ``unknown`` items; ``results`` has one element per item.
 
     An acknowledged item has ``version``, ``position`` and ``write_id``; any other is problem details with ``outcome``.
     ``position`` is the newest of all, or null.

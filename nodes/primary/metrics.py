@@ -1,4 +1,4 @@
-"""What the primary measures: writes, and each replica from the log's point of view."""
+"""Metrics of the primary: writes, and each replica as seen from the log."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -47,11 +47,11 @@ class PrimaryMetrics:
 
 @dataclass(eq=False)  # the registry keeps it as a key
 class ReplicaCollector:
-    """Gauges of the log and every replica, stopped ones too. While the log cannot be read they are absent, not 0."""
+    """Gauges of the log and every replica, even stopped ones. While the log cannot be read they are absent, not 0."""
 
     _log: ReplicationLog
     _registered: Registry
-    _memory: Callable[[], tuple[int, int] | None]  # bytes that the log takes, and may take
+    _memory: Callable[[], tuple[int, int] | None]  # bytes used by the log, and their limit
 
     def describe(self) -> list[Family]:
         return []  # without asking the log

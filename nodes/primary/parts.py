@@ -1,4 +1,4 @@
-"""What the parts of the primary work with."""
+"""Objects shared by the parts of the primary."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from nodes.runtime.gate import PositionGate
 
 @dataclass(frozen=True)
 class Parts:
-    """Shared by all of them; ``gate`` has the newest position that this primary has seen."""
+    """The shared objects; ``gate`` has the newest position that this primary has seen."""
 
     config: PrimaryConfig
     log: ReplicationLog

@@ -44,7 +44,7 @@ class PositionAnswer(TypedDict):
 
 
 class ResetAnswer(TypedDict):
-    """The new epoch, and for each replica ``emptied`` or why it is not yet."""
+    """The new epoch, and for each replica ``emptied`` or why it is not empty yet."""
 
     status: str
     version: int
@@ -54,7 +54,7 @@ class ResetAnswer(TypedDict):
 
 
 class ReplicaAnswer(TypedDict):
-    """A replica as log, heartbeat and settings show it. ``proven``: it has the admin token. ``delay_ms``: the mean."""
+    """A replica by log, heartbeat and settings. ``proven``: it has the admin token. ``delay_ms``: the mean."""
 
     replica_id: str
     url: str
@@ -73,7 +73,7 @@ class ReplicaAnswer(TypedDict):
 
 
 class ScrapeTargets(TypedDict):
-    """Hosts and ports, as Prometheus's HTTP service discovery reads them."""
+    """Hosts and ports in the format of Prometheus's HTTP service discovery."""
 
     targets: list[str]
 
@@ -84,7 +84,7 @@ class ReplicasAnswer(TypedDict):
 
 
 class Primary:
-    """Answers from the primary's store, which the log server holds. Methods raise ``broker.errors.LogError``."""
+    """Reads of the primary's store, which the log server holds. Methods raise ``broker.errors.LogError``."""
 
     def __init__(
         self, parts: Parts, verification: Verification, retention: Retention, writable: Callable[[], None]
@@ -127,7 +127,7 @@ class Primary:
         return _state(head), head.keys, head.digest
 
     def position(self, age_ms: float) -> PositionAnswer:
-        """The position that a reader must have reached to miss nothing older than ``age_ms``."""
+        """The position that contains every write older than ``age_ms``."""
         position, head = self._log.history.before(round(age_ms * 1000))
         return {"source": self._parts.config.node_id, "position": str(position), "age_ms": age_ms, "head": str(head)}
 
@@ -162,11 +162,11 @@ class Primary:
         return [{"targets": [urlsplit(member.url).netloc for member in self._parts.registered.members()]}]
 
     def health(self) -> dict[str, str]:
-        """Whether the log answers, has everything and will keep it, and whether it accepts writes."""
+        """Whether the log responds, is complete and durable, and accepts writes."""
         log = ""
         try:
             verified = self._log.is_verified()
-            log = (self._log.history.hazard() or "ok") if verified else "asking the replicas whether it has everything"
+            log = (self._log.history.hazard() or "ok") if verified else "asking replicas whether the log is complete"
             self._writable()
         except LogError as error:
             return {"log": log or str(error), "writes": str(error)}
@@ -177,7 +177,7 @@ class Primary:
         return state
 
     def reset(self) -> ResetAnswer:
-        """Start the next epoch, and answer when every live replica has read that and is empty."""
+        """Start the next epoch, and return once every live replica has read it and is empty."""
         self._verification.require()
         position = self._log.reset(uuid.uuid4().hex, self._gate.state.position)
         self._seen(self._log.head())
@@ -193,7 +193,7 @@ class Primary:
         return ResetAnswer(status="reset", version=0, epoch=position.epoch, position=str(position), replicas=replicas)
 
     def forget(self, replica: str) -> bool:
-        """Remove a replica that will not come back, with its group; ``False`` if it is not registered."""
+        """Remove a replica that will not return, with its group; ``False`` if it is not registered."""
         if not self._parts.registered.forget(replica):
             return False
         self._log.group(replica).leave()

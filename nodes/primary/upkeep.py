@@ -1,4 +1,4 @@
-"""Upkeep of the log: whether it still has every entry that was seen, and how much of it is kept."""
+"""Upkeep of the log: verify that it still has every entry that was seen, and keep it within bounds."""
 
 import logging
 import threading
@@ -17,15 +17,15 @@ from nodes.runtime.config import PrimaryConfig
 _logger = logging.getLogger("lab.upkeep")
 WAIT_SECONDS = 3.0
 _PAUSE_SECONDS = 0.05
-_SERVER_SHARE = 0.8  # of the log server's memory; the rest is for what arrives until the next look
+_SERVER_SHARE = 0.8  # of the log server's memory; the rest is for entries that arrive before the next check
 
 
 class Verification:
-    """Opens the log for appends, once nothing is known to be ahead of it.
+    """Opens the log for appends once no replica is known to be ahead of it.
 
-    A restarted log server may have lost the end of its log; appended to as it is, a position could name two changes.
-    So each replica is asked, for three seconds, for the newest position that it was given; if one is ahead, or does
-    not answer, the log continues in a new epoch. Thread-safe.
+    A restarted log server may have lost the end of its log; with plain appends, a position could identify two changes.
+    So the primary asks each replica, for up to three seconds, for the newest position delivered to it; if a replica is
+    ahead or does not respond, the log continues in a new epoch. Thread-safe.
     """
 
     def __init__(self, parts: Parts, monotonic: Callable[[], float], pause: Callable[[float], object]) -> None:
@@ -34,7 +34,7 @@ class Verification:
         self._lock = threading.Lock()
 
     def require(self) -> None:
-        """Return when the log may be appended to. Raises ``broker.errors.LogError``."""
+        """Return once appends are allowed. Raises ``broker.errors.LogError``."""
         with self._lock:
             if not self._log.is_verified():
                 seen, silent = self._ask(self._parts.registered.members())
@@ -46,7 +46,7 @@ class Verification:
         with self._lock:
             foreign = self._log.history.foreign()
             if foreign is not None:
-                self._open(max(ahead, foreign), [], f"the entry {foreign} is not of this lab")
+                self._open(max(ahead, foreign), [], f"the entry {foreign} was not written by this lab")
             elif ahead > self._log.head().position:
                 self._open(ahead, [])
 
@@ -94,7 +94,7 @@ class Retention:
         self._memory: Memory | None = None
 
     def trim(self, live: Iterable[Member]) -> None:
-        """Drop entries that every live replica has applied, except the newest; and all beyond the hard bounds."""
+        """Drop entries that every live replica has applied, except the newest, and all beyond the hard bounds."""
         head = self._log.head().position
         slowest = min((member.position for member in live), default=START)
         applied = slowest.version if slowest.epoch == head.epoch else 0
@@ -108,12 +108,12 @@ class Retention:
             self._memory = self._log.shrink(self.bound_bytes)
 
     def usage(self) -> tuple[int, int] | None:
-        """How many bytes the log took at the last look, and may take."""
+        """The log's size in bytes at the last check, and its limit."""
         memory = self._memory
         return None if memory is None else (memory.log_bytes, self.bound_bytes(memory))
 
     def bound_bytes(self, memory: Memory) -> int:
-        """Return how many bytes the log may take: as configured, but no more than is left of the server's memory."""
+        """Return the log's limit in bytes: as configured, but no more than the server's memory allows."""
         if memory.max_bytes == 0:
             return self._config.log_max_bytes
         others_bytes = memory.used_bytes - memory.log_bytes

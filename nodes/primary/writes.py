@@ -1,4 +1,4 @@
-"""Writes: changes go into the log, and replicas are asked for them if the caller wants acknowledgements."""
+"""Writes: append changes to the log, and wait for replicas if the caller requests acknowledgements."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from nodes.primary.parts import Parts
 from nodes.runtime.gate import State
 from nodes.runtime.tracing import Tracing
 
-_REFUSED_SECONDS = 2.0  # how long a refusal counts if no write has been accepted since
+_REFUSED_SECONDS = 2.0  # how long a refusal counts unless a write is accepted
 
 
 class WriteFailed(Exception):
@@ -31,7 +31,7 @@ class NoSuchKey(Exception):
 
 
 class TooFewReplicas(Exception):
-    """Raised, before anything is written, when more acknowledgements are required than replicas are registered."""
+    """Raised before anything is written if more acknowledgements are required than replicas are registered."""
 
 
 class Writes:
@@ -54,7 +54,7 @@ class Writes:
         return self._append("set", body.key, body.text, write_id, body.value)
 
     def delete(self, key: str, write_id: str) -> WriteAnswer:
-        """Delete a key. Raises ``NoSuchKey``, without a new version, or what ``set`` raises."""
+        """Delete a key. Raises ``NoSuchKey``, without a new version, or an exception of ``set``."""
         return self._append("delete", key, "", write_id, None)
 
     def _append(self, op: Operation, key: str, text: str, write_id: str, value: Any) -> WriteAnswer:
@@ -97,12 +97,12 @@ class Writes:
 
 @dataclass
 class Acks:
-    """Asks the replicas for the position of a write; each answers when it has it, without polling."""
+    """Asks the replicas for the position of a write; each responds once it has it, without polling."""
 
     _parts: Parts
 
     def require(self, count: int) -> list[Member]:
-        """Return the replicas to ask. Raises ``TooFewReplicas``, or ``WriteFailed``; nothing has been written then."""
+        """Return the replicas to ask. Raises ``TooFewReplicas`` or ``WriteFailed`` before anything is written."""
         if count == 0:
             return []
         try:
@@ -114,7 +114,7 @@ class Acks:
         return members
 
     def complete(self, written: WriteAnswer, members: list[Member], query: AcksQuery) -> WriteAnswer:
-        """Wait until enough replicas have applied the write, or the time is up, and add which have."""
+        """Wait until enough replicas have applied the write or the time is up, and add their ids."""
         if query.acks == 0:
             return written
         fields = {"min_position": written["position"], "timeout_ms": str(query.timeout_ms)}

@@ -1,1 +1,1 @@
-"""A replica: reads the log through its own group, applies what is due to its own store, answers reads from that."""
+"""A replica: reads the log through its own group, applies due entries to its own store, and serves reads from it."""

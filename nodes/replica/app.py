@@ -28,7 +28,7 @@ maps(NothingToCorrupt, 409, "nothing-to-corrupt", "Nothing to corrupt")
 
 
 class AppliedQuery(Query):
-    """Where to start: after a position, or after the answer that returned a cursor; and at most how many entries.
+    """The start, a position or the cursor of an earlier response, and the maximum number of entries.
 
     With a cursor, the request waits for an entry, at most ``timeout_ms``.
     """
@@ -51,7 +51,7 @@ class AppliedEntry(TypedDict):
 
 
 class AppliedAnswer(TypedDict):
-    """Recently applied entries in the order in which they were applied; ``delivered``: the newest delivered one."""
+    """Recently applied entries in order of application; ``delivered``: the newest delivered one."""
 
     source: str
     position: str
@@ -103,7 +103,7 @@ def create_app(config: ReplicaConfig) -> Flask:
 def _add_applied(api: Api, source: str, replica: Replica) -> None:
     @api.route("GET", "/applied", admin=False, query=AppliedQuery, answer=AppliedAnswer)
     def applied(query: AppliedQuery) -> AppliedAnswer:
-        """Recently applied entries, with the times at which they were published, due and applied."""
+        """Recently applied entries, with their publish, due and apply times."""
         if query.cursor:
             found, cursor = replica.applied_since(query.cursor, query.limit, query.timeout_ms / 1000)
         else:
@@ -131,7 +131,7 @@ def _entry(applied: Applied) -> AppliedEntry:
 def _add_faults(api: Api, source: str, replica: Replica) -> None:
     @api.route("POST", "/admin/faults", admin=True, body=FaultBody, answer=FaultShown)
     def start(body: FaultBody) -> FaultShown:
-        """Inject a fault into this replica, until it is ended or its duration is over."""
+        """Inject a fault into this replica, until it is ended or its duration has passed."""
         return replica.faults.start(body.root)
 
     @api.route("GET", "/admin/faults", admin=True, answer=FaultsAnswer)
@@ -152,15 +152,15 @@ def _add_faults(api: Api, source: str, replica: Replica) -> None:
 
     @api.route("POST", "/admin/resync", admin=True, answer=ResyncAnswer)
     def resync() -> ResyncAnswer:
-        """Replace the content with a snapshot of the primary's, once that is due here."""
+        """Replace the content with a snapshot of the primary's, once its delay has passed."""
         replica.parts.resync_requested.set()
         return {"source": source, "status": "resync requested"}
 
 
 def _refuse_writes(api: Api, config: ReplicaConfig) -> None:
     def refuse(**_: Any) -> NoReturn:
-        """Refuse a write, and name the primary."""
-        detail = f"{config.node_id} is a replica and takes no writes; write to the primary at {config.primary_url}."
+        """Reject a write, and name the primary."""
+        detail = f"{config.node_id} is a replica and accepts no writes; write to the primary at {config.primary_url}."
         raise Problem(403, "not-the-primary", "Not the primary", detail, primary_url=config.primary_url)
 
     for method, path in (("POST", "/data"), ("POST", "/data/batch"), ("DELETE", "/data/<key:key>")):

@@ -1,4 +1,4 @@
-"""The applier moves entries that are due from the delay line into the store, and wakes whatever waits for them."""
+"""The applier moves due entries from the delay line into the store, and wakes the requests waiting for them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +15,9 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class Progress:
-    """What has been applied beyond the store's position, which happens in order ``arrival`` only.
+    """Entries applied beyond the store's position, in order ``arrival`` only.
 
-    It is kept in memory: after a restart the log delivers everything after the position again. ``deleted`` holds the
+    They are kept in memory: after a restart the log delivers everything after the position again. ``deleted`` holds the
     newest delete of each key beyond the position, so that no older entry restores the key.
     """
 
@@ -39,7 +39,7 @@ class Progress:
         return state, Progress(beyond, {key: at for key, at in deleted.items() if at > state.position})
 
     def visible(self, entries: Sequence[Entry]) -> list[Entry]:
-        """The entries without those that an applied delete has made void."""
+        """The entries without those superseded by an applied delete."""
         return [entry for entry in entries if self.deleted.get(entry.key, entry.position) <= entry.position]
 
 
@@ -48,7 +48,7 @@ def _at(entry: Entry) -> State:
 
 
 class Applier:
-    """Commits due entries together with the position; only then are they acknowledged."""
+    """Commits due entries together with the position, then acknowledges them."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -58,7 +58,7 @@ class Applier:
     def step(self) -> int:
         """Apply one batch of due entries; return their number.
 
-        Raises ``nodes.runtime.store.StoreError`` if the store refuses; then the entries stay in the line.
+        Raises ``nodes.runtime.store.StoreError`` if the store fails; the entries then stay in the line.
         """
         parts = self._parts
         due = parts.inbox.due(_BATCH)
@@ -82,7 +82,7 @@ class Applier:
 
     def _apply(self, entries: list[Entry]) -> State:
         generation, before = self._parts.store.generation, self._parts.gate.state
-        if generation != self._generation:  # a snapshot has replaced what was applied beyond the position
+        if generation != self._generation:  # a snapshot has replaced the entries applied beyond the position
             self._progress, self._generation = Progress(), generation
         if not self._progress.beyond and before.position.is_followed_by_all(entry.position for entry in entries):
             return self._parts.store.apply(entries)

@@ -1,7 +1,7 @@
 """The faults that can be injected into a running replica, one class each, and the active ones.
 
-A class has the fault's name and parameters as fields, an ``example`` of the parameters, and a docstring that is shown
-as the fault's description. ``start`` breaks something, ``end`` repairs it.
+A class has the fault's name and parameters as fields, an ``example`` of the parameters, and a docstring that serves as
+the fault's description. ``start`` injects the fault, ``end`` repairs it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _add_example(schema: dict[str, Any], kind: type[Fault]) -> None:
 
 
 class Fault(Body):
-    """A fault of a replica. It lasts until it is ended, or for ``duration_ms``; a ``momentary`` one is over at once."""
+    """A fault of a replica. It lasts until ended, or for ``duration_ms``; a ``momentary`` fault has no duration."""
 
     model_config = ConfigDict(json_schema_extra=_add_example)
     momentary: ClassVar[bool] = False
@@ -59,7 +59,7 @@ class Fault(Body):
     @model_validator(mode="after")
     def _check_duration(self) -> Fault:
         if self.momentary and self.duration_ms is not None:
-            raise ValueError("duration_ms: it is over at once")
+            raise ValueError("duration_ms: not allowed, because this fault is momentary")
         return self
 
     def start(self, parts: Parts) -> None:
@@ -70,7 +70,7 @@ class Fault(Body):
 
 
 class Pause(Fault):
-    """Entries are delivered but not applied; when the fault ends, all overdue entries are applied at once."""
+    """Entries are delivered but not applied; when the fault ends, all overdue entries are applied immediately."""
 
     fault: Literal["pause"]
 
@@ -82,7 +82,7 @@ class Pause(Fault):
 
 
 class Partition(Fault):
-    """Connections to the log server break, and no new one can be made; reads are still answered."""
+    """Connections to the log server break, and no new ones can be opened; reads are still answered."""
 
     fault: Literal["partition"]
 
@@ -94,7 +94,7 @@ class Partition(Fault):
 
 
 class Crash(Fault):
-    """The process ends at once, as by ``kill -9``; its supervisor restarts it."""
+    """The process exits immediately, as by ``kill -9``; its supervisor restarts it."""
 
     momentary = True
     example: ClassVar[dict[str, Any]] = {}
@@ -120,7 +120,7 @@ class SlowApply(Fault):
 
 
 class Duplicate(Fault):
-    """Each batch of new entries is, with this probability, delivered a second time."""
+    """Each batch of new entries is delivered a second time with this probability."""
 
     drawn: ClassVar[dict[str, Sequence[float]]] = {"probability": (0.3, 1)}
     fault: Literal["duplicate"]
@@ -134,7 +134,7 @@ class Duplicate(Fault):
 
 
 class DropAck(Fault):
-    """Each acknowledgement is, with this probability, lost: the entry is applied and stays pending.
+    """Each acknowledgement is lost with this probability: the entry is applied but stays pending.
 
     When the fault ends, the replica acknowledges the pending entries that it has applied.
     """
@@ -152,9 +152,9 @@ class DropAck(Fault):
 
 
 class Skew(Fault):
-    """The replica's clock is ahead by ``skew_ms``, or behind if that is negative.
+    """The replica's clock is ahead by ``skew_ms``, or behind if the value is negative.
 
-    With a clock that is ahead, entries are applied before they are due, and the replica itself does not notice.
+    If the clock is ahead, entries are applied before they are due, and the replica itself does not notice.
     """
 
     example: ClassVar[dict[str, Any]] = {"duration_ms": 10_000, "skew_ms": 300}
@@ -172,7 +172,7 @@ class Skew(Fault):
 
 
 class NothingToCorrupt(Exception):
-    """Raised if the store does not hold the key, or no key at all."""
+    """Raised if the store does not hold the key, or is empty."""
 
 
 class Corrupt(Fault):
@@ -236,7 +236,7 @@ class _Active:
 
 
 class ActiveFaults:
-    """Starts faults, ends them when their duration is over, and reports both: in the log, as an event, as a metric.
+    """Starts faults, ends them after their duration, and reports both: in the log, as an event, as a metric.
 
     Starting an active fault restarts it; no fault survives its process. Thread-safe.
     """
@@ -285,7 +285,7 @@ class ActiveFaults:
             return tuple(sorted(self._active))
 
     def stop(self) -> None:
-        """Cancel the timers, so that no fault ends by itself."""
+        """Cancel the timers, so that no fault ends automatically."""
         with self._lock:
             for active in self._active.values():
                 active.timer.cancel()

@@ -1,4 +1,4 @@
-"""The entries that a replica applied most recently, and when."""
+"""The most recently applied entries of a replica, with their times."""
 
 import itertools
 import threading
@@ -14,11 +14,11 @@ _WAITING_MAX = 64  # requests that wait for the next entry
 
 
 class HistoryBusy(Exception):
-    """Raised if too many requests wait for the next entry: an empty answer would make the client poll."""
+    """Raised if too many requests wait for the next entry; an empty response would make the client poll."""
 
 
 class Applied(NamedTuple):
-    """When an entry was published, due and applied, in microseconds since 1970 by the log's clock."""
+    """An entry's publish, due and apply times, in microseconds since 1970 by the log's clock."""
 
     position: Position
     at_us: int
@@ -27,7 +27,7 @@ class Applied(NamedTuple):
 
 
 class AppliedHistory:
-    """The newest ``capacity`` applied entries, in the order in which they were applied. Thread-safe."""
+    """The newest ``capacity`` applied entries, in order of application. Thread-safe."""
 
     def __init__(self, capacity: int) -> None:
         self._newest: deque[Applied] = deque(maxlen=capacity)
@@ -58,7 +58,7 @@ class AppliedHistory:
             return self._newest[-1] if self._newest else None
 
     def find(self, position: Position) -> Applied | None:
-        """The entry at this position; ``None`` if it was not applied or is forgotten."""
+        """The entry at this position; ``None`` if not applied or forgotten."""
         with self._lock:
             number = self._numbers.get(position, -1)
             return self._newest[number - self._first] if number >= self._first else None
@@ -71,9 +71,9 @@ class AppliedHistory:
             return list(itertools.islice(later, limit))
 
     def since(self, count: int, limit: int, timeout_seconds: float) -> tuple[list[Applied], int]:
-        """What was applied after the first ``count`` entries, waiting for the first of it; and the count at its end.
+        """Wait for entries applied after the first ``count``; return them and the count at their end.
 
-        At most ``limit``, oldest first, without forgotten entries. Raises ``HistoryBusy`` if 64 requests wait already.
+        At most ``limit``, oldest first, without forgotten entries. Raises ``HistoryBusy`` if 64 requests already wait.
         """
         with self._lock:
             if self.count <= count and timeout_seconds > 0:
@@ -99,6 +99,6 @@ class AppliedHistory:
         return self.count - len(self._newest)
 
     def _between(self, first: int, last: int) -> list[Applied]:
-        """Entries from number ``first`` up to ``last``, exclusive; from the newest, which most requests ask for."""
+        """Entries from number ``first`` up to ``last``, exclusive; fast for the newest, which most requests need."""
         backwards = itertools.islice(reversed(self._newest), self.count - last, max(self.count - first, 0))
         return list(backwards)[::-1]

@@ -55,7 +55,7 @@ class ReplicaMetrics:
         self._diverged = _DIVERGED.on(registry)
 
     def applied(self, due: Sequence[tuple[Entry, int]], applied_us: int) -> None:
-        """Count applied entries, each with its due time, their delay and their lateness."""
+        """Count applied entries, each with its due time; observe their delay and lateness."""
         self._applied.inc(len(due))
         changes = [(entry, due_us) for entry, due_us in due if entry.op != "epoch"]
         delays_us = [applied_us - entry.at_us for entry, _ in changes]
@@ -66,7 +66,7 @@ class ReplicaMetrics:
         self._error.inc()
 
     def redelivered(self, count: int, *, applied: int) -> None:
-        """Count entries that were delivered again, ``applied`` of which had been applied before."""
+        """Count entries that were delivered again; ``applied`` of them had been applied before."""
         self._redelivered.inc(count)
         self._duplicate.inc(applied)
 

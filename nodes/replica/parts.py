@@ -1,4 +1,4 @@
-"""The parts of a replica, and how they are wired together."""
+"""The parts of a replica and their wiring."""
 
 import random
 import threading
@@ -24,14 +24,14 @@ from nodes.runtime.metrics import make_gate
 from nodes.runtime.serving import end_at_once
 from nodes.runtime.tracing import Tracing
 
-READ_BLOCK_MS = 5000  # how long the log server holds back its reply to a read while there are no entries
+READ_BLOCK_MS = 5000  # how long a read of the log blocks while there are no entries
 HEARTBEAT_MS = 1000
 _HISTORY_CAPACITY = 20_000  # entries that GET /applied can show
 
 
 @dataclass
 class Chance:
-    """True with a probability, which is 0 until a fault changes it."""
+    """Return true with a probability, which is 0 until a fault changes it."""
 
     probability: float = 0
 
@@ -41,7 +41,7 @@ class Chance:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the threads, endpoints and faults of a replica share."""
+    """Objects shared by the threads, endpoints and faults of a replica."""
 
     config: ReplicaConfig
     link: Link  # to the log server; a partition cuts it
@@ -49,7 +49,7 @@ class Parts:
     reading: ReplicationLog  # for reads, which block
     registry: Registry
     events: Events
-    fault_events: Events  # not over the link, so that a partition is announced
+    fault_events: Events  # not over the link, so a partition can be announced
     clock: LogClock
     store: ReplicaStore
     gate: PositionGate
@@ -61,7 +61,7 @@ class Parts:
     reads_again: Chance
     loses_acks: Chance
     end_process: Callable[[], None] = end_at_once
-    recheck_requested: threading.Event = field(default_factory=threading.Event)  # of the entries that are pending
+    recheck_requested: threading.Event = field(default_factory=threading.Event)  # of pending entries
     resync_requested: threading.Event = field(default_factory=threading.Event)
 
 
@@ -76,7 +76,7 @@ def make_parts(
 ) -> Parts:
     """Wire the parts together. Raises ``nodes.runtime.store.StoreError``."""
     link = Link()
-    # Each gives up on a reply a little after the server may have held it back.
+    # Each times out slightly after the longest time that the server can block.
     client = connect(config.redis_url, answer_timeout_seconds=HEARTBEAT_MS / 1000 + 2, link=link)
     reading = connect(config.redis_url, answer_timeout_seconds=READ_BLOCK_MS / 1000 + 5, link=link)
     log = ReplicationLog(client, config.namespace)

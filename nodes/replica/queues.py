@@ -15,7 +15,7 @@ _QUEUED_MAX = 200_000  # positions, at which the reader is held back
 
 
 class _Queue:
-    """What threads wait on, until it is closed."""
+    """A condition for threads to wait on, until it is closed."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -32,7 +32,7 @@ class _Queue:
             self._condition.notify_all()
 
     def _wait_until_due(self, left_us: Callable[[], float | None]) -> bool:
-        """Return ``True`` when no time is left, ``False`` on close. ``left_us`` is ``None`` while nothing is due."""
+        """Return ``True`` once no time is left, ``False`` on close. ``left_us`` is ``None`` while nothing is due."""
         with self._condition:
             while not self._closed:
                 found_us = left_us()
@@ -43,7 +43,7 @@ class _Queue:
 
 
 class Inbox(_Queue):
-    """A ``DelayLine`` shared by two threads, each of which can wait for the other. ``len()`` counts its entries."""
+    """A ``DelayLine`` shared by two threads that can wait for each other. ``len()`` counts its entries."""
 
     def __init__(self, line: DelayLine, now_us: Callable[[], int]) -> None:
         super().__init__()
@@ -57,12 +57,12 @@ class Inbox(_Queue):
         return len(self._line)
 
     def offer(self, entries: list[Entry]) -> list[Position]:
-        """Add entries; return the positions that a new epoch among them has made void."""
+        """Add entries; return the positions invalidated by a new epoch among them."""
         with self._change():
             return self._line.offer(entries)
 
     def due(self, limit: int) -> list[tuple[Entry, int]]:
-        """The entries that are due now, each with the time at which it became due."""
+        """The entries due now, each with its due time."""
         with self._condition:
             now_us = self._now_us()
             if self._paused or now_us < self._rest_until_us:
@@ -103,11 +103,11 @@ class Inbox(_Queue):
         self._wait_until_due(lambda: self._left_us(self._line.next_due_us(), self._rest_until_us))
 
     def hold(self, entry: Entry) -> bool:
-        """Return ``True`` when an entry that is not in the line is due, ``False`` if the inbox is closed before."""
+        """Return ``True`` once an entry outside the line is due, ``False`` if the inbox is closed first."""
         return self._wait_until_due(lambda: self._left_us(self._line.due_us(entry)))
 
     def wait_until_empty(self) -> bool:
-        """Return ``True`` when no entry waits any more, ``False`` if the inbox is closed before."""
+        """Return ``True`` once no entries wait, ``False`` if the inbox is closed first."""
         with self._condition:
             self._condition.wait_for(lambda: self._closed or not self._line)
             return not self._closed
@@ -125,7 +125,7 @@ class Inbox(_Queue):
 class Acknowledger(_Queue):
     """Acknowledges applied positions in batches, each ``ack_delay_ms`` after it was added.
 
-    A batch that fails is sent again: acknowledging twice is harmless. ``len()`` counts the positions that wait.
+    A failed batch is sent again: acknowledging twice is harmless. ``len()`` counts the waiting positions.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class Acknowledger(_Queue):
             self._waiting += len(positions)
 
     def step(self) -> bool:
-        """Acknowledge one batch of what is due; ``False`` if nothing was. Raises ``broker.errors.LogError``."""
+        """Acknowledge one due batch; ``False`` if nothing was due. Raises ``broker.errors.LogError``."""
         due_us = self._now_us() - self._ack_delay_us
         with self._condition:
             taken, batch = 0, list[Position]()

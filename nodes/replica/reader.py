@@ -1,4 +1,4 @@
-"""The reader takes entries from the replica's group into its delay line, each once and without a gap."""
+"""The reader moves entries from the replica's group into the delay line, each once and without gaps."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ def classify(last: Position, entry: Entry) -> Arrival:
 
 
 class Phase(Enum):
-    """What the reader does next."""
+    """The reader's next action."""
 
     RECOVERING = auto()  # joins its group and takes in the pending entries: at the start and after every error
     READING = auto()  # reads new entries
@@ -47,9 +47,9 @@ class Phase(Enum):
 
 @dataclass(frozen=True)
 class ReaderState:
-    """``last`` is the position of the newest entry in the delay line, or that of the store if nothing waits.
+    """``last`` is the position of the newest entry in the delay line, or of the store if nothing waits.
 
-    ``resyncing`` is the reason for which a snapshot is being installed, or empty.
+    ``resyncing`` is the reason for installing a snapshot, or empty.
     """
 
     last: Position
@@ -58,7 +58,7 @@ class ReaderState:
 
 
 class Reader:
-    """Reads own pending entries first, then new ones. Only ``_move`` changes the state.
+    """Reads pending entries first, then new ones. Only ``_move`` changes the state.
 
     A gap is closed by rewinding the group to ``last``; if the log no longer holds the missing entries, by a snapshot of
     the primary's store.
@@ -126,11 +126,11 @@ class Reader:
             self._take_pending(page)
             self._inbox.wait_for_room()
         if self._group.last_delivered() > self.state.last:
-            # Acknowledged, but not in the store: lost with the power, or applied beyond the position.
+            # Acknowledged but not in the store: lost in a power failure, or applied beyond the position.
             self._group.rewind(self.state.last)
 
     def _is_of_another_history(self) -> bool:
-        """Whether the log has another change at the store's position: it was lost, and started over from nothing."""
+        """Whether the log has another change at the store's position: it was lost and started over."""
         state = self._gate.state
         found = self._log.history.between(state.position, state.position, 1)
         return bool(found) and found[0].goes_on_from is None and found[0].write_id != state.write_id
@@ -140,13 +140,13 @@ class Reader:
         applied = self._count_redelivered(positions)
         # A trimmed entry is lost unless it has been applied or waits in the line.
         lost = [position for position, entry in page if entry is None and position > self.state.last]
-        if lost and lost[-1].epoch >= self._log.head().position.epoch:  # otherwise a reset has made it void
+        if lost and lost[-1].epoch >= self._log.head().position.epoch:  # otherwise a reset has invalidated it
             raise PositionLost(f"{lost[0]} was trimmed before this replica could read it")
         self._acknowledger.add(applied + lost)
         self._take([entry for _, entry in page if entry is not None], redelivered=True)
 
     def _count_redelivered(self, positions: list[Position]) -> list[Position]:
-        """Count entries that were delivered again; return those that are applied and lack their acknowledgement."""
+        """Count entries that were delivered again; return those that are applied but not acknowledged."""
         applied = [position for position in positions if position <= self._gate.state.position]
         self._parts.metrics.redelivered(len(positions), applied=len(applied))
         return applied
@@ -187,7 +187,7 @@ class Reader:
         else:
             _logger.warning("gap after %s: reading again from there", self.state.last)
             self._group.rewind(self.state.last)
-            self._move(phase=Phase.REWOUND)  # also if recovering: what is pending behind the gap comes again
+            self._move(phase=Phase.REWOUND)  # also if recovering: pending entries behind the gap are delivered again
 
     def _resync(self, reason: str) -> None:
         """Install a snapshot once it is due; until then, reads are answered from the old store."""
@@ -195,7 +195,7 @@ class Reader:
         try:
             taken = snapshot.take(self._log)
             _logger.warning("%s after %s: taking a snapshot of %s", reason, self.state.last, taken.position)
-            # The change at the snapshot's position: the snapshot may be shown when that is due.
+            # The change at the snapshot's position: the snapshot becomes visible when this is due.
             op: Operation = "set" if taken.position.version else "epoch"
             if self._inbox.hold(Entry(taken.position, op, "", "", taken.write_id, taken.at_us)):
                 self._inbox.clear()

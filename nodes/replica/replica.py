@@ -22,13 +22,13 @@ from nodes.runtime.background import Background
 from nodes.runtime.gate import State
 
 _logger = logging.getLogger("lab.replica")
-_REGISTERED_SECONDS = 1.0  # the reader's wait for the registration, after which it notices that it should stop
-_SETTLE_SECONDS = 1.0  # a read's wait for the gate to show what the store has committed
+_REGISTERED_SECONDS = 1.0  # the reader's wait for the registration, which bounds how late it notices a stop
+_SETTLE_SECONDS = 1.0  # a read's wait for the gate to catch up with the store's commits
 _CHECKPOINT_SECONDS = 1.0
 
 
 class Replica:
-    """Answers from the replica's own store, and runs the threads that keep it up to date.
+    """Serves reads from the replica's own store, and runs the threads that keep it up to date.
 
     ``nodes.http.reading.Reads`` describes the reads, which raise ``nodes.runtime.store.StoreError``.
     """
@@ -107,11 +107,11 @@ class Replica:
 
     @property
     def resyncing(self) -> str:
-        """The reason for which a snapshot is being installed, or empty. Meanwhile reads see the old content."""
+        """The reason for installing a snapshot, or empty. Until it is installed, reads see the old content."""
         return self._reader.state.resyncing
 
     def health(self) -> dict[str, str]:
-        """Whether the log answers and the store takes what is due."""
+        """Whether the log responds and the store accepts due entries."""
         log = self._threads["reader"].trouble or self._threads["membership"].trouble
         if log is None and not (self._reader.joined and self._membership.registered.is_set()):
             log = "joining"
@@ -119,12 +119,12 @@ class Replica:
         return {"log": log or "ok", "store": store or "ok"}
 
     def _settled(self, state: State) -> State:
-        """Let the gate catch up with a commit that a read has seen, so that no later request is shown less."""
+        """Let the gate catch up with a commit that a read has seen, so no later request sees less."""
         self.parts.gate.wait_for(state.position, _SETTLE_SECONDS)
         return state
 
     def _read(self) -> None:
-        # Not before: it would take entries from another live replica of the same id.
+        # Not earlier: it would take entries from another live replica with the same id.
         if self._membership.registered.wait(_REGISTERED_SECONDS):
             self._reader.step()
 
@@ -163,7 +163,7 @@ class Replica:
             name_url=config.name_url,
             url=config.advertise_url,
             position=self.state().position,
-            seen_at_us=self.parts.clock.measured_us(),  # without skew, by which the replica could seem to be gone
+            seen_at_us=self.parts.clock.measured_us(),  # without skew, which could make the replica look dead
             applied_at_us=newest.applied_us if newest else 0,
             diverged=self._audit.diverged,
             faults=self.faults.names(),

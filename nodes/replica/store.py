@@ -1,4 +1,4 @@
-"""A replica's own durable store: one sqlite file with the data and the position, changed together."""
+"""A replica's durable store: one sqlite file with the data and the position, changed together."""
 
 import logging
 import queue
@@ -17,8 +17,8 @@ from nodes.runtime.store import StoreError, connect, is_damage, quarantine, take
 _logger = logging.getLogger("lab.store")
 SCHEMA_VERSION = 1
 _READERS = 8
-_CHECKPOINT_BYTES = 4 * 2**20  # of write-ahead log, below which a checkpoint is not worth it
-_RESTART_BYTES = 32 * 2**20  # above which the writer is held up to restart the write-ahead log
+_CHECKPOINT_BYTES = 4 * 2**20  # of write-ahead log; a smaller one is not worth a checkpoint
+_RESTART_BYTES = 32 * 2**20  # of write-ahead log; a larger one blocks the writer to restart it
 _SCHEMA = """
 CREATE TABLE data (
   key TEXT PRIMARY KEY, value TEXT NOT NULL, version INTEGER NOT NULL, write_id TEXT NOT NULL, at_us INTEGER NOT NULL
@@ -39,14 +39,14 @@ SET value = excluded.value, version = excluded.version, write_id = excluded.writ
 
 
 class StoreDamaged(StoreError):
-    """Raised if the file is not what this code has written; when it is opened again, the store starts over."""
+    """Raised if the file does not match what this code wrote; reopening it starts the store over."""
 
 
 class ReplicaStore:
     """Keys, values and their position. Thread-safe; a file lock excludes other processes. Methods raise ``StoreError``.
 
-    WAL with ``synchronous=NORMAL``: a commit survives the death of the process. A loss of power can lose the newest
-    commits; then the log delivers those entries again, because the position is lost with them.
+    WAL with ``synchronous=NORMAL``: a commit survives the death of the process. A power failure can lose the newest
+    commits; the log then delivers those entries again, because the position is lost with them.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -104,7 +104,7 @@ class ReplicaStore:
         """
         with self._transaction() as db:
             if generation != self.generation or _state(db) != before:
-                raise StoreError("the store was replaced by a snapshot meanwhile")
+                raise StoreError("a snapshot replaced the store in the meantime")
             changed, deleted = _clear_and_net(db, sorted(entries))
             db.executemany("DELETE FROM data WHERE key = ? AND version < ?", deleted)
             db.executemany(f"{_UPSERT} WHERE excluded.version > data.version", changed)
@@ -123,7 +123,7 @@ class ReplicaStore:
             return _move(db, _state(db)._replace(position=position))
 
     def corrupt(self, key: str | None) -> bool:
-        """Change the value of this key, or of any, but not its version; return whether it exists."""
+        """Change the value of this key, or of any key, but not its version; return whether it exists."""
         with self._transaction() as db:
             row = db.execute("SELECT key, value FROM data WHERE ?1 IS NULL OR key = ?1 LIMIT 1", (key,)).fetchone()
             if row is not None:
@@ -132,7 +132,7 @@ class ReplicaStore:
         return row is not None
 
     def checkpoint(self) -> None:
-        """Move a large write-ahead log into the file, beside the writer."""
+        """Move a large write-ahead log into the file, concurrently with the writer."""
         size = self._path.with_name("store.sqlite-wal").stat().st_size
         if size < _CHECKPOINT_BYTES:
             return
@@ -174,12 +174,12 @@ class ReplicaStore:
 
     # -- connections --------------------------------------------------------------------------------------------------
     def _damage(self) -> str | None:
-        """What is wrong with the file, as a sentence; ``None`` if it is intact or missing."""
+        """What is wrong with the file; ``None`` if it is intact or missing."""
         try:
             with closing(connect(self._path)) as db:
                 found = db.execute("PRAGMA user_version").fetchone()[0]
                 if found not in {0, SCHEMA_VERSION}:
-                    return f"it has schema version {found}, and this code reads {SCHEMA_VERSION}"
+                    return f"it has schema version {found}, but this code reads {SCHEMA_VERSION}"
                 tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
                 if tables != (_TABLES if found else set()):
                     return f"it has the wrong tables: {', '.join(sorted(tables)) or 'none'}"
@@ -192,7 +192,7 @@ class ReplicaStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._writing, _translated("written"), self._writer as db:  # which commits, or rolls back after an error
+        with self._writing, _translated("written"), self._writer as db:  # commits, or rolls back after an error
             db.execute("BEGIN IMMEDIATE")
             yield db
 
@@ -224,7 +224,7 @@ def _translated(what: str) -> Iterator[None]:
 def _clear_and_net(
     db: sqlite3.Connection, entries: Sequence[Entry]
 ) -> tuple[list[tuple[str, str, int, str, int]], list[tuple[str, int]]]:
-    """Clear the data if an epoch starts; return the rows to set, and the keys to delete with their versions."""
+    """Clear the data if an epoch starts; return the rows to set and the keys to delete, with versions."""
     last: dict[str, Entry] = {}
     for entry in entries:
         if entry.op == "epoch":

@@ -1,4 +1,4 @@
-"""What a replica does every few seconds: heartbeats that also fetch its settings, and audits of its content."""
+"""Periodic tasks of a replica: heartbeats, which also fetch its settings, and audits of its content."""
 
 import logging
 import threading
@@ -12,7 +12,7 @@ from nodes.replica.parts import HEARTBEAT_MS, Parts
 
 _logger = logging.getLogger("lab.audit")
 AUDIT_SECONDS = 5.0
-_DUTY = 50  # the pause is this many times as long as a comparison took, which reads the whole content
+_DUTY = 50  # the pause is this many times the duration of a comparison, which reads the whole content
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Membership:
         parts = self.parts
         if self._last_event is None:  # before the settings are read, so that no change is missed
             self._last_event = parts.events.last_id()
-        parts.clock.measure()  # before the first settings: once they are active, entries may be due
+        parts.clock.measure()  # before the first settings: once they are active, entries can be due
         member = self.describe()
         if not self.registered.is_set():
             parts.registry.require_free(member)
@@ -52,9 +52,9 @@ class Membership:
 
 @dataclass
 class Audit:
-    """Compares digests with the primary's: versions and positions do not show corruption.
+    """Compares digests with the primary's, because versions and positions do not reveal corruption.
 
-    It can do so only at the primary's position, which the replica reaches once writes pause.
+    This is only possible at the primary's position, which the replica reaches once writes pause.
     """
 
     parts: Parts

@@ -1,1 +1,1 @@
-"""What node processes share: configuration, serving, background threads, waiting, metrics, traces."""
+"""Code shared by node processes: configuration, serving, background threads, waiting, metrics, traces."""

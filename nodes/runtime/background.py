@@ -35,7 +35,7 @@ class Background:
         self._stop.set()
 
     def pause(self, seconds: float) -> None:
-        """Wait, but no longer than until the thread is stopped."""
+        """Wait, at most until the thread is stopped."""
         self._stop.wait(seconds)
 
     def _run(self) -> None:
@@ -60,7 +60,7 @@ class Background:
 def share_one_core(number: int) -> None:
     """Keep this process, and threads that it will start, on one core (Linux): the ``number``-th, modulo their count.
 
-    Only one thread of an interpreter runs at a time: a second core gains nothing, and switches to it cost much.
+    Only one thread of an interpreter runs at a time: a second core gains nothing, and switching cores is expensive.
     """
     if sys.platform == "linux":
         _CORES.update(os.sched_getaffinity(0))
@@ -68,6 +68,6 @@ def share_one_core(number: int) -> None:
 
 
 def use_any_core() -> None:
-    """Let the calling thread run on any core: it must be on time whatever the others do."""
+    """Let the calling thread run on any core, so that it runs on time regardless of the others."""
     if sys.platform == "linux" and _CORES:
         os.sched_setaffinity(0, _CORES)

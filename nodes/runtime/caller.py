@@ -1,4 +1,4 @@
-"""The caller of the current request: whether it still waits for its answer, and the trace that it belongs to."""
+"""The caller of the current request: whether it is still connected, and its trace."""
 
 import select
 import socket
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 
 _CHECK_SECONDS = 1.0
-# Set for each request, and carried to the threads that work for it; unset outside of one.
+# Set for each request and passed to the threads that work for it; unset outside of requests.
 CONNECTION: ContextVar[socket.socket | None] = ContextVar("CONNECTION", default=None)
 TRACEPARENT: ContextVar[str] = ContextVar("TRACEPARENT", default="")
 
@@ -20,7 +20,7 @@ class RequestTimeout(TimeoutError):
 
 
 def wait(step: Callable[[float], bool], timeout_seconds: float, monotonic: Callable[[], float]) -> bool:
-    """Call ``step``, which waits for seconds and returns whether its event came, until it did or the time is up.
+    """Call ``step``, which waits for seconds and returns whether its event occurred, until it did or the time is up.
 
     Raises ``CallerLeft`` about a second after the caller hung up.
     """
@@ -40,13 +40,13 @@ def require() -> None:
         return
     try:
         closed = is_readable(sock, 0) and sock.recv(1, socket.MSG_PEEK) == b""
-    except (OSError, ValueError):  # ValueError: this end is closed already
+    except (OSError, ValueError):  # ValueError: this end is already closed
         closed = True
     if closed:
         raise CallerLeft("the caller has hung up")
 
 
 def is_readable(sock: socket.socket, timeout_seconds: float) -> bool:
-    poll = select.poll()  # select.select() takes no descriptors beyond 1,023
+    poll = select.poll()  # select.select() does not support descriptors above 1,023
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(max(0.0, timeout_seconds) * 1000))

@@ -1,4 +1,4 @@
-"""The configuration of a node: the one place that reads the environment, and its one table of variables."""
+"""The configuration of a node: the only code that reads the environment, and the table of its variables."""
 
 import ipaddress
 import re
@@ -41,7 +41,7 @@ class NodeConfig:
 
     @property
     def name_url(self) -> str:
-        """The node's URL with its id as host, for people."""
+        """The node's URL with its id as host, for display."""
         return f"http://{self.node_id}:{self.port}"
 
 
@@ -120,7 +120,7 @@ def _default_dir(found: Mapping[str, Any]) -> str:
 
 
 def _default_url(found: Mapping[str, Any]) -> str:
-    """A URL that others can connect to: on all addresses, the node is assumed to be reachable by its id."""
+    """A URL that others can connect to; a node on all addresses is assumed to be reachable by its id."""
     host = found["host"]
     with suppress(ValueError):  # a name
         address = ipaddress.ip_address(host)
@@ -151,7 +151,7 @@ _REPLICA: tuple[Role, ...] = ("replica",)
 _origins = _text(f"(?:{_ORIGIN}(?:,{_ORIGIN})*)?",
                  "origins such as https://lab.example:8443, without a path, separated by commas", _names)
 _unset = _text("(?:parentbased_)?(?:always_on|always_off|traceidratio)|",
-               "always_on, always_off or traceidratio, with parentbased_ before it or not", lambda text: not text)
+               "always_on, always_off or traceidratio, optionally prefixed with parentbased_", lambda text: not text)
 VARIABLES = (
     Variable("LAB_NAMESPACE", "namespace", _namespace, "lab14",
              "prefix of every key in Redis; `lab up` always uses the default"),
@@ -219,7 +219,7 @@ def load(role: Role, values: Mapping[str, str]) -> NodeConfig:
         except ValueError as error:
             shown = re.sub("//.*@", "//", text)  # never a password
             raise ConfigError(f"{variable.name} is {shown!r}, but must be {error}") from None
-    from broker.connection import require_options  # not above: the supervisor reads this module, and needs no redis
+    from broker.connection import require_options  # here, because the supervisor does not need redis
 
     try:
         require_options(found["redis_url"])

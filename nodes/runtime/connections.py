@@ -1,7 +1,7 @@
-"""The HTTP server of a node: gunicorn's threaded worker, except for how connections wait for a thread.
+"""The HTTP server of a node: gunicorn's threaded worker, with a different way of waiting for a thread.
 
-Gunicorn's own gives a connection a thread before its request has arrived, reads without a time limit, queues without
-bound, and accepts nothing while idle connections fill it. Here a request gets a thread once a loop has received it.
+Gunicorn's worker assigns a connection to a thread before its request has arrived, reads without a time limit, queues
+without bound, and accepts nothing while idle connections fill it. Here a loop receives a request before a thread does.
 """
 
 import errno
@@ -22,7 +22,7 @@ from gunicorn.workers import gthread
 from nodes.runtime.caller import CONNECTION, RequestTimeout, is_readable
 
 PROBLEM_TYPE = "urn:eventual-consistency-lab:"
-RESERVED_THREADS = 8  # beyond the configured ones, for the requests that find problems and end them
+RESERVED_THREADS = 8  # beyond the configured ones, for requests that diagnose and fix problems
 RECEIVE_SECONDS = 5.0  # for a request to arrive: its head, and its body
 SEND_SECONDS = 30.0  # for a caller to receive part of an answer
 QUEUE_SECONDS = 1.0  # for a complete request to find a thread before it is refused
@@ -38,7 +38,7 @@ Kind = Literal["reserved", "complete", "unfinished"]
 
 
 class Connection(gthread.TConn):  # type: ignore[misc]
-    """A connection, and the received part of its next request. Its parser reads from it as from a socket."""
+    """A connection and the received part of its next request. Its parser reads from it as from a socket."""
 
     def __init__(self, cfg: Any, sock: socket.socket, client: Any, server: Any) -> None:
         super().__init__(cfg, sock, client, server)
@@ -46,10 +46,10 @@ class Connection(gthread.TConn):  # type: ignore[misc]
         self.kind: Kind = "unfinished"
         self.refused = False
         self.parser = http.get_parser(cfg, self, client)
-        self.initialized = True  # a thread has nothing to do for it
+        self.initialized = True  # no initialization in a thread
 
     def missing(self) -> int | None:
-        """How many bytes of the request are missing; ``None`` if that is unknown, or more than the loop holds."""
+        """The number of missing bytes of the request; ``None`` if unknown, or more than the loop holds."""
         end = self.received.find(b"\r\n\r\n")
         if end < 0:
             return 1
@@ -61,7 +61,7 @@ class Connection(gthread.TConn):  # type: ignore[misc]
         return max(0, size - len(self.received)) if size <= _RECEIVED_MAX else None
 
     def recv(self, size: int) -> bytes:
-        """Return what was received, then the rest of a large body. Raises ``RequestTimeout``."""
+        """Return the received bytes, then the rest of a large body. Raises ``RequestTimeout``."""
         if self.received:
             received, self.received = bytes(self.received), bytearray()
             return received
@@ -72,17 +72,17 @@ class Connection(gthread.TConn):  # type: ignore[misc]
 
 
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]
-    """Gives requests to threads, in order.
+    """Passes requests to threads, in order.
 
-    At most ``threads`` are in progress at once, beside those of the reserved threads; at most half of them have a body
-    that a thread still reads. A request that does not arrive in time is closed, one that finds no thread in time is
+    At most ``threads`` are in progress at once, besides those of the reserved threads; a thread still reads the body of
+    at most half of them. A request that does not arrive in time is closed; a request without a thread in time is
     refused with 503. At the maximum number of connections the oldest idle one makes room.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.worker_connections: int = self.cfg.worker_connections
-        self.max_keepalived = self.worker_connections  # an older idle one makes room instead
+        self.max_keepalived = self.worker_connections  # the oldest idle one makes room instead
         self.pending_conns: dict[Connection, None] = {}  # receiving, or closed and lingering
         self._queues: dict[Kind, deque[Connection]] = {"reserved": deque(), "complete": deque(), "unfinished": deque()}
         self._running: Counter[Kind] = Counter()
@@ -112,7 +112,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         self.pending_conns[conn] = None
 
     def _until(self, seconds: float) -> float:
-        """The time in these seconds, or sooner if the node is stopping."""
+        """The time these seconds from now, or earlier if the node is stopping."""
         return time.monotonic() + (seconds if self.alive else min(seconds, gthread.STOP_KEEPALIVE_LINGER))
 
     def _watch(self, conn: Connection) -> None:
@@ -120,7 +120,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_readable, conn))
 
     def _on_readable(self, conn: Connection, _sock: Any) -> None:
-        if conn.sock.fileno() < 0:  # closed to make room, after this was found readable
+        if conn.sock.fileno() < 0:  # closed to make room after it became readable
             return
         try:
             part = conn.sock.recv(_RECEIVED_MAX)
@@ -155,7 +155,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         queue = self._queues[kind]
         queue.append(conn)
         self._start()
-        if len(queue) > (self.worker_connections - self.cfg.threads) // 2:  # the rest is for those that arrive
+        if len(queue) > (self.worker_connections - self.cfg.threads) // 2:  # the rest is for arriving requests
             self._refuse_busy(queue.popleft())
 
     def _start(self) -> None:
@@ -186,7 +186,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             self._received(conn)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Wait for events, no longer than until the next deadline may have passed."""
+        """Wait for events, at most until the next deadline."""
         short = bool(self.pending_conns or any(self._queues.values()))
         super().wait_for_and_dispatch_events(min(timeout, _TICK_SECONDS) if short else timeout)
 
@@ -210,7 +210,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             conn.timeout = min(conn.timeout, deadline)
 
     def _close_oldest(self) -> bool:
-        """Close the connection that has been lingering, idle or else receiving longest; ``False`` if there is none."""
+        """Close the longest lingering, idle or else receiving connection; ``False`` if there is none."""
         lingering = [conn for conn in self.pending_conns if conn.refused]
         for conn in [*lingering, *self.keepalived_conns, *self.pending_conns]:
             if conn.refused or not is_readable(conn.sock, 0):  # a request that has arrived must not be lost
@@ -230,7 +230,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         self._linger(conn)
 
     def _linger(self, conn: Connection) -> None:
-        """Close the connection after its caller has: a reset before that could overtake the answer."""
+        """Close the connection after its caller has: an earlier reset could overtake the response."""
         conn.refused = True
         conn.received.clear()
         conn.timeout = self._until(_LINGER_SECONDS)
@@ -246,31 +246,31 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         self.pending_conns.pop(conn, None)
         if conn in self.keepalived_conns:
             self.keepalived_conns.remove(conn)
-        with suppress(KeyError, ValueError, OSError):  # it may not be watched
+        with suppress(KeyError, ValueError, OSError):  # possibly not watched
             self.poller.unregister(conn.sock)
 
     def _close(self, conn: Connection) -> None:
         self._forget(conn)
         self.nr_conns -= 1
-        self.worker_connections = self.max_keepalived  # there is a file for another one again
+        self.worker_connections = self.max_keepalived  # a file descriptor is available again
         conn.close()
 
     # -- answering, in a thread ---------------------------------------------------------------------------------------
     def handle_request(self, req: Any, conn: Connection) -> bool:
-        """Answer a request; a caller that does not receive the answer in time loses its connection."""
+        """Answer a request; close the connection if the caller does not receive the response in time."""
         conn.sock.settimeout(SEND_SECONDS)
         token = CONNECTION.set(conn.sock)
         try:
             answered: bool = super().handle_request(req, conn)
         except TimeoutError as error:
-            raise BrokenPipeError(errno.EPIPE, "the caller does not receive the answer") from error
+            raise BrokenPipeError(errno.EPIPE, "the caller does not receive the response") from error
         finally:
             CONNECTION.reset(token)
         return answered
 
 
 def refusal(status: int, slug: str, title: str, detail: str) -> bytes:
-    """Return a whole answer with problem details, for a request that no view answers; it ends the connection."""
+    """Return a complete response with problem details, for a request without a view; it ends the connection."""
     members = {"type": PROBLEM_TYPE + slug, "title": title, "status": status, "detail": detail}
     body = json.dumps({**members, "outcome": "not_applied"}, separators=(",", ":")).encode() + b"\n"
     headers = f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"

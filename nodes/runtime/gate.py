@@ -1,4 +1,4 @@
-"""Requests that wait: for a position, without polling, and in a bounded number, so that others are answered."""
+"""Requests waiting for a position, without polling and in a bounded number, so that others are answered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nodes.runtime import caller
 
 
 class State(NamedTuple):
-    """Where a node is: its position, and the write that brought it there. Times are microseconds since 1970."""
+    """A node's position, and the write at that position. Times are microseconds since 1970."""
 
     position: Position
     write_id: str | None
@@ -25,14 +25,14 @@ EMPTY_STATE = State(START, None, None)
 
 
 class TooManyWaiters(Exception):
-    """Raised when as many requests wait as may; nothing was done."""
+    """Raised when the limit of waiting requests is reached; nothing was done."""
 
     def __init__(self, count: int) -> None:
         super().__init__(f"{count} requests are waiting on this node, its limit; try again shortly")
 
 
 class Places:
-    """Room for at most ``count`` requests at once. Thread-safe."""
+    """Capacity for at most ``count`` concurrent requests. Thread-safe."""
 
     def __init__(self, count: int, full: type[TooManyWaiters] = TooManyWaiters) -> None:
         self._count, self._full = count, full
@@ -51,9 +51,9 @@ class Places:
 class PositionGate:
     """A node's current state, and the requests that wait for it to reach a position.
 
-    Each waiter is parked on a lock of its own, and woken for its own position only. ``advance`` releases the first
-    waiter concerned, and each releases the next as soon as it runs: hundreds that wake at once would compete for the
-    interpreter's lock for longer than their answers take. At most ``max_waiters`` wait.
+    Each waiter is parked on a separate lock and woken only for its position. ``advance`` releases the first affected
+    waiter, and each releases the next as soon as it runs: hundreds waking at once would compete for the interpreter's
+    lock longer than their responses take. At most ``max_waiters`` wait.
     """
 
     def __init__(
@@ -77,18 +77,18 @@ class PositionGate:
         return self._state
 
     def advance(self, state: State) -> None:
-        """Move on, and wake the waiters for positions up to this one; an older state is ignored."""
+        """Advance, and wake the waiters for positions up to this one; ignore an older state."""
         with self._lock:
             if state.position > self._state.position:
                 self._move(state)
 
     def replace(self, state: State) -> None:
-        """Take a state even if it is older: the history itself was lost and has been read again."""
+        """Set a state even if it is older: the history itself was lost and has been read again."""
         with self._lock:
             self._move(state)
 
     def wait_for(self, target: Position, timeout_seconds: float) -> State:
-        """Wait until ``target`` or the deadline, or the node stops. Raises ``TooManyWaiters``, ``CallerLeft``."""
+        """Wait for ``target``, the deadline, or the node's end. Raises ``TooManyWaiters``, ``CallerLeft``."""
         if self._state.position >= target or timeout_seconds <= 0:
             return self._state
         parked = _Parked()
@@ -100,7 +100,7 @@ class PositionGate:
         try:
             woken = caller.wait(parked.wait, timeout_seconds, self._monotonic)
         finally:
-            woken = woken or not self._gave_up(target, parked)  # it may be woken at this very moment
+            woken = woken or not self._gave_up(target, parked)  # a concurrent wake-up is possible
             if woken and parked.next is not None:
                 parked.next.wake()
         if woken and parked.reached_at is not None:
@@ -118,12 +118,12 @@ class PositionGate:
             self._wake([target for target in self._waiting if target <= state.position], self._monotonic())
 
     def _wake(self, targets: list[Position], reached_at: float | None) -> None:
-        """Wake the waiters for these targets, reached at ``reached_at``; ``None`` if they are not reached."""
+        """Wake the waiters for these targets, reached at ``reached_at``; ``None`` if not reached."""
         woken = [parked for target in targets for parked in self._waiting.pop(target)]
         self.waiters -= len(woken)
         self._soonest = min(self._waiting, default=None)
         for parked in woken:
-            parked.reached_at = reached_at  # kept per waiter: the gate may advance again before this one resumes
+            parked.reached_at = reached_at  # kept per waiter: the gate can advance again before this one resumes
         for parked, following in pairwise(woken):
             parked.next = following
         if woken:
@@ -137,7 +137,7 @@ class PositionGate:
         self.waiters += 1
 
     def _gave_up(self, target: Position, parked: _Parked) -> bool:
-        """Stop waiting; ``False`` if it was woken meanwhile, so that the next one depends on it."""
+        """Stop waiting; ``False`` if it was woken meanwhile and must therefore wake the next one."""
         with self._lock:
             waiting = self._waiting.get(target, [])
             if parked in waiting:

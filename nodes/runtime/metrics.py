@@ -1,4 +1,4 @@
-"""Metrics: the table of all that the lab exports, and the histograms and gates that nodes share."""
+"""Metrics: the table of all exported metrics, and the histograms and gates shared by nodes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def make_gate(state: State, max_waiters: int, registry: CollectorRegistry) -> Po
 
 
 class Distribution:
-    """A histogram in seconds of many observations at once, in microseconds: faster than one by one. Thread-safe."""
+    """A histogram in seconds that takes many observations at once, in microseconds, for speed. Thread-safe."""
 
     def __init__(self, metric: Metric[Histogram], *label_values: str) -> None:
         self._metric = metric
@@ -80,7 +80,7 @@ class Distribution:
         self._lock = threading.Lock()
 
     def observe(self, values_us: Sequence[int], trace_ids: Iterable[str] = ()) -> None:
-        """Add values, and the traces that they belong to, if any (empty for a value without one)."""
+        """Add values and, optionally, their traces (empty for a value without one)."""
         found = [bisect_left(self._bounds_us, value_us) for value_us in values_us]
         traced = zip(found, values_us, trace_ids, strict=False)
         newest = {bucket: (value_us, trace_id) for bucket, value_us, trace_id in traced if trace_id}

@@ -1,4 +1,4 @@
-"""Traces recorded by OpenTelemetry; imported only where an OTLP endpoint is configured."""
+"""Traces recorded by OpenTelemetry; imported only if an OTLP endpoint is configured."""
 
 import logging
 import os
@@ -58,12 +58,12 @@ class AtMostPerSecond(Sampler):
 
 
 class RecordedTracing(Tracing):
-    """Spans by OpenTelemetry. A trace that another node has started is recorded if that node decided so."""
+    """Spans by OpenTelemetry. The node that starts a trace decides whether it is recorded."""
 
     def __init__(self, config: NodeConfig) -> None:
-        # Without a collector the exporter would log each failure, and delay the end of the process.
+        # Without a collector the exporter would log each failure and delay the process's exit.
         logging.getLogger("opentelemetry.exporter.otlp").setLevel(logging.CRITICAL)
-        self._w3c = TraceContextTextMapPropagator()  # the log carries a traceparent and nothing else
+        self._w3c = TraceContextTextMapPropagator()  # the log carries only a traceparent
         self._node_id = config.node_id
         self._stream = f"{config.namespace}:log"
         sampler = ParentBased(AtMostPerSecond(TRACES_PER_SECOND, time.monotonic)) if config.traces_bounded else None
@@ -72,8 +72,8 @@ class RecordedTracing(Tracing):
         self._tracer = self._provider.get_tracer("eventual-consistency-lab")
 
     def install(self, app: Any) -> None:
-        """Record a server span for each request except those that only monitor."""
-        # By default the instrumentation uses the attributes of the old HTTP conventions, which are more and cost more.
+        """Record a server span for each request except monitoring requests."""
+        # By default the instrumentation uses the old HTTP conventions, which have more attributes and cost more.
         os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
         from opentelemetry.instrumentation.flask import FlaskInstrumentor
 
@@ -90,7 +90,7 @@ class RecordedTracing(Tracing):
         trace.get_current_span().set_attribute(_MESSAGE_ID, str(position))
 
     def processed(self, due: Sequence[tuple[Entry, int]], started_us: int, applied_us: int) -> None:
-        """Record the delay as a span of its own, and a CONSUMER span, both in the trace of the write.
+        """Record a span for the delay and a CONSUMER span, both in the trace of the write.
 
         The CONSUMER span is the PRODUCER's child and also linked to it: the messaging conventions prefer the link, but
         only a child appears in one trace with its cause.
@@ -119,7 +119,7 @@ class RecordedTracing(Tracing):
         return headers
 
     def flush(self) -> None:
-        """Empty the queue: otherwise the process would wait at its end for a collector that does not answer."""
+        """Empty the queue: otherwise the exiting process would wait for an unresponsive collector."""
         self._provider.force_flush(_EXPORT_SECONDS * 1000)
 
     def _attributes(self, operation: str) -> dict[str, str | float]:

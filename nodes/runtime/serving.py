@@ -1,4 +1,4 @@
-"""How gunicorn runs a node: an app with its node and its tracing in ``app.extensions``, in a worker with threads."""
+"""Running a node in gunicorn: an app with its node and tracing in ``app.extensions``, in a worker with threads."""
 
 import ctypes
 import gc
@@ -25,21 +25,21 @@ from nodes.runtime.config import NodeConfig
 from nodes.runtime.connections import Worker, refusal
 from nodes.runtime.store import StoreError
 
-# The master process only waits: what a node consists of is imported in its worker.
+# The master process only waits; the node's modules are imported in its worker.
 Config = TypeVar("Config", bound=NodeConfig)
 _logger = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 _LAST_ANSWER_SECONDS = 0.05
-# For requests on kept connections of a stopping node. Gunicorn's 2 s would be most of the time a lab takes to stop.
+# For requests on kept connections of a stopping node. Gunicorn's 2 s would dominate the time a lab takes to stop.
 gthread.STOP_KEEPALIVE_LINGER = 0.3
-_FILES_PER_REQUEST = 6  # its caller, the log server or the store, and the nodes that it asks
+_FILES_PER_REQUEST = 6  # its caller, the log server or the store, and the nodes it calls
 _OWN_FILES = 96  # store, log server, feed, listener, and the requests of the reserved threads
 _IDLE = 1000  # connections that are idle or whose request is still arriving
 _REQUESTS_MIN = 4
 
 
 class Room(NamedTuple):
-    """How many requests may be in progress, and how many connections open, with a limit of ``files``."""
+    """The maximum numbers of requests in progress and of open connections, with a limit of ``files``."""
 
     requests: int
     connections: int
@@ -47,7 +47,7 @@ class Room(NamedTuple):
 
 
 class Service(BaseApplication):  # type: ignore[misc]
-    """One node. ``create_app`` is called in the worker process, with as many threads as there are open files for."""
+    """One node. ``create_app`` is called in the worker process, with as many threads as the file limit allows."""
 
     def __init__(self, config: Config, create_app: Callable[[Config], Any]) -> None:
         self._room, self._wanted = make_room(config.threads), config.threads
@@ -61,15 +61,15 @@ class Service(BaseApplication):  # type: ignore[misc]
             "bind": f"{host}:{self._config.port}",
             "proc_name": self._config.node_id,
             "worker_class": Worker,
-            "workers": 1,  # which has the node's background threads, its gate and its metrics
+            "workers": 1,  # with the node's background threads, gate and metrics
             "threads": self._config.threads,
             "worker_connections": self._room.connections,
             "keepalive": 75,
             "graceful_timeout": 5,
             "loglevel": "warning",
-            # A second gunicorn of the same user would take over the control socket, which all share by default.
+            # By default all gunicorns of a user share the control socket, and a second one would take it over.
             "control_socket_disable": True,
-            # There is no proxy: a header must neither move the path nor contradict another about the scheme.
+            # There is no proxy: a header must neither change the path nor conflict with another about the scheme.
             "forwarded_allow_ips": "",
             "post_fork": _end_with_master,
             "post_worker_init": _start,
@@ -84,14 +84,14 @@ class Service(BaseApplication):  # type: ignore[misc]
         handler.setFormatter(LineFormatter())
         logging.basicConfig(level=logging.INFO, handlers=[handler])
         if self._room.requests < self._wanted:
-            limits = f"only {self._room.files} files may be open, so at most {self._room.requests} requests"
+            limits = f"only {self._room.files} files can be open, so at most {self._room.requests} requests"
             _logger.warning("%s can be in progress, not %d; raise it with ulimit -n", limits, self._wanted)
         share_one_core(self._config.port)  # the nodes of a lab have successive ports
         try:
             app = self._create_app(self._config)
         except StoreError as error:
             raise AppImportError(str(error)) from None  # gunicorn prints it without a stack trace
-        # Else collections, which look at the app and at what waiters hold, take a third of the time of waking them.
+        # Otherwise garbage collection, which scans the app and all waiters, takes a third of the time of waking them.
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 20, 20)
@@ -102,14 +102,14 @@ def end_at_once() -> None:
     """Kill the node's processes as ``kill -9`` would, after a short pause so the caller still gets a response."""
 
     def end() -> None:
-        os.kill(os.getppid(), signal.SIGKILL)  # gunicorn's master, which would start another worker
+        os.kill(os.getppid(), signal.SIGKILL)  # gunicorn's master would start another worker
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Timer(_LAST_ANSWER_SECONDS, end).start()
 
 
 def _end_with_master(_server: Any, worker: Any) -> None:
-    """End the worker with its master: without it, it would hold port and store for seconds (Linux)."""
+    """End the worker with its master; it would otherwise hold port and store for seconds (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != worker.ppid:  # the master died before prctl took effect
@@ -117,7 +117,7 @@ def _end_with_master(_server: Any, worker: Any) -> None:
 
 
 def _refuse(connection: socket.socket, status: int, reason: str, detail: str) -> None:
-    """Answer requests that gunicorn cannot parse with problem details instead of its page."""
+    """Answer requests that gunicorn cannot parse with problem details instead of its HTML page."""
     util.write_nonblock(connection, refusal(status, f"http-{status}", reason, f"{detail or reason}."))
 
 
@@ -128,10 +128,10 @@ def _start(worker: Any) -> None:
 
     def stop() -> None:
         node.stop()
-        tracing.flush()  # while gunicorn lingers, so that it does not delay the end
+        tracing.flush()  # while gunicorn lingers, to avoid delaying the exit
 
     def terminate(number: int, frame: FrameType | None) -> None:
-        # Gunicorn waits for all requests, so waiting ones must be woken: in a thread, as a handler must not take locks.
+        # Gunicorn waits for all requests, so wake the waiting ones: in a thread, because a handler must not take locks.
         threading.Thread(target=stop, name="stop").start()
         if callable(graceful):
             graceful(number, frame)
@@ -149,12 +149,12 @@ def _allows(limit: int, files: int) -> bool:
 
 
 def make_room(requests: int) -> Room:
-    """Raise the limit of open files to what this many requests need, as far as allowed, and return the result."""
+    """Raise the limit of open files for this many requests, as far as allowed, and return the result."""
     wanted = _OWN_FILES + _IDLE + requests * _FILES_PER_REQUEST
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if not _allows(soft, wanted):
         soft = wanted if _allows(hard, wanted) else hard
-        with suppress(OSError, ValueError):  # the system may allow less than the hard limit
+        with suppress(OSError, ValueError):  # the system can allow less than the hard limit
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return room_for(requests, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
@@ -168,7 +168,7 @@ def room_for(requests: int, files: int) -> Room:
 
 
 class LineFormatter(logging.Formatter):
-    """Lines of printable characters, those of a stack trace indented: no request forges one or controls a terminal."""
+    """Printable log lines with indented stack traces: requests can neither forge lines nor control a terminal."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")

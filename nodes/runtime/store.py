@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 _logger = logging.getLogger("lab.store")
-_LOCK_WAIT_SECONDS = 10.0  # for a process that is just ending
+_LOCK_WAIT_SECONDS = 10.0  # for a process that is exiting
 
 
 class StoreError(Exception):
@@ -20,7 +20,7 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA journal_mode = WAL").fetchone()
         db.execute("PRAGMA synchronous = NORMAL")
-        # A checkpoint syncs to disk, for which a writer must not wait: see ReplicaStore.checkpoint.
+        # A checkpoint syncs to disk, and writers must not wait for that: see ReplicaStore.checkpoint.
         db.execute("PRAGMA wal_autocheckpoint = 0")
     except sqlite3.Error:
         db.close()
@@ -29,7 +29,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether the file itself is damaged, as opposed to an error of the disk, a lock, or its use."""
+    """Whether the file itself is damaged, as opposed to a disk error, a lock, or misuse."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 

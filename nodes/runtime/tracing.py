@@ -1,4 +1,4 @@
-"""Traces: always carried through the log, recorded and exported only if an OTLP endpoint is configured."""
+"""Traces: always passed through the log; recorded and exported only if an OTLP endpoint is configured."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -21,21 +21,21 @@ class Tracing:
 
     @contextmanager
     def sending(self) -> Iterator[str]:
-        """Append to the log: yield the ``traceparent`` of the entry, or an empty text."""
+        """Trace an append to the log: yield the ``traceparent`` of the entry, or an empty text."""
         yield self.outgoing().get("traceparent", "")
 
     def sent(self, position: Position) -> None:
-        """Record, while ``sending``, where the entry is in the log."""
+        """Record the position of the entry in the log, during ``sending``."""
 
     def processed(self, due: Sequence[tuple[Entry, int]], started_us: int, applied_us: int) -> None:
-        """Record that a replica has applied entries, each with when it was due, by the log's clock."""
+        """Record that a replica has applied entries, each with its due time by the log's clock."""
 
     def outgoing(self) -> dict[str, str]:
         given = TRACEPARENT.get()
         return {"traceparent": given} if _TRACEPARENT.fullmatch(given) else {}
 
     def flush(self) -> None:
-        """Export what is recorded, or give up within a second."""
+        """Export recorded spans, or give up within a second."""
 
 
 def make(config: NodeConfig) -> Tracing:

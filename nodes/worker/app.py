@@ -30,7 +30,7 @@ def create_app(config: WorkerConfig) -> Flask:
     history = History(connect(config.redis_url), config.namespace)
     clock = LogClock(history.now_us, time.monotonic_ns, time.time_ns)
     worker = ExperimentWorker(
-        connect(config.redis_url, as_text=False),  # RQ sets time-outs of its own on its connections
+        connect(config.redis_url, as_text=False),  # RQ sets the time-outs of its connections
         queue,
         target,
         config.node_id,

@@ -1,4 +1,4 @@
-"""What each consistency level costs its readers."""
+"""The cost of each consistency level for readers."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -41,7 +41,7 @@ class Cost:
 
 
 def measure(spec: Levels, run: Run) -> Result:
-    """For each level in turn, write and read right after, at random moments. Raises ``Stopped``."""
+    """For each level in turn, write and immediately read, at random times. Raises ``Stopped``."""
     costs = {level: Cost() for level in spec.levels}
     total = spec.reads * len(spec.levels)
 

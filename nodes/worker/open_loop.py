@@ -1,4 +1,4 @@
-"""An open loop: tasks start at their times, however long earlier ones take."""
+"""An open loop: tasks start at their scheduled times, however long earlier ones take."""
 
 import heapq
 import itertools
@@ -10,10 +10,10 @@ Task = Callable[[], None]
 
 
 class OpenLoop:
-    """Tasks that start at their times on ``threads`` threads. A task may add others.
+    """Tasks that start at their scheduled times on ``threads`` threads. A task can add others.
 
-    A loop that waited for each answer before the next request would measure a slow system less often than a fast one.
-    ``late_seconds`` has how late each task started: if that is much, the load was not the intended one.
+    A loop that waited for each response before the next request would sample a slow system less often than a fast one.
+    ``late_seconds`` lists how late each task started: large values mean that the load was not as intended.
     """
 
     def __init__(self, threads: int, monotonic: Callable[[], float]) -> None:
@@ -39,7 +39,7 @@ class OpenLoop:
             self._changed.notify()
 
     def run(self) -> None:
-        """Return when all tasks are done, or at ``stop``. Raises what a task raises."""
+        """Return when all tasks are done, or at ``stop``. Raises any exception of a task."""
         ready: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         for number in range(self._threads):
             threading.Thread(target=self._work, args=(ready,), name=f"load-{number}", daemon=True).start()

@@ -23,7 +23,7 @@ from nodes.worker.run import Result, Run, Stopped, Target, TargetError
 
 _logger = logging.getLogger("lab.experiments")
 _STOP_LOOK_SECONDS = 1
-_REPORT_SECONDS = 30.0  # until a log server that is away is given up
+_REPORT_SECONDS = 30.0  # before giving up on an unavailable log server
 _REPORT_PAUSE_SECONDS = 0.2
 _MEASURES: dict[type[Spec], Callable[[Any, Run], Result]] = {
     specs.Windows: windows.measure,
@@ -34,7 +34,7 @@ _PARTS = ("flask", "gunicorn", "redis", "rq", "numpy", "urllib3")
 
 
 def perform(config: WorkerConfig, queue: ExperimentQueue, clock: LogClock, experiment: Experiment) -> None:
-    """Perform an experiment and report how it ends; a failure is reported, not raised."""
+    """Perform an experiment and report its outcome; a failure is reported, not raised."""
     with closing(Peers(specs.REQUESTS_AT_ONCE, time.monotonic)) as peers:
         Performance(queue, Target(config, peers), clock, experiment).perform()
 
@@ -60,7 +60,7 @@ class Performance:
             end = {"state": stopped.stop.state, "reason": stopped.stop.reason}
         except (TargetError, LogError) as error:
             end = {"state": "failed", "reason": str(error)}
-        except Exception as error:  # the experiment must end with a reason, whatever it is
+        except Exception as error:  # the experiment must end with a reason
             _logger.exception("experiment %s failed", self._experiment["id"])
             end = {"state": "failed", "reason": f"{type(error).__name__}: {error}"}
         finally:
@@ -80,7 +80,7 @@ class Performance:
 
     @contextmanager
     def _settings(self, spec: Spec) -> Iterator[None]:
-        """Change the settings and restore them; a worker that dies leaves the former ones in the queue."""
+        """Change the settings and restore them; if the worker dies, the previous ones stay in the queue."""
         before = self._current()
         if unknown := sorted(set(spec.settings) - set(before)):
             raise TargetError(f"no replica {unknown[0]!r}; known: {', '.join(before) or 'none yet'}")
@@ -93,13 +93,13 @@ class Performance:
             try:
                 restore(self._queue, self._target)
             except (TargetError, LogError) as error:
-                self._not_restored = f"the former settings are not restored yet, the worker tries again: {error}"
+                self._not_restored = f"the previous settings are not restored yet; the worker will try again: {error}"
 
     def _report(self, progress: float, result: Result | None) -> None:
         self._experiment |= {"progress": round(progress, 4)}
         if result is not None:
             self._experiment["result"] = result
-        with suppress(LogError):  # each report is complete, so a later one makes up for it
+        with suppress(LogError):  # each report is complete, so a later one replaces it
             self._queue.report(self._experiment)
 
     def _finish(self, end: dict[str, Any]) -> None:
@@ -129,11 +129,11 @@ class Performance:
 
 
 def restore(queue: ExperimentQueue, target: Target) -> None:
-    """Restore the former settings. They stay in the queue if this raises ``TargetError`` or ``LogError``."""
+    """Restore the previous settings. They stay in the queue if this raises ``TargetError`` or ``LogError``."""
     if held := queue.held():
         present = target.settings()
         for name, settings in held.items():
-            if name in present:  # a replica that is gone has no settings to restore
+            if name in present:  # a removed replica has no settings to restore
                 target.change(name, settings)
         queue.hold({})
 
@@ -153,7 +153,7 @@ def measure(spec: Spec, run: Run) -> Result:
 
 
 def measure_all(spec: Spec, run: Run, once: Callable[[Spec, Run], Result] = measure) -> Result:
-    """Run an experiment by ``once``, or every step of a sweep. Raises ``TargetError`` or ``Stopped``."""
+    """Run an experiment with ``once``, or every step of a sweep. Raises ``TargetError`` or ``Stopped``."""
     if not isinstance(spec, Sweep):
         return once(spec, run)
     result: Result = {"parameter": spec.parameter, "steps": []}

@@ -26,10 +26,10 @@ _WAIT_SECONDS = 0.05
 
 
 class Predicted(Collector):
-    """The ``le`` are the boundaries of ``ec_consistency_window_seconds``, to compare both.
+    """The ``le`` are the boundaries of ``ec_consistency_window_seconds``, for comparison.
 
-    In log order a prediction needs the rate of writes: the one of the last minute. The primary is asked in the
-    background and a scrape waits only briefly; until the primary has answered or failed, its previous answer counts.
+    In log order a prediction needs the rate of writes, that of the last minute. The worker asks the primary in the
+    background and a scrape waits only briefly; until the primary responds or fails, its previous response counts.
     """
 
     def __init__(self, target: Target, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -68,7 +68,7 @@ class Predicted(Collector):
         raise TargetError("no replica is registered")
 
     def _rate(self) -> float:
-        """Writes a second over the last minute, or since the first scrape."""
+        """Writes per second over the last minute, or since the first scrape."""
         now, (epoch, version) = self._monotonic(), self._target.head()
         if self._seen and self._seen[-1][1] != epoch:
             self._seen.clear()

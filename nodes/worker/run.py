@@ -1,4 +1,4 @@
-"""One run of an experiment: the running lab, what its kind needs to measure, and a stop at any time."""
+"""One run of an experiment: the running lab, the measuring tools of its kind, and a stop at any time."""
 
 import threading
 import time
@@ -57,7 +57,7 @@ class Target:
         }
 
     def replicated(self, rate: float) -> dict[str, Replicated]:
-        """The replicas as a prediction needs them, by id, with the current settings and ``rate`` writes a second."""
+        """The replicas for a prediction, by id, with the current settings and ``rate`` writes per second."""
         return {name: Replicated(found.delay, found.order, rate) for name, found in self.settings().items()}
 
     def change(self, replica: str, settings: dict[str, Any]) -> None:
@@ -112,7 +112,7 @@ class Run:
         return OpenLoop(REQUESTS_AT_ONCE, self.now)
 
     def perform(self, loop: OpenLoop, progress: Progress) -> list[float]:
-        """Run the loop to its end; return by how many milliseconds each task was late. Raises ``Stopped``."""
+        """Run the loop to its end; return how many milliseconds each task was late. Raises ``Stopped``."""
         with self._lock:
             self._loop = loop
         self._check()
@@ -134,7 +134,7 @@ class Run:
         return [late * 1000 for late in loop.late_seconds]
 
     def at_moments(self, load: tuple[int, int, float], task: Callable[[int], None], progress: Progress) -> list[float]:
-        """Perform a numbered task at random moments; ``load`` is seed, count and rate. Returns and raises as above."""
+        """Perform a numbered task at random times; ``load`` is seed, count and rate. Returns and raises as above."""
         seed, count, rate = load
         loop, start = self.loop(), self.now()
         for number, moment in enumerate(moments(Random(seed), count, rate)):  # noqa: S311 - repeatable, not secret
@@ -142,7 +142,7 @@ class Run:
         return self.perform(loop, progress)
 
     def ask(self, ask: Ask, errors: list[str], *, or_missing: bool = False) -> Reply | None:
-        """A node's answer of status 200, or to a read of a missing key; a failure is added to ``errors``."""
+        """A node's response with status 200, or for a missing key; a failure is added to ``errors``."""
         reply = self.target.peers.attempt(ask)
         if isinstance(reply, Reply):
             missing = reply.status == 404 and "position" in reply.body
@@ -157,9 +157,9 @@ class Run:
 
 
 def moments(random: Random, count: int, rate: float) -> list[float]:
-    """Seconds at which a Poisson process of ``rate`` a second has its ``count`` events.
+    """Times in seconds of the ``count`` events of a Poisson process with ``rate`` per second.
 
-    Given their number, such events are distributed evenly, so the last comes within ``count / rate`` seconds.
+    Given their number, such events are uniformly distributed, so the last one is within ``count / rate`` seconds.
     """
     return sorted(random.uniform(0, count / rate) for _ in range(count))
 

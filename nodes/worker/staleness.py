@@ -1,4 +1,4 @@
-"""How likely a read is stale, by the time since its write: measured, and predicted by the models."""
+"""The probability that a read is stale, by the time since its write: measured, and predicted by the models."""
 
 import itertools
 import math
@@ -39,7 +39,7 @@ class Measured:
         self._edges = np.linspace(0, horizon_ms, spec.steps + 1)
 
     def figures(self, replicated: dict[str, Replicated] | None = None) -> Result:
-        """What was measured in each step that has reads, and with ``replicated`` what is predicted for their times."""
+        """The measurements of each step that has reads, and with ``replicated`` the predictions for their times."""
         reads = list(self.reads)
         t_ms = np.array([read.t_ms for read in reads])
         which = np.array([read.replica for read in reads], dtype=int)
@@ -70,7 +70,7 @@ class Measured:
 
 
 def measure(spec: Staleness, run: Run) -> Result:
-    """Write and read at random moments. Raises ``TargetError`` or ``Stopped``."""
+    """Write and read at random times. Raises ``TargetError`` or ``Stopped``."""
     models = run.target.replicated(spec.rate)
     urls = {name: url for name, url in run.target.replicas().items() if name in models}
     if not urls:
@@ -110,7 +110,7 @@ class _Load:
         self._loop = run.loop()
         self._random = Random(spec.seed)  # noqa: S311 - repeatable, not secret
         self._places = list(itertools.product(range(len(urls)), range(spec.steps)))
-        # A key is written again only after the last read that follows its former write.
+        # A key is written again only after the last read of its previous write.
         self._keys = 1 + int(_KEYS_PER_HORIZON * spec.rate * self.horizon_ms / 1000)
         self._writes = spec.writes(len(urls))
         self._warm_up = math.ceil(spec.rate * min(WARM_UP_SECONDS_MAX, self.warm_up_ms / 1000))
@@ -120,7 +120,7 @@ class _Load:
         self._ends_at = self._started + self._writing_seconds + self.horizon_ms / 1000
 
     def perform(self) -> tuple[float, list[float]]:
-        """Write and read; the writes a second, and how late each was. Raises ``TargetError`` or ``Stopped``."""
+        """Write and read; return the writes per second, and each lateness. Raises ``TargetError`` or ``Stopped``."""
         total_seconds = self._ends_at - self._started
         epoch, first = self.run.target.head()
         self._loop.at(self._started, self._measure_clock)
@@ -130,7 +130,7 @@ class _Load:
         )
         epoch_now, last = self.run.target.head()
         if epoch_now != epoch:
-            raise TargetError("the lab was reset meanwhile")
+            raise TargetError("the lab was reset during the experiment")
         return (last - first) / self._writing_seconds, late_ms
 
     def _measure_clock(self) -> None:
@@ -141,7 +141,7 @@ class _Load:
     def _write(self, number: int) -> None:
         reads = self._draw(number - self._warm_up)
         if number + 1 < len(self._moments):
-            # The next write may start now: it must not wait for this one's answer.
+            # The next write can start now: it must not wait for this response.
             self._loop.at(self._started + self._moments[number + 1], partial(self._write, number + 1))
         key = f"experiment-{number % self._keys}"
         ask = Ask(f"{self.run.target.primary_url}/data", "POST", body={"key": key, "value": number}, wait_ms=6000)
@@ -154,7 +154,7 @@ class _Load:
             self._loop.at(here + t_ms / 1000, partial(self._read, replica, key, written, at_us))
 
     def _draw(self, number: int) -> list[tuple[int, float]]:
-        """The replicas to read after a write, and how many milliseconds after it. A warm-up's number is negative."""
+        """The replicas to read after a write, each with its delay in milliseconds. A warm-up's number is negative."""
         if number < 0:
             return []
         before, after = (count * self.spec.reads // self._writes for count in (number, number + 1))
@@ -167,7 +167,7 @@ class _Load:
         ask = Ask(f"{self.urls[replica]}/data/{key}")
         if (reply := self.run.ask(ask, self.measured.errors, or_missing=True)) is None:
             return
-        # The store was read at some moment in between; the middle is off by at most half of the time it took.
+        # The store was read at some moment in between; the middle is off by at most half the duration.
         t_ms = ((started_us + self.run.clock.now_us()) / 2 - at_us) / 1000
         fresh = reply.status == 200 and reply.body["version"] >= written["version"]
         self.measured.reads.append(Read(t_ms, replica, not fresh, written["version"]))

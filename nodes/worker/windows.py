@@ -1,4 +1,4 @@
-"""How long until every replica has a write."""
+"""The time until every replica has a write."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ _WRITE_MS = 6000  # for the write itself, before the wait for the replicas
 
 @dataclass
 class Measured:
-    """Written by many threads, each by one call that cannot be interrupted."""
+    """Written by many threads, each with a single atomic call."""
 
     window_ms: list[float | None] = field(default_factory=list)
     applied_ms: dict[str, list[float]] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Measured:
 
 
 def measure(spec: Windows, run: Run) -> Result:
-    """Write at random moments, and measure each window through the client. Raises ``TargetError`` or ``Stopped``."""
+    """Write at random times, and measure each window through the client. Raises ``TargetError`` or ``Stopped``."""
     replicated = run.target.replicated(spec.rate)
     measured = Measured()
     url = f"{run.target.client_url}/write-and-wait?timeout_ms={spec.timeout_ms}"

@@ -1,4 +1,4 @@
-"""The worker: takes experiments from the queue, one at a time, and cleans up after a worker that died."""
+"""The worker: runs experiments from the queue, one at a time, and cleans up after a dead worker."""
 
 import logging
 import time
@@ -22,7 +22,7 @@ from nodes.worker.run import Target
 
 Perform = Callable[[Experiment], None]
 _logger = logging.getLogger("lab.experiments")
-_IDLE_SECONDS = 5  # until a wait for the next experiment is renewed
+_IDLE_SECONDS = 5  # before a wait for the next experiment is renewed
 _TURN_PAUSE_SECONDS = TURN_SECONDS / 5
 _END_SECONDS = 4.0  # for an experiment to end when the worker is stopped
 
@@ -30,17 +30,17 @@ _END_SECONDS = 4.0  # for an experiment to end when the worker is stopped
 class _ThreadWorker(SimpleWorker):
     """RQ's worker in a thread, as the main thread and the signals belong to gunicorn.
 
-    Its ``work`` would install signal handlers, and hide errors from the node's health: this calls what ``work`` calls.
+    Its ``work`` would install signal handlers and hide errors from the node's health, so this calls its parts directly.
     """
 
-    death_penalty_class = TimerDeathPenalty  # the other one needs signals
+    death_penalty_class = TimerDeathPenalty  # the default one needs signals
 
 
 class ExperimentWorker:
-    """One worker of possibly several, of which one has its turn: only one experiment runs at a time.
+    """One worker of possibly several that take turns: only one experiment runs at a time.
 
-    The turn is a lease of five seconds, so that a killed worker's ends by itself. A worker whose turn starts first
-    reports the experiments that its predecessor left as failed, and restores the settings.
+    A turn is a lease of five seconds, which expires if its worker is killed. At the start of its turn, a worker reports
+    the experiments left by its predecessor as failed, and restores the settings.
     """
 
     def __init__(self, client: Client, queue: ExperimentQueue, target: Target, node_id: str, perform: Perform) -> None:
@@ -49,9 +49,9 @@ class ExperimentWorker:
         self._turn = queue.turn(self._name)
         self._target = target
         self._client = client
-        # A job that calls ``perform`` whatever its label: RQ imports nothing by name.
+        # The job always calls ``perform``, whatever its label: RQ imports nothing by name.
         self._job_class = type("ExperimentJob", (Job,), {"func": property(lambda _: perform)})
-        self._rq: _ThreadWorker | None = None  # created when a turn starts: its constructor asks the log server
+        self._rq: _ThreadWorker | None = None  # created when a turn starts: its constructor calls the log server
         self._my_turn = False
         self._turns = Background("turn", self._keep_turn)
         self._work = Background("work", self._step)
@@ -90,7 +90,7 @@ class ExperimentWorker:
             self._work.pause(_TURN_PAUSE_SECONDS / 4)
             return
         rq = self._rq = self._rq or self._start_turn()
-        restore(self._queue, self._target)  # in case the last experiment could not
+        restore(self._queue, self._target)  # in case the last experiment failed to
         found = rq.dequeue_job_and_maintain_ttl(_IDLE_SECONDS, _IDLE_SECONDS)
         if found is not None:
             rq.execute_job(*found)
@@ -104,7 +104,7 @@ class ExperimentWorker:
         for experiment in abandoned:
             if experiment["state"] not in ENDED:
                 _logger.warning("experiment %s was left by a worker that died", experiment["id"])
-                reason = "its worker died; the settings are back"
+                reason = "its worker died; the settings are restored"
                 experiment |= {"state": "failed", "reason": reason, "ended_at": wall_timestamp()}
             self._queue.report(experiment)
             self._queue.remove_job(experiment["id"])

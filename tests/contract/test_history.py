@@ -46,7 +46,7 @@ def copying(client: Any) -> None:
         (copying, "is a replica of another server"),
     ],
 )
-def test_a_server_that_may_drop_acknowledged_data_is_reported(
+def test_a_server_that_can_lose_acknowledged_data_is_reported(
     server: LogServer, trouble: Callable[[Any], None], said: str
 ) -> None:
     client = connect(server.url)
@@ -62,7 +62,7 @@ def test_a_server_that_evicts_only_expiring_keys_keeps_the_log(server: LogServer
     assert ReplicationLog(client).history.hazard() is None
 
 
-def test_no_hazard_is_known_if_the_user_may_not_run_info(server: LogServer) -> None:
+def test_no_hazard_is_reported_if_the_user_cannot_run_info(server: LogServer) -> None:
     client = connect(server.url)
     client.acl_setuser("default", commands=["-info"])
     assert ReplicationLog(client).history.hazard() is None
@@ -93,7 +93,7 @@ def test_the_newest_position_of_an_age(log: ReplicationLog) -> None:
     assert log.history.before(0) == (head, head)
     assert log.history.before(3_600_000_000) == (Position(1, 0), head)
     for entry in entries:
-        # Between asking for the age and the answer time goes by, so that it may be a little more.
+        # Time passes between question and answer, so the age can be slightly higher.
         found, _ = log.history.before(log.history.now_us() - entry.at_us)
         assert found >= max(other.position for other in entries if other.at_us <= entry.at_us)
     log.trim(Position(1, 5))

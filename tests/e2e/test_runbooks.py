@@ -23,7 +23,7 @@ def removed(engine: None) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("path", RUNBOOKS, ids=lambda path: path.name)
-def test_every_block_does_what_it_promises(path: Path, removed: None) -> None:
+def test_every_block_has_its_expected_result(path: Path, removed: None) -> None:
     document = path.read_text(encoding="utf-8")
     found = runbook.blocks(document)
     assert {block.name for block in found} <= set(PROMISES), "a block has no check in promises.py"

@@ -49,7 +49,7 @@ def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture
 def lab(shared_lab: Lab) -> Iterator[Lab]:
-    """The shared lab, healthy. No node may log an unexpected error during the test."""
+    """The shared lab, healthy. No node must log an unexpected error during the test."""
     until(lambda: is_healthy(shared_lab), 40)
     logs = sorted((shared_lab.data_dir / "logs").glob("*.log"))
     lengths = {log: log.stat().st_size for log in logs}

@@ -181,7 +181,7 @@ PARTS: dict[str, tuple[list[bytes], list[Any]]] = {
 
 
 @pytest.mark.parametrize(("parts", "expected"), PARTS.values(), ids=PARTS)
-def test_a_request_may_arrive_in_parts(
+def test_a_request_can_arrive_in_parts(
     address: Address, held: ExitStack, parts: list[bytes], expected: list[int]
 ) -> None:
     sock = opened(held, address, b"")

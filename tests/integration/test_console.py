@@ -110,7 +110,7 @@ def shown_after_ms(page: Page, position: str) -> dict[str, float]:
 
 
 def waited(page: Page, condition: Any, timeout_seconds: float = 15) -> Any:
-    """Return the first truthy result of the condition; the page keeps running meanwhile."""
+    """Return the first truthy result of the condition; the page keeps running in the meantime."""
     deadline = time.monotonic() + timeout_seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"last seen: {found!r}"
@@ -216,7 +216,7 @@ def test_measured_and_predicted_staleness_agree(page: Page, fresh: Lab) -> None:
             return [[float(cell) for cell in line] for line in lines] if lines and all(map(all, lines)) else None
 
         def alike() -> bool:
-            # The curves may differ by a millisecond at a step; everywhere else they agree.
+            # The curves can differ by a millisecond at a step; everywhere else they agree.
             rows = both()
             return rows is not None and sum(abs(measured - predicted) > 0.1 for _, measured, predicted in rows) <= 2
 

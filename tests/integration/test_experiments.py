@@ -81,7 +81,7 @@ def test_measured_staleness_is_what_the_models_predict(fresh: Lab, order: str) -
     assert sum(curve["reads"]) > READS / 2  # the others came after the horizon, on a busy machine
     assert len(curve["t_ms"]) > 20  # of 30 steps; one without a read is left out
     print(f"\n{order}: {found['reads']} reads, RMSE {curve['rmse']:.2%}, late {found['late_ms']['p99']} ms")
-    assert curve["rmse"] < 0.12  # of so few reads on a busy machine; docs/staleness.md has the figures of many
+    assert curve["rmse"] < 0.12  # few reads on a busy machine; docs/staleness.md has figures for many
     assert max(curve["measured"]) > 0.8
     assert settings(fresh) == before
 
@@ -146,7 +146,7 @@ def test_a_killed_worker_fails_its_experiment_and_the_next_one_runs(fresh: Lab) 
     for pid in worker_processes(fresh):
         os.kill(pid, signal.SIGKILL)
     found = ended(fresh, killed)
-    assert (found["state"], found["reason"]) == ("failed", "its worker died; the settings are back")
+    assert (found["state"], found["reason"]) == ("failed", "its worker died; the settings are restored")
     assert settings(fresh) == before
     assert ended(fresh, waiting)["state"] == "finished"
 
@@ -158,7 +158,7 @@ def test_a_cancelled_experiment_ends_and_the_next_one_runs(fresh: Lab) -> None:
     assert ask("DELETE", f"{fresh.client_url}/experiments/{name}")[0] == 200
     found = ended(fresh, name, 10)  # of the 20 s that it would take
     print(f"\ncancelled within {(time.monotonic() - started) * 1000:.0f} ms")
-    assert (found["state"], found["reason"]) == ("cancelled", "it was cancelled")
+    assert (found["state"], found["reason"]) == ("cancelled", "it was canceled")
     assert settings(fresh) == before
     assert ask("DELETE", f"{fresh.client_url}/experiments/{name}")[0] == 409
     assert ended(fresh, waiting)["state"] == "finished"
@@ -173,18 +173,18 @@ def test_ctrl_c_cancels_the_experiment_that_is_watched(fresh: Lab) -> None:
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert "cancelled: it was cancelled" in output
+    assert "cancelled: it was canceled" in output
     assert settings(fresh) == before
 
 
-def test_a_lab_that_is_stopped_during_an_experiment_restarts_with_the_former_settings(tmp_path: Path) -> None:
+def test_a_lab_stopped_during_an_experiment_restarts_with_the_previous_settings(tmp_path: Path) -> None:
     with running_lab(tmp_path) as lab:
         before = settings(lab)
         name = running(lab, SLOW)
     with running_lab(tmp_path, base_port=lab.options.base_port) as lab:
         found = ended(lab, name)
         assert found["state"] == "failed"
-        assert found["reason"].startswith(("its worker died; the settings are back", "the worker was stopped"))
+        assert found["reason"].startswith(("its worker died; the settings are restored", "the worker was stopped"))
         until(lambda: settings(lab) == before, 10)
         assert finished(lab, QUICK)["window_ms"]["count"] == 3
 

@@ -101,7 +101,7 @@ def test_partition_cuts_a_replica_off_but_it_still_answers_reads(fresh: Lab) -> 
 
 @pytest.mark.alone
 def test_a_partition_does_not_slow_the_others_and_the_replica_catches_up(fresh: Lab) -> None:
-    """Lateness of the other replica and duration of writes, before and meanwhile."""
+    """Compare the other replica's lateness and the duration of writes before and during it."""
     late: list[list[float]] = []
     took: list[list[float]] = []
     with Writers(fresh.primary_url, count=8, rate=300, keys=50) as load:
@@ -202,7 +202,7 @@ def test_a_corrupt_value_is_found_by_its_digest_and_repaired_by_a_resync(fresh: 
     assert converge(fresh)["analysis"]["digests_equal"]
 
 
-def test_a_fault_ends_when_its_time_is_up_and_all_end_at_once(fresh: Lab) -> None:
+def test_a_fault_ends_after_its_duration_and_all_can_be_ended_at_once(fresh: Lab) -> None:
     found = start(fresh, "pause", duration_ms=300)
     assert found["until"] > found["since"]
     until(lambda: get(f"{fresh.client_url}/faults")["replicas"][REPLICA]["faults"] == [])

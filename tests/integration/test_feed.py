@@ -1,4 +1,4 @@
-"""What happens in the lab, followed as server-sent events and in a terminal."""
+"""The lab's events, followed as server-sent events and in a terminal."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def test_curl_can_follow_the_feed_and_resume_it(fresh: Lab) -> None:
     name, message = next(first)
     assert message["now_ms"] == pytest.approx(time.time() * 1000, abs=5000)
     told: list[str] = []
-    while not told:  # the first messages may come before the feed follows the log
+    while not told:  # the first messages can arrive before the feed follows the log
         post(f"{fresh.primary_url}/data", {"key": "k", "value": "v"})
         name, message = next(first)
         told = [write["position"] for write in message.get("writes", [])]

@@ -1,4 +1,4 @@
-"""Costs that must not grow: of a write with the number of keys, and the nodes' memory with the log."""
+"""Costs that must not grow: a write with the number of keys, and the nodes' memory with the log."""
 
 import statistics
 import time

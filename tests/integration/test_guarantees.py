@@ -192,7 +192,7 @@ def test_a_kill_under_load_loses_and_duplicates_nothing(fresh: Lab, victim: str)
         whole = [w["version"] for w in load.acknowledged if w["position"].startswith(f"{found['primary']['epoch']}-")]
         assert sorted(whole) == list(range(min(whole), head + 1))
         return
-    # Each has a unique version, so none is doubled; each is repeated until answered, so the head counts them all.
+    # Versions are unique, so no write is doubled; writes are repeated until answered, so the head counts them all.
     assert acknowledged == list(range(1, head + 1))
     newest = {written["key"]: written for written in sorted(load.acknowledged, key=lambda w: int(w["version"]))}
     for url in node_urls(fresh):

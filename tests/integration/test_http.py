@@ -151,7 +151,7 @@ def test_a_token_that_is_not_a_position_is_refused(lab: Lab, token: str) -> None
         assert refused("GET", f"{lab.client_url}/read/k?level={level}", None, Lab_Position=token)[0] == 400
 
 
-def test_an_age_that_is_not_a_number_from_0_is_refused(lab: Lab) -> None:
+def test_an_age_that_is_not_a_nonnegative_number_is_refused(lab: Lab) -> None:
     for age in ("-1", "x", "nan", "inf", "86400001"):
         assert refused("GET", f"{lab.primary_url}/position?age_ms={age}")[0] == 400
 
@@ -332,7 +332,7 @@ def test_write_and_wait_lists_the_missing_replicas_at_its_deadline(fresh: Lab) -
     assert after[label] == before[label] + 1
 
 
-def test_an_unreachable_node_is_an_error_beside_the_other_nodes(fresh: Lab) -> None:
+def test_an_unreachable_node_is_reported_next_to_the_other_nodes(fresh: Lab) -> None:
     with frozen(fresh.pids["lab14-replica2"]):
         found = get(f"{fresh.client_url}/read-compare")
         assert "error" in found["replicas"]["lab14-replica2"]

@@ -88,7 +88,7 @@ def test_the_feed_reports_keys_of_any_characters(quick: Lab) -> None:
     keys = [*ALONE, *PATHS]
     seen: set[str] = set()
     messages = feed_of(f"{quick.client_url}/events")
-    for message in messages:  # the first may come before the feed follows the log
+    for message in messages:  # the first can arrive before the feed follows the log
         post(f"{quick.primary_url}/data/batch", [{"key": key, "value": 1} for key in keys])
         seen |= {write["key"] for write in message.get("writes", [])}
         if seen >= set(keys):

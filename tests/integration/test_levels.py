@@ -24,7 +24,7 @@ from tests.support.until import until
 
 
 def check(lab: Lab, *options: str) -> tuple[int, dict[str, Any]]:
-    """``lab check --json`` on this lab: its exit status and what it says."""
+    """Run ``lab check --json`` on this lab; return its exit status and output."""
     line = [sys.executable, "-m", "lab", "check", "--json", "--data-dir", str(lab.data_dir), *options]
     done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=300)
     assert done.stdout.startswith("{"), done.stdout + done.stderr
@@ -52,7 +52,7 @@ def test_eventual_goes_back_and_the_checker_reports_it_without_failing(fresh: La
         print(f"\n{guarantee}: {verdict['words']}")
     for guarantee in promises.PROMISES["eventual"]:
         assert verdicts(found)[guarantee]["verdict"] == "held", guarantee
-    # The recorded history is judged alike, and a level that promised more would have broken its promise.
+    # The saved history gets the same verdict, and would violate a level with more promises.
     assert [verdict.as_json() for verdict in promises.judge(load(saved))] == [
         {name: value for name, value in verdict.items() if name != "promised"} for verdict in found["verdicts"]
     ]
@@ -129,7 +129,7 @@ def test_acks_return_with_the_replicas_delays(fresh: Lab) -> None:
     assert (found["acks_reached"], found["acknowledged_by"]) == (1, ["lab14-replica1"])
 
 
-def test_void_tokens_are_rejected_at_once_with_the_reason(fresh: Lab) -> None:
+def test_invalid_tokens_are_rejected_immediately_with_the_reason(fresh: Lab) -> None:
     before = post(f"{fresh.client_url}/write", {"key": "k", "value": 1})["token"]
     post(f"{fresh.primary_url}/admin/reset")
     epoch = get(f"{fresh.primary_url}/version")["epoch"]

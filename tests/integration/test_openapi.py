@@ -15,7 +15,7 @@ SECONDS = 20
 
 @pytest.fixture(scope="module")
 def battered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A separate lab, because of what the tests do to it."""
+    """A separate lab, because the tests disturb it."""
     with running_lab(tmp_path_factory.mktemp("lab")) as lab:
         set_delays(lab, *DELAYS_MS)
         yield lab

@@ -49,11 +49,11 @@ def run(here: tuple[Path, Lab], block: str) -> tuple[str, list[dict[str, Any]]]:
     return done.stdout, answers
 
 
-def test_there_is_something_to_run() -> None:
+def test_the_documents_contain_commands() -> None:
     assert (len(README), len(COMMANDS)) == (7, 5)
 
 
-def test_a_replica_does_not_have_the_write_yet_and_answers_when_it_has(here: tuple[Path, Lab]) -> None:
+def test_a_replica_lacks_the_write_at_first_and_responds_once_it_has_it(here: tuple[Path, Lab]) -> None:
     _, (written, stale) = run(here, README[0])
     assert stale["version"] < written["version"]
     _, (read,) = run(here, README[1])
@@ -74,7 +74,7 @@ def test_a_token_makes_a_replica_wait(here: tuple[Path, Lab]) -> None:
     assert (bounded["value"], bounded["level"]) == (1, "bounded")
 
 
-def test_a_slower_replica_shows_and_the_log_can_be_looked_into(here: tuple[Path, Lab]) -> None:
+def test_a_slower_replica_is_visible_and_the_log_can_be_inspected(here: tuple[Path, Lab]) -> None:
     output, (changed,) = run(here, README[4])
     assert changed["delay_ms"] == 3000
     assert "lab14:log" in output
@@ -88,19 +88,19 @@ def test_a_fault_is_injected_and_ended(here: tuple[Path, Lab]) -> None:
     assert ended["replicas"]["lab14-replica1"]["ended"] == ["pause"]
 
 
-def test_a_distribution_is_set_and_what_follows_is_predicted(here: tuple[Path, Lab]) -> None:
+def test_a_distribution_is_set_and_its_staleness_is_predicted(here: tuple[Path, Lab]) -> None:
     output, (changed,) = run(here, COMMANDS[0])
     assert changed["delay_ms"] == 800
     assert "arrival order" in output
     assert "consistency window: p50" in output
 
 
-def test_staleness_is_measured_beside_what_is_predicted(here: tuple[Path, Lab]) -> None:
+def test_staleness_is_measured_and_predicted(here: tuple[Path, Lab]) -> None:
     output, _ = run(here, COMMANDS[1])
     assert re.search(r"^all 30 steps +2000 +RMSE +[\d.]+%$", output, re.MULTILINE)
 
 
-def test_a_lab_of_its_own_is_tortured_and_nothing_is_found(here: tuple[Path, Lab]) -> None:
+def test_the_chaos_test_finds_no_violation_on_a_separate_lab(here: tuple[Path, Lab]) -> None:
     output, _ = run(here, COMMANDS[2])
     assert "Clean." in output
 
@@ -134,6 +134,6 @@ def test_the_commands_in_the_document_on_faults_run(here: tuple[Path, Lab]) -> N
     assert {first["replica_id"], second["replica_id"]} == {"lab14-replica1", "lab14-replica2"}
 
 
-def test_the_sweep_in_the_document_on_experiments_is_one() -> None:
+def test_the_sweep_in_the_document_on_experiments_is_valid() -> None:
     (found,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs/experiments.md").read_text(), re.MULTILINE | re.DOTALL)
     assert ExperimentBody.model_validate(yaml.safe_load(found)).root.kind == "sweep"

@@ -127,7 +127,7 @@ def test_a_second_lab_in_the_same_directory_is_refused_and_the_first_keeps_runni
     assert cli.pids() == before
 
 
-def test_a_port_in_use_is_one_sentence_and_nothing_is_left_running(cli: Cli, tmp_path: Path) -> None:
+def test_a_port_in_use_is_a_one_line_error_and_nothing_is_left_running(cli: Cli, tmp_path: Path) -> None:
     cli.up()
     other = Cli(tmp_path / "other")
     other.base_port = cli.base_port
@@ -201,7 +201,7 @@ def test_ctrl_c_in_the_foreground_stops_everything(cli: Cli, number: signal.Sign
     ],
 )
 @pytest.mark.parametrize("detach", [True, False])
-def test_a_wrong_option_is_one_sentence(
+def test_an_invalid_option_is_a_one_line_error(
     arguments: list[str], sentence: str, detach: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = ["--data-dir", str(tmp_path)]

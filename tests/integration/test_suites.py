@@ -93,4 +93,4 @@ def test_a_missing_tool_skips_with_a_reason_and_fails_with_ci(folder: Path) -> N
     assert "Skipped: 1, needs docker." in output
     assert "Not run here: 15 of make test (Python only); 1 of make test-browser (Chromium)." in output
     status, output = run(folder, "--suite", "stack", PATH="", CI="1")
-    assert (status, "this machine lacks docker" in output) == (4, True), output
+    assert (status, "this machine does not have docker" in output) == (4, True), output

@@ -73,7 +73,7 @@ def writes_and_stop(lab: AbstractContextManager[Lab]) -> tuple[float, float, int
         began = time.monotonic()
     stop_seconds = time.monotonic() - began
     said = [log.read_text().splitlines() for log in (running.data_dir / "logs").glob("lab14-[prc]*.log")]
-    # Whether a replica starts before the log exists, and logs that, is chance.
+    # A replica can start before the log exists and log that.
     lines = [line for node in said for line in node if not line.endswith(("holds no log yet", " recovered"))]
     return statistics.median(took_ms), stop_seconds, len(lines)
 

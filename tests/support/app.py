@@ -1,4 +1,4 @@
-"""An app with one endpoint that writes, for tests of what every node's HTTP has."""
+"""An app with one writing endpoint, for tests of the HTTP features of all nodes."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Experiments as the client shows them."""
+"""Experiments in the format of the client."""
 
 from typing import Any
 
@@ -83,7 +83,7 @@ FINISHED = {
 
 
 def document(name: str, state: Any) -> Experiment:
-    """An experiment in this state, as the client stores it."""
+    """An experiment in this state, in the client's storage format."""
     return {
         "id": name, "kind": "windows", "state": state, "progress": 0.0, "reason": None, "submitted_at": "",
         "started_at": None, "ended_at": None, "spec": {}, "result": None,

@@ -1,4 +1,4 @@
-"""Answers of nodes that do not exist."""
+"""Stub nodes."""
 
 from typing import Any
 

@@ -24,7 +24,7 @@ from nodes.runtime.tracing import Tracing
 
 
 def make_parts(log: Any, registry: CollectorRegistry, environment: dict[str, str] | None = None, **parts: Any) -> Parts:
-    """Return parts with this log; those that are not given are not used."""
+    """Return parts with this log; omitted parts are unused."""
     config = load("primary", environment or {})
     assert isinstance(config, PrimaryConfig)
     unused: dict[str, Any] = {"registered": None, "events": None}

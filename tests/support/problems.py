@@ -1,4 +1,4 @@
-"""The problem that the client answers an exception with."""
+"""The client's problem details for an exception."""
 
 import nodes.client.app  # noqa: F401 - maps exceptions to problems
 from nodes.http.problem import Problem, problem_of

@@ -8,7 +8,7 @@ from typing import Any
 
 @contextmanager
 def foreground(line: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """Run a process with its output captured; kill it at the end if it still runs, also if the test fails."""
+    """Run a process with captured output; kill it at the end if it still runs, even if the test fails."""
     chosen = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options}
     with subprocess.Popen(line, text=True, **chosen) as process:
         try:

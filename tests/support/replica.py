@@ -67,7 +67,7 @@ class Bench:
             pass
 
     def catch_up(self) -> Bench:
-        """Read, apply and acknowledge until nothing moves; return this."""
+        """Read, apply and acknowledge until nothing changes; return this bench."""
         for _ in range(5):
             self.read()
             self.clock.us = max(self.clock.us, self.log.history.now_us())
@@ -84,7 +84,7 @@ class Bench:
         return {record.key: record.value for record in self.store.page("", 10_000, 10**9)[1]}
 
     def pending(self) -> int:
-        """How many entries of its group are not acknowledged."""
+        """The number of unacknowledged entries of its group."""
         return next(group.pending for group in self.log.history.groups() if group.replica == REPLICA)
 
     def count(self, name: str, **labels: str) -> float:

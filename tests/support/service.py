@@ -1,6 +1,6 @@
 """A small service, for tests of how nodes receive requests; started by ``python -m tests.support.service``.
 
-It has 4 threads beside the reserved ones, accepts 24 connections, and expects each request within half a second.
+It has 4 threads besides the reserved ones, accepts 24 connections, and expects each request within half a second.
 """
 
 import os

@@ -48,7 +48,7 @@ _CHECKS: dict[str, Callable[[], bool]] = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--suite``."""
-    parser.addoption("--suite", choices=[*SUITES, "all"], default="test", help="The tests to run, by what they need.")
+    parser.addoption("--suite", choices=[*SUITES, "all"], default="test", help="Suite of tests to run.")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -68,7 +68,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if wanted in {"all", suite[item]}]
     missing = _missing({tool for item in items for tool in needed[item]})
     if (required := [tool for tool in missing if tool not in _OPTIONAL]) and "CI" in os.environ:
-        raise pytest.UsageError(f"with CI set nothing is skipped, and this machine lacks {', '.join(required)}")
+        raise pytest.UsageError(f"with CI set nothing is skipped, but this machine does not have {', '.join(required)}")
     for item in items:
         if lacking := [tool for tool in needed[item] if tool in missing]:
             item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(lacking)}"))
@@ -92,7 +92,7 @@ def _turn(item: pytest.Item) -> int:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Pass the tests that a worker has left out to the process that reports."""
+    """Pass the tests left out by a worker to the reporting process."""
     output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
     if output is not None:
         output["left_out"] = dict(session.config.stash.get(_LEFT_OUT, Counter()))
@@ -100,7 +100,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: WorkerController) -> None:
-    """Take over the tests that a worker has left out; each worker has collected the same."""
+    """Take over the tests left out by a worker; all workers collect the same."""
     found = getattr(node, "workeroutput", {}).get("left_out")
     if found is not None:
         node.config.stash[_LEFT_OUT] = Counter(found)

@@ -25,7 +25,7 @@ def test_the_generated_part_of_a_document_is_up_to_date(name: str) -> None:
     assert (ROOT / f"docs/{name}.md").read_text(encoding="utf-8") == GENERATOR["rewritten"](name)
 
 
-def test_every_variable_that_is_read_is_in_the_table() -> None:
+def test_every_variable_is_in_the_table() -> None:
     read = set(re.findall(r'"((?:LAB|OTEL)_[A-Z_]+)"', (ROOT / "nodes/runtime/config.py").read_text(encoding="utf-8")))
     assert read == {variable.name for variable in VARIABLES}
 
@@ -36,13 +36,13 @@ def test_every_exported_metric_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_link_leads_somewhere(document: Path) -> None:
+def test_every_link_has_a_target(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (document.parent / target).exists(), target
 
 
-def test_every_make_target_that_is_named_exists() -> None:
+def test_every_named_make_target_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for document in DOCUMENTS:
         named = set(re.findall(r"(?:^|`)make ([a-z-]+)", document.read_text(encoding="utf-8"), re.MULTILINE))
@@ -65,7 +65,7 @@ def test_the_table_of_faults_is_complete() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", document, re.MULTILINE)) == set(FAULTS)
 
 
-def test_the_matrix_of_levels_and_guarantees_is_what_the_checker_holds_them_to() -> None:
+def test_the_matrix_of_levels_and_guarantees_matches_the_checker() -> None:
     document = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
     header, *rows = re.findall(r"^\| (?:guarantee|`\w+`) \|.*$", document, re.MULTILINE)[-len(CHECKERS) - 1 :]
     levels = [cell.strip() for cell in header.strip("|").split("|")][1:]

@@ -1,4 +1,4 @@
-"""What ``docs/figures.py`` reports when it lacks a tool, before it starts a lab."""
+"""The errors of ``docs/figures.py`` if a tool is missing, before it starts a lab."""
 
 import importlib
 import sys

@@ -1,4 +1,4 @@
-"""docs/tour.md follows one write: it names the modules that run, in the order in which they run."""
+"""docs/tour.md follows one write: it names the modules that run, in execution order."""
 
 import re
 import sys
@@ -26,7 +26,7 @@ KEY = "followed"
 
 
 def carries(value: Any, depth: int = 4) -> bool:
-    """Whether a value is the followed write or contains it: its key, its entry or its position."""
+    """Whether a value is or contains the followed write: its key, its entry or its position."""
     if isinstance(value, str | bytes):
         return value in {KEY, "1-2", KEY.encode()}
     if isinstance(value, Position):
@@ -42,7 +42,7 @@ def carries(value: Any, depth: int = 4) -> bool:
 def recorded() -> Iterator[tuple[list[str], list[str]]]:
     """Record modules in the order in which their functions first run, in this thread.
 
-    The first list has the modules that are given the write or return it, the second all modules.
+    The first list has the modules that receive or return the write, the second all modules.
     """
     given: dict[str, None] = {}
     ran: dict[str, None] = {}

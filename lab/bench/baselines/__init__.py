@@ -1,1 +1,1 @@
-"""Minimal programs, against which the lab is measured."""
+"""Minimal programs that serve as baselines."""

@@ -1,4 +1,4 @@
-"""A minimal replica: read from a consumer group, store in SQLite, acknowledge; started by a line, it prints seconds."""
+"""A minimal replica: read from a group, store in SQLite, acknowledge. A line of input starts it; prints seconds."""
 
 import json
 import os

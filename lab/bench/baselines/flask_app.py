@@ -1,4 +1,4 @@
-"""A minimal primary: Flask, one script call per write, JSON; with ``metrics`` or ``tracing`` as on the lab's nodes."""
+"""A minimal primary: Flask, one script call per write, JSON; optionally the lab's ``metrics`` or ``tracing``."""
 
 import os
 import sys

@@ -60,7 +60,7 @@ const SCENES = {
     await say(`Ten writes have reached ${fast} and none has reached ${slow}: ten lines do not reach its lane.`);
     await services.endFaults();
     await arrive(last.position);
-    await say(`The partition has ended and ${slow} has caught up by itself: no write was lost or applied twice.`);
+    await say(`The partition has ended and ${slow} has caught up: no write was lost or applied twice.`);
   },
 };
 

@@ -1,1 +1,1 @@
-"""The feed of events: what happens in the lab, as it happens."""
+"""The live event feed of the lab."""

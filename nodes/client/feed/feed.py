@@ -1,4 +1,4 @@
-"""The feed: everything that happens, in messages that come ten times a second while a client listens."""
+"""The feed: every event of the lab, in messages sent ten times a second while a client listens."""
 
 import re
 import secrets
@@ -18,7 +18,7 @@ INTERVAL_SECONDS = 0.1
 HEARTBEAT_SECONDS = 5.0
 LISTENERS_MAX = 50
 EVENT_STREAM = "text/event-stream"
-LAST_EVENT_ID = {"Last-Event-ID": Annotated[str, Field(description="the ID of the last message that has arrived")]}
+LAST_EVENT_ID = {"Last-Event-ID": Annotated[str, Field(description="the ID of the last message received")]}
 _KEPT = 600  # messages: a minute
 _ITEMS_MAX = 2000  # of a kind, in one message
 _NUMBER = re.compile("[0-9]{1,15}")  # int() raises for thousands of digits
@@ -37,14 +37,14 @@ class FeedEvent(TypedDict):
 class Feed:
     """Collects events into messages, and sends them to all listeners. Thread-safe. ``now_ms``: the log's clock.
 
-    All listeners read from one ring of the last minute, each at its own pace, so that a slow one delays no other and
-    costs no memory. One that falls behind the ring gets ``missed``, and continues with the present. A message has at
-    most 2,000 items of a kind; the rest is counted (``left_out``).
+    All listeners read from one ring of the last minute, each at its own pace, so a slow listener neither delays others
+    nor costs memory. A listener that falls behind the ring gets ``missed`` and continues with the newest messages. A
+    message has at most 2,000 items of a kind; the rest is counted (``left_out``).
     """
 
     def __init__(self, now_ms: Callable[[], float]) -> None:
         self._now_ms = now_ms
-        self._process = secrets.token_hex(4)  # the numbers of another process mean other messages
+        self._process = secrets.token_hex(4)  # another process numbers other messages
         self._changed = threading.Condition()
         self._batch: dict[str, list[Any]] = {}
         self._left_out = 0
@@ -106,7 +106,7 @@ class Feed:
     def _after(self, seen: int) -> tuple[str, int] | None:
         """Wait for messages after ``seen``; their text as server-sent events (WHATWG HTML, 9.2), and the last number.
 
-        A comment if there are none for a while; ``missed`` if some of them are gone; ``None`` at the end.
+        A comment if there are none for a while; ``missed`` if some were dropped; ``None`` at the end.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._number != seen, HEARTBEAT_SECONDS)
@@ -119,10 +119,10 @@ class Feed:
         if missed:
             return f"id: {self._process}-{newest}\nevent: missed\ndata: {{}}\n\n", newest
         events = "".join(f"id: {self._process}-{number}\ndata: {text}\n\n" for number, text in found)
-        return events or ": nothing has happened\n\n", newest
+        return events or ": no events\n\n", newest
 
     def _seen(self, last_id: str | None) -> int:
-        """The number of the last message that a listener has; -1 if it cannot be told what it has missed."""
+        """The number of the last message that a listener has; -1 if the missed messages are unknown."""
         if not last_id:
             return self._number
         process, _, number = last_id.partition("-")

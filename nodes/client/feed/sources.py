@@ -133,6 +133,6 @@ def _write(entry: Entry) -> dict[str, Any]:
 
 
 def read_item(answer: ReadAnswer, at_ms: float) -> dict[str, Any]:
-    """A read in the feed. ``behind`` counts the versions that it lacked, ``None`` if unknown."""
+    """A read in the feed. ``behind``: the number of missing versions, ``None`` if unknown."""
     shown = {name: found for name, found in answer.items() if name in {"source", "key", "version", "level"}}
     return {**shown, "behind": answer["behind_versions"], "at_ms": at_ms}

@@ -1,4 +1,4 @@
-"""A lab with a short log and short delay lines, and what its recovery is watched by."""
+"""A lab with a short log and short delay lines, and helpers to observe its recovery."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ REPLICA, OTHER = "lab14-replica1", "lab14-replica2"
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """One worker runs all of this folder, on one lab."""
+    """Run this whole folder in one worker, on one lab."""
     item.add_marker(pytest.mark.xdist_group("recovery"))
 
 
@@ -56,7 +56,7 @@ def resyncs(lab: Lab, reason: str, replica: str = REPLICA) -> float:
 
 
 def fill(lab: Lab, count: int, prefix: str = "k") -> list[dict[str, Any]]:
-    """Write so many entries over 40 keys."""
+    """Write this many entries to 40 keys."""
     return [post(f"{lab.primary_url}/data", {"key": f"{prefix}{n % 40}", "value": n}) for n in range(count)]
 
 
@@ -74,7 +74,7 @@ def told(lab: Lab, kind: str) -> list[dict[str, str]]:
 
 
 def kill(lab: Lab, *nodes: str, meanwhile: Callable[[], object] = lambda: None) -> None:
-    """Stop processes where they are, do something, kill them, and wait until they have been started again."""
+    """Suspend processes, run the block, kill them, and wait until they have been restarted."""
     pids = {node: lab.pids[node] for node in nodes}
     found = [process for pid in pids.values() for process in processes(pid)]
     for process in found:
@@ -86,7 +86,7 @@ def kill(lab: Lab, *nodes: str, meanwhile: Callable[[], object] = lambda: None) 
 
 
 def all_there(lab: Lab, load: Writers) -> None:
-    """Every acknowledged write is there once, and every node holds the same."""
+    """Assert that every acknowledged write is in the log once, and all nodes are equal."""
     assert not load.gave_up
     found = converge(lab, 60)
     acknowledged = sorted(written["version"] for written in load.acknowledged)

@@ -1,4 +1,4 @@
-"""Disks that are full, a replica's and the log server's."""
+"""Full disks of a replica and of the log server."""
 
 import errno
 import os
@@ -59,7 +59,7 @@ def full(path: Path) -> Iterator[None]:
         ballast.unlink()
 
 
-def test_a_replica_whose_disk_is_full_goes_on_where_it_was(quick: Lab) -> None:
+def test_a_replica_with_a_full_disk_continues_where_it_stopped(quick: Lab) -> None:
     with Writers(quick.primary_url, count=2, rate=100, keys=20) as load:
         until(lambda: len(load.acknowledged) > 20)
         url = quick.replica_urls[REPLICA]
@@ -76,7 +76,7 @@ def test_a_replica_whose_disk_is_full_goes_on_where_it_was(quick: Lab) -> None:
     assert all(entry["lateness_ms"] >= 0 for entry in applied(url))
 
 
-def test_a_log_server_whose_disk_is_full_refuses_writes_and_goes_on(quick: Lab) -> None:
+def test_a_log_server_with_a_full_disk_refuses_writes_and_recovers(quick: Lab) -> None:
     with Writers(quick.primary_url, count=2, rate=100, keys=20) as load:
         until(lambda: len(load.acknowledged) > 20)
         with full(quick.data_dir / "log"):
@@ -95,7 +95,7 @@ def test_a_log_server_whose_disk_is_full_refuses_writes_and_goes_on(quick: Lab) 
     all_there(quick, load)
 
 
-def test_a_lab_whose_disk_is_full_goes_on_and_says_so(tmp_path: Path) -> None:
+def test_a_lab_with_a_full_disk_continues_and_reports_it(tmp_path: Path) -> None:
     said: list[str] = []
     options = Options(tmp_path / "lab", base_port())
     with disk(options.data_dir), Lab(options, said.append) as lab:
@@ -107,7 +107,7 @@ def test_a_lab_whose_disk_is_full_goes_on_and_says_so(tmp_path: Path) -> None:
             shown = CliRunner().invoke(main, ["status", "--data-dir", str(lab.data_dir)])
             assert (shown.exit_code, f"the disk of {lab.data_dir} is full" in shown.stdout) == (3, True)
         until(lambda: is_healthy(lab), 40)
-        until(lambda: "the disk has room again" in said)
+        until(lambda: "the disk has free space again" in said)
     other = tmp_path / "other"
     with disk(other), full(other):
         found = CliRunner().invoke(main, ["up", "--data-dir", str(other)])

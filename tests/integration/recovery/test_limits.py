@@ -1,4 +1,4 @@
-"""A clock that steps, and a delay line that is full."""
+"""A stepping clock, a full delay line, and a full log server."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ def test_a_clock_that_steps_by_an_hour_and_back_leaves_no_trace(quick: Lab, skew
     assert written["replicas"][REPLICA]["applied_after_ms"] >= 1000
 
 
-def test_what_does_not_fit_into_the_delay_line_stays_in_the_log(quick: Lab) -> None:
+def test_entries_beyond_the_delay_line_stay_in_the_log(quick: Lab) -> None:
     set_delays(quick, 60_000, 50)
     fill(quick, 40)
     with Writers(quick.primary_url, count=4, rate=400, keys=20) as load:
@@ -50,7 +50,7 @@ def test_what_does_not_fit_into_the_delay_line_stays_in_the_log(quick: Lab) -> N
     assert registered(quick)["undelivered"] == 0
 
 
-def test_a_log_server_whose_clock_is_set_back_by_minutes_holds_nothing_back(quick: Lab) -> None:
+def test_a_log_server_clock_set_back_by_minutes_delays_nothing(quick: Lab) -> None:
     head = connect(quick.redis_url)
     # As if its clock had been ahead up to now; an hour after its last sign of life a replica would be forgotten.
     head.hincrby("lab14:head", "at", 3_000_000_000)
@@ -71,7 +71,7 @@ HEAVY = "x" * 200 * 1024
 
 @contextmanager
 def little_memory(lab: Lab) -> Iterator[None]:
-    """The log server may take 8 MB more than it does."""
+    """Limit the log server to 8 MB more than it uses."""
     client = connect(lab.redis_url)
     client.config_set("maxmemory", client.info("memory")["used_memory"] + 8 * 10**6)
     try:

@@ -1,4 +1,4 @@
-"""A log server that loses its log, is away, or hangs: what was acknowledged and is still there stays."""
+"""A log server that loses its log, is down, or hangs: surviving acknowledged writes are kept."""
 
 import shutil
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.support.until import until
 
 
 def epoch_of(lab: Lab) -> int:
-    """The primary's epoch; 0 while it does not say."""
+    """The primary's epoch; 0 while it is not reported."""
     try:
         return int(ask("GET", f"{lab.primary_url}/version")[1].get("epoch", 0))
     except urllib3.exceptions.HTTPError:
@@ -61,7 +61,7 @@ def test_a_log_rolled_back_continues_in_a_new_epoch(quick: Lab, tmp_path: Path, 
     assert "continues at" in log_of(quick, "lab14-primary")
 
 
-def test_a_log_server_whose_file_is_damaged_at_its_end_is_repaired_and_goes_on_in_a_new_epoch(quick: Lab) -> None:
+def test_a_log_file_with_a_damaged_end_is_repaired_and_continues_in_a_new_epoch(quick: Lab) -> None:
     fill(quick, 20)
     epoch = converge(quick)["primary"]["epoch"]
 
@@ -78,7 +78,7 @@ def test_a_log_server_whose_file_is_damaged_at_its_end_is_repaired_and_goes_on_i
     converge(quick, 30)
 
 
-def test_a_log_that_is_damaged_where_it_cannot_be_repaired_is_one_sentence(tmp_path: Path) -> None:
+def test_a_log_damaged_beyond_repair_is_a_one_line_error(tmp_path: Path) -> None:
     log = tmp_path / "log" / "appendonlydir"
     log.mkdir(parents=True)
     (log / "appendonly.aof.manifest").write_text(
@@ -97,7 +97,7 @@ def test_a_log_that_is_damaged_where_it_cannot_be_repaired_is_one_sentence(tmp_p
     assert "its last 6 bytes were dropped" in said[0]
 
 
-def test_a_log_that_is_lost_with_everything_that_the_primary_knew_begins_in_a_later_epoch(quick: Lab) -> None:
+def test_a_log_lost_together_with_the_primarys_state_starts_in_a_later_epoch(quick: Lab) -> None:
     fill(quick, 20)
     epoch = converge(quick)["primary"]["epoch"]
     kill(quick, LOG_SERVER, "lab14-primary", meanwhile=lambda: restore(quick, None))
@@ -108,7 +108,7 @@ def test_a_log_that_is_lost_with_everything_that_the_primary_knew_begins_in_a_la
     assert get(f"{quick.replica_urls[REPLICA]}/data")["data"] == {f"k{n}": n for n in range(5)}
 
 
-def test_a_log_server_that_is_down_for_long_is_waited_for(quick: Lab) -> None:
+def test_nodes_wait_for_a_log_server_that_is_down(quick: Lab) -> None:
     away = quick.data_dir / "elsewhere"
     with Writers(quick.primary_url, count=2, rate=100, keys=20) as load:
         until(lambda: len(load.acknowledged) > 20)
@@ -130,7 +130,7 @@ def test_a_log_server_that_is_down_for_long_is_waited_for(quick: Lab) -> None:
     all_there(quick, load)
 
 
-def test_a_log_server_that_hangs_is_waited_for(quick: Lab) -> None:
+def test_nodes_wait_for_a_hanging_log_server(quick: Lab) -> None:
     with Writers(quick.primary_url, count=2, rate=100, keys=20) as load:
         until(lambda: len(load.acknowledged) > 20)
         with frozen(quick.pids[LOG_SERVER]):
@@ -143,5 +143,5 @@ def test_a_log_server_that_hangs_is_waited_for(quick: Lab) -> None:
         mark = len(load.acknowledged)
         until(lambda: len(load.acknowledged) > mark + 20, 30)
     found = converge(quick, 30)
-    # The one above may be there if it was sent; where a new connection was needed first, it was not.
+    # The write above is possibly in the log; if it needed a new connection, it was never sent.
     assert found["primary"]["version"] - len(load.acknowledged) in ({0, 1} if outcome == "unknown" else {0})

@@ -1,4 +1,4 @@
-"""A replica that lost its place, its store, or its claim on it goes on by itself."""
+"""A replica that lost its place in the log, its store, or the store's lock recovers automatically."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def test_a_log_trimmed_past_a_replica_that_was_away_leads_to_a_snapshot(quick: L
     converge(quick)
     before = resyncs(quick, "gap")
     url, other_url = quick.replica_urls.values()
-    set_delays(quick, 60_000, 50)  # so that the snapshot is seen to wait, however busy the machine is
+    set_delays(quick, 60_000, 50)  # long enough to observe the waiting snapshot on a busy machine
     probe = fill(quick, 1, "probe")[-1]
     assert get(f"{other_url}/version?min_position={probe['position']}&timeout_ms=20000")["reached"]
     post(f"{quick.client_url}/faults", {"replica": REPLICA, "fault": "partition"})
@@ -62,10 +62,10 @@ def test_an_invalid_store_is_quarantined_and_starts_over(quick: Lab, kind: str) 
     if kind not in {"missing", "empty"}:
         assert "is quarantined as store.sqlite.quarantined, and the store starts over" in new
     assert "is new, and the store is empty" in new
-    assert resyncs(quick, "gap") == 1  # this process has counted since it began
+    assert resyncs(quick, "gap") == 1  # counted since the start of this process
 
 
-def test_a_second_process_on_a_store_is_refused_and_the_first_goes_on(quick: Lab) -> None:
+def test_a_second_process_on_a_store_is_refused_and_the_first_continues(quick: Lab) -> None:
     environment = os.environ | {
         "LAB_NODE_ID": "lab14-second",
         "LAB_PORT": str(quick.options.base_port + 70),

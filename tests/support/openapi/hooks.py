@@ -1,4 +1,4 @@
-"""Hooks that shorten generated requests that would make a node wait for minutes, or crash; they stay valid."""
+"""Hooks that modify generated requests that would make a node wait for minutes or crash; they stay valid."""
 
 from typing import Any
 

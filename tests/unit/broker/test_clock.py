@@ -1,4 +1,4 @@
-"""The log's clock: carried by the monotonic one, and never ahead."""
+"""The log's clock: advanced by the monotonic one, and never ahead."""
 
 import pytest
 

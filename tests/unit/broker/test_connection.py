@@ -1,4 +1,4 @@
-"""What each failure of a connection means for a write."""
+"""The outcome of a write after each kind of connection failure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from broker.log import ReplicationLog
 
 @pytest.fixture
 def deaf() -> Iterator[int]:
-    """A port where connections are accepted and closed as soon as something was sent; counts them."""
+    """A port that accepts connections and closes them after the first data; counts them."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(10)
 
@@ -66,7 +66,7 @@ def test_each_failure_has_one_meaning(raised: Exception, meaning: type[Exception
 
 
 class Scripted:
-    """A client whose scripts answer or fail as told."""
+    """A client whose scripts return or fail as configured."""
 
     def __init__(self, *outcomes: Exception | list[object]) -> None:
         self.outcomes = list(outcomes)
@@ -110,7 +110,7 @@ def test_a_restarted_server_is_verified_before_the_doubt_is_settled() -> None:
     assert (appended is not None and appended.repeated, verified) == (True, [1])
 
 
-def test_a_doubt_stays_where_the_server_cannot_be_verified() -> None:
+def test_a_doubt_remains_if_the_server_cannot_be_verified() -> None:
     client = Scripted(LOST, exceptions.NoScriptError("NOSCRIPT"))
 
     def verify() -> None:

@@ -1,4 +1,4 @@
-"""Positions: how they are written, read and ordered."""
+"""Positions: formatting, parsing and order."""
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ numbers = st.integers(0, 10**15 - 1)
 
 
 @given(numbers, numbers)
-def test_what_is_written_can_be_read(epoch: int, version: int) -> None:
+def test_written_text_can_be_read_back(epoch: int, version: int) -> None:
     position = Position(epoch, version)
     assert Position.parse(str(position)) == Position.of_entry(str(position)) == position
 

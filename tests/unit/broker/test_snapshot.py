@@ -1,4 +1,4 @@
-"""Snapshots: of one position, although writers go on meanwhile."""
+"""Snapshots: of one position, while writes continue."""
 
 from typing import Any
 

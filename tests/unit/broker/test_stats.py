@@ -1,4 +1,4 @@
-"""One definition of a quantile, by whichever of the lab's ways it is asked for."""
+"""One definition of quantiles throughout the lab."""
 
 import re
 from io import StringIO

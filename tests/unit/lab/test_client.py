@@ -53,7 +53,7 @@ def test_a_stream_yields_its_messages_and_reports_its_end(node: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["fault list", "experiment list", "check", "watch"])
-def test_each_command_reports_in_one_sentence_how_to_find_or_start_a_lab(command: str) -> None:
+def test_each_command_reports_how_to_find_or_start_a_lab(command: str) -> None:
     done = CliRunner().invoke(main, [*command.split(), "--client-url", "http://127.0.0.1:9"])
     assert done.exit_code == 1
     assert "does not answer" in done.stderr

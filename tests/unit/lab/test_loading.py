@@ -133,7 +133,7 @@ def test_each_item_of_an_array_has_its_own_write_ids() -> None:
         (b"[\n" + A + b",\n]", "line 3: not JSON"),
     ],
 )
-def test_a_mistake_in_an_array_is_named_and_nothing_is_written(content: bytes, said: str) -> None:
+def test_an_error_in_an_array_is_located_and_nothing_is_written(content: bytes, said: str) -> None:
     with (
         _primary(lambda _: pytest.fail("nothing must be sent")) as (url, keys),
         pytest.raises(LabError, match=f"{said}.*; 0 items were written before that, --skip 0 continues"),
@@ -142,7 +142,7 @@ def test_a_mistake_in_an_array_is_named_and_nothing_is_written(content: bytes, s
     assert keys == []
 
 
-def test_a_line_that_is_an_array_is_rejected_by_itself() -> None:
+def test_a_line_that_is_an_array_is_rejected_alone() -> None:
     with _primary(taken) as (url, keys):
         found = load(io.BytesIO(A + b"\n[1]\n" + B), url)
         assert found == Loaded(2, 1, ["line 2: This is a JSON array, not an object."])
@@ -156,12 +156,12 @@ def test_a_line_that_is_an_array_is_rejected_by_itself() -> None:
 def test_a_response_unlike_a_primarys_is_an_error(answer: Any) -> None:
     with (
         _primary(lambda _: (200, answer)) as (url, _),
-        pytest.raises(LabError, match=r"did not answer like a primary.* --skip 0 continues"),
+        pytest.raises(LabError, match=r"did not respond like a primary.* --skip 0 continues"),
     ):
         load(io.BytesIO(A), url)
 
 
-def test_an_interruption_reports_how_much_was_written() -> None:
+def test_an_interruption_reports_the_number_of_written_items() -> None:
     found = Loaded()
 
     def interrupt(_: int) -> None:
@@ -177,7 +177,7 @@ def test_an_interruption_reports_how_much_was_written() -> None:
 
 @contextmanager
 def _primary(answer: Callable[[Any], Answer]) -> Iterator[tuple[str, list[str]]]:
-    """A server, and the Idempotency-Key of each request. ``taken`` answers by the body, any other by its number."""
+    """A server, and the Idempotency-Key of each request. ``taken`` responds by the body, others by number."""
     keys: list[str] = []
 
     def respond(request: BaseHTTPRequestHandler) -> tuple[int, bytes]:

@@ -20,7 +20,7 @@ def make(delay_ms: float = 500, max_entries: int = 100, max_bytes: int = 10**6) 
     return line
 
 
-FALLING = (1, 2)  # two successive versions of which the first draws the longer delay
+FALLING = (1, 2)  # two successive versions; the first draws the longer delay
 
 
 def random_line(order: Order) -> DelayLine:
@@ -55,7 +55,7 @@ def test_entries_stay_until_they_are_removed() -> None:
     assert versions_due(line, 0) == [3]
 
 
-def test_a_lower_delay_also_counts_for_entries_that_wait() -> None:
+def test_a_lower_delay_also_applies_to_waiting_entries() -> None:
     line = make(30_000)
     line.offer([entry(version, at_ms=version) for version in range(1, 101)])
     assert versions_due(line, 2000) == []
@@ -70,7 +70,7 @@ def test_an_entry_that_a_change_makes_due_is_late_only_since_the_change() -> Non
     assert line.due(2_000_000, 1) == [(entry(1), 2_000_000)]
 
 
-def test_a_higher_delay_also_counts_for_entries_that_wait() -> None:
+def test_a_higher_delay_also_applies_to_waiting_entries() -> None:
     line = make(500)
     line.offer([entry(1)])
     line.set_schedule(Schedule(Fixed(3000)), 100_000)
@@ -104,7 +104,7 @@ def test_an_entry_is_not_due_before_the_ones_ahead_of_it() -> None:
     assert line.due(first, 10) == [(entry(FALLING[1]), first)], "also when what was ahead has gone"
 
 
-def test_in_arrival_order_each_entry_is_due_on_its_own() -> None:
+def test_in_arrival_order_entries_are_due_independently() -> None:
     line = random_line("arrival")
     first, second = (line.due_us(entry(version)) or 0 for version in FALLING)
     line.offer([entry(version) for version in FALLING])
@@ -115,7 +115,7 @@ def test_in_arrival_order_each_entry_is_due_on_its_own() -> None:
     assert line.due(first, 10) == [(entry(FALLING[0]), first)]
 
 
-def test_a_change_of_order_counts_for_entries_that_wait() -> None:
+def test_a_change_of_order_applies_to_waiting_entries() -> None:
     line = random_line("log")
     line.offer([entry(version) for version in FALLING])
     line.set_schedule(Schedule(Exponential(500), "arrival", seed=2), 0)
@@ -129,7 +129,7 @@ def test_in_arrival_order_a_new_epoch_comes_before_its_entries() -> None:
     assert [found.position for found, _ in line.due(10**9, 10)] == [Position(2, 0), Position(2, 1)]
 
 
-def test_a_new_epoch_voids_waiting_entries_and_is_due_at_once() -> None:
+def test_a_new_epoch_invalidates_waiting_entries_and_is_due_immediately() -> None:
     line = make(500)
     line.offer([entry(1), entry(2)])
     assert line.offer([entry(0, at_ms=100, epoch=2)]) == [Position(1, 1), Position(1, 2)]
@@ -166,7 +166,7 @@ steps = st.lists(
 
 @given(steps)
 def test_entries_always_leave_in_order_and_as_soon_as_they_are_due(script: list[tuple[str, int]]) -> None:
-    """Against a naive model: on its turn an entry leaves as soon as its delay, as it is then, is over."""
+    """Compare with a naive model: an entry leaves in its turn as soon as its current delay is over."""
     line = make(500, max_entries=1000)
     now_ms, delay_ms, version = 0, 500, 0
     waiting: list[Entry] = []

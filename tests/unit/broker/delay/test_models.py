@@ -1,4 +1,4 @@
-"""Delay models: how they are read, and that what is drawn is distributed as they say."""
+"""Delay models: parsing, and the distribution of their draws."""
 
 import math
 import re
@@ -37,7 +37,7 @@ def test_no_draw_is_shorter_than_the_least_delay(model: DelayModel) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS, ids=by_kind)
-def test_what_is_written_can_be_read(model: DelayModel) -> None:
+def test_written_text_can_be_read_back(model: DelayModel) -> None:
     assert from_json(model.as_json()) == model
     settings = Settings(model, 1.5, "arrival", 7)
     assert Settings.from_text(settings.as_text()) == settings
@@ -64,7 +64,7 @@ def test_quantile_and_cdf_undo_each_other_and_the_mean_is_that_of_the_quantiles(
     assert model.cdf(1e12) == pytest.approx(1)
 
 
-# Where a closed form is most likely to be wrong: tails that reach the longest delay, and equal delays in a trace.
+# The most error-prone cases of a closed form: tails that reach the longest delay, and equal delays in a trace.
 EXTREME: list[DelayModel] = [
     Exponential(DELAY_MS_MAX),
     Lognormal(5_000, 5),
@@ -140,7 +140,7 @@ def test_an_invalid_model_is_rejected(model: Any) -> None:
         from_json(model)
 
 
-def test_the_traces_of_a_mixture_are_together_no_longer_than_one_may_be() -> None:
+def test_the_traces_of_a_mixture_share_the_bound_of_a_single_trace() -> None:
     part = {"weight": 1, "model": {"kind": "trace", "delays_ms": [1.0] * 5000}}
     assert from_json({"kind": "mixture", "parts": [part] * 2})
     with pytest.raises(ValueError, match="at most 10000 delays together"):

@@ -57,7 +57,7 @@ def test_without_writes_every_read_shows_the_newest() -> None:
     assert Replicated(Exponential(500), "log", 0).shows_newest(1) == 1
 
 
-def test_fixed_delays_are_not_held_back_by_one_another() -> None:
+def test_fixed_delays_do_not_hold_each_other_back() -> None:
     curve = predict(
         [Replicated(Fixed(500), rate=100), Replicated(Fixed(1500), rate=100)], np.array([0, 499, 500, 1500.0])
     )

@@ -1,4 +1,4 @@
-"""WARS against the figures that were published with it, and against quantiles of many more trials."""
+"""WARS against its published figures, and against quantiles of many more trials."""
 
 import time
 
@@ -11,7 +11,7 @@ from broker.stats import quantile_of_sorted
 
 pytestmark = pytest.mark.xdist_group("wars")  # one process simulates for all of them
 TRIALS = 1_000_000
-TRIALS_TAIL = 2_000_000  # where the 99.9 % is far out in a tail
+TRIALS_TAIL = 2_000_000  # the 99.9 % is far out in a tail here
 
 
 def mixed(share: float, scale_ms: float, alpha: float, rate: float) -> Mixture:

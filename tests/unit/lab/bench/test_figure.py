@@ -23,7 +23,7 @@ def test_without_a_baseline_the_figure_itself_is_judged(bound: str, reached: boo
 
 
 def test_a_figure_without_a_target_is_not_judged() -> None:
-    assert Figure("start", "of which client", "MB", [60]).reached is None
+    assert Figure("start", "memory of client", "MB", [60]).reached is None
 
 
 def test_the_table_shows_medians_spread_and_verdict() -> None:

@@ -87,7 +87,7 @@ def test_an_error_names_the_field_and_the_allowed_values(line: Any, said: str, t
         pytest.param(b"\n", "line 1: ", id="blank"),
     ],
 )
-def test_an_invalid_file_is_rejected_with_one_sentence(content: bytes, said: str, tmp_path: Path) -> None:
+def test_an_invalid_file_is_rejected_with_one_message(content: bytes, said: str, tmp_path: Path) -> None:
     path = tmp_path / "h.jsonl"
     path.write_bytes(content)
     with pytest.raises(LabError, match=said) as raised:
@@ -120,7 +120,7 @@ def test_values_with_line_separators_load_unchanged(tmp_path: Path) -> None:
     assert load(tmp_path / "h.jsonl").operations == [operation]
 
 
-def test_an_unreadable_or_unwritable_file_is_an_error_with_one_sentence(tmp_path: Path) -> None:
+def test_an_unreadable_or_unwritable_file_is_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="cannot be read"):
         load(tmp_path / "none")
     with pytest.raises(LabError, match="cannot be saved"):

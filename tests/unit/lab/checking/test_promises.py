@@ -67,7 +67,7 @@ def test_going_back_in_time_between_replicas_breaks_monotonic_reads() -> None:
     assert violated(judged(*operations)) == {"monotonic_reads", "real_time"}
 
 
-def test_after_a_reset_no_earlier_write_must_show() -> None:
+def test_after_a_reset_earlier_writes_need_not_be_shown() -> None:
     operations = (write(0, 1, "k", 7, 0), read(1, 1, "k", 7, 5, "1-7"), read(2, 1, "k", 0, 8, "2-0"))
     assert not violated(judged(*operations))
 
@@ -122,7 +122,7 @@ def test_staleness_in_versions_counts_all_writes(max_lag_versions: int, judgemen
     assert found.judgement == judgement
 
 
-def test_a_write_concurrent_with_a_read_need_not_show() -> None:
+def test_a_write_concurrent_with_a_read_need_not_be_shown() -> None:
     going_on = replace(write(0, 1, "k", 1, 0), returned_us=12)
     lacking = replace(read(1, 2, "k", 0, 10, "1-0"), returned_us=20)
     assert judged(going_on, lacking)["real_time"].judgement == "held"
@@ -131,7 +131,7 @@ def test_a_write_concurrent_with_a_read_need_not_show() -> None:
     assert bounded.judgement == "held"
 
 
-def test_a_write_of_unknown_outcome_cannot_show_before_its_invocation() -> None:
+def test_a_write_of_unknown_outcome_cannot_be_shown_before_its_invocation() -> None:
     later = replace(write(1, 1, "k", 1, 50), outcome="unknown", position=None, version=0)
     assert violated(judged(read(0, 1, "k", 1, 5, "1-1"), later)) == {"no_phantom_write"}
 
@@ -140,7 +140,7 @@ def test_without_operations_nothing_is_tested() -> None:
     assert {found.judgement for found in judged().values()} == {"not tested"}
 
 
-def test_a_write_of_unknown_outcome_may_show_or_not() -> None:
+def test_a_write_of_unknown_outcome_can_be_shown_or_not() -> None:
     unknown = replace(write(0, 1, "k", 1, 0), outcome="unknown", position=None, version=0)
     for version in (0, 1):
         assert not violated(judged(unknown, read(1, 1, "k", version, 5, f"1-{version}")))
@@ -165,11 +165,11 @@ def test_correct_histories_are_accepted(level: str) -> None:
 # -- one violation -----------------------------------------------------------------------------------------------------
 
 Broken = tuple[list[Operation], set[str], set[str]] | None
-"""The history with one violation, the checkers that must report it, and those that also may."""
+"""The history with one violation, the checkers that must report it, and the checkers that can."""
 
 
 def older(history: History, found: Operation, below: Position) -> Operation:
-    """Return the operation as a store just before that position would have answered it."""
+    """Return the operation with the result of a store just before that position."""
     position = Position(below.epoch, below.version - 1)
     before = newest_through(history.writes_by_key().get(found.key, []), position)
     version, value = (before.version, before.value) if before else (0, None)
@@ -304,7 +304,7 @@ BREAKS: list[Callable[[History, Random], Broken]] = [
 
 
 @pytest.mark.parametrize("breaks", BREAKS, ids=lambda breaks: breaks.__name__)
-def test_only_the_checkers_concerned_report_a_violation(
+def test_only_the_affected_checkers_report_a_violation(
     breaks: Callable[[History, Random], Broken],
 ) -> None:
     tried = 0
@@ -333,4 +333,4 @@ def test_the_cost_per_operation_does_not_grow_with_the_history() -> None:
 
     short, long = seconds(10_000), seconds(100_000)
     print(f"\n10,000 operations {short:.2f} s, 100,000 operations {long:.2f} s: {long / short:.1f} times as long")
-    assert long < 50 * short  # a cost that grew with the square would be 100 times as high
+    assert long < 50 * short  # a quadratic cost would be 100 times as high

@@ -1,4 +1,4 @@
-"""The tokens that a session of the checker sends, on answers of a client service that does not exist."""
+"""The tokens sent by a session of the checker, with a stub client service."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ FOREIGN = {"status": 412, "detail": "of another lab"}
 
 
 class Client:
-    """Answers in turn, and records the token of each request."""
+    """Returns these answers in turn, and records the token of each request."""
 
     def __init__(self, *answers: tuple[int, dict[str, Any]]) -> None:
         self.answers = list(answers)

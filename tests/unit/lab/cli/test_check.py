@@ -1,4 +1,4 @@
-"""``lab check``: what it refuses to judge."""
+"""``lab check``: rejected histories and services."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def test_a_history_without_anything_to_test_is_not_a_success(tmp_path: Path) -> 
         assert (done.exit_code, done.stderr[:6]) == (2, "Error:")
 
 
-def test_another_service_than_the_client_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_other_than_the_client_ends_it_immediately(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "call", lambda *_: (200, {"role": "primary"}))
     done = CliRunner().invoke(main, ["check", "--client-url", "http://127.0.0.1:9"])
     assert (done.exit_code, "is not the client service, but 'primary'" in done.stderr) == (2, True)

@@ -51,7 +51,7 @@ def test_a_file_with_changes(tmp_path: Path) -> None:
         ("#" * 300_000, (), "more than the allowed 262,144 bytes"),
     ],
 )
-def test_an_invalid_description_is_rejected_with_a_sentence(
+def test_an_invalid_description_is_rejected_with_a_message(
     tmp_path: Path, text: str | None, changes: tuple[str, ...], said: str
 ) -> None:
     path = tmp_path / "file.yaml"
@@ -61,7 +61,7 @@ def test_an_invalid_description_is_rejected_with_a_sentence(
         read(str(path), changes)
 
 
-def test_a_value_is_json_and_any_other_text_is_itself() -> None:
+def test_a_value_is_json_or_else_plain_text() -> None:
     changes = (
         "a=no", "b=2026-01-01", 'c="5"', "d=null", "e=-1.5e3", "f=010", "g=", "h=true", "i=[1",
         'j=["session"]', "k=a=b",
@@ -73,7 +73,7 @@ def test_a_value_is_json_and_any_other_text_is_itself() -> None:
     }  # fmt: skip
 
 
-def test_a_value_in_a_file_is_what_it_looks_like(tmp_path: Path) -> None:
+def test_a_value_in_a_file_has_its_apparent_type(tmp_path: Path) -> None:
     path = tmp_path / "file.yaml"
     path.write_text("{a: no, b: 2026-01-01, c: 12:30:45, d: '5', e: ~, f: -1.5e3, g: 010, h: , i: true, j: 1_000}")
     assert read(str(path), ()) == {

@@ -1,4 +1,4 @@
-"""``lab fault``: parameters, and what it reports."""
+"""``lab fault``: parameters and output."""
 
 from typing import Any
 
@@ -39,11 +39,11 @@ def test_a_parameter_has_the_type_that_the_fault_declares(fault: str, given: tup
         ("pause", ("fault=crash",), "fault: "),
         ("skew", (), "skew_ms: "),
         ("skew", ("skew_ms=nan",), "skew_ms: "),
-        ("crash", ("duration_ms=5",), "over at once"),
+        ("crash", ("duration_ms=5",), "momentary"),
         ("corrupt", ("key=",), "key: a key must have 1 to 512 bytes"),
     ],
 )
-def test_an_invalid_parameter_is_rejected_with_a_sentence(fault: str, given: tuple[str, ...], said: str) -> None:
+def test_an_invalid_parameter_is_rejected_with_a_message(fault: str, given: tuple[str, ...], said: str) -> None:
     with pytest.raises(LabError, match=said):
         parameters(fault, given)
 

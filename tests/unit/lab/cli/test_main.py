@@ -1,4 +1,4 @@
-"""The command line: help, errors, and what all commands share."""
+"""The command line: help, errors, and features shared by all commands."""
 
 import io
 import subprocess
@@ -32,7 +32,7 @@ def test_help_describes_the_command_with_an_example(command: list[str]) -> None:
     assert "Commands:" in shown.output or f"Example: {example}" in shown.output
 
 
-def test_the_list_of_commands_has_a_line_of_their_own_help() -> None:
+def test_the_list_of_commands_has_the_first_line_of_each_help() -> None:
     files = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
     assert set(COMMANDS) == files - {"__init__", "options"}
     for name, line in COMMANDS.items():
@@ -59,7 +59,7 @@ def test_help_loads_no_command() -> None:
     ids=" ".join,
 )
 @pytest.mark.parametrize("kind", ["directory", "device", "nothing"])
-def test_a_path_that_is_not_a_file_is_rejected_with_a_sentence(tmp_path: Path, command: list[str], kind: str) -> None:
+def test_a_path_that_is_not_a_file_is_rejected_with_a_message(tmp_path: Path, command: list[str], kind: str) -> None:
     path = tmp_path / "\x1b[31mx.csv"
     if kind == "directory":
         path.mkdir()
@@ -84,7 +84,7 @@ def test_a_path_that_is_not_a_file_is_rejected_with_a_sentence(tmp_path: Path, c
     ],
     ids=" ".join,
 )
-def test_nan_is_in_no_range(command: list[str]) -> None:
+def test_nan_is_rejected_by_every_range(command: list[str]) -> None:
     done = CliRunner().invoke(main, command)
     assert (done.exit_code, "is not a number" in done.output) == (2, True)
 
@@ -92,7 +92,7 @@ def test_nan_is_in_no_range(command: list[str]) -> None:
 @pytest.mark.parametrize("command", [["check", "--save"], ["check", "--export"], ["torture", "--save"]], ids=" ".join)
 def test_an_output_file_that_cannot_be_written_is_rejected_before_any_work(command: list[str]) -> None:
     done = CliRunner().invoke(main, [*command, "/none/of/these"])
-    assert (done.exit_code, "is no directory to write to" in done.output) == (2, True)
+    assert (done.exit_code, "is not a writable directory" in done.output) == (2, True)
 
 
 def test_a_name_does_not_control_the_terminal() -> None:

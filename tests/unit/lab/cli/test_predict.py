@@ -60,7 +60,7 @@ def test_measured_delays_are_read_in_every_common_format(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("12,5\n13,25\n14,75\n", "line 1: '12,5' is one number or two"),
+        ("12,5\n13,25\n14,75\n", "line 1: '12,5' could be one or two numbers"),
         ("12.5ms\n13\n14\n", "line 1: '12.5ms' is not a number"),
         ("ms\n1\nnan\n2\n", "line 3: 'nan' is not a number"),
         ("ms\n", "the file contains no delays"),
@@ -79,7 +79,7 @@ def test_an_invalid_file_of_delays_is_rejected_with_the_line(tmp_path: Path, con
 
 
 @pytest.mark.parametrize("model", ["x", "-1", "NaN", "true", "[" * 50_000, '{"kind": "zipf"}', "none.csv"])
-def test_an_invalid_model_is_rejected_with_a_sentence(model: str) -> None:
+def test_an_invalid_model_is_rejected_with_a_message(model: str) -> None:
     done = CliRunner().invoke(main, ["predict", "replicas", f"--replica={model}"])
     assert done.exit_code == 2
     assert "neither milliseconds, nor a delay model, nor a .csv file" in done.output

@@ -64,7 +64,7 @@ watch.run("http://127.0.0.1:9", print)
 
 
 def test_in_a_pipe_it_prints_one_picture_after_another_until_the_pipe_is_closed() -> None:
-    """As `lab watch | head` does."""
+    """Like `lab watch | head`."""
     command = [sys.executable, "-c", PIPED.format(state=state())]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None

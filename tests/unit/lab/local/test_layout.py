@@ -26,7 +26,7 @@ def test_the_first_two_replicas_are_late_by_500_and_1500_ms() -> None:
 
 
 def test_the_url_of_the_log_server_names_its_user() -> None:
-    """As redis-cli 7 sends an empty user name otherwise, which the server rejects."""
+    """Otherwise redis-cli 7 sends an empty user name, which the server rejects."""
     assert urlsplit(layout.redis_url(Options(), "secret")).username == "default"
 
 

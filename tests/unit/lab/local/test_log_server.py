@@ -1,4 +1,4 @@
-"""A log server that runs already: whether a lab can use it."""
+"""An existing log server: whether a lab can use it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,12 +26,12 @@ def options(tmp_path: Path) -> Options:
 
 @pytest.mark.parametrize("option", ["protocol=3", "nosuch=1", "decode_responses=no"])
 def test_a_forbidden_option_in_the_log_servers_url_is_rejected_at_once(options: Options, option: str) -> None:
-    port = layout.free_port()  # nothing listens there, and it is not connected to
+    port = layout.free_port()  # nothing listens there, and nothing connects
     with pytest.raises(LabError, match=f"option '{option.partition('=')[0]}' is not allowed"):
         Lab(Options(options.data_dir, options.base_port, redis_url=f"redis://127.0.0.1:{port}/0?{option}")).start()
 
 
-def test_a_log_server_that_may_drop_entries_is_refused(options: Options, servers: Callable[[str], LogServer]) -> None:
+def test_a_log_server_that_can_lose_entries_is_refused(options: Options, servers: Callable[[str], LogServer]) -> None:
     url = servers("valkey").url
     connect(url).config_set("maxmemory-policy", "allkeys-lru")
     try:

@@ -1,4 +1,4 @@
-"""Log files: bounded, and followed whatever happens to them."""
+"""Log files: bounded, and followed through rotation and removal."""
 
 import errno
 import os
@@ -31,7 +31,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> int:
     return 1000
 
 
-def test_a_log_is_moved_aside_while_a_process_writes_to_it(small: int, tmp_path: Path) -> None:
+def test_a_log_is_rotated_while_a_process_writes_to_it(small: int, tmp_path: Path) -> None:
     log = tmp_path / "child.log"
     with log.open("ab", buffering=0) as written:
         written.write(b"x" * small)

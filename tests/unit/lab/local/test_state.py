@@ -53,7 +53,7 @@ def test_a_directory_has_one_owner_at_a_time(tmp_path: Path) -> None:
 def test_the_state_of_a_dead_supervisor_is_taken_over(tmp_path: Path) -> None:
     claim = Claim(tmp_path)
     claim.write(STATE)
-    os.close(claim._file)  # as the kernel does it for a process that ended
+    os.close(claim._file)  # as the kernel does when a process ends
     assert state.read(tmp_path) is None
     Claim(tmp_path).release()
 
@@ -112,7 +112,7 @@ DAMAGED: dict[str, Any] = {
 
 @pytest.mark.parametrize("command", ["status", "down", "watch", "stream"])
 @pytest.mark.parametrize("form", DAMAGED)
-def test_a_damaged_state_is_one_sentence(form: str, command: str, claim: Claim, tmp_path: Path) -> None:
+def test_a_damaged_state_is_a_one_line_error(form: str, command: str, claim: Claim, tmp_path: Path) -> None:
     content = DAMAGED[form]
     if isinstance(content, dict):
         content = json.dumps({k: v for k, v in (asdict(STATE) | content).items() if v is not None}).encode()

@@ -51,7 +51,7 @@ def options(tmp_path: Path) -> Options:
 def test_a_health_response_of_another_lab_is_not_mistaken_for_its_own(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when two labs start on the same ports at the same moment, and both find them free."""
+    """Two labs that start on the same ports at the same time can both find them free."""
     monkeypatch.setattr(layout, "require_free_ports", lambda _: None)
     monkeypatch.setattr(log_server, "require_usable", lambda *_: None)
     sleeping(monkeypatch)
@@ -77,7 +77,7 @@ def test_the_log_server_of_another_lab_is_not_mistaken_for_its_own(
 
 # -- a full disk ------------------------------------------------------------------------------------------------------
 class Idle:
-    """A lab whose processes do nothing, and what it has reported."""
+    """A lab whose processes do nothing, and its reported events."""
 
     def __init__(self, options: Options) -> None:
         self.reports: list[str] = []
@@ -161,10 +161,10 @@ def test_a_disk_that_is_nearly_full_is_reported_early(idle: Idle, monkeypatch: p
     assert f"Trouble: the disk of {idle.lab.data_dir} is full: 1.0 MB of 1,000 MB are left" in shown.stdout
     until(lambda: len(idle.reports) == 2)
     assert idle.reports[0].startswith(f"the disk of {idle.lab.data_dir} is full")
-    assert idle.reports[1] == "the disk has room again"
+    assert idle.reports[1] == "the disk has free space again"
 
 
-def test_a_lab_on_a_full_disk_is_refused_with_a_sentence(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lab_on_a_full_disk_is_refused_with_a_message(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     line = ["up", "--data-dir", str(options.data_dir), "--base-port", str(options.base_port)]
     monkeypatch.setattr(Claim, "write", no_space)
     full = "is full: 0.0 MB of 1 MB are left, and a lab needs 16 MB"
@@ -198,7 +198,7 @@ def test_logs_are_bounded_while_the_lab_runs(idle: Idle, monkeypatch: pytest.Mon
 
 # -- a log server that takes its time ---------------------------------------------------------------------------------
 class Loading(socketserver.BaseRequestHandler):
-    """A log server that answers ``left`` requests with the news that it is loading its file."""
+    """A log server that responds to ``left`` requests that it is loading its file."""
 
     left = 0
 
@@ -252,7 +252,7 @@ def test_a_log_server_that_does_not_answer_is_named(patient: Lab) -> None:
 
 
 def test_a_lab_whose_data_directory_is_removed_stops(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise no command finds it any more, and it keeps its ports."""
+    """Otherwise no command could find it, and it would keep its ports."""
     monkeypatch.setattr(supervisor, "_FILES_SECONDS", 0.0)
     shutil.rmtree(idle.lab.data_dir)
     with pytest.raises(LabError, match="lab was removed or replaced while the lab ran"):
@@ -288,7 +288,7 @@ def tries(monkeypatch: pytest.MonkeyPatch) -> list[Options]:
     return found
 
 
-def test_a_temporary_lab_starts_on_other_ports_if_one_is_taken_meanwhile(
+def test_a_temporary_lab_starts_on_other_ports_if_one_is_taken_concurrently(
     tries: list[Options], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layout, "taken_ports", lambda options: [options.base_port])

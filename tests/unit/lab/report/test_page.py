@@ -119,7 +119,7 @@ def test_a_long_curve_is_thinned_for_the_table() -> None:
     assert len(rows) <= 15
 
 
-def test_without_matplotlib_the_command_names_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_matplotlib_the_command_names_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "lab.report.page", raising=False)
     monkeypatch.delattr(lab.report, "page", raising=False)

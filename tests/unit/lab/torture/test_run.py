@@ -1,4 +1,4 @@
-"""The fault injector, on answers of nodes that do not exist."""
+"""The fault injector, with stub nodes."""
 
 from typing import Any, cast
 
@@ -8,7 +8,7 @@ from lab.torture import run
 from lab.torture.judge import Floors
 
 
-def test_replicas_apply_in_log_order_during_a_run_and_get_their_settings_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_uses_log_order_and_restores_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     models = {"http://r1:8001": {"kind": "exponential", "mean_ms": 80}, "http://r2:8002": {"kind": "fixed", "ms": 9}}
     before = {"models": models, "orders": {"http://r1:8001": "arrival", "http://r2:8002": "log"}}
     changes: list[Any] = []

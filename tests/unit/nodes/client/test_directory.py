@@ -1,4 +1,4 @@
-"""The directory: what the primary reports, remembered while it is away."""
+"""The directory: the primary's report, remembered while the primary is away."""
 
 import pytest
 

@@ -28,7 +28,7 @@ def spec(**more: Any) -> ExperimentBody:
 
 
 class Bench:
-    """A client's experiments, and the queue as a worker sees it."""
+    """A client's experiments, and the worker's view of the queue."""
 
     def __init__(self, directory: Path) -> None:
         self.server = fakeredis.FakeServer()
@@ -69,17 +69,17 @@ def test_a_waiting_experiment_is_withdrawn_and_a_running_one_is_stopped(bench: B
     waiting, running = bench.submit(), bench.submit()
     assert bench.experiments.cancel(waiting["id"])["state"] == "cancelled"
     assert bench.queue.jobs.get_job_ids() == [running["id"]]
-    bench.queue.jobs.remove(running["id"])  # as a worker that takes it
+    bench.queue.jobs.remove(running["id"])  # like a worker that takes it
     bench.queue.report({**running, "state": "running"})
     assert bench.experiments.cancel(running["id"])["state"] == "running"
-    assert bench.queue.wait_for_stop(running["id"], 0.1) == Stop("cancelled", "it was cancelled")
+    assert bench.queue.wait_for_stop(running["id"], 0.1) == Stop("cancelled", "it was canceled")
     for name, kind, status in ((waiting["id"], ExperimentEnded, 409), ("nothing", NoSuchExperiment, 404)):
         with pytest.raises(kind) as refused:
             bench.experiments.cancel(name)
         assert answered(refused.value).status == status
 
 
-def test_an_experiment_that_the_log_server_lost_has_failed(bench: Bench) -> None:
+def test_an_experiment_lost_by_the_log_server_has_failed(bench: Bench) -> None:
     name = bench.submit()["id"]
     bench.queue.jobs.connection.flushall()
     state, reason = bench.state(name)
@@ -126,7 +126,7 @@ def test_the_list_reads_neither_measurements_nor_specifications_and_one_reads_no
 
 
 def peak_bytes(function: Callable[[], Any]) -> tuple[Any, int]:
-    """What a function returns, and the peak memory of Python's objects during the call."""
+    """The result of a function, and the peak memory of Python's objects during the call."""
     tracemalloc.start()
     try:
         return function(), tracemalloc.get_traced_memory()[1]
@@ -171,7 +171,7 @@ def test_an_ended_experiment_does_not_change_even_after_a_restart(tmp_path: Path
     assert [found["state"] for found in ExperimentStore(tmp_path).all()] == ["finished"]
 
 
-def test_a_file_of_the_former_format_keeps_its_experiments(tmp_path: Path) -> None:
+def test_a_file_in_the_previous_format_keeps_its_experiments(tmp_path: Path) -> None:
     before = {
         **document("1", "finished"),
         "spec": {"kind": "windows"},

@@ -74,7 +74,7 @@ def test_nothing_is_kept_without_a_listener() -> None:
 
 def test_without_events_a_comment_keeps_the_connection_open() -> None:
     listener = started(make())
-    assert next(listener) == ": nothing has happened\n\n"
+    assert next(listener) == ": no events\n\n"
 
 
 def test_a_listener_resumes_after_its_last_message() -> None:
@@ -91,7 +91,7 @@ UNKNOWN = ["another-1", "nonsense", "-", "1-1", "PROCESS-", "PROCESS-²", f"PROC
 
 
 @pytest.mark.parametrize("last_id", UNKNOWN, ids=range(len(UNKNOWN)))
-def test_a_listener_of_another_process_learns_that_it_missed_something(last_id: str) -> None:
+def test_a_listener_of_another_process_is_notified_of_missed_messages(last_id: str) -> None:
     feed = make()
     listener = started(feed, last_id.replace("PROCESS", feed._process))
     assert "event: missed" in next(listener)
@@ -99,7 +99,7 @@ def test_a_listener_of_another_process_learns_that_it_missed_something(last_id: 
     assert [message["writes"] for _, message in heard(listener)] == [[1]]
 
 
-def test_a_slow_listener_learns_that_it_missed_something_and_continues(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_listener_is_notified_of_missed_messages_and_continues(monkeypatch: pytest.MonkeyPatch) -> None:
     feed = make()
     slow, quick = started(feed), started(feed)
     kept = module._KEPT

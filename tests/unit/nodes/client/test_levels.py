@@ -48,7 +48,7 @@ def make_of(
 
 
 class HangingPrimary(StubPeers):
-    """A primary that stopped after the replicas were known: it accepts requests and does not answer."""
+    """A primary that hangs after the replicas are known: it accepts requests but does not respond."""
 
     def __init__(self, **answers: Any) -> None:
         super().__init__(**{"primary/replicas": replicas("r1"), **answers})
@@ -80,7 +80,7 @@ def test_strong_returns_the_primarys_answer() -> None:
     assert counted(registry, "strong", "fresh") == 1
 
 
-def test_eventual_returns_what_the_replica_has_and_how_stale_it_is() -> None:
+def test_eventual_returns_the_replicas_value_and_its_staleness() -> None:
     ages = {"applied_at": "2026-11-23T12:00:00.000Z", "write_timestamp": "2026-11-23T12:00:01.500Z"}
     head = [at(5), {**at(5, reached=True, **ages), "data_age_ms": 20.0}]
     levels, peers, registry = make(**{HEAD: head, "r1/data/k": record("r1", 2, "1-3")})
@@ -92,7 +92,7 @@ def test_eventual_returns_what_the_replica_has_and_how_stale_it_is() -> None:
     assert counted(registry, "eventual", "stale") == 1
 
 
-def test_a_read_that_lacked_no_write_was_as_good_as_strong() -> None:
+def test_a_read_without_missing_writes_satisfied_level_strong() -> None:
     levels, _, _ = make(**{HEAD: at(5), "r1/data/k": record("r1", 2, "1-5")})
     assert levels.read("k", LevelQuery(level="prefix"), Session())["level_had"] == "strong"
 
@@ -104,7 +104,7 @@ def test_session_requires_what_the_session_wrote_and_was_shown() -> None:
     assert (found["level_had"], found["token"]) == ("session", f"1-8.{LAB}")
 
 
-def test_a_new_session_waits_for_nothing() -> None:
+def test_a_new_session_does_not_wait() -> None:
     levels, peers, _ = make(**{HEAD: at(9), "r1/data/k": record("r1", 2, "1-2")})
     assert levels.read("k", LevelQuery(level="session"), Session())["level_had"] == "prefix"
     assert asked(peers, "r1/data/k") == [None]
@@ -118,7 +118,7 @@ def test_a_new_session_waits_for_nothing() -> None:
         (Position(1, 9), 412, "earlier-epoch"),
     ],
 )
-def test_a_void_token_is_rejected_at_once_and_ends_the_session(token: Position, status: int, slug: str) -> None:
+def test_an_invalid_token_is_rejected_immediately_and_ends_the_session(token: Position, status: int, slug: str) -> None:
     head = at(9) if status == 400 else at(0, 2)
     levels, peers, registry = make(**{HEAD: head, "r1/data/k": refusal(504, "1-6")})
     with pytest.raises(ReadRefused) as failed:
@@ -166,7 +166,7 @@ def test_a_level_that_is_not_reached_in_time_is_a_504_with_the_position_of_the_n
 
 
 @pytest.mark.parametrize("level", ["eventual", "prefix", "session"])
-def test_a_level_that_does_not_need_the_primary_does_not_wait_for_one_that_hangs(level: Any) -> None:
+def test_a_level_without_the_primary_does_not_wait_for_a_hanging_primary(level: Any) -> None:
     peers = HangingPrimary(**{"r1/data/k": record("r1", 2, "1-8")})
     levels, _, registry = make_of(peers)
     for _ in range(20):
@@ -186,7 +186,7 @@ def test_a_session_waits_at_the_replica_even_if_the_primary_hangs() -> None:
     assert [fields["timeout_ms"] for fields in asked(peers, "/data/k")] == ["0", "300"]
 
 
-def test_a_primary_that_answers_again_is_waited_for_again() -> None:
+def test_reads_wait_again_for_a_primary_that_responds_again() -> None:
     peers = HangingPrimary(**{HEAD: at(9), "r1/data/k": record("r1", 2, "1-9")})
     levels, _, _ = make_of(peers)
     assert levels.read("k", LevelQuery(), Session())["stale"] is None
@@ -248,7 +248,7 @@ def test_if_one_replica_does_not_answer_another_is_read() -> None:
         levels.read("k", LevelQuery(replica="r1"), Session())
 
 
-def test_a_missing_key_has_version_0_and_evidence() -> None:
+def test_a_missing_key_has_version_0_and_a_position() -> None:
     missing = (404, {"status": 404, "detail": "no", "source": "r1", "position": "1-9"})
     levels, _, _ = make(**{HEAD: at(9), "r1/data/a%2Fb": missing})
     found = levels.read("a/b", LevelQuery(), Session())
@@ -261,7 +261,7 @@ def in_order_of_arrival() -> dict[str, Any]:
     return found
 
 
-def test_a_replica_in_order_of_arrival_shows_no_prefix() -> None:
+def test_level_prefix_does_not_read_from_a_replica_in_order_of_arrival() -> None:
     levels, _, _ = make(**{"primary/replicas": in_order_of_arrival(), HEAD: at(9)})
     with pytest.raises(ReadRefused) as failed:
         levels.read("k", LevelQuery(level="prefix"), Session())

@@ -18,7 +18,7 @@ def queue(server: fakeredis.FakeServer) -> ExperimentQueue:
     return ExperimentQueue(fakeredis.FakeRedis(server=server, protocol=2))
 
 
-def test_one_worker_has_its_turn_until_it_ends_it_or_is_silent_for_five_seconds(queue: ExperimentQueue) -> None:
+def test_a_workers_turn_lasts_until_it_ends_it_or_is_silent_for_five_seconds(queue: ExperimentQueue) -> None:
     a, b = queue.turn("a"), queue.turn("b")
     assert a.take()
     assert a.take()

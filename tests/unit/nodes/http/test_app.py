@@ -1,4 +1,4 @@
-"""What every node's app has: health and metrics."""
+"""Features of every node's app: health and metrics."""
 
 import pytest
 from flask.testing import FlaskClient

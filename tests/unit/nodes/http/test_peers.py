@@ -41,7 +41,7 @@ class Node:
 
 def stay_silent(connection: socket.socket) -> None:
     connection.settimeout(10)
-    while connection.recv(65536):  # head and body may arrive separately
+    while connection.recv(65536):  # head and body can arrive separately
         pass
 
 
@@ -156,7 +156,7 @@ def test_a_silent_node_times_out_and_leaves_a_doubt(peers: Peers, monkeypatch: p
     assert failed.value.sent is True
 
 
-def test_several_nodes_are_asked_at_once_and_failures_are_returned_beside_answers(peers: Peers) -> None:
+def test_several_nodes_are_queried_concurrently_and_failures_are_returned_with_answers(peers: Peers) -> None:
     arrived = threading.Barrier(2, timeout=5)
 
     def meet(connection: socket.socket) -> None:

@@ -15,7 +15,7 @@ from tests.support.app import assert_problem, build
 
 
 class Full(Exception):
-    """An exception of some role's own."""
+    """A role-specific exception."""
 
     headers = {"Retry-After": "10"}  # noqa: RUF012 - never changed
 

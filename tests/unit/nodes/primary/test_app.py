@@ -1,4 +1,4 @@
-"""Many writes in one request: each is accepted or refused by itself, and nothing is written twice."""
+"""Many writes in one request: each is accepted or rejected independently, and nothing is written twice."""
 
 import json
 from typing import Any
@@ -121,7 +121,7 @@ def test_an_empty_batch_is_refused(endpoint: Endpoint, raw: str) -> None:
     assert endpoint.send(raw)[0] == 400
 
 
-def test_a_line_ends_with_a_line_feed_and_nothing_else(endpoint: Endpoint) -> None:
+def test_a_line_ends_only_with_a_line_feed(endpoint: Endpoint) -> None:
     status, found = endpoint.send(
         '{"key":"a",\r"value":1}\r\n{"key":"b","value":"\u2028\u0085"}\r\n\r{"key":"c","value":1}'
     )

@@ -1,4 +1,4 @@
-"""What the primary exports about replicas and changes."""
+"""The primary's metrics about replicas and changes."""
 
 from typing import Any
 

@@ -30,7 +30,7 @@ def test_a_lost_log_restarts_in_a_later_epoch(fake: Any) -> None:
 
 
 def restart(bench: Bench, client: Any) -> None:
-    """Restart the log server: it has forgotten its scripts."""
+    """Restart the log server, which forgets its scripts."""
     client.script_flush()
     assert not bench.log.is_verified()
 
@@ -113,7 +113,7 @@ def test_a_log_behind_what_the_primary_has_seen_continues_in_a_new_epoch(fake: A
     for version in (9, 10):
         fake.xdel("lab14:log", f"1-{version}")
     restart(bench, fake)
-    assert bench.primary.health()["log"] == "asking the replicas whether it has everything"
+    assert bench.primary.health()["log"] == "asking replicas whether the log is complete"
     bench.upkeep()
     assert bench.log.head().position == Position(2, 8)
     assert bench.primary.health() == {"log": "ok", "writes": "ok"}
@@ -124,10 +124,10 @@ def test_writes_are_accepted_again_in_an_epoch_after_a_foreign_entry(fake: Any) 
     bench.upkeep()
     bench.write(2)
     name = fake.xadd("lab14:log", {"hello": "world"})
-    assert "not of this lab" in bench.primary.health()["writes"]
+    assert "foreign entry" in bench.primary.health()["writes"]
     bench.upkeep()
     assert bench.primary.health() == {"log": "ok", "writes": "ok"}
-    assert bench.published("epoch")[0]["reason"] == f"the entry {name} is not of this lab"
+    assert bench.published("epoch")[0]["reason"] == f"the entry {name} was not written by this lab"
     bench.write_one()
     assert bench.log.head().position.version == 3
     bench.upkeep()
@@ -192,7 +192,7 @@ def test_the_log_never_holds_more_than_its_bound(fake: Any) -> None:
         (Memory(log_bytes=100_000, used_bytes=1_000_000, max_bytes=1_000_000), 0),
     ],
 )
-def test_the_log_may_take_the_configured_memory_but_no_more_than_its_server_has_left(
+def test_the_log_can_use_the_configured_memory_but_no_more_than_its_server_has_left(
     fake: Any, memory: Memory, bound_bytes: int
 ) -> None:
     assert Bench(fake, LAB_LOG_MAX_BYTES=str(2**20)).retention.bound_bytes(memory) == bound_bytes

@@ -1,4 +1,4 @@
-"""Order of arrival: entries are applied when they are due, and everything ends up as in log order all the same."""
+"""Order of arrival: entries are applied when they are due, with the same final state as in log order."""
 
 from pathlib import Path
 from random import Random
@@ -43,7 +43,7 @@ def test_a_delete_beyond_the_position_keeps_older_entries_from_coming_back() -> 
     assert (state.position, progress) == (Position(1, 3), Progress())
 
 
-def test_an_epoch_forgets_what_was_beyond() -> None:
+def test_an_epoch_forgets_entries_beyond_the_position() -> None:
     _, progress = Progress().after(BEGAN, [entry(3)])
     begin = Entry(Position(2, 0), "epoch", "", "", "e", 9)
     assert progress.after(BEGAN, [begin]) == (State(Position(2, 0), "e", 9), Progress())
@@ -81,7 +81,7 @@ def primary(bench: Bench) -> dict[str, str]:
 
 
 def step_through(bench: Bench, step_ms: int = 50, steps: int = 400) -> int:
-    """Let time pass and apply what becomes due; return how often something was beyond the position."""
+    """Advance the clock and apply due entries; return how often entries were beyond the position."""
     beyond = 0
     for _ in range(steps):
         bench.clock.us += step_ms * 1000
@@ -101,7 +101,7 @@ def test_in_the_end_the_store_is_the_primarys(bench: Bench, seed: int) -> None:
     assert bench.pending() == 0
 
 
-def test_after_a_restart_what_was_beyond_is_delivered_again(bench: Bench, fake: Any, tmp_path: Path) -> None:
+def test_after_a_restart_entries_beyond_the_position_come_again(bench: Bench, fake: Any, tmp_path: Path) -> None:
     write_and_read(bench, 1)
     step_through(bench, steps=10)
     assert bench.applier._progress.beyond

@@ -64,7 +64,7 @@ def test_memory_of_the_history_stays_bounded() -> None:
 @given(st.lists(st.lists(st.integers(1, 12), max_size=6), max_size=12), st.integers(0, 13))
 def test_history_is_the_tail_of_all_applied_entries(batches: list[list[int]], asked: int) -> None:
     history, everything = AppliedHistory(4), list[Applied]()
-    for batch in batches:  # a version may come again: after a snapshot, for one
+    for batch in batches:  # a version can recur, for example after a snapshot
         found = [Applied(Position(1, version), 0, 0, len(everything) + n) for n, version in enumerate(batch)]
         history.extend(found)
         everything += found

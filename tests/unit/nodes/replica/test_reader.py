@@ -55,7 +55,7 @@ def make(fake: Any, tmp_path: Path) -> Iterator[Make]:
     made: list[Bench] = []
 
     def start(**options: Any) -> Bench:
-        """A replica's process; starting it again ends the one before, without acknowledging anything."""
+        """A replica's process; starting it again ends the previous one without acknowledging anything."""
         if made:
             made.pop().close()
         made.append(Bench(fake, tmp_path / "store", **options))
@@ -170,7 +170,7 @@ def test_a_foreign_entry_is_skipped(fake: Any, log: ReplicationLog, make: Make, 
     assert bench.count("ec_resyncs_total", reason="gap") == 0
 
 
-def test_a_foreign_entry_that_leaves_no_room_costs_a_snapshot(fake: Any, log: ReplicationLog, make: Make) -> None:
+def test_a_foreign_entry_that_leaves_no_room_requires_a_snapshot(fake: Any, log: ReplicationLog, make: Make) -> None:
     write(log, "a")
     bench = make().catch_up()
     write(log, "b")
@@ -234,7 +234,7 @@ def test_a_snapshot_is_not_shown_before_it_is_due(log: ReplicationLog, make: Mak
 
 
 def roll_back(fake: Any, log: ReplicationLog, lost: int) -> None:
-    """Take the newest entries from the log, as a server does that comes back with an older copy."""
+    """Remove the newest entries from the log, like a server that restarts with an older copy."""
     for entry in log.history.newest(lost):
         fake.xdel("lab14:log", str(entry.position))
     version = log.head().position.version - lost
@@ -419,7 +419,7 @@ def test_lateness_and_delay_are_measured(log: ReplicationLog, make: Make) -> Non
     assert bench.count("ec_apply_lateness_seconds_sum") == pytest.approx(0.002)
 
 
-def test_an_acknowledged_tail_that_the_store_lost_is_delivered_again_at_once(fake: Any, tmp_path: Path) -> None:
+def test_an_acknowledged_tail_lost_by_the_store_is_delivered_again_immediately(fake: Any, tmp_path: Path) -> None:
     bench = Bench(fake, tmp_path / "now")
     bench.log.open("o")
     bench.log.append("set", "a", "1", "w1")

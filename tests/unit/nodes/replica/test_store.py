@@ -52,7 +52,7 @@ def test_a_batch_is_applied_with_its_last_position(store: ReplicaStore) -> None:
 
 
 @pytest.mark.parametrize("wrong", [entry(1), entry(2), entry(4), entry(3, epoch=2), entry(1, epoch=2)])
-def test_what_does_not_follow_is_refused_and_changes_nothing(store: ReplicaStore, wrong: Entry) -> None:
+def test_entries_that_do_not_follow_are_refused_and_change_nothing(store: ReplicaStore, wrong: Entry) -> None:
     store.apply([BEGIN, entry(1), entry(2)])
     before = (store.state(), keys(store))
     with pytest.raises(StoreError, match="does not follow"):
@@ -74,7 +74,7 @@ def test_an_epoch_empties(store: ReplicaStore) -> None:
     assert store.state().position == Position(2, 1)
 
 
-def test_everything_is_there_after_opening_again(tmp_path: Path) -> None:
+def test_everything_is_kept_after_reopening(tmp_path: Path) -> None:
     with closing(ReplicaStore(tmp_path)) as first:
         first.apply([BEGIN, entry(1)])
     with closing(ReplicaStore(tmp_path)) as second:
@@ -101,13 +101,13 @@ def test_pages_hold_every_key_once_in_byte_order(store: ReplicaStore) -> None:
     assert seen == sorted(names, key=str.encode)
 
 
-def test_a_page_ends_once_it_is_heavy(store: ReplicaStore) -> None:
+def test_a_page_ends_once_it_exceeds_its_bytes(store: ReplicaStore) -> None:
     store.apply([BEGIN, *(entry(number, f"k{number}", "x" * 100) for number in range(1, 5))])
     _, records, more = store.page("", 100, 150)
     assert (len(records), more) == (2, True)
 
 
-def test_the_digest_is_of_what_is_stored(store: ReplicaStore, tmp_path: Path) -> None:
+def test_the_digest_is_that_of_the_stored_content(store: ReplicaStore, tmp_path: Path) -> None:
     store.apply([BEGIN, entry(1, "a"), entry(2, "b")])
     assert store.digest()[1:] == digest([("w1", "a", "1"), ("w2", "b", "1")])
     change(tmp_path / "deep" / "store" / "store.sqlite", "UPDATE data SET value = '2' WHERE key = 'a'")
@@ -143,7 +143,7 @@ def test_an_empty_or_a_missing_file_is_a_new_store(tmp_path: Path) -> None:
     assert not (tmp_path / "store.sqlite.quarantined").exists()
 
 
-def test_damage_that_shows_later_is_told_from_other_errors(tmp_path: Path) -> None:
+def test_later_damage_is_distinguished_from_other_errors(tmp_path: Path) -> None:
     with closing(ReplicaStore(tmp_path)) as store:
         store.install(Snapshot(Position(1, 1), "w", 1, [Record(f"k{n}", "1" * 100, 1, "w", 1) for n in range(5000)]))
         change(tmp_path / "store.sqlite", "PRAGMA wal_checkpoint(TRUNCATE)")

@@ -77,6 +77,6 @@ def test_an_event_ends_the_wait_for_the_next_heartbeat(found: Registration) -> N
         step.result(10)
 
 
-def test_an_audit_of_much_is_seldom(broken: Broken) -> None:
+def test_large_contents_are_audited_less_often(broken: Broken) -> None:
     times = iter([0.0, 3.0])
     assert broken.audit(lambda: next(times)).step() == 150

@@ -52,7 +52,7 @@ def test_a_thread_continues_after_an_error_and_reports_it() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux lets a process choose")
 @pytest.mark.parametrize("number", [0, 1, 8003])
-def test_request_threads_share_a_core_and_the_others_may_use_any(number: int) -> None:
+def test_request_threads_share_a_core_and_the_others_can_use_any(number: int) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(number=number)], capture_output=True, text=True, timeout=30, check=False
     )

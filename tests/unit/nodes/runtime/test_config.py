@@ -1,4 +1,4 @@
-"""Configuration: what is read, and what is refused with which message."""
+"""Configuration: accepted values, and the messages for rejected ones."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Waiting for a position: which waiters are woken, and what they leave behind."""
+"""Waiting for a position: wake-ups, limits, and cleanup."""
 
 import threading
 import time
@@ -35,7 +35,7 @@ def test_a_timeout_of_zero_does_not_wait() -> None:
     assert make().wait_for(Position(1, 6), 0) == at(5)
 
 
-def test_a_waiter_is_woken_by_the_advance_that_reaches_its_position_and_by_no_other() -> None:
+def test_only_the_advance_that_reaches_a_position_wakes_its_waiter() -> None:
     gate = make()
     with ThreadPoolExecutor(8) as threads:
         six, eight, nine = waiting(gate, threads, 6, 8, 9)
@@ -135,7 +135,7 @@ def test_closing_wakes_all_waiters_for_good() -> None:
 
 
 def test_time_outs_at_the_moment_of_the_wake_lose_no_waiter() -> None:
-    """Each waiter wakes the next, so one that gives up just then must not break the chain."""
+    """Each waiter wakes the next, so a waiter that times out at that moment must not break the chain."""
     for _ in range(30):
         gate = make()
         with ThreadPoolExecutor(20) as threads:

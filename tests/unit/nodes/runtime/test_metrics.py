@@ -1,4 +1,4 @@
-"""Histograms that take many observations at once, compared with the client library's, which takes one."""
+"""Histograms that take many observations at once, compared with the client library's histograms."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Traces as OpenTelemetry records them, and which are recorded."""
+"""Traces recorded by OpenTelemetry, and their sampling."""
 
 import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor

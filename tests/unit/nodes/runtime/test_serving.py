@@ -1,4 +1,4 @@
-"""A node's process: how many requests its open files allow, and the lines of its log."""
+"""A node's process: the number of requests its open files allow, and its log lines."""
 
 import logging
 import resource
@@ -33,7 +33,7 @@ def test_the_limit_is_raised_as_far_as_allowed_and_no_further(monkeypatch: pytes
     assert limits["now"] == (2000, 2000)
 
 
-def test_a_system_that_allows_less_than_its_hard_limit_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_that_allows_less_than_its_hard_limit_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: int, _wanted: tuple[int, int]) -> None:
         raise ValueError("not allowed to raise maximum limit")
 

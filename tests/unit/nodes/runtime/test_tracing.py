@@ -1,4 +1,4 @@
-"""Traces: carried always, recorded where an endpoint is configured."""
+"""Traces: always passed on, recorded only if an endpoint is configured."""
 
 import pytest
 

@@ -28,7 +28,7 @@ def test_a_slow_task_delays_no_other() -> None:
     assert other_started.is_set()
 
 
-def test_a_task_may_add_others_and_the_loop_runs_until_all_are_done() -> None:
+def test_a_task_can_add_others_and_the_loop_runs_until_all_are_done() -> None:
     loop, done = OpenLoop(2, time.monotonic), []
 
     def count(number: int) -> None:
@@ -54,7 +54,7 @@ def test_an_exception_in_a_task_ends_the_loop() -> None:
     assert not later
 
 
-def test_a_stopped_loop_returns_at_once_and_waits_for_no_task() -> None:
+def test_a_stopped_loop_returns_immediately_without_waiting() -> None:
     loop, never = OpenLoop(2, time.monotonic), threading.Event()
     loop.at(0, lambda: never.wait(60) and None)
     loop.at(time.monotonic() + 60, never.set)

@@ -27,7 +27,7 @@ ANSWER_SECONDS = 0.05
 
 
 class VirtualTime:
-    """A clock that a wait puts forward. It goes back when another thread runs."""
+    """A clock that waiting advances. It goes back when another thread runs."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -69,7 +69,7 @@ class VirtualLoop(OpenLoop):
 
 
 class SlowestLab(Target):
-    """Nodes that answer as late as they can: requests that can wait do so until their time is up."""
+    """Nodes that respond as late as possible: requests that can wait do so until their time is up."""
 
     def __init__(self, time: VirtualTime, replicas: int, delay_ms: float) -> None:
         self.primary_url, self.client_url, self.peers = "http://primary", "http://client", cast("Any", self)
@@ -109,7 +109,7 @@ class VirtualRun(Run):
 
 
 def taken(spec: Spec, replicas: int, delay_ms: float) -> tuple[float, dict[str, Any]]:
-    """The seconds that an experiment takes if every answer is as late as it can be, and its result."""
+    """The seconds that an experiment takes if every response is as late as possible, and its result."""
     time = VirtualTime()
     run = VirtualRun(time, SlowestLab(time, replicas, delay_ms))
     found = measure_all(spec, run)
@@ -221,7 +221,7 @@ ATTEMPTS_MAX = 1000
 
 
 class Done(threading.Event):
-    """Set after three waits or too many attempts, and nothing waits for it in real time."""
+    """Set after three waits or too many attempts, without waiting in real time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -229,7 +229,7 @@ class Done(threading.Event):
         self.waits: list[float | None] = []
 
     def refuse(self, *_: object) -> None:
-        """Fail as a queue does whose log server refuses connections."""
+        """Fail like a queue whose log server refuses connections."""
         self.attempts += 1
         if self.attempts >= ATTEMPTS_MAX:
             self.set()

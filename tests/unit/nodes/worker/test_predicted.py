@@ -1,4 +1,4 @@
-"""The prediction as a metric: as of now, absent while unknown, and never what a scrape waits for."""
+"""The prediction as a metric: current, absent while unknown, and never delaying a scrape."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ COSTLY = Mixture(((1, Lognormal(300, 2.5)),) * 10)
 
 
 class FakeTarget(Target):
-    """A primary that answers at once, unless ``answers`` is cleared, and has one more write at each question."""
+    """A primary that responds immediately, unless ``answers`` is cleared, with one more write each time."""
 
     def __init__(self, model: DelayModel, replicas: int = 2) -> None:
         self.answers = threading.Event()

@@ -1,4 +1,4 @@
-"""The worker: performs queued experiments by the function it was given."""
+"""The worker: performs queued experiments with its given function."""
 
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ from nodes.worker.worker import ExperimentWorker
 from tests.support.experiments import document
 
 
-def test_a_queued_experiment_is_performed_by_the_function_that_the_worker_was_given() -> None:
+def test_a_queued_experiment_is_performed_by_the_given_function() -> None:
     client = fakeredis.FakeRedis(protocol=2)
     queue = ExperimentQueue(client)
     performed: list[Experiment] = []
