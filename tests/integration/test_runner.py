@@ -122,7 +122,7 @@ def test_a_second_lab_in_the_same_directory_is_refused_and_the_first_keeps_runni
     before = cli.pids()
     again = cli.up()
     assert again.returncode == 1
-    assert again.stderr.startswith("Error: a lab runs in ")
+    assert again.stderr.startswith("Error: a lab already runs in ")
     assert again.stderr.count("\n") == 1
     assert cli.pids() == before
 
