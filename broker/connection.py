@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import resources
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import redis
 from redis import exceptions
@@ -16,10 +15,9 @@ from redis.commands.core import Script
 from redis.retry import Retry
 
 from broker.errors import LogFull, LogMissing, LogRefused, LogUnreachable, LogUnverified, OutcomeUnknown
+from broker.url import require_options
 
 Client = redis.Redis
-_OPTIONS = ("db", "client_name")
-_OPTIONS_TLS = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 
 
 class _NotConnected(exceptions.ConnectionError):
@@ -77,15 +75,6 @@ class _Refusal:
         if sock is not None:
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-
-
-def require_options(url: str) -> None:
-    """Raise ``ValueError`` for a URL option that the lab sets itself or that connections do not support."""
-    parts = urlsplit(url)
-    allowed = _OPTIONS + (_OPTIONS_TLS if parts.scheme == "rediss" else ())
-    for name in parse_qs(parts.query, keep_blank_values=True):
-        if name not in allowed:
-            raise ValueError(f"the option {name[:100]!r} is not allowed in it; allowed are {', '.join(allowed)}")
 
 
 def connect(

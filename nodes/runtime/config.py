@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 from broker.delay.models import DELAY_MS_MAX
+from broker.url import require_options
 
 Role = Literal["primary", "replica", "client", "worker"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -219,8 +220,6 @@ def load(role: Role, values: Mapping[str, str]) -> NodeConfig:
         except ValueError as error:
             shown = re.sub("//.*@", "//", text)  # never a password
             raise ConfigError(f"{variable.name} is {shown!r}, but must be {error}") from None
-    from broker.connection import require_options  # here, because the supervisor does not need redis
-
     try:
         require_options(found["redis_url"])
     except ValueError as error:

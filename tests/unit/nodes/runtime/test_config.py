@@ -1,5 +1,8 @@
 """Configuration: accepted values, and the messages for rejected ones."""
 
+import subprocess
+import sys
+
 import pytest
 
 from nodes.runtime.config import ConfigError, PrimaryConfig, ReplicaConfig, load
@@ -79,3 +82,9 @@ def test_the_log_cannot_keep_more_than_it_holds(name: str, value: str) -> None:
 def test_a_forbidden_option_of_the_log_servers_url_is_named() -> None:
     with pytest.raises(ConfigError, match="LAB_REDIS_URL is not usable: the option 'protocol' is not allowed"):
         load("replica", {"LAB_REDIS_URL": "redis://127.0.0.1:6379/0?protocol=3"})
+
+
+def test_a_master_process_imports_nothing_that_only_its_worker_needs() -> None:
+    script = "import sys, nodes.__main__ as node; node.load('primary', {}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not {"redis", "flask", "pydantic", "numpy"} & set(done.stdout.split())
