@@ -4,12 +4,13 @@ import json
 from typing import Any, NamedTuple, Self
 
 from broker.connection import Client, translated
-from broker.delay.models import DelayModel, Order, from_json, tidy
+from broker.delay.models import DelayModel, Fixed, Order, from_json
 from broker.errors import IdTaken
 from broker.position import Position
 
 LIVE_SECONDS = 5.0  # since the last heartbeat
 _EVENTS_KEPT = 1000  # about
+_MODELS = ("delay", "ack", "read")
 
 
 class Member(NamedTuple):
@@ -36,21 +37,28 @@ class Member(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """The live settings of one replica; ``ack_delay_ms`` is the time from applying an entry to acknowledging it."""
+    """The live settings of one replica: the delay from commit to apply (``delay``), from apply to acknowledgement
+    (``ack``), and of a read before it sees the store (``read``).
+    """
 
     delay: DelayModel
-    ack_delay_ms: float
+    ack: DelayModel = Fixed(0)
     order: Order = "log"
     seed: int = 0
+    read: DelayModel = Fixed(0)
 
     def as_text(self) -> str:
-        return json.dumps(self._asdict() | {"delay": self.delay.as_json(), "ack_delay_ms": tidy(self.ack_delay_ms)})
+        models = {name: getattr(self, name).as_json() for name in _MODELS}
+        return json.dumps(self._asdict() | models)
 
     @classmethod
     def from_text(cls, text: str) -> Self:
         found = json.loads(text)
+        former = {"kind": "fixed", "ms": found.get("ack_delay_ms", 0)}  # stored by earlier releases
+        models = {"ack": former, "read": Fixed(0).as_json()} | found
         order: Order = "arrival" if found.get("order") == "arrival" else "log"
-        return cls(from_json(found.get("delay")), float(found.get("ack_delay_ms", 0)), order, int(found.get("seed", 0)))
+        delay, ack, read = (from_json(models.get(name)) for name in _MODELS)
+        return cls(delay, ack, order, int(found.get("seed", 0)), read)
 
 
 class Registry:

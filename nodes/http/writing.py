@@ -120,27 +120,43 @@ def _readable(model: dict[str, Any]) -> dict[str, Any]:
     return model
 
 
+Model = Annotated[dict[str, Any], AfterValidator(_readable)]
+_DELAYS = {  # the fields of a constant and of a model, by the setting
+    "delay": ("delay_ms", "model"),
+    "ack": ("ack_delay_ms", "ack_model"),
+    "read": ("read_delay_ms", "read_model"),
+}
+
+
 class SettingsBody(Body):
-    """Settings to change; omitted ones keep their value. The model's delays are drawn from ``seed``."""
+    """Settings to change; omitted ones keep their value. Each delay is a constant or a model, drawn from ``seed``:
+    from commit to apply, from apply to acknowledgement (``ack_``), and of a read before it sees the store (``read_``).
+    """
 
     delay_ms: Milliseconds | None = None
-    model: Annotated[dict[str, Any], AfterValidator(_readable)] | None = None
+    model: Model | None = None
     ack_delay_ms: Milliseconds | None = None
+    ack_model: Model | None = None
+    read_delay_ms: Milliseconds | None = None
+    read_model: Model | None = None
     order: Order | None = None
     seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
 
     @model_validator(mode="after")
     def _something_and_once(self) -> SettingsBody:
-        if self.delay_ms is not None and self.model is not None:
-            raise ValueError("give either delay_ms or model")
+        for constant, model in _DELAYS.values():
+            if getattr(self, constant) is not None and getattr(self, model) is not None:
+                raise ValueError(f"give either {constant} or {model}")
         if not self.model_dump(exclude_none=True, include=set(SettingsBody.model_fields)):
-            raise ValueError("give delay_ms, model, ack_delay_ms, order or seed")
+            *names, last = SettingsBody.model_fields
+            raise ValueError(f"give {', '.join(names)} or {last}")
         return self
 
     def applied_to(self, old: Settings) -> Settings:
-        changes = self.model_dump(exclude_none=True, include={"ack_delay_ms", "order", "seed"})
-        if self.delay_ms is not None:
-            changes["delay"] = Fixed(self.delay_ms)
-        elif self.model is not None:
-            changes["delay"] = from_json(self.model)
+        changes = self.model_dump(exclude_none=True, include={"order", "seed"})
+        for name, (constant, model) in _DELAYS.items():
+            if (delay_ms := getattr(self, constant)) is not None:
+                changes[name] = Fixed(delay_ms)
+            elif (given := getattr(self, model)) is not None:
+                changes[name] = from_json(given)
         return old._replace(**changes)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
-from broker.delay.models import Fixed, Order, tidy
+from broker.delay.models import DelayModel, Fixed, Order, tidy
 from broker.registry import Member, Settings
 from nodes.http.api import Body
 from nodes.http.writing import Milliseconds, SettingsBody
@@ -34,11 +34,14 @@ class DelaysBody(Body):
 
 
 class DelaysAnswer(TypedDict):
-    """The current settings, by the replica's URL. ``delays``: in milliseconds, the mean of the model."""
+    """The current settings, by the replica's URL. A delay is in milliseconds, the mean of its model."""
 
     delays: dict[str, float]
     models: dict[str, dict[str, Any]]
     ack_delays: dict[str, float]
+    ack_models: dict[str, dict[str, Any]]
+    read_delays: dict[str, float]
+    read_models: dict[str, dict[str, Any]]
     orders: dict[str, Order]
     seeds: dict[str, int]
 
@@ -70,9 +73,12 @@ class Delays:
         registered = self._parts.registered.settings().items()
         settings = {urls[replica]: found for replica, found in registered if replica in urls}
         return {
-            "delays": {url: _mean_ms(found) for url, found in settings.items()},
+            "delays": {url: _mean_ms(found.delay) for url, found in settings.items()},
             "models": {url: found.delay.as_json() for url, found in settings.items()},
-            "ack_delays": {url: tidy(found.ack_delay_ms) for url, found in settings.items()},
+            "ack_delays": {url: _mean_ms(found.ack) for url, found in settings.items()},
+            "ack_models": {url: found.ack.as_json() for url, found in settings.items()},
+            "read_delays": {url: _mean_ms(found.read) for url, found in settings.items()},
+            "read_models": {url: found.read.as_json() for url, found in settings.items()},
             "orders": {url: found.order for url, found in settings.items()},
             "seeds": {url: found.seed for url, found in settings.items()},
         }
@@ -80,7 +86,7 @@ class Delays:
     def change(self, body: DelayBody) -> DelayAnswer:
         member, old = self._find(body.replica or body.replica_url or "")
         new = body.applied_to(old)
-        return {**self._put({member.replica: new}), "replica_url": member.name_url, "delay_ms": _mean_ms(new)}
+        return {**self._put({member.replica: new}), "replica_url": member.name_url, "delay_ms": _mean_ms(new.delay)}
 
     def change_several(self, body: DelaysBody) -> AllDelaysAnswer:
         """Change the delays of several replicas, all or none. Raises ``UnknownReplica``."""
@@ -103,8 +109,8 @@ class Delays:
         raise UnknownReplica(name, [member.replica for member in members])
 
 
-def _mean_ms(settings: Settings) -> float:
-    return tidy(round(settings.delay.mean_ms, 3))
+def _mean_ms(model: DelayModel) -> float:
+    return tidy(round(model.mean_ms, 3))
 
 
 def _host(name: str) -> str | None:

@@ -174,5 +174,5 @@ class Replica:
     def _apply_settings(self, settings: Settings) -> None:
         schedule = Schedule(settings.delay, settings.order, settings.seed, self.parts.config.node_id)
         self.parts.inbox.set_schedule(schedule)
-        self.parts.acknowledger.set_delay(settings.ack_delay_ms)
+        self.parts.acknowledger.set_delay(settings.ack.mean_ms)
         _logger.info("active settings: %s", settings.as_text())

@@ -38,7 +38,7 @@ class Membership:
         member = self.describe()
         if not self.registered.is_set():
             parts.registry.require_free(member)
-        defaults = Settings(Fixed(parts.config.delay_ms), parts.config.ack_delay_ms)
+        defaults = Settings(Fixed(parts.config.delay_ms), Fixed(parts.config.ack_delay_ms))
         settings, joined = parts.registry.heartbeat(member, defaults)
         if settings != self._settings:
             self._settings = settings

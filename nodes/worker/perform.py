@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from broker.clock import LogClock
 from broker.errors import LogError
+from broker.registry import Settings
 from nodes.experiments import spec as specs
 from nodes.experiments.queue import ExperimentQueue, Stop
 from nodes.experiments.spec import Experiment, Spec, Sweep
@@ -75,8 +76,12 @@ class Performance:
             return {**measure(spec, run), "settings": settings}
 
     def _current(self) -> dict[str, Any]:
-        settings = {name: found._asdict() for name, found in self._target.settings().items()}
-        return {name: {"model": found.pop("delay").as_json(), **found} for name, found in settings.items()}
+        def as_body(found: Settings) -> dict[str, Any]:
+            models = {"model": found.delay, "ack_model": found.ack, "read_model": found.read}
+            bodies = {name: model.as_json() for name, model in models.items()}
+            return {**bodies, "order": found.order, "seed": found.seed}
+
+        return {name: as_body(found) for name, found in self._target.settings().items()}
 
     @contextmanager
     def _settings(self, spec: Spec) -> Iterator[None]:

@@ -50,11 +50,12 @@ class Target:
 
     def settings(self) -> dict[str, Settings]:
         found = self._ask(Ask(f"{self.primary_url}/admin/replication-delays", headers=self._admin)).body
-        delays, orders, seeds = found["ack_delays"], found["orders"], found["seeds"]
-        return {
-            str(urlsplit(url).hostname): Settings(from_json(model), delays[url], orders[url], seeds[url])
-            for url, model in found["models"].items()
-        }
+        acks, reads, orders, seeds = found["ack_models"], found["read_models"], found["orders"], found["seeds"]
+
+        def of(url: str, model: Any) -> Settings:
+            return Settings(from_json(model), from_json(acks[url]), orders[url], seeds[url], from_json(reads[url]))
+
+        return {str(urlsplit(url).hostname): of(url, model) for url, model in found["models"].items()}
 
     def replicated(self, rate: float) -> dict[str, Replicated]:
         """The replicas for a prediction, by id, with the current settings and ``rate`` writes per second."""

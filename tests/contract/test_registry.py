@@ -9,7 +9,7 @@ from broker.errors import IdTaken
 from broker.position import START, Position
 from broker.registry import Events, Member, Registry, Settings
 
-DEFAULTS = Settings(Fixed(500), 0)
+DEFAULTS = Settings(Fixed(500), Fixed(0))
 
 
 def member(replica: str = "r1", position: Position = START, seen_at_us: int = 0) -> Member:
@@ -23,13 +23,13 @@ def registered(client: Any) -> Registry:
 
 def test_the_first_heartbeat_registers_with_the_defaults(registered: Registry) -> None:
     assert registered.heartbeat(member(), DEFAULTS) == (DEFAULTS, True)
-    assert registered.heartbeat(member(), Settings(Fixed(9), 9)) == (DEFAULTS, False)
+    assert registered.heartbeat(member(), Settings(Fixed(9), Fixed(9))) == (DEFAULTS, False)
     assert registered.members() == [member()]
 
 
 def test_settings_outlive_the_process_of_their_replica(registered: Registry) -> None:
     registered.heartbeat(member(), DEFAULTS)
-    changed = Settings(Fixed(1.5), 20)
+    changed = Settings(Fixed(1.5), Fixed(20))
     registered.set_settings({"r1": changed})
     assert registered.heartbeat(member(), DEFAULTS) == (changed, False)
     assert registered.settings() == {"r1": changed}

@@ -53,7 +53,7 @@ def stranger(guarded: Lab) -> Iterator[list[str | None]]:
         url = f"http://127.0.0.1:{server.server_port}"
         now_us = int(time.time() * 1e6)  # a member that is silent for an hour is removed
         member = Member("stranger", "http://stranger:1", url, Position(1, 0), now_us, now_us, proof=proof)
-        registered.heartbeat(member, Settings(Fixed(0), 0))
+        registered.heartbeat(member, Settings(Fixed(0), Fixed(0)))
         try:
             yield heard
         finally:

@@ -84,7 +84,7 @@ class Bench:
     def replica(self, name: str, version: int, seen_seconds_ago: float = 0) -> None:
         seen_at_us = round(self.now_us - seen_seconds_ago * 1e6)
         member = Member(name, f"http://{name}:8001", f"http://{name}", Position(1, version), seen_at_us, 0)
-        self.registered.heartbeat(member, Settings(Fixed(500), 0))
+        self.registered.heartbeat(member, Settings(Fixed(500), Fixed(0)))
 
     def first(self) -> str:
         (entry,) = self.log.history.after(START, 1)

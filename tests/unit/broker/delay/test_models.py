@@ -39,7 +39,7 @@ def test_no_draw_is_shorter_than_the_least_delay(model: DelayModel) -> None:
 @pytest.mark.parametrize("model", MODELS, ids=by_kind)
 def test_written_text_can_be_read_back(model: DelayModel) -> None:
     assert from_json(model.as_json()) == model
-    settings = Settings(model, 1.5, "arrival", 7)
+    settings = Settings(model, model, "arrival", 7, model)
     assert Settings.from_text(settings.as_text()) == settings
 
 
@@ -106,14 +106,15 @@ def test_no_delay_exceeds_the_longest_one_allowed() -> None:
 
 
 def test_whole_milliseconds_are_written_without_a_fraction() -> None:
-    assert Settings(Fixed(500.0), 0.0).as_text() == (
-        '{"delay": {"kind": "fixed", "ms": 500}, "ack_delay_ms": 0, "order": "log", "seed": 0}'
+    assert Settings(Fixed(500.0), Fixed(0.0)).as_text() == (
+        '{"delay": {"kind": "fixed", "ms": 500}, "ack": {"kind": "fixed", "ms": 0}, "order": "log", "seed": 0, '
+        '"read": {"kind": "fixed", "ms": 0}}'
     )
 
 
-def test_settings_stored_without_an_order_are_in_log_order() -> None:
-    text = '{"delay": {"kind": "fixed", "ms": 500}, "ack_delay_ms": 0}'
-    assert Settings.from_text(text) == Settings(Fixed(500), 0, "log", 0)
+def test_settings_stored_by_an_earlier_release_are_readable() -> None:
+    text = '{"delay": {"kind": "fixed", "ms": 500}, "ack_delay_ms": 7}'
+    assert Settings.from_text(text) == Settings(Fixed(500), Fixed(7), "log", 0)
 
 
 @pytest.mark.parametrize(

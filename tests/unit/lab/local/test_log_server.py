@@ -43,7 +43,7 @@ def test_a_log_server_that_can_lose_entries_is_refused(options: Options, servers
 
 def beat(url: str, at_us: int) -> None:
     other = Member("lab14-replica1", "http://r1:1", "http://127.0.0.1:1", START, at_us, 0)
-    Registry(connect(url)).heartbeat(other, Settings(Fixed(0), 0))
+    Registry(connect(url)).heartbeat(other, Settings(Fixed(0), Fixed(0)))
 
 
 def test_a_second_lab_on_one_log_server_is_refused(options: Options, servers: Callable[[str], LogServer]) -> None:

@@ -22,7 +22,7 @@ def acks(fake: Any, **answers: Any) -> Acks:
     registered = Registry(fake)
     for name in ("r1", "r2"):
         member = Member(name, f"http://{name}:1", f"http://{name}", Position(1, 0), 0, 0)
-        registered.heartbeat(member, Settings(Fixed(0), 0))
+        registered.heartbeat(member, Settings(Fixed(0), Fixed(0)))
     return Acks(
         make_parts(ReplicationLog(fake), CollectorRegistry(), registered=registered, peers=StubPeers(**answers))
     )

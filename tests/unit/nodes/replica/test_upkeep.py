@@ -50,7 +50,7 @@ def test_a_replica_registers_and_announces_that_it_joined(found: Registration) -
 
 def test_a_replica_whose_id_is_taken_does_not_register_before_it_is_free(found: Registration) -> None:
     other = Member("r1", "http://r1:2", "http://127.0.0.1:2", START, 1_000_000, 0)
-    found.registered.heartbeat(other, Settings(Fixed(500), 0))
+    found.registered.heartbeat(other, Settings(Fixed(500), Fixed(0)))
     with pytest.raises(IdTaken):
         found.membership.step(block_ms=1)
     assert not found.membership.registered.is_set()
@@ -63,10 +63,10 @@ def test_a_replica_whose_id_is_taken_does_not_register_before_it_is_free(found: 
 def test_settings_become_active_when_they_change_and_only_then(found: Registration) -> None:
     found.membership.step(block_ms=1)
     found.membership.step(block_ms=1)
-    changed = Settings(Fixed(7), 8)
+    changed = Settings(Fixed(7), Fixed(8))
     found.registered.set_settings({"r1": changed})
     found.membership.step(block_ms=1)
-    assert found.applied == [Settings(Fixed(500), 0), changed]
+    assert found.applied == [Settings(Fixed(500), Fixed(0)), changed]
 
 
 def test_an_event_ends_the_wait_for_the_next_heartbeat(found: Registration) -> None:

@@ -75,7 +75,7 @@ class SlowestLab(Target):
         self.primary_url, self.client_url, self.peers = "http://primary", "http://client", cast("Any", self)
         self._time = time
         self._version = 0
-        self._settings = {f"r{number}": Settings(Fixed(delay_ms), 0, "log", 0) for number in range(replicas)}
+        self._settings = {f"r{number}": Settings(Fixed(delay_ms), Fixed(0), "log", 0) for number in range(replicas)}
 
     def settings(self) -> dict[str, Settings]:
         return self._settings

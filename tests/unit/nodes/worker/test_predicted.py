@@ -24,7 +24,7 @@ class FakeTarget(Target):
         self.answers.set()
         self.gone = False
         self.asked = 0
-        self._settings = {f"r{number}": Settings(model, 0, "log", 0) for number in range(replicas)}
+        self._settings = {f"r{number}": Settings(model, Fixed(0), "log", 0) for number in range(replicas)}
 
     def settings(self) -> dict[str, Settings]:
         self.asked += 1
