@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 from broker.history import GroupState
-from broker.log import Head, ReplicationLog
+from broker.log import ReplicationLog
 from broker.position import START, Position
+from broker.primary_store import Head
 from broker.registry import Member
 
 

@@ -13,8 +13,8 @@ from broker import lag
 from broker.delay.models import Order
 from broker.entry import Record
 from broker.errors import LogError
-from broker.log import Head
 from broker.position import Position
+from broker.primary_store import Head
 from broker.registry import Member
 from nodes.http import guard
 from nodes.http.api import Query
