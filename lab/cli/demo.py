@@ -155,6 +155,7 @@ class Story(Stage):
             self._slow_version(f"min_acknowledged={last}")
         moments["acknowledged"] = self._held()
         self._set(**before)
+        self._out.print(f"[dim]Deliveries are counted by XPENDING {NAMESPACE}:log {SLOW_REPLICA} IDLE 0 - + 100[/]\n")
         self._show(
             ("", "version", "acknowledged", "pending", "deliveries of each"),
             [(moment, *_held_cells(held)) for moment, held in moments.items()],
