@@ -135,7 +135,8 @@ def test_the_commands_in_the_document_on_faults_run(here: tuple[Path, Lab]) -> N
 
 
 def test_an_entry_that_is_delivered_again_is_not_applied_again(here: tuple[Path, Lab]) -> None:
-    output, (applied, acknowledged) = run(here, blocks("docs/faults.md")[1])
+    output, (applied, crashed, acknowledged) = run(here, blocks("docs/faults.md")[1])
+    assert crashed["fault"] == "crash"
     assert applied["acknowledged_position"] != applied["position"] == acknowledged["acknowledged_position"]
     assert re.search(r"^ec_redeliveries_total\{.*\} 1.0$", output, re.MULTILINE)
     for result, count in (("duplicate", 1), ("applied", 0)):
