@@ -124,6 +124,12 @@ class History:
             raise
         return sorted(_group(info, summary) for info, summary in zip(infos, summaries, strict=True))
 
+    def deliveries(self, replica: str, count: int) -> dict[Position, int]:
+        """Return how often each of a replica's oldest pending entries has been delivered."""
+        with translated():
+            found = self._client.xpending_range(self._stream, replica, "-", "+", count, idle=0)
+        return {Position.of_entry(one["message_id"]): one["times_delivered"] for one in found}
+
     def now_us(self) -> int:
         """Return the log's time in microseconds since 1970: the server's clock, never before the last change."""
         with translated():

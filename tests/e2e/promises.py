@@ -353,6 +353,35 @@ def the_corruption_is_detected_and_repaired(done: Done) -> None:
     assert wrong["version"] == right["version"]
 
 
+@promise("redelivery-hold")
+def acknowledgements_are_held_back(done: Done) -> None:
+    changed, acks_ms = done.answers
+    assert changed == {"status": "updated", "delay_ms": 100}
+    assert list(acks_ms.values()) == [0, 3000]
+
+
+@promise("redelivery-crash")
+def pending_entries_are_delivered_again_and_not_applied_again(done: Done) -> None:
+    held, again, recent = done.answers
+    assert held == again
+    assert held["position"] != held["acknowledged_position"]
+    assert recent == {"source": "lab14-replica2", "applied": []}
+    pending = re.findall(r"^(\d+-\d+)\nlab14-replica2\n\d+\n(\d+)$", done.output, re.MULTILINE)
+    positions = [position for position, _ in pending]
+    assert (len(set(positions)), positions[:5], positions[4]) == (5, positions[5:], held["position"])
+    assert [int(count) for _, count in pending] == [1] * 5 + [2] * 5
+    assert re.findall(r"^ec_\w+\{.*\} ([\d.]+)$", done.output, re.MULTILINE) == ["5.0", "5.0"]
+
+
+@promise("redelivery-end")
+def everything_is_acknowledged_and_equal(done: Done) -> None:
+    waited, compared, restored = done.answers
+    assert waited["position"] == waited["acknowledged_position"]
+    assert "\n0\n" in done.output
+    assert compared == {"all_consistent": True, "digests_equal": True}
+    assert restored == {"status": "updated", "delay_ms": 1500}
+
+
 @promise("reset-data")
 def every_node_is_empty(done: Done) -> None:
     assert (done.answers[0]["status"], done.answers[0]["version"]) == ("reset", 0)
