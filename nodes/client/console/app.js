@@ -22,7 +22,7 @@ const values = new Map(); // by node: its value of the watched key
 let watched = controls.key();
 let paused = null; // the time at which the picture was paused
 
-addScenes({ names: () => timeline.names(), pace: Number(new URLSearchParams(location.search).get("pace") ?? 1) });
+addScenes({ timeline, pace: Number(new URLSearchParams(location.search).get("pace") ?? 1) });
 
 function showConnection(state, text) {
   find("connection").dataset.state = state;
