@@ -1,6 +1,6 @@
 // The forms and buttons for writes, reads, load, delays and faults.
 
-import { element, find, versionsBehind } from "./dom.js";
+import { DELAY_MS_MAX, element, find, versionsBehind } from "./dom.js";
 import * as services from "./services.js";
 
 const MODELS = {
@@ -120,7 +120,7 @@ function replicaForms(name, available) {
 
 function delayForm(name, kind) {
   const { body, title } = DELAYS[kind];
-  const delay = element("input", { type: "number", min: 0, max: 600000, value: 0, name: "delay" });
+  const delay = element("input", { type: "number", min: 0, max: DELAY_MS_MAX, value: 0, name: "delay" });
   const model = element("select", { name: "model" }, ...options(Object.keys(MODELS)));
   const made = form(`${kind}-${name}`, `Set ${title}`, { ms: delay, model }, () =>
     change(`${name}: ${title} set to ${delay.value} ms (${model.value}).`, () => services.setDelay(name, { [body]: MODELS[model.value](Number(delay.value)) })));
