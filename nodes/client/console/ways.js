@@ -21,6 +21,7 @@ export function ways(timeline, write, name, end) {
 
 function way(kind, from, arrival, delay, end) {
   if (arrival <= end) return { kind, from, to: arrival, share: 1 };
-  const duration = Math.max(1, arrival === undefined ? delay ?? UNKNOWN_MS : arrival - from);
-  return { kind, from, to: null, share: Math.min(OVERDUE, Math.max(0, (end - from) / duration)) };
+  // By the delay even if the arrival is known by now, so that a paused picture stays the same.
+  const passed = (end - from) / Math.max(1, delay ?? UNKNOWN_MS);
+  return { kind, from, to: null, share: Math.min(OVERDUE, Math.max(0, passed)) };
 }
