@@ -36,7 +36,7 @@ class History:
         self._stream = f"{namespace}:log"
         self._head = f"{namespace}:head"
         self._before = register(client, "before.lua")
-        self._acknowledged = register(client, "acknowledged.lua")
+        self._acknowledged = register(client, "groups.lua", "acknowledged.lua")
 
     def between(self, first: Position, last: Position, count: int) -> list[Entry]:
         """Return up to ``count`` entries, both ends included; raises ``PositionLost`` if ``first`` has been trimmed."""

@@ -14,9 +14,9 @@ The keys, in the order in which the scripts take them; ``lab14`` is the namespac
     lab14:writes       hash    write id -> "position at SHA-1", so that a retry is the same write
     lab14:write_order  list    the write ids of lab14:writes, oldest first, to keep the hash bounded
 
-One script each: append.lua appends changes, epoch.lua starts an epoch, page.lua reads a page of the primary's store,
-before.lua finds a position by its age, check.lua tests whether appends are possible, steady.lua keeps the log's time
-from going back. ``broker.group`` reads as a replica, ``broker.history`` as an observer.
+One script each: append.lua appends changes, epoch.lua starts an epoch, page.lua reads a page of the store, before.lua
+finds a position by its age, check.lua tests whether appends are possible, steady.lua keeps the time from going back,
+trim.lua drops entries, place.lua places a group. ``broker.group`` reads as a replica, ``broker.history`` observes.
 """
 
 import json
@@ -34,7 +34,8 @@ from broker.position import START, Position
 REMEMBERED_WRITES = 100_000  # write ids for which a retry is recognized
 CHANGES_MAX = 1000  # changes in one call
 _KEYS = ("log", "data", "head", "keys", "writes", "write_order")
-_SCRIPTS = ("append", "epoch", "page", "check", "steady")
+_SCRIPTS = ("append", "page", "check", "steady")
+_COUNTING = ("epoch", "trim", "place")  # with the functions of groups.lua
 _APPEND_ATTEMPTS = 3
 _STEP_US = 100_000  # a smaller difference between two clocks does not count as a step
 _SHRINK_STEPS = 32  # each step drops this fraction of the entries, to drop few more than necessary
@@ -86,13 +87,14 @@ class ReplicationLog:
         self._written = [f"{namespace}:{name}" for name in _KEYS]
         self._stream, self._data, self._head, self._keys, *_ = self._written
         self._scripts = {name: register(client, f"{name}.lua") for name in _SCRIPTS}
+        self._scripts |= {name: register(client, "groups.lua", f"{name}.lua") for name in _COUNTING}
         self._is_checked = False
 
     def _run(self, script: str, *args: str | int) -> Any:
         return self._scripts[script](keys=self._written, args=args)
 
     def group(self, replica: str) -> Group:
-        return Group(self._client, self._namespace, replica)
+        return Group(self._client, self._namespace, replica, self._scripts["place"])
 
     # -- appending ----------------------------------------------------------------------------------------------------
 
@@ -194,8 +196,7 @@ class ReplicationLog:
     def trim(self, through: Position) -> int:
         """Drop the entries up to and including ``through``; return how many were dropped."""
         with translated():
-            first = Position(through.epoch, through.version + 1)
-            return int(self._client.xtrim(self._stream, minid=str(first), approximate=False))
+            return int(self._run("trim", "MINID", f"{through.epoch}-{through.version + 1}"))
 
     def shrink(self, max_bytes: Callable[[Memory], int]) -> Memory | None:
         """Drop the oldest entries until ``max_bytes`` allows the rest; return the memory, ``None`` if unreported."""
@@ -204,7 +205,7 @@ class ReplicationLog:
             if length == 0:
                 break
             with translated():
-                self._client.xtrim(self._stream, maxlen=length - math.ceil(length / _SHRINK_STEPS), approximate=False)
+                self._run("trim", "MAXLEN", length - math.ceil(length / _SHRINK_STEPS))
         return found
 
     # -- the primary's store ------------------------------------------------------------------------------------------

@@ -221,6 +221,7 @@ def entry_ids_are_positions(done: Done) -> None:
 @promise("stream-groups")
 def every_replica_has_a_group(done: Done) -> None:
     assert re.findall(r"^name\n(\S+)$", done.output, re.MULTILINE) == ["lab14-replica1", "lab14-replica2"]
+    assert len(re.findall(r"^lag\n\d+$", done.output, re.MULTILINE)) == 2
 
 
 @promise("stream-pending")
