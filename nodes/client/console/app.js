@@ -4,6 +4,7 @@ import * as charts from "./charts.js";
 import * as controls from "./controls.js";
 import { element, fillTable, find, versionsBehind } from "./dom.js";
 import * as lanes from "./lanes.js";
+import * as panels from "./panels.js";
 import { addScenes } from "./scenes.js";
 import * as services from "./services.js";
 import { Timeline } from "./timeline.js";
@@ -77,6 +78,8 @@ function sample() {
   race.versions = names.map((name) => race.samples.map(({ versions }) => versions.get(name) ?? null));
 }
 
+const LABELS = ["version", "acknowledged", "behind", "lag", "ack lag", "pending", "waiting", "unacknowledged"];
+
 function showNow() {
   const head = timeline.version("primary");
   const rows = timeline.names().map((name) => {
@@ -87,20 +90,29 @@ function showNow() {
     const entries = [state.pending, state.waiting, state.applied_unacknowledged];
     return [name, [version, timeline.acknowledgedVersion(name), behind, ...lags, ...entries], condition(state, behind)];
   });
-  rows.unshift(["primary", [head, "", "", "", "", "", "", ""], timeline.unreachable.get("primary")]);
+  rows.unshift(["primary", [head, "", "", "", "", "", "", ""], { text: timeline.unreachable.get("primary"), wrong: true }]);
   find("watched-name").textContent = short(watched);
-  const cell = (text, className = "") => element("td", { textContent: text, className });
-  const row = ([name, numbers, state]) => {
-    const cells = [...numbers.map((number) => cell(number ?? "unknown")), cell(values.get(name), "value"), cell(state)];
-    return element("tr", {}, element("th", { scope: "row", textContent: name }), ...cells);
+  find("now").tBodies[0].replaceChildren(...rows.map(nowRow));
+}
+
+// The name of a cell's column is also its label, as the columns' headings are not visible.
+function nowRow([name, numbers, { text, wrong }]) {
+  const cell = (content, label, className) => {
+    const made = element("td", { textContent: content, className, role: "cell" });
+    made.dataset.label = label;
+    return made;
   };
-  find("now").tBodies[0].replaceChildren(...rows.map(row));
+  const cells = numbers.map((number, index) => cell(number ?? "unknown", LABELS[index], LABELS[index].replace(" ", "-")));
+  const state = cell(text, "", wrong ? "state wrong" : "state");
+  const heading = element("th", { scope: "row", role: "rowheader", textContent: name });
+  return element("tr", { role: "row" }, heading, ...cells, cell(values.get(name), short(watched), "value"), state);
 }
 
 function condition(state, behind) {
   const wrong = [...state.faults, ...(state.diverged ? ["diverged"] : []), ...(state.resyncing ? [`resyncing: ${state.resyncing}`] : [])];
   const usual = !state.live ? "offline" : behind ? "behind" : "up to date";
-  return timeline.unreachable.get(state.replica_id) ?? (wrong.join(", ") || usual);
+  const unreachable = timeline.unreachable.get(state.replica_id);
+  return { text: unreachable ?? (wrong.join(", ") || usual), wrong: Boolean(unreachable || wrong.length || !state.live) };
 }
 
 function showWrites() {
@@ -170,6 +182,7 @@ setInterval(() => {
   charts.draw(timeline, race);
 }, CHARTS_MS);
 setInterval(summarize, SUMMARY_MS);
+panels.start();
 controls.start(watch);
 controls.offer().catch(showError);
 const source = new EventSource("/events");

@@ -10,7 +10,6 @@ const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3], [1, 4]];
 const BINS = 24;
 const POINTS = 41;
 const PREDICTION_MS = 2000; // between two requests for a prediction
-const HEIGHT = 220;
 const plots = new Map();
 const prediction = { requested: 0, until: null, stale: [] };
 
@@ -66,11 +65,11 @@ function predict(timeline, until) {
 
 function plot(id, labels, data, axis, { stepped = false, bars = false, range = null } = {}) {
   const place = find(id);
-  const width = Math.max(200, place.clientWidth);
+  const em = parseFloat(getComputedStyle(place).fontSize);
   const known = plots.get(id);
-  const shape = JSON.stringify([labels, matchMedia("(prefers-color-scheme: dark)").matches]);
+  const shape = JSON.stringify([em, labels, matchMedia("(prefers-color-scheme: dark)").matches]);
   if (known?.shape === shape) {
-    if (known.plot.width !== width) known.plot.setSize({ width, height: HEIGHT });
+    fit(known.plot, place);
     known.plot.setData(data);
     return;
   }
@@ -80,15 +79,23 @@ function plot(id, labels, data, axis, { stepped = false, bars = false, range = n
     paths: bars ? uPlot.paths.bars({ size: [0.9] }) : stepped ? uPlot.paths.stepped({ align: 1 }) : undefined,
     stroke: color(place, STROKES[index % STROKES.length]),
     fill: bars ? color(place, "line") : undefined,
-    dash: DASHES[index % DASHES.length],
-    width: 2,
+    dash: DASHES[index % DASHES.length].map((length) => (length * em) / 14),
+    width: em / 8,
     points: { show: false },
   }));
-  const line = { stroke: color(place, "ink"), grid: { stroke: color(place, "line"), width: 1 } };
-  const axes = [{ label: labels[0], ...line }, { label: axis, ...line, size: 60 }];
-  const options = { width, height: HEIGHT, series: [{ label: labels[0] }, ...series], axes, cursor: { show: false }, legend: { live: false } };
+  const font = `${em}px system-ui, sans-serif`;
+  const line = { stroke: color(place, "ink"), grid: { stroke: color(place, "line"), width: em / 16 }, ticks: { size: em / 3 }, font, labelFont: font, labelSize: 1.4 * em, gap: em / 4 };
+  const axes = [{ label: labels[0], ...line, size: 1.8 * em, space: 3.5 * em }, { label: axis, ...line, size: 3 * em, space: 2 * em }];
+  const options = { width: place.clientWidth, height: place.clientHeight, padding: [em / 2, 1.5 * em, 0, 0], series: [{ label: labels[0] }, ...series], axes, cursor: { show: false }, legend: { live: false } };
   options.scales = { x: { time: false }, y: range ? { range } : {} };
   plots.set(id, { plot: new uPlot(options, data, place), shape });
+  fit(plots.get(id).plot, place);
+}
+
+// Fill the place, in which the legend is below the plot.
+function fit(plot, place) {
+  const size = { width: place.clientWidth, height: place.clientHeight - plot.root.querySelector(".u-legend").offsetHeight };
+  if (plot.width !== size.width || plot.height !== size.height) plot.setSize(size);
 }
 
 // Round up to one significant digit.

@@ -42,7 +42,7 @@ export async function replicas(names) {
   if (names.every((name) => forms.has(name)) && names.length === forms.size) return;
   const [{ body: delays }, { body: faults }] = await Promise.all([services.delays(), services.faults()]);
   forms = new Map(names.map((name) => [name, replicaForms(name, faults.replicas[name]?.available ?? {})]));
-  find("replica-forms").replaceChildren(...forms.values());
+  for (const kind of [...Object.keys(DELAYS), "fault"]) find(`${kind}-forms`).replaceChildren(...names.map((name) => forms.get(name)[kind]));
   find("from").replaceChildren(find("from").options[0], ...options(names));
   for (const [kind, { means, models }] of Object.entries(DELAYS)) {
     for (const [url, model] of Object.entries(delays[models])) {
@@ -112,25 +112,25 @@ async function writeLoad() {
 function replicaForms(name, available) {
   const kinds = Object.keys(available);
   const fault = element("select", { name: "fault" }, ...options(kinds));
-  const faultForm = form(`fault-${name}`, "Start fault", { fault }, () =>
+  const faultForm = form(`fault-${name}`, name, "Start fault", { fault }, () =>
     change(`${name}: ${fault.value} started.`, () => services.startFault(name, available[fault.value].examples[0])));
   faultForm.hidden = !kinds.length;
-  return element("fieldset", {}, element("legend", { textContent: name }), ...Object.keys(DELAYS).map((kind) => delayForm(name, kind)), faultForm);
+  return { delay: delayForm(name, "delay"), ack: delayForm(name, "ack"), fault: faultForm };
 }
 
 function delayForm(name, kind) {
   const { body, title } = DELAYS[kind];
   const delay = element("input", { type: "number", min: 0, max: DELAY_MS_MAX, value: 0, name: "delay" });
   const model = element("select", { name: "model" }, ...options(Object.keys(MODELS)));
-  const made = form(`${kind}-${name}`, `Set ${title}`, { ms: delay, model }, () =>
+  const made = form(`${kind}-${name}`, name, `Set ${title}`, { ms: delay, model }, () =>
     change(`${name}: ${title} set to ${delay.value} ms (${model.value}).`, () => services.setDelay(name, { [body]: MODELS[model.value](Number(delay.value)) })));
   made.append(element("output", { name: "current", className: "current" }));
   return made;
 }
 
-function form(id, action, fields, submit) {
+function form(id, name, action, fields, submit) {
   const labels = Object.entries(fields).map(([label, field]) => element("label", {}, label, field));
-  const made = element("form", { id }, ...labels, element("button", { type: "submit", textContent: action }));
+  const made = element("form", { id, ariaLabel: name, className: "node" }, element("strong", { textContent: name.replace("lab14-", "") }), ...labels, element("button", { type: "submit", textContent: action }));
   made.addEventListener("submit", (event) => {
     event.preventDefault();
     submit();

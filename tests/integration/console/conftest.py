@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +18,7 @@ from tests.support.http import post
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page
 
+ROOT = Path(__file__).parents[3]
 REPLICA, OTHER = "lab14-replica1", "lab14-replica2"
 
 
@@ -64,13 +67,24 @@ def page(browser: Browser, seen: Seen, fresh: Lab) -> Iterator[Page]:
     """The connected console. Afterwards it must have no errors and must have sent requests only to the client."""
     found = browser.new_page(viewport={"width": 1280, "height": 1000})
     seen.watch(found)
-    found.goto(f"{fresh.client_url}/?pace=0.05")
-    found.wait_for_selector("#connection[data-state=open]")
-    found.wait_for_selector(f"#delay-{OTHER}")
+    go(found, f"{fresh.client_url}/?pace=0.05")
     yield found
     assert seen.errors == []
     assert {host for host in seen.hosts if host} == {fresh.client_url.removeprefix("http://")}
     found.close()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """The directory of screenshots; CI keeps it."""
+    return ROOT / "build" / "screenshots" if "CI" in os.environ else tmp_path
+
+
+def go(page: Page, url: str) -> None:
+    """Open the console and wait until it is connected and has its forms."""
+    page.goto(url)
+    page.wait_for_selector("#connection[data-state=open]")
+    page.wait_for_selector(f"#delay-{OTHER}", state="attached")
 
 
 def set_ack_delays(lab: Lab, *delays_ms: float) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from lab.local.supervisor import Lab
 from tests.integration.conftest import metric, set_delays
-from tests.integration.console.conftest import OTHER, REPLICA, set_ack_delays, shown_after_ms, text, waited
+from tests.integration.console.conftest import OTHER, REPLICA, go, set_ack_delays, shown_after_ms, text, waited
 from tests.support.http import get, post
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ def test_the_mark_of_an_acknowledgement_is_at_the_time_that_the_replica_reports(
     browser: Browser, fresh: Lab, scheme: Any
 ) -> None:
     page = browser.new_page(viewport={"width": 1920, "height": 900}, device_scale_factor=3, color_scheme=scheme)
-    page.goto(f"{fresh.client_url}/")
-    page.wait_for_selector(f"#ack-{OTHER}")
+    go(page, f"{fresh.client_url}/")
     set_ack_delays(fresh, 400, 900)
     position = post(f"{fresh.client_url}/write", {"key": "back", "value": 1})["position"]
     reported = {
@@ -146,6 +145,7 @@ def test_the_scene_of_redelivery_reports_what_the_replica_does(page: Page, fresh
         ".observe(document.getElementById('scene-text'), { childList: true })"
     )
     set_ack_delays(fresh, 250, 350)
+    page.click("#scenes-toggle")
     page.get_by_role("button", name="Delayed acknowledgements").click()
     waited(page, lambda: "Scene finished" in text(page, "#scene-text"), 60)
     shown = [
