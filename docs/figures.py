@@ -147,7 +147,7 @@ def console(out: Path, chromium: str | None) -> None:
 
     with Lab.temporary() as lab, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page = browser.new_page(viewport={"width": 1920, "height": 1080})
         page.goto(f"{lab.client_url}/")
         page.wait_for_selector("#connection[data-state=open]")
         post(f"{lab.client_url}/write-and-wait", {"key": "greeting", "value": "hello"})
