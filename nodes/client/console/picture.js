@@ -5,7 +5,7 @@ import { ways } from "./ways.js";
 
 const DRAWN_MAX = 400;
 const TICKS = 5;
-export const PRIMARY_SHARE = 0.6; // of a replica's room; console.css gives the nodes' states the same shares
+const PRIMARY_SHARE = 0.6; // of a replica's room; console.css gives the rows of the states the same shares
 
 // `color` is a custom property of console.css; `fill` means that the shape is filled instead of stroked. Lengths are
 // for a font of 16 px and grow with it.

@@ -11,7 +11,7 @@ import pytest
 
 from lab.local.supervisor import Lab
 from tests.integration.conftest import running_lab, set_delays
-from tests.integration.console.conftest import OTHER, go, set_ack_delays, waited
+from tests.integration.console.conftest import OTHER, go, waited
 from tests.support.http import get, post
 
 if TYPE_CHECKING:
@@ -199,8 +199,7 @@ def test_the_arrow_keys_go_through_the_tabs(page: Page) -> None:
     assert page.locator(f"#fault-{OTHER}").is_visible()
 
 
-def test_the_scenes_stand_beside_the_lanes_and_can_be_closed(page: Page, fresh: Lab) -> None:
-    set_ack_delays(fresh, 0, 0)
+def test_the_scenes_stand_beside_the_lanes_and_can_be_closed(page: Page) -> None:
     *_, wide = page.evaluate(BOX, "lanes")
     assert not page.is_visible("#scenes")
     page.click("#scenes-toggle")
