@@ -72,6 +72,10 @@ class DataAnswer(VersionAnswer):
 
 
 class KeyAnswer(TypedDict):
+    """``received_at``: when the request arrived; ``read_at``: when the store was read. The difference is mostly the
+    replica's read delay.
+    """
+
     source: str
     key: str
     value: Any
@@ -79,6 +83,8 @@ class KeyAnswer(TypedDict):
     write_id: str
     write_timestamp: str | None
     position: str
+    received_at: str | None
+    read_at: str | None
 
 
 class DigestAnswer(TypedDict):
@@ -135,10 +141,12 @@ def add_reads(api: Api, source: str, reads: Reads) -> None:
     def key(key: str, query: WaitQuery) -> KeyAnswer:
         """A key's value."""
         target = _require_first(reads, query)
+        received_us = reads.now_us()
         state, record = reads.get(key)
+        times = {"received_at": timestamp(received_us), "read_at": timestamp(reads.now_us())}
         _require(target, state, query.timeout_ms)
         if record is None:
-            where = {"source": source, "position": str(state.position)}
+            where = {"source": source, "position": str(state.position), **times}
             raise Problem(404, "no-such-key", "No such key", f"{source} has no key {key[:100]!r}.", **where)
         return {
             "source": source,
@@ -148,6 +156,8 @@ def add_reads(api: Api, source: str, reads: Reads) -> None:
             "write_id": record.write_id,
             "write_timestamp": timestamp(record.at_us),
             "position": str(state.position),
+            "received_at": times["received_at"],
+            "read_at": times["read_at"],
         }
 
     @api.route("GET", "/digest", admin=False, answer=DigestAnswer)

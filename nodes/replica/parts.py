@@ -60,6 +60,7 @@ class Parts:
     tracing: Tracing
     reads_again: Chance
     loses_acks: Chance
+    uniform: Callable[[], float] = random.random  # draws the delays of reads
     end_process: Callable[[], None] = end_at_once
     recheck_requested: threading.Event = field(default_factory=threading.Event)  # of pending entries
     resync_requested: threading.Event = field(default_factory=threading.Event)

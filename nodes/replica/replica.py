@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from broker.delay.line import Schedule
+from broker.delay.models import DelayModel, Fixed
 from broker.entry import Record
 from broker.position import Position
 from broker.registry import Member, Settings
@@ -38,6 +39,7 @@ class Replica:
         self.parts = parts
         self.faults = ActiveFaults(parts)
         self._proof = guard.proof(token, config.node_id, config.advertise_url) if token else ""
+        self._read_delay: DelayModel = Fixed(0)
         self._process = secrets.token_hex(4)  # marks cursors, which count the entries of one process
         self._reader = Reader(parts)
         self._applier = Applier(parts)
@@ -76,10 +78,12 @@ class Replica:
         return (applied.at_us, applied.applied_us) if applied else None
 
     def page(self, after: str, limit: int) -> tuple[State, list[Record], bool]:
+        self._hold()
         state, records, more = self.parts.store.page(after, limit, PAGE_BYTES_MAX)
         return self._settled(state), records, more
 
     def get(self, key: str) -> tuple[State, Record | None]:
+        self._hold()
         state, record = self.parts.store.get(key)
         return self._settled(state), record
 
@@ -117,6 +121,10 @@ class Replica:
             log = "joining"
         store = self._threads["applier"].trouble or self._threads["checkpoint"].trouble
         return {"log": log or "ok", "store": store or "ok"}
+
+    def _hold(self) -> None:
+        """Hold a read back by the configured delay, before it sees the store."""
+        self.parts.gate.hold(self._read_delay.draw_ms(self.parts.uniform()) / 1000)
 
     def _settled(self, state: State) -> State:
         """Let the gate catch up with a commit that a read has seen, so no later request sees less."""
@@ -175,4 +183,5 @@ class Replica:
         schedule = Schedule(settings.delay, settings.order, settings.seed, self.parts.config.node_id)
         self.parts.inbox.set_schedule(schedule)
         self.parts.acknowledger.set_delay(settings.ack.mean_ms)
+        self._read_delay = settings.read
         _logger.info("active settings: %s", settings.as_text())
