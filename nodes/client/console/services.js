@@ -13,7 +13,8 @@ export const write = (endpoint, key, value) => request("POST", `/${endpoint}`, {
 export function read(key, level, replica) {
   const query = new URLSearchParams({ level: level || "eventual" });
   if (level === "bounded") query.set("max_lag_ms", "500");
-  if (replica && level !== "strong") query.set("replica", replica);
+  if (level === "quorum") query.set("r", "2");
+  if (replica && level !== "strong" && level !== "quorum") query.set("replica", replica);
   return request("GET", `/read/${encodeURIComponent(key)}?${query}`);
 }
 
