@@ -17,10 +17,9 @@ from nodes.client.directory import Directory, LogHead
 from nodes.client.errors import EarlierEpoch, LevelNotAvailable, LevelNotReached, NoReplicaToRead, PositionNotIssued
 from nodes.client.session import Session, end
 from nodes.http.api import Query, TimeoutMs
-from nodes.http.level import Level
+from nodes.http.level import QUORUM_MAX, Level
 from nodes.http.peers import Ask, PeerError, PeerRefused, Peers
 
-REPLICAS_MAX = 100  # that one read can ask
 _RESETS_MAX = 3  # during one bounded read, until it is given up
 
 
@@ -28,7 +27,7 @@ class LevelQuery(Query):
     level: Level = "eventual"
     max_lag_ms: Annotated[float, Field(ge=0, le=86_400_000)] | None = None
     max_lag_versions: Annotated[int, Field(ge=0, lt=10**15)] | None = None
-    r: Annotated[int, Field(ge=1, le=REPLICAS_MAX)] | None = None
+    r: Annotated[int, Field(ge=1, le=QUORUM_MAX)] | None = None
     replica: str | None = None
     timeout_ms: TimeoutMs = 5000
 
