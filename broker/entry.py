@@ -51,11 +51,15 @@ class Entry(NamedTuple):
     @property
     def trace_id(self) -> str:
         """The recorded trace of the write, or an empty string."""
-        return self.traceparent[3:35] if self.traceparent[-1:] in _SAMPLED else ""  # 00-<trace id>-<span id>-<flags>
+        return trace_id(self.traceparent)
 
     @property
     def size_bytes(self) -> int:
         return len(self.key) + len(self.value) + 200
+
+
+def trace_id(traceparent: str) -> str:
+    return traceparent[3:35] if traceparent[-1:] in _SAMPLED else ""  # 00-<trace id>-<span id>-<flags>
 
 
 class Record(NamedTuple):

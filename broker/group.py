@@ -7,15 +7,16 @@ from broker.connection import Client, translated
 from broker.entry import Entry, Raw, is_own
 from broker.errors import LogMissing, LogRefused
 from broker.position import START, Position
+from broker.report import Report, channel
 
 
 class Group:
     """A replica's place in the log; entries delivered but not acknowledged are *pending*. Thread-safe."""
 
-    def __init__(self, client: Client, stream: str, replica: str) -> None:
+    def __init__(self, client: Client, namespace: str, replica: str) -> None:
         self._client: Any = client
-        self._stream = stream
-        self._replica = replica
+        self._stream, self._channel = f"{namespace}:log", channel(namespace)
+        self.replica = self._replica = replica
 
     def join(self, position: Position) -> bool:
         """Create the group, positioned after ``position``; return ``False`` if it exists already."""
@@ -63,7 +64,12 @@ class Group:
         delivered = (group["last-delivered-id"] for group in groups if group["name"] == self._replica)
         return next(map(Position.of_entry, delivered), START)
 
-    def acknowledge(self, positions: Sequence[Position]) -> int:
-        """Acknowledge entries whose effect is durable; return how many were pending."""
+    def acknowledge(self, positions: Sequence[Position], report: Report | None = None) -> None:
+        """Acknowledge entries whose effect is durable, and publish the report."""
         with translated():
-            return int(self._client.xack(self._stream, self._replica, *map(str, positions)))
+            pipe = self._client.pipeline(transaction=True)
+            if positions:
+                pipe.xack(self._stream, self._replica, *map(str, positions))
+            if report is not None:
+                pipe.publish(self._channel, report.as_text())
+            pipe.execute()

@@ -36,6 +36,7 @@ class History:
         self._stream = f"{namespace}:log"
         self._head = f"{namespace}:head"
         self._before = register(client, "before.lua")
+        self._acknowledged = register(client, "acknowledged.lua")
 
     def between(self, first: Position, last: Position, count: int) -> list[Entry]:
         """Return up to ``count`` entries, both ends included; raises ``PositionLost`` if ``first`` has been trimmed."""
@@ -102,6 +103,11 @@ class History:
     def length(self) -> int:
         with translated():
             return int(self._client.xlen(self._stream))
+
+    def acknowledged(self, position: Position) -> list[str]:
+        """Return the replicas that have acknowledged the entry at this position."""
+        with translated():
+            return list(self._acknowledged(keys=[self._stream], args=[str(position)]))
 
     def groups(self) -> list[GroupState]:
         """Return every replica's place in the log, by name; empty if there is no log."""

@@ -9,10 +9,14 @@ from broker.registry import Member
 
 
 class Lag(NamedTuple):
-    """A replica's unapplied writes. ``seconds``: age of the oldest one, 0 if there is none."""
+    """A replica's unapplied writes. ``seconds``: age of the oldest one, 0 if there is none; ``ack_versions`` and
+    ``ack_seconds``: the same of its unacknowledged writes.
+    """
 
     versions: int
     seconds: float
+    ack_versions: int
+    ack_seconds: float
     pending: int
     undelivered: int
 
@@ -25,10 +29,14 @@ def observe(log: ReplicationLog, members: list[Member]) -> dict[str, Lag]:
 
 
 def _lag(log: ReplicationLog, head: Head, member: Member, group: GroupState | None) -> Lag:
-    applied = max(member.position, _acknowledged(group) if group else START)
+    acknowledged = _acknowledged(group) if group else START
+    applied = max(member.position, acknowledged)
+    seconds = _age_us(log, head, applied) / 1e6
     return Lag(
         versions=_versions(applied, head.position),
-        seconds=_age_us(log, head, applied) / 1e6 if applied < head.position else 0.0,
+        seconds=seconds,
+        ack_versions=_versions(acknowledged, head.position),
+        ack_seconds=seconds if acknowledged == applied else _age_us(log, head, acknowledged) / 1e6,
         pending=group.pending if group else 0,
         undelivered=_versions(group.last_delivered if group else START, head.position),
     )
@@ -43,7 +51,9 @@ def _acknowledged(group: GroupState) -> Position:
 
 
 def _age_us(log: ReplicationLog, head: Head, applied: Position) -> int:
-    """Return the age of the oldest write after a position; if it was trimmed, of the oldest one kept."""
+    """Return the age of the oldest write after a position, 0 if there is none; if trimmed, of the oldest one kept."""
+    if applied >= head.position:
+        return 0
     oldest = next(iter(log.history.after(applied, 1)), head)
     return max(0, log.history.now_us() - oldest.at_us)
 

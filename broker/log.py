@@ -81,6 +81,7 @@ class ReplicationLog:
         """``repairs``: for ``LogUnverified`` and ``LogFull``, the action to take before an append is retried once."""
         self._client: Any = client  # redis-py's types cover the replies of all settings; ours are fixed
         self._repairs = repairs or {}
+        self._namespace = namespace
         self.history = History(client, namespace)
         self._written = [f"{namespace}:{name}" for name in _KEYS]
         self._stream, self._data, self._head, self._keys, *_ = self._written
@@ -91,7 +92,7 @@ class ReplicationLog:
         return self._scripts[script](keys=self._written, args=args)
 
     def group(self, replica: str) -> Group:
-        return Group(self._client, self._stream, replica)
+        return Group(self._client, self._namespace, replica)
 
     # -- appending ----------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ class Member(NamedTuple):
     ``name_url`` has the replica's id as its host, for users; ``url`` is its address. ``diverged``: its content
     differs from the primary's at the same position. ``faults``: the active ones. ``resyncing``: why a snapshot is
     replacing its content, or empty. ``proof``: proves that its node has the lab's admin token, or empty.
+    ``acknowledged``, and the number of applied entries that are not: ``None`` until known after a start.
     """
 
     replica: str
@@ -31,6 +32,8 @@ class Member(NamedTuple):
     faults: tuple[str, ...] = ()
     resyncing: str = ""
     proof: str = ""
+    acknowledged: Position | None = None
+    unacknowledged: int | None = None
 
     def is_live(self, now_us: int) -> bool:
         return now_us - self.seen_at_us <= LIVE_SECONDS * 1_000_000
@@ -70,7 +73,8 @@ class Registry:
         self._settings = f"{namespace}:settings"
 
     def heartbeat(self, member: Member, defaults: Settings) -> tuple[Settings, bool]:
-        fields = member._asdict() | {"position": str(member.position)}
+        acknowledged = member.acknowledged and str(member.acknowledged)
+        fields = member._asdict() | {"position": str(member.position), "acknowledged": acknowledged}
         with translated():
             pipe = self._client.pipeline(transaction=True)
             pipe.hset(self._members, member.replica, json.dumps(fields))
@@ -113,7 +117,12 @@ class Registry:
 
 def _member(text: str) -> Member:
     found = json.loads(text)
-    typed = {"position": Position.parse(found["position"]), "faults": tuple(found.get("faults", ()))}
+    acknowledged = found.get("acknowledged")
+    typed = {
+        "position": Position.parse(found["position"]),
+        "faults": tuple(found.get("faults", ())),
+        "acknowledged": acknowledged and Position.parse(acknowledged),
+    }
     return Member(**found | typed)
 
 

@@ -34,7 +34,7 @@ BUILDS = (
         "acknowledges before it commits",
         "nodes/replica/applier.py",
         "            state = self._apply(entries)\n",
-        "            parts.acknowledger.add([e.position for e in entries])\n            state = self._apply(entries)\n",
+        "            parts.acknowledger.add(entries)\n            state = self._apply(entries)\n",
     ),
     Build(
         "applies on arrival, without order",

@@ -1,13 +1,14 @@
-"""The delay line, in which delivered entries wait until a replica's schedule makes them due."""
+"""The delay line, in which entries wait until a replica's schedule makes them due."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from heapq import heappop, heappush
 from itertools import islice
+from typing import Generic, Protocol, TypeVar
 
 from broker.delay.models import DelayModel, Order
-from broker.entry import Entry
+from broker.entry import Operation
 from broker.position import Position
 
 _DRAWS = 2**53  # the integers that a double holds exactly
@@ -37,10 +38,26 @@ def uniform(seed: int, replica: str, position: Position) -> float:
     return ((int.from_bytes(digest, "big") >> 11) + 0.5) / _DRAWS
 
 
-class DelayLine:
+class Delayed(Protocol):
+    """An entry that can wait in a line; ``at_us``: when its delay started, by the log's clock."""
+
+    @property
+    def position(self) -> Position: ...
+    @property
+    def op(self) -> Operation: ...
+    @property
+    def at_us(self) -> int: ...
+    @property
+    def size_bytes(self) -> int: ...
+
+
+E = TypeVar("E", bound=Delayed)
+
+
+class DelayLine(Generic[E]):
     """A bounded set of entries, each available once it is due. Pure logic; not thread-safe.
 
-    An entry is due at its publish time plus its delay, by the log's clock. In order ``log`` it is not due before the
+    An entry is due at its start plus its delay, by the log's clock. In order ``log`` it is not due before the
     entries ahead of it, so the effective delay is a running maximum; in order ``arrival`` entries are independent.
     It delays without throttling: any number of entries can be due at once. Nothing is due before ``set_schedule``.
 
@@ -52,7 +69,7 @@ class DelayLine:
         self._schedule: Schedule | None = None
         self._max_entries = max_entries
         self._max_bytes = max_bytes
-        self._waiting: dict[Position, Entry] = {}  # in log order
+        self._waiting: dict[Position, E] = {}  # in log order
         self._arrivals: list[tuple[int, int, Position]] = []  # a heap of epoch, due time, position; for order arrival
         self._bytes = 0
         self._not_before_us = 0
@@ -61,11 +78,14 @@ class DelayLine:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def __contains__(self, position: object) -> bool:
+        return position in self._waiting
+
     @property
     def room(self) -> int:
         return 0 if self._bytes >= self._max_bytes else self._max_entries - len(self._waiting)
 
-    def offer(self, entries: list[Entry]) -> list[Position]:
+    def offer(self, entries: list[E]) -> list[Position]:
         """Add entries in log order; return the positions invalidated by a new epoch among them."""
         void: list[Position] = []
         for entry in entries:
@@ -92,7 +112,7 @@ class DelayLine:
         self._not_before_us = min(self._not_before_us, now_us)
         self._taken_us = min(self._taken_us, now_us)
 
-    def due_us(self, entry: Entry) -> int | None:
+    def due_us(self, entry: E) -> int | None:
         """Return when an entry alone is due, in microseconds by the log's clock. An epoch is due immediately."""
         if self._schedule is None:
             return None
@@ -108,11 +128,11 @@ class DelayLine:
         due_us = self.due_us(next(iter(self._waiting.values()))) if self._waiting else None
         return None if due_us is None else max(due_us, self._taken_us)
 
-    def due(self, now_us: int, limit: int) -> list[tuple[Entry, int]]:
+    def due(self, now_us: int, limit: int) -> list[tuple[E, int]]:
         """Return due entries in the order to apply them, each with the time it was due; they stay until taken."""
         return self._due_arrivals(now_us, limit) if self._in_arrival_order() else self._due_in_log(now_us, limit)
 
-    def take(self, due: Iterable[tuple[Entry, int]]) -> None:
+    def take(self, due: Iterable[tuple[E, int]]) -> None:
         for entry, due_us in due:
             if self._waiting.pop(entry.position, None) is not None:
                 self._bytes -= entry.size_bytes
@@ -128,8 +148,8 @@ class DelayLine:
     def _in_arrival_order(self) -> bool:
         return self._schedule is not None and self._schedule.order == "arrival"
 
-    def _due_in_log(self, now_us: int, limit: int) -> list[tuple[Entry, int]]:
-        found: list[tuple[Entry, int]] = []
+    def _due_in_log(self, now_us: int, limit: int) -> list[tuple[E, int]]:
+        found: list[tuple[E, int]] = []
         latest_us = self._taken_us
         for entry in islice(self._waiting.values(), limit):
             due_us = self.due_us(entry)
@@ -139,8 +159,8 @@ class DelayLine:
             found.append((entry, latest_us))
         return found
 
-    def _due_arrivals(self, now_us: int, limit: int) -> list[tuple[Entry, int]]:
-        found: list[tuple[Entry, int]] = []
+    def _due_arrivals(self, now_us: int, limit: int) -> list[tuple[E, int]]:
+        found: list[tuple[E, int]] = []
         seen: list[tuple[int, int, Position]] = []
         while len(found) < limit:
             self._drop_taken()
@@ -153,7 +173,7 @@ class DelayLine:
             heappush(self._arrivals, arrival)
         return found
 
-    def _arrive(self, entry: Entry) -> None:
+    def _arrive(self, entry: E) -> None:
         if self._in_arrival_order() and (due_us := self.due_us(entry)) is not None:
             heappush(self._arrivals, (entry.position.epoch, due_us, entry.position))
 

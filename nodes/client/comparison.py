@@ -10,6 +10,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from broker.delay.models import Order
+from broker.position import Position
 from nodes.client.directory import Directory, KnownReplica
 from nodes.http.api import Query
 from nodes.http.peers import Ask, PeerError, Peers, Reply, body_or_error, failure
@@ -61,7 +62,8 @@ class EverywhereAnswer(TypedDict):
 
 
 class ReplicaStatus(TypedDict):
-    """``lag_ms``: age of the oldest unapplied write; ``lag_ms`` and ``order`` are ``null`` if unknown.
+    """``lag_ms`` and ``ack_lag_ms``: age of the oldest unapplied and of the oldest unacknowledged write. ``pending``
+    entries are ``waiting`` until due, or applied and unacknowledged. What is unknown is ``null``.
 
     ``resyncing``: why a snapshot is replacing the content, or empty.
     """
@@ -71,6 +73,11 @@ class ReplicaStatus(TypedDict):
     is_consistent: bool
     version_behind: int | None
     lag_ms: float | None
+    acknowledged_version: int | None
+    ack_lag_ms: float | None
+    pending: int | None
+    waiting: int | None
+    applied_unacknowledged: int | None
     data_age_ms: float | None
     diverged: bool
     faults: list[str]
@@ -197,6 +204,11 @@ def _status(name: str, answer: dict[str, Any], primary: dict[str, Any], known: K
         "is_consistent": behind == 0 and not known.diverged,
         "version_behind": behind,
         "lag_ms": 0.0 if behind == 0 else known.lag_ms,
+        "acknowledged_version": known.acknowledged_version,
+        "ack_lag_ms": known.ack_lag_ms,
+        "pending": known.pending,
+        "waiting": known.waiting,
+        "applied_unacknowledged": known.applied_unacknowledged,
         "data_age_ms": answer.get("data_age_ms"),
         "diverged": known.diverged,
         "faults": known.faults,
@@ -205,4 +217,10 @@ def _status(name: str, answer: dict[str, Any], primary: dict[str, Any], known: K
     }
     if "error" in answer:
         found["error"] = answer["error"]
+    elif answer["acknowledged_position"] is not None:  # its own numbers are newer than the primary's
+        acknowledged = Position.parse(answer["acknowledged_position"])
+        waiting, unacknowledged = answer["waiting"], answer["applied_unacknowledged"]
+        found |= {"waiting": waiting, "applied_unacknowledged": unacknowledged, "pending": waiting + unacknowledged}
+        if acknowledged.epoch == primary.get("epoch"):
+            found["acknowledged_version"] = acknowledged.version
     return found

@@ -20,6 +20,11 @@ class KnownReplica(NamedTuple):
     faults: list[str]
     resyncing: str
     proven: bool
+    acknowledged_version: int | None = None
+    ack_lag_ms: float | None = None
+    pending: int | None = None
+    waiting: int | None = None
+    applied_unacknowledged: int | None = None
 
 
 class Directory:

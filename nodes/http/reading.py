@@ -106,24 +106,24 @@ class Reads(Protocol):
     def now_us(self) -> int: ...
 
 
+def version(source: str, reads: Reads, query: WaitQuery) -> VersionAnswer:
+    """The node's position; with min_position or min_version, once it is reached."""
+    state, target = _wait(reads, query)
+    answer = _version_answer(source, state, reads.now_us())
+    if target is not None:
+        reached = _is_reached(target, state)
+        applied_at, after_ms = since_commit(reads.reached_us(target) if reached else None)
+        answer |= {"reached": reached, "applied_at": applied_at, "applied_after_ms": after_ms}
+    return answer
+
+
+def since_commit(times_us: tuple[int, int] | None) -> tuple[str | None, float | None]:
+    """The second time as text, and the milliseconds since the first."""
+    return (timestamp(times_us[1]), ms(times_us[1] - times_us[0])) if times_us else (None, None)
+
+
 def add_reads(api: Api, source: str, reads: Reads) -> None:
     """Declare the endpoints for a role's ``app.py``. ``source``: the node's id."""
-
-    @api.route("GET", "/version", admin=False, query=WaitQuery, answer=VersionAnswer)
-    def version(query: WaitQuery) -> VersionAnswer:
-        """The node's position; with min_position or min_version, once it is reached."""
-        state, target = _wait(reads, query)
-        answer = _version_answer(source, state, reads.now_us())
-        if target is not None:
-            reached = _is_reached(target, state)
-            times_us = reads.reached_us(target) if reached else None
-            after_ms = ms(times_us[1] - times_us[0]) if times_us else None
-            answer |= {
-                "reached": reached,
-                "applied_at": times_us and timestamp(times_us[1]),
-                "applied_after_ms": after_ms,
-            }
-        return answer
 
     @api.route("GET", "/data", admin=False, query=PageQuery, answer=DataAnswer)
     def data(query: PageQuery) -> DataAnswer:

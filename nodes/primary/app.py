@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from functools import partial
 
 from flask import Flask, Response, request
 from prometheus_client import CollectorRegistry
@@ -12,15 +13,18 @@ from broker.connection import connect
 from broker.errors import LogFull, LogUnverified
 from broker.log import ReplicationLog
 from broker.registry import Events, Registry
+from broker.report import Reports
 from nodes.http import writing
 from nodes.http.api import Api, raw_body
 from nodes.http.app import add_health, make_app
 from nodes.http.openapi import Answer
 from nodes.http.peers import Peers
 from nodes.http.problem import Problem, maps
-from nodes.http.reading import add_reads
+from nodes.http.reading import VersionAnswer, WaitQuery, add_reads
+from nodes.http.reading import version as version_of
 from nodes.http.writing import IDEMPOTENT, AcksQuery, WriteAnswer, WriteBody, write_id_of
 from nodes.primary import batch, delays, writes
+from nodes.primary.acks import Acknowledgements
 from nodes.primary.metrics import PrimaryMetrics, ReplicaCollector
 from nodes.primary.parts import Parts
 from nodes.primary.primary import AgeQuery, PositionAnswer, Primary, ReplicasAnswer, ResetAnswer, ScrapeTargets
@@ -50,12 +54,14 @@ def create_app(config: PrimaryConfig) -> Flask:
     tracing = traces.make(config)
     client = connect(config.redis_url, max_connections=config.threads + 16)
     log = ReplicationLog(client, config.namespace)
+    acks_places = Places(config.threads // 2)
     unrepaired = Parts(
         config=config,
         log=log,
         registered=Registry(client, config.namespace),
         events=Events(client, config.namespace),
-        gate=make_gate(EMPTY_STATE, config.threads * 7 // 8, registry),
+        gate=make_gate(EMPTY_STATE, config.threads * 3 // 8, registry),
+        acknowledgements=Acknowledgements(partial(Reports, client, config.namespace), log.history, acks_places),
         peers=Peers(config.threads * 2, time.monotonic),
         clock=LogClock(log.history.now_us, time.monotonic_ns, time.time_ns),
         metrics=PrimaryMetrics(registry),
@@ -65,7 +71,7 @@ def create_app(config: PrimaryConfig) -> Flask:
     repairs = {LogUnverified: verification.require, LogFull: retention.shrink}
     parts = replace(unrepaired, log=ReplicationLog(client, config.namespace, repairs))
     write_path = writes.Writes(parts, tracing, time.monotonic)
-    registry.register(ReplicaCollector(log, parts.registered, retention.usage))
+    registry.register(ReplicaCollector(parts, retention.usage))
 
     primary = Primary(parts, verification, retention, write_path.check)
     app, api = make_app(config, tracing, registry)
@@ -74,7 +80,7 @@ def create_app(config: PrimaryConfig) -> Flask:
     _add_batch(api, batch.Batches(write_path))
     _add_writes(api, write_path, writes.Acks(parts))
     add_reads(api, config.node_id, primary)
-    _add_replicas(api, primary)
+    _add_replicas(api, primary, config.node_id)
     _add_admin(api, primary, delays.Delays(parts))
     return app
 
@@ -86,19 +92,19 @@ def _write_id() -> str:
 def _add_writes(api: Api, write_path: writes.Writes, acks: writes.Acks) -> None:
     @api.route("POST", "/data", admin=False, body=WriteBody, query=AcksQuery, headers=IDEMPOTENT, answer=WriteAnswer)
     def write(body: WriteBody, query: AcksQuery) -> WriteAnswer:
-        """Write a key; with acks, respond once that many replicas have applied it.
+        """Write a key; with acks, respond once that many replicas have acknowledged it.
 
         A retry with the same Idempotency-Key is the same write. At the deadline the response is the same, except that
         acks_reached is less than required.
         """
-        members = acks.require(query.acks)
-        return acks.complete(write_path.set(body, _write_id()), members, query)
+        with acks.required(query) as complete:
+            return complete(write_path.set(body, _write_id()))
 
     @api.route("DELETE", "/data/<key:key>", admin=False, query=AcksQuery, headers=IDEMPOTENT, answer=WriteAnswer)
     def delete(key: str, query: AcksQuery) -> WriteAnswer:
-        """Delete a key; with acks, respond once that many replicas have applied it."""
-        members = acks.require(query.acks)
-        return acks.complete(write_path.delete(key, _write_id()), members, query)
+        """Delete a key; with acks, respond once that many replicas have acknowledged it."""
+        with acks.required(query) as complete:
+            return complete(write_path.delete(key, _write_id()))
 
 
 def _add_batch(api: Api, batches: batch.Batches) -> None:
@@ -120,7 +126,12 @@ def _add_batch(api: Api, batches: batch.Batches) -> None:
         return api.reply(answer, 200 if answer["acknowledged"] == len(answer["results"]) else 207)
 
 
-def _add_replicas(api: Api, primary: Primary) -> None:
+def _add_replicas(api: Api, primary: Primary, source: str) -> None:
+    @api.route("GET", "/version", admin=False, query=WaitQuery, answer=VersionAnswer)
+    def version(query: WaitQuery) -> VersionAnswer:
+        """The primary's position; with min_position or min_version, once it is reached."""
+        return version_of(source, primary, query)
+
     @api.route("GET", "/position", admin=False, query=AgeQuery, answer=PositionAnswer)
     def position(query: AgeQuery) -> PositionAnswer:
         """The newest position committed at least age_ms ago, and the newest of all."""

@@ -1,16 +1,20 @@
 """Metrics of the primary: writes, and each replica as seen from the log."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import Metric as Family
 
 from broker import lag
 from broker.errors import LogError
-from broker.log import ReplicationLog
-from broker.registry import Registry
 from nodes.runtime.metrics import CHANGED, SECONDS_BUCKETS, Metric
+
+if TYPE_CHECKING:  # the parts have the metrics below
+    from nodes.primary.parts import Parts
 
 _ROLE, _REPLICA = ("primary",), ("replica",)
 # fmt: off
@@ -26,8 +30,18 @@ LAG = Metric(Gauge, "ec_replica_lag_seconds",
              _ROLE, _REPLICA)
 LAST_APPLIED = Metric(Gauge, "ec_replica_last_applied_timestamp_seconds",
                       "time of the replica's last apply; absent until its first one since startup", _ROLE, _REPLICA)
+ACKNOWLEDGED = Metric(Gauge, "ec_replica_acknowledged_version", "last version up to which the replica has acknowledged",
+                      _ROLE, _REPLICA)
+ACK_LAG = Metric(Gauge, "ec_replica_ack_lag_seconds",
+                 "age of the oldest unacknowledged write: 0 when idle, growing when stopped, absent when unknown",
+                 _ROLE, _REPLICA)
 DELAY = Metric(Gauge, "ec_configured_delay_seconds", "the configured delay", _ROLE, _REPLICA)
-PENDING = Metric(Gauge, "ec_pending_entries", "entries delivered and not acknowledged", _ROLE, _REPLICA)
+ACK_DELAY = Metric(Gauge, "ec_configured_ack_delay_seconds", "the configured delay from apply to acknowledgement",
+                   _ROLE, _REPLICA)
+PENDING = Metric(Gauge, "ec_pending_entries",
+                 "entries delivered and not acknowledged: not due yet, or applied and unacknowledged", _ROLE, _REPLICA)
+UNACKNOWLEDGED = Metric(Gauge, "ec_applied_unacknowledged_entries",
+                        "entries applied and not acknowledged; absent when unknown", _ROLE, _REPLICA)
 UNDELIVERED = Metric(Gauge, "ec_undelivered_entries", "entries not delivered yet", _ROLE, _REPLICA)
 LOG_BYTES = Metric(Gauge, "ec_log_bytes", "memory used by the log in the log server", _ROLE)
 LOG_MAX_BYTES = Metric(Gauge, "ec_log_max_bytes", "limit above which the oldest entries are dropped", _ROLE)
@@ -49,8 +63,7 @@ class PrimaryMetrics:
 class ReplicaCollector:
     """Gauges of the log and every replica, even stopped ones. While the log cannot be read they are absent, not 0."""
 
-    _log: ReplicationLog
-    _registered: Registry
+    _parts: Parts
     _memory: Callable[[], tuple[int, int] | None]  # bytes used by the log, and their limit
 
     def describe(self) -> list[Family]:
@@ -58,10 +71,10 @@ class ReplicaCollector:
 
     def collect(self) -> Iterator[Family]:
         try:
-            version = self._log.head().position.version
-            members = self._registered.members()
-            settings = self._registered.settings()
-            lags = lag.observe(self._log, members)
+            version = self._parts.log.head().position.version
+            members = self._parts.registered.members()
+            settings = self._parts.registered.settings()
+            lags = lag.observe(self._parts.log, members)
         except LogError:
             return
         yield VERSION.family(version)
@@ -71,11 +84,16 @@ class ReplicaCollector:
         yield _by_replica(APPLIED, {name: max(0, version - found.versions) for name, found in behind})
         yield _by_replica(LAG_VERSIONS, {name: found.versions for name, found in behind})
         yield _by_replica(LAG, {name: found.seconds for name, found in behind})
+        yield _by_replica(ACKNOWLEDGED, {name: max(0, version - found.ack_versions) for name, found in behind})
+        yield _by_replica(ACK_LAG, {name: found.ack_seconds for name, found in behind})
+        unacknowledged = {m.replica: self._parts.acknowledgements.unacknowledged(m) for m in members}
+        yield _by_replica(UNACKNOWLEDGED, {name: count for name, count in unacknowledged.items() if count is not None})
         yield _by_replica(PENDING, {name: found.pending for name, found in behind})
         yield _by_replica(UNDELIVERED, {name: found.undelivered for name, found in behind})
         yield _by_replica(LAST_APPLIED, {m.replica: m.applied_at_us / 1e6 for m in members if m.applied_at_us})
         configured = [(name, settings[name]) for name, _ in behind if name in settings]
         yield _by_replica(DELAY, {name: found.delay.mean_ms / 1000 for name, found in configured})
+        yield _by_replica(ACK_DELAY, {name: found.ack.mean_ms / 1000 for name, found in configured})
 
 
 def _by_replica(metric: Metric[Gauge], values: dict[str, float]) -> Family:

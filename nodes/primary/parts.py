@@ -6,6 +6,7 @@ from broker.clock import LogClock
 from broker.log import ReplicationLog
 from broker.registry import Events, Registry
 from nodes.http.peers import Peers
+from nodes.primary.acks import Acknowledgements
 from nodes.primary.metrics import PrimaryMetrics
 from nodes.runtime.config import PrimaryConfig
 from nodes.runtime.gate import PositionGate
@@ -20,6 +21,7 @@ class Parts:
     registered: Registry
     events: Events
     gate: PositionGate
+    acknowledgements: Acknowledgements
     peers: Peers
     clock: LogClock
     metrics: PrimaryMetrics

@@ -54,7 +54,11 @@ class ResetAnswer(TypedDict):
 
 
 class ReplicaAnswer(TypedDict):
-    """A replica by log, heartbeat and settings. ``proven``: it has the admin token. ``delay_ms``: the mean."""
+    """A replica by log, heartbeat and settings. ``proven``: it has the admin token. A delay is the mean of its model.
+
+    ``pending`` entries are ``waiting`` until due, or applied and unacknowledged; both are ``null`` while unknown.
+    ``lag_ms`` and ``ack_lag_ms``: age of the oldest unapplied and of the oldest unacknowledged write.
+    """
 
     replica_id: str
     url: str
@@ -63,13 +67,18 @@ class ReplicaAnswer(TypedDict):
     applied_position: str
     lag_versions: int
     lag_ms: float
+    acknowledged_version: int
+    ack_lag_ms: float
     pending: int
+    waiting: int | None
+    applied_unacknowledged: int | None
     undelivered: int
     diverged: bool
     faults: list[str]
     resyncing: str
     order: Order
     delay_ms: float
+    ack_delay_ms: float
 
 
 class ScrapeTargets(TypedDict):
@@ -93,14 +102,18 @@ class Primary:
         self._parts, self._log, self._gate = parts, parts.log, parts.gate
         self._verification, self._retention, self._writable = verification, retention, writable
         self._upkeep = Background("upkeep", self._step)
+        self._following = Background("acknowledgements", parts.acknowledgements.step)
         self.now_us = parts.clock.now_us
 
     def start(self) -> None:
         self._upkeep.start()
+        self._following.start()
 
     def stop(self) -> None:
         self._gate.close()
+        self._parts.acknowledgements.close()
         self._upkeep.stop()
+        self._following.stop()
         self._parts.peers.close()
 
     def state(self) -> State:
@@ -135,10 +148,11 @@ class Primary:
         members = self._parts.registered.members()
         lags = lag.observe(self._log, members)
         settings = self._parts.registered.settings()
-        now_us = self.now_us()
+        now_us, head = self.now_us(), self._log.head().position
 
         def shown(member: Member) -> ReplicaAnswer:
             behind, configured = lags[member.replica], settings.get(member.replica)
+            unacknowledged = self._parts.acknowledgements.unacknowledged(member)
             return {
                 "replica_id": member.replica,
                 "url": member.url,
@@ -147,13 +161,18 @@ class Primary:
                 "applied_position": str(member.position),
                 "lag_versions": behind.versions,
                 "lag_ms": ms(behind.seconds * 1e6),
+                "acknowledged_version": max(0, head.version - behind.ack_versions),
+                "ack_lag_ms": ms(behind.ack_seconds * 1e6),
                 "pending": behind.pending,
+                "waiting": None if unacknowledged is None else max(0, behind.pending - unacknowledged),
+                "applied_unacknowledged": unacknowledged,
                 "undelivered": behind.undelivered,
                 "diverged": member.diverged,
                 "faults": list(member.faults),
                 "resyncing": member.resyncing,
                 "order": configured.order if configured else "log",
                 "delay_ms": configured.delay.mean_ms if configured else 0.0,
+                "ack_delay_ms": configured.ack.mean_ms if configured else 0.0,
             }
 
         return {"lab": self._log.history.lab(), "replicas": [shown(member) for member in members]}

@@ -1,14 +1,14 @@
 """Writes: append changes to the log, and wait for replicas if the caller requests acknowledgements."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from broker.entry import Operation
 from broker.errors import LogError, LogRefused, NotApplied, WriteIdReused
-from broker.registry import Member
-from nodes.http.peers import Ask, Reply
+from broker.position import Position
 from nodes.http.times import timestamp
 from nodes.http.writing import AcksQuery, WriteAnswer, WriteBody
 from nodes.primary.parts import Parts
@@ -97,35 +97,34 @@ class Writes:
 
 @dataclass
 class Acks:
-    """Asks the replicas for the position of a write; each responds once it has it, without polling."""
+    """Writes that return once enough replicas have acknowledged them."""
 
     _parts: Parts
 
-    def require(self, count: int) -> list[Member]:
-        """Return the replicas to ask. Raises ``TooFewReplicas`` or ``WriteFailed`` before anything is written."""
-        if count == 0:
-            return []
+    @contextmanager
+    def required(self, query: AcksQuery) -> Iterator[Callable[[WriteAnswer], WriteAnswer]]:
+        """Return how to complete the write: wait until enough replicas have acknowledged it or the time is up.
+
+        Raises ``TooFewReplicas``, ``TooManyWaiters`` or ``WriteFailed`` before anything is written.
+        """
+        if query.acks == 0:
+            yield lambda written: written
+            return
         try:
-            members = self._parts.registered.members()
+            members = {member.replica for member in self._parts.registered.members()}
         except LogError as error:
             raise WriteFailed(error, outcome="not_applied") from error
-        if count > len(members):
-            raise TooFewReplicas(f"acks: {count} replicas are required, but {len(members)} are registered")
-        return members
+        if query.acks > len(members):
+            raise TooFewReplicas(f"acks: {query.acks} replicas are required, but {len(members)} are registered")
+        acknowledgements = self._parts.acknowledgements
 
-    def complete(self, written: WriteAnswer, members: list[Member], query: AcksQuery) -> WriteAnswer:
-        """Wait until enough replicas have applied the write or the time is up, and add their ids."""
-        if query.acks == 0:
-            return written
-        fields = {"min_position": written["position"], "timeout_ms": str(query.timeout_ms)}
-        wait_ms, reached = query.timeout_ms, list[str]()
-        asks = {member.replica: Ask(f"{member.url}/version", fields=fields, wait_ms=wait_ms) for member in members}
-        for replica, reply in self._parts.peers.ask_each(asks, query.timeout_ms / 1000):
-            if isinstance(reply, Reply) and reply.body.get("reached"):
-                reached.append(replica)
-            if len(reached) == query.acks:
-                break
-        return {**written, "acks_reached": len(reached), "acknowledged_by": reached}
+        def complete(written: WriteAnswer) -> WriteAnswer:
+            position = Position.parse(written["position"])
+            by = acknowledgements.wait(position, members, query.acks, query.timeout_ms / 1000)
+            return {**written, "acks_reached": len(by), "acknowledged_by": by}
+
+        with acknowledgements.places.one():
+            yield complete
 
 
 def _outcome(error: LogError) -> str:

@@ -1,6 +1,7 @@
 """A replica's endpoints."""
 
-from typing import Annotated, Any, NoReturn
+import time
+from typing import Annotated, Any, NoReturn, NotRequired, cast
 
 from flask import Flask, Response
 from prometheus_client import CollectorRegistry
@@ -12,11 +13,12 @@ from nodes.http.api import Api, Query, TimeoutMs
 from nodes.http.app import add_health, make_app
 from nodes.http.openapi import Answer
 from nodes.http.problem import Problem, maps
-from nodes.http.reading import PositionText, add_reads
+from nodes.http.reading import PositionText, VersionAnswer, WaitQuery, add_reads, since_commit
+from nodes.http.reading import version as version_of
 from nodes.http.times import ms, timestamp
 from nodes.http.writing import AcksQuery
 from nodes.replica.faults import FAULTS, FaultBody, FaultNotActive, FaultShown, NothingToCorrupt
-from nodes.replica.history import Applied, HistoryBusy
+from nodes.replica.history import Done, HistoryBusy, Recent
 from nodes.replica.parts import make_parts
 from nodes.replica.replica import Replica
 from nodes.runtime import tracing as traces
@@ -27,7 +29,23 @@ maps(FaultNotActive, 404, "no-such-fault", "No such fault")
 maps(NothingToCorrupt, 409, "nothing-to-corrupt", "Nothing to corrupt")
 
 
-class AppliedQuery(Query):
+class ReplicaWaitQuery(WaitQuery):
+    min_acknowledged: PositionText | None = None
+
+
+class ReplicaVersionAnswer(VersionAnswer):
+    """``acknowledged_position``: everything up to it is applied and acknowledged; ``null`` until that is known after a
+    start. ``waiting``: delivered entries that are not due; ``applied_unacknowledged``: applied ones that are pending.
+    """
+
+    acknowledged_position: str | None
+    waiting: int
+    applied_unacknowledged: int
+    acknowledged_at: NotRequired[str | None]
+    acknowledged_after_ms: NotRequired[float | None]
+
+
+class RecentQuery(Query):
     """The start, a position or the cursor of an earlier response, and the maximum number of entries.
 
     With a cursor, the request waits for an entry, at most ``timeout_ms``.
@@ -58,6 +76,26 @@ class AppliedAnswer(TypedDict):
     delivered: str
     cursor: str
     applied: list[AppliedEntry]
+
+
+class AcknowledgedEntry(TypedDict):
+    """Times are by the log's clock; ``acknowledged_after_ms``: since the commit."""
+
+    position: str
+    published_at: str | None
+    due_at: str | None
+    acknowledged_at: str | None
+    acknowledged_after_ms: float
+    lateness_ms: float
+
+
+class AcknowledgedAnswer(TypedDict):
+    """Recently acknowledged entries in order of acknowledgement."""
+
+    source: str
+    position: str | None
+    cursor: str
+    acknowledged: list[AcknowledgedEntry]
 
 
 class FaultsAnswer(TypedDict):
@@ -94,37 +132,71 @@ def create_app(config: ReplicaConfig) -> Flask:
 
     add_health(api, config, replica.health)
     add_reads(api, config.node_id, replica)
-    _add_applied(api, config.node_id, replica)
+    _add_progress(api, config.node_id, replica)
     _add_faults(api, config.node_id, replica)
     _refuse_writes(api, config)
     return app
 
 
-def _add_applied(api: Api, source: str, replica: Replica) -> None:
-    @api.route("GET", "/applied", admin=False, query=AppliedQuery, answer=AppliedAnswer)
-    def applied(query: AppliedQuery) -> AppliedAnswer:
-        """Recently applied entries, with their publish, due and apply times."""
+def _add_progress(api: Api, source: str, replica: Replica) -> None:
+    def recent(of: Recent, query: RecentQuery) -> tuple[list[Done], str]:
         if query.cursor:
-            found, cursor = replica.applied_since(query.cursor, query.limit, query.timeout_ms / 1000)
-        else:
-            found, cursor = replica.applied_after(Position.parse(query.after), query.limit)
+            return replica.since(of, query.cursor, query.limit, query.timeout_ms / 1000)
+        return replica.after(of, Position.parse(query.after), query.limit)
+
+    @api.route("GET", "/version", admin=False, query=ReplicaWaitQuery, answer=ReplicaVersionAnswer)
+    def version(query: ReplicaWaitQuery) -> ReplicaVersionAnswer:
+        """The replica's position, once it is reached, or once the entry at min_acknowledged is acknowledged."""
+        target = None if query.min_acknowledged is None else Position.parse(query.min_acknowledged)
+        started = time.monotonic()
+        reached = target is None or replica.wait_for_acknowledgement(target, query.timeout_ms / 1000)
+        left_ms = max(0, query.timeout_ms - round((time.monotonic() - started) * 1000))
+        answer: Any = version_of(source, replica, query.model_copy(update={"timeout_ms": left_ms}))
+        if target is not None:
+            applied_at, applied_after_ms = since_commit(replica.reached_us(target))
+            acknowledged_at, acknowledged_after_ms = since_commit(replica.acknowledged_us(target))
+            answer = {"applied_at": applied_at, "applied_after_ms": applied_after_ms, **answer}
+            answer |= {"acknowledged_at": acknowledged_at, "acknowledged_after_ms": acknowledged_after_ms}
+            answer["reached"] = reached and answer.get("reached", True)
+        waiting, unacknowledged = replica.counts()
+        position = replica.acknowledged()
+        answer |= {"waiting": waiting, "applied_unacknowledged": unacknowledged}
+        answer["acknowledged_position"] = position and str(position)
+        return cast("ReplicaVersionAnswer", answer)
+
+    @api.route("GET", "/applied", admin=False, query=RecentQuery, answer=AppliedAnswer)
+    def applied(query: RecentQuery) -> AppliedAnswer:
+        """Recently applied entries, with their publish, due and apply times."""
+        found, cursor = recent(replica.parts.applied, query)
         return {
             "source": source,
             "position": str(replica.state().position),
             "delivered": str(replica.delivered()),
             "cursor": cursor,
-            "applied": [_entry(one) for one in found],
+            "applied": [_entry("applied", one) for one in found],
+        }
+
+    @api.route("GET", "/acknowledged", admin=False, query=RecentQuery, answer=AcknowledgedAnswer)
+    def acknowledged(query: RecentQuery) -> AcknowledgedAnswer:
+        """Recently acknowledged entries, with their publish, due and acknowledgement times."""
+        found, cursor = recent(replica.parts.acknowledged, query)
+        position = replica.acknowledged()
+        return {
+            "source": source,
+            "position": position and str(position),
+            "cursor": cursor,
+            "acknowledged": [_entry("acknowledged", one) for one in found],
         }
 
 
-def _entry(applied: Applied) -> AppliedEntry:
+def _entry(what: str, done: Done) -> Any:
     return {
-        "position": str(applied.position),
-        "published_at": timestamp(applied.at_us),
-        "due_at": timestamp(applied.due_us),
-        "applied_at": timestamp(applied.applied_us),
-        "applied_after_ms": ms(applied.applied_us - applied.at_us),
-        "lateness_ms": ms(applied.applied_us - applied.due_us),
+        "position": str(done.position),
+        "published_at": timestamp(done.at_us),
+        "due_at": timestamp(done.due_us),
+        f"{what}_at": timestamp(done.done_us),
+        f"{what}_after_ms": ms(done.done_us - done.at_us),
+        "lateness_ms": ms(done.done_us - done.due_us),
     }
 
 

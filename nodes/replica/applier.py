@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from broker.entry import Entry
 from broker.position import Position
-from nodes.replica.history import Applied
+from nodes.replica.history import Done
 from nodes.replica.parts import Parts
 from nodes.runtime.gate import State
 from nodes.runtime.store import StoreError
@@ -72,10 +72,10 @@ class Applier:
             parts.metrics.failed()
             raise
         applied_us = parts.clock.now_us()
-        parts.history.extend([Applied(entry.position, entry.at_us, due_us, applied_us) for entry, due_us in due])
+        parts.applied.extend([Done(entry.position, entry.at_us, due_us, applied_us) for entry, due_us in due])
+        parts.acknowledger.add(entries, state.position)
         parts.gate.advance(state)
         parts.inbox.take(due)
-        parts.acknowledger.add([entry.position for entry in entries])
         parts.metrics.applied(due, applied_us)
         parts.tracing.processed(due, started_us, applied_us)
         return len(due)

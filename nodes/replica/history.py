@@ -1,4 +1,4 @@
-"""The most recently applied entries of a replica, with their times."""
+"""The entries that a replica has most recently applied, or acknowledged, with their times."""
 
 import itertools
 import threading
@@ -17,20 +17,22 @@ class HistoryBusy(Exception):
     """Raised if too many requests wait for the next entry; an empty response would make the client poll."""
 
 
-class Applied(NamedTuple):
-    """An entry's publish, due and apply times, in microseconds since 1970 by the log's clock."""
+class Done(NamedTuple):
+    """When an entry was published, was due, and was applied or acknowledged: in microseconds since 1970 by the log's
+    clock.
+    """
 
     position: Position
     at_us: int
     due_us: int
-    applied_us: int
+    done_us: int
 
 
-class AppliedHistory:
-    """The newest ``capacity`` applied entries, in order of application. Thread-safe."""
+class Recent:
+    """The newest ``capacity`` entries, in the order in which they were applied or acknowledged. Thread-safe."""
 
     def __init__(self, capacity: int) -> None:
-        self._newest: deque[Applied] = deque(maxlen=capacity)
+        self._newest: deque[Done] = deque(maxlen=capacity)
         self._capacity = capacity
         self._lock = threading.Condition()
         self._numbers: dict[Position, int] = {}  # counted from 0; those of forgotten entries stay for a while
@@ -38,11 +40,11 @@ class AppliedHistory:
         self._waiting = 0
         self._closed = False
 
-    def extend(self, applied: Collection[Applied]) -> None:
+    def extend(self, done: Collection[Done]) -> None:
         with self._lock:
-            self._newest.extend(applied)
-            self._numbers.update(zip((one.position for one in applied), itertools.count(self.count)))
-            self.count += len(applied)
+            self._newest.extend(done)
+            self._numbers.update(zip((one.position for one in done), itertools.count(self.count)))
+            self.count += len(done)
             if len(self._numbers) > 2 * self._capacity:
                 self._numbers = dict(zip((one.position for one in self._newest), itertools.count(self._first)))
             if self._waiting:
@@ -53,25 +55,25 @@ class AppliedHistory:
             self._closed = True
             self._lock.notify_all()
 
-    def newest(self) -> Applied | None:
+    def newest(self) -> Done | None:
         with self._lock:
             return self._newest[-1] if self._newest else None
 
-    def find(self, position: Position) -> Applied | None:
-        """The entry at this position; ``None`` if not applied or forgotten."""
+    def find(self, position: Position) -> Done | None:
+        """The entry at this position; ``None`` if not done or forgotten."""
         with self._lock:
             number = self._numbers.get(position, -1)
             return self._newest[number - self._first] if number >= self._first else None
 
-    def after(self, position: Position, limit: int) -> list[Applied]:
+    def after(self, position: Position, limit: int) -> list[Done]:
         """At most ``limit`` entries after this position, oldest first."""
         with self._lock:
             first = max(self._numbers.get(position, -1) + 1, self._first)
-            later = (applied for applied in self._between(first, self.count) if applied.position > position)
+            later = (done for done in self._between(first, self.count) if done.position > position)
             return list(itertools.islice(later, limit))
 
-    def since(self, count: int, limit: int, timeout_seconds: float) -> tuple[list[Applied], int]:
-        """Wait for entries applied after the first ``count``; return them and the count at their end.
+    def since(self, count: int, limit: int, timeout_seconds: float) -> tuple[list[Done], int]:
+        """Wait for entries after the first ``count``; return them and the count at their end.
 
         At most ``limit``, oldest first, without forgotten entries. Raises ``HistoryBusy`` if 64 requests already wait.
         """
@@ -87,7 +89,7 @@ class AppliedHistory:
             return self._lock.wait_for(lambda: self._closed or self.count > count, seconds)
 
         if self._waiting >= _WAITING_MAX:
-            raise HistoryBusy(f"{_WAITING_MAX} requests already wait for the next applied entry; try again shortly")
+            raise HistoryBusy(f"{_WAITING_MAX} requests already wait for the next entry; try again shortly")
         self._waiting += 1
         try:
             caller.wait(arrived, timeout_seconds, time.monotonic)
@@ -98,7 +100,7 @@ class AppliedHistory:
     def _first(self) -> int:
         return self.count - len(self._newest)
 
-    def _between(self, first: int, last: int) -> list[Applied]:
+    def _between(self, first: int, last: int) -> list[Done]:
         """Entries from number ``first`` up to ``last``, exclusive; fast for the newest, which most requests need."""
         backwards = itertools.islice(reversed(self._newest), self.count - last, max(self.count - first, 0))
         return list(backwards)[::-1]

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from broker.entry import Entry
+from broker.entry import Entry, trace_id
+from nodes.replica.queues import Unacknowledged
 from nodes.runtime.metrics import CHANGED, LATENESS_BUCKETS, SECONDS_BUCKETS, Distribution, Metric
 
 _ROLE = _REPLICA = ("replica",)
@@ -18,6 +19,14 @@ _LATENESS = Metric(
     _ROLE,
     _REPLICA,
     LATENESS_BUCKETS,
+)
+_ACKNOWLEDGED = Metric(
+    Histogram,
+    "ec_acknowledgement_delay_seconds",
+    "time from commit to acknowledged",
+    _ROLE,
+    _REPLICA,
+    SECONDS_BUCKETS,
 )
 _APPLIED = Metric(
     Counter, "ec_applied_total", "entries by `result`: applied, duplicate, error", _ROLE, ("replica", "result")
@@ -40,8 +49,9 @@ class ReplicaMetrics:
         self._replica = replica
         self._delay = Distribution(_DELAY, replica)
         self._lateness = Distribution(_LATENESS, replica)
-        registry.register(self._delay)
-        registry.register(self._lateness)
+        self._acknowledged = Distribution(_ACKNOWLEDGED, replica)
+        for distribution in (self._delay, self._lateness, self._acknowledged):
+            registry.register(distribution)
         results = _APPLIED.on(registry)
         self._applied, self._duplicate, self._error = (
             results.labels(replica, result) for result in ("applied", "duplicate", "error")
@@ -61,6 +71,10 @@ class ReplicaMetrics:
         delays_us = [applied_us - entry.at_us for entry, _ in changes]
         self._delay.observe(delays_us, [entry.trace_id for entry, _ in changes])
         self._lateness.observe([applied_us - due_us for _, due_us in changes])
+
+    def acknowledged(self, entries: Sequence[Unacknowledged], acknowledged_us: int) -> None:
+        delays_us = [acknowledged_us - entry.published_us for entry in entries]
+        self._acknowledged.observe(delays_us, [trace_id(entry.traceparent) for entry in entries])
 
     def failed(self) -> None:
         self._error.inc()

@@ -12,21 +12,22 @@ from broker import connection
 from broker.clock import LogClock
 from broker.connection import Client, Link
 from broker.delay.line import DelayLine
+from broker.entry import Entry
 from broker.log import ReplicationLog
 from broker.registry import Events, Registry
-from nodes.replica.history import AppliedHistory
+from nodes.replica.history import Recent
 from nodes.replica.metrics import ReplicaMetrics
 from nodes.replica.queues import Acknowledger, Inbox
 from nodes.replica.store import ReplicaStore
 from nodes.runtime.config import ReplicaConfig
-from nodes.runtime.gate import PositionGate
+from nodes.runtime.gate import EMPTY_STATE, PositionGate
 from nodes.runtime.metrics import make_gate
 from nodes.runtime.serving import end_at_once
 from nodes.runtime.tracing import Tracing
 
 READ_BLOCK_MS = 5000  # how long a read of the log blocks while there are no entries
 HEARTBEAT_MS = 1000
-_HISTORY_CAPACITY = 20_000  # entries that GET /applied can show
+_HISTORY_CAPACITY = 20_000  # entries that GET /applied and GET /acknowledged can show
 
 
 @dataclass
@@ -55,7 +56,8 @@ class Parts:
     gate: PositionGate
     inbox: Inbox
     acknowledger: Acknowledger
-    history: AppliedHistory
+    applied: Recent
+    acknowledged: Recent
     metrics: ReplicaMetrics
     tracing: Tracing
     reads_again: Chance
@@ -82,9 +84,10 @@ def make_parts(
     reading = connect(config.redis_url, answer_timeout_seconds=READ_BLOCK_MS / 1000 + 5, link=link)
     log = ReplicationLog(client, config.namespace)
     clock = LogClock(log.history.now_us, monotonic_ns, wall_ns)
-    line = DelayLine(max_entries=config.line_max_entries, max_bytes=config.line_max_bytes)
+    line = DelayLine[Entry](max_entries=config.line_max_entries, max_bytes=config.line_max_bytes)
     store = ReplicaStore(config.data_dir)
     loses_acks = Chance()
+    acknowledged = PositionGate(EMPTY_STATE, config.threads // 16)
     return Parts(
         config=config,
         link=link,
@@ -97,10 +100,9 @@ def make_parts(
         store=store,
         gate=make_gate(store.state(), config.threads * 7 // 8, registry),
         inbox=Inbox(line, clock.now_us),
-        acknowledger=Acknowledger(
-            log.group(config.node_id), config.ack_delay_ms, lambda: monotonic_ns() // 1000, is_lost=loses_acks
-        ),
-        history=AppliedHistory(_HISTORY_CAPACITY),
+        acknowledger=Acknowledger(log.group(config.node_id), clock.measured_us, acknowledged, loses_acks),
+        applied=Recent(_HISTORY_CAPACITY),
+        acknowledged=Recent(_HISTORY_CAPACITY),
         metrics=ReplicaMetrics(registry, config.node_id),
         tracing=tracing,
         reads_again=Chance(),

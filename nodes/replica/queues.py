@@ -1,17 +1,22 @@
-"""The queues between a replica's threads: entries until they are applied, and positions until acknowledged."""
+"""The queues between a replica's threads: entries until they are applied, and then until acknowledged."""
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from heapq import heappop, heappush
+from typing import NamedTuple
 
 from broker.delay.line import DelayLine, Schedule
-from broker.entry import Entry
+from broker.entry import Entry, Operation
 from broker.group import Group
 from broker.position import Position
+from broker.report import Report
+from nodes.runtime.gate import EMPTY_STATE, PositionGate, State
 
 _BATCH = 1000  # positions in one acknowledgement
-_QUEUED_MAX = 200_000  # positions, at which the reader is held back
+_QUEUED_MAX = 200_000  # entries, at which the reader is held back
+_ENTRY_BYTES = 300  # of memory, about
+_REPORT_US = 50_000  # between two reports in which nothing is acknowledged
 
 
 class _Queue:
@@ -45,7 +50,7 @@ class _Queue:
 class Inbox(_Queue):
     """A ``DelayLine`` shared by two threads that can wait for each other. ``len()`` counts its entries."""
 
-    def __init__(self, line: DelayLine, now_us: Callable[[], int]) -> None:
+    def __init__(self, line: DelayLine[Entry], now_us: Callable[[], int]) -> None:
         super().__init__()
         self._line = line
         self._now_us = now_us
@@ -122,64 +127,141 @@ class Inbox(_Queue):
         return None if self._paused or due_us is None else max(due_us, not_before_us) - self._now_us()
 
 
-class Acknowledger(_Queue):
-    """Acknowledges applied positions in batches, each ``ack_delay_ms`` after it was added.
+class Unacknowledged(NamedTuple):
+    """An applied entry without its value; times in microseconds since 1970 by the log's clock.
 
-    A failed batch is sent again: acknowledging twice is harmless. ``len()`` counts the waiting positions.
+    ``at_us``: when it was applied or, if delivered again, when this process received it.
+    """
+
+    position: Position
+    at_us: int
+    published_us: int
+    traceparent: str = ""
+
+    @property
+    def op(self) -> Operation:
+        return "set"  # also for an epoch, which is acknowledged like every other entry
+
+    @property
+    def size_bytes(self) -> int:
+        return _ENTRY_BYTES
+
+
+class Acknowledger(_Queue):
+    """Acknowledges applied entries when they are due, and reports it to the log server.
+
+    A failed batch is sent again: acknowledging twice is harmless. ``len()`` counts the unacknowledged entries.
+    ``gate`` has the position up to which everything is applied and acknowledged, once that is known.
     """
 
     def __init__(
-        self, group: Group, ack_delay_ms: float, now_us: Callable[[], int], is_lost: Callable[[], bool] = lambda: False
+        self, group: Group, now_us: Callable[[], int], gate: PositionGate, is_lost: Callable[[], bool] = lambda: False
     ) -> None:
-        """``now_us`` is any clock that is never set; ``is_lost`` decides for each position whether to drop it."""
+        """``is_lost`` decides for each acknowledgement whether to drop it; the entry then waits for ``add``."""
         super().__init__()
+        self.gate = gate
         self._group = group
-        self._ack_delay_us = ack_delay_ms * 1000
         self._now_us = now_us
         self._is_lost = is_lost
-        self._queue: deque[tuple[int, list[Position]]] = deque()
-        self._waiting = 0
+        self._line: DelayLine[Unacknowledged] = DelayLine(max_entries=_QUEUED_MAX, max_bytes=_QUEUED_MAX * _ENTRY_BYTES)
+        self._lost: set[Position] = set()
+        self._void: list[Position] = []
+        self._oldest: list[Position] = []  # a heap, in which acknowledged positions stay until they reach the top
+        self._through: Position | None = None
+        self._reported = (0, 0)  # when, and how many unacknowledged entries
 
     def __len__(self) -> int:
-        return self._waiting
+        return len(self._line) + len(self._lost)
 
-    def set_delay(self, ack_delay_ms: float) -> None:
+    @property
+    def position(self) -> Position | None:
+        """The acknowledged position; ``None`` until the entries left pending by an earlier process are known."""
+        return None if self._through is None else self.gate.state.position
+
+    def set_schedule(self, schedule: Schedule) -> None:
+        """Change the delay, also of entries that already wait."""
         with self._change():
-            self._ack_delay_us = ack_delay_ms * 1000
+            self._line.set_schedule(schedule, self._now_us())
 
-    def add(self, positions: list[Position]) -> None:
+    def add(self, entries: Iterable[Entry], through: Position | None = None) -> None:
+        """Add applied entries; everything up to ``through`` is now applied."""
         now_us = self._now_us()
         with self._change():
-            self._queue.extend((now_us, positions[at : at + _BATCH]) for at in range(0, len(positions), _BATCH))
-            self._waiting += len(positions)
+            fresh = [
+                Unacknowledged(entry.position, now_us, entry.at_us, entry.traceparent)
+                for entry in entries
+                if entry.position not in self._line
+            ]
+            self._line.offer(fresh)
+            for one in fresh:
+                self._lost.discard(one.position)
+                heappush(self._oldest, one.position)
+            if through is not None and self._through is not None:
+                self._through = max(self._through, through)
 
-    def step(self) -> bool:
-        """Acknowledge one due batch; ``False`` if nothing was due. Raises ``broker.errors.LogError``."""
-        due_us = self._now_us() - self._ack_delay_us
-        with self._condition:
-            taken, batch = 0, list[Position]()
-            for added_us, positions in self._queue:
-                if added_us > due_us or len(batch) + len(positions) > _BATCH:
-                    break
-                batch += positions
-                taken += 1
-        if not batch:
-            return False
-        sent = [position for position in batch if not self._is_lost()]
-        if sent:
-            self._group.acknowledge(sent)
+    def discard(self, positions: Iterable[Position]) -> None:
+        """Acknowledge entries immediately that have no effect here: void, or gone from the log."""
         with self._change():
-            for _ in range(taken):
-                self._queue.popleft()
-            self._waiting -= len(batch)
-        return True
+            self._void += positions
+
+    def recovered(self, applied: Position) -> None:
+        """Every pending entry up to ``applied`` has been added, so the acknowledged position is known."""
+        with self._change():
+            self._through = max(self._through or applied, applied)
+            self._advance([])
+
+    def forget(self) -> None:
+        """Drop everything: a snapshot replaces the content, and what is still pending is added again."""
+        with self._change():
+            self._line.clear()
+            for entries in (self._lost, self._void, self._oldest):
+                entries.clear()
+            self._through = None
+            self.gate.replace(EMPTY_STATE)
+
+    def step(self) -> list[tuple[Unacknowledged, int]]:
+        """Acknowledge what is due, at most a batch; return it, each entry with its due time. Raises ``LogError``."""
+        with self._condition:
+            due, void = self._line.due(self._now_us(), _BATCH), self._void[:_BATCH]
+        lost = {one.position for one, _ in due if self._is_lost()}
+        sent = [(one, due_us) for one, due_us in due if one.position not in lost]
+        positions = [one.position for one, _ in sent]
+        now_us, left = self._now_us(), len(self) - len(positions)
+        if due or void or self._unreported():
+            self._group.acknowledge([*positions, *void], Report(self._group.replica, now_us, left, positions))
+        with self._change():
+            self._reported = now_us, left
+            del self._void[: len(void)]
+            self._lost |= lost
+            self._line.take(due)
+            self._advance(positions)
+        return sent
 
     def wait(self) -> None:
-        """Return when a batch is due, or on close."""
-        now_us = self._now_us
-        self._wait_until_due(lambda: self._queue[0][0] + self._ack_delay_us - now_us() if self._queue else None)
+        """Return when an acknowledgement or a report is due, or on close."""
+        self._wait_until_due(self._left_us)
 
     def wait_for_room(self) -> None:
         """Return when the queue has room, or on close."""
         with self._condition:
-            self._condition.wait_for(lambda: self._closed or self._waiting < _QUEUED_MAX)
+            self._condition.wait_for(lambda: self._closed or len(self) < _QUEUED_MAX)
+
+    def _left_us(self) -> int | None:
+        if self._void:
+            return 0
+        due_us, now_us = self._line.next_due_us(), self._now_us()
+        report_us = self._reported[0] + _REPORT_US if self._unreported() else None
+        return min((at_us - now_us for at_us in (due_us, report_us) if at_us is not None), default=None)
+
+    def _unreported(self) -> bool:
+        return self._reported[1] != len(self)
+
+    def _advance(self, acknowledged: list[Position]) -> None:
+        while self._oldest and self._oldest[0] not in self._line and self._oldest[0] not in self._lost:
+            heappop(self._oldest)
+        if self._through is None:
+            return
+        through, oldest = self._through, next(iter(self._oldest), None)
+        if oldest is not None and oldest <= through:
+            through = Position(oldest.epoch, oldest.version - 1) if oldest.version else self.gate.state.position
+        self.gate.advance(State(through, None, None), acknowledged)

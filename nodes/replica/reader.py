@@ -128,6 +128,7 @@ class Reader:
         if self._group.last_delivered() > self.state.last:
             # Acknowledged but not in the store: lost in a power failure, or applied beyond the position.
             self._group.rewind(self.state.last)
+        self._acknowledger.recovered(self._gate.state.position)
 
     def _is_of_another_history(self) -> bool:
         """Whether the log has another change at the store's position: it was lost and started over."""
@@ -136,18 +137,19 @@ class Reader:
         return bool(found) and found[0].goes_on_from is None and found[0].write_id != state.write_id
 
     def _take_pending(self, page: list[tuple[Position, Entry | None]]) -> None:
-        positions = [position for position, _ in page]
-        applied = self._count_redelivered(positions)
+        applied = self._count_redelivered([position for position, _ in page])
         # A trimmed entry is lost unless it has been applied or waits in the line.
         lost = [position for position, entry in page if entry is None and position > self.state.last]
         if lost and lost[-1].epoch >= self._log.head().position.epoch:  # otherwise a reset has invalidated it
             raise PositionLost(f"{lost[0]} was trimmed before this replica could read it")
-        self._acknowledger.add(applied + lost)
+        self._acknowledger.add([entry for _, entry in page if entry is not None and entry.position in applied])
+        gone = [position for position, entry in page if entry is None and position in applied]
+        self._acknowledger.discard(gone + lost)
         self._take([entry for _, entry in page if entry is not None], redelivered=True)
 
-    def _count_redelivered(self, positions: list[Position]) -> list[Position]:
+    def _count_redelivered(self, positions: list[Position]) -> set[Position]:
         """Count entries that were delivered again; return those that are applied but not acknowledged."""
-        applied = [position for position in positions if position <= self._gate.state.position]
+        applied = {position for position in positions if position <= self._gate.state.position}
         self._parts.metrics.redelivered(len(positions), applied=len(applied))
         return applied
 
@@ -161,15 +163,15 @@ class Reader:
                 self._offer(fresh)
                 fresh = []
                 self._skip_to(entry, arrival)
-            elif not redelivered:
-                self._acknowledger.add(self._count_redelivered([entry.position]))
+            elif not redelivered and self._count_redelivered([entry.position]):
+                self._acknowledger.add([entry])
         self._offer(fresh)
 
     def _offer(self, entries: list[Entry]) -> None:
         if entries:
             rewound = self.state.phase is Phase.REWOUND
             self._move(last=entries[-1].position, phase=Phase.READING if rewound else self.state.phase)
-            self._acknowledger.add(self._inbox.offer(entries))
+            self._acknowledger.discard(self._inbox.offer(entries))
 
     def _skip_to(self, entry: Entry, arrival: Arrival) -> None:
         if arrival is Arrival.GAP:
@@ -178,7 +180,7 @@ class Reader:
             self._resync("log_rolled_back")
         elif self._inbox.wait_until_empty():
             self._gate.advance(self._parts.store.continue_at(entry.position))
-            self._acknowledger.add([entry.position])
+            self._acknowledger.add([entry], entry.position)
             self._move(last=entry.position)
 
     def _close_gap(self) -> None:
@@ -200,6 +202,7 @@ class Reader:
             if self._inbox.hold(Entry(taken.position, op, "", "", taken.write_id, taken.at_us)):
                 self._inbox.clear()
                 self._gate.replace(self._parts.store.install(taken))
+                self._acknowledger.forget()
                 self._parts.metrics.resynced(reason)
                 self._move(last=taken.position, phase=Phase.RECOVERING)
                 self._group.rewind(taken.position)

@@ -14,7 +14,7 @@ from nodes.http import guard
 from nodes.http.reading import PAGE_BYTES_MAX
 from nodes.replica.applier import Applier
 from nodes.replica.faults import ActiveFaults
-from nodes.replica.history import Applied
+from nodes.replica.history import Done, Recent
 from nodes.replica.parts import Parts
 from nodes.replica.reader import Reader
 from nodes.replica.store import StoreDamaged
@@ -64,7 +64,8 @@ class Replica:
         for thread in self._threads.values():
             thread.stop()
         self.faults.stop()
-        for part in (self.parts.gate, self.parts.history, self.parts.inbox, self.parts.acknowledger):
+        parts = self.parts
+        for part in (parts.gate, parts.applied, parts.inbox, parts.acknowledger, parts.acknowledged):
             part.close()
 
     def state(self) -> State:
@@ -74,8 +75,25 @@ class Replica:
         return self.parts.gate.wait_for(target, timeout_seconds)
 
     def reached_us(self, position: Position) -> tuple[int, int] | None:
-        applied = self.parts.history.find(position)
-        return (applied.at_us, applied.applied_us) if applied else None
+        return self._times(self.parts.applied, position)
+
+    def acknowledged(self) -> Position | None:
+        """The acknowledged position; ``None`` until the entries left pending by an earlier process are known."""
+        return self.parts.acknowledger.position
+
+    def wait_for_acknowledgement(self, position: Position, timeout_seconds: float) -> bool:
+        """Wait until the entry at this position is acknowledged; return whether it is."""
+        gate = self.parts.acknowledger.gate
+        epoch = gate.wait_for(position, timeout_seconds).position.epoch
+        return gate.is_reached(position) and position.epoch >= epoch
+
+    def acknowledged_us(self, position: Position) -> tuple[int, int] | None:
+        """When the entry was committed, and acknowledged; ``None`` if unknown."""
+        return self._times(self.parts.acknowledged, position)
+
+    def counts(self) -> tuple[int, int]:
+        """How many delivered entries wait until they are due, and how many are applied and not acknowledged."""
+        return len(self.parts.inbox), len(self.parts.acknowledger)
 
     def page(self, after: str, limit: int) -> tuple[State, list[Record], bool]:
         self._hold()
@@ -97,16 +115,15 @@ class Replica:
     def delivered(self) -> Position:
         return self._reader.state.last
 
-    def applied_after(self, position: Position, limit: int) -> tuple[list[Applied], str]:
-        """Recently applied entries after a position, and the cursor to continue with."""
-        history = self.parts.history
-        return history.after(position, limit), f"{self._process}-{history.count}"
+    def after(self, recent: Recent, position: Position, limit: int) -> tuple[list[Done], str]:
+        """Recent entries after a position, and the cursor to continue with."""
+        return recent.after(position, limit), f"{self._process}-{recent.count}"
 
-    def applied_since(self, cursor: str, limit: int, timeout_seconds: float) -> tuple[list[Applied], str]:
-        """Entries applied since a cursor was issued, waiting for the first one. Raises ``HistoryBusy``."""
+    def since(self, recent: Recent, cursor: str, limit: int, timeout_seconds: float) -> tuple[list[Done], str]:
+        """Entries since a cursor was issued, waiting for the first one. Raises ``HistoryBusy``."""
         process, _, count = cursor.partition("-")
         seen = int(count) if process == self._process else 0
-        found, end = self.parts.history.since(seen, limit, timeout_seconds)
+        found, end = recent.since(seen, limit, timeout_seconds)
         return found, f"{self._process}-{end}"
 
     @property
@@ -126,6 +143,11 @@ class Replica:
         """Hold a read back by the configured delay, before it sees the store."""
         self.parts.gate.hold(self._read_delay.draw_ms(self.parts.uniform()) / 1000)
 
+    @staticmethod
+    def _times(recent: Recent, position: Position) -> tuple[int, int] | None:
+        done = recent.find(position)
+        return (done.at_us, done.done_us) if done else None
+
     def _settled(self, state: State) -> State:
         """Let the gate catch up with a commit that a read has seen, so no later request sees less."""
         self.parts.gate.wait_for(state.position, _SETTLE_SECONDS)
@@ -142,8 +164,13 @@ class Replica:
             self._applier.step()
 
     def _acknowledge(self) -> None:
-        self.parts.acknowledger.wait()
-        self.parts.acknowledger.step()
+        parts = self.parts
+        parts.acknowledger.wait()
+        sent = parts.acknowledger.step()
+        now_us = parts.clock.measured_us()
+        parts.acknowledged.extend([Done(one.position, one.published_us, due_us, now_us) for one, due_us in sent])
+        parts.metrics.acknowledged([one for one, _ in sent], now_us)
+        parts.tracing.acknowledged([one for one, _ in sent], now_us)
 
     def _checkpoint(self) -> None:
         self.parts.store.checkpoint()
@@ -165,14 +192,16 @@ class Replica:
             raise
 
     def _describe(self) -> Member:
-        config, newest = self.parts.config, self.parts.history.newest()
+        config, newest = self.parts.config, self.parts.applied.newest()
         return Member(
             replica=config.node_id,
             name_url=config.name_url,
             url=config.advertise_url,
             position=self.state().position,
             seen_at_us=self.parts.clock.measured_us(),  # without skew, which could make the replica look dead
-            applied_at_us=newest.applied_us if newest else 0,
+            applied_at_us=newest.done_us if newest else 0,
+            acknowledged=self.acknowledged(),
+            unacknowledged=len(self.parts.acknowledger) if self.acknowledged() is not None else None,
             diverged=self._audit.diverged,
             faults=self.faults.names(),
             resyncing=self.resyncing,
@@ -180,8 +209,8 @@ class Replica:
         )
 
     def _apply_settings(self, settings: Settings) -> None:
-        schedule = Schedule(settings.delay, settings.order, settings.seed, self.parts.config.node_id)
-        self.parts.inbox.set_schedule(schedule)
-        self.parts.acknowledger.set_delay(settings.ack.mean_ms)
+        name = self.parts.config.node_id
+        self.parts.inbox.set_schedule(Schedule(settings.delay, settings.order, settings.seed, name))
+        self.parts.acknowledger.set_schedule(Schedule(settings.ack, settings.order, settings.seed, f"{name}/ack"))
         self._read_delay = settings.read
         _logger.info("active settings: %s", settings.as_text())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple
@@ -70,6 +70,7 @@ class PositionGate:
         self._state, self._max_waiters = state, max_waiters
         self._woken, self._monotonic = woken, monotonic
         self._waiting: dict[Position, list[_Parked]] = {}
+        self._beyond: set[Position] = set()
         self._soonest: Position | None = None
         self._closed = False
         self.waiters = 0
@@ -78,11 +79,20 @@ class PositionGate:
     def state(self) -> State:
         return self._state
 
-    def advance(self, state: State) -> None:
-        """Advance, and wake the waiters for positions up to this one; ignore an older state."""
+    def advance(self, state: State, also: Iterable[Position] = ()) -> None:
+        """Advance, and wake the waiters for positions up to this one; ignore an older state.
+
+        ``also``: single positions that are reached as well, possibly before earlier ones.
+        """
         with self._lock:
             if state.position > self._state.position:
                 self._move(state)
+            if beyond := {position for position in also if position > self._state.position}:
+                self._beyond |= beyond
+                self._wake([target for target in self._waiting if target in beyond], self._monotonic())
+
+    def is_reached(self, target: Position) -> bool:
+        return self._state.position >= target or target in self._beyond
 
     def replace(self, state: State) -> None:
         """Set a state even if it is older: the history itself was lost and has been read again."""
@@ -91,11 +101,11 @@ class PositionGate:
 
     def wait_for(self, target: Position, timeout_seconds: float) -> State:
         """Wait for ``target``, the deadline, or the node's end. Raises ``TooManyWaiters``, ``CallerLeft``."""
-        if self._state.position >= target or timeout_seconds <= 0:
+        if self.is_reached(target) or timeout_seconds <= 0:
             return self._state
         parked = _Parked()
         with self._lock:
-            if self._closed or self._state.position >= target:
+            if self._closed or self.is_reached(target):
                 return self._state
             self._enter(target, parked)
         woken = False
@@ -120,6 +130,8 @@ class PositionGate:
 
     def _move(self, state: State) -> None:
         self._state = state
+        if self._beyond:
+            self._beyond = {position for position in self._beyond if position > state.position}
         if self._soonest is not None and self._soonest <= state.position:
             self._wake([target for target in self._waiting if target <= state.position], self._monotonic())
 

@@ -18,10 +18,10 @@ from opentelemetry.trace import Link, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from typing_extensions import override
 
-from broker.entry import Entry
+from broker.entry import Entry, trace_id
 from broker.position import Position
 from nodes.runtime.config import NodeConfig
-from nodes.runtime.tracing import Tracing
+from nodes.runtime.tracing import Acknowledged, Tracing
 
 TRACES_PER_SECOND = 200
 _EXPORT_SECONDS = 1
@@ -112,6 +112,17 @@ class RecordedTracing(Tracing):
         name, start_ns = f"process {self._stream}", started_us * 1000
         process = self._tracer.start_span(name, parent, SpanKind.CONSUMER, attributes, [link], start_time=start_ns)
         process.end(end_time=applied_us * 1000)
+
+    def acknowledged(self, entries: Sequence[Acknowledged], acknowledged_us: int) -> None:
+        attributes = self._attributes("settle") | {"messaging.operation.name": "acknowledge"}
+        attributes["messaging.consumer.group.name"] = self._node_id
+        for entry in entries:
+            if trace_id(entry.traceparent):
+                parent = self._w3c.extract({"traceparent": entry.traceparent})
+                of_entry = attributes | {_MESSAGE_ID: str(entry.position)}
+                name, start_ns = f"acknowledge {self._stream}", entry.at_us * 1000
+                span = self._tracer.start_span(name, parent, SpanKind.CLIENT, of_entry, start_time=start_ns)
+                span.end(end_time=acknowledged_us * 1000)
 
     def outgoing(self) -> dict[str, str]:
         headers: dict[str, str] = {}

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from broker.entry import Entry
 from broker.position import Position
@@ -11,6 +11,17 @@ from nodes.runtime.caller import TRACEPARENT
 from nodes.runtime.config import NodeConfig
 
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class Acknowledged(Protocol):
+    """An acknowledged entry; ``at_us``: when it was applied."""
+
+    @property
+    def position(self) -> Position: ...
+    @property
+    def at_us(self) -> int: ...
+    @property
+    def traceparent(self) -> str: ...
 
 
 class Tracing:
@@ -29,6 +40,9 @@ class Tracing:
 
     def processed(self, due: Sequence[tuple[Entry, int]], started_us: int, applied_us: int) -> None:
         """Record that a replica has applied entries, each with its due time by the log's clock."""
+
+    def acknowledged(self, entries: Sequence[Acknowledged], acknowledged_us: int) -> None:
+        """Record that a replica has acknowledged entries, from the time that it had applied them."""
 
     def outgoing(self) -> dict[str, str]:
         given = TRACEPARENT.get()

@@ -34,8 +34,8 @@ def test_an_entry_is_pending_from_reading_until_acknowledgement(log: Replication
     log.group("r1").read(10, 1)
     (group,) = log.history.groups()
     assert (group.pending, group.oldest_pending, group.newest_pending) == (2, Position(1, 0), Position(1, 1))
-    assert log.group("r1").acknowledge([Position(1, 0)]) == 1
-    assert log.group("r1").acknowledge([Position(1, 0)]) == 0
+    for _ in range(2):  # the second time changes nothing
+        log.group("r1").acknowledge([Position(1, 0)])
     (group,) = log.history.groups()
     assert (group.pending, group.oldest_pending, group.last_delivered) == (1, Position(1, 1), Position(1, 1))
 

@@ -10,7 +10,14 @@ GONE = PeerError("http://r2 cannot be reached", sent=False)
 
 
 def at(version: int, epoch: int = 1, **more: Any) -> dict[str, Any]:
-    return {"version": version, "epoch": epoch, "position": f"{epoch}-{version}", "data_age_ms": 1.0, **more}
+    return {
+        "version": version,
+        "epoch": epoch,
+        "position": f"{epoch}-{version}",
+        "data_age_ms": 1.0,
+        "acknowledged_position": None,
+        **more,
+    }
 
 
 def replicas(*names: str) -> dict[str, Any]:
@@ -26,6 +33,11 @@ def replicas(*names: str) -> dict[str, Any]:
                 "faults": [],
                 "resyncing": "",
                 "proven": True,
+                "acknowledged_version": 4,
+                "ack_lag_ms": 44.0,
+                "pending": 3,
+                "waiting": 2,
+                "applied_unacknowledged": 1,
             }
             for name in names
         ],

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 from prometheus_client import CollectorRegistry
 
@@ -12,6 +13,7 @@ from broker.log import ReplicationLog
 from broker.position import START, Position
 from broker.registry import Events, Member, Registry, Settings
 from nodes.http.peers import Peers
+from nodes.primary.acks import Acknowledgements
 from nodes.primary.delays import Delays
 from nodes.primary.metrics import PrimaryMetrics
 from nodes.primary.parts import Parts
@@ -19,7 +21,7 @@ from nodes.primary.primary import Primary
 from nodes.primary.upkeep import Retention, Verification
 from nodes.primary.writes import Writes
 from nodes.runtime.config import PrimaryConfig, load
-from nodes.runtime.gate import EMPTY_STATE, PositionGate
+from nodes.runtime.gate import EMPTY_STATE, Places, PositionGate
 from nodes.runtime.tracing import Tracing
 
 
@@ -33,6 +35,7 @@ def make_parts(log: Any, registry: CollectorRegistry, environment: dict[str, str
         "peers": Peers(2, lambda: 0.0),
         "clock": LogClock(lambda: 0, lambda: 0, lambda: 0),
         "metrics": PrimaryMetrics(registry),
+        "acknowledgements": Acknowledgements(Mock(), getattr(log, "history", Mock()), Places(10)),
     }
     return Parts(config=config, log=log, **{**unused, **defaults, **parts})
 
@@ -60,7 +63,7 @@ class Bench:
         self.retention = Retention(log, unrepaired.config)
         repairs = {LogUnverified: verification.require, LogFull: self.retention.shrink}
         parts = replace(unrepaired, log=ReplicationLog(client, repairs=repairs))
-        self.log = parts.log
+        self.parts, self.log = parts, parts.log
         self.writes = Writes(parts, Tracing(), lambda: self.now_seconds)
         self.primary = Primary(parts, verification, self.retention, self.writes.check)
         self.delays = Delays(parts)

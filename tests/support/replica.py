@@ -33,7 +33,7 @@ class Bench:
         self.clock = FakeClock(self.log.history.now_us())
         self.registry = CollectorRegistry()
         config = cast("ReplicaConfig", load("replica", {"LAB_NODE_ID": REPLICA, "LAB_DATA_DIR": str(directory)}))
-        config = replace(config, ack_delay_ms=0, line_max_entries=room, line_max_bytes=10**7)
+        config = replace(config, line_max_entries=room, line_max_bytes=10**7)
         self.parts = make_parts(
             config,
             Tracing(),
@@ -43,10 +43,11 @@ class Bench:
             wall_ns=lambda: self.clock.us * 1000,
         )
         self.parts.inbox.set_schedule(Schedule(Fixed(delay_ms)))
+        self.parts.acknowledger.set_schedule(Schedule(Fixed(0)))
         self.store = self.parts.store
         self.inbox = self.parts.inbox
         self.acknowledger = self.parts.acknowledger
-        self.history = self.parts.history
+        self.history = self.parts.applied
         self.reader = Reader(self.parts)
         self.applier = Applier(self.parts)
 

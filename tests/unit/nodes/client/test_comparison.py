@@ -66,6 +66,19 @@ def test_the_status_has_the_lag_that_the_log_shows() -> None:
     assert states == [("r1", 2, 33.0, False), ("r2", 0, 0.0, True)]
 
 
+def test_the_status_splits_pending_entries_by_the_newest_numbers() -> None:
+    own = {"acknowledged_position": "1-5", "waiting": 7, "applied_unacknowledged": 2}
+    unknown = {**own, "acknowledged_position": None}
+    names = ("acknowledged_version", "ack_lag_ms", "pending", "waiting", "applied_unacknowledged")
+    for answer, expected in (
+        (at(7, **own), (5, 44.0, 9, 7, 2)),
+        (at(7, **unknown), (4, 44.0, 3, 2, 1)),
+        (GONE, (4, 44.0, 3, 2, 1)),
+    ):
+        (found, _) = make(**{"primary/version": at(7), "r1/version": answer, "r2/version": at(7)}).status()["replicas"]
+        assert tuple(found[name] for name in names) == expected  # type: ignore[literal-required]
+
+
 def test_a_replica_that_registers_during_a_comparison_is_not_part_of_it() -> None:
     answers = {f"{name}/version": at(7) for name in ("primary", "r1")}
     answers |= {f"{name}/digest": {"position": "1-7", "digest": "d", "keys": 1} for name in ("primary", "r1", "r2")}

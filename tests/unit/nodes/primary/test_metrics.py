@@ -12,7 +12,7 @@ from tests.support.primary import Bench
 def test_nothing_is_exported_about_replicas_while_the_log_cannot_be_read(fake: Any) -> None:
     bench = Bench(fake)
     bench.replica("a", 0)
-    collector = ReplicaCollector(bench.log, bench.registered, bench.retention.usage)
+    collector = ReplicaCollector(bench.parts, bench.retention.usage)
     assert list(collector.collect()) == []
     bench.upkeep()
     assert "ec_replica_lag_seconds" in {family.name for family in collector.collect()}
@@ -22,7 +22,7 @@ def test_the_time_of_the_last_apply_is_absent_while_unknown(fake: Any) -> None:
     bench = Bench(fake)
     bench.upkeep()
     bench.replica("a", 0)
-    bench.registry.register(ReplicaCollector(bench.log, bench.registered, bench.retention.usage))
+    bench.registry.register(ReplicaCollector(bench.parts, bench.retention.usage))
     labels = {"replica": "a"}
     assert bench.registry.get_sample_value("ec_replica_lag_seconds", labels) == 0
     assert bench.registry.get_sample_value("ec_replica_last_applied_timestamp_seconds", labels) is None

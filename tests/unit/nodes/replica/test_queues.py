@@ -1,19 +1,22 @@
 """The queues: their threads wait for each other; acknowledgements go out in batches, are retried, and are bounded."""
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from broker.delay.line import DelayLine, Schedule
-from broker.delay.models import Fixed
+from broker.delay.models import DelayModel, Exponential, Fixed, Order
 from broker.entry import Entry
 from broker.errors import LogUnreachable
 from broker.group import Group
 from broker.log import ReplicationLog
 from broker.position import START, Position
+from broker.report import Reports
 from nodes.replica import queues
 from nodes.replica.queues import Acknowledger, Inbox
+from nodes.runtime.gate import EMPTY_STATE, PositionGate
 from tests.support.clock import FakeClock
 
 
@@ -70,44 +73,172 @@ def log(fake: Any) -> ReplicationLog:
     return found
 
 
-def deliver(log: ReplicationLog, count: int) -> list[Position]:
+def deliver(log: ReplicationLog, count: int) -> list[Entry]:
     for number in range(count):
-        log.append("set", "k", str(number), f"w{number}")
-    return [found.position for found in log.group("r1").read(count + 1, 1)]
+        log.append("set", "k", str(number), f"w{log.head().position}")
+    return log.group("r1").read(count + 1, 1)
+
+
+def redelivered(log: ReplicationLog) -> list[Entry]:
+    return [entry for _, entry in log.group("r1").pending(Position(0, 0), 100) if entry is not None]
+
+
+class Bench:
+    """An acknowledger on a fake log, whose clock is moved by hand."""
+
+    def __init__(self, log: ReplicationLog, model: DelayModel | None = None, order: Order = "log") -> None:
+        self.log, self.clock, self.lost = log, FakeClock(), False
+        gate = PositionGate(EMPTY_STATE, 10)
+        self.acknowledger = Acknowledger(log.group("r1"), self.clock.now_us, gate, lambda: self.lost)
+        self.schedule = Schedule(model or Fixed(0), order, 0, "r1/ack")
+        self.acknowledger.set_schedule(self.schedule)
+        self.acknowledger.recovered(START)
+
+    def add(self, count: int) -> list[Position]:
+        """Append entries and add them as applied now; return their positions."""
+        entries = deliver(self.log, count)
+        self.acknowledger.add(entries, entries[-1].position)
+        return [entry.position for entry in entries]
+
+    def step(self) -> list[Position]:
+        return [one.position for one, _ in self.acknowledger.step()]
+
+    def pending(self) -> int:
+        return self.log.history.groups()[0].pending
 
 
 def test_acknowledgements_go_out_in_batches(log: ReplicationLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queues, "_BATCH", 3)
-    acknowledger = Acknowledger(log.group("r1"), 0, FakeClock().now_us)
-    acknowledger.add(deliver(log, 4))
-    left = []
-    while acknowledger.step():
-        left.append(log.history.groups()[0].pending)
-    assert left == [2, 0]
+    bench = Bench(log)
+    bench.add(4)
+    assert [len(bench.step()) for _ in range(3)] == [3, 2, 0]
+    assert bench.pending() == 0
 
 
 def test_a_failed_acknowledgement_is_sent_again(log: ReplicationLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    acknowledger = Acknowledger(log.group("r1"), 0, FakeClock().now_us)
-    acknowledger.add(deliver(log, 2))
+    bench = Bench(log)
+    bench.add(2)
 
-    def fail(*_: Any) -> int:
+    def fail(*_: Any) -> None:
         raise LogUnreachable("gone")
 
     with monkeypatch.context() as patched:
         patched.setattr(Group, "acknowledge", fail)
         with pytest.raises(LogUnreachable):
-            acknowledger.step()
-    assert len(acknowledger) == 3
-    assert acknowledger.step()
-    assert log.history.groups()[0].pending == 0
+            bench.step()
+    assert (len(bench.acknowledger), bench.acknowledger.position) == (3, START)
+    assert len(bench.step()) == 3
+    assert bench.pending() == 0
 
 
 def test_too_many_acknowledgements_hold_the_reader_back(log: ReplicationLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queues, "_QUEUED_MAX", 2)
-    acknowledger = Acknowledger(log.group("r1"), 0, FakeClock().now_us)
-    acknowledger.add(deliver(log, 3))
+    bench = Bench(log)
+    bench.add(3)
     with ThreadPoolExecutor(1) as threads:
-        waiter = threads.submit(acknowledger.wait_for_room)
+        waiter = threads.submit(bench.acknowledger.wait_for_room)
         assert not waiter.done()
-        acknowledger.step()
+        bench.step()
         waiter.result(5)
+
+
+@pytest.mark.parametrize("order", ["log", "arrival"])
+def test_each_entry_is_acknowledged_its_own_delay_after_it_was_applied(log: ReplicationLog, order: Order) -> None:
+    bench = Bench(log, Exponential(300), order)
+    positions = bench.add(20)
+    own_us = [bench.clock.us + bench.schedule.delay_us(position) for position in positions]
+    due_us = list(itertools.accumulate(own_us, max)) if order == "log" else own_us
+    found: list[Position] = []
+    for moment_us in sorted(set(due_us)):
+        bench.clock.us = moment_us - 1
+        assert bench.step() == []
+        bench.clock.us = moment_us
+        found += bench.step()
+    assert found == [position for _, position in sorted(zip(due_us, positions, strict=True))]
+    assert bench.acknowledger.position == positions[-1]
+
+
+def test_a_change_of_the_delay_applies_to_entries_that_already_wait(log: ReplicationLog) -> None:
+    bench = Bench(log, Fixed(60_000))
+    bench.add(2)
+    bench.acknowledger.set_schedule(Schedule(Fixed(10)))
+    assert bench.step() == []
+    bench.clock.advance_ms(10)
+    assert len(bench.step()) == 3
+
+
+def test_the_acknowledged_position_has_no_gap_before_it(log: ReplicationLog) -> None:
+    bench = Bench(log, Exponential(300), "arrival")
+    positions = bench.add(20)
+    gate, left = bench.acknowledger.gate, set(positions)
+    while left:
+        bench.clock.advance_ms(5)
+        left -= set(bench.step())
+        oldest = min(left, default=Position(1, 21))
+        assert gate.state.position == (Position(1, oldest.version - 1) if oldest.version else START)
+        assert {position for position in positions if not gate.is_reached(position)} == left - {START}
+
+
+def test_a_lost_acknowledgement_keeps_the_position_until_the_entry_is_delivered_again(log: ReplicationLog) -> None:
+    bench = Bench(log)
+    bench.lost = True
+    bench.add(2)
+    assert bench.step() == []
+    assert (len(bench.acknowledger), bench.pending(), bench.acknowledger.position) == (3, 3, START)
+    bench.lost = False
+    bench.acknowledger.add(redelivered(log))
+    assert len(bench.step()) == 3
+    assert (len(bench.acknowledger), bench.pending(), bench.acknowledger.position) == (0, 0, Position(1, 2))
+
+
+def test_an_entry_delivered_again_keeps_the_time_of_its_acknowledgement(log: ReplicationLog) -> None:
+    bench = Bench(log, Fixed(100))
+    bench.add(1)
+    bench.clock.advance_ms(99)
+    bench.acknowledger.add(redelivered(log))
+    bench.clock.advance_ms(1)
+    assert len(bench.step()) == 2
+
+
+def test_the_position_is_unknown_until_pending_entries_are_and_after_a_snapshot(log: ReplicationLog) -> None:
+    bench = Bench(log, Fixed(100))
+    bench.add(2)
+    bench.acknowledger.forget()
+    assert (len(bench.acknowledger), bench.acknowledger.position) == (0, None)
+    bench.acknowledger.add(redelivered(log))
+    bench.acknowledger.recovered(Position(1, 2))
+    assert bench.acknowledger.position == START
+    bench.clock.advance_ms(100)
+    bench.step()
+    assert bench.acknowledger.position == Position(1, 2)
+
+
+def test_void_entries_are_acknowledged_immediately_and_not_reported(log: ReplicationLog) -> None:
+    bench = Bench(log, Fixed(60_000))
+    positions = [entry.position for entry in deliver(log, 2)]
+    reports = Reports(log._client)
+    bench.acknowledger.discard(positions)
+    assert bench.step() == []
+    assert bench.pending() == 0
+    assert [report.acknowledged for report in reports.wait(1)] == [()]
+
+
+def test_a_report_has_what_was_acknowledged_and_how_many_entries_are_not(log: ReplicationLog) -> None:
+    bench = Bench(log, Fixed(100))
+    reports = Reports(log._client)
+    positions = bench.add(2)
+    bench.step()
+    bench.clock.advance_ms(100)
+    bench.step()
+    bench.step()  # nothing changes, so nothing is reported
+    found = [(report.replica, report.unacknowledged, report.acknowledged) for report in reports.wait(1)]
+    assert found == [("r1", 3, ()), ("r1", 0, tuple(positions))]
+
+
+def test_the_thread_wakes_for_a_report_before_an_acknowledgement_is_due(log: ReplicationLog) -> None:
+    bench = Bench(log, Fixed(60_000))
+    bench.step()
+    bench.add(1)
+    bench.clock.advance_ms(51)
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(bench.acknowledger.wait).result(5)

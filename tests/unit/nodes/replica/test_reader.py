@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from broker.delay.line import Schedule
+from broker.delay.models import Fixed
 from broker.entry import Entry
 from broker.errors import LogBehind, LogMissing, LogUnreachable
 from broker.group import Group
@@ -101,7 +103,7 @@ def test_nothing_is_applied_before_it_is_due_and_it_is_pending_until_then(log: R
 def test_the_acknowledgement_can_be_held_back(log: ReplicationLog, make: Make) -> None:
     write(log, "a")
     bench = make()
-    bench.acknowledger.set_delay(2000)
+    bench.acknowledger.set_schedule(Schedule(Fixed(2000)))
     bench.catch_up()
     assert (bench.position(), bench.pending()) == ("1-1", 2)
     bench.clock.advance_ms(1000)  # the fake server's clock, and with it the moment of the apply, is a real one

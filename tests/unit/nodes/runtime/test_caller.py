@@ -12,7 +12,7 @@ import pytest
 
 from broker.position import Position
 from nodes.http.peers import Ask, Peers
-from nodes.replica.history import AppliedHistory
+from nodes.replica.history import Recent
 from nodes.runtime import caller
 from nodes.runtime.caller import CONNECTION, CallerLeft
 from nodes.runtime.gate import EMPTY_STATE, PositionGate, State
@@ -57,7 +57,7 @@ def gate(_url: str) -> Any:
 
 
 def history(_url: str) -> Any:
-    return AppliedHistory(10).since(0, 1, 30)
+    return Recent(10).since(0, 1, 30)
 
 
 def peer(url: str) -> Any:

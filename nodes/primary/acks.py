@@ -1,0 +1,98 @@
+"""Acknowledgements of writes by the replicas, as reported through the log server; writes wait for them here."""
+
+import threading
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+
+from broker.errors import LogError
+from broker.history import History
+from broker.position import Position
+from broker.registry import Member
+from broker.report import Report, Reports
+from nodes.runtime import caller
+from nodes.runtime.gate import Places
+
+_WAIT_SECONDS = 1.0  # for a report, which bounds how late the thread notices a stop
+
+
+class Acknowledgements:
+    """Waits until enough replicas have acknowledged an entry; ``places`` bounds how many writes wait. Thread-safe.
+
+    An acknowledgement made before its write waits is found in the log, as are those of a time without a subscription.
+    """
+
+    def __init__(self, subscribe: Callable[[], Reports], history: History, places: Places) -> None:
+        self.places = places
+        self._subscribe, self._history = subscribe, history
+        self._reports: Reports | None = None
+        self._newest: dict[str, Report] = {}  # by replica
+        self._lock = threading.Lock()
+        self._waiting: dict[Position, list[_Waiting]] = {}
+
+    def step(self) -> None:
+        """Take the next reports. Raises ``LogError``, and then subscribes again at the next step."""
+        try:
+            if self._reports is None:
+                self._reports = self._subscribe()
+                for position in list(self._waiting):
+                    self._look_up(position)
+            for report in self._reports.wait(_WAIT_SECONDS):
+                self._newest[report.replica] = report
+                for position in report.acknowledged:
+                    self._acknowledged(position, [report.replica])
+        except LogError:
+            if self._reports is not None:
+                self._reports.close()
+                self._reports = None
+            raise
+
+    def wait(self, position: Position, replicas: Collection[str], count: int, timeout_seconds: float) -> list[str]:
+        """Return the first ``count`` of these replicas that acknowledge an entry, fewer if the time is up."""
+        waiting = _Waiting(replicas, count)
+        with self._lock:
+            self._waiting.setdefault(position, []).append(waiting)
+        try:
+            with suppress(LogError):
+                self._look_up(position)
+            caller.wait(waiting.enough.wait, timeout_seconds, time.monotonic)
+        finally:
+            with self._lock:
+                others = self._waiting[position]
+                others.remove(waiting)
+                if not others:
+                    del self._waiting[position]
+        return waiting.by[:count]
+
+    def close(self) -> None:
+        """End all waits."""
+        with self._lock:
+            for waiting in self._waiting.values():
+                for one in waiting:
+                    one.enough.set()
+
+    def unacknowledged(self, member: Member) -> int | None:
+        """The number of applied entries that a replica has not acknowledged, by its newest report or heartbeat."""
+        report = self._newest.get(member.replica)
+        is_newer = report is not None and report.at_us >= member.seen_at_us
+        return report.unacknowledged if report is not None and is_newer else member.unacknowledged
+
+    def _look_up(self, position: Position) -> None:
+        self._acknowledged(position, self._history.acknowledged(position))
+
+    def _acknowledged(self, position: Position, replicas: list[str]) -> None:
+        with self._lock:
+            for waiting in self._waiting.get(position, ()):
+                waiting.add(replicas)
+
+
+class _Waiting:
+    def __init__(self, replicas: Collection[str], count: int) -> None:
+        self.by: list[str] = []
+        self.enough = threading.Event()
+        self._replicas, self._count = replicas, count
+
+    def add(self, replicas: list[str]) -> None:
+        self.by += [replica for replica in replicas if replica in self._replicas and replica not in self.by]
+        if len(self.by) >= self._count:
+            self.enough.set()
