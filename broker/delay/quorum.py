@@ -127,7 +127,7 @@ def _missing(
     random, reads, used = read
     trials, n = applied.shape
     first, last = at_ms[int(trials * _STEADY_SHARE), 0], at_ms[int(trials * (1 - _STEADY_SHARE)), 0]
-    moments = random.uniform(first, last, trials)
+    moments = np.sort(random.uniform(first, last, trials))  # which makes the searches fast
     shown = [np.searchsorted(_from(at_ms[:, 0] + applied[:, i]), moments + reads[:, i], "right") for i in range(n)]
     newest = np.searchsorted(_from(at_ms[:, 0] + returned), moments, "right")
     shown_by_read = np.take_along_axis(np.column_stack(shown), used, axis=1).max(axis=1)

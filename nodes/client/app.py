@@ -179,7 +179,7 @@ def add_faults(api: Api, faults: Faults) -> None:
 def add_experiments(api: Api, experiments: Experiments) -> None:
     @api.route("POST", "/experiments", admin=True, body=ExperimentBody, answer=Answer(Experiment, 202))
     def submit(body: ExperimentBody) -> Response:
-        """Queue an experiment: windows, staleness, levels, or a sweep of one of these."""
+        """Queue an experiment of a kind, or a sweep of one."""
         found = experiments.submit(body)
         response = api.reply(found, 202)
         response.headers["Location"] = f"/experiments/{found['id']}"
