@@ -144,7 +144,7 @@ def _quorum(result: dict[str, Any]) -> list[Chart]:
 
     def curve(axes: Axes) -> None:
         _staleness_axes(axes, result["stale"], name)
-        axes.set_xlabel("milliseconds after the write returned")
+        axes.set_xlabel("milliseconds after w acknowledgements")
 
     stale = ("Probability that a read is stale", svg(curve))
     return [stale, ("Probability that a read shows one of the newest k versions", svg(bars))]

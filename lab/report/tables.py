@@ -61,7 +61,7 @@ def _staleness(result: dict[str, Any]) -> list[Rows]:
 def _quorum(result: dict[str, Any]) -> list[Rows]:
     ((_, headings, rows),) = _staleness(result)
     title = f"P(a read is stale), n={result['n']} r={result['r']} w={result['w']}"
-    found: list[Rows] = [(title, [f"{headings[0]} returned", *headings[1:]], rows)]
+    found: list[Rows] = [(title, ["ms after w acknowledgements", *headings[1:]], rows)]
     if "newest" not in result:
         return found
     newest = result["newest"]

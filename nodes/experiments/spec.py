@@ -101,7 +101,7 @@ class Quorum(Spec):
     """Probability that a read of ``r`` replicas misses a write that ``w`` of ``n`` replicas have acknowledged.
 
     Writes at random times, ``rate`` per second on average, each of a key of its own, followed by reads at random times
-    up to ``horizon_ms`` after the write returned, spread evenly over ``steps`` steps. Then, for k-staleness, writes of
+    up to ``horizon_ms`` after w acknowledgements, spread evenly over ``steps`` steps. Then, for k-staleness, writes of
     one key and a tenth as many reads at random moments. ``n``: the replicas that must be registered, if given.
     """
 
@@ -112,7 +112,7 @@ class Quorum(Spec):
     reads: Annotated[int, Field(ge=100, le=200_000)] = 20_000
     reads_per_second: Annotated[float, Field(ge=1, le=1000)] = 150.0
     rate: Rate = 30.0
-    steps: Annotated[int, Field(ge=2, le=200)] = 20
+    steps: Annotated[int, Field(ge=2, le=200)] = 15
     horizon_ms: HorizonMs | None = None
     timeout_ms: WaitMs = 5000
 

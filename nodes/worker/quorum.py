@@ -24,6 +24,7 @@ TRIALS = 1_000_000  # of the simulation: its noise is below 0.1 %
 _WARM_UP_SHARE = 0.999  # of the delays are over when the warm-up ends
 _CLOCK_SECONDS = 2.0  # between two measurements of the log's clock
 _MARGIN_MS = 2000
+_PAGE = 5000  # acknowledgements in one response
 _NEWEST = (1, 2, 3, 5, 10)
 
 
@@ -31,6 +32,7 @@ class Written(NamedTuple):
     """``returned_us``: when the write returned to its caller, by the log's clock."""
 
     version: int
+    position: str
     returned_us: int
 
 
@@ -57,7 +59,7 @@ class Requests:
         started = run.now()
         if (reply := run.ask(ask, self.errors)) is None:
             return None
-        written = Written(reply.body["version"], run.clock.now_us())
+        written = Written(reply.body["version"], reply.body["position"], run.clock.now_us())
         if reply.body["acks_reached"] < spec.w:
             self.errors.append(f"{reply.body['acks_reached']} of {spec.w} acknowledgements within {spec.timeout_ms} ms")
             return None
@@ -76,11 +78,41 @@ class Requests:
         return Read(reply.body["version"], sum(arrivals_us) / len(arrivals_us))
 
 
+class Acknowledged:
+    """When writes had w acknowledgements, as the replicas report it afterwards.
+
+    That is when the write returns in the model; its caller learns of it later, on a busy machine by milliseconds.
+    """
+
+    def __init__(self, w: int, run: Run) -> None:
+        self._w, self._run = w, run
+        self._times_us: dict[str, list[int]] = {}
+        self._cursors = {url: self._page(url, "limit=1")["cursor"] for url in run.target.replicas().values()}
+
+    def read(self) -> None:
+        """Ask the replicas for what they have acknowledged since the start. Raises ``TargetError``."""
+        for url, start in self._cursors.items():
+            cursor, found = start, [None]
+            while found:
+                page = self._page(url, f"cursor={cursor}&limit={_PAGE}")
+                cursor, found = page["cursor"], page["acknowledged"]
+                for entry in found:
+                    self._times_us.setdefault(entry["position"], []).append(microseconds(entry["acknowledged_at"]))
+
+    def at_us(self, written: Written) -> int:
+        """The moment, or if a replica no longer knows it, when the write returned to its caller."""
+        times_us = sorted(self._times_us.get(written.position, []))
+        return times_us[self._w - 1] if len(times_us) >= self._w else written.returned_us
+
+    def _page(self, url: str, query: str) -> Result:
+        return self._run.target.require(Ask(f"{url}/acknowledged?{query}")).body
+
+
 class OwnKeys:
     """Writes of a key each, followed by reads: how stale they are, by the time since the write returned."""
 
     def __init__(self, spec: Quorum, run: Run, requests: Requests, horizon_ms: float) -> None:
-        self.reads: list[tuple[float, bool]] = []
+        self.reads: list[tuple[Written, Read]] = []
         self._spec, self._run, self._requests, self._horizon_ms = spec, run, requests, horizon_ms
         self._free: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._names = itertools.count()
@@ -95,13 +127,20 @@ class OwnKeys:
             loop.at(started + moment, partial(self._write, loop, number, self._draw(random, number)))
         return self.seconds
 
-    def figures(self, outcome: Outcome | None) -> Result:
+    def times_ms(self, acknowledged: Acknowledged) -> Any:
+        """When each read arrived at the replicas, since its write had its acknowledgements."""
+        return np.array([(read.at_us - acknowledged.at_us(written)) / 1000 for written, read in list(self.reads)])
+
+    def stale(self) -> Any:
+        return np.array([read.version < written.version for written, read in list(self.reads)], dtype=int)
+
+    def figures(self, acknowledged: Acknowledged, outcome: Outcome | None) -> Result:
         """The measured curve, and with ``outcome`` the predicted one."""
-        reads = list(self.reads)
-        t_ms, stale = (np.array(column, dtype=float) for column in (zip(*reads, strict=True) if reads else ((), ())))
+        t_ms = self.times_ms(acknowledged)
+        stale = self.stale()[: len(t_ms)]
         predicted = None if outcome is None else 1 - np.searchsorted(outcome.consistent_after, t_ms, "right") / TRIALS
         edges = np.linspace(0, self._horizon_ms, self._spec.steps + 1)
-        return {"stale": curve(edges, t_ms, stale, predicted), "reads": len(reads)}
+        return {"stale": curve(edges, t_ms, stale, predicted), "reads": len(t_ms)}
 
     def _draw(self, random: Random, number: int) -> list[float]:
         """When to read after a write, in milliseconds since its return. A warm-up's number is negative."""
@@ -122,7 +161,7 @@ class OwnKeys:
 
     def _read(self, key: str, written: Written, done: Callable[[], None]) -> None:
         if (read := self._requests.read(key)) is not None:
-            self.reads.append(((read.at_us - written.returned_us) / 1000, read.version < written.version))
+            self.reads.append((written, read))
         done()
 
     def _key(self) -> str:
@@ -161,9 +200,9 @@ class OneKey:
             loop.at(started + warm_up_seconds + moment, self._read)
         return seconds
 
-    def figures(self, outcome: Outcome) -> Result:
+    def figures(self, acknowledged: Acknowledged, outcome: Outcome) -> Result:
         """P(a read shows one of the newest k versions), measured if there were reads, and predicted."""
-        missing = self.missing()
+        missing = self.missing(acknowledged)
         measured = {"measured": rounded((missing < k).mean() for k in _NEWEST)} if len(missing) else {}
         predicted = rounded(outcome.shows_newest(k) for k in _NEWEST)
         return {"k": list(_NEWEST), "reads": len(missing), **measured, "predicted": predicted}
@@ -176,11 +215,11 @@ class OneKey:
         if (read := self._requests.read(self.KEY)) is not None:
             self.reads.append(read)
 
-    def missing(self) -> Any:
+    def missing(self, acknowledged: Acknowledged) -> Any:
         """By how many versions each read was behind the newest version acknowledged when it arrived."""
         written = sorted(self.written)
         versions = [found.version for found in written]
-        since_us = np.minimum.accumulate([found.returned_us for found in reversed(written)] or [0])[::-1]
+        since_us = np.minimum.accumulate([acknowledged.at_us(found) for found in reversed(written)] or [0])[::-1]
         newest = np.searchsorted(since_us, [read.at_us for read in self.reads], "right")
         shown = np.searchsorted(versions, [read.version for read in self.reads], "right")
         return np.maximum(0, newest - shown)
@@ -193,11 +232,12 @@ def measure(spec: Quorum, run: Run) -> Result:
     horizon_ms = spec.horizon_ms or min(3 * mean_ms, HORIZON_MS_UNLESS_GIVEN)
     warm_up_ms = max(found.delay.quantile_ms(_WARM_UP_SHARE) for found in replicas)
     warm_up_seconds = min(WARM_UP_SECONDS_MAX, warm_up_ms / 1000)
-    requests = Requests(spec, run)
+    requests, acknowledged = Requests(spec, run), Acknowledged(spec.w, run)
     own, one = OwnKeys(spec, run, requests, horizon_ms), OneKey(spec, run, requests)
 
     def figures(outcome: Outcome | None = None) -> Result:
-        return {"n": len(replicas), "r": spec.r, "w": spec.w, **own.figures(outcome), **failures(requests.errors)}
+        curves = own.figures(acknowledged, outcome)
+        return {"n": len(replicas), "r": spec.r, "w": spec.w, **curves, **failures(requests.errors)}
 
     def perform(part: OwnKeys | OneKey) -> list[float]:
         loop, started = run.loop(), run.now()
@@ -210,19 +250,20 @@ def measure(spec: Quorum, run: Run) -> Result:
     late_ms = perform(own)
     rate = (run.target.head()[1] - before) / own.seconds
     late_ms += perform(one)
+    acknowledged.read()
     ways = [Ways(found.delay, found.ack, found.read, order=found.order) for found in _replicas(spec, run)]
     outcome = simulate(Model(ways, spec.r, spec.w, rate, asks_all=False), trials=TRIALS, seed=spec.seed)
     return {
         **figures(outcome),
-        "newest": one.figures(outcome),
+        "newest": one.figures(acknowledged, outcome),
         "write_ms": _beside(requests.write_ms, outcome.write_latency),
         "read_ms": _beside(requests.read_ms, outcome.read_latency),
         "rate": round(rate, 3),
         "late_ms": spread(late_ms),
         "raw": {
-            "t_ms": rounded((t_ms for t_ms, _ in own.reads), 2),
-            "stale": [int(stale) for _, stale in own.reads],
-            "missing": one.missing().tolist(),
+            "t_ms": rounded(own.times_ms(acknowledged), 2),
+            "stale": own.stale().tolist(),
+            "missing": one.missing(acknowledged).tolist(),
             "write_ms": rounded(requests.write_ms, 2),
             "read_ms": rounded(requests.read_ms, 2),
         },

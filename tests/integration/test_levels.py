@@ -112,6 +112,19 @@ def test_a_level_keeps_its_promise_in_order_of_arrival(fresh: Lab, level: str) -
     assert judged["consistent_prefix"]["promised"] is False
 
 
+@pytest.mark.parametrize(("r", "w"), [(1, 1), (2, 1), (1, 2)])
+def test_quorums_that_overlap_promise_to_show_own_writes(fresh: Lab, r: int, w: int) -> None:
+    set_delays(fresh, 20, 200)
+    options = ("--level", "quorum", "--r", str(r), "--w", str(w), "--seconds", "3", "--sessions", "5", "--keys", "3")
+    status, found = check(fresh, *options)
+    own_writes = verdicts(found)["read_your_writes"]
+    print(
+        f"\nr={r} w={w}: {found['operations']}, {own_writes['violations']} of {own_writes['tested']} lack the own write"
+    )
+    assert (status, found["kept"], found["plan"]["n"]) == (0, True, 2)
+    assert (own_writes["promised"], own_writes["verdict"]) == ((True, "held") if r + w > 2 else (False, "violated"))
+
+
 def test_acks_return_with_the_replicas_delays(fresh: Lab) -> None:
     set_delays(fresh, 50, 800)
     for acks, delay_ms in ((1, 50), (2, 800)):
