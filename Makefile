@@ -39,7 +39,7 @@ $(ADDITIONS): $(VENV)/%.stamp: requirements-%.lock $(VENV)/run.stamp
 	@touch $@
 
 .PHONY: demo
-demo: $(VENV)/run.stamp ## run a 20-second tour on a temporary lab
+demo: $(VENV)/run.stamp ## run a 30-second tour on a temporary lab
 	@$(BIN)/lab demo $(ARGS)
 
 .PHONY: up

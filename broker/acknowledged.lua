@@ -1,23 +1,14 @@
--- Return the names of the groups that have acknowledged the entry with the ID ARGV[1] in the stream KEYS[1].
+-- Return the groups that have acknowledged the entry with the ID ARGV[1] in the stream KEYS[1]. After groups.lua.
 
-local function parts(id)
-  local epoch, version = string.match(id, '^(%d+)-(%d+)$')
-  return tonumber(epoch), tonumber(version)
-end
-
-local epoch, version = parts(ARGV[1])
+local LOG, ID = KEYS[1], ARGV[1]
+local epoch, version = parts(ID)
 local found = {}
-for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
-  local fields = {}
-  for at = 1, #group, 2 do
-    fields[group[at]] = group[at + 1]
-  end
-  local delivered_epoch, delivered = parts(fields['last-delivered-id'])
+for _, reply in ipairs(redis.call('XINFO', 'GROUPS', LOG)) do
+  local group = named(reply)
+  local delivered_epoch, delivered = parts(group['last-delivered-id'])
   -- In another epoch it is unknown whether the entry was applied: a reset acknowledges what it invalidates.
   if delivered_epoch == epoch and delivered >= version then
-    if #redis.call('XPENDING', KEYS[1], fields['name'], ARGV[1], ARGV[1], 1) == 0 then
-      found[#found + 1] = fields['name']
-    end
+    if #redis.call('XPENDING', LOG, group['name'], ID, ID, 1) == 0 then found[#found + 1] = group['name'] end
   end
 end
 return found

@@ -27,10 +27,12 @@ if redis.acl_check_cmd then -- since Redis 7.0
   need('XADD', LOG, '*', '', '')
   need('XTRIM', LOG, 'MINID', '0-0')
   need('XRANGE', LOG, '-', '+')
+  need('XREVRANGE', LOG, '+', '-')
   need('EXISTS', LOG)
   need('XINFO', 'STREAM', LOG)
   need('XINFO', 'GROUPS', LOG)
   need('XPENDING', LOG, '', '-', '+', 1)
+  need('XGROUP', 'SETID', LOG, '', '0')
 end
 if #missing > 0 then return 'its user is not allowed to run ' .. table.concat(missing, ', ') .. ' on the keys of this lab' end
 

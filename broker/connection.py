@@ -106,8 +106,10 @@ def connect(
     return redis.Redis(connection_pool=pool)
 
 
-def register(client: Client, script: str) -> Script:
-    return client.register_script(resources.files("broker").joinpath(script).read_text(encoding="utf-8"))
+def register(client: Client, *scripts: str) -> Script:
+    """Return one script, made of the text of these."""
+    folder = resources.files("broker")
+    return client.register_script("".join(folder.joinpath(script).read_text(encoding="utf-8") for script in scripts))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ local behind = last < seen_epoch or (last == seen_epoch and version < seen_versi
 local lab = head[4] or write_id:sub(1, 8) -- as permanent as the log, and unique, as write ids are
 if mode == 'open' and head[1] and not behind and doubt == '' then
   if not head[4] then redis.call('HSET', HEAD, 'lab', lab) end -- a log created by an earlier version
+  recount(LOG) -- the server may have restarted
   return {'open', head[1], head[2]}
 end
 
@@ -53,4 +54,5 @@ end
 
 redis.call('HSET', WRITES, write_id, position .. ' ' .. at .. ' epoch')
 redis.call('RPUSH', WRITE_ORDER, write_id)
+recount(LOG)
 return {keeps and 'continued' or 'started', epoch, keeps and head[2] or '0'}

@@ -1,6 +1,6 @@
 """Log access for one replica, through the Redis consumer group named after it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from broker.connection import Client, translated
@@ -13,8 +13,9 @@ from broker.report import Report, channel
 class Group:
     """A replica's place in the log; entries delivered but not acknowledged are *pending*. Thread-safe."""
 
-    def __init__(self, client: Client, namespace: str, replica: str) -> None:
+    def __init__(self, client: Client, namespace: str, replica: str, place: Callable[..., object]) -> None:
         self._client: Any = client
+        self._place = place
         self._stream, self._channel = f"{namespace}:log", channel(namespace)
         self.replica = self._replica = replica
 
@@ -22,12 +23,11 @@ class Group:
         """Create the group, positioned after ``position``; return ``False`` if it exists already."""
         try:
             with translated():
-                self._client.xgroup_create(self._stream, self._replica, id=str(position))
+                self._place(keys=[self._stream], args=["CREATE", self._replica, str(position)])
         except LogRefused as error:
-            cause = str(error.__cause__)
-            if "BUSYGROUP" in cause:
+            if "BUSYGROUP" in str(error):
                 return False
-            if "requires the key to exist" in cause:
+            if "requires the key to exist" in str(error):
                 raise LogMissing("the log server holds no log yet") from error
             raise
         return True
@@ -38,7 +38,7 @@ class Group:
 
     def rewind(self, position: Position) -> None:
         with translated():
-            self._client.xgroup_setid(self._stream, self._replica, id=str(position))
+            self._place(keys=[self._stream], args=["SETID", self._replica, str(position)])
 
     def read(self, count: int, block_ms: int) -> list[Entry]:
         return [Entry.of_stream(name, fields) for name, fields in self._read(">", count, block_ms)]

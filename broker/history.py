@@ -36,7 +36,7 @@ class History:
         self._stream = f"{namespace}:log"
         self._head = f"{namespace}:head"
         self._before = register(client, "before.lua")
-        self._acknowledged = register(client, "acknowledged.lua")
+        self._acknowledged = register(client, "groups.lua", "acknowledged.lua")
 
     def between(self, first: Position, last: Position, count: int) -> list[Entry]:
         """Return up to ``count`` entries, both ends included; raises ``PositionLost`` if ``first`` has been trimmed."""
@@ -123,6 +123,12 @@ class History:
                 return []
             raise
         return sorted(_group(info, summary) for info, summary in zip(infos, summaries, strict=True))
+
+    def deliveries(self, replica: str, count: int) -> dict[Position, int]:
+        """Return how often each of a replica's oldest pending entries has been delivered."""
+        with translated():
+            found = self._client.xpending_range(self._stream, replica, "-", "+", count, idle=0)
+        return {Position.of_entry(one["message_id"]): one["times_delivered"] for one in found}
 
     def now_us(self) -> int:
         """Return the log's time in microseconds since 1970: the server's clock, never before the last change."""

@@ -3,19 +3,21 @@
 from typing import NamedTuple
 
 from broker.history import GroupState
-from broker.log import Head, ReplicationLog
+from broker.log import ReplicationLog
 from broker.position import START, Position
+from broker.primary_store import Head
 from broker.registry import Member
 
 
 class Lag(NamedTuple):
-    """A replica's unapplied writes. ``seconds``: age of the oldest one, 0 if there is none; ``ack_versions`` and
-    ``ack_seconds``: the same of its unacknowledged writes.
+    """A replica's unapplied writes. ``seconds``: age of the oldest one, 0 if there is none; ``ack_seconds``: the same
+    of its unacknowledged writes. ``applied`` and ``acknowledged``: the last such version in the log's epoch, or 0.
     """
 
     versions: int
     seconds: float
-    ack_versions: int
+    applied: int
+    acknowledged: int
     ack_seconds: float
     pending: int
     undelivered: int
@@ -31,11 +33,12 @@ def observe(log: ReplicationLog, members: list[Member]) -> dict[str, Lag]:
 def _lag(log: ReplicationLog, head: Head, member: Member, group: GroupState | None) -> Lag:
     acknowledged = _acknowledged(group) if group else START
     applied = max(member.position, acknowledged)
-    seconds = _age_us(log, head, applied) / 1e6
+    seconds, versions = _age_us(log, head, applied) / 1e6, _versions(applied, head.position)
     return Lag(
-        versions=_versions(applied, head.position),
+        versions=versions,
         seconds=seconds,
-        ack_versions=_versions(acknowledged, head.position),
+        applied=head.position.version - versions,
+        acknowledged=head.position.version - _versions(acknowledged, head.position),
         ack_seconds=seconds if acknowledged == applied else _age_us(log, head, acknowledged) / 1e6,
         pending=group.pending if group else 0,
         undelivered=_versions(group.last_delivered if group else START, head.position),

@@ -1,4 +1,4 @@
-"""The replication log: appending to it, and the primary's store.
+"""The replication log: appending to it, and keeping it within bounds.
 
 The keys, in the order in which the scripts take them; ``lab14`` is the namespace:
 
@@ -14,40 +14,33 @@ The keys, in the order in which the scripts take them; ``lab14`` is the namespac
     lab14:writes       hash    write id -> "position at SHA-1", so that a retry is the same write
     lab14:write_order  list    the write ids of lab14:writes, oldest first, to keep the hash bounded
 
-One script each: append.lua appends changes, epoch.lua starts an epoch, page.lua reads a page of the primary's store,
-before.lua finds a position by its age, check.lua tests whether appends are possible, steady.lua keeps the log's time
-from going back. ``broker.group`` reads as a replica, ``broker.history`` as an observer.
+One script each: append.lua appends changes, epoch.lua starts an epoch, page.lua reads a page of the store, before.lua
+finds a position by its age, check.lua tests whether appends are possible, steady.lua keeps the time from going back,
+trim.lua drops entries, place.lua places a group. ``broker.group`` reads as a replica, ``broker.history`` observes,
+``broker.primary_store`` reads the store.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 from broker import errors
 from broker.connection import Client, register, translated
-from broker.entry import EMPTY, Operation, Record, contribution
+from broker.entry import Operation, contribution
 from broker.group import Group
 from broker.history import History, Memory
 from broker.position import START, Position
+from broker.primary_store import PrimaryStore
 
 REMEMBERED_WRITES = 100_000  # write ids for which a retry is recognized
 CHANGES_MAX = 1000  # changes in one call
-_KEYS = ("log", "data", "head", "keys", "writes", "write_order")
-_SCRIPTS = ("append", "epoch", "page", "check", "steady")
+_SCRIPTS = ("append", "check", "steady")
+_COUNTING = ("epoch", "trim", "place")  # with the functions of groups.lua
 _APPEND_ATTEMPTS = 3
 _STEP_US = 100_000  # a smaller difference between two clocks does not count as a step
 _SHRINK_STEPS = 32  # each step drops this fraction of the entries, to drop few more than necessary
 
 Repairs = Mapping[type[errors.NotApplied], Callable[[], object]]
-
-
-class Head(NamedTuple):
-    position: Position
-    write_id: str
-    at_us: int
-    keys: int
-    digest: str
 
 
 class Change(NamedTuple):
@@ -68,31 +61,27 @@ class Appended(NamedTuple):
     repeated: bool
 
 
-class Page(NamedTuple):
-    head: Head
-    records: list[Record]
-    more: bool
-
-
-class ReplicationLog:
+class ReplicationLog(PrimaryStore):
     """One history of changes, with one consumer group per replica. Methods raise ``LogError``. Thread-safe."""
 
     def __init__(self, client: Client, namespace: str = "lab14", repairs: Repairs | None = None) -> None:
         """``repairs``: for ``LogUnverified`` and ``LogFull``, the action to take before an append is retried once."""
-        self._client: Any = client  # redis-py's types cover the replies of all settings; ours are fixed
+        super().__init__(client, namespace)
         self._repairs = repairs or {}
         self._namespace = namespace
         self.history = History(client, namespace)
-        self._written = [f"{namespace}:{name}" for name in _KEYS]
-        self._stream, self._data, self._head, self._keys, *_ = self._written
         self._scripts = {name: register(client, f"{name}.lua") for name in _SCRIPTS}
+        self._scripts |= {name: register(client, "groups.lua", f"{name}.lua") for name in _COUNTING}
         self._is_checked = False
+
+    def repaired_by(self, repairs: Repairs) -> "ReplicationLog":
+        return ReplicationLog(self._client, self._namespace, repairs)
 
     def _run(self, script: str, *args: str | int) -> Any:
         return self._scripts[script](keys=self._written, args=args)
 
     def group(self, replica: str) -> Group:
-        return Group(self._client, self._namespace, replica)
+        return Group(self._client, self._namespace, replica, self._scripts["place"])
 
     # -- appending ----------------------------------------------------------------------------------------------------
 
@@ -194,8 +183,7 @@ class ReplicationLog:
     def trim(self, through: Position) -> int:
         """Drop the entries up to and including ``through``; return how many were dropped."""
         with translated():
-            first = Position(through.epoch, through.version + 1)
-            return int(self._client.xtrim(self._stream, minid=str(first), approximate=False))
+            return int(self._run("trim", "MINID", f"{through.epoch}-{through.version + 1}"))
 
     def shrink(self, max_bytes: Callable[[Memory], int]) -> Memory | None:
         """Drop the oldest entries until ``max_bytes`` allows the rest; return the memory, ``None`` if unreported."""
@@ -204,43 +192,8 @@ class ReplicationLog:
             if length == 0:
                 break
             with translated():
-                self._client.xtrim(self._stream, maxlen=length - math.ceil(length / _SHRINK_STEPS), approximate=False)
+                self._run("trim", "MAXLEN", length - math.ceil(length / _SHRINK_STEPS))
         return found
-
-    # -- the primary's store ------------------------------------------------------------------------------------------
-
-    def head(self) -> Head:
-        """Return the last change, and the digest of the primary's store, as one consistent cut."""
-        with translated():
-            return _head(*self._queued_head().execute())
-
-    def get(self, key: str) -> tuple[Head, Record | None]:
-        with translated():
-            pipe = self._queued_head()
-            pipe.hget(self._data, key)
-            fields, keys, record = pipe.execute()
-        return _head(fields, keys), None if record is None else _record(key, record)
-
-    def page(self, after: str, limit: int, max_bytes: int) -> Page:
-        """Return at most ``limit`` records with keys greater than ``after``, ending once they exceed ``max_bytes``."""
-        with translated():
-            epoch, version, write_id, at, more, *flat = self._run("page", after, limit, max_bytes)
-        head = Head(Position(int(epoch), int(version)), write_id, int(at), 0, EMPTY)
-        records = [_record(key, text) for key, text in zip(flat[::2], flat[1::2], strict=True)]
-        return Page(head, records, more == "more")
-
-    def scan(self, cursor: int, count: int) -> tuple[int, list[Record]]:
-        """Return some records, unordered and not of one position, and the cursor to continue with, 0 at the end."""
-        with translated():
-            cursor, found = self._client.hscan(self._data, cursor=cursor, count=count)
-        return cursor, [_record(key, text) for key, text in found.items()]
-
-    def _queued_head(self) -> Any:
-        """Return a transaction whose first two replies are the arguments of ``_head``."""
-        pipe = self._client.pipeline(transaction=True)
-        pipe.hmget(self._head, "epoch", "version", "write_id", "at", "digest")
-        pipe.zcard(self._keys)
-        return pipe
 
 
 def _appended(change: Change, reply: list[Any]) -> Appended | errors.WriteIdReused | None:
@@ -251,25 +204,3 @@ def _appended(change: Change, reply: list[Any]) -> Appended | errors.WriteIdReus
         return errors.WriteIdReused(f"the write id {change.write_id} belongs to another change")
     epoch, version, at_us = map(int, rest)
     return Appended(Position(epoch, version), at_us, outcome == "repeated")
-
-
-def _head(fields: list[str | None], keys: int) -> Head:
-    epoch, version, write_id, at, digest = fields
-    if epoch is None or version is None or at is None:
-        raise errors.LogMissing("the log server holds no log yet")
-    return Head(Position(int(epoch), int(version)), write_id or "", int(at), keys, digest or EMPTY)
-
-
-def _record(key: str, text: str) -> Record:
-    """Parse a record by the fixed layout that append.lua writes, so the value stays unchanged. Check it against the
-    record's digest: the store's digest is updated per write, not computed from the stored data.
-    """
-    front, _, rest = text.partition(',"value":')
-    try:
-        fields = json.loads(front + "}")
-        record = Record(key, rest[:-1], fields["version"], fields["write_id"], fields["at"])
-        if contribution(record.write_id, key, record.value).hex() == fields["digest"]:
-            return record
-    except (ValueError, TypeError, KeyError):
-        pass
-    raise errors.RecordDamaged(f"the primary's record of {key[:100]!r} is damaged; write it again or delete it")

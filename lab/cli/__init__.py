@@ -14,6 +14,7 @@ from lab.terminal import plain
 COMMANDS = {
     "bench": "Measure the lab against minimal baselines, in the same run.",
     "check": "Run sessions through a consistency level, and check which guarantees held.",
+    "delay": "Show and change the replicas' delays and acknowledgement delays.",
     "demo": "Walk through the lab with live numbers, on a temporary lab.",
     "down": "Stop the lab; its data stays.",
     "experiment": "Measure the running lab in the background, and compare with the prediction.",

@@ -3,16 +3,13 @@
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
 import click
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from broker.position import Position
 from broker.stats import quantile
 from lab.cli import stream
 from lab.cli.options import interrupt_on_sigterm, json_option
@@ -20,12 +17,13 @@ from lab.client import NodeUnreachable, get, post
 from lab.errors import LabError
 from lab.local.layout import NAMESPACE
 from lab.local.supervisor import Lab
-from lab.terminal import console, print_json, table
+from lab.stage import BAR_WIDTH, SLOW_REPLICA, Stage, until
+from lab.terminal import console, print_json
 
 SLOW_MS = 3000
-_SLOW_REPLICA = f"{NAMESPACE}-replica2"
-_BAR_WIDTH = 40
-_NUMBERS = frozenset({"version", "pending", "applied after", "configured", "min", "median", "max", "beyond"})
+HELD_MS = 3000  # acknowledgements, for which a crashed replica has to come back within this time
+HELD_WRITES = 5
+_SHORT_MS = 100
 
 
 @click.command()
@@ -51,15 +49,8 @@ def demo(*, as_json: bool, windows: int) -> None:
         print_json(facts)
 
 
-class Story:
+class Story(Stage):
     """The scenes, in order. Each acts on the lab, shows the result, and adds its figures to ``facts``."""
-
-    def __init__(self, lab: Lab, out: Console) -> None:
-        self._lab = lab
-        self._out = out
-        self._urls = {f"{NAMESPACE}-primary": lab.primary_url, **lab.replica_urls}
-        self._delays_ms: dict[str, float] = {}
-        self.facts: dict[str, Any] = {}
 
     def tell(self, windows: int) -> dict[str, Any]:
         self._the_lab()
@@ -67,13 +58,16 @@ class Story:
         self._windows(windows)
         self._slower()
         self._read_your_writes()
+        self._redelivery()
         self._the_stream()
         return self.facts
 
-    # -- scenes -------------------------------------------------------------------------------------------------------
     def _the_lab(self) -> None:
-        found = get(f"{self._lab.primary_url}/admin/replication-delays")["delays"]
-        self._delays_ms = {str(urlsplit(url).hostname): delay for url, delay in found.items()}
+        found = get(f"{self._lab.primary_url}/admin/replication-delays")
+        self._delays_ms, self._acks_ms = (
+            {str(urlsplit(url).hostname): delay for url, delay in found[name].items()}
+            for name in ("delays", "ack_delays")
+        )
         self._title("The lab", "A primary accepts writes; each replica applies them from the log, deliberately late.")
         urls = {**self._urls, f"{NAMESPACE}-client": self._lab.client_url}
         delays = {name: f"{delay_ms:g} ms" for name, delay_ms in self._delays_ms.items()}
@@ -105,8 +99,8 @@ class Story:
                 windows_ms.append(found["consistency_time_ms"])
                 for replica, values in applied_ms.items():
                     values.append(found["replicas"][replica]["applied_after_ms"])
-                bar = "█" * round(_BAR_WIDTH * min(1.0, windows_ms[-1] / longest_ms / 1.25))
-                line = f"{number:4}  [cyan]{bar}[/]{' ' * (_BAR_WIDTH - len(bar))}  {windows_ms[-1]:8.1f} ms"
+                bar = "█" * round(BAR_WIDTH * min(1.0, windows_ms[-1] / longest_ms / 1.25))
+                line = f"{number:4}  [cyan]{bar}[/]{' ' * (BAR_WIDTH - len(bar))}  {windows_ms[-1]:8.1f} ms"
                 progress.console.print(line, highlight=False)
         self._out.print()
         rows = [_spread(f"{name}: commit to apply", applied_ms[name], delay) for name, delay in self._delays_ms.items()]
@@ -115,12 +109,12 @@ class Story:
         self.facts["windows"] = {"consistency_time_ms": windows_ms, "applied_after_ms": applied_ms}
 
     def _slower(self) -> None:
-        self._title("A slower replica", f"{_SLOW_REPLICA} gets a delay of {SLOW_MS} ms, and the window grows with it.")
-        before_ms = self._delays_ms[_SLOW_REPLICA]
-        self._set_delay(SLOW_MS)
-        with self._out.status(f"waiting for {_SLOW_REPLICA}"):
+        self._title("A slower replica", f"{SLOW_REPLICA} gets a delay of {SLOW_MS} ms, and the window grows with it.")
+        before_ms = self._delays_ms[SLOW_REPLICA]
+        self._set(delay_ms=SLOW_MS)
+        with self._out.status(f"waiting for {SLOW_REPLICA}"):
             window_ms = self._write_and_wait("slow-replica", "testing-longer-delay")["consistency_time_ms"]
-        self._set_delay(before_ms)
+        self._set(delay_ms=before_ms)
         self._out.print(f"window with {SLOW_MS} ms: [bold]{window_ms:.1f} ms[/]; back to {before_ms:g} ms")
         self.facts["slow_replica"] = {"delay_ms": SLOW_MS, "consistency_time_ms": window_ms}
 
@@ -145,12 +139,38 @@ class Story:
         wait = {"consistency_time_ms": waited_ms, "versions": self._versions()}
         self.facts["read_your_writes"] = {"primary": primary, "wait": wait}
 
+    def _redelivery(self) -> None:
+        lesson = f"Acknowledgements of {SLOW_REPLICA} held back by {HELD_MS} ms, and a crash before they are sent."
+        self._title("Delivered, applied, acknowledged", lesson)
+        before = {"delay_ms": self._delays_ms[SLOW_REPLICA], "ack_delay_ms": self._acks_ms[SLOW_REPLICA]}
+        self._slow_version(f"min_acknowledged={self._slow_version()['position']}")
+        self._set(delay_ms=_SHORT_MS, ack_delay_ms=HELD_MS)
+        last = [self._write(f"held-{number}", number)["position"] for number in range(HELD_WRITES)][-1]
+        self._slow_version(f"min_position={last}")
+        moments = {"applied, held back": self._held()}
+        post(f"{self._lab.client_url}/faults", {"replica": SLOW_REPLICA, "fault": "crash"})
+        with self._out.status(f"waiting for {SLOW_REPLICA} to restart"):
+            moments["crashed, delivered again"] = until(self._held, _is_delivered_again)
+        with self._out.status("waiting for the acknowledgements"):
+            self._slow_version(f"min_acknowledged={last}")
+        moments["acknowledged"] = self._held()
+        self._set(**before)
+        self._out.print(f"[dim]Deliveries are counted by XPENDING {NAMESPACE}:log {SLOW_REPLICA} IDLE 0 - + 100[/]\n")
+        self._show(
+            ("", "version", "acknowledged", "pending", "deliveries of each"),
+            [(moment, *_held_cells(held)) for moment, held in moments.items()],
+        )
+        again = get(f"{self._lab.replica_urls[SLOW_REPLICA]}/applied")["applied"]
+        equal = get(f"{self._lab.client_url}/read-compare?digest=true")["analysis"]["digests_equal"]
+        self._out.print(f"\napplied again: {len(again)}; digests of all nodes: {'equal' if equal else 'different'}")
+        self.facts["redelivery"] = {"moments": moments, "applied_again": len(again), "digests_equal": equal}
+
     def _the_stream(self) -> None:
         self._title("The log itself", "Positions are stream IDs: epoch, dash, version. Entries in flight are pending.")
         self._write("in-flight", True)
         found = stream.observe(self._lab.redis_url, NAMESPACE, 5)
         if path := shutil.which("redis-cli"):
-            for command in (f"XREVRANGE {found['stream']} + - COUNT 2", f"XPENDING {found['stream']} {_SLOW_REPLICA}"):
+            for command in (f"XREVRANGE {found['stream']} + - COUNT 2", f"XPENDING {found['stream']} {SLOW_REPLICA}"):
                 options = ["--no-auth-warning", "-u", self._lab.redis_url, *command.split()]
                 self._out.print(f"[dim]$ redis-cli {escape(' '.join(options))}[/]")
                 done = subprocess.run([path, *options], check=False, capture_output=True, text=True, timeout=10)
@@ -158,76 +178,19 @@ class Story:
         self._out.print(stream.picture(found))
         self.facts["stream"] = found
 
-    # -- parts --------------------------------------------------------------------------------------------------------
-    def _write(self, key: str, value: Any) -> dict[str, Any]:
-        return post(f"{self._lab.primary_url}/data", {"key": key, "value": value})
-
-    def _write_and_wait(self, key: str, value: Any) -> dict[str, Any]:
-        url = f"{self._lab.client_url}/write-and-wait?timeout_ms=10000"
-        found = post(url, {"key": key, "value": value}, timeout_seconds=20.0)
-        if not found["consistency_achieved"]:
-            raise LabError(f"no convergence within 10 s: {', '.join(found['missing'])} did not get the write")
-        return found
-
-    def _versions(self) -> dict[str, int]:
-        with ThreadPoolExecutor(len(self._urls)) as threads:
-            answers = threads.map(lambda url: get(f"{url}/version")["version"], self._urls.values())
-            return dict(zip(self._urls, answers, strict=True))
-
-    def _pending(self) -> dict[str, int]:
-        return {one["replica_id"]: one["pending"] for one in get(f"{self._lab.primary_url}/replicas")["replicas"]}
-
-    def _set_delay(self, delay_ms: float) -> None:
-        post(f"{self._lab.primary_url}/admin/replication-delay", {"replica": _SLOW_REPLICA, "delay_ms": delay_ms})
-
-    def _watch_arrival(self, position: str) -> dict[str, float]:
-        """Show each replica's progress to the position; commit to apply in milliseconds, by replica."""
-
-        def wait(replica: str) -> float:
-            url = f"{self._lab.replica_urls[replica]}/version?min_position={position}&timeout_ms=10000"
-            return float(get(url, timeout_seconds=20.0)["applied_after_ms"])
-
-        with self._progress() as progress, ThreadPoolExecutor(len(self._delays_ms)) as threads:
-            bars = [
-                (threads.submit(wait, replica), progress.add_task(replica, total=delay_ms), delay_ms)
-                for replica, delay_ms in self._delays_ms.items()
-            ]
-            began = time.monotonic()
-            while not all(applied.done() for applied, _, _ in bars):
-                for applied, bar, delay_ms in bars:
-                    passed_ms = (time.monotonic() - began) * 1000
-                    progress.update(bar, completed=delay_ms if applied.done() else min(passed_ms, delay_ms))
-                time.sleep(0.02)
-            return {replica: applied.result() for replica, (applied, _, _) in zip(self._delays_ms, bars, strict=True)}
-
-    def _show_versions(
-        self, when: str, versions: dict[str, int], pending: dict[str, int], applied_ms: dict[str, float]
-    ) -> None:
-        newest = max(versions.values())
-        rows = []
-        for name, version in versions.items():
-            mark = "[green]has it[/]" if version == newest else "[red]stale[/]"
-            after = f"{applied_ms[name]:.1f} ms" if name in applied_ms else ""
-            rows.append((name, str(version), mark, str(pending.get(name, "")), after))
-        self._show((when, "version", "", "pending", "applied after"), rows)
-
-    def _progress(self) -> Progress:
-        columns = (TextColumn("{task.description}"), BarColumn(_BAR_WIDTH), TimeElapsedColumn())
-        return Progress(*columns, console=self._out, transient=True)
-
-    def _title(self, title: str, lesson: str) -> None:
-        self._out.print()
-        self._out.rule(f"[bold]{title}[/]", align="left")
-        self._out.print(f"[italic]{lesson}[/]\n")
-
-    def _show(self, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-        shown = table(*columns, right=_NUMBERS, no_wrap=True)
-        for row in rows:
-            shown.add_row(*row)
-        self._out.print(shown)
-
 
 def _spread(name: str, values: list[float], configured_ms: float) -> tuple[str, ...]:
     middle = quantile(values, 0.5)
     figures = (configured_ms, min(values), middle, max(values), middle - configured_ms)
     return (name, *(f"{figure:.1f} ms" for figure in figures))
+
+
+def _is_delivered_again(held: dict[str, Any]) -> bool:
+    """Whether the restarted replica has read its pending entries; on a very slow machine none are left."""
+    return held["acknowledged_position"] is not None and 1 not in held["deliveries"].values()
+
+
+def _held_cells(held: dict[str, Any]) -> tuple[str, ...]:
+    known = (held[name] and str(Position.parse(held[name]).version) for name in ("position", "acknowledged_position"))
+    counts = held["deliveries"].values()
+    return (*(version or "unknown" for version in known), str(len(counts)), " ".join(map(str, counts)))

@@ -9,14 +9,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from lab import files
 from lab.errors import LabError
 from lab.local import state
+from lab.terminal import plain
+from nodes.http import strict_json
+
+if TYPE_CHECKING:
+    from broker.delay.models import DelayModel
 
 Command = Callable[..., Any]
 SHOWN_MAX = 100  # characters of a value that an error quotes
@@ -43,6 +49,27 @@ class OutputFile(click.Path):
         if not path.exists() and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
             self.fail(f"{str(path)!r} cannot be written: {str(path.parent)!r} is not a writable directory", param, ctx)
         return path
+
+
+class ModelType(click.ParamType[Any]):
+    """A delay model on the command line: milliseconds, JSON, or a CSV file of measured delays."""
+
+    name = "model"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "DelayModel":
+        from broker.delay.models import from_json  # takes time, and few commands need it
+
+        text = str(value)
+        try:
+            if text.lower().endswith(".csv"):
+                delays_ms, summary = files.delays(Path(text))
+                click.echo(plain(f"{text}: {summary}"), err=True)
+                return from_json({"kind": "trace", "delays_ms": delays_ms})
+            given = strict_json.loads(text.encode())
+            return from_json({"kind": "fixed", "ms": given} if isinstance(given, int | float) else given)
+        except (ValueError, LabError) as error:
+            why = plain(str(error))
+            self.fail(f"{text[:60]!r} is neither milliseconds, nor a delay model, nor a .csv file: {why}", param, ctx)
 
 
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)

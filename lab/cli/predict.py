@@ -8,41 +8,21 @@ from typing import Any
 import click
 from rich.table import Table
 
-from broker.delay.models import DelayModel, Order, from_json
+from broker.delay.models import DelayModel, Order
 from broker.delay.prediction import Curve, Replicated, moments, newest, replicated
 from broker.delay.prediction import predict as curve_of
 from broker.delay.quorum import Floats, Quorum, Ways, simulate
 from broker.stats import quantile_of_sorted
-from lab import client, files
-from lab.cli.options import Number, data_dir_option, json_option
+from lab import client
+from lab.cli.options import ModelType, Number, data_dir_option, json_option
 from lab.errors import LabError
 from lab.local import state
-from lab.terminal import console, plain, print_json, table
-from nodes.http import strict_json
+from lab.terminal import console, print_json, table
 
 _BAR_WIDTH = 30
 _FINE = 4001  # points of the curve for the window's percentiles
 _PERCENTS = (50, 95, 99)
 _NEWEST = (1, 2, 3, 5, 10)
-
-
-class ModelType(click.ParamType[Any]):
-    """A delay model on the command line: milliseconds, JSON, or a CSV file of measured delays."""
-
-    name = "model"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> DelayModel:
-        text = str(value)
-        try:
-            if text.lower().endswith(".csv"):
-                delays_ms, summary = files.delays(Path(text))
-                click.echo(plain(f"{text}: {summary}"), err=True)
-                return from_json({"kind": "trace", "delays_ms": delays_ms})
-            given = strict_json.loads(text.encode())
-            return from_json({"kind": "fixed", "ms": given} if isinstance(given, int | float) else given)
-        except (ValueError, LabError) as error:
-            why = plain(str(error))
-            self.fail(f"{text[:60]!r} is neither milliseconds, nor a delay model, nor a .csv file: {why}", param, ctx)
 
 
 @click.group()

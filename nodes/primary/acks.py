@@ -2,14 +2,16 @@
 
 import threading
 import time
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 
 from broker.errors import LogError
 from broker.history import History
 from broker.position import Position
-from broker.registry import Member
+from broker.registry import Member, Registry
 from broker.report import Report, Reports
+from nodes.http.writing import AcksQuery, WriteAnswer
+from nodes.primary.errors import TooFewReplicas, WriteFailed
 from nodes.runtime import caller
 from nodes.runtime.gate import Places
 
@@ -22,9 +24,10 @@ class Acknowledgements:
     An acknowledgement made before its write waits is found in the log, as are those of a time without a subscription.
     """
 
-    def __init__(self, subscribe: Callable[[], Reports], history: History, places: Places) -> None:
-        self.places = places
-        self._subscribe, self._history = subscribe, history
+    def __init__(
+        self, subscribe: Callable[[], Reports], history: History, registered: Registry, places: Places
+    ) -> None:
+        self._subscribe, self._history, self._registered, self._places = subscribe, history, registered, places
         self._reports: Reports | None = None
         self._newest: dict[str, Report] = {}  # by replica
         self._lock = threading.Lock()
@@ -47,7 +50,30 @@ class Acknowledgements:
                 self._reports = None
             raise
 
-    def wait(self, position: Position, replicas: Collection[str], count: int, timeout_seconds: float) -> list[str]:
+    @contextmanager
+    def required(self, count: int) -> Iterator[set[str]]:
+        """Return the replicas that can acknowledge a write, with a place to wait for them.
+
+        Raises ``TooFewReplicas``, ``TooManyWaiters`` or ``WriteFailed`` before anything is written.
+        """
+        if count == 0:
+            yield set()
+            return
+        try:
+            replicas = {member.replica for member in self._registered.members()}
+        except LogError as error:
+            raise WriteFailed(error, outcome="not_applied") from error
+        if count > len(replicas):
+            raise TooFewReplicas(f"acks: {count} replicas are required, but {len(replicas)} are registered")
+        with self._places.one():
+            yield replicas
+
+    def complete(self, written: WriteAnswer, replicas: set[str], query: AcksQuery) -> WriteAnswer:
+        """Wait until enough replicas have acknowledged the write or the time is up, and add their ids."""
+        by = self._wait(Position.parse(written["position"]), replicas, query.acks, query.timeout_ms / 1000)
+        return {**written, "acks_reached": len(by), "acknowledged_by": by}
+
+    def _wait(self, position: Position, replicas: Collection[str], count: int, timeout_seconds: float) -> list[str]:
         """Return the first ``count`` of these replicas that acknowledge an entry, fewer if the time is up."""
         waiting = _Waiting(replicas, count)
         with self._lock:

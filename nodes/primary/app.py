@@ -2,44 +2,38 @@
 
 import time
 from dataclasses import replace
-from functools import partial
 
 from flask import Flask, Response, request
 from prometheus_client import CollectorRegistry
 from typing_extensions import TypedDict
 
-from broker.clock import LogClock
-from broker.connection import connect
 from broker.errors import LogFull, LogUnverified
-from broker.log import ReplicationLog
-from broker.registry import Events, Registry
-from broker.report import Reports
 from nodes.http import writing
 from nodes.http.api import Api, raw_body
 from nodes.http.app import add_health, make_app
 from nodes.http.openapi import Answer
-from nodes.http.peers import Peers
 from nodes.http.problem import Problem, maps
 from nodes.http.reading import VersionAnswer, WaitQuery, add_reads
 from nodes.http.reading import version as version_of
 from nodes.http.writing import IDEMPOTENT, AcksQuery, WriteAnswer, WriteBody, write_id_of
-from nodes.primary import batch, delays, writes
+from nodes.primary import batch, delays
 from nodes.primary.acks import Acknowledgements
-from nodes.primary.metrics import PrimaryMetrics, ReplicaCollector
-from nodes.primary.parts import Parts
+from nodes.primary.errors import NoSuchKey, TooFewReplicas, WriteFailed
+from nodes.primary.metrics import ReplicaCollector
+from nodes.primary.parts import make_parts
 from nodes.primary.primary import AgeQuery, PositionAnswer, Primary, ReplicasAnswer, ResetAnswer, ScrapeTargets
 from nodes.primary.upkeep import Retention, Verification
+from nodes.primary.writes import Writes
 from nodes.runtime import tracing as traces
 from nodes.runtime.config import PrimaryConfig
-from nodes.runtime.gate import EMPTY_STATE, Places
-from nodes.runtime.metrics import make_gate
+from nodes.runtime.gate import Places
 
 BATCH_BYTES_MAX = 8 * 2**20
 
-maps(writes.WriteFailed, 503, "log-unavailable", "The log is unavailable")
+maps(WriteFailed, 503, "log-unavailable", "The log is unavailable")
 maps(batch.NotSent, 503, "not-sent", "Not sent", "not_applied")
-maps(writes.NoSuchKey, 404, "no-such-key", "No such key")
-maps(writes.TooFewReplicas, 400, "invalid-parameter", "Invalid parameter")
+maps(NoSuchKey, 404, "no-such-key", "No such key")
+maps(TooFewReplicas, 400, "invalid-parameter", "Invalid parameter")
 maps(batch.TooManyBatches, 503, "too-many-batches", "Too many batches", "not_applied")
 maps(delays.UnknownReplica, 422, "unknown-replica", "Unknown replica")
 
@@ -52,25 +46,12 @@ class ForgottenAnswer(TypedDict):
 def create_app(config: PrimaryConfig) -> Flask:
     registry = CollectorRegistry()
     tracing = traces.make(config)
-    client = connect(config.redis_url, max_connections=config.threads + 16)
-    log = ReplicationLog(client, config.namespace)
-    acks_places = Places(config.threads // 2)
-    unrepaired = Parts(
-        config=config,
-        log=log,
-        registered=Registry(client, config.namespace),
-        events=Events(client, config.namespace),
-        gate=make_gate(EMPTY_STATE, config.threads * 3 // 8, registry),
-        acknowledgements=Acknowledgements(partial(Reports, client, config.namespace), log.history, acks_places),
-        peers=Peers(config.threads * 2, time.monotonic),
-        clock=LogClock(log.history.now_us, time.monotonic_ns, time.time_ns),
-        metrics=PrimaryMetrics(registry),
-    )
+    unrepaired = make_parts(config, registry)
     verification = Verification(unrepaired, time.monotonic, time.sleep)
-    retention = Retention(log, config)
+    retention = Retention(unrepaired.log, config)
     repairs = {LogUnverified: verification.require, LogFull: retention.shrink}
-    parts = replace(unrepaired, log=ReplicationLog(client, config.namespace, repairs))
-    write_path = writes.Writes(parts, tracing, time.monotonic)
+    parts = replace(unrepaired, log=unrepaired.log.repaired_by(repairs))
+    write_path = Writes(parts, tracing, time.monotonic)
     registry.register(ReplicaCollector(parts, retention.usage))
 
     primary = Primary(parts, verification, retention, write_path.check)
@@ -78,7 +59,7 @@ def create_app(config: PrimaryConfig) -> Flask:
     app.extensions["node"] = primary
     add_health(api, config, primary.health)
     _add_batch(api, batch.Batches(write_path))
-    _add_writes(api, write_path, writes.Acks(parts))
+    _add_writes(api, write_path, parts.acknowledgements)
     add_reads(api, config.node_id, primary)
     _add_replicas(api, primary, config.node_id)
     _add_admin(api, primary, delays.Delays(parts))
@@ -89,7 +70,7 @@ def _write_id() -> str:
     return write_id_of(request.headers.get("Idempotency-Key"))
 
 
-def _add_writes(api: Api, write_path: writes.Writes, acks: writes.Acks) -> None:
+def _add_writes(api: Api, write_path: Writes, acks: Acknowledgements) -> None:
     @api.route("POST", "/data", admin=False, body=WriteBody, query=AcksQuery, headers=IDEMPOTENT, answer=WriteAnswer)
     def write(body: WriteBody, query: AcksQuery) -> WriteAnswer:
         """Write a key; with acks, respond once that many replicas have acknowledged it.
@@ -97,14 +78,16 @@ def _add_writes(api: Api, write_path: writes.Writes, acks: writes.Acks) -> None:
         A retry with the same Idempotency-Key is the same write. At the deadline the response is the same, except that
         acks_reached is less than required.
         """
-        with acks.required(query) as complete:
-            return complete(write_path.set(body, _write_id()))
+        with acks.required(query.acks) as replicas:
+            written = write_path.set(body, _write_id())
+            return acks.complete(written, replicas, query) if query.acks else written
 
     @api.route("DELETE", "/data/<key:key>", admin=False, query=AcksQuery, headers=IDEMPOTENT, answer=WriteAnswer)
     def delete(key: str, query: AcksQuery) -> WriteAnswer:
         """Delete a key; with acks, respond once that many replicas have acknowledged it."""
-        with acks.required(query) as complete:
-            return complete(write_path.delete(key, _write_id()))
+        with acks.required(query.acks) as replicas:
+            written = write_path.delete(key, _write_id())
+            return acks.complete(written, replicas, query) if query.acks else written
 
 
 def _add_batch(api: Api, batches: batch.Batches) -> None:

@@ -9,7 +9,8 @@ from broker.errors import LogError
 from broker.log import Appended, Change
 from nodes.http.problem import Problem, problem_of
 from nodes.http.writing import WriteBody
-from nodes.primary.writes import WriteFailed, Writes
+from nodes.primary.errors import WriteFailed
+from nodes.primary.writes import Writes
 from nodes.runtime.gate import State, TooManyWaiters
 
 BATCHES_MAX = 4  # at once: each can hold several megabytes

@@ -81,10 +81,10 @@ class ReplicaCollector:
         if (memory := self._memory()) is not None:
             yield from (LOG_BYTES.family(memory[0]), LOG_MAX_BYTES.family(memory[1]))
         behind = [(member.replica, lags[member.replica]) for member in members]
-        yield _by_replica(APPLIED, {name: max(0, version - found.versions) for name, found in behind})
+        yield _by_replica(APPLIED, {name: found.applied for name, found in behind})
         yield _by_replica(LAG_VERSIONS, {name: found.versions for name, found in behind})
         yield _by_replica(LAG, {name: found.seconds for name, found in behind})
-        yield _by_replica(ACKNOWLEDGED, {name: max(0, version - found.ack_versions) for name, found in behind})
+        yield _by_replica(ACKNOWLEDGED, {name: found.acknowledged for name, found in behind})
         yield _by_replica(ACK_LAG, {name: found.ack_seconds for name, found in behind})
         unacknowledged = {m.replica: self._parts.acknowledgements.unacknowledged(m) for m in members}
         yield _by_replica(UNACKNOWLEDGED, {name: count for name, count in unacknowledged.items() if count is not None})

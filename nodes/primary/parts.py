@@ -1,15 +1,22 @@
-"""Objects shared by the parts of the primary."""
+"""The parts of the primary and their wiring."""
 
+import time
 from dataclasses import dataclass
+from functools import partial
+
+from prometheus_client import CollectorRegistry
 
 from broker.clock import LogClock
+from broker.connection import connect
 from broker.log import ReplicationLog
 from broker.registry import Events, Registry
+from broker.report import Reports
 from nodes.http.peers import Peers
 from nodes.primary.acks import Acknowledgements
 from nodes.primary.metrics import PrimaryMetrics
 from nodes.runtime.config import PrimaryConfig
-from nodes.runtime.gate import PositionGate
+from nodes.runtime.gate import EMPTY_STATE, Places, PositionGate
+from nodes.runtime.metrics import make_gate
 
 
 @dataclass(frozen=True)
@@ -25,3 +32,21 @@ class Parts:
     peers: Peers
     clock: LogClock
     metrics: PrimaryMetrics
+
+
+def make_parts(config: PrimaryConfig, registry: CollectorRegistry) -> Parts:
+    client = connect(config.redis_url, max_connections=config.threads + 16)
+    log = ReplicationLog(client, config.namespace)
+    registered = Registry(client, config.namespace)
+    reports = partial(Reports, client, config.namespace)
+    return Parts(
+        config=config,
+        log=log,
+        registered=registered,
+        events=Events(client, config.namespace),
+        gate=make_gate(EMPTY_STATE, config.threads * 3 // 8, registry),
+        acknowledgements=Acknowledgements(reports, log.history, registered, Places(config.threads // 2)),
+        peers=Peers(config.threads * 2, time.monotonic),
+        clock=LogClock(log.history.now_us, time.monotonic_ns, time.time_ns),
+        metrics=PrimaryMetrics(registry),
+    )

@@ -13,8 +13,8 @@ from broker import lag
 from broker.delay.models import Order
 from broker.entry import Record
 from broker.errors import LogError
-from broker.log import Head
 from broker.position import Position
+from broker.primary_store import Head
 from broker.registry import Member
 from nodes.http import guard
 from nodes.http.api import Query
@@ -148,7 +148,7 @@ class Primary:
         members = self._parts.registered.members()
         lags = lag.observe(self._log, members)
         settings = self._parts.registered.settings()
-        now_us, head = self.now_us(), self._log.head().position
+        now_us = self.now_us()
 
         def shown(member: Member) -> ReplicaAnswer:
             behind, configured = lags[member.replica], settings.get(member.replica)
@@ -161,7 +161,7 @@ class Primary:
                 "applied_position": str(member.position),
                 "lag_versions": behind.versions,
                 "lag_ms": ms(behind.seconds * 1e6),
-                "acknowledged_version": max(0, head.version - behind.ack_versions),
+                "acknowledged_version": behind.acknowledged,
                 "ack_lag_ms": ms(behind.ack_seconds * 1e6),
                 "pending": behind.pending,
                 "waiting": None if unacknowledged is None else max(0, behind.pending - unacknowledged),

@@ -1,37 +1,19 @@
-"""Writes: append changes to the log, and wait for replicas if the caller requests acknowledgements."""
+"""Writes: append changes to the log."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from broker.entry import Operation
-from broker.errors import LogError, LogRefused, NotApplied, WriteIdReused
-from broker.position import Position
+from broker.errors import LogError, LogRefused, WriteIdReused
 from nodes.http.times import timestamp
-from nodes.http.writing import AcksQuery, WriteAnswer, WriteBody
+from nodes.http.writing import WriteAnswer, WriteBody
+from nodes.primary.errors import NoSuchKey, WriteFailed, outcome
 from nodes.primary.parts import Parts
 from nodes.runtime.gate import State
 from nodes.runtime.tracing import Tracing
 
 _REFUSED_SECONDS = 2.0  # how long a refusal counts unless a write is accepted
-
-
-class WriteFailed(Exception):
-    """Raised when the log did not accept a write; ``extra`` has ``outcome``: ``not_applied`` or ``unknown``."""
-
-    def __init__(self, cause: LogError, **extra: str) -> None:
-        super().__init__(str(cause))
-        self.extra = {"outcome": _outcome(cause), **extra}
-
-
-class NoSuchKey(Exception):
-    """Raised for a delete of a missing key."""
-
-
-class TooFewReplicas(Exception):
-    """Raised before anything is written if more acknowledgements are required than replicas are registered."""
 
 
 class Writes:
@@ -90,42 +72,6 @@ class Writes:
             self._gate.advance(max(states))
 
     def failed(self, error: LogError, count: int = 1) -> None:
-        self._metrics.writes.labels(_outcome(error)).inc(count)
+        self._metrics.writes.labels(outcome(error)).inc(count)
         if isinstance(error, LogRefused):
             self._refusal = (self._monotonic(), error)
-
-
-@dataclass
-class Acks:
-    """Writes that return once enough replicas have acknowledged them."""
-
-    _parts: Parts
-
-    @contextmanager
-    def required(self, query: AcksQuery) -> Iterator[Callable[[WriteAnswer], WriteAnswer]]:
-        """Return how to complete the write: wait until enough replicas have acknowledged it or the time is up.
-
-        Raises ``TooFewReplicas``, ``TooManyWaiters`` or ``WriteFailed`` before anything is written.
-        """
-        if query.acks == 0:
-            yield lambda written: written
-            return
-        try:
-            members = {member.replica for member in self._parts.registered.members()}
-        except LogError as error:
-            raise WriteFailed(error, outcome="not_applied") from error
-        if query.acks > len(members):
-            raise TooFewReplicas(f"acks: {query.acks} replicas are required, but {len(members)} are registered")
-        acknowledgements = self._parts.acknowledgements
-
-        def complete(written: WriteAnswer) -> WriteAnswer:
-            position = Position.parse(written["position"])
-            by = acknowledgements.wait(position, members, query.acks, query.timeout_ms / 1000)
-            return {**written, "acks_reached": len(by), "acknowledged_by": by}
-
-        with acknowledgements.places.one():
-            yield complete
-
-
-def _outcome(error: LogError) -> str:
-    return "not_applied" if isinstance(error, NotApplied) else "unknown"

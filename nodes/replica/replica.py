@@ -17,10 +17,10 @@ from nodes.replica.faults import ActiveFaults
 from nodes.replica.history import Done, Recent
 from nodes.replica.parts import Parts
 from nodes.replica.reader import Reader
-from nodes.replica.store import StoreDamaged
 from nodes.replica.upkeep import Audit, Membership
 from nodes.runtime.background import Background
 from nodes.runtime.gate import State
+from nodes.runtime.store import StoreDamaged
 
 _logger = logging.getLogger("lab.replica")
 _REGISTERED_SECONDS = 1.0  # the reader's wait for the registration, which bounds how late it notices a stop

@@ -10,6 +10,7 @@ from broker.connection import connect
 from broker.errors import PositionLost
 from broker.log import ReplicationLog
 from broker.position import Position
+from tests.conftest import REAL_SERVERS
 from tests.support.history import positions, put
 from tests.support.logserver import LogServer
 
@@ -104,3 +105,18 @@ def test_the_newest_position_of_an_age(log: ReplicationLog) -> None:
 
 def test_there_are_no_groups_without_a_log(client: Any) -> None:
     assert ReplicationLog(client).history.groups() == []
+
+
+@pytest.mark.parametrize("client", REAL_SERVERS, indirect=True)  # the fake does not count a repeated delivery
+def test_the_delivery_count_of_each_pending_entry_is_reported(log: ReplicationLog) -> None:
+    group = log.group("r1")
+    group.join(log.head().position)
+    for key in "abc":
+        put(log, key)
+    assert log.history.deliveries("r1", 10) == {}
+    first, second, third = (entry.position for entry in group.read(10, 1))
+    assert log.history.deliveries("r1", 10) == {first: 1, second: 1, third: 1}
+    group.pending(first, 1)
+    group.acknowledge([first])
+    assert log.history.deliveries("r1", 10) == {second: 2, third: 1}
+    assert log.history.deliveries("r1", 1) == {second: 2}

@@ -221,6 +221,7 @@ def entry_ids_are_positions(done: Done) -> None:
 @promise("stream-groups")
 def every_replica_has_a_group(done: Done) -> None:
     assert re.findall(r"^name\n(\S+)$", done.output, re.MULTILINE) == ["lab14-replica1", "lab14-replica2"]
+    assert len(re.findall(r"^lag\n\d+$", done.output, re.MULTILINE)) == 2
 
 
 @promise("stream-pending")
@@ -350,6 +351,35 @@ def the_corruption_is_detected_and_repaired(done: Done) -> None:
     assert (found["diverged"], found["version_behind"]) == (True, 0)
     assert (wrong["value"], right["value"]) == ("corrupt", "gold")
     assert wrong["version"] == right["version"]
+
+
+@promise("redelivery-hold")
+def acknowledgements_are_held_back(done: Done) -> None:
+    changed, acks_ms = done.answers
+    assert changed == {"status": "updated", "delay_ms": 100}
+    assert list(acks_ms.values()) == [0, 3000]
+
+
+@promise("redelivery-crash")
+def pending_entries_are_delivered_again_and_not_applied_again(done: Done) -> None:
+    held, again, recent = done.answers
+    assert held == again
+    assert held["position"] != held["acknowledged_position"]
+    assert recent == {"source": "lab14-replica2", "applied": []}
+    pending = re.findall(r"^(\d+-\d+)\nlab14-replica2\n\d+\n(\d+)$", done.output, re.MULTILINE)
+    positions = [position for position, _ in pending]
+    assert (len(set(positions)), positions[:5], positions[4]) == (5, positions[5:], held["position"])
+    assert [int(count) for _, count in pending] == [1] * 5 + [2] * 5
+    assert re.findall(r"^ec_\w+\{.*\} ([\d.]+)$", done.output, re.MULTILINE) == ["5.0", "5.0"]
+
+
+@promise("redelivery-end")
+def everything_is_acknowledged_and_equal(done: Done) -> None:
+    waited, compared, restored = done.answers
+    assert waited["position"] == waited["acknowledged_position"]
+    assert "\n0\n" in done.output
+    assert compared == {"all_consistent": True, "digests_equal": True}
+    assert restored == {"status": "updated", "delay_ms": 1500}
 
 
 @promise("reset-data")

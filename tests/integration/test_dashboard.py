@@ -28,6 +28,10 @@ _, UNDELIVERED = panels()["Pending and undelivered"]
 (ACTIVE_FAULTS,) = panels()["Active faults"]
 (DIVERGED,) = panels()["Diverged"]
 REDELIVERED = panels()["Repairs"][0]
+WAITING, UNACKNOWLEDGED = panels()["Pending: waiting and applied"]
+_, APPLIED, ACKNOWLEDGED = panels()["Applied and acknowledged"]
+_, ACKNOWLEDGEMENT_P50, ACKNOWLEDGEMENT_CONFIGURED = panels()["Commit to acknowledgement, p50 and p95"]
+STALLED = 'ALERTS{alertname="AcknowledgementsStalled", alertstate="firing"}'
 LATENESS_P50 = panels()["Lateness, p50 and p99"][1]
 WINDOW_P50 = panels()["Consistency window"][0]
 # For each fault: its parameters, a panel's query, and the value that the query must exceed under 50 writes per second.
@@ -37,7 +41,7 @@ SHOWS: dict[str, tuple[dict[str, Any], str, float]] = {
     "crash": ({}, BEHIND, 10),
     "slow_apply": ({"entries_per_second": 5}, LATENESS_P50, 0.5),
     "duplicate": ({}, REDELIVERED, 5),
-    "drop_ack": ({}, PENDING, 100),
+    "drop_ack": ({}, UNACKNOWLEDGED, 100),
 }
 
 
@@ -132,6 +136,57 @@ def test_under_load_the_lag_is_the_configured_delay(fresh: Lab, prometheus: Prom
         print(f"\nseconds behind at 3000 ms, median of 5 s: {prometheus.values(median)}")
         assert prometheus.values(CONFIGURED)["lab14-replica2"] == 3.0
         assert prometheus.values(STATE)["lab14-replica2"] == 1
+
+
+def test_a_delayed_acknowledgement_shows_between_applied_and_acknowledged(fresh: Lab, prometheus: Prometheus) -> None:
+    delayed, other = fresh.replica_urls
+    set_ack_delay(fresh, delayed, 2000)
+    held = f"({APPLIED}) - on (replica) ({ACKNOWLEDGED})"
+    with Writers(fresh.primary_url, count=2, rate=50, keys=20):
+        until(lambda: median(prometheus, held).get(delayed) == pytest.approx(100, abs=25), 20)
+        until(lambda: median(prometheus, UNACKNOWLEDGED).get(delayed) == pytest.approx(100, abs=25), 20)
+        until(lambda: median(prometheus, WAITING).get(delayed) == pytest.approx(12, abs=8), 20)
+        # Up to the width of the histogram's bucket.
+        until(lambda: prometheus.values(ACKNOWLEDGEMENT_P50).get(delayed) == pytest.approx(2.25, abs=0.3), 20)
+        assert prometheus.values(ACKNOWLEDGEMENT_CONFIGURED) == {delayed: 2.25, other: 0.5}
+        assert prometheus.values(UNACKNOWLEDGED)[other] < 25
+    until(lambda: prometheus.values(UNACKNOWLEDGED) == {delayed: 0, other: 0}, 20)
+    assert prometheus.values(APPLIED) == prometheus.values(ACKNOWLEDGED)
+
+
+def test_a_crash_before_the_acknowledgement_shows_as_redeliveries(fresh: Lab, prometheus: Prometheus) -> None:
+    replica, other = fresh.replica_urls
+    set_ack_delay(fresh, replica, 3000)
+    with Writers(fresh.primary_url, count=2, rate=50, keys=20):
+        until(lambda: prometheus.values(UNACKNOWLEDGED).get(replica, 0) > 100, 20)
+        post(f"{fresh.client_url}/faults", {"replica": replica, "fault": "crash"})
+        for query in panels()["Redeliveries"]:  # each entry once, averaged over 30 s
+            until(lambda query=query: 3 < prometheus.values(query).get(replica, 0) < 10, 20)
+            assert prometheus.values(query)[other] == 0
+    converge(fresh)
+
+
+@pytest.mark.timeout(120)
+def test_lost_acknowledgements_fire_an_alert_and_delayed_ones_do_not(fresh: Lab, prometheus: Prometheus) -> None:
+    lossy, delayed = fresh.replica_urls
+    set_ack_delay(fresh, delayed, 3000)
+    with Writers(fresh.primary_url, count=2, rate=20, keys=20):
+        until(lambda: prometheus.values(UNACKNOWLEDGED).get(delayed, 0) > 50, 20)
+        post(f"{fresh.client_url}/faults", {"replica": lossy, "fault": "drop_ack"})
+        until(lambda: lossy in prometheus.values(STALLED), 60)
+    until(lambda: prometheus.values(UNACKNOWLEDGED).get(delayed) == 0, 20)
+    assert set(prometheus.values(f"count_over_time({STALLED}[60s])")) == {lossy}
+    assert lossy in prometheus.values(STALLED)
+    ask("DELETE", f"{fresh.client_url}/faults/{lossy}")
+    until(lambda: prometheus.values(STALLED) == {}, 20)
+
+
+def set_ack_delay(lab: Lab, replica: str, ack_delay_ms: float) -> None:
+    post(f"{lab.primary_url}/admin/replication-delay", {"replica": replica, "ack_delay_ms": ack_delay_ms})
+
+
+def median(prometheus: Prometheus, query: str) -> dict[str, float]:
+    return prometheus.values(f"quantile_over_time(0.5, ({query})[3s:200ms])")
 
 
 def test_the_lag_of_a_stopped_replica_grows_by_one_second_per_second(fresh: Lab, prometheus: Prometheus) -> None:

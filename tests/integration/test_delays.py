@@ -128,3 +128,26 @@ def test_an_invalid_model_is_refused_and_changes_nothing(fresh: Lab, settings: d
     status, answer = ask("POST", f"{fresh.primary_url}/admin/replication-delay", {"replica": REPLICA, **settings})
     assert (status, said in answer["detail"]) == (422, True), answer
     assert get(f"{fresh.primary_url}/admin/replication-delays") == before
+
+
+def lab_delay(lab: Lab, *arguments: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "lab", "delay", *arguments, "--client-url", lab.client_url]
+    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_command_line_shows_and_changes_every_setting(fresh: Lab) -> None:
+    ack = MODELS["exponential"]
+    given = ("--delay", "40", "--ack", json.dumps(ack), "--read", "0", "--order", "arrival", "--seed", "3")
+    done = lab_delay(fresh, "set", REPLICA, *given)
+    said = "delay 40 ms, ack exponential, mean 100 ms, read 0 ms, order arrival, seed 3"
+    assert (done.returncode, done.stdout) == (0, f"{REPLICA}: {said}.\n"), done.stderr
+    found = json.loads(lab_delay(fresh, "show", "--json").stdout)
+    assert found[REPLICA] == {
+        "delay_ms": 40, "model": {"kind": "fixed", "ms": 40}, "ack_delay_ms": 100, "ack_model": ack,
+        "read_delay_ms": 0, "read_model": {"kind": "fixed", "ms": 0}, "order": "arrival", "seed": 3,
+    }  # fmt: skip
+    assert set(found) == set(fresh.replica_urls)
+    assert "exponential, mean 100 ms" in lab_delay(fresh, "show").stdout
+    refused = lab_delay(fresh, "set", "lab14-replica9", "--ack", "3000")
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
+    assert "There is no replica 'lab14-replica9'; registered: lab14-replica1, lab14-replica2" in refused.stderr

@@ -297,6 +297,13 @@ def test_the_demo_reports_its_figures_and_leaves_nothing(tmp_path: Path) -> None
     assert len(facts["windows"]["consistency_time_ms"]) == 2
     assert facts["slow_replica"]["consistency_time_ms"] > 2900
     assert facts["read_your_writes"]["primary"]["stale_replicas"]
+    redelivery = facts["redelivery"]
+    held, again, done = redelivery["moments"].values()
+    assert held["position"] == again["position"] == done["position"] == done["acknowledged_position"]
+    assert held["acknowledged_position"] not in {None, held["position"]}
+    assert [list(moment["deliveries"].values()) for moment in (held, again, done)] == [[1] * 5, [2] * 5, []]
+    assert held["deliveries"].keys() == again["deliveries"].keys()
+    assert (redelivery["applied_again"], redelivery["digests_equal"]) == (0, True)
     assert facts["stream"]["groups"][1]["pending"] == 1
     assert list(tmp_path.iterdir()) == []
 

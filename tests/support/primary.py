@@ -35,7 +35,7 @@ def make_parts(log: Any, registry: CollectorRegistry, environment: dict[str, str
         "peers": Peers(2, lambda: 0.0),
         "clock": LogClock(lambda: 0, lambda: 0, lambda: 0),
         "metrics": PrimaryMetrics(registry),
-        "acknowledgements": Acknowledgements(Mock(), getattr(log, "history", Mock()), Places(10)),
+        "acknowledgements": Acknowledgements(Mock(), getattr(log, "history", Mock()), Mock(), Places(10)),
     }
     return Parts(config=config, log=log, **{**unused, **defaults, **parts})
 

@@ -56,7 +56,7 @@ def test_only_the_log_modules_send_redis_stream_commands() -> None:
     }
     # The events are a stream of their own, and the baselines of the bench do without the module on purpose.
     assert {path for path in speaking if not path.startswith("lab/bench/")} == {
-        f"broker/{name}.py" for name in ("log", "group", "history", "registry")
+        f"broker/{name}.py" for name in ("group", "history", "registry")
     }
 
 

@@ -12,7 +12,7 @@ from broker.connection import connect
 from broker.position import Position
 from nodes.http.writing import WriteBody
 from nodes.primary.app import create_app
-from nodes.replica.history import Applied
+from nodes.replica.history import Done
 from nodes.runtime.config import PrimaryConfig, load
 from nodes.runtime.gate import State
 from tests.support.replica import Bench
@@ -35,7 +35,7 @@ def carries(value: Any, depth: int = 4) -> bool:
         return any(carries(item, depth - 1) for pair in value.items() for item in pair)
     if depth and isinstance(value, Sequence):
         return any(carries(item, depth - 1) for item in value)
-    return depth > 0 and isinstance(value, WriteBody | State | Applied) and carries(vars(value), depth - 1)
+    return depth > 0 and isinstance(value, WriteBody | State | Done) and carries(vars(value), depth - 1)
 
 
 @contextmanager

@@ -10,10 +10,9 @@ import pytest
 from broker.entry import EMPTY, Entry, Operation, Record, digest
 from broker.position import START, Position
 from broker.snapshot import Snapshot
-from nodes.replica import store as module
-from nodes.replica.store import ReplicaStore, StoreDamaged
+from nodes.replica.store import ReplicaStore
 from nodes.runtime import store as files
-from nodes.runtime.store import StoreError
+from nodes.runtime.store import StoreDamaged, StoreError
 from tests.support.damage import DAMAGES, change
 
 Patch = pytest.MonkeyPatch
@@ -155,8 +154,8 @@ def test_later_damage_is_distinguished_from_other_errors(tmp_path: Path) -> None
 
 
 def test_a_checkpoint_bounds_the_write_ahead_log(store: ReplicaStore, tmp_path: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(module, "_CHECKPOINT_BYTES", 100_000)
-    monkeypatch.setattr(module, "_RESTART_BYTES", 200_000)
+    monkeypatch.setattr(files, "_CHECKPOINT_BYTES", 100_000)
+    monkeypatch.setattr(files, "_RESTART_BYTES", 200_000)
     store.apply([BEGIN])
     sizes = []
     for version in range(1, 400):
@@ -169,7 +168,7 @@ def test_a_checkpoint_bounds_the_write_ahead_log(store: ReplicaStore, tmp_path: 
 
 def test_a_page_that_ends_early_leaves_no_connection_in_the_past(store: ReplicaStore, monkeypatch: Patch) -> None:
     store.apply([BEGIN, *(entry(number, f"k{number}") for number in range(1, 6))])
-    genuine = store._readers.put
+    genuine = store._db._readers.put
     seen = []
 
     def then_the_next_one_reads(db: sqlite3.Connection) -> None:
@@ -178,6 +177,6 @@ def test_a_page_that_ends_early_leaves_no_connection_in_the_past(store: ReplicaS
             seen.append(store.apply([entry(6)]).position)
             seen.append(store.state().position)
 
-    monkeypatch.setattr(store._readers, "put", then_the_next_one_reads)
+    monkeypatch.setattr(store._db._readers, "put", then_the_next_one_reads)
     assert store.page("", 1, 10**6)[2]
     assert seen == [Position(1, 6)] * 2

@@ -4,7 +4,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from broker.delay.models import Fixed
 from broker.log import ReplicationLog
@@ -15,9 +14,8 @@ from nodes.http.problem import problem_of
 from nodes.http.writing import AcksQuery
 from nodes.primary import app  # noqa: F401 - which maps its exceptions to problems
 from nodes.primary.acks import Acknowledgements
-from nodes.primary.writes import Acks, TooFewReplicas
+from nodes.primary.errors import TooFewReplicas
 from nodes.runtime.gate import Places, TooManyWaiters
-from tests.support.primary import make_parts
 from tests.support.until import until
 
 
@@ -32,9 +30,8 @@ class Lab:
             member = Member(name, f"http://{name}:1", f"http://{name}", Position(1, 0), 0, 0)
             registered.heartbeat(member, Settings(Fixed(0)))
             self.log.group(name).join(START)
-        self.acknowledgements = Acknowledgements(lambda: Reports(fake), self.log.history, Places(waiting_max))
-        parts = {"registered": registered, "acknowledgements": self.acknowledgements}
-        self.acks = Acks(make_parts(self.log, CollectorRegistry(), **parts))
+        places = Places(waiting_max)
+        self.acknowledgements = Acknowledgements(lambda: Reports(fake), self.log.history, registered, places)
 
     def write(self) -> Any:
         appended = self.log.append("set", "k", "1", f"w{self.log.head().position}")
@@ -47,8 +44,9 @@ class Lab:
         group.acknowledge(positions, Report(replica, 1, 0, positions))
 
     def wait(self, written: Any, acks: int, timeout_ms: int = 5000) -> Any:
-        with self.acks.required(AcksQuery(acks=acks, timeout_ms=timeout_ms)) as complete:
-            return complete(written)
+        with self.acknowledgements.required(acks) as replicas:
+            query = AcksQuery(acks=acks, timeout_ms=timeout_ms)
+            return self.acknowledgements.complete(written, replicas, query)
 
 
 def test_an_acknowledgement_made_before_the_wait_is_found(fake: Any) -> None:
@@ -111,8 +109,8 @@ def test_after_a_lost_subscription_waiting_writes_are_looked_up_in_the_log(fake:
 
 
 def test_too_many_waiting_writes_are_refused_before_anything_is_written(fake: Any) -> None:
-    lab = Lab(fake, waiting_max=1)
-    with lab.acks.required(AcksQuery(acks=1)), pytest.raises(TooManyWaiters), lab.acks.required(AcksQuery(acks=1)):
+    required = Lab(fake, waiting_max=1).acknowledgements.required
+    with required(1), pytest.raises(TooManyWaiters), required(1):
         pass
 
 
@@ -136,6 +134,7 @@ def test_more_acknowledgements_than_replicas_are_refused_before_the_write(fake: 
     assert problem.status == 400
 
 
-def test_without_acks_nothing_is_awaited(fake: Any) -> None:
-    lab = Lab(fake)
-    assert lab.wait(written := lab.write(), acks=0) == written
+def test_without_acks_no_place_is_taken(fake: Any) -> None:
+    required = Lab(fake, waiting_max=1).acknowledgements.required
+    with required(0) as replicas, required(1):
+        assert replicas == set()
