@@ -31,6 +31,12 @@ class Build:
 
 BUILDS = (
     Build(
+        "returns the oldest answer of a quorum",
+        "nodes/client/levels.py",
+        "    best = max(found, ",
+        "    best = min(found, ",
+    ),
+    Build(
         "acknowledges before it commits",
         "nodes/replica/applier.py",
         "            state = self._apply(entries)\n",
