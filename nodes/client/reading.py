@@ -19,11 +19,12 @@ from nodes.http.times import ms
 
 
 class Asked(TypedDict):
-    """One replica's answer to a quorum read; ``received_at``: when its request arrived, before its read delay."""
+    """One replica's answer to a quorum read; ``read_at``: after its ``read_delay_ms``, by the log's clock."""
 
     version: int
     position: str
-    received_at: str | None
+    read_at: str | None
+    read_delay_ms: float | None
 
 
 class ReadAnswer(TypedDict):
@@ -122,8 +123,13 @@ class Reader:
 
 
 def _asked(served: Served) -> Asked:
-    received_at = served.body.get("received_at")
-    return {"version": served.version, "position": str(served.position), "received_at": received_at}
+    body = served.body
+    return {
+        "version": served.version,
+        "position": str(served.position),
+        "read_at": body.get("read_at"),
+        "read_delay_ms": body.get("read_delay_ms"),
+    }
 
 
 def _had(read: Read, served: Served) -> Level:

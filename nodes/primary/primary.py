@@ -127,6 +127,10 @@ class Primary:
         found = self._log.history.between(position, position, 1)
         return (found[0].at_us, found[0].at_us) if found else None
 
+    def hold(self) -> float:
+        """Hold no read back: there is no delay on the primary."""
+        return 0.0
+
     def page(self, after: str, limit: int) -> tuple[State, list[Record], bool]:
         page = self._log.page(after, limit, PAGE_BYTES_MAX)
         return _state(page.head), page.records, page.more

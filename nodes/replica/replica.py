@@ -95,13 +95,17 @@ class Replica:
         """How many delivered entries wait until they are due, and how many are applied and not acknowledged."""
         return len(self.parts.inbox), len(self.parts.acknowledger)
 
+    def hold(self) -> float:
+        """Hold a read back for the configured delay; return the drawn milliseconds."""
+        held_ms = self._read_delay.draw_ms(self.parts.uniform())
+        self.parts.gate.hold(held_ms / 1000)
+        return round(held_ms, 3)
+
     def page(self, after: str, limit: int) -> tuple[State, list[Record], bool]:
-        self._hold()
         state, records, more = self.parts.store.page(after, limit, PAGE_BYTES_MAX)
         return self._settled(state), records, more
 
     def get(self, key: str) -> tuple[State, Record | None]:
-        self._hold()
         state, record = self.parts.store.get(key)
         return self._settled(state), record
 
@@ -138,10 +142,6 @@ class Replica:
             log = "joining"
         store = self._threads["applier"].trouble or self._threads["checkpoint"].trouble
         return {"log": log or "ok", "store": store or "ok"}
-
-    def _hold(self) -> None:
-        """Hold a read back by the configured delay, before it sees the store."""
-        self.parts.gate.hold(self._read_delay.draw_ms(self.parts.uniform()) / 1000)
 
     @staticmethod
     def _times(recent: Recent, position: Position) -> tuple[int, int] | None:

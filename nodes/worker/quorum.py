@@ -37,7 +37,7 @@ class Written(NamedTuple):
 
 
 class Read(NamedTuple):
-    """``at_us``: when the requests arrived at the replicas, on average, by the log's clock."""
+    """``at_us``: when the replicas' stores would be read without read delays, on average, by the log's clock."""
 
     version: int
     at_us: float
@@ -74,8 +74,9 @@ class Requests:
         if reply is None:
             return None
         self.read_ms.append((run.now() - started) * 1000)
-        arrivals_us = [microseconds(asked["received_at"]) for asked in reply.body["asked"].values()]
-        return Read(reply.body["version"], sum(arrivals_us) / len(arrivals_us))
+        asked = reply.body["asked"].values()
+        arrivals_us = (microseconds(one["read_at"]) - one["read_delay_ms"] * 1000 for one in asked)
+        return Read(reply.body["version"], sum(arrivals_us) / len(asked))
 
 
 class Acknowledged:

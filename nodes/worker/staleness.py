@@ -155,7 +155,6 @@ class _Load:
         if (reply := self.run.ask(ask, self.measured.errors, or_missing=True)) is None:
             return
         # The store was read at some moment in between; the middle, after a read delay, is off by at most half the rest.
-        held_us = microseconds(reply.body["read_at"]) - microseconds(reply.body["received_at"])
-        t_ms = ((started_us + self.run.clock.now_us() + held_us) / 2 - at_us) / 1000
+        t_ms = ((started_us + self.run.clock.now_us()) / 2 - at_us) / 1000 + reply.body["read_delay_ms"] / 2
         fresh = reply.status == 200 and reply.body["version"] >= written["version"]
         self.measured.reads.append(Read(t_ms, replica, not fresh, written["version"]))

@@ -82,12 +82,14 @@ def test_data_reads_are_held_back_by_the_read_delay(
     assert held == [0, pytest.approx(0.693, abs=0.001), pytest.approx(0.693, abs=0.001)]
 
 
-def test_a_missing_key_has_the_times_of_the_read(app: Any, client: FlaskClient) -> None:
-    app.extensions["node"]._apply_settings(Settings(Fixed(0), read=Fixed(30)))
+def test_answers_have_the_time_of_the_read_and_its_delay(app: Any, client: FlaskClient) -> None:
+    replica = app.extensions["node"]
+    replica._apply_settings(Settings(Fixed(0), read=Fixed(30)))
+    before_us = replica.now_us()
     found = client.get("/data/k").get_json()
-    received_at, read_at = (datetime.fromisoformat(found[name]) for name in ("received_at", "read_at"))
-    assert found["status"] == 404
-    assert (read_at - received_at).total_seconds() >= 0.03
+    read_at_us = datetime.fromisoformat(found["read_at"]).timestamp() * 1e6
+    assert (found["status"], found["read_delay_ms"]) == (404, 30)
+    assert read_at_us >= before_us + 30_000
 
 
 def test_reads_beyond_the_places_to_wait_are_refused(app: Any, client: FlaskClient) -> None:

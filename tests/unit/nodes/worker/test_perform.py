@@ -106,8 +106,8 @@ class SlowestLab(Target):
         body = {
             "version": self._version, "write_timestamp": written_at.isoformat(), "token": "t", "position": "1-1",
             "consistency_time_ms": None, "replicas": {}, "waited_ms": float(timeout_ms), "stale": False,
-            "received_at": written_at.isoformat(), "read_at": written_at.isoformat(), "acks_reached": 20,
-            "asked": {"r0": {"received_at": written_at.isoformat()}}, "cursor": "", "acknowledged": []
+            "read_at": written_at.isoformat(), "read_delay_ms": 0.0, "acks_reached": 20,
+            "asked": {"r0": {"read_at": written_at.isoformat(), "read_delay_ms": 0.0}}, "cursor": "", "acknowledged": []
         }  # fmt: skip
         return Reply(200, body, self._time.now())
 

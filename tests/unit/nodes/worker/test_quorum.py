@@ -97,7 +97,7 @@ def test_a_read_misses_the_versions_between_the_shown_and_the_newest_acknowledge
 
 
 def test_keys_are_used_again_after_their_last_read() -> None:
-    shown = {"version": 1, "position": "1-1", "asked": {"r1": {"received_at": timestamp(1)}}}
+    shown = {"version": 1, "position": "1-1", "asked": {"r1": {"read_at": timestamp(1), "read_delay_ms": 0.0}}}
     written = {"version": 1, "position": "1-1", "acks_reached": 1}
     run = run_of({"r1": {}}, primary=Reply(200, written, 0), client=Reply(200, shown, 0))
     spec = Quorum(kind="quorum", reads=100, rate=10, reads_per_second=20, steps=2)
@@ -108,6 +108,16 @@ def test_keys_are_used_again_after_their_last_read() -> None:
     assert own._key() == "experiment-quorum-1"
     loop.tasks.pop()()
     assert own._key() == "experiment-quorum-0"
+
+
+def test_a_read_arrives_before_its_delay() -> None:
+    times = [
+        {"read_at": timestamp(9_000_000), "read_delay_ms": 250.0},
+        {"read_at": timestamp(9_000_000), "read_delay_ms": 0},
+    ]
+    shown = {"version": 1, "position": "1-1", "asked": dict(zip(("r1", "r2"), times, strict=True))}
+    run, spec = run_of({"r1": {}, "r2": {}}, client=Reply(200, shown, 0)), Quorum(kind="quorum", r=2)
+    assert Requests(spec, run).read("k") == Read(1, 8_875_000)
 
 
 def test_a_write_without_its_acknowledgements_is_an_error_and_has_no_reads() -> None:
