@@ -12,6 +12,7 @@ from broker.position import START, Position
 from broker.snapshot import Snapshot
 from nodes.replica.store import ReplicaStore
 from nodes.runtime import store as files
+from nodes.runtime.gate import State
 from nodes.runtime.store import StoreDamaged, StoreError
 from tests.support.damage import DAMAGES, change
 
@@ -44,7 +45,7 @@ def test_a_new_store_is_before_everything(store: ReplicaStore) -> None:
 def test_a_batch_is_applied_with_its_last_position(store: ReplicaStore) -> None:
     batch = [BEGIN, entry(1, "a"), entry(2, "b"), entry(3, "a", "2"), entry(4, "b", "", "delete"), entry(5, "c")]
     state = store.apply(batch)
-    assert state == store.state() == module.State(Position(1, 5), "w5", 1005)
+    assert state == store.state() == State(Position(1, 5), "w5", 1005)
     assert keys(store) == {"a": "2", "c": "1"}
     assert store.get("a") == (state, Record("a", "2", 3, "w3", 1003))
     assert store.get("b") == (state, None)
@@ -84,7 +85,7 @@ def test_a_snapshot_replaces_everything(store: ReplicaStore) -> None:
     store.apply([BEGIN, entry(1, "old")])
     record = Record("new", "9", 40, "w40", 5)
     state = store.install(Snapshot(Position(1, 42), "w42", 7, [record]))
-    assert state == store.state() == module.State(Position(1, 42), "w42", 7)
+    assert state == store.state() == State(Position(1, 42), "w42", 7)
     assert store.get("new")[1] == record
     assert keys(store) == {"new": "9"}
 
