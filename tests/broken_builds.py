@@ -51,7 +51,7 @@ BUILDS = (
     Build(
         "applies before it is due",
         "broker/delay/line.py",
-        "return max(entry.at_us + self._schedule.delay_us(entry.position), self._not_before_us)",
+        "return max(entry.at_us + delay_us, self._not_before_us)",
         "return entry.at_us",
     ),
     Build(

@@ -147,7 +147,7 @@ def add_feed(api: Api, feed: Feed) -> None:
 
     @api.route("GET", "/events", admin=False, query=FeedQuery, headers=LAST_EVENT_ID, answer=answer)
     def events(query: FeedQuery) -> Response:
-        """Everything that happens, as server-sent events: writes, applies, reads, and how far each node has got.
+        """Everything that happens, as server-sent events: writes, applied and acknowledged entries, reads, and states.
 
         At most one message every 100 ms; its data is JSON with a list for each kind of event. The header Last-Event-ID,
         or the parameter, resumes from there, up to a minute back; an event of type missed reports a longer gap.

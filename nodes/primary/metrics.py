@@ -32,9 +32,6 @@ LAST_APPLIED = Metric(Gauge, "ec_replica_last_applied_timestamp_seconds",
                       "time of the replica's last apply; absent until its first one since startup", _ROLE, _REPLICA)
 ACKNOWLEDGED = Metric(Gauge, "ec_replica_acknowledged_version", "last version up to which the replica has acknowledged",
                       _ROLE, _REPLICA)
-ACK_LAG = Metric(Gauge, "ec_replica_ack_lag_seconds",
-                 "age of the oldest unacknowledged write: 0 when idle, growing when stopped, absent when unknown",
-                 _ROLE, _REPLICA)
 DELAY = Metric(Gauge, "ec_configured_delay_seconds", "the configured delay", _ROLE, _REPLICA)
 ACK_DELAY = Metric(Gauge, "ec_configured_ack_delay_seconds", "the configured delay from apply to acknowledgement",
                    _ROLE, _REPLICA)
@@ -85,7 +82,6 @@ class ReplicaCollector:
         yield _by_replica(LAG_VERSIONS, {name: found.versions for name, found in behind})
         yield _by_replica(LAG, {name: found.seconds for name, found in behind})
         yield _by_replica(ACKNOWLEDGED, {name: found.acknowledged for name, found in behind})
-        yield _by_replica(ACK_LAG, {name: found.ack_seconds for name, found in behind})
         unacknowledged = {m.replica: self._parts.acknowledgements.unacknowledged(m) for m in members}
         yield _by_replica(UNACKNOWLEDGED, {name: count for name, count in unacknowledged.items() if count is not None})
         yield _by_replica(PENDING, {name: found.pending for name, found in behind})

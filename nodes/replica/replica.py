@@ -137,7 +137,8 @@ class Replica:
 
     def health(self) -> dict[str, str]:
         """Whether the log responds and the store accepts due entries."""
-        log = self._threads["reader"].trouble or self._threads["membership"].trouble
+        troubles = (self._threads[name].trouble for name in ("reader", "membership", "acknowledger"))
+        log = next(filter(None, troubles), None)
         if log is None and not (self._reader.joined and self._membership.registered.is_set()):
             log = "joining"
         store = self._threads["applier"].trouble or self._threads["checkpoint"].trouble

@@ -13,6 +13,7 @@ from broker.entry import EMPTY, digest
 from broker.errors import LogFull, LogMissing, LogRefused, LogUnverified, RecordDamaged, WriteIdReused
 from broker.log import Appended, Change, ReplicationLog
 from broker.position import START, Position
+from broker.report import Report
 from lab.local.log_server import binary_path
 from nodes.http.writing import write_id_of
 from tests.conftest import REAL_SERVERS
@@ -289,6 +290,16 @@ def allowed(server: LogServer, *rules: str) -> ReplicationLog:
     """Return the log for a user without some commands."""
     connect(server.url).execute_command("ACL", "SETUSER", "lab", "reset", "on", ">pw", "~*", "+@all", *rules)
     return ReplicationLog(connect(server.url.replace("//", "//lab:pw@")))
+
+
+def test_a_user_that_cannot_publish_acknowledges_nothing(server: LogServer) -> None:
+    log = ReplicationLog(connect(server.url))
+    log.open("open")
+    log.group("r1").join(START)
+    positions = [entry.position for entry in log.group("r1").read(10, 1)]
+    with pytest.raises(LogRefused, match="channel"):
+        allowed(server).group("r1").acknowledge(positions, Report("r1", 1, 0, positions))
+    assert log.history.groups()[0].pending == len(positions)
 
 
 @pytest.mark.parametrize("command", ["lpop", "zadd", "unlink"])

@@ -1,4 +1,4 @@
-"""Traces on a real lab: one trace from a request through the log to every apply; and a missing collector."""
+"""Traces on a real lab: one trace from a request through the log to every acknowledgement; a missing collector."""
 
 import statistics
 import time
@@ -17,6 +17,7 @@ from tests.support.otlp import Collector
 from tests.support.until import until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+_ACK_DELAY_MS = 50
 MakeLab = Callable[[str | None], AbstractContextManager[Lab]]
 
 
@@ -36,13 +37,15 @@ def attributes(span: Span) -> dict[str, Any]:
     return {found.key: getattr(found.value, found.value.WhichOneof("value")) for found in span.attributes}
 
 
-def test_one_write_is_one_trace_from_the_request_to_every_apply(make_lab: MakeLab) -> None:
+def test_one_write_is_one_trace_from_the_request_to_every_acknowledgement(make_lab: MakeLab) -> None:
     with Collector() as collector, make_lab(collector.url) as lab:
         set_delays(lab, *DELAYS_MS)
+        for replica in lab.replica_urls:
+            post(f"{lab.primary_url}/admin/replication-delay", {"replica": replica, "ack_delay_ms": _ACK_DELAY_MS})
         headers = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
         body = b'{"key": "k", "value": 1}'
         answer = POOL.request("POST", f"{lab.client_url}/write-and-wait", body=body, headers=headers).json()
-        until(lambda: len(collector.trace(TRACE)) >= 7, 30)
+        until(lambda: len(collector.trace(TRACE)) >= 9, 30)
         spans = collector.trace(TRACE)
     request, send = spans["lab14-primary", "POST /data"], spans["lab14-primary", "send lab14:log"]
     assert request.parent_span_id == spans["lab14-client", "POST /write-and-wait"].span_id
@@ -57,6 +60,12 @@ def test_one_write_is_one_trace_from_the_request_to_every_apply(make_lab: MakeLa
         assert delay.parent_span_id == send.span_id
         assert delay.end_time_unix_nano - delay.start_time_unix_nano == delay_ms * 1_000_000
         assert process.start_time_unix_nano >= delay.end_time_unix_nano
+        acknowledge = spans[replica, "acknowledge lab14:log"]
+        assert acknowledge.parent_span_id == send.span_id
+        assert attributes(acknowledge)["messaging.operation.type"] == "settle"
+        assert attributes(acknowledge)["messaging.message.id"] == answer["write_result"]["position"]
+        assert acknowledge.start_time_unix_nano >= process.start_time_unix_nano
+        assert acknowledge.end_time_unix_nano - acknowledge.start_time_unix_nano >= _ACK_DELAY_MS * 1_000_000
         print(f"\n{replica}: {attributes(delay)['lab.delay_ms']} ms, late {attributes(process)['lab.lateness_ms']} ms")
 
 

@@ -22,7 +22,7 @@ const values = new Map(); // by node: its value of the watched key
 let watched = controls.key();
 let paused = null; // the time at which the picture was paused
 
-addScenes({ names: () => timeline.names(), pace: Number(new URLSearchParams(location.search).get("pace") ?? 1) });
+addScenes({ timeline, pace: Number(new URLSearchParams(location.search).get("pace") ?? 1) });
 
 function showConnection(state, text) {
   find("connection").dataset.state = state;
@@ -35,6 +35,7 @@ function take(message) {
   timeline.take(message);
   const names = timeline.names();
   if (names.length) controls.replicas(names).catch(showError);
+  for (const event of message.events ?? []) if (event.kind === "settings") controls.showSettings(event.replica, JSON.parse(event.settings));
   const touched = [...(message.writes ?? []), ...(message.applied ?? [])].map(({ position }) => timeline.writes.get(position));
   if (touched.some((write) => write?.key === watched || write?.op === "epoch")) refresh();
 }
@@ -82,14 +83,18 @@ function showNow() {
     const state = timeline.replicas.get(name);
     const version = timeline.version(name);
     const behind = head === null ? state.lag_versions : Math.max(0, head - version);
-    return [name, version, behind, `${state.lag_ms.toFixed(0)} ms`, state.pending, values.get(name), condition(state, behind)];
+    const lags = [state.lag_ms, state.ack_lag_ms].map((ms) => ms == null ? null : `${ms.toFixed(0)} ms`);
+    const entries = [state.pending, state.waiting, state.applied_unacknowledged];
+    return [name, [version, timeline.acknowledgedVersion(name), behind, ...lags, ...entries], condition(state, behind)];
   });
-  rows.unshift(["primary", head, "", "", "", values.get("primary"), timeline.unreachable.get("primary")]);
+  rows.unshift(["primary", [head, "", "", "", "", "", "", ""], timeline.unreachable.get("primary")]);
   find("watched-name").textContent = short(watched);
-  const cell = (text, column) => element("td", { textContent: text, className: column === 4 ? "value" : "" });
-  find("now").tBodies[0].replaceChildren(
-    ...rows.map(([name, ...texts]) => element("tr", {}, element("th", { scope: "row", textContent: name }), ...texts.map(cell))),
-  );
+  const cell = (text, className = "") => element("td", { textContent: text, className });
+  const row = ([name, numbers, state]) => {
+    const cells = [...numbers.map((number) => cell(number ?? "unknown")), cell(values.get(name), "value"), cell(state)];
+    return element("tr", {}, element("th", { scope: "row", textContent: name }), ...cells);
+  };
+  find("now").tBodies[0].replaceChildren(...rows.map(row));
 }
 
 function condition(state, behind) {
@@ -100,14 +105,17 @@ function condition(state, behind) {
 
 function showWrites() {
   const names = timeline.names();
-  const progress = (write, name) =>
-    write.applied.has(name) ? `${(write.applied.get(name) - write.at_ms).toFixed(1)} ms` : timeline.has(name, write) ? "applied" : "in flight";
+  const progress = (write, name, kind, pending) =>
+    write[kind].has(name) ? `${(write[kind].get(name) - write.at_ms).toFixed(1)} ms` : timeline.has(name, write, kind) ? kind : pending;
   const rows = timeline.list.slice(-ROWS).reverse().map((write) => [
     write.position,
     write.op === "epoch" ? "new epoch" : short(write.key),
-    ...names.map((name) => progress(write, name)),
+    ...names.flatMap((name) => [
+      progress(write, name, "applied", "in flight"),
+      progress(write, name, "acknowledged", timeline.has(name, write) ? "on its way back" : ""),
+    ]),
   ]);
-  fillTable("writes", ["position", "key", ...names], rows);
+  fillTable("writes", ["position", "key", ...names.flatMap((name) => [`${name} applied`, `${name} acknowledged`])], rows);
 }
 
 function summarize() {

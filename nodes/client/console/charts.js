@@ -1,6 +1,6 @@
 // The charts, each with a table of the same data.
 
-import { color, fillTable, find } from "./dom.js";
+import { color, DELAY_MS_MAX, fillTable, find } from "./dom.js";
 import * as services from "./services.js";
 import { quantile, stale } from "./timeline.js";
 
@@ -43,7 +43,8 @@ function drawWindows(windows) {
 
 function drawStale(timeline) {
   const delays = timeline.delaysSeen();
-  const until = roundUp(Math.max(100, delays.at(-1) ?? 0, ...Object.values(timeline.delays).map((ms) => 1.5 * ms)));
+  const longest = Math.max(100, delays.at(-1) ?? 0, ...Object.values(timeline.delays).map((ms) => 1.5 * ms));
+  const until = Math.min(DELAY_MS_MAX, roundUp(longest));
   predict(timeline, until);
   const points = stale(delays, until, POINTS).map(([t, measured], step) => [t, measured, prediction.stale[step] ?? null]);
   const labels = ["ms since the write", "measured", "predicted"];

@@ -1,12 +1,17 @@
 // The forms and buttons for writes, reads, load, delays and faults.
 
-import { element, find, versionsBehind } from "./dom.js";
+import { DELAY_MS_MAX, element, find, versionsBehind } from "./dom.js";
 import * as services from "./services.js";
 
 const MODELS = {
-  fixed: (ms) => ({ delay_ms: ms }),
-  uniform: (ms) => ({ model: { kind: "uniform", low_ms: Math.round(ms / 2), high_ms: Math.round(ms * 1.5) } }),
-  exponential: (ms) => ({ model: { kind: "exponential", mean_ms: Math.max(1, ms) } }),
+  fixed: (ms) => ({ kind: "fixed", ms }),
+  uniform: (ms) => ({ kind: "uniform", low_ms: Math.round(ms / 2), high_ms: Math.round(ms * 1.5) }),
+  exponential: (ms) => ({ kind: "exponential", mean_ms: Math.max(1, ms) }),
+};
+// The delays of a replica, by their names in its settings: their names in a request and in GET /delays, and in the page.
+const DELAYS = {
+  delay: { body: "model", means: "delays", models: "models", title: "delay" },
+  ack: { body: "ack_model", means: "ack_delays", models: "ack_models", title: "ack delay" },
 };
 const PAUSE_AFTER_ERROR_MS = 1000;
 let load = null;
@@ -36,10 +41,30 @@ export async function offer() {
 export async function replicas(names) {
   if (names.every((name) => forms.has(name)) && names.length === forms.size) return;
   const [{ body: delays }, { body: faults }] = await Promise.all([services.delays(), services.faults()]);
-  const now = Object.fromEntries(Object.entries(delays.delays).map(([url, ms]) => [new URL(url).hostname, ms]));
-  forms = new Map(names.map((name) => [name, replicaForms(name, now[name] ?? 0, faults.replicas[name]?.available ?? {})]));
+  forms = new Map(names.map((name) => [name, replicaForms(name, faults.replicas[name]?.available ?? {})]));
   find("replica-forms").replaceChildren(...forms.values());
   find("from").replaceChildren(find("from").options[0], ...options(names));
+  for (const [kind, { means, models }] of Object.entries(DELAYS)) {
+    for (const [url, model] of Object.entries(delays[models])) {
+      const { hostname } = new URL(url);
+      if (!forms.has(hostname)) continue;
+      find(`${kind}-${hostname}`).elements.delay.value = delays[means][url];
+      showSettings(hostname, { [kind]: model });
+    }
+  }
+}
+
+// Show a replica's current delay models, which can also be set elsewhere.
+export function showSettings(name, settings) {
+  if (!forms.has(name)) return;
+  for (const kind of Object.keys(DELAYS)) if (settings[kind]) find(`${kind}-${name}`).elements.current.value = modelText(settings[kind]);
+}
+
+const modelText = ({ kind, ...parameters }) => [kind, ...Object.entries(parameters).map(parameterText)].join(", ").slice(0, 80);
+// low_ms: 100 becomes "low 100 ms".
+function parameterText([name, value]) {
+  const [, stem, unit] = name.match(/^(.*?)(?:_?(ms))?$/);
+  return [stem, typeof value === "number" ? value : JSON.stringify(value), unit].filter((part) => part || part === 0).join(" ");
 }
 
 function write(event) {
@@ -84,17 +109,23 @@ async function writeLoad() {
   }
 }
 
-function replicaForms(name, delayMs, available) {
-  const delay = element("input", { type: "number", min: 0, max: 600000, value: delayMs, name: "delay" });
-  const model = element("select", { name: "model" }, ...options(Object.keys(MODELS)));
-  const delayForm = form(`delay-${name}`, "Set delay", { ms: delay, model }, () =>
-    change(`${name}: delay set to ${delay.value} ms (${model.value}).`, () => services.setDelay(name, MODELS[model.value](Number(delay.value)))));
+function replicaForms(name, available) {
   const kinds = Object.keys(available);
   const fault = element("select", { name: "fault" }, ...options(kinds));
   const faultForm = form(`fault-${name}`, "Start fault", { fault }, () =>
     change(`${name}: ${fault.value} started.`, () => services.startFault(name, available[fault.value].examples[0])));
   faultForm.hidden = !kinds.length;
-  return element("fieldset", {}, element("legend", { textContent: name }), delayForm, faultForm);
+  return element("fieldset", {}, element("legend", { textContent: name }), ...Object.keys(DELAYS).map((kind) => delayForm(name, kind)), faultForm);
+}
+
+function delayForm(name, kind) {
+  const { body, title } = DELAYS[kind];
+  const delay = element("input", { type: "number", min: 0, max: DELAY_MS_MAX, value: 0, name: "delay" });
+  const model = element("select", { name: "model" }, ...options(Object.keys(MODELS)));
+  const made = form(`${kind}-${name}`, `Set ${title}`, { ms: delay, model }, () =>
+    change(`${name}: ${title} set to ${delay.value} ms (${model.value}).`, () => services.setDelay(name, { [body]: MODELS[model.value](Number(delay.value)) })));
+  made.append(element("output", { name: "current", className: "current" }));
+  return made;
 }
 
 function form(id, action, fields, submit) {

@@ -1,5 +1,7 @@
 // Helpers for the page's elements and texts.
 
+export const DELAY_MS_MAX = 600_000; // the longest delay that the lab accepts
+
 export const find = (id) => document.getElementById(id);
 
 export function element(tag, properties, ...children) {

@@ -1,6 +1,8 @@
-// The timeline picture: one lane per node, time to the right, each write as a mark with a line to each replica.
+// The timeline picture: one lane per node, time to the right, each write as a mark with a line to each replica, and each
+// acknowledgement as a line back to the primary.
 
 import { color, find } from "./dom.js";
+import { ways } from "./ways.js";
 
 const DRAWN_MAX = 400;
 const MARGIN = { left: 130, right: 24, top: 24, bottom: 30 };
@@ -18,6 +20,7 @@ export function draw(timeline, { end, span, now }) {
   const y = (lane) => MARGIN.top + ((height - MARGIN.top - MARGIN.bottom) * lanes.indexOf(lane)) / Math.max(1, lanes.length - 1);
   const x = (at) => left + ((right - left) * (at - (end - span))) / span;
   const size = Math.max(4, Math.min(8, width / 160));
+  Object.assign(canvas.dataset, { left, right, top: MARGIN.top, startMs: end - span, endMs: end }); // the scale
 
   pen.clearRect(0, 0, width, height);
   pen.font = `${narrow ? 12 : 15}px system-ui, sans-serif`;
@@ -55,41 +58,52 @@ export function draw(timeline, { end, span, now }) {
 // One path per kind of mark, because stroking each mark separately is slow. Path2D objects are avoided because the
 // browser frees their memory late.
 function drawWrites(writes, { timeline, names, end, x, y, size }) {
-  const [arrived, inFlight, squares, circles, epochs] = [[], [], [], [], []];
+  const paths = { applied: { arrived: [], under: [] }, acknowledged: { arrived: [], under: [] } };
   const top = y("primary");
-  for (const write of writes) {
-    const from = x(write.at_ms);
-    (write.op === "epoch" ? epochs : circles).push(from);
-    if (write.op === "epoch") continue;
+  for (const write of writes.filter(({ op }) => op !== "epoch")) {
     for (const name of names) {
-      const applied = write.applied.get(name);
-      if (applied === undefined && timeline.has(name, write)) continue; // applied at an unknown time
-      if (applied <= end) {
-        arrived.push(from, top, x(applied), y(name));
-        squares.push(x(applied), y(name));
-      } else {
-        // The share of the delay that has passed; an overdue write stays just above the lane.
-        const share = Math.min(0.97, Math.max(0, (end - write.at_ms) / Math.max(1, write.delays[name] ?? 1000)));
-        inFlight.push(from, top, x(end), top + (y(name) - top) * share);
+      for (const { kind, from, to, share } of ways(timeline, write, name, end)) {
+        const [start, goal] = kind === "applied" ? [top, y(name)] : [y(name), top];
+        if (to === null) paths[kind].under.push(x(from), start, x(end), start + (goal - start) * share);
+        else paths[kind].arrived.push(x(from), start, x(to), goal);
       }
     }
   }
+  drawAcknowledged(paths.acknowledged, size);
+  drawApplied(paths.applied, size);
+  const at = ({ at_ms: ms }) => x(ms);
+  drawCommitted(writes.filter(({ op }) => op !== "epoch").map(at), top, size);
+  pen.beginPath();
+  for (const write of writes.filter(({ op }) => op === "epoch")) pen.rect(at(write) - 1, 0, 2, y(names.at(-1) ?? "primary") + 20);
+  pen.fill();
+}
+
+function drawApplied({ arrived, under }, size) {
   pen.lineWidth = 1.2;
   setColor("applied");
   lines(arrived);
   pen.beginPath();
-  for (let at = 0; at < squares.length; at += 2) pen.rect(squares[at] - size / 2, squares[at + 1] - size / 2, size, size);
+  for (const [x, y] of goals(arrived)) pen.rect(x - size / 2, y - size / 2, size, size);
   pen.fill();
   setColor("write");
-  pen.setLineDash([4, 4]);
-  lines(inFlight);
-  pen.setLineDash([]);
-  pen.beginPath();
-  for (const from of epochs) pen.rect(from - 1, 0, 2, y(names.at(-1) ?? "primary") + 20);
-  for (const from of circles) {
-    pen.moveTo(from, top);
-    pen.arc(from, top, size * 0.7, 0, 2 * Math.PI);
-  }
+  dashed([4, 4], under);
+}
+
+// Thinner than the write's line; a ring where it has arrived, and an open end while it is on its way.
+function drawAcknowledged({ arrived, under }, size) {
+  setColor("acknowledged");
+  pen.lineWidth = 0.8;
+  lines(arrived);
+  pen.lineWidth = 1.2; // dots of less are hard to see
+  dashed([2, 3], under);
+  pen.lineWidth = 1.6;
+  circles(goals(arrived), size * 0.6);
+  pen.stroke();
+}
+
+function drawCommitted(starts, top, size) {
+  setColor("write");
+  circles(starts.map((x) => [x, top]), size * 0.7);
   pen.fill();
 }
 
@@ -124,6 +138,23 @@ function lines(ends) {
   pen.stroke();
 }
 
+function dashed(dashes, ends) {
+  pen.setLineDash(dashes);
+  lines(ends);
+  pen.setLineDash([]);
+}
+
+// The end of each line.
+const goals = (ends) => Array.from({ length: ends.length / 4 }, (_, line) => ends.slice(4 * line + 2, 4 * line + 4));
+
+function circles(centers, radius) {
+  pen.beginPath();
+  for (const [x, y] of centers) {
+    pen.moveTo(x + radius, y);
+    pen.arc(x, y, radius, 0, 2 * Math.PI);
+  }
+}
+
 function setColor(name) {
   pen.strokeStyle = pen.fillStyle = color(canvas, name);
 }
@@ -144,8 +175,8 @@ function visible(timeline, names, end, span) {
   for (let index = timeline.list.length - 1; index >= 0; index -= 1) {
     const write = timeline.list[index];
     if (write.at_ms > end) continue;
-    const landed = names.every((name) => (write.applied.get(name) ?? (timeline.has(name, write) ? 0 : Infinity)) < end - span);
-    if (write.at_ms < end - span && landed) break; // so have all older writes
+    const landed = (name) => ways(timeline, write, name, end).every(({ to }) => to !== null && to < end - span);
+    if (write.at_ms < end - span && names.every(landed)) break; // so have all older writes
     if (drawn.length < DRAWN_MAX) drawn.push(write);
     else omitted += 1;
   }

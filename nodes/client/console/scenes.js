@@ -1,4 +1,4 @@
-// Guided scenes: each sets delays, explains what to watch, runs, and restores the delays.
+// Guided scenes: each sets delays, explains what to watch, runs, and restores the settings.
 
 import { element, find, versionsBehind } from "./dom.js";
 import * as services from "./services.js";
@@ -62,10 +62,31 @@ const SCENES = {
     await arrive(last.position);
     await say(`The partition has ended and ${slow} has caught up: no write was lost or applied twice.`);
   },
+  async "Delayed acknowledgements and redelivery"({ say, ackDelay, settle, write, held, acknowledged, gone, digests, slow }) {
+    const five = async () => {
+      let last;
+      for (let number = 1; number <= 5; number += 1) last = await write("scene", number);
+      return last.position;
+    };
+    await settle();
+    await ackDelay(slow, 3000);
+    await say(`${slow} now acknowledges each entry three seconds after it has applied it. Five writes follow; watch the thin lines.`);
+    await acknowledged(slow, await five());
+    await say("Reads saw the five writes three seconds earlier; only now are they acknowledged: the thin lines reach the primary's lane.");
+    await ackDelay(slow, 60_000);
+    const last = await five();
+    await say(`The acknowledgements of five more are held back by a minute. ${await held(slow, last)}.`);
+    await services.startFault(slow, { fault: "crash" });
+    await gone(slow);
+    await say(`${slow} crashed and restarted; the log delivers the unacknowledged entries again. ${await held(slow, last)}, as before.`);
+    await ackDelay(slow, 0);
+    await acknowledged(slow, last);
+    await say(`Now they are acknowledged: delivered twice, applied once. The nodes' digests are ${await digests()}.`);
+  },
 };
 
-// `names` returns the replicas' names; `pace` scales the pauses for reading.
-export function addScenes({ names, pace }) {
+// `timeline` has the replicas' states; `pace` scales the pauses for reading.
+export function addScenes({ timeline, pace }) {
   const buttons = Object.entries(SCENES).map(([name, run], index) => {
     const button = element("button", { type: "button", textContent: `${index + 1}. ${name}` });
     button.addEventListener("click", () => play(run));
@@ -74,7 +95,7 @@ export function addScenes({ names, pace }) {
   find("scene-buttons").replaceChildren(...buttons);
 
   async function play(run) {
-    if (names().length < 2) {
+    if (timeline.names().length < 2) {
       find("scene-text").textContent = "The scenes require two replicas.";
       return;
     }
@@ -85,15 +106,15 @@ export function addScenes({ names, pace }) {
     };
     setRunning(true);
     find("scene-stop").addEventListener("click", () => stop.abort(), { once: true });
-    let models = {};
+    let before = null;
     let end = "Scene finished; the delays are restored.";
     try {
-      models = (await services.delays()).body.models;
-      await run(stage(names(), (seconds) => pause(seconds * READ_MS * pace, stop.signal)));
+      before = (await services.delays()).body;
+      await run(stage(timeline, (share) => pause(share * READ_MS * pace, stop.signal)));
     } catch (error) {
       end = stop.signal.aborted ? "Scene stopped; the delays are restored." : `The scene failed: ${error.message}`;
     }
-    await restore(models).catch((error) => { end = `The delays could not be restored: ${error.message}`; });
+    if (before) await restore(before).catch((error) => { end = `The delays could not be restored: ${error.message}`; });
     find("scene-text").textContent += ` ${end}`;
     setRunning(false);
   }
@@ -109,13 +130,15 @@ async function pause(ms, signal) {
 }
 
 // The steps that a scene is made of.
-function stage(names, rest) {
+function stage(timeline, rest) {
+  const names = timeline.names();
   const [fast, slow] = [names[0], names.at(-1)];
   const say = async (text) => {
     find("scene-text").textContent = text;
     await rest(1);
   };
   const delay = (replica, ms) => services.setDelay(replica, { delay_ms: ms });
+  const ackDelay = (replica, ms) => services.setDelay(replica, { ack_delay_ms: ms });
   const delays = async (fastMs, slowMs) => {
     await delay(fast, fastMs);
     await delay(slow, slowMs);
@@ -129,14 +152,36 @@ function stage(names, rest) {
     const behind = body.behind_versions ? `, ${versionsBehind(body.behind_versions)}` : "";
     return { ...body, result: status === 404 ? "did not find the key" : `returned “${body.value}”${behind}` };
   };
-  // Wait until the replica, or every replica, has reached the position.
-  const arrive = async (position, replica) => {
+  // Poll until the check returns something.
+  const until = async (check) => {
     for (;;) {
-      const { nodes } = (await services.everywhere("scene")).body;
-      const replicas = Object.keys(nodes).filter((name) => name !== "primary" && (!replica || name === replica));
-      if (replicas.every((name) => reached(parsePosition(nodes[name].position ?? "0-0"), parsePosition(position)))) return;
+      const found = await check();
+      if (found) return found;
       await rest(0.05);
     }
+  };
+  const everywhere = async () => (await services.everywhere("scene")).body.nodes;
+  // Wait until the replica, or every replica, has reached the position.
+  const arrive = (position, replica) =>
+    until(async () => {
+      const nodes = await everywhere();
+      const replicas = Object.keys(nodes).filter((name) => name !== "primary" && (!replica || name === replica));
+      return replicas.every((name) => reached(parsePosition(nodes[name].position ?? "0-0"), parsePosition(position)));
+    });
+  const gone = (replica) => until(async () => (await everywhere())[replica].error);
+  const acknowledged = (replica, position) => until(() => timeline.acknowledgedVersion(replica) >= parsePosition(position).version);
+  // Wait until the replica reports entries up to the position as applied and some as not acknowledged; a sentence on it.
+  const held = async (replica, position) => {
+    await arrive(position, replica);
+    return until(() => {
+      const { applied_position: applied, acknowledged_version: version, applied_unacknowledged: count } = timeline.replicas.get(replica);
+      if (!count || version === null || !reached(parsePosition(applied), parsePosition(position))) return null;
+      return `${replica} has applied version ${parsePosition(applied).version} and acknowledged version ${version}: ${count} are applied and unacknowledged`;
+    });
+  };
+  const digests = async () => {
+    const { digests_equal: equal } = (await services.compare()).body.analysis;
+    return equal === null ? "not comparable while writes arrive" : equal ? "equal" : "different";
   };
   // Make every replica fast and give it an old value of the key.
   const settle = async () => {
@@ -144,10 +189,10 @@ function stage(names, rest) {
     await arrive((await write("scene", "old")).position);
   };
   const measure = async () => (await services.write("write-and-wait", "scene", Date.now())).body.consistency_time_ms.toFixed(0);
-  return { say, delay, delays, settle, write, read, arrive, measure, fast, slow };
+  return { say, delay, delays, ackDelay, settle, write, read, arrive, held, acknowledged, gone, digests, measure, fast, slow };
 }
 
-async function restore(models) {
+async function restore({ models, ack_models: ackModels }) {
   await services.endFaults();
-  for (const [url, model] of Object.entries(models)) await services.setDelay(new URL(url).hostname, { model });
+  for (const [url, model] of Object.entries(models)) await services.setDelay(new URL(url).hostname, { model, ack_model: ackModels[url] });
 }

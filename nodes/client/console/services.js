@@ -19,6 +19,7 @@ export function read(key, level, replica) {
 }
 
 export const everywhere = (key) => request("GET", `/everywhere/${encodeURIComponent(key)}`);
+export const compare = () => request("GET", "/read-compare?digest=true");
 export const delays = () => request("GET", "/delays");
 export const setDelay = (replica, change) => request("POST", "/delays", { replica, ...change });
 export const prediction = (writesPerSecond, untilMs, points) =>

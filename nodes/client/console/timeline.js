@@ -3,6 +3,7 @@
 const KEPT_MS = 60_000;
 const WRITES_MAX = 6000;
 const READS_MAX = 3000;
+const PROGRESS = ["applied", "acknowledged"]; // what a replica does with an entry, in this order
 
 export function parsePosition(position) {
   const [epoch, version] = position.split("-").map(Number);
@@ -36,7 +37,7 @@ export class Timeline {
     this.started ??= message.now_ms;
     this._offset = this._offset === null || Math.abs(offset - this._offset) > 1000 ? offset : Math.max(offset, this._offset);
     for (const write of message.writes ?? []) this._write(write);
-    for (const applied of message.applied ?? []) this._applied(applied);
+    for (const kind of PROGRESS) for (const item of message[kind] ?? []) this._progress(kind, item);
     this.reads.push(...(message.reads ?? []));
     if (message.state) this._state(message.state);
     for (const { node, detail } of message.unreachable ?? []) this.unreachable.set(node, detail);
@@ -51,16 +52,16 @@ export class Timeline {
     else this._remember({ ...write, epoch, version });
   }
 
-  _applied({ position, replica, applied_ms, applied_after_ms }) {
+  _progress(kind, { position, replica, [`${kind}_ms`]: at, [`${kind}_after_ms`]: after }) {
     if (!this.writes.has(position)) {
       // The write predates this page, or its message has not arrived yet.
-      this._remember({ position, op: "set", key: "", value: "", at_ms: applied_ms - applied_after_ms, ...parsePosition(position) });
+      this._remember({ position, op: "set", key: "", value: "", at_ms: at - after, ...parsePosition(position) });
     }
-    this.writes.get(position).applied.set(replica, applied_ms);
+    this.writes.get(position)[kind].set(replica, at);
   }
 
   _remember(write) {
-    Object.assign(write, { applied: new Map(), delays: this.delays });
+    Object.assign(write, { applied: new Map(), acknowledged: new Map(), delays: this.delays });
     this.writes.set(write.position, write);
     this.list.push(write);
   }
@@ -84,9 +85,24 @@ export class Timeline {
     while (this.reads.length > READS_MAX || (this.reads.length && this.reads[0].at_ms < oldest)) this.reads.shift();
   }
 
-  // Whether a replica is known to have applied a write.
-  has(name, write) {
-    return write.applied.has(name) || reached(parsePosition(this.replicas.get(name)?.applied_position ?? "0-0"), write);
+  // Whether a replica is known to have applied or acknowledged a write.
+  has(name, write, kind = "applied") {
+    return write[kind].has(name) || reached(this._reported(name, kind), write);
+  }
+
+  // The position that a replica has last reported for a kind of progress, at most a second old.
+  _reported(name, kind) {
+    const { applied_position: applied = "0-0", acknowledged_version: version } = this.replicas.get(name) ?? {};
+    const position = parsePosition(applied);
+    return kind === "applied" ? position : { epoch: position.epoch, version: version ?? 0 };
+  }
+
+  // The version up to which a replica has acknowledged every entry; null if unknown.
+  acknowledgedVersion(name) {
+    if (this.replicas.get(name)?.acknowledged_version == null) return null;
+    let { epoch, version } = this._reported(name, "acknowledged");
+    while (this.writes.get(`${epoch}-${version + 1}`)?.acknowledged.has(name)) version += 1;
+    return version;
   }
 
   // The last applied version of a replica, or the last committed version of the primary; null if unknown.

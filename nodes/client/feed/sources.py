@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
 from broker.clock import LogClock
 from broker.entry import Entry
@@ -24,6 +24,8 @@ _STATE_SECONDS = 1.0
 _IDLE_SECONDS = 0.2
 _PREVIEW = 120  # characters of a value
 _PAGE = 1000
+Progress = Literal["applied", "acknowledged"]  # what a replica does with an entry, and the path that reports it
+PROGRESS: tuple[Progress, ...] = get_args(Progress)
 # A step follows a source from a cursor (None: from now on), and returns the next cursor and how many seconds to pause.
 Step = Callable[[Any], tuple[Any, float]]
 
@@ -38,7 +40,7 @@ class Sources:
     clock: LogClock
 
     def __post_init__(self) -> None:
-        self._followed: dict[tuple[str, str], Background] = {}
+        self._followed: dict[tuple[str, str, Progress], Background] = {}
         self._flusher = Background("feed", self._flush)
         self._threads = [
             self._flusher,
@@ -97,26 +99,29 @@ class Sources:
         return None, _STATE_SECONDS
 
     def _follow(self, replicas: set[tuple[str, str]]) -> None:
-        for gone in self._followed.keys() - replicas:
+        wanted = {(replica, url, kind) for replica, url in replicas for kind in PROGRESS}
+        for gone in self._followed.keys() - wanted:
             self._followed.pop(gone).stop()
-        for replica, url in replicas - self._followed.keys():
-            step = partial(follow_replica, self.feed, self.peers, replica, url)
-            thread = self._followed[replica, url] = self._while_listened(f"feed-{replica}", step)
+        for replica, url, kind in wanted - self._followed.keys():
+            step = partial(follow_replica, self.feed, self.peers, replica, url, kind)
+            thread = self._followed[replica, url, kind] = self._while_listened(f"feed-{replica}-{kind}", step)
             thread.start()
 
 
-def follow_replica(feed: Feed, peers: Peers, replica: str, url: str, cursor: str | None) -> tuple[str | None, float]:
-    """Wait for the entries that a replica applies next; see ``Step``."""
+def follow_replica(
+    feed: Feed, peers: Peers, replica: str, url: str, kind: Progress, cursor: str | None
+) -> tuple[str | None, float]:
+    """Wait for the entries that a replica applies or acknowledges next; see ``Step``."""
     wait = {"cursor": cursor or "", "timeout_ms": str(WAIT_MS), "limit": str(_PAGE)}
-    reply = peers.attempt(Ask(f"{url}/applied", fields=wait if cursor else {"limit": "1"}, wait_ms=WAIT_MS))
+    reply = peers.attempt(Ask(f"{url}/{kind}", fields=wait if cursor else {"limit": "1"}, wait_ms=WAIT_MS))
     if isinstance(reply, PeerError):
         feed.publish("unreachable", {"node": replica, "detail": str(reply)})
     if isinstance(reply, PeerError) or reply.status != 200:
         return cursor, _STATE_SECONDS
-    for applied in reply.body["applied"] if cursor else ():
-        item = {name: applied[name] for name in ("position", "applied_after_ms", "lateness_ms")}
-        applied_ms = datetime.fromisoformat(applied["applied_at"]).timestamp() * 1000
-        feed.publish("applied", {"replica": replica, "applied_ms": applied_ms, **item})
+    for entry in reply.body[kind] if cursor else ():
+        item = {name: entry[name] for name in ("position", f"{kind}_after_ms", "lateness_ms")}
+        at_ms = datetime.fromisoformat(entry[f"{kind}_at"]).timestamp() * 1000
+        feed.publish(kind, {"replica": replica, f"{kind}_ms": at_ms, **item})
     return reply.body["cursor"], 0
 
 

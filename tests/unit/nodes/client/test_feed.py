@@ -15,7 +15,7 @@ from nodes.client.app import add_feed
 from nodes.client.errors import TooManyListeners
 from nodes.client.feed import feed as module
 from nodes.client.feed.feed import LISTENERS_MAX, Feed
-from nodes.client.feed.sources import Sources, follow_replica
+from nodes.client.feed.sources import PROGRESS, Progress, Sources, follow_replica
 from nodes.http.app import make_app
 from nodes.http.peers import PeerError
 from nodes.runtime.config import load
@@ -160,14 +160,15 @@ def test_replicas_are_followed_at_their_url_while_they_are_registered(fake: Any)
     sources = Sources(make(), primary_url="http://primary", **parts)
     one, two, elsewhere = ("r1", "http://one"), ("r2", "http://two"), ("r2", "http://elsewhere")
     sources._follow({one, two})
-    first, second = sources._followed[one], sources._followed[two]
+    first, second = sources._followed[*one, "applied"], sources._followed[*two, "applied"]
     sources._follow({one, elsewhere})
-    assert (sources._followed[one], second.stopping) == (first, True)
+    assert (sources._followed[*one, "applied"], second.stopping) == (first, True)
     sources._follow({elsewhere})
-    assert (list(sources._followed), first.stopping) == ([elsewhere], True)
+    assert (set(sources._followed), first.stopping) == ({(*elsewhere, kind) for kind in PROGRESS}, True)
     sources.stop()
 
 
+@pytest.mark.parametrize("kind", PROGRESS)
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
@@ -175,11 +176,13 @@ def test_replicas_are_followed_at_their_url_while_they_are_registered(fake: Any)
         ((503, {"detail": "no"}), {}),
     ],
 )
-def test_a_replica_that_does_not_answer_is_asked_again_after_a_pause(answer: Any, told: dict[str, Any]) -> None:
+def test_a_replica_that_does_not_answer_is_asked_again_after_a_pause(
+    kind: Progress, answer: Any, told: dict[str, Any]
+) -> None:
     feed = make()
     listener = started(feed)
-    peers = StubPeers(**{"r1/applied": answer})
-    cursor, pause_seconds = follow_replica(feed, peers, "r1", "http://r1", "a-7")
+    peers = StubPeers(**{f"r1/{kind}": answer})
+    cursor, pause_seconds = follow_replica(feed, peers, "r1", "http://r1", kind, "a-7")
     assert (cursor, pause_seconds > 0) == ("a-7", True)
     feed.publish("end", 1)
     feed.flush()
@@ -187,15 +190,17 @@ def test_a_replica_that_does_not_answer_is_asked_again_after_a_pause(answer: Any
     assert {kind: items for kind, items in message.items() if kind not in {"now_ms", "end"}} == told
 
 
-def test_a_replica_is_followed_from_its_first_answer_on() -> None:
-    entry = {"position": "1-7", "applied_at": "2026-01-01T00:00:00Z", "applied_after_ms": 500.4, "lateness_ms": 0.4}
-    answers = [{"applied": [entry], "cursor": "a-7"}, {"applied": [entry | {"position": "1-8"}], "cursor": "a-8"}]
+@pytest.mark.parametrize("kind", PROGRESS)
+def test_a_replica_is_followed_from_its_first_answer_on(kind: Progress) -> None:
+    entry = {"position": "1-7", f"{kind}_at": "2026-01-01T00:00:00Z", f"{kind}_after_ms": 500.4, "lateness_ms": 0.4}
+    answers = [{kind: [entry], "cursor": "a-7"}, {kind: [entry | {"position": "1-8"}], "cursor": "a-8"}]
     feed = make()
     listener = started(feed)
-    peers = StubPeers(**{"r1/applied": answers})
-    cursor, first = follow_replica(feed, peers, "r1", "http://r1", None)
-    assert (first, follow_replica(feed, peers, "r1", "http://r1", cursor)) == (0, ("a-8", 0))
+    peers = StubPeers(**{f"r1/{kind}": answers})
+    cursor, first = follow_replica(feed, peers, "r1", "http://r1", kind, None)
+    assert (first, follow_replica(feed, peers, "r1", "http://r1", kind, cursor)) == (0, ("a-8", 0))
     feed.flush()
     ((_, message),) = heard(listener)
-    assert [(one["position"], one["applied_ms"]) for one in message["applied"]] == [("1-8", 1767225600000)]
+    item = {"position": "1-8", f"{kind}_ms": 1767225600000, f"{kind}_after_ms": 500.4, "lateness_ms": 0.4}
+    assert message[kind] == [{"replica": "r1", **item}]
     assert [ask.fields and ask.fields.get("cursor") for ask in peers.asked] == [None, "a-7"]

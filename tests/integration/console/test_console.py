@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,105 +15,17 @@ import pytest
 from broker.stats import quantile
 from lab.local.supervisor import Lab
 from tests.integration.conftest import applied, converge, set_delays
-from tests.support import chromium
+from tests.integration.console.conftest import OTHER, REPLICA, Seen, shown_after_ms, text, waited
 from tests.support.http import POOL, ask, get, post
 from tests.support.load import Writers
 from tests.support.until import until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Page
+    from playwright.sync_api import Browser, Page
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.timeout(120)]
-ROOT = Path(__file__).parents[2]
-REPLICA, OTHER = "lab14-replica1", "lab14-replica2"
+ROOT = Path(__file__).parents[3]
 NASTY = "<img src=x onerror=\"document.title='hurt'\">"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Headless Chromium."""
-    from playwright.sync_api import sync_playwright  # installed only by the targets that run these tests
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=chromium.path(), args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def fresh(fresh: Lab) -> Lab:
-    """The lab with visible delays."""
-    set_delays(fresh, 500, 1500)
-    return fresh
-
-
-class Seen:
-    """Console errors and requested hosts of a page."""
-
-    def __init__(self) -> None:
-        self.errors: list[str] = []
-        self.hosts: set[str] = set()
-
-    def watch(self, page: Page) -> None:
-        page.on("console", self._console)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
-
-    def _console(self, message: ConsoleMessage) -> None:
-        if message.type == "error":
-            self.errors.append(message.text)
-
-
-@pytest.fixture
-def seen() -> Seen:
-    return Seen()
-
-
-@pytest.fixture
-def page(browser: Browser, seen: Seen, fresh: Lab) -> Iterator[Page]:
-    """The connected console. Afterwards it must have no errors and must have sent requests only to the client."""
-    found = browser.new_page(viewport={"width": 1280, "height": 1000})
-    seen.watch(found)
-    found.goto(f"{fresh.client_url}/?pace=0.05")
-    found.wait_for_selector("#connection[data-state=open]")
-    found.wait_for_selector(f"#delay-{OTHER}")
-    yield found
-    assert seen.errors == []
-    assert {host for host in seen.hosts if host} == {fresh.client_url.removeprefix("http://")}
-    found.close()
-
-
-def text(page: Page, selector: str) -> str:
-    return page.locator(selector).inner_text()
-
-
-def slide(page: Page, name: str, value: float) -> None:
-    move = "(element, value) => { element.value = value; element.dispatchEvent(new Event('input')); }"
-    page.locator(f"#{name}").evaluate(move, value)
-
-
-def shown_after_ms(page: Page, position: str) -> dict[str, float]:
-    """Return the commit-to-apply time per replica from the table of latest writes."""
-    page.evaluate("document.getElementById('writes').closest('details').open = true")
-    row = page.locator(f"#writes tbody tr:has(td:text-is('{position}'))")
-    row.wait_for()
-
-    def times() -> list[str] | None:
-        cells = row.locator("td").all_inner_texts()[2:]
-        return cells if all(cell.endswith(" ms") for cell in cells) else None
-
-    page_names = page.locator("#writes thead th").all_inner_texts()[2:]
-    found = waited(page, times)
-    return {name: float(cell.removesuffix(" ms")) for name, cell in zip(page_names, found, strict=True)}
-
-
-def waited(page: Page, condition: Any, timeout_seconds: float = 15) -> Any:
-    """Return the first truthy result of the condition; the page keeps running in the meantime."""
-    deadline = time.monotonic() + timeout_seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"last seen: {found!r}"
-        page.wait_for_timeout(100)
-    return found
 
 
 def test_a_write_appears_on_every_lane_when_it_was_applied_there(page: Page, fresh: Lab) -> None:
@@ -123,7 +33,7 @@ def test_a_write_appears_on_every_lane_when_it_was_applied_there(page: Page, fre
     page.click("button[value=write]")
     waited(page, lambda: text(page, "#answer").startswith("Position "))
     position = text(page, "#answer").removeprefix("Position ").rstrip(".")
-    shown = shown_after_ms(page, position)
+    shown = shown_after_ms(page, position, "applied")
     for replica, url in fresh.replica_urls.items():
         (entry,) = [one for one in applied(url) if one["position"] == position]
         assert abs(shown[replica] - entry["applied_after_ms"]) < 100
@@ -149,7 +59,12 @@ def test_each_control_changes_the_lab(page: Page, fresh: Lab) -> None:
     page.fill(f"#delay-{OTHER} input[name=delay]", "80")
     page.click(f"#delay-{OTHER} button")
     waited(page, lambda: "(exponential)" in text(page, "#changed"))
-    models = get(f"{fresh.primary_url}/admin/replication-delays")["models"]
+    page.fill(f"#ack-{OTHER} input[name=delay]", "70")
+    page.click(f"#ack-{OTHER} button")
+    waited(page, lambda: "ack delay set to 70 ms (fixed)" in text(page, "#changed"))
+    found = get(f"{fresh.primary_url}/admin/replication-delays")
+    assert sorted(found["ack_delays"].values()) == [0, 70]
+    models = found["models"]
     assert sorted((model["kind"], model.get("ms") or model.get("mean_ms")) for model in models.values()) == [
         ("exponential", 80),
         ("fixed", 40),
@@ -180,6 +95,18 @@ def test_each_control_changes_the_lab(page: Page, fresh: Lab) -> None:
     page.click("#reset")
     waited(page, lambda: "new epoch" in text(page, "#changed"))
     assert get(f"{fresh.primary_url}/version")["epoch"] == epoch + 1
+
+
+def test_a_delay_set_elsewhere_is_shown(page: Page, fresh: Lab) -> None:
+    assert text(page, f"#delay-{OTHER} output") == "fixed, 1500 ms"
+    assert text(page, f"#ack-{OTHER} output") == "fixed, 0 ms"
+    models = {
+        "model": {"kind": "uniform", "low_ms": 10, "high_ms": 20},
+        "ack_model": {"kind": "exponential", "mean_ms": 300},
+    }
+    post(f"{fresh.primary_url}/admin/replication-delay", {"replica": OTHER, **models})
+    waited(page, lambda: text(page, f"#ack-{OTHER} output") == "exponential, mean 300 ms")
+    assert text(page, f"#delay-{OTHER} output") == "uniform, low 10 ms, high 20 ms"
 
 
 def test_a_steady_load_runs_until_it_is_turned_off(page: Page, fresh: Lab) -> None:
@@ -244,12 +171,12 @@ def test_the_paused_picture_is_still_and_can_step_back(page: Page, fresh: Lab) -
     assert page.get_attribute("#pause", "aria-pressed") == "false"
 
 
-@pytest.mark.parametrize("scene", range(5))
+@pytest.mark.parametrize("scene", range(6))
 def test_a_scene_finishes_and_restores_the_delays(page: Page, fresh: Lab, scene: int) -> None:
-    before = get(f"{fresh.primary_url}/admin/replication-delays")["delays"]
+    before = get(f"{fresh.primary_url}/admin/replication-delays")
     page.locator("#scene-buttons button").nth(scene).click()
     waited(page, lambda: "Scene finished" in text(page, "#scene-text"), 60)
-    assert get(f"{fresh.primary_url}/admin/replication-delays")["delays"] == before
+    assert get(f"{fresh.primary_url}/admin/replication-delays") == before
     assert all(found["faults"] == [] for found in get(f"{fresh.client_url}/faults")["replicas"].values())
     converge(fresh, 30)
 

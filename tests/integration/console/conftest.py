@@ -1,0 +1,107 @@
+"""The console in headless Chromium, and steps on its page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lab.local.supervisor import Lab
+from tests.integration.conftest import set_delays
+from tests.support import chromium
+from tests.support.http import post
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ConsoleMessage, Page
+
+REPLICA, OTHER = "lab14-replica1", "lab14-replica2"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium."""
+    from playwright.sync_api import sync_playwright  # installed only by the targets that run these tests
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=chromium.path(), args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def fresh(fresh: Lab) -> Lab:
+    """The lab with visible delays."""
+    set_delays(fresh, 500, 1500)
+    return fresh
+
+
+class Seen:
+    """Console errors and requested hosts of a page."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        self.hosts: set[str] = set()
+
+    def watch(self, page: Page) -> None:
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(message.text)
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+@pytest.fixture
+def page(browser: Browser, seen: Seen, fresh: Lab) -> Iterator[Page]:
+    """The connected console. Afterwards it must have no errors and must have sent requests only to the client."""
+    found = browser.new_page(viewport={"width": 1280, "height": 1000})
+    seen.watch(found)
+    found.goto(f"{fresh.client_url}/?pace=0.05")
+    found.wait_for_selector("#connection[data-state=open]")
+    found.wait_for_selector(f"#delay-{OTHER}")
+    yield found
+    assert seen.errors == []
+    assert {host for host in seen.hosts if host} == {fresh.client_url.removeprefix("http://")}
+    found.close()
+
+
+def set_ack_delays(lab: Lab, *delays_ms: float) -> None:
+    """Set the acknowledgement delays of the replicas, in order."""
+    for replica, ms in zip(lab.replica_urls, delays_ms, strict=True):
+        post(f"{lab.primary_url}/admin/replication-delay", {"replica": replica, "ack_delay_ms": ms})
+
+
+def text(page: Page, selector: str) -> str:
+    return page.locator(selector).inner_text()
+
+
+def shown_after_ms(page: Page, position: str, kind: str) -> dict[str, float]:
+    """Return the time from commit to applied or acknowledged, by replica, from the table of latest writes."""
+    page.evaluate("document.getElementById('writes').closest('details').open = true")
+    row = page.locator(f"#writes tbody tr:has(td:text-is('{position}'))")
+    row.wait_for()
+
+    def times() -> dict[str, str] | None:
+        headings = page.locator("#writes thead th").all_inner_texts()
+        cells = dict(zip(headings, row.locator("td").all_inner_texts(), strict=True))
+        found = {name.removesuffix(f" {kind}"): cell for name, cell in cells.items() if name.endswith(f" {kind}")}
+        return found if all(cell.endswith(" ms") for cell in found.values()) else None
+
+    return {name: float(cell.removesuffix(" ms")) for name, cell in waited(page, times).items()}
+
+
+def waited(page: Page, condition: Any, timeout_seconds: float = 15) -> Any:
+    """Return the first truthy result of the condition; the page keeps running in the meantime."""
+    deadline = time.monotonic() + timeout_seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"last seen: {found!r}"
+        page.wait_for_timeout(100)
+    return found
