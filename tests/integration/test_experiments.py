@@ -104,7 +104,8 @@ def test_measured_quorums_are_what_the_models_predict(tmp_path: Path) -> None:
     assert found["reads"] == overlapping["reads"] == len(found["raw"]["t_ms"]) == QUORUM_READS
     assert curve["rmse"] < 0.1  # few reads on a busy machine; docs/staleness.md has figures for many
     assert max(curve["predicted"]) > 0.3
-    assert newest["measured"][0] == pytest.approx(newest["predicted"][0], abs=0.15)
+    # In less than a second of writes to one key, neighboring reads see the same ones.
+    assert newest["measured"][0] == pytest.approx(newest["predicted"][0], abs=0.35)
     predicted_ms = found["write_ms"]["predicted"]["p50"]
     assert predicted_ms - 10 < found["write_ms"]["measured"]["p50"] < predicted_ms + 60
     assert sum(overlapping["raw"]["stale"]) == sum(overlapping["stale"]["predicted"]) == 0
