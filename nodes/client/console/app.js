@@ -9,7 +9,9 @@ import * as services from "./services.js";
 import { Timeline } from "./timeline.js";
 
 const FRAME_MS = 100;
-const CHARTS_MS = 1000;
+const STATE_MS = 1000;
+const CHARTS_MS = 250;
+const SLOW_CHARTS_MS = 10; // charts that take longer are drawn once a second
 const SUMMARY_MS = 5000;
 const ROWS = 20;
 const SLOW_FRAME_MS = 4; // frames that take longer are drawn at half the rate
@@ -154,7 +156,16 @@ setInterval(() => {
   if (document.hidden) return;
   showNow();
   if (find("writes").closest("details").open) showWrites();
+}, STATE_MS);
+let charted = 0;
+let charting = 0;
+setInterval(() => {
+  const started = performance.now();
+  const rest = reducedMotion.matches || charting > SLOW_CHARTS_MS ? STATE_MS : 0;
+  if (document.hidden || started - charted < rest) return;
+  charted = started;
   charts.draw(timeline, paused ?? timeline.now());
+  charting = performance.now() - started;
 }, CHARTS_MS);
 setInterval(summarize, SUMMARY_MS);
 controls.start(watch);

@@ -80,7 +80,7 @@ function drawStale(timeline) {
   // Where the band of what is not known begins.
   const edge = points.findIndex(({ low, high }) => low !== high) - 1;
   points.forEach(({ low, high }, index) => { if (low === high && index !== edge) columns[3][index] = columns[4][index] = null; });
-  plot("stale", [...labels, ""], columns, "P(stale)", { range: [0, 1], bands: [{ series: [3, 4], fill: color(find("stale"), "line") }] });
+  plot("stale", [...labels, " "], columns, "P(stale)", { range: [0, 1], bands: [{ series: [3, 4], fill: color(find("stale"), "line") }] });
 }
 
 function stalePoint(curves, t, predicted) {
@@ -144,7 +144,7 @@ function plot(id, labels, data, axis, { stepped = false, bars = false, range = n
   const made = new uPlot(options, data, place);
   plots.set(id, { plot: made, shape });
   // A series without a name is not in the legend.
-  for (const row of made.root.querySelectorAll(".u-series")) row.hidden = !row.querySelector(".u-label").textContent;
+  for (const row of made.root.querySelectorAll(".u-series")) row.hidden = !row.querySelector(".u-label").textContent.trim();
 }
 
 export const numberText = (number) => (number === null ? null : String(Number(number.toFixed(3)) + 0).replace("-", "−"));
