@@ -34,7 +34,7 @@ const showError = (error) => { find("changed").textContent = error.message; };
 function take(message) {
   timeline.take(message);
   const names = timeline.names();
-  if (names.length) controls.replicas(names).catch(showError);
+  if (names.length) controls.replicas(names);
   for (const event of message.events ?? []) if (event.kind === "settings") controls.showSettings(event.replica, JSON.parse(event.settings));
   const touched = [...(message.writes ?? []), ...(message.applied ?? [])].map(({ position }) => timeline.writes.get(position));
   if (touched.some((write) => write?.key === watched || write?.op === "epoch")) refresh();

@@ -11,6 +11,7 @@ const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3], [1, 4]];
 const BINS = 24;
 const POINTS = 41;
 const RACE_SECONDS = 30;
+const WHOLE = Array.from({ length: 15 }, (_, digits) => [1, 2, 5].map((digit) => digit * 10 ** digits)).flat(); // steps of an axis
 const ROWS = 40; // of the table of the race
 const PREDICTION_MS = 2000; // between two requests for a prediction
 const HEIGHT = 220;
@@ -33,7 +34,7 @@ function drawRace(timeline, end) {
   const rows = seconds.map((second, index) => [Math.abs(second).toFixed(3), ...versions.map((known) => known[index] ?? "unknown")]);
   fillTable("race-table", ["seconds ago", ...names], rows.slice(-ROWS).reverse());
   if (versions.flat().every((version) => version === null)) return say("race", "No version is known yet: a write will show on the primary first.");
-  plot("race", ["seconds ago", ...names], [seconds, ...versions], "version", { stepped: true, range: wholeRange, across: [-RACE_SECONDS, 0] });
+  plot("race", ["seconds ago", ...names], [seconds, ...versions], "version", { stepped: true, range: wholeRange, incrs: WHOLE, across: [-RACE_SECONDS, 0] });
 }
 
 function drawWindows({ ended, censored, onTheirWay }) {
@@ -47,9 +48,9 @@ function drawWindows({ ended, censored, onTheirWay }) {
   fillTable("windows-table", ["from (ms)", "to (ms)", "share of writes"], rows);
   if (!ended.length) return say("windows", "No write has reached every replica in the last minute.");
   const places = [...bins.map(([from]) => from + width / 2), bins.at(-1)[0] + 2.5 * width];
-  const known = [...bins.map(([, share]) => 100 * share), null];
+  const known = [...bins.map(([, share]) => 100 * share || null), null];
   const rest = [...bins.map(() => null), unknown ? 100 * unknown : null];
-  plot("windows", ["window (ms)", "complete", "longer, how long is unknown"], [places, known, rest], "% of writes", { bars: true, range: fromZero });
+  plot("windows", ["window (ms)", "complete", "longer than observed"], [places, known, rest], "% of writes", { bars: true, range: fromZero, across: [places[0] - width, places.at(-1) + width] });
 }
 
 // [start, share of the writes] of evenly wide bins, and the share of the writes whose window is longer than observed.
@@ -71,16 +72,23 @@ function drawStale(timeline) {
   predict(timeline, until);
   const curves = [...seen].map(([name, { ended, censored }]) => [name, kaplanMeier(ended, censored)]);
   const points = Array.from({ length: POINTS }, (_, step) => stalePoint(curves, (until * step) / (POINTS - 1), prediction.stale[step] ?? null));
-  const labels = ["ms since the write", "measured", "predicted", "not known yet: at most"];
+  const labels = ["ms since the write", "measured", "predicted", "unknown"];
   const rows = points.map(({ t, low, high, predicted }) => [t.toFixed(0), low === high ? low.toFixed(3) : `unknown: ${low.toFixed(3)} to ${high.toFixed(3)}`, predicted?.toFixed(3)]);
   fillTable("stale-table", labels.slice(0, 3), curves.length ? rows : []);
   find("stale-note").textContent = staleText(curves);
   if (!curves.some(([, { count }]) => count) && !prediction.stale.length) return say("stale", "No write has been observed in the last minute.");
   const columns = ["t", "measured", "predicted", "high", "low"].map((column) => points.map((point) => point[column]));
-  // Where the band of what is not known begins.
-  const edge = points.findIndex(({ low, high }) => low !== high) - 1;
-  points.forEach(({ low, high }, index) => { if (low === high && index !== edge) columns[3][index] = columns[4][index] = null; });
-  plot("stale", [...labels, " "], columns, "P(stale)", { range: [0, 1], bands: [{ series: [3, 4], fill: color(find("stale"), "line") }] });
+  const isKnown = (index) => points[index] === undefined || points[index].low === points[index].high;
+  for (const column of columns.slice(3)) {
+    // The band of what is unknown begins where the measured line ends.
+    points.forEach((_, index) => { if (isKnown(index) && isKnown(index + 1)) column[index] = null; });
+  }
+  plot("stale", [...labels, " "], columns, "P(stale)", {
+    range: [0, 1],
+    strokes: ["write", "applied", "muted", "muted"],
+    dashes: [DASHES[0], DASHES[1], DASHES[4], DASHES[4]],
+    bands: [{ series: [3, 4], fill: color(find("stale"), "line") }],
+  });
 }
 
 function stalePoint(curves, t, predicted) {
@@ -90,7 +98,7 @@ function stalePoint(curves, t, predicted) {
 
 function staleText(curves) {
   const unseen = curves.filter(([, { count }]) => !count).map(([name]) => name);
-  const parts = unseen.length ? [`Nothing is known yet of ${unseen.join(", ")}.`] : [];
+  const parts = unseen.length ? [`No write to ${unseen.join(", ")} has been observed in the last minute.`] : [];
   if (prediction.error) parts.push(`No prediction: ${prediction.error}`);
   return parts.join(" ");
 }
@@ -101,6 +109,7 @@ function predict(timeline, until) {
   if (prediction.until === until && now - prediction.requested < PREDICTION_MS) return;
   if (prediction.until !== until) prediction.stale = [];
   Object.assign(prediction, { requested: now, until });
+  if (services.locked()) return Object.assign(prediction, { stale: [], error: "it needs the admin token." });
   services
     .prediction(Number(timeline.writesPerSecond().toPrecision(2)), until, POINTS)
     .then(({ body }) => { if (prediction.until === until) Object.assign(prediction, { stale: body.stale, error: null }); })
@@ -114,11 +123,11 @@ function say(id, words) {
   find(id).replaceChildren(element("p", { textContent: words, className: "note" }));
 }
 
-function plot(id, labels, data, axis, { stepped = false, bars = false, range = null, across = null, bands = [] } = {}) {
+function plot(id, labels, data, axis, { stepped = false, bars = false, range = null, across = null, bands = [], strokes = STROKES, dashes = DASHES, incrs = null } = {}) {
   const place = find(id);
   const width = Math.max(200, place.clientWidth);
   const known = plots.get(id);
-  const shape = JSON.stringify([labels, matchMedia("(prefers-color-scheme: dark)").matches]);
+  const shape = JSON.stringify([labels, across, matchMedia("(prefers-color-scheme: dark)").matches]);
   if (known?.shape === shape) {
     if (known.plot.width !== width) known.plot.setSize({ width, height: HEIGHT });
     known.plot.setData(data);
@@ -129,15 +138,16 @@ function plot(id, labels, data, axis, { stepped = false, bars = false, range = n
   const series = labels.slice(1).map((label, index) => ({
     label,
     paths: bars ? uPlot.paths.bars({ size: [0.9] }) : stepped ? uPlot.paths.stepped({ align: 1 }) : undefined,
-    stroke: color(place, STROKES[index % STROKES.length]),
+    stroke: color(place, strokes[index % strokes.length]),
     fill: bars ? color(place, index ? "soft" : "line") : undefined,
-    dash: DASHES[index % DASHES.length],
+    dash: dashes[index % dashes.length],
     width: 2,
     points: { show: false },
   }));
   const line = { stroke: color(place, "ink"), grid: { stroke: color(place, "line"), width: 1 } };
   const axes = [{ label: labels[0], ...line }, { label: axis, ...line, size: 60 }];
   const options = { width, height: HEIGHT, series: [{ label: labels[0] }, ...series], axes, cursor: { show: false }, legend: { live: false } };
+  if (incrs) axes[1].incrs = incrs;
   for (const one of axes) one.values = (_, splits) => splits.map(numberText);
   options.scales = { x: { time: false, ...(across && { range: across }) }, y: range ? { range } : {} };
   options.bands = bands;

@@ -257,8 +257,8 @@ def test_charts_name_every_line_and_say_what_is_missing(page: Page, fresh: Lab) 
         return [label.strip() for label in page.locator(f"#{chart} .u-legend .u-series:visible").all_inner_texts()]
 
     assert legend("race") == ["primary", REPLICA, OTHER]
-    assert legend("windows") == ["complete", "longer, how long is unknown"]
-    assert legend("stale") == ["measured", "predicted", "not known yet: at most"]
+    assert legend("windows") == ["complete", "longer than observed"]
+    assert legend("stale") == ["measured", "predicted", "unknown"]
     assert table(page, "race")[0][1:] == [str(get(f"{fresh.primary_url}/version")["version"])] * 3
 
 
