@@ -59,8 +59,9 @@ async function enterToken(event) {
   }
 }
 
-function forgetToken() {
+async function forgetToken() {
   services.setToken("");
+  await services.delays().catch(() => null); // is a token needed?
   showToken(services.locked() ? LOCKED : "");
 }
 
@@ -79,6 +80,7 @@ export async function replicas(names) {
   const shown = [...find("from").options].slice(1).map(({ value }) => value);
   if (shown.join() !== names.join()) find("from").replaceChildren(find("from").options[0], ...options(names));
   const isSame = names.every((name) => forms.has(name)) && names.length === forms.size;
+  if (services.locked() && find("token-form").hidden) showToken(LOCKED); // whichever request was refused
   if (isSame || building || services.locked() || performance.now() < retryAt) return;
   building = true;
   try {
@@ -87,7 +89,7 @@ export async function replicas(names) {
     beside(find("replica-forms"), "");
   } catch (error) {
     retryAt = performance.now() + RETRY_MS;
-    if (services.locked()) showToken(services.token() ? error.message : LOCKED);
+    if (services.locked()) showToken(services.token() ? error.message : LOCKED); // kept for the tab, but changed since
     beside(find("replica-forms"), error.message);
   } finally {
     building = false;

@@ -39,14 +39,15 @@ function complete(timeline, name) {
 // For a chart from `start` to `end`: the times of all points, and the nodes' versions at these times, null where unknown.
 export function aligned(points, start, end, knownUntil) {
   const limits = [...points.keys()].map((name) => Math.min(end, knownUntil(name)));
-  const all = [start, end, ...limits, ...[...points.values()].flatMap((known) => known.map(({ at }) => at))];
-  const times = [...new Set(all)].filter((at) => at >= start && at <= end).sort((one, other) => one - other);
+  const inside = (at) => at >= start && at <= end;
+  const changes = [...points.values()].flatMap((known) => known.map(({ at }) => at).filter(inside));
+  const times = Float64Array.from(new Set([start, end, ...limits.filter(inside), ...changes])).sort();
   const versions = [...points.values()].map((known, node) => {
     let next = 0;
-    return times.map((at) => {
+    return Array.from(times, (at) => {
       while (known[next]?.at <= at) next += 1;
       return next && at <= limits[node] ? known[next - 1].version : null;
     });
   });
-  return { times, versions };
+  return { times: [...times], versions };
 }

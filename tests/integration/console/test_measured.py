@@ -1,4 +1,4 @@
-"""What the console measures from the feed: P(stale), the windows and the version race, also while writes are in flight."""
+"""What the console measures from the feed, also while writes are in flight: P(stale), windows, the version race."""
 
 from __future__ import annotations
 
@@ -168,7 +168,10 @@ def test_a_replica_that_joins_later_counts_from_then_on(page: Page) -> None:
     messages: list[Any] = [
         {"now_ms": 10_000, "state": states("1-0", 9.5), "writes": writes((1, 10_000))},
         {"now_ms": 10_600, "state": both, "writes": writes((2, 10_550))},
-        {"now_ms": 11_000, "applied": applied((1, 10_700), (2, 10_800)) + applied((1, 10_900), (2, 10_950), replica="s")},
+        {
+            "now_ms": 11_000,
+            "applied": applied((1, 10_700), (2, 10_800)) + applied((1, 10_900), (2, 10_950), replica="s"),
+        },
     ]
     found = page.evaluate(MEASURE, messages)
     assert {name: sorted(seen["ended"]) for name, seen in found["delays"].items()} == {"r": [250, 700], "s": [400]}
@@ -198,8 +201,7 @@ def table(page: Page, name: str) -> list[list[str]]:
 
 def stale_at_1000_ms(page: Page) -> list[str]:
     """Return what is shown of P(stale) next to 1000 ms: with the delays here the curve is flat there."""
-    rows = table(page, "stale")
-    return [rows[index][1] for index, row in enumerate(rows) if 900 <= float(row[0]) <= 1100]
+    return [row[1] for row in table(page, "stale") if 900 <= float(row[0]) <= 1100]
 
 
 def test_the_measured_staleness_is_right_while_writes_are_in_flight(page: Page, fresh: Lab) -> None:
@@ -264,4 +266,4 @@ def test_charts_name_every_line_and_say_what_is_missing(page: Page, fresh: Lab) 
 
 def test_an_axis_never_says_minus_zero(page: Page) -> None:
     asked = "async (numbers) => numbers.map((await import('/console/charts.js')).numberText)"
-    assert page.evaluate(asked, [-0.00001, 0, -30, 0.25, 1e-17, 250]) == ["0", "0", "−30", "0.25", "0", "250"]
+    assert page.evaluate(asked, [-0.00001, 0, -30, 0.25, 1e-17, 250]) == ["0", "0", "\N{MINUS SIGN}30", "0.25", "0", "250"]
