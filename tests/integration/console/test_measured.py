@@ -266,4 +266,11 @@ def test_charts_name_every_line_and_say_what_is_missing(page: Page, fresh: Lab) 
 
 def test_an_axis_never_says_minus_zero(page: Page) -> None:
     asked = "async (numbers) => numbers.map((await import('/console/charts.js')).numberText)"
-    assert page.evaluate(asked, [-0.00001, 0, -30, 0.25, 1e-17, 250]) == ["0", "0", "\N{MINUS SIGN}30", "0.25", "0", "250"]
+    assert page.evaluate(asked, [-0.00001, 0, -30, 0.25, 1e-17, 250]) == [
+        "0",
+        "0",
+        "\N{MINUS SIGN}30",
+        "0.25",
+        "0",
+        "250",
+    ]
