@@ -20,7 +20,7 @@ from nodes.http import guard
 from nodes.http.api import Query
 from nodes.http.peers import Ask, Reply
 from nodes.http.reading import PAGE_BYTES_MAX
-from nodes.http.times import ms
+from nodes.http.times import ms, timestamp
 from nodes.primary.parts import Parts
 from nodes.primary.upkeep import Retention, Verification
 from nodes.runtime.background import Background
@@ -58,12 +58,14 @@ class ReplicaAnswer(TypedDict):
 
     ``pending`` entries are ``waiting`` until due, or applied and unacknowledged; both are ``null`` while unknown.
     ``lag_ms`` and ``ack_lag_ms``: age of the oldest unapplied and of the oldest unacknowledged write.
+    ``applied_position`` is that of ``heartbeat_at``.
     """
 
     replica_id: str
     url: str
     proven: bool
     live: bool
+    heartbeat_at: str
     applied_position: str
     lag_versions: int
     lag_ms: float
@@ -162,6 +164,7 @@ class Primary:
                 "url": member.url,
                 "proven": guard.is_proven(self._parts.config.admin_token, member.replica, member.url, member.proof),
                 "live": member.is_live(now_us),
+                "heartbeat_at": str(timestamp(member.seen_at_us)),
                 "applied_position": str(member.position),
                 "lag_versions": behind.versions,
                 "lag_ms": ms(behind.seconds * 1e6),
