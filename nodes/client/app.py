@@ -2,6 +2,7 @@
 
 import mimetypes
 import time
+from contextlib import ExitStack
 from importlib import resources
 from random import SystemRandom
 from typing import Any
@@ -29,8 +30,9 @@ from nodes.client.controls import (
 )
 from nodes.client.directory import Directory, LogHead
 from nodes.client.experiments import Experiments, ExperimentsAnswer, ExperimentStore, RawQuery
-from nodes.client.feed.feed import EVENT_STREAM, LAST_EVENT_ID, Feed, FeedEvent, FeedQuery
-from nodes.client.feed.sources import WAIT_MS, Sources, read_item
+from nodes.client.feed.feed import EVENT_STREAM, LAST_EVENT_ID, LISTENERS_MAX, Feed, FeedEvent, FeedQuery, full
+from nodes.client.feed.reads import Reads
+from nodes.client.feed.sources import WAIT_MS, Sources
 from nodes.client.levels import LevelQuery, Nodes
 from nodes.client.metrics import ClientMetrics
 from nodes.client.reading import ReadAnswer, Reader, shown
@@ -45,7 +47,7 @@ from nodes.http.problem import Problem, maps
 from nodes.http.writing import IDEMPOTENT, AcksQuery, WriteAnswer, WriteBody, write_id_of
 from nodes.runtime import tracing as traces
 from nodes.runtime.config import ClientConfig
-from nodes.runtime.gate import Places
+from nodes.runtime.gate import Places, TooManyWaiters
 
 _FAULTS_PARALLEL = 64
 _PAGE_HEADERS = {
@@ -102,22 +104,23 @@ def create_app(config: ClientConfig) -> Flask:
     waiting = connect(config.redis_url, answer_timeout_seconds=WAIT_MS / 1000 + 5)
     log = ReplicationLog(waiting, config.namespace)
     clock = LogClock(log.history.now_us, time.monotonic_ns, time.time_ns)
-    feed = Feed(lambda: clock.now_us() / 1000)
+    feed = Feed(lambda: clock.now_us() / 1000, min(LISTENERS_MAX, config.threads // 2))
     sources = Sources(feed, log, Events(waiting, config.namespace), peers, config.primary_url, clock)
-    client = Client(config.primary_url, peers, directory, metrics, tracing)
+    reads = Reads(feed, clock)
+    client = Client(config.primary_url, peers, directory, metrics, tracing, reads.of_version)
     nodes = Nodes(config.primary_url, peers, directory, head, SystemRandom(), time.monotonic)
-    reader = Reader(nodes, metrics, lambda answer: feed.publish("reads", read_item(answer, clock.now_us() / 1000)))
+    reader = Reader(nodes, metrics, reads.at_level)
     places = Places(config.threads * 7 // 8)
     app, api = make_app(config, tracing, registry)
     app.extensions["node"] = _Node(sources, client, head, experiments)
     add_health(api, config, client.health)
     add_pages(app)
-    add_feed(api, feed)
+    add_feed(api, feed, places)
     add_controls(api, Controls(peers, config.primary_url, lambda: request.headers.get("Authorization")))
     # Separate peers, so that ending a fault does not compete with waiting requests for capacity.
     add_faults(api, Faults(Peers(_FAULTS_PARALLEL, time.monotonic), directory, config.admin_token))
     add_experiments(api, experiments)
-    add_comparison(api, Comparison(peers, directory, config.primary_url, client.waiting))
+    add_comparison(api, Comparison(peers, directory, config.primary_url, client.waiting, reads.of_version))
     add_writes(api, client, directory, places)
     add_reads(api, reader, directory, places)
     return app
@@ -142,7 +145,7 @@ def add_pages(app: Flask) -> None:
         guard.declare(app, endpoint, admin=False)
 
 
-def add_feed(api: Api, feed: Feed) -> None:
+def add_feed(api: Api, feed: Feed, places: Places) -> None:
     answer = Answer(FeedEvent, media=EVENT_STREAM)
 
     @api.route("GET", "/events", admin=False, query=FeedQuery, headers=LAST_EVENT_ID, answer=answer)
@@ -150,13 +153,22 @@ def add_feed(api: Api, feed: Feed) -> None:
         """Everything that happens, as server-sent events: writes, applied and acknowledged entries, reads, and states.
 
         At most one message every 100 ms; its data is JSON with a list for each kind of event. The header Last-Event-ID,
-        or the parameter, resumes from there, up to a minute back; an event of type missed reports a longer gap.
+        or the parameter, resumes from there, up to a minute back; an event of type missed reports a longer gap. If all
+        streams are in use, a browser, which shows no other answer, gets an event of type full with the reason.
         """
         if last_id := request.headers.get("Last-Event-ID"):
             query = parsed(FeedQuery, {"last_event_id": last_id}, 400, "invalid-last-event-id")
-        stream = feed.listen(query.last_event_id)
-        response = Response(stream, mimetype=EVENT_STREAM, headers={"Cache-Control": "no-cache"})
-        response.call_on_close(lambda: feed.leave(stream))
+        with ExitStack() as held:
+            try:
+                held.enter_context(places.one())
+                stream = feed.listen(query.last_event_id)
+            except (errors.TooManyListeners, TooManyWaiters) as error:
+                if EVENT_STREAM not in request.headers.get("Accept", ""):
+                    raise
+                stream = iter((full(f"{error}."),))
+            held.callback(feed.leave, stream)
+            response = Response(stream, mimetype=EVENT_STREAM, headers={"Cache-Control": "no-cache"})
+            response.call_on_close(held.pop_all().close)
         return response
 
 

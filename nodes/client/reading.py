@@ -45,12 +45,12 @@ class ReadAnswer(TypedDict):
 class Reader:
     nodes: Nodes
     metrics: ClientMetrics
-    on_read: Callable[[ReadAnswer], None] = lambda _: None
+    on_read: Callable[[ReadAnswer, float], None] = lambda _, __: None  # with the time at which the answer arrived
 
     def read(self, key: str, query: LevelQuery, session: Session) -> ReadAnswer:
         """A missing key has version 0. Raises ``ReadRefused``, ``PeerRefused`` or ``PeerError``."""
         try:
-            answer = self._read(Read(key, query, session, self.nodes.monotonic()))
+            answer, received_at = self._read(Read(key, query, session, self.nodes.monotonic()))
         except (ReadRefused, PeerRefused) as refused:
             late = isinstance(refused, LevelNotReached) or getattr(refused, "status", None) == 504
             self.metrics.level_read(query.level, "timeout" if late else "refused")
@@ -63,10 +63,10 @@ class Reader:
         self.metrics.level_read(query.level, outcome, answer["waited_ms"])
         position = Position.parse(answer["position"])
         self.metrics.shown(went_back=position < session.read, lost_own_write=position < session.written)
-        self.on_read(answer)
+        self.on_read(answer, received_at)
         return answer
 
-    def _read(self, read: Read) -> ReadAnswer:
+    def _read(self, read: Read) -> tuple[ReadAnswer, float]:
         level = BY_NAME[read.query.level]
         places = self.nodes.places(read.query, level)
         while True:
@@ -79,7 +79,7 @@ class Reader:
                     raise
         versions, age_ms = self._missing(served, head, read.started)
         version = served.body.get("version", 0)
-        return {
+        answer: ReadAnswer = {
             "key": read.key,
             "value": served.body.get("value"),
             "version": version,
@@ -93,6 +93,7 @@ class Reader:
             "stale_ms": age_ms,
             "token": read.session.after_read(shown(served.position, version)).token,
         }
+        return answer, served.received_at
 
     def _missing(self, served: Served, head: Position | None, started: float) -> tuple[int | None, float | None]:
         """The number of versions missing up to the head, and the age in milliseconds of the oldest one."""

@@ -15,7 +15,6 @@ from broker.log import ReplicationLog
 from broker.position import Position
 from broker.registry import Events
 from nodes.client.feed.feed import INTERVAL_SECONDS, Feed
-from nodes.client.reading import ReadAnswer
 from nodes.http.peers import Ask, PeerError, Peers
 from nodes.runtime.background import Background
 
@@ -135,9 +134,3 @@ def _write(entry: Entry) -> dict[str, Any]:
         "value_bytes": len(entry.value),
         "at_ms": entry.at_us / 1000,
     }
-
-
-def read_item(answer: ReadAnswer, at_ms: float) -> dict[str, Any]:
-    """A read in the feed. ``behind``: the number of missing versions, ``None`` if unknown."""
-    shown = {name: found for name, found in answer.items() if name in {"source", "key", "version", "level"}}
-    return {**shown, "behind": answer["behind_versions"], "at_ms": at_ms}

@@ -19,6 +19,7 @@ from nodes.client.feed.sources import PROGRESS, Progress, Sources, follow_replic
 from nodes.http.app import make_app
 from nodes.http.peers import PeerError
 from nodes.runtime.config import load
+from nodes.runtime.gate import Places
 from nodes.runtime.tracing import Tracing
 from tests.support.peers import StubPeers
 
@@ -38,19 +39,19 @@ def say(feed: Feed, *numbers: int) -> None:
         feed.flush()
 
 
-def heard(listener: Iterator[str]) -> list[tuple[str, dict[str, Any]]]:
+def heard(listener: Iterator[bytes]) -> list[tuple[str, dict[str, Any]]]:
     """The events of the next text: their IDs, and their data."""
     found = []
-    for event in next(listener).split("\n\n"):
+    for event in next(listener).decode().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in event.splitlines() if ": " in line and not line.startswith(":"))
         if "data" in fields:
             found.append((fields["id"], json.loads(fields["data"])))
     return found
 
 
-def started(feed: Feed, last_id: str | None = None) -> Iterator[str]:
+def started(feed: Feed, last_id: str | None = None) -> Iterator[bytes]:
     listener = feed.listen(last_id)
-    assert next(listener) == "retry: 1000\n\n"
+    assert next(listener) == b"retry: 1000\n\n"
     return listener
 
 
@@ -74,17 +75,50 @@ def test_nothing_is_kept_without_a_listener() -> None:
 
 def test_without_events_a_comment_keeps_the_connection_open() -> None:
     listener = started(make())
-    assert next(listener) == ": no events\n\n"
+    assert next(listener) == b": no events\n\n"
 
 
 def test_a_listener_resumes_after_its_last_message() -> None:
     feed = make()
     listener = started(feed)
     say(feed, 1, 2, 3)
-    found = heard(listener)
+    found = [heard(listener)[0] for _ in range(3)]
     assert [message["writes"] for _, message in found] == [[1], [2], [3]]
     again = started(feed, found[0][0])
-    assert [message["writes"] for _, message in heard(again)] == [[2], [3]]
+    assert [heard(again)[0][1]["writes"] for _ in range(2)] == [[2], [3]]
+
+
+def test_a_listener_that_returns_after_all_had_left_is_notified_of_missed_messages() -> None:
+    feed = make()
+    listener = started(feed)
+    say(feed, 1)
+    ((last_id, _),) = heard(listener)
+    feed.leave(listener)
+    say(feed, 2)  # which nobody collects
+    assert b"event: missed" in next(started(feed, last_id))
+
+
+def test_a_message_is_serialized_once_for_all_listeners() -> None:
+    feed = make()
+    listeners = [started(feed) for _ in range(3)]
+    say(feed, 1)
+    one, *others = [next(listener) for listener in listeners]
+    assert all(other is one for other in others)
+
+
+def test_kept_messages_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_KEPT_BYTES", 1000)
+    feed = make()
+    slow, slower = started(feed), started(feed)
+    for number in range(3):
+        feed.publish("writes", "x" * 400)
+        say(feed, number)
+    assert feed._ring_bytes == sum(map(len, feed._ring)) <= 1000
+    assert b"event: missed" in next(slow)
+    feed.publish("writes", "x" * 2000)
+    feed.flush()
+    assert len(heard(slow)[0][1]["writes"][0]) == 2000  # the newest message is kept, whatever its size
+    assert b"event: missed" in next(slower)
 
 
 UNKNOWN = ["another-1", "nonsense", "-", "1-1", "PROCESS-", "PROCESS-²", f"PROCESS-{'9' * 5000}"]
@@ -94,7 +128,7 @@ UNKNOWN = ["another-1", "nonsense", "-", "1-1", "PROCESS-", "PROCESS-²", f"PROC
 def test_a_listener_of_another_process_is_notified_of_missed_messages(last_id: str) -> None:
     feed = make()
     listener = started(feed, last_id.replace("PROCESS", feed._process))
-    assert "event: missed" in next(listener)
+    assert b"event: missed" in next(listener)
     say(feed, 1)
     assert [message["writes"] for _, message in heard(listener)] == [[1]]
 
@@ -106,7 +140,7 @@ def test_a_slow_listener_is_notified_of_missed_messages_and_continues(monkeypatc
     for number in range(kept + 10):
         say(feed, number)
         assert heard(quick)[0][1]["writes"] == [number]
-    assert "event: missed" in next(slow)
+    assert b"event: missed" in next(slow)
     say(feed, -1)
     assert [message["writes"] for _, message in heard(slow)] == [[-1]]
 
@@ -137,7 +171,7 @@ def test_the_number_of_listeners_is_bounded() -> None:
 def test_an_invalid_last_event_id_is_rejected_and_takes_no_place(last_id: str) -> None:
     app, api = make_app(load("client", {}), Tracing(), CollectorRegistry())
     feed = make()
-    add_feed(api, feed)
+    add_feed(api, feed, Places(4))
     http = app.test_client()
     for _ in range(LISTENERS_MAX):
         refused = http.get("/events", headers={"Last-Event-ID": last_id.replace("PROCESS", feed._process)})
@@ -146,11 +180,31 @@ def test_an_invalid_last_event_id_is_rejected_and_takes_no_place(last_id: str) -
     assert feed.listeners == 0
 
 
+@pytest.mark.parametrize(("listeners_max", "places"), [(1, 4), (4, 1)])
+def test_without_a_free_stream_a_browser_gets_an_event_and_others_a_problem(listeners_max: int, places: int) -> None:
+    app, api = make_app(load("client", {}), Tracing(), CollectorRegistry())
+    feed = Feed(lambda: 42.0, listeners_max)
+    add_feed(api, feed, Places(places))
+    http = app.test_client()
+    first = http.get("/events")
+    for _ in range(5):  # a refused listener takes no place
+        refused = http.get("/events")
+        assert (refused.status_code, refused.content_type) == (503, "application/problem+json")
+        browser = http.get("/events", headers={"Accept": module.EVENT_STREAM})
+        retry, event, data = browser.get_data(as_text=True).split("\n\n")[0].splitlines()
+        assert (browser.status_code, retry, event) == (200, "retry: 10000", "event: full")
+        assert json.loads(data.removeprefix("data: ")) == {"detail": refused.json and refused.json["detail"]}
+        browser.close()
+    first.close()
+    assert feed.listeners == 0
+    http.get("/events").close()
+
+
 def test_closing_the_feed_ends_all_streams() -> None:
     feed = make()
     listener = started(feed)
     threading.Timer(0.05, feed.close).start()
-    assert all(text.startswith(":") for text in listener)
+    assert all(text.startswith(b":") for text in listener)
 
 
 def test_replicas_are_followed_at_their_url_while_they_are_registered(fake: Any) -> None:

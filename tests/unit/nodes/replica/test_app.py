@@ -51,9 +51,7 @@ def test_a_busy_history_asks_to_try_again(client: FlaskClient, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("thread", ["reader", "membership", "acknowledger"])
-def test_each_thread_that_needs_the_log_can_degrade_the_replica(
-    app: Any, client: FlaskClient, thread: str
-) -> None:
+def test_each_thread_that_needs_the_log_can_degrade_the_replica(app: Any, client: FlaskClient, thread: str) -> None:
     app.extensions["node"]._threads[thread].trouble = "the log server refused: NOPERM"
     answer = client.get("/health")
     assert (answer.status_code, answer.get_json()["checks"]["log"]) == (503, "the log server refused: NOPERM")
