@@ -36,6 +36,7 @@ from nodes.client.feed.sources import WAIT_MS, Sources
 from nodes.client.levels import LevelQuery, Nodes
 from nodes.client.metrics import ClientMetrics
 from nodes.client.reading import ReadAnswer, Reader, shown
+from nodes.client.scenes import LeaseQuery, Scene, SceneAnswer, SceneBody, Scenes
 from nodes.experiments.queue import ExperimentQueue
 from nodes.experiments.spec import Experiment, ExperimentBody
 from nodes.http import guard
@@ -63,6 +64,10 @@ maps(errors.UnknownReplica, 422, "unknown-replica", "Unknown replica")
 maps(errors.UnprovenReplica, 503, "unproven-replica", "Unproven replica")
 maps(errors.NoSuchExperiment, 404, "no-such-experiment", "No such experiment")
 maps(errors.ExperimentEnded, 409, "experiment-ended", "Experiment ended")
+maps(errors.ExperimentRunning, 409, "experiment-running", "Experiment running")
+maps(errors.NoSuchScene, 404, "no-such-scene", "No such scene")
+maps(errors.SceneRunning, 409, "scene-running", "Scene running")
+maps(errors.NotRestored, 503, "not-restored", "Not restored yet", "unknown")
 maps(errors.QueueFull, 429, "queue-full", "Queue full")
 maps(errors.TooManyListeners, 503, "too-many-listeners", "Too many listeners")
 maps(errors.NoReplicaToRead, 400, "unknown-replica", "Unknown replica")
@@ -79,7 +84,7 @@ class TokenAnswer(WriteAnswer):
 
 
 class _Node:
-    def __init__(self, *parts: Client | Experiments | LogHead | Sources) -> None:
+    def __init__(self, *parts: Client | Experiments | LogHead | Scenes | Sources) -> None:
         self._parts = parts
 
     def start(self) -> None:
@@ -112,14 +117,20 @@ def create_app(config: ClientConfig) -> Flask:
     reader = Reader(nodes, metrics, reads.at_level)
     places = Places(config.threads * 7 // 8)
     app, api = make_app(config, tracing, registry)
-    app.extensions["node"] = _Node(sources, client, head, experiments)
+    # Separate peers, so that ending a fault does not compete with waiting requests for capacity.
+    direct = Peers(_FAULTS_PARALLEL, time.monotonic)
+    faults = Faults(direct, directory, config.admin_token)
+    own = None if config.admin_token is None else f"Bearer {config.admin_token}"
+    lab = Controls(direct, config.primary_url, lambda: own)
+    scenes = Scenes(queue, experiments, lab, faults, time.monotonic, clock.now_us)
+    app.extensions["node"] = _Node(sources, client, head, experiments, scenes)
     add_health(api, config, client.health)
     add_pages(app)
     add_feed(api, feed, places)
     add_controls(api, Controls(peers, config.primary_url, lambda: request.headers.get("Authorization")))
-    # Separate peers, so that ending a fault does not compete with waiting requests for capacity.
-    add_faults(api, Faults(Peers(_FAULTS_PARALLEL, time.monotonic), directory, config.admin_token))
+    add_faults(api, faults)
     add_experiments(api, experiments)
+    add_scenes(api, scenes)
     add_comparison(api, Comparison(peers, directory, config.primary_url, client.waiting, reads.of_version))
     add_writes(api, client, directory, places)
     add_reads(api, reader, directory, places)
@@ -200,6 +211,24 @@ def add_experiments(api: Api, experiments: Experiments) -> None:
     api.route("GET", "/experiments", admin=False, answer=ExperimentsAnswer)(experiments.all)
     api.route("GET", "/experiments/<key:name>", admin=False, query=RawQuery, answer=Experiment)(experiments.get)
     api.route("DELETE", "/experiments/<key:name>", admin=True, answer=Experiment)(experiments.cancel)
+
+
+def add_scenes(api: Api, scenes: Scenes) -> None:
+    @api.route("POST", "/scenes", admin=True, body=SceneBody, answer=Answer(Scene, 201))
+    def begin(body: SceneBody) -> Response:
+        """Begin a scene: what it changes is restored when it ends, or when it is not renewed for ten seconds.
+
+        Restored are delays, orders and seeds; faults that started since are ended, and those that ended start again.
+        One scene can run at a time, and none while an experiment is waiting or running.
+        """
+        found = scenes.begin(body)
+        response = api.reply(found, 201)
+        response.headers["Location"] = f"/scenes/{found['id']}"
+        return response
+
+    api.route("GET", "/scenes", admin=False, answer=SceneAnswer)(scenes.current)
+    api.route("PUT", "/scenes/<key:name>", admin=True, query=LeaseQuery, answer=Scene)(scenes.renew)
+    api.route("DELETE", "/scenes/<key:name>", admin=True, answer=Scene)(scenes.end)
 
 
 def add_comparison(api: Api, comparison: Comparison) -> None:

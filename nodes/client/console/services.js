@@ -1,8 +1,8 @@
 // Requests to the client service.
 
-async function request(method, path, body) {
+async function request(method, path, body, options = {}) {
   const json = body === undefined ? {} : { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
-  const response = await fetch(path, { method, ...json });
+  const response = await fetch(path, { method, ...json, ...options });
   const found = await response.json();
   if (!response.ok && response.status !== 404) throw new Error(found.detail ?? `${response.status}`);
   return { status: response.status, body: found };
@@ -26,5 +26,8 @@ export const prediction = (writesPerSecond, untilMs, points) =>
 export const faults = () => request("GET", "/faults");
 export const startFault = (replica, fault) => request("POST", "/faults", { replica, ...fault });
 export const endFaults = () => request("POST", "/faults/reset");
+export const beginScene = (name) => request("POST", "/scenes", { name });
+export const renewScene = (id, leaseMs) => request("PUT", `/scenes/${id}${leaseMs === undefined ? "" : `?lease_ms=${leaseMs}`}`, undefined, { keepalive: true });
+export const endScene = (id) => request("DELETE", `/scenes/${id}`);
 export const reset = () => request("POST", "/reset");
 export const openapi = () => request("GET", "/openapi.json");

@@ -63,18 +63,21 @@ class Reads:
 
 
 def level_items(answer: Any, at_ms: float) -> Iterator[ReadItem]:
-    shared: Any = {"of": "read", "key": answer["key"], "level": answer["level"]}
     behind, position = answer["behind_versions"], Position.parse(answer["position"])
-    asked = answer.get("asked") or {answer["source"]: {}}
+    asked = answer.get("asked") or {answer["source"]: answer}
     for source, one in asked.items():
-        own_at_ms = _us(one["read_at"]) / 1000 if one.get("read_at") else at_ms
-        own = Position.parse(one["position"]) if one else position
-        # The head of the log, which the answer was compared with, is ``behind`` versions beyond its position.
-        missing = (
-            None if behind is None or own.epoch != position.epoch else max(0, position.version + behind - own.version)
-        )
-        version = one.get("version", answer["version"])
-        yield {**shared, "source": source, "version": version, "behind": missing, "at_ms": own_at_ms}
+        own, read_at = Position.parse(one["position"]), one.get("read_at")
+        # The answer was compared with the head of the log, which is ``behind`` versions after the answer's position.
+        comparable = behind is not None and own.epoch == position.epoch
+        yield {
+            "of": "read",
+            "source": source,
+            "key": answer["key"],
+            "version": one["version"],
+            "level": answer["level"],
+            "behind": max(0, position.version + behind - own.version) if comparable else None,
+            "at_ms": at_ms if read_at is None else _us(read_at) / 1000,
+        }
 
 
 def _answered_us(clock: LogClock, reply: Reply) -> int:
@@ -83,8 +86,9 @@ def _answered_us(clock: LogClock, reply: Reply) -> int:
     written_at, age_ms = reply.body.get("write_timestamp"), reply.body.get("data_age_ms")
     if written_at is None or age_ms is None:  # nothing was written, so nothing has an age
         return latest_us
-    return min(max(_us(written_at) + round(age_ms * 1000), earliest_us), latest_us)
+    own_us: int = _us(written_at) + round(age_ms * 1000)
+    return min(max(own_us, earliest_us), latest_us)
 
 
 def _us(timestamp: str) -> int:
-    return (datetime.fromisoformat(timestamp) - _EPOCH) // timedelta(microseconds=1)
+    return int((datetime.fromisoformat(timestamp) - _EPOCH) / timedelta(microseconds=1))
