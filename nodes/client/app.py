@@ -2,6 +2,7 @@
 
 import mimetypes
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from importlib import resources
 from random import SystemRandom
@@ -46,6 +47,7 @@ from nodes.http.openapi import Answer
 from nodes.http.peers import Peers
 from nodes.http.problem import Problem, maps
 from nodes.http.writing import IDEMPOTENT, AcksQuery, WriteAnswer, WriteBody, write_id_of
+from nodes.runtime import caller
 from nodes.runtime import tracing as traces
 from nodes.runtime.config import ClientConfig
 from nodes.runtime.gate import Places, TooManyWaiters
@@ -160,7 +162,7 @@ def add_feed(api: Api, feed: Feed, places: Places) -> None:
     answer = Answer(FeedEvent, media=EVENT_STREAM)
 
     @api.route("GET", "/events", admin=False, query=FeedQuery, headers=LAST_EVENT_ID, answer=answer)
-    def events(query: FeedQuery) -> Response:
+    def listen(query: FeedQuery) -> Response:
         """Everything that happens, as server-sent events: writes, applied and acknowledged entries, reads, and states.
 
         At most one message every 100 ms; its data is JSON with a list for each kind of event. The header Last-Event-ID,
@@ -169,16 +171,18 @@ def add_feed(api: Api, feed: Feed, places: Places) -> None:
         """
         if last_id := request.headers.get("Last-Event-ID"):
             query = parsed(FeedQuery, {"last_event_id": last_id}, 400, "invalid-last-event-id")
+        sock = caller.CONNECTION.get() if request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1" else None
+        events: Iterable[bytes]
         with ExitStack() as held:
             try:
                 held.enter_context(places.one())
-                stream = feed.listen(query.last_event_id)
+                events = stream = feed.listen(query.last_event_id, sock)
+                held.callback(feed.leave, stream)
             except (errors.TooManyListeners, TooManyWaiters) as error:
                 if EVENT_STREAM not in request.headers.get("Accept", ""):
                     raise
-                stream = iter((full(f"{error}."),))
-            held.callback(feed.leave, stream)
-            response = Response(stream, mimetype=EVENT_STREAM, headers={"Cache-Control": "no-cache"})
+                events = [full(f"{error}.")]
+            response = Response(events, mimetype=EVENT_STREAM, headers={"Cache-Control": "no-cache"})
             response.call_on_close(held.pop_all().close)
         return response
 

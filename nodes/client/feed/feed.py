@@ -1,7 +1,11 @@
 """The feed: every event of the lab, in messages sent ten times a second while a client listens."""
 
+from __future__ import annotations
+
+import os
 import re
 import secrets
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -23,6 +27,7 @@ _KEPT = 600  # messages: a minute
 _KEPT_BYTES = 16 * 2**20
 _FULL_RETRY_MS = 10_000
 _ITEMS_MAX = 2000  # of a kind, in one message
+After = Callable[[int], tuple[bytes, int] | None]
 _NUMBER = re.compile("[0-9]{1,15}")  # int() raises for thousands of digits
 
 
@@ -49,13 +54,13 @@ class Feed:
         self._now_ms = now_ms
         self._listeners_max = listeners_max
         self._process = secrets.token_hex(4)  # another process numbers other messages
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._batch: dict[str, list[Any]] = {}
         self._left_out = 0
         self._ring: deque[bytes] = deque()  # the last messages, the newest of them with this number
         self._ring_bytes = 0
         self._number = 0
-        self._streams: set[Iterator[bytes]] = set()
+        self._streams: set[Listener] = set()
         self._closed = False
 
     @property
@@ -65,7 +70,7 @@ class Feed:
     def publish(self, kind: str, item: Any) -> None:
         if not self.listeners:
             return
-        with self._changed:
+        with self._lock:
             items = self._batch.setdefault(kind, [])
             if len(items) < _ITEMS_MAX:
                 items.append(item)
@@ -73,7 +78,7 @@ class Feed:
                 self._left_out += 1
 
     def flush(self) -> None:
-        with self._changed:
+        with self._lock:
             if not self._batch:
                 return
             batch: dict[str, Any] = {"now_ms": self._now_ms(), **self._batch}
@@ -81,27 +86,34 @@ class Feed:
                 batch["left_out"] = self._left_out
             self._batch, self._left_out = {}, 0
             self._number += 1
-            self._keep(self._event(f"data: {strict_json.dumps(batch)}"))
-            self._changed.notify_all()
+            event = self._event(f"data: {strict_json.dumps(batch)}")
+            self._keep(event)
+            chunk = b"%x\r\n%b\r\n" % (len(event), event)
+            for stream in self._streams:
+                stream.offer(chunk, self._number)
 
     def close(self) -> None:
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            for stream in self._streams:
+                stream.wake()
 
-    def listen(self, last_id: str | None) -> Iterator[bytes]:
-        """Stream events after ``last_id``, or from now on, until ``leave``. Raises ``TooManyListeners``."""
-        with self._changed:
+    def listen(self, last_id: str | None, sock: socket.socket | None = None) -> Listener:
+        """Stream events after ``last_id``, or from now on, until ``leave``. Raises ``TooManyListeners``.
+
+        ``sock``: the connection of a chunked response, to send messages without waking the response's thread.
+        """
+        with self._lock:
             if self.listeners >= self._listeners_max:
                 raise TooManyListeners(f"All {self._listeners_max} event streams of this lab are in use; close one")
             if not self._streams:
                 self._skip()
-            stream = self._stream(self._seen(last_id))
+            stream = Listener(self._lock, self._after, self._seen(last_id), sock)
             self._streams.add(stream)
             return stream
 
-    def leave(self, stream: Iterator[bytes]) -> None:
-        with self._changed:
+    def leave(self, stream: Listener) -> None:
+        with self._lock:
             self._streams.discard(stream)
 
     def _keep(self, message: bytes) -> None:
@@ -111,33 +123,24 @@ class Feed:
             self._ring_bytes -= len(self._ring.popleft())
 
     def _skip(self) -> None:
-        """Leave out a number: without listeners nothing is collected, so who continues from before has missed it."""
+        """Leave out a number: without listeners nothing is collected, so a listener that returns has missed it."""
         self._number += 1
         self._ring.clear()
         self._ring_bytes = 0
 
-    def _stream(self, seen: int) -> Iterator[bytes]:
-        yield b"retry: 1000\n\n"
-        while (found := self._after(seen)) is not None:
-            event, seen = found
-            yield event
-
     def _after(self, seen: int) -> tuple[bytes, int] | None:
-        """Wait for the message after ``seen``; return it as a server-sent event (WHATWG HTML, 9.2), with its number.
+        """The message after ``seen`` as a server-sent event (WHATWG HTML, 9.2), with its number.
 
-        A comment if there is none for a while; ``missed`` if it was dropped; ``None`` at the end.
+        Empty if there is none; ``missed`` if it was dropped; ``None`` at the end.
         """
-        with self._changed:
-            if not self._closed and self._number == seen:
-                self._changed.wait(HEARTBEAT_SECONDS)
-            if self._closed:
-                return None
-            if self._number == seen:
-                return b": no events\n\n", seen
-            behind = self._number - seen
-            if not 0 < behind <= len(self._ring):
-                return self._event("event: missed\ndata: {}"), self._number
-            return self._ring[-behind], seen + 1
+        if self._closed:
+            return None
+        behind = self._number - seen
+        if behind == 0:
+            return b"", seen
+        if not 0 < behind <= len(self._ring):
+            return self._event("event: missed\ndata: {}"), self._number
+        return self._ring[-behind], seen + 1
 
     def _event(self, text: str) -> bytes:
         return f"id: {self._process}-{self._number}\n{text}\n\n".encode()
@@ -148,6 +151,72 @@ class Feed:
             return self._number
         process, _, number = last_id.partition("-")
         return int(number) if process == self._process and _NUMBER.fullmatch(number) else -1
+
+
+class Listener(Iterator[bytes]):
+    """The events for one listener. Its thread sends them, and waits while there are none.
+
+    Hundreds of threads that wake ten times a second would compete for the interpreter. So the feed itself writes a
+    message to the connection of a waiting listener, as far as that is possible at once; the thread sends the rest.
+    """
+
+    def __init__(self, lock: threading.Lock, after: After, seen: int, sock: socket.socket | None) -> None:
+        self._lock = lock
+        self._after = after
+        self._seen = seen
+        self._sock = sock
+        self._woken = threading.Condition(lock)
+        self._waits = False
+        self._rest = b""  # of a message that was not sent completely
+        self._first = True
+
+    def offer(self, chunk: bytes, number: int) -> None:
+        """Take a message, as a chunk of the response, with the feed's lock."""
+        if not self._waits or self._rest:
+            return
+        if self._sock is not None and self._seen == number - 1:
+            self._seen = number
+            self._rest = chunk[_sent(self._sock, chunk) :]
+            if not self._rest:
+                return
+        self.wake()
+
+    def wake(self) -> None:
+        self._woken.notify()
+
+    def __next__(self) -> bytes:
+        if self._first:
+            self._first = False
+            return b"retry: 1000\n\n"
+        while True:
+            with self._lock:
+                found = self._next()
+                rest, self._rest = self._rest, b""
+            if not rest:
+                if found is None:
+                    raise StopIteration
+                event, self._seen = found
+                return event or b": no events\n\n"
+            if self._sock is not None:
+                self._sock.sendall(rest)
+
+    def _next(self) -> tuple[bytes, int] | None:
+        """The next event; empty if there is none for a while, or the rest of one was not sent."""
+        found = self._after(self._seen)
+        if found is not None and not found[0]:
+            self._waits = True
+            self._woken.wait(HEARTBEAT_SECONDS)
+            self._waits = False
+            found = (b"", self._seen) if self._rest else self._after(self._seen)
+        return found
+
+
+def _sent(sock: socket.socket, chunk: bytes) -> int:
+    """Send what the connection takes at once. An error is left to the listener's thread, which will see it too."""
+    try:
+        return os.write(sock.fileno(), chunk)  # a socket with a timeout would wait in send()
+    except OSError:
+        return 0
 
 
 def full(detail: str) -> bytes:

@@ -1,6 +1,7 @@
 """The feed: events in messages, for listeners that each read at their own pace."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from broker.registry import Events
 from nodes.client.app import add_feed
 from nodes.client.errors import TooManyListeners
 from nodes.client.feed import feed as module
-from nodes.client.feed.feed import LISTENERS_MAX, Feed
+from nodes.client.feed.feed import LISTENERS_MAX, Feed, Listener
 from nodes.client.feed.sources import PROGRESS, Progress, Sources, follow_replica
 from nodes.http.app import make_app
 from nodes.http.peers import PeerError
@@ -22,6 +23,7 @@ from nodes.runtime.config import load
 from nodes.runtime.gate import Places
 from nodes.runtime.tracing import Tracing
 from tests.support.peers import StubPeers
+from tests.support.until import until
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +51,7 @@ def heard(listener: Iterator[bytes]) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def started(feed: Feed, last_id: str | None = None) -> Iterator[bytes]:
+def started(feed: Feed, last_id: str | None = None) -> Listener:
     listener = feed.listen(last_id)
     assert next(listener) == b"retry: 1000\n\n"
     return listener
@@ -258,3 +260,89 @@ def test_a_replica_is_followed_from_its_first_answer_on(kind: Progress) -> None:
     item = {"position": "1-8", f"{kind}_ms": 1767225600000, f"{kind}_after_ms": 500.4, "lateness_ms": 0.4}
     assert message[kind] == [{"replica": "r1", **item}]
     assert [ask.fields and ask.fields.get("cursor") for ask in peers.asked] == [None, "a-7"]
+
+
+@pytest.fixture
+def connection() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A node's end of a connection, with a small buffer, and its caller's."""
+    own, other = socket.socketpair()
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    own.settimeout(30)
+    other.settimeout(10)
+    with own, other:
+        yield own, other
+
+
+def waiting(stream: Listener) -> tuple[list[bytes], threading.Thread]:
+    """Run a listener's thread until it waits; the list has what the thread itself sends."""
+    sent: list[bytes] = []
+    thread = threading.Thread(target=lambda: sent.extend(stream))
+    thread.start()
+    until(lambda: stream._waits)
+    return sent, thread
+
+
+def chunks(sock: socket.socket, count: int) -> list[bytes]:
+    with sock.makefile("rb") as file:
+        found = []
+        for _ in range(count):
+            found.append(file.read(int(file.readline(), 16)))
+            assert file.readline() == b"\r\n"
+    return found
+
+
+def test_a_waiting_listener_gets_messages_without_being_woken(
+    monkeypatch: pytest.MonkeyPatch, connection: tuple[socket.socket, socket.socket]
+) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 60)
+    feed = make()
+    sent, thread = waiting(feed.listen(None, connection[0]))
+    say(feed, 1, 2)
+    assert chunks(connection[1], 2) == list(feed._ring)
+    feed.close()
+    thread.join(10)
+    assert sent == [b"retry: 1000\n\n"]
+
+
+def test_the_thread_of_a_listener_that_does_not_read_sends_the_rest_in_order(
+    monkeypatch: pytest.MonkeyPatch, connection: tuple[socket.socket, socket.socket]
+) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 60)
+    feed = make()
+    stream = feed.listen(None, connection[0])
+    sent, thread = waiting(stream)
+    feed.publish("writes", "x" * 2**20)
+    feed.flush()
+    until(lambda: not stream._waits)
+    say(feed, 2, 3)  # the thread is sending the first one, so these are for the thread as well
+    assert chunks(connection[1], 1) == [feed._ring[0]]
+    until(lambda: stream._waits)
+    say(feed, 4)
+    assert chunks(connection[1], 1) == [feed._ring[3]]
+    feed.close()
+    thread.join(10)
+    assert sent == [b"retry: 1000\n\n", feed._ring[1], feed._ring[2]]
+
+
+def test_a_listener_whose_caller_has_left_ends_with_an_error(
+    monkeypatch: pytest.MonkeyPatch, connection: tuple[socket.socket, socket.socket]
+) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 60)
+    feed = make()
+    stream = feed.listen(None, connection[0])
+    next(stream)
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            next(stream)
+        except OSError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    until(lambda: stream._waits)
+    connection[1].close()
+    say(feed, 1)
+    thread.join(10)
+    assert [type(error) for error in errors] == [BrokenPipeError]
