@@ -278,7 +278,7 @@ def connection() -> Iterator[tuple[socket.socket, socket.socket]]:
 def waiting(stream: Listener) -> tuple[list[bytes], threading.Thread]:
     """Run a listener's thread until it waits; the list has what the thread itself sends."""
     sent: list[bytes] = []
-    thread = threading.Thread(target=lambda: sent.extend(stream))
+    thread = threading.Thread(target=lambda: sent.extend(stream), daemon=True)
     thread.start()
     until(lambda: stream._waits)
     return sent, thread
@@ -341,7 +341,7 @@ def test_a_listener_whose_caller_has_left_ends_with_an_error(
         except OSError as error:
             errors.append(error)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     until(lambda: stream._waits)
     connection[1].close()
