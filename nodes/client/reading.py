@@ -57,12 +57,12 @@ class ReadAnswer(TypedDict):
 class Reader:
     nodes: Nodes
     metrics: ClientMetrics
-    on_read: Callable[[ReadAnswer], None] = lambda _: None
+    on_read: Callable[[ReadAnswer, float], None] = lambda _, __: None  # with the time at which the answer arrived
 
     def read(self, key: str, query: LevelQuery, session: Session) -> ReadAnswer:
         """A missing key has version 0. Raises ``ReadRefused``, ``PeerRefused`` or ``PeerError``."""
         try:
-            answer = self._read(Read(key, query, session, self.nodes.monotonic()))
+            answer, received_at = self._read(Read(key, query, session, self.nodes.monotonic()))
         except (ReadRefused, PeerRefused) as refused:
             late = isinstance(refused, LevelNotReached) or getattr(refused, "status", None) == 504
             self.metrics.level_read(query.level, "timeout" if late else "refused")
@@ -75,10 +75,10 @@ class Reader:
         self.metrics.level_read(query.level, outcome, answer["waited_ms"])
         position = Position.parse(answer["position"])
         self.metrics.shown(went_back=position < session.read, lost_own_write=position < session.written)
-        self.on_read(answer)
+        self.on_read(answer, received_at)
         return answer
 
-    def _read(self, read: Read) -> ReadAnswer:
+    def _read(self, read: Read) -> tuple[ReadAnswer, float]:
         level = BY_NAME[read.query.level]
         served, head = level.serve(self.nodes, self.nodes.places(read.query, level), read)
         versions, age_ms = self._missing(served, head, read.started)
@@ -98,7 +98,7 @@ class Reader:
         }
         if served.asked:
             answer |= {"r": len(served.asked), "asked": {one.source: _asked(one) for one in served.asked}}
-        return answer
+        return answer, served.received_at
 
     def _missing(self, served: Served, head: Position | None, started: float) -> tuple[int | None, float | None]:
         """The number of versions missing up to the head, and the age in milliseconds of the oldest one."""

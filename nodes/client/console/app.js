@@ -14,6 +14,7 @@ const CHARTS_MS = 250;
 const SLOW_CHARTS_MS = 10; // charts that take longer are drawn once a second
 const SUMMARY_MS = 5000;
 const ROWS = 20;
+const RETRY_MS = 5000;
 const SLOW_FRAME_MS = 4; // frames that take longer are drawn at half the rate
 
 const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
@@ -170,9 +171,20 @@ setInterval(() => {
 setInterval(summarize, SUMMARY_MS);
 controls.start(watch);
 controls.offer().catch(showError);
-const source = new EventSource("/events");
-source.addEventListener("open", () => showConnection("open", "Live"));
-source.addEventListener("error", () => showConnection("lost", "Connection lost; reconnecting…"));
-source.addEventListener("missed", () => showConnection("open", "Live; some events were missed"));
-source.addEventListener("message", (event) => take(JSON.parse(event.data)));
+
+function listen() {
+  const source = new EventSource("/events");
+  let full = null; // why there is no stream for this page; the browser tries again after a while
+  source.addEventListener("open", () => showConnection("open", "Live"));
+  source.addEventListener("full", (event) => { full = JSON.parse(event.data).detail; });
+  source.addEventListener("error", () => {
+    showConnection("lost", full ?? "Connection lost; reconnecting…");
+    full = null;
+    if (source.readyState === EventSource.CLOSED) setTimeout(listen, RETRY_MS); // after a response with an error
+  });
+  source.addEventListener("missed", () => showConnection("open", "Live; some events were missed"));
+  source.addEventListener("message", (event) => take(JSON.parse(event.data)));
+}
+
+listen();
 watch(watched);

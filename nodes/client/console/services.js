@@ -26,9 +26,9 @@ export class Refused extends Error {
 }
 
 // The token goes to this origin only. `repeatable`: whether repeating a request changes nothing; then a 503 is retried.
-async function request(method, path, body, { repeatable = method === "GET", headers = {} } = {}) {
+async function request(method, path, body, { repeatable = method === "GET", headers = {}, keepalive = false } = {}) {
   const given = token();
-  const options = { method, headers: { ...headers, ...(given && { Authorization: `Bearer ${given}` }) }, mode: "same-origin", redirect: "error" };
+  const options = { method, headers: { ...headers, ...(given && { Authorization: `Bearer ${given}` }) }, mode: "same-origin", redirect: "error", keepalive };
   if (body !== undefined) {
     options.headers["Content-Type"] = "application/json";
     options.body = JSON.stringify(body);
@@ -74,5 +74,8 @@ export const prediction = (writesPerSecond, untilMs, points) =>
 export const faults = () => request("GET", "/faults");
 export const startFault = (replica, fault) => request("POST", "/faults", { replica, ...fault });
 export const endFaults = () => request("POST", "/faults/reset", undefined, { repeatable: true });
+export const beginScene = (name) => request("POST", "/scenes", { name });
+export const renewScene = (id, leaseMs) => request("PUT", `/scenes/${id}${leaseMs === undefined ? "" : `?lease_ms=${leaseMs}`}`, undefined, { keepalive: true });
+export const endScene = (id) => request("DELETE", `/scenes/${id}`);
 export const reset = () => request("POST", "/reset");
 export const openapi = () => request("GET", "/openapi.json");
