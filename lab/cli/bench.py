@@ -25,7 +25,7 @@ def bench(*, quick: bool, only: tuple[str, ...], rounds: int | None, seconds: fl
     """Measure the lab against minimal baselines, in the same run.
 
     \b
-    Examples: lab bench --only writes
+    Example: lab bench --only writes
               lab bench --only listeners --rounds 1 --seconds 180
     """
     scale = QUICK if quick else FULL
