@@ -49,6 +49,10 @@ class LogClock:
         """Return the log server's time without the skew, for times reported to other nodes."""
         return self._monotonic_ns() // 1000 + self._offset_us
 
+    def at_us(self, monotonic_seconds: float) -> int:
+        """Return the log server's time, without the skew, at a moment of this machine's monotonic clock."""
+        return round(monotonic_seconds * 1e6) + self._offset_us
+
     def known_us(self) -> int | None:
         return self.measured_us() if self._measured else None
 

@@ -21,14 +21,15 @@ class Report(NamedTuple):
     acknowledged: Sequence[Position] = ()
 
     def as_text(self) -> str:
-        runs: list[tuple[Position, int]] = []
+        runs: dict[str, int] = {}
+        first, following = "", (0, -1)
         for position in self.acknowledged:
-            first, length = runs[-1] if runs else (position, 0)
-            if length and position == Position(first.epoch, first.version + length):
-                runs[-1] = first, length + 1
-            else:
-                runs.append((position, 1))
-        fields = self._asdict() | {"acknowledged": {str(first): length for first, length in runs}}
+            if position != following:
+                first = str(position)
+                runs[first] = 0
+            runs[first] += 1
+            following = position[0], position[1] + 1
+        fields = self._asdict() | {"acknowledged": runs}
         return json.dumps(fields, separators=(",", ":"))
 
     @classmethod

@@ -31,6 +31,12 @@ class Build:
 
 BUILDS = (
     Build(
+        "returns the oldest answer of a quorum",
+        "nodes/client/levels.py",
+        "    best = max(found, ",
+        "    best = min(found, ",
+    ),
+    Build(
         "acknowledges before it commits",
         "nodes/replica/applier.py",
         "            state = self._apply(entries)\n",
@@ -45,7 +51,7 @@ BUILDS = (
     Build(
         "applies before it is due",
         "broker/delay/line.py",
-        "return max(entry.at_us + self._schedule.delay_us(entry.position), self._not_before_us)",
+        "return max(entry.at_us + delay_us, self._not_before_us)",
         "return entry.at_us",
     ),
     Build(

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from broker.delay.models import DelayModel, Order
 from broker.entry import Operation
-from broker.position import Position
+from broker.position import START, Position
 
 _DRAWS = 2**53  # the integers that a double holds exactly
 
@@ -67,6 +67,7 @@ class DelayLine(Generic[E]):
 
     def __init__(self, *, max_entries: int, max_bytes: int) -> None:
         self._schedule: Schedule | None = None
+        self._constant_us: int | None = None
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._waiting: dict[Position, E] = {}  # in log order
@@ -88,13 +89,15 @@ class DelayLine(Generic[E]):
     def offer(self, entries: list[E]) -> list[Position]:
         """Add entries in log order; return the positions invalidated by a new epoch among them."""
         void: list[Position] = []
+        in_arrival_order = self._in_arrival_order()
         for entry in entries:
             if entry.op == "epoch":
                 void += self._waiting
                 self.clear()
             self._waiting[entry.position] = entry
             self._bytes += entry.size_bytes
-            self._arrive(entry)
+            if in_arrival_order:
+                self._arrive(entry)
         return void
 
     def set_schedule(self, schedule: Schedule, now_us: int) -> None:
@@ -102,6 +105,7 @@ class DelayLine(Generic[E]):
         if self._schedule is not None and schedule != self._schedule:
             self._not_before_us = now_us
         self._schedule = schedule
+        self._constant_us = schedule.delay_us(START) if schedule.model.is_constant else None  # for speed
         self._taken_us = 0
         self._arrivals.clear()
         for entry in self._waiting.values():
@@ -118,7 +122,10 @@ class DelayLine(Generic[E]):
             return None
         if entry.op == "epoch":
             return entry.at_us
-        return max(entry.at_us + self._schedule.delay_us(entry.position), self._not_before_us)
+        delay_us = self._constant_us
+        if delay_us is None:
+            delay_us = self._schedule.delay_us(entry.position)
+        return max(entry.at_us + delay_us, self._not_before_us)
 
     def next_due_us(self) -> int | None:
         """Return when the next entry is due; ``None`` if nothing waits or no schedule is set."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from broker.stats import quantile
 
-GROUPS = ("writes", "apply", "exactness", "growth", "crowd", "start", "tracing")  # modules of this package
+GROUPS = ("writes", "apply", "exactness", "growth", "crowd", "listeners", "start", "tracing")  # modules of this package
 Step = Callable[[str], None]  # called at most every few seconds, with the current measurement
 
 
@@ -24,16 +24,17 @@ class Scale:
     more_entries: int
     replicas: int
     waiting: int
+    listeners: int
     idle_seconds: float
 
 
 FULL = Scale(
     rounds=5, seconds=4, calls=3000, entries=200_000, windows=200, keys=1_000_000, more_entries=1_000_000,
-    replicas=20, waiting=400, idle_seconds=20,
+    replicas=20, waiting=400, listeners=200, idle_seconds=20,
 )  # fmt: skip
 QUICK = Scale(
     rounds=2, seconds=1, calls=500, entries=10_000, windows=20, keys=20_000, more_entries=20_000,
-    replicas=4, waiting=100, idle_seconds=2,
+    replicas=4, waiting=100, listeners=50, idle_seconds=2,
 )  # fmt: skip
 
 

@@ -34,7 +34,8 @@ class Operation:
     a node's digest at its final position. ``invoked_us`` and ``returned_us`` are microseconds by one clock for the
     whole history; ``waited_ms`` is the time a read waited for its level, measured by the client service. ``epoch`` is
     the record's epoch if known, otherwise the store's is assumed: a log can continue in a later epoch and keep its
-    records. ``fail`` had no effect, ``unknown`` may have had one.
+    records. ``acks``: how many replicas had acknowledged a write when it returned, if it waited for any. ``fail`` had
+    no effect, ``unknown`` may have had one.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -55,6 +56,7 @@ class Operation:
     digest: str = ""
     waited_ms: float = 0.0
     epoch: int | None = None
+    acks: int | None = None
 
     @property
     def seen(self) -> Position:
@@ -68,12 +70,16 @@ class Operation:
     def as_json(self) -> dict[str, Any]:
         found = {**asdict(self), "position": None if self.position is None else str(self.position)}
         left_out = {"digest": not self.digest, "waited_ms": self.kind != "read", "epoch": self.epoch is None}
+        left_out["acks"] = self.acks is None
         return {name: value for name, value in found.items() if not left_out.get(name)}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Parameters of a workload. ``max_lag_…``: for level ``bounded``. ``order``: ``arrival`` if any replica used it."""
+    """Parameters of a workload. ``max_lag_…``: for level ``bounded``. ``order``: ``arrival`` if any replica used it.
+
+    For level ``quorum``, reads ask ``r`` of ``n`` replicas, and writes wait for the acknowledgements of ``w``.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -86,6 +92,14 @@ class Plan:
     max_lag_ms: float | None = None
     max_lag_versions: int | None = None
     order: Order = "log"
+    r: int | None = None
+    w: int | None = None
+    n: int | None = None
+
+    @property
+    def quorums_overlap(self) -> bool:
+        """Whether every read asks a replica that has acknowledged the newest write."""
+        return None not in {self.r, self.w, self.n} and (self.r or 0) + (self.w or 0) > (self.n or 0)
 
 
 class Timeline:

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 
-from broker.delay.models import Order
 from lab.checking import sessions, stores
-from lab.checking.history import History
+from lab.checking.history import History, Plan
 from lab.checking.verdict import Tally, Verdict, verdict
 
 CHECKERS: dict[str, Callable[[Tally, History], None]] = {
@@ -31,6 +30,7 @@ PROMISES: dict[str, set[str]] = {
     "bounded": _PREFIX | {"bounded_staleness"},
     "session": _PREFIX | {"read_your_writes", "monotonic_reads"},
     "prefix": _PREFIX,
+    "quorum": _ALWAYS,
     "eventual": _ALWAYS,
 }
 
@@ -39,15 +39,18 @@ def judge(history: History) -> list[Verdict]:
     return [verdict(guarantee, check, history) for guarantee, check in CHECKERS.items()]
 
 
-def promised(level: str, order: Order = "log") -> set[str]:
-    """Return the guarantees of a level if replicas apply in this order.
+def promised(plan: Plan) -> set[str]:
+    """Return the guarantees of a plan's level if replicas apply in its order.
 
     In order of arrival a replica shows some writes without earlier ones. Level ``prefix`` does not read from it;
-    ``session`` and ``bounded`` do, and then make only promises that do not depend on the order.
+    ``session`` and ``bounded`` do, and then make only promises that do not depend on the order. Quorums that overlap
+    show a write that was acknowledged; a later read need not show a write that was not.
     """
-    ordered = order == "log" or level in {"strong", "prefix"}
-    return PROMISES[level] if ordered else PROMISES[level] - _ORDERED
+    ordered = plan.order == "log" or plan.level in {"strong", "prefix"}
+    overlapping = {"read_your_writes"} if plan.level == "quorum" and plan.quorums_overlap else set()
+    return (PROMISES[plan.level] if ordered else PROMISES[plan.level] - _ORDERED) | overlapping
 
 
-def broken(level: str, verdicts: list[Verdict], order: Order = "log") -> list[Verdict]:
-    return [found for found in verdicts if found.judgement == "violated" and found.guarantee in promised(level, order)]
+def broken(plan: Plan, verdicts: list[Verdict]) -> list[Verdict]:
+    kept = promised(plan)
+    return [found for found in verdicts if found.judgement == "violated" and found.guarantee in kept]

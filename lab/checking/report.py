@@ -27,13 +27,13 @@ def numbers(found: Verdict) -> tuple[str, str]:
 
 
 def picture(history: History, verdicts: list[Verdict]) -> Group:
-    level, order = history.plan.level, history.plan.order
+    level, kept = history.plan.level, promised(history.plan)
     shown = table(f"level {level}: {counted(history)}", "guarantee", "promised", "verdict")
-    bad = {found.guarantee for found in broken(level, verdicts, order)}
+    bad = {found.guarantee for found in broken(history.plan, verdicts)}
     for found in verdicts:
         style = "bold red" if found.guarantee in bad else _STYLES[found.judgement]
-        kept = "yes" if found.guarantee in promised(level, order) else "no"
-        shown.add_row(found.guarantee, kept, f"[{style}]{found.judgement}[/]", *numbers(found))
+        is_promised = "yes" if found.guarantee in kept else "no"
+        shown.add_row(found.guarantee, is_promised, f"[{style}]{found.judgement}[/]", *numbers(found))
     parts: list[Any] = [shown, *(f"{kind}s waited: {_waited(took_ms(history, kind))}" for kind in ("read", "write"))]
     for found in verdicts:
         if found.words:
@@ -47,13 +47,13 @@ def picture(history: History, verdicts: list[Verdict]) -> Group:
 
 
 def as_json(history: History, verdicts: list[Verdict]) -> dict[str, Any]:
-    level, order = history.plan.level, history.plan.order
+    kept = promised(history.plan)
     return {
         "plan": asdict(history.plan),
         "operations": dict(Counter(f"{found.kind} {found.outcome}" for found in history.operations)),
         "took_ms": {kind: took_ms(history, kind) for kind in ("read", "write")},
-        "kept": not broken(level, verdicts, order),
-        "verdicts": [{**found.as_json(), "promised": found.guarantee in promised(level, order)} for found in verdicts],
+        "kept": not broken(history.plan, verdicts),
+        "verdicts": [{**found.as_json(), "promised": found.guarantee in kept} for found in verdicts],
     }
 
 

@@ -14,12 +14,16 @@ from lab.checking.verdict import Tally, describe
 
 
 def read_your_writes(tally: Tally, history: History) -> None:
-    """A read shows the session's last write of the key, or something newer."""
+    """A read shows the session's last write of the key, or something newer. With quorums, a write counts once enough
+    replicas have acknowledged it.
+    """
+    needed = history.plan.w or 0
     for operations in history.by_session().values():
         written: dict[str, Operation] = {}
         for operation in operations:
             if operation.kind == "write":
-                written[operation.key] = operation
+                if operation.acks is None or operation.acks >= needed:
+                    written[operation.key] = operation
             elif (write := written.get(operation.key)) is not None:
                 tally.test(operation.seen >= write.seen, "{}; then {}, which is older", write, operation)
 

@@ -14,12 +14,15 @@ from broker.delay.models import Order
 from broker.position import Position
 from lab.checking.history import OPERATIONS_MAX, History, Kind, Operation, Outcome, Plan
 from lab.client import NodeUnreachable, call
+from lab.errors import LabError
+from nodes.http.level import Level
 
-_READ_TIMEOUT_MS = 10_000
+_TIMEOUT_MS = 10_000  # for a read to have its level, or for a write to have its acknowledgements
 _ANSWER_SECONDS = 30.0  # longer than a read can wait for its level
 _SETTLE_SECONDS = 60.0
 _PAUSE_SECONDS = 0.2
 _NO_SESSION = -1
+PARAMETERS: dict[Level, tuple[str, ...]] = {"bounded": ("max_lag_ms", "max_lag_versions"), "quorum": ("r",)}
 
 
 @dataclass
@@ -49,9 +52,10 @@ class Session:
         self._random = Random(f"{plan.seed}-{number}")  # noqa: S311 - repeatable, not secret
         self._written = itertools.count()
         self._token: str | None = None
-        bounds = {"max_lag_ms": plan.max_lag_ms, "max_lag_versions": plan.max_lag_versions}
-        given = {name: value for name, value in bounds.items() if value is not None and plan.level == "bounded"}
-        self._query = urlencode({"level": plan.level, "timeout_ms": _READ_TIMEOUT_MS, **given})
+        given = {name: getattr(plan, name) for name in PARAMETERS.get(plan.level, ())}
+        bounds = {name: value for name, value in given.items() if value is not None}
+        self._query = urlencode({"level": plan.level, "timeout_ms": _TIMEOUT_MS, **bounds})
+        self._acks = "" if plan.w is None else f"?{urlencode({'acks': plan.w, 'timeout_ms': _TIMEOUT_MS})}"
 
     def step(self) -> None:
         key = self._random.choice(self._keys)
@@ -70,7 +74,8 @@ class Session:
         headers = {"Lab-Position": self._token} if self._plan.level == "session" and self._token else {}
         try:
             if kind == "write":
-                return call("POST", f"{self._url}/write", known, headers=headers)
+                url = f"{self._url}/write{self._acks}"
+                return call("POST", url, known, headers=headers, timeout_seconds=_ANSWER_SECONDS)
             url = f"{self._url}/read/{known['key']}?{self._query}"
             return call("GET", url, headers=headers, timeout_seconds=_ANSWER_SECONDS)
         except NodeUnreachable:
@@ -80,7 +85,7 @@ class Session:
 def _written(status: int, found: dict[str, Any]) -> tuple[Outcome, dict[str, Any]]:
     if status == 200:
         position = Position.parse(found["position"])
-        return "ok", {"position": position, "version": position.version}
+        return "ok", {"position": position, "version": position.version, "acks": found.get("acks_reached")}
     return ("fail" if found.get("outcome") == "not_applied" else "unknown"), {}
 
 
@@ -94,7 +99,9 @@ def _read(key: str, found: dict[str, Any]) -> tuple[Outcome, dict[str, Any]]:
 def run(plan: Plan, client_url: str, run_id: str, *, stop: threading.Event, on_step: Callable[[int], None]) -> History:
     """Run until the time is up or ``stop`` is set, and await convergence. ``run_id`` makes the keys unique."""
     recorder = Recorder(lambda: time.monotonic_ns() // 1000)
-    orders = {_order(client_url)}
+    before = _replicas(client_url)
+    if len(before) < max(plan.r or 0, plan.w or 0):
+        raise LabError(f"r={plan.r} and w={plan.w} need as many replicas; {len(before)} are registered")
     keys = [f"check-{run_id}-{number}" for number in range(plan.keys)]
     deadline = time.monotonic() + plan.seconds
 
@@ -107,17 +114,18 @@ def run(plan: Plan, client_url: str, run_id: str, *, stop: threading.Event, on_s
     with ThreadPoolExecutor(plan.sessions) as threads:
         list(threads.map(live, range(plan.sessions)))
     record_end(client_url, keys, recorder, stop)
-    orders.add(_order(client_url))
-    return History(replace(plan, order="arrival" if "arrival" in orders else "log"), recorder.operations)
+    after = _replicas(client_url)
+    order: Order = "arrival" if "arrival" in {*before.values(), *after.values()} else "log"
+    return History(replace(plan, order=order, n=len(before | after)), recorder.operations)
 
 
-def _order(client_url: str) -> Order:
-    """Return ``arrival`` if any replica applies in that order, otherwise or without a response ``log``."""
+def _replicas(client_url: str) -> dict[str, Order]:
+    """Return the order of each registered replica; nothing without a response."""
     try:
         _, found = call("GET", f"{client_url}/status", timeout_seconds=_ANSWER_SECONDS)
     except NodeUnreachable:
-        return "log"
-    return "arrival" if any(replica["order"] == "arrival" for replica in found.get("replicas", [])) else "log"
+        return {}
+    return {replica["replica_id"]: replica["order"] for replica in found.get("replicas", [])}
 
 
 def record_end(client_url: str, keys: list[str], recorder: Recorder, stop: threading.Event) -> None:

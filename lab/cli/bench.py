@@ -3,6 +3,7 @@
 import itertools
 import os
 import platform
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -17,13 +18,18 @@ from lab.terminal import console, print_json, table
 @click.command()
 @click.option("--quick", is_flag=True, help="Short smoke run; do not quote the numbers.")
 @click.option("--only", type=click.Choice(GROUPS), multiple=True, help="Run only this group (repeatable).")
+@click.option("--rounds", type=click.IntRange(1, 100), help="Rounds of each measurement.")
+@click.option("--seconds", type=click.FloatRange(0.1, 3600), help="Length of one load in seconds.")
 @json_option(", with every round")
-def bench(*, quick: bool, only: tuple[str, ...], as_json: bool) -> None:
+def bench(*, quick: bool, only: tuple[str, ...], rounds: int | None, seconds: float | None, as_json: bool) -> None:
     """Measure the lab against minimal baselines, in the same run.
 
     \b
     Example: lab bench --only writes
+              lab bench --only listeners --rounds 1 --seconds 180
     """
+    scale = QUICK if quick else FULL
+    scale = replace(scale, rounds=rounds or scale.rounds, seconds=seconds or scale.seconds)
     interrupt_on_sigterm()
     out = console(quiet=as_json)
     figures: list[Figure] = []
@@ -34,7 +40,7 @@ def bench(*, quick: bool, only: tuple[str, ...], as_json: bool) -> None:
             def step(what: str, bar: TaskID = bar, group: str = group) -> None:
                 progress.update(bar, description=f"{group}: {what}")
 
-            figures += measure_of(group)(QUICK if quick else FULL, step)
+            figures += measure_of(group)(scale, step)
             progress.remove_task(bar)
     if as_json:
         machine = {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()}

@@ -16,11 +16,10 @@ from lab.client import NodeUnreachable
 from lab.errors import LabError
 from lab.report import tables
 from lab.terminal import console, print_json, table
-from nodes.experiments.spec import ENDED
+from nodes.experiments.spec import ENDED, KINDS
 from nodes.http import strict_json
 from nodes.http.peers import segment
 
-KINDS = ("windows", "staleness", "levels", "sweep")
 _BAR_WIDTH = 40
 _POLL_SECONDS = 0.25
 _AWAY_SECONDS = 30.0  # how long the client service can be unreachable while following an experiment
@@ -41,7 +40,7 @@ def experiment() -> None:
 @client_option
 @json_option()
 def experiment_run(what: str, changes: tuple[str, ...], client_url: str, *, as_json: bool) -> None:
-    """Run an experiment and wait for it: windows, staleness, levels, or a spec in a file.
+    """Run an experiment and wait for it: windows, staleness, levels, quorum, or a spec in a file.
 
     Ctrl-C cancels it. Replica settings that it changes are restored in any case. Exit status 1 if it failed.
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from broker.delay.models import DelayModel, Order
 from broker.delay.prediction import Curve, Replicated, moments, newest, replicated
 from broker.delay.prediction import predict as curve_of
-from broker.delay.quorum import Floats, Ways, simulate
+from broker.delay.quorum import Floats, Quorum, Ways, simulate
 from broker.stats import quantile_of_sorted
 from lab import client
 from lab.cli.options import ModelType, Number, data_dir_option, json_option
@@ -99,9 +99,10 @@ def predict_quorum(*, remote_ms: float, as_json: bool, **given: Any) -> None:
     \b
     Example: lab predict quorum -w 2 --write '{"kind": "exponential", "mean_ms": 10}' --ack 1 --read 1 --answer 1
     """
-    ways = Ways(**{name: given.pop(name) for name in ("write", "ack", "read", "answer")}, remote_ms=remote_ms)
+    ways = Ways(**{name: given.pop(name) for name in ("write", "ack", "read", "answer")})
     try:
-        found = simulate(ways, **given)
+        quorum = Quorum([ways] * given["n"], given["r"], given["w"], remote_ms=remote_ms)
+        found = simulate(quorum, trials=given["trials"], seed=given["seed"])
     except ValueError as error:
         raise LabError(str(error)) from None
     figures = {

@@ -40,9 +40,10 @@ _STYLE: dict[Any, Any] = {
 }
 _SIZE_INCHES = (8.0, 3.6)
 _MEASURED, _PREDICTED = "#0b6e99", "#c2410c"
-_CYCLE = ("#0b6e99", "#c2410c", "#4d7c0f", "#7e22ce", "#a16207")
-_MARKS = ("o", "s", "^", "D", "v")
+_CYCLE = ("#0b6e99", "#c2410c", "#4d7c0f", "#7e22ce", "#a16207", "#be185d")
+_MARKS = ("o", "s", "^", "D", "v", "P")
 _BINS = 40
+_BAR = 0.4  # width, of the distance between two
 
 
 def page(experiment: dict[str, Any]) -> str:
@@ -75,7 +76,7 @@ def _yaml(found: Any) -> str:
 def charts(kind: str, spec: dict[str, Any], result: dict[str, Any]) -> list[Chart]:
     if kind == "sweep":
         return [_sweep(spec["experiment"]["kind"], result)]
-    return {"windows": _windows, "staleness": _staleness, "levels": _levels}[kind](result)
+    return _OF[kind](result)
 
 
 def svg(draw: Callable[[Axes], None], size_inches: tuple[float, float] = _SIZE_INCHES) -> str:
@@ -128,6 +129,27 @@ def _staleness(result: dict[str, Any]) -> list[Chart]:
     return list(zip(titles, pictures, strict=True))
 
 
+def _quorum(result: dict[str, Any]) -> list[Chart]:
+    name = f"n={result['n']} r={result['r']} w={result['w']}"
+    newest = result["newest"]
+    places = np.arange(len(newest["k"]))
+
+    def bars(axes: Axes) -> None:
+        for number, (how, color) in enumerate((("measured", _MEASURED), ("predicted", _PREDICTED))):
+            if how in newest:
+                axes.bar(places + (number - 0.5) * _BAR, newest[how], _BAR, color=color, label=how)
+        axes.set(xlabel="k", ylabel="P(one of the newest k versions)", ylim=(0, 1.03))
+        axes.set_xticks(places, [str(k) for k in newest["k"]])
+        axes.legend(loc="lower right")
+
+    def curve(axes: Axes) -> None:
+        _staleness_axes(axes, result["stale"], name)
+        axes.set_xlabel("milliseconds after w acknowledgements")
+
+    stale = ("Probability that a read is stale", svg(curve))
+    return [stale, ("Probability that a read shows one of the newest k versions", svg(bars))]
+
+
 def _levels(result: dict[str, Any]) -> list[Chart]:
     def draw(axes: Axes) -> None:
         for number, (level, waited) in enumerate(result["raw"]["waited_ms"].items()):
@@ -169,3 +191,6 @@ def _sweep(kind: str, result: dict[str, Any]) -> Chart:
         axes.legend(title=result["parameter"])
 
     return ("Probability that a read is stale (lines: predicted)", svg(curves))
+
+
+_OF = {"windows": _windows, "staleness": _staleness, "levels": _levels, "quorum": _quorum}

@@ -12,6 +12,7 @@ from lab.checking.history import History, Operation, Plan, Timeline
 from lab.checking.stores import convergence
 from lab.checking.verdict import Tally, Verdict, describe, verdict
 from lab.torture.ledger import Ledger
+from nodes.http.level import Level
 
 # A replica that is partitioned or restarting keeps its previous delay until it learns the new one.
 _LEARNS_WITHIN_US = 15_000_000
@@ -120,9 +121,9 @@ def regressed(tally: Tally, history: History) -> None:
                 tally.violated(f"{read.node} was at {before.position}, and later at {read.position}", before, read)
 
 
-def by_level(plans: dict[int, Plan], history: History) -> dict[str, list[Verdict]]:
+def by_level(plans: dict[int, Plan], history: History) -> dict[Level, list[Verdict]]:
     """Return the verdicts on each level, from the reads of its sessions and the writes of all sessions."""
-    found: dict[str, list[Verdict]] = {}
+    found: dict[Level, list[Verdict]] = {}
     for plan in dict.fromkeys(plans.values()):
         own = [op for op in history.operations if op.kind != "read" or plans.get(op.session) == plan]
         found[plan.level] = promises.judge(History(plan, own))

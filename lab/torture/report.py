@@ -9,9 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from lab.checking import promises, report
+from lab.checking.history import Plan
 from lab.checking.verdict import Verdict
 from lab.torture.run import Order, Record
 from lab.torture.schedule import DELAY
+from nodes.http.level import Level
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,13 @@ class Judged:
     order: Order
     record: Record
     verdicts: list[Verdict]
-    levels: dict[str, list[Verdict]]
+    levels: dict[Level, list[Verdict]]
     again: str
 
     @property
-    def broken(self) -> dict[str, list[Verdict]]:
-        return {level: found for level, judged in self.levels.items() if (found := promises.broken(level, judged))}
+    def broken(self) -> dict[Level, list[Verdict]]:
+        found = {level: promises.broken(Plan(level), judged) for level, judged in self.levels.items()}
+        return {level: broken for level, broken in found.items() if broken}
 
     @property
     def clean(self) -> bool:

@@ -2,6 +2,8 @@
 
 import mimetypes
 import time
+from collections.abc import Iterable
+from contextlib import ExitStack
 from importlib import resources
 from random import SystemRandom
 from typing import Any
@@ -29,11 +31,13 @@ from nodes.client.controls import (
 )
 from nodes.client.directory import Directory, LogHead
 from nodes.client.experiments import Experiments, ExperimentsAnswer, ExperimentStore, RawQuery
-from nodes.client.feed.feed import EVENT_STREAM, LAST_EVENT_ID, Feed, FeedEvent, FeedQuery
-from nodes.client.feed.sources import WAIT_MS, Sources, read_item
+from nodes.client.feed.feed import EVENT_STREAM, LAST_EVENT_ID, LISTENERS_MAX, Feed, FeedEvent, FeedQuery, full
+from nodes.client.feed.reads import Reads
+from nodes.client.feed.sources import WAIT_MS, Sources
 from nodes.client.levels import LevelQuery, Nodes
 from nodes.client.metrics import ClientMetrics
 from nodes.client.reading import ReadAnswer, Reader, shown
+from nodes.client.scenes import LeaseQuery, Scene, SceneAnswer, SceneBody, Scenes
 from nodes.experiments.queue import ExperimentQueue
 from nodes.experiments.spec import Experiment, ExperimentBody
 from nodes.http import guard
@@ -43,9 +47,10 @@ from nodes.http.openapi import Answer
 from nodes.http.peers import Peers
 from nodes.http.problem import Problem, maps
 from nodes.http.writing import IDEMPOTENT, AcksQuery, WriteAnswer, WriteBody, write_id_of
+from nodes.runtime import caller
 from nodes.runtime import tracing as traces
 from nodes.runtime.config import ClientConfig
-from nodes.runtime.gate import Places
+from nodes.runtime.gate import Places, TooManyWaiters
 
 _FAULTS_PARALLEL = 64
 _PAGE_HEADERS = {
@@ -61,6 +66,10 @@ maps(errors.UnknownReplica, 422, "unknown-replica", "Unknown replica")
 maps(errors.UnprovenReplica, 503, "unproven-replica", "Unproven replica")
 maps(errors.NoSuchExperiment, 404, "no-such-experiment", "No such experiment")
 maps(errors.ExperimentEnded, 409, "experiment-ended", "Experiment ended")
+maps(errors.ExperimentRunning, 409, "experiment-running", "Experiment running")
+maps(errors.NoSuchScene, 404, "no-such-scene", "No such scene")
+maps(errors.SceneRunning, 409, "scene-running", "Scene running")
+maps(errors.NotRestored, 503, "not-restored", "Not restored yet", "unknown")
 maps(errors.QueueFull, 429, "queue-full", "Queue full")
 maps(errors.TooManyListeners, 503, "too-many-listeners", "Too many listeners")
 maps(errors.NoReplicaToRead, 400, "unknown-replica", "Unknown replica")
@@ -77,7 +86,7 @@ class TokenAnswer(WriteAnswer):
 
 
 class _Node:
-    def __init__(self, *parts: Client | Experiments | LogHead | Sources) -> None:
+    def __init__(self, *parts: Client | Experiments | LogHead | Scenes | Sources) -> None:
         self._parts = parts
 
     def start(self) -> None:
@@ -102,22 +111,29 @@ def create_app(config: ClientConfig) -> Flask:
     waiting = connect(config.redis_url, answer_timeout_seconds=WAIT_MS / 1000 + 5)
     log = ReplicationLog(waiting, config.namespace)
     clock = LogClock(log.history.now_us, time.monotonic_ns, time.time_ns)
-    feed = Feed(lambda: clock.now_us() / 1000)
+    feed = Feed(lambda: clock.now_us() / 1000, min(LISTENERS_MAX, config.threads // 2))
     sources = Sources(feed, log, Events(waiting, config.namespace), peers, config.primary_url, clock)
-    client = Client(config.primary_url, peers, directory, metrics, tracing)
+    reads = Reads(feed, clock)
+    client = Client(config.primary_url, peers, directory, metrics, tracing, reads.of_version)
     nodes = Nodes(config.primary_url, peers, directory, head, SystemRandom(), time.monotonic)
-    reader = Reader(nodes, metrics, lambda answer: feed.publish("reads", read_item(answer, clock.now_us() / 1000)))
+    reader = Reader(nodes, metrics, reads.at_level)
     places = Places(config.threads * 7 // 8)
     app, api = make_app(config, tracing, registry)
-    app.extensions["node"] = _Node(sources, client, head, experiments)
+    # Separate peers, so that ending a fault does not compete with waiting requests for capacity.
+    direct = Peers(_FAULTS_PARALLEL, time.monotonic)
+    faults = Faults(direct, directory, config.admin_token)
+    own = None if config.admin_token is None else f"Bearer {config.admin_token}"
+    lab = Controls(direct, config.primary_url, lambda: own)
+    scenes = Scenes(queue, experiments, lab, faults, time.monotonic, clock.now_us)
+    app.extensions["node"] = _Node(sources, client, head, experiments, scenes)
     add_health(api, config, client.health)
     add_pages(app)
-    add_feed(api, feed)
+    add_feed(api, feed, places)
     add_controls(api, Controls(peers, config.primary_url, lambda: request.headers.get("Authorization")))
-    # Separate peers, so that ending a fault does not compete with waiting requests for capacity.
-    add_faults(api, Faults(Peers(_FAULTS_PARALLEL, time.monotonic), directory, config.admin_token))
+    add_faults(api, faults)
     add_experiments(api, experiments)
-    add_comparison(api, Comparison(peers, directory, config.primary_url, client.waiting))
+    add_scenes(api, scenes)
+    add_comparison(api, Comparison(peers, directory, config.primary_url, client.waiting, reads.of_version))
     add_writes(api, client, directory, places)
     add_reads(api, reader, directory, places)
     return app
@@ -142,21 +158,32 @@ def add_pages(app: Flask) -> None:
         guard.declare(app, endpoint, admin=False)
 
 
-def add_feed(api: Api, feed: Feed) -> None:
+def add_feed(api: Api, feed: Feed, places: Places) -> None:
     answer = Answer(FeedEvent, media=EVENT_STREAM)
 
     @api.route("GET", "/events", admin=False, query=FeedQuery, headers=LAST_EVENT_ID, answer=answer)
-    def events(query: FeedQuery) -> Response:
+    def listen(query: FeedQuery) -> Response:
         """Everything that happens, as server-sent events: writes, applied and acknowledged entries, reads, and states.
 
         At most one message every 100 ms; its data is JSON with a list for each kind of event. The header Last-Event-ID,
-        or the parameter, resumes from there, up to a minute back; an event of type missed reports a longer gap.
+        or the parameter, resumes from there, up to a minute back; an event of type missed reports a longer gap. If all
+        streams are in use, a browser, which shows no other answer, gets an event of type full with the reason.
         """
         if last_id := request.headers.get("Last-Event-ID"):
             query = parsed(FeedQuery, {"last_event_id": last_id}, 400, "invalid-last-event-id")
-        stream = feed.listen(query.last_event_id)
-        response = Response(stream, mimetype=EVENT_STREAM, headers={"Cache-Control": "no-cache"})
-        response.call_on_close(lambda: feed.leave(stream))
+        sock = caller.CONNECTION.get() if request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1" else None
+        events: Iterable[bytes]
+        with ExitStack() as held:
+            try:
+                held.enter_context(places.one())
+                events = stream = feed.listen(query.last_event_id, sock)
+                held.callback(feed.leave, stream)
+            except (errors.TooManyListeners, TooManyWaiters) as error:
+                if EVENT_STREAM not in request.headers.get("Accept", ""):
+                    raise
+                events = [full(f"{error}.")]
+            response = Response(events, mimetype=EVENT_STREAM, headers={"Cache-Control": "no-cache"})
+            response.call_on_close(held.pop_all().close)
         return response
 
 
@@ -179,7 +206,7 @@ def add_faults(api: Api, faults: Faults) -> None:
 def add_experiments(api: Api, experiments: Experiments) -> None:
     @api.route("POST", "/experiments", admin=True, body=ExperimentBody, answer=Answer(Experiment, 202))
     def submit(body: ExperimentBody) -> Response:
-        """Queue an experiment: windows, staleness, levels, or a sweep of one of these."""
+        """Queue an experiment of a kind, or a sweep of one."""
         found = experiments.submit(body)
         response = api.reply(found, 202)
         response.headers["Location"] = f"/experiments/{found['id']}"
@@ -188,6 +215,24 @@ def add_experiments(api: Api, experiments: Experiments) -> None:
     api.route("GET", "/experiments", admin=False, answer=ExperimentsAnswer)(experiments.all)
     api.route("GET", "/experiments/<key:name>", admin=False, query=RawQuery, answer=Experiment)(experiments.get)
     api.route("DELETE", "/experiments/<key:name>", admin=True, answer=Experiment)(experiments.cancel)
+
+
+def add_scenes(api: Api, scenes: Scenes) -> None:
+    @api.route("POST", "/scenes", admin=True, body=SceneBody, answer=Answer(Scene, 201))
+    def begin(body: SceneBody) -> Response:
+        """Begin a scene: what it changes is restored when it ends, or when it is not renewed for ten seconds.
+
+        Restored are delays, orders and seeds; faults that started since are ended, and those that ended start again.
+        One scene can run at a time, and none while an experiment is waiting or running.
+        """
+        found = scenes.begin(body)
+        response = api.reply(found, 201)
+        response.headers["Location"] = f"/scenes/{found['id']}"
+        return response
+
+    api.route("GET", "/scenes", admin=False, answer=SceneAnswer)(scenes.current)
+    api.route("PUT", "/scenes/<key:name>", admin=True, query=LeaseQuery, answer=Scene)(scenes.renew)
+    api.route("DELETE", "/scenes/<key:name>", admin=True, answer=Scene)(scenes.end)
 
 
 def add_comparison(api: Api, comparison: Comparison) -> None:

@@ -9,8 +9,10 @@ from typing import NotRequired, cast
 from typing_extensions import TypedDict
 
 from broker.position import Position
+from nodes.client.comparison import versions_behind
 from nodes.client.directory import Directory
 from nodes.client.errors import NoReplicas
+from nodes.client.feed.reads import OnVersionRead, VersionRead
 from nodes.client.metrics import ClientMetrics
 from nodes.http.api import Query, TimeoutMs
 from nodes.http.peers import Ask, PeerError, Peers, Reply, body_or_error, failure
@@ -79,6 +81,7 @@ class Client:
     directory: Directory
     metrics: ClientMetrics
     tracing: Tracing
+    on_read: OnVersionRead = lambda _: None
 
     def __post_init__(self) -> None:
         self._stopped = threading.Event()
@@ -192,6 +195,8 @@ class Client:
         if "error" in answer:
             self.metrics.reads.labels(replica, "error").inc()
             return {"error": answer["error"]}
-        fresh = Position.parse(answer["position"]) >= Position.parse(written["position"])
+        position, head = Position.parse(answer["position"]), Position.parse(written["position"])
+        fresh = position >= head
+        self.on_read(VersionRead("write-and-read", replica, cast("Reply", reply), versions_behind(position, head)))
         self.metrics.reads.labels(replica, "fresh" if fresh else "stale").inc()
         return {"version": answer["version"], "has_new_data": fresh, "data_age_ms": answer["data_age_ms"]}

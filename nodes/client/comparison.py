@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 from broker.delay.models import Order
 from broker.position import Position
 from nodes.client.directory import Directory, KnownReplica
+from nodes.client.feed.reads import OnVersionRead, VersionRead
 from nodes.http.api import Query
 from nodes.http.peers import Ask, PeerError, Peers, Reply, body_or_error, failure
 from nodes.http.times import wall_timestamp
@@ -106,11 +107,15 @@ class Comparison:
     directory: Directory
     primary_url: str
     waiting: Collection[str] = ()  # the ids of writes that wait for convergence
+    on_read: OnVersionRead = lambda _: None
 
     def compare(self, query: CompareQuery) -> CompareAnswer:
         """Read from every node at once, and compare."""
         urls = self._urls()
-        answers = self.peers.run_all(self._calls(urls, "/version"))
+        calls = {name: partial(self.peers.attempt, Ask(f"{url}/version")) for name, url in urls.items()}
+        replies = self.peers.run_all(calls)
+        answers = {name: body_or_error(reply) for name, reply in replies.items()}
+        self._report(replies, answers)
         if query.digest:
             for name, found in self.peers.run_all(self._calls(urls, "/digest")).items():
                 content = {"digest": found.get("digest"), "keys": found.get("keys"), "at": found.get("position")}
@@ -144,6 +149,11 @@ class Comparison:
         if "error" in primary:
             found["error"] = primary["error"]
         return found
+
+    def _report(self, replies: dict[str, Reply | PeerError], answers: dict[str, dict[str, Any]]) -> None:
+        for name, reply in replies.items():
+            if isinstance(reply, Reply) and reply.status == 200:
+                self.on_read(VersionRead("read-compare", name, reply, _behind(answers[name], answers[_PRIMARY])))
 
     def _urls(self) -> dict[str, str]:
         return {_PRIMARY: self.primary_url, **{name: known.url for name, known in self.directory.replicas().items()}}
@@ -191,9 +201,13 @@ def _behind(answer: dict[str, Any], primary: dict[str, Any]) -> int | None:
     """How many versions a replica is behind; all of them while it is in an earlier epoch; ``None`` if unknown."""
     if "error" in answer or "error" in primary:
         return None
-    if answer["epoch"] < primary["epoch"]:
-        return max(1, int(primary["version"]))
-    return max(0, int(primary["version"]) - int(answer["version"]))
+    return versions_behind(Position.parse(answer["position"]), Position.parse(primary["position"]))
+
+
+def versions_behind(position: Position, head: Position) -> int:
+    if position.epoch != head.epoch:
+        return max(1, head.version) if position < head else 0
+    return max(0, head.version - position.version)
 
 
 def _status(name: str, answer: dict[str, Any], primary: dict[str, Any], known: KnownReplica) -> ReplicaStatus:

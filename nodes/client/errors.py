@@ -36,6 +36,23 @@ class NoSuchExperiment(ClientError): ...
 class ExperimentEnded(ClientError): ...
 
 
+class ExperimentRunning(ClientError):
+    """Raised when a scene would change the lab under an experiment."""
+
+
+class NoSuchScene(ClientError): ...
+
+
+class SceneRunning(ClientError):
+    """Raised when an experiment or another scene would change the lab under a scene."""
+
+    headers = MappingProxyType({"Retry-After": "10"})
+
+
+class NotRestored(ClientError):
+    """Raised when what a scene changed is not completely restored yet."""
+
+
 class QueueFull(ClientError):
     """Raised when the limit of waiting and running experiments is reached."""
 

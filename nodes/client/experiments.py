@@ -16,7 +16,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from broker.errors import LogError
-from nodes.client.errors import ExperimentEnded, NoSuchExperiment, QueueFull
+from nodes.client.errors import ExperimentEnded, ExperimentRunning, NoSuchExperiment, QueueFull, SceneRunning
 from nodes.experiments.queue import ExperimentQueue, Stop
 from nodes.experiments.spec import ENDED, Experiment, ExperimentBody
 from nodes.http.api import Query
@@ -68,7 +68,7 @@ class ExperimentsAnswer(TypedDict):
 class Experiments:
     """Stores the worker's reports within a second, whether or not a client requests them.
 
-    Methods raise ``NoSuchExperiment``, ``ExperimentEnded``, ``QueueFull``, ``StoreError`` and ``LogError``.
+    Methods raise ``ClientError``, ``StoreError`` and ``LogError``.
     """
 
     queue: ExperimentQueue
@@ -97,6 +97,7 @@ class Experiments:
             if len(self.store.unended()) >= WAITING_MAX:
                 detail = f"{WAITING_MAX} experiments are waiting or running; cancel one, or retry later"
                 raise QueueFull(detail)
+            self._require_no_scene()
             self.store.put(experiment)
             try:
                 self.queue.submit(experiment)
@@ -126,6 +127,20 @@ class Experiments:
                 return self._end(found, _CANCELLED.state, _CANCELLED.reason)
             self.queue.stop(name, _CANCELLED)
             return found
+
+    @contextmanager
+    def excluded(self) -> Iterator[None]:
+        """Let no experiment be submitted during the block. Raises ``ExperimentRunning`` if one has not ended."""
+        self._collect()
+        with self._lock:
+            for found in self.store.unended():
+                raise ExperimentRunning(f"Experiment {found['id']} is {found['state']}; cancel it, or retry later")
+            yield
+
+    def _require_no_scene(self) -> None:
+        with suppress(LogError):  # then it cannot be queued either
+            if scene := self.queue.held("scene"):
+                raise SceneRunning(f"Scene {scene['name']!r} is running; retry when it has ended")
 
     def _require(self, name: str, *, raw: bool = False) -> Experiment:
         if (found := self.store.get(name, raw=raw)) is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import quote
@@ -16,7 +17,7 @@ from nodes.client.directory import Directory, LogHead
 from nodes.client.errors import EarlierEpoch, LevelNotAvailable, LevelNotReached, NoReplicaToRead, PositionNotIssued
 from nodes.client.session import Session, end
 from nodes.http.api import Query, TimeoutMs
-from nodes.http.level import Level
+from nodes.http.level import QUORUM_MAX, Level
 from nodes.http.peers import Ask, PeerError, PeerRefused, Peers
 
 _RESETS_MAX = 3  # during one bounded read, until it is given up
@@ -26,6 +27,7 @@ class LevelQuery(Query):
     level: Level = "eventual"
     max_lag_ms: Annotated[float, Field(ge=0, le=86_400_000)] | None = None
     max_lag_versions: Annotated[int, Field(ge=0, lt=10**15)] | None = None
+    r: Annotated[int, Field(ge=1, le=QUORUM_MAX)] | None = None
     replica: str | None = None
     timeout_ms: TimeoutMs = 5000
 
@@ -34,8 +36,11 @@ class LevelQuery(Query):
         bounds = self.max_lag_ms is not None or self.max_lag_versions is not None
         if bounds != (self.level == "bounded"):
             raise ValueError("level=bounded requires max_lag_ms or max_lag_versions; other levels accept neither")
-        if self.level == "strong" and self.replica is not None:
-            raise ValueError("level=strong reads from the primary, not from a replica")
+        if (self.r is not None) != (self.level == "quorum"):
+            raise ValueError("level=quorum requires r, the number of replicas to ask; other levels do not accept it")
+        if self.replica is not None and self.level in {"strong", "quorum"}:
+            instead = "the primary" if self.level == "strong" else "r random replicas"
+            raise ValueError(f"level={self.level} reads from {instead}, not from one replica")
         return self
 
 
@@ -45,9 +50,21 @@ class Place(NamedTuple):
 
 
 class Served(NamedTuple):
+    """A node's response; ``asked``: of a quorum, all responses of which this is the newest."""
+
     body: dict[str, Any]
     position: Position
     received_at: float
+    place: Place
+    asked: tuple[Served, ...] = ()
+
+    @property
+    def source(self) -> str:
+        return str(self.body["source"])
+
+    @property
+    def version(self) -> int:
+        return int(self.body.get("version", 0))
 
 
 class Read(NamedTuple):
@@ -86,17 +103,19 @@ class Nodes:
         self.random.shuffle(usable)
         return usable
 
-    def ask(self, url: str, read: Read, target: Position | None = None, *, wait: bool = False) -> Served:
+    def ask(self, place: Place, read: Read, target: Position | None = None, *, wait: bool = False) -> Served:
         """Read the key from a node, once it reaches ``target`` or, without ``wait``, if it already has.
+
+        With ``wait`` and without ``target``, the node may hold the read back until the time is up.
 
         Raises ``PeerRefused``, with 504 if it has not and 412 if it is in a later epoch, or ``PeerError``.
         """
         left_seconds = read.started + read.query.timeout_ms / 1000 - self.monotonic()
         wait_ms = max(0, round(left_seconds * 1000)) if wait else 0
         fields = None if target is None else {"min_position": str(target), "timeout_ms": str(wait_ms)}
-        reply = self.peers.ask(Ask(f"{url}/data/{quote(read.key, safe='')}", fields=fields, wait_ms=wait_ms))
+        reply = self.peers.ask(Ask(f"{place.url}/data/{quote(read.key, safe='')}", fields=fields, wait_ms=wait_ms))
         if reply.status in {200, 404} and "source" in reply.body:
-            return Served(reply.body, Position.parse(reply.body["position"]), reply.received_at)
+            return Served(reply.body, Position.parse(reply.body["position"]), reply.received_at, place)
         raise PeerRefused(reply.status, reply.body)
 
 
@@ -107,13 +126,24 @@ class Eventual:
     in_log_order = False  # whether only replicas that apply in log order can serve it
     promise: Level | None = None  # what every answer is good for, if that does not depend on the node's position
 
-    def serve(self, nodes: Nodes, url: str, read: Read) -> tuple[Served, Position | None]:
-        """A node's response, and the head of the log to compare it with, if the primary responds in time."""
-        asked = nodes.head.ask()
-        return self._ask(nodes, url, read, asked), nodes.head.answer(asked)
+    def serve(self, nodes: Nodes, places: list[Place], read: Read) -> tuple[Served, Position | None]:
+        """A response, and the head of the log to compare it with, if the primary responds in time.
 
-    def _ask(self, nodes: Nodes, url: str, read: Read, _asked: Future[Position | None]) -> Served:
-        return nodes.ask(url, read)
+        A node that does not respond is replaced by another. Raises ``PeerError`` when none is left.
+        """
+        while True:
+            try:
+                return self._serve(nodes, places.pop(), read)
+            except PeerError:
+                if not places:
+                    raise
+
+    def _serve(self, nodes: Nodes, place: Place, read: Read) -> tuple[Served, Position | None]:
+        asked = nodes.head.ask()
+        return self._ask(nodes, place, read, asked), nodes.head.answer(asked)
+
+    def _ask(self, nodes: Nodes, place: Place, read: Read, _asked: Future[Position | None]) -> Served:
+        return nodes.ask(place, read)
 
 
 class Prefix(Eventual):
@@ -125,13 +155,13 @@ class Prefix(Eventual):
 class OfSession(Eventual):
     """Read a replica once it has everything the session wrote and was shown."""
 
-    def _ask(self, nodes: Nodes, url: str, read: Read, asked: Future[Position | None]) -> Served:
+    def _ask(self, nodes: Nodes, place: Place, read: Read, asked: Future[Position | None]) -> Served:
         """Wait for the replica, unless the primary reports that the session's position is invalid."""
         session, target = read.session, read.session.position
         if target == START:
-            return nodes.ask(url, read)
+            return nodes.ask(place, read)
         try:
-            return nodes.ask(url, read, target)
+            return nodes.ask(place, read, target)
         except PeerRefused as refused:
             if refused.status != 504:
                 raise _reason(read, target, refused) from None
@@ -142,7 +172,7 @@ class OfSession(Eventual):
         if head is not None and target.epoch < head.epoch:
             raise _earlier_epoch(session, str(head))
         try:
-            return nodes.ask(url, read, target, wait=True)
+            return nodes.ask(place, read, target, wait=True)
         except PeerRefused as refused:
             raise _reason(read, target, refused) from None
 
@@ -152,11 +182,11 @@ class Bounded(Eventual):
 
     promise: Level | None = "bounded"
 
-    def serve(self, nodes: Nodes, url: str, read: Read) -> tuple[Served, Position | None]:
+    def _serve(self, nodes: Nodes, place: Place, read: Read) -> tuple[Served, Position | None]:
         for _ in range(_RESETS_MAX):
             target, head = self._bound(nodes, read.query)
             try:
-                return nodes.ask(url, read, target, wait=True), head
+                return nodes.ask(place, read, target, wait=True), head
             except PeerRefused as refused:
                 if refused.status != 412:
                     raise _reason(read, target, refused) from None
@@ -182,9 +212,47 @@ class Strong(Eventual):
 
     from_primary = True
 
-    def serve(self, nodes: Nodes, url: str, read: Read) -> tuple[Served, Position | None]:
-        served = nodes.ask(url, read)
+    def _serve(self, nodes: Nodes, place: Place, read: Read) -> tuple[Served, Position | None]:
+        served = nodes.ask(place, read)
         return served, served.position
+
+
+class Quorum(Eventual):
+    """Read r random replicas at once, and return the newest answer; one that does not respond is replaced."""
+
+    def serve(self, nodes: Nodes, places: list[Place], read: Read) -> tuple[Served, Position | None]:
+        r, asked = read.query.r or 1, nodes.head.ask()
+        if r > len(places):
+            raise LevelNotAvailable(f"r={r} replicas cannot be asked: {len(places)} are registered", level="quorum")
+        found: list[Served] = []
+        while len(found) < r:
+            calls = {place.url: partial(_attempt, nodes, place, read) for place in places[len(found) - r :]}
+            del places[len(found) - r :]
+            answers = nodes.peers.run_all(calls).values()
+            found += [answer for answer in answers if isinstance(answer, Served)]
+            failed = [answer for answer in answers if isinstance(answer, PeerError)]
+            if len(failed) > len(places):
+                raise failed[0]
+        return newest(found)._replace(asked=tuple(found)), nodes.head.answer(asked)
+
+
+def _attempt(nodes: Nodes, place: Place, read: Read) -> Served | PeerError:
+    try:
+        return nodes.ask(place, read, wait=True)
+    except PeerError as error:
+        return error
+
+
+def newest(found: list[Served]) -> Served:
+    """The response with the newest version of the key, or one that shows that this version was deleted.
+
+    A replica that lacks the key deleted a version that its position covers. In order of arrival, it can also have
+    deleted versions beyond its position, which its response does not show.
+    """
+    best = max(found, key=lambda served: (served.position.epoch, served.version, served.position))
+    covered = Position(best.position.epoch, best.version)
+    deleted = [served for served in found if not served.version and served.position >= covered]
+    return max(deleted or [best], key=lambda served: served.position)
 
 
 BY_NAME: dict[Level, Eventual] = {
@@ -192,6 +260,7 @@ BY_NAME: dict[Level, Eventual] = {
     "bounded": Bounded(),
     "session": OfSession(),
     "prefix": Prefix(),
+    "quorum": Quorum(),
     "eventual": Eventual(),
 }
 

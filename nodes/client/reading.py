@@ -3,19 +3,28 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
 from broker.position import START, Position
 from nodes.client.directory import PATIENCE_SECONDS
 from nodes.client.errors import LevelNotReached, ReadRefused
-from nodes.client.levels import BY_NAME, LevelQuery, Nodes, Place, Read, Served
+from nodes.client.levels import BY_NAME, LevelQuery, Nodes, Read, Served
 from nodes.client.metrics import ClientMetrics
 from nodes.client.session import Session
 from nodes.http.level import Level
 from nodes.http.peers import Ask, PeerError, PeerRefused, Reply
 from nodes.http.times import ms
+
+
+class Asked(TypedDict):
+    """One replica's answer to a quorum read; ``read_at``: after its ``read_delay_ms``, by the log's clock."""
+
+    version: int
+    position: str
+    read_at: str | None
+    read_delay_ms: float | None
 
 
 class ReadAnswer(TypedDict):
@@ -24,7 +33,8 @@ class ReadAnswer(TypedDict):
     ``level_had``: the strongest level that this response satisfied. ``waited_ms``: how long the reader waited in all.
     ``stale``: whether a write committed before the read started was missing; then ``behind_versions`` counts the
     missing versions, and ``stale_ms`` is the age of the oldest. All three are ``null`` if the primary did not respond
-    in time. ``token``: for a later read of the same session.
+    in time. ``token``: for a later read of the same session. ``r`` and ``asked``: only at level ``quorum``, the number
+    of replicas asked, and the answer of each.
     """
 
     key: str
@@ -39,18 +49,20 @@ class ReadAnswer(TypedDict):
     behind_versions: int | None
     stale_ms: float | None
     token: str
+    r: NotRequired[int]
+    asked: NotRequired[dict[str, Asked]]
 
 
 @dataclass(frozen=True)
 class Reader:
     nodes: Nodes
     metrics: ClientMetrics
-    on_read: Callable[[ReadAnswer], None] = lambda _: None
+    on_read: Callable[[ReadAnswer, float], None] = lambda _, __: None  # with the time at which the answer arrived
 
     def read(self, key: str, query: LevelQuery, session: Session) -> ReadAnswer:
         """A missing key has version 0. Raises ``ReadRefused``, ``PeerRefused`` or ``PeerError``."""
         try:
-            answer = self._read(Read(key, query, session, self.nodes.monotonic()))
+            answer, received_at = self._read(Read(key, query, session, self.nodes.monotonic()))
         except (ReadRefused, PeerRefused) as refused:
             late = isinstance(refused, LevelNotReached) or getattr(refused, "status", None) == 504
             self.metrics.level_read(query.level, "timeout" if late else "refused")
@@ -63,36 +75,30 @@ class Reader:
         self.metrics.level_read(query.level, outcome, answer["waited_ms"])
         position = Position.parse(answer["position"])
         self.metrics.shown(went_back=position < session.read, lost_own_write=position < session.written)
-        self.on_read(answer)
+        self.on_read(answer, received_at)
         return answer
 
-    def _read(self, read: Read) -> ReadAnswer:
+    def _read(self, read: Read) -> tuple[ReadAnswer, float]:
         level = BY_NAME[read.query.level]
-        places = self.nodes.places(read.query, level)
-        while True:
-            place = places.pop()
-            try:
-                served, head = level.serve(self.nodes, place.url, read)
-                break
-            except PeerError:
-                if not places:
-                    raise
+        served, head = level.serve(self.nodes, self.nodes.places(read.query, level), read)
         versions, age_ms = self._missing(served, head, read.started)
-        version = served.body.get("version", 0)
-        return {
+        answer: ReadAnswer = {
             "key": read.key,
             "value": served.body.get("value"),
-            "version": version,
+            "version": served.version,
             "position": str(served.position),
-            "source": served.body["source"],
+            "source": served.source,
             "level": read.query.level,
-            "level_had": "strong" if versions == 0 else level.promise or _had(read, served, place),
+            "level_had": "strong" if versions == 0 else level.promise or _had(read, served),
             "waited_ms": ms((self.nodes.monotonic() - read.started) * 1e6),
             "stale": None if versions is None else versions > 0,
             "behind_versions": versions,
             "stale_ms": age_ms,
-            "token": read.session.after_read(shown(served.position, version)).token,
+            "token": read.session.after_read(shown(served.position, served.version)).token,
         }
+        if served.asked:
+            answer |= {"r": len(served.asked), "asked": {one.source: _asked(one) for one in served.asked}}
+        return answer, served.received_at
 
     def _missing(self, served: Served, head: Position | None, started: float) -> tuple[int | None, float | None]:
         """The number of versions missing up to the head, and the age in milliseconds of the oldest one."""
@@ -116,10 +122,20 @@ class Reader:
         return versions, ms(max(0.0, age_ms * 1000))
 
 
-def _had(read: Read, served: Served, place: Place) -> Level:
+def _asked(served: Served) -> Asked:
+    body = served.body
+    return {
+        "version": served.version,
+        "position": str(served.position),
+        "read_at": body.get("read_at"),
+        "read_delay_ms": body.get("read_delay_ms"),
+    }
+
+
+def _had(read: Read, served: Served) -> Level:
     if read.session.position != START and served.position >= read.session.position:
         return "session"
-    return "prefix" if place.in_log_order else "eventual"
+    return "prefix" if served.place.in_log_order else "eventual"
 
 
 def shown(position: Position, version: int) -> Position:

@@ -6,6 +6,7 @@ RQ's job carries the id and the specification. Everything else is readable JSON 
 ``lab14:experiment:<id>``       the experiment as its worker last reported it
 ``lab14:experiment:<id>:stop``  a list; a state and a reason pushed to it end the experiment
 ``lab14:experiment-held``       the settings, by replica, to restore after the current experiment
+``lab14:scene-held``            the current scene, with the settings and faults to restore after it
 ``lab14:experiment-worker``     the worker whose turn it is; the key expires unless it is renewed
 =============================== ======================================================================================
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from redis.exceptions import LockError
 from rq import Queue
@@ -30,6 +31,7 @@ _TASK = "experiment"  # a label: the worker brings the function that performs it
 _FORGET_SECONDS = 86_400
 _REPORT_SECONDS = 30 * 86_400
 _FOREVER = -1
+Holder = Literal["experiment", "scene"]
 
 
 class Stop(NamedTuple):
@@ -44,6 +46,7 @@ class ExperimentQueue:
 
     def __init__(self, client: Client, namespace: str = "lab14") -> None:
         self._client: Any = client
+        self._namespace = namespace
         self._prefix = f"{namespace}:experiment"
         self.jobs = Queue(f"{namespace.strip('{}')}-experiments", connection=client, serializer=JSONSerializer)
 
@@ -96,16 +99,19 @@ class ExperimentQueue:
             found = self._client.blpop([f"{self._prefix}:{name}:stop"], timeout=timeout_seconds)
         return None if found is None else Stop(*json.loads(found[1]))
 
-    def hold(self, settings: dict[str, Any]) -> None:
-        """Store the settings to restore, which outlive the worker; empty settings remove the stored ones."""
+    def hold(self, settings: dict[str, Any], holder: Holder = "experiment") -> None:
+        """Store what to restore, which outlives the process that changes it; empty settings remove what is stored."""
         with translated():
             if settings:
-                self._client.set(f"{self._prefix}-held", json.dumps(settings))
+                self._client.set(self._held_key(holder), json.dumps(settings))
             else:
-                self._client.delete(f"{self._prefix}-held")
+                self._client.delete(self._held_key(holder))
 
-    def held(self) -> dict[str, Any]:
-        return self._read(f"{self._prefix}-held") or {}
+    def held(self, holder: Holder = "experiment") -> dict[str, Any]:
+        return self._read(self._held_key(holder)) or {}
+
+    def _held_key(self, holder: Holder) -> str:
+        return f"{self._namespace}:{holder}-held"
 
     def _read(self, key: str) -> dict[str, Any] | None:
         with translated():

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, RootModel, ValidationError, model_validator
 from typing_extensions import TypedDict
 
 from broker.delay.models import DELAY_MS_MAX
 from nodes.http.api import TIMEOUT_MS_MAX, Body
-from nodes.http.level import LEVELS, Level
+from nodes.http.level import LEVELS, QUORUM_MAX, Level
 from nodes.http.writing import SettingsBody
 
 SECONDS_MAX = 3600
@@ -21,6 +21,8 @@ _GRACE_SECONDS = 30.0  # to configure the replicas, and for a machine that canno
 _PATH = r"[a-z0-9_-]+(\.[a-z0-9_-]+)*"
 Rate = Annotated[float, Field(ge=0.1, le=200)]
 WaitMs = Annotated[int, Field(ge=1, le=TIMEOUT_MS_MAX)]
+HorizonMs = Annotated[float, Field(ge=1, le=DELAY_MS_MAX)]
+Replicas = Annotated[int, Field(ge=1, le=QUORUM_MAX)]
 
 
 class Spec(Body):
@@ -66,7 +68,7 @@ class Staleness(Spec):
     reads_per_second: Annotated[float, Field(ge=1, le=1000)] = 400.0
     rate: Rate = 20.0
     steps: Annotated[int, Field(ge=2, le=200)] = 30
-    horizon_ms: Annotated[float, Field(ge=1, le=DELAY_MS_MAX)] | None = None
+    horizon_ms: HorizonMs | None = None
 
     @property
     def seconds(self) -> float:
@@ -86,6 +88,7 @@ class Levels(Spec):
     rate: Rate = 20.0
     levels: Annotated[list[Level], Field(default_factory=lambda: list(LEVELS), min_length=1, max_length=len(LEVELS))]
     max_lag_ms: Annotated[float, Field(ge=0, le=DELAY_MS_MAX)] = 200.0
+    r: Replicas = 2
     timeout_ms: WaitMs = 30_000
 
     @property
@@ -94,19 +97,67 @@ class Levels(Spec):
         return len(self.levels) * of_each + _GRACE_SECONDS
 
 
+class Quorum(Spec):
+    """Probability that a read of ``r`` replicas misses a write that ``w`` of ``n`` replicas have acknowledged.
+
+    Writes at random times, ``rate`` per second on average, each of a key of its own, followed by reads at random times
+    up to ``horizon_ms`` after w acknowledgements, spread evenly over ``steps`` steps. Then, for k-staleness, writes of
+    one key and a tenth as many reads at random moments. ``n``: the replicas that must be registered, if given.
+    """
+
+    kind: Literal["quorum"]
+    n: Replicas | None = None
+    r: Replicas = 1
+    w: Replicas = 1
+    reads: Annotated[int, Field(ge=100, le=200_000)] = 20_000
+    reads_per_second: Annotated[float, Field(ge=1, le=1000)] = 150.0
+    rate: Rate = 30.0
+    steps: Annotated[int, Field(ge=2, le=200)] = 15
+    horizon_ms: HorizonMs | None = None
+    timeout_ms: WaitMs = 5000
+
+    @property
+    def seconds(self) -> float:
+        loads_seconds = (self.writes + 1) / self.rate + self.one_key_reads / self.reads_per_second
+        horizon_seconds = (self.horizon_ms or HORIZON_MS_UNLESS_GIVEN) / 1000
+        one_key_writes = self.rate * (WARM_UP_SECONDS_MAX + self.one_key_reads / self.reads_per_second)
+        requests = self.reads + self.one_key_reads + self.writes + math.ceil(one_key_writes)
+        waits_seconds = 3 * self.timeout_ms / 1000 + _waits_seconds(requests, self.timeout_ms)
+        return 2 * WARM_UP_SECONDS_MAX + loads_seconds + horizon_seconds + waits_seconds + _GRACE_SECONDS
+
+    @property
+    def writes(self) -> int:
+        """The number of writes of keys of their own after the warm-up, enough for all reads."""
+        return math.ceil(self.reads / min(self.reads_per_second / self.rate, self.steps))
+
+    @property
+    def one_key_reads(self) -> int:
+        return self.reads // 10
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Quorum:
+        if self.n is not None and max(self.r, self.w) > self.n:
+            raise ValueError(f"r={self.r} and w={self.w} must be at most n={self.n}")
+        return self
+
+
+Single = Windows | Staleness | Levels | Quorum
+KINDS: tuple[str, ...] = (*(get_args(kind.model_fields["kind"].annotation)[0] for kind in get_args(Single)), "sweep")
+
+
 class Sweep(Spec):
     """Another kind, once for each value of a ``parameter`` such as ``rate`` or ``settings.lab14-replica2.delay_ms``."""
 
     kind: Literal["sweep"]
     parameter: Annotated[str, Field(pattern=f"^{_PATH}$", max_length=100)]
     values: Annotated[list[Any], Field(min_length=2, max_length=20)]
-    experiment: Annotated[Windows | Staleness | Levels, Field(discriminator="kind")]
+    experiment: Annotated[Single, Field(discriminator="kind")]
 
     @property
-    def steps(self) -> list[Windows | Staleness | Levels]:
+    def steps(self) -> list[Single]:
         return [self._step(value) for value in self.values]
 
-    def _step(self, value: Any) -> Windows | Staleness | Levels:
+    def _step(self, value: Any) -> Single:
         try:
             found = self.experiment.model_dump(exclude_none=True)
             _put(found, self.parameter, value)
@@ -129,7 +180,7 @@ class Sweep(Spec):
         return self
 
 
-class ExperimentBody(RootModel[Annotated[Windows | Staleness | Levels | Sweep, Field(discriminator="kind")]]):
+class ExperimentBody(RootModel[Annotated[Single | Sweep, Field(discriminator="kind")]]):
     TAGS: ClassVar[int] = 1  # an error's location starts with the kind, which is not a field
 
 

@@ -57,12 +57,15 @@ class Ask(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """``received_at``: by this node's monotonic clock. ``repeated``: sent twice, the first outcome unknown."""
+    """``sent_at`` and ``received_at``: by this node's monotonic clock. ``repeated``: sent twice, the first outcome
+    unknown.
+    """
 
     status: int
     body: dict[str, Any]
     received_at: float
     repeated: bool = False
+    sent_at: float = 0.0
 
 
 class _Connection(urllib3.connection.HTTPConnection):
@@ -117,7 +120,7 @@ class Peers:
         fields = ask.fields if body is None else None
         options: Any = {"fields": fields, "body": body, "headers": headers, "timeout": timeout}
         send = partial(self._pool.request, ask.method, ask.url, **options)
-        repeated = False
+        repeated, sent_at = False, self._monotonic()
         try:
             try:
                 answer = send()
@@ -137,7 +140,7 @@ class Peers:
             raise PeerError(sentence, sent=repeated or not refused) from error
         if not isinstance(found, dict):
             raise PeerError(f"{ask.url} did not answer with a JSON object", sent=True)
-        return Reply(answer.status, found, received_at, repeated)
+        return Reply(answer.status, found, received_at, repeated, sent_at)
 
     def require(self, ask: Ask, role: str = "node", **extra: Any) -> Reply:
         """Return an answer of status 200. Raises ``PeerError`` with ``role`` and ``extra``, or ``PeerRefused``."""

@@ -72,6 +72,8 @@ class DataAnswer(VersionAnswer):
 
 
 class KeyAnswer(TypedDict):
+    """``read_at``: when the store was read, after a replica had held the read back for ``read_delay_ms``."""
+
     source: str
     key: str
     value: Any
@@ -79,6 +81,8 @@ class KeyAnswer(TypedDict):
     write_id: str
     write_timestamp: str | None
     position: str
+    read_at: str | None
+    read_delay_ms: float
 
 
 class DigestAnswer(TypedDict):
@@ -94,6 +98,7 @@ class Reads(Protocol):
     def state(self) -> State: ...
     def wait_for(self, target: Position, timeout_seconds: float) -> State: ...
     def reached_us(self, position: Position) -> tuple[int, int] | None: ...  # committed, and applied here, if known
+    def hold(self) -> float: ...  # holds a read of data back; milliseconds
     def page(self, after: str, limit: int) -> tuple[State, list[Record], bool]: ...  # and whether there are more
     def get(self, key: str) -> tuple[State, Record | None]: ...
     def digest(self) -> tuple[State, int, str]: ...  # number of keys, and digest of the content
@@ -123,6 +128,7 @@ def add_reads(api: Api, source: str, reads: Reads) -> None:
     def data(query: PageQuery) -> DataAnswer:
         """The data in key order, a page at a time."""
         target = _require_first(reads, query)
+        reads.hold()
         state, records, more = reads.page(query.after(), query.limit)
         _require(target, state, query.timeout_ms)  # a reset may have happened in between
         return {
@@ -135,10 +141,12 @@ def add_reads(api: Api, source: str, reads: Reads) -> None:
     def key(key: str, query: WaitQuery) -> KeyAnswer:
         """A key's value."""
         target = _require_first(reads, query)
+        held_ms, read_us = reads.hold(), reads.now_us()
         state, record = reads.get(key)
         _require(target, state, query.timeout_ms)
         if record is None:
-            where = {"source": source, "position": str(state.position)}
+            where: dict[str, Any] = {"source": source, "position": str(state.position)}
+            where |= {"read_at": timestamp(read_us), "read_delay_ms": held_ms}
             raise Problem(404, "no-such-key", "No such key", f"{source} has no key {key[:100]!r}.", **where)
         return {
             "source": source,
@@ -148,6 +156,8 @@ def add_reads(api: Api, source: str, reads: Reads) -> None:
             "write_id": record.write_id,
             "write_timestamp": timestamp(record.at_us),
             "position": str(state.position),
+            "read_at": timestamp(read_us),
+            "read_delay_ms": held_ms,
         }
 
     @api.route("GET", "/digest", admin=False, answer=DigestAnswer)

@@ -90,6 +90,10 @@ class Acknowledgements:
                     del self._waiting[position]
         return waiting.by[:count]
 
+    def waiting(self) -> int:
+        """The number of writes that wait."""
+        return sum(map(len, list(self._waiting.values())))
+
     def close(self) -> None:
         """End all waits."""
         with self._lock:

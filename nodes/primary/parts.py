@@ -39,13 +39,14 @@ def make_parts(config: PrimaryConfig, registry: CollectorRegistry) -> Parts:
     log = ReplicationLog(client, config.namespace)
     registered = Registry(client, config.namespace)
     reports = partial(Reports, client, config.namespace)
+    acknowledgements = Acknowledgements(reports, log.history, registered, Places(config.threads // 2))
     return Parts(
         config=config,
         log=log,
         registered=registered,
         events=Events(client, config.namespace),
-        gate=make_gate(EMPTY_STATE, config.threads * 3 // 8, registry),
-        acknowledgements=Acknowledgements(reports, log.history, registered, Places(config.threads // 2)),
+        gate=make_gate(EMPTY_STATE, config.threads * 3 // 8, registry, acknowledgements.waiting),
+        acknowledgements=acknowledgements,
         peers=Peers(config.threads * 2, time.monotonic),
         clock=LogClock(log.history.now_us, time.monotonic_ns, time.time_ns),
         metrics=PrimaryMetrics(registry),

@@ -20,7 +20,7 @@ from nodes.http import guard
 from nodes.http.api import Query
 from nodes.http.peers import Ask, Reply
 from nodes.http.reading import PAGE_BYTES_MAX
-from nodes.http.times import ms
+from nodes.http.times import ms, timestamp
 from nodes.primary.parts import Parts
 from nodes.primary.upkeep import Retention, Verification
 from nodes.runtime.background import Background
@@ -58,12 +58,14 @@ class ReplicaAnswer(TypedDict):
 
     ``pending`` entries are ``waiting`` until due, or applied and unacknowledged; both are ``null`` while unknown.
     ``lag_ms`` and ``ack_lag_ms``: age of the oldest unapplied and of the oldest unacknowledged write.
+    ``applied_position`` is that of ``heartbeat_at``.
     """
 
     replica_id: str
     url: str
     proven: bool
     live: bool
+    heartbeat_at: str
     applied_position: str
     lag_versions: int
     lag_ms: float
@@ -127,6 +129,10 @@ class Primary:
         found = self._log.history.between(position, position, 1)
         return (found[0].at_us, found[0].at_us) if found else None
 
+    def hold(self) -> float:
+        """Hold no read back: there is no delay on the primary."""
+        return 0.0
+
     def page(self, after: str, limit: int) -> tuple[State, list[Record], bool]:
         page = self._log.page(after, limit, PAGE_BYTES_MAX)
         return _state(page.head), page.records, page.more
@@ -158,6 +164,7 @@ class Primary:
                 "url": member.url,
                 "proven": guard.is_proven(self._parts.config.admin_token, member.replica, member.url, member.proof),
                 "live": member.is_live(now_us),
+                "heartbeat_at": str(timestamp(member.seen_at_us)),
                 "applied_position": str(member.position),
                 "lag_versions": behind.versions,
                 "lag_ms": ms(behind.seconds * 1e6),

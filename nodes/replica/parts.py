@@ -62,6 +62,7 @@ class Parts:
     tracing: Tracing
     reads_again: Chance
     loses_acks: Chance
+    uniform: Callable[[], float] = random.random  # draws the delays of reads
     end_process: Callable[[], None] = end_at_once
     recheck_requested: threading.Event = field(default_factory=threading.Event)  # of pending entries
     resync_requested: threading.Event = field(default_factory=threading.Event)
@@ -97,7 +98,7 @@ def make_parts(
         fault_events=Events(connect(config.redis_url), config.namespace),
         clock=clock,
         store=store,
-        gate=make_gate(store.state(), config.threads * 7 // 8, registry),
+        gate=make_gate(store.state(), config.threads * 7 // 8, registry, lambda: acknowledged.waiters),
         inbox=Inbox(line, clock.now_us),
         acknowledger=Acknowledger(log.group(config.node_id), clock.measured_us, acknowledged, loses_acks),
         applied=Recent(_HISTORY_CAPACITY),

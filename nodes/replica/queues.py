@@ -223,8 +223,7 @@ class Acknowledger(_Queue):
         """Acknowledge what is due, at most a batch; return it, each entry with its due time. Raises ``LogError``."""
         with self._condition:
             due, void = self._line.due(self._now_us(), _BATCH), self._void[:_BATCH]
-        lost = {one.position for one, _ in due if self._is_lost()}
-        sent = [(one, due_us) for one, due_us in due if one.position not in lost]
+        sent = [pair for pair in due if not self._is_lost()]
         positions = [one.position for one, _ in sent]
         now_us, left = self._now_us(), len(self) - len(positions)
         if due or void or self._unreported():
@@ -232,8 +231,9 @@ class Acknowledger(_Queue):
         with self._change():
             self._reported = now_us, left
             del self._void[: len(void)]
-            self._lost |= lost
             self._line.take(due)
+            if len(sent) < len(due):
+                self._lost |= {one.position for one, _ in due} - set(positions)
             self._advance(positions)
         return sent
 
@@ -257,6 +257,8 @@ class Acknowledger(_Queue):
         return self._reported[1] != len(self)
 
     def _advance(self, acknowledged: list[Position]) -> None:
+        if not len(self):
+            self._oldest.clear()
         while self._oldest and self._oldest[0] not in self._line and self._oldest[0] not in self._lost:
             heappop(self._oldest)
         if self._through is None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from broker.delay.line import Schedule
+from broker.delay.models import DelayModel, Fixed
 from broker.entry import Record
 from broker.position import Position
 from broker.registry import Member, Settings
@@ -38,6 +39,7 @@ class Replica:
         self.parts = parts
         self.faults = ActiveFaults(parts)
         self._proof = guard.proof(token, config.node_id, config.advertise_url) if token else ""
+        self._read_delay: DelayModel = Fixed(0)
         self._process = secrets.token_hex(4)  # marks cursors, which count the entries of one process
         self._reader = Reader(parts)
         self._applier = Applier(parts)
@@ -92,6 +94,12 @@ class Replica:
     def counts(self) -> tuple[int, int]:
         """How many delivered entries wait until they are due, and how many are applied and not acknowledged."""
         return len(self.parts.inbox), len(self.parts.acknowledger)
+
+    def hold(self) -> float:
+        """Hold a read back for the configured delay; return the drawn milliseconds."""
+        held_ms = self._read_delay.draw_ms(self.parts.uniform())
+        self.parts.gate.hold(held_ms / 1000)
+        return round(held_ms, 3)
 
     def page(self, after: str, limit: int) -> tuple[State, list[Record], bool]:
         state, records, more = self.parts.store.page(after, limit, PAGE_BYTES_MAX)
@@ -205,4 +213,5 @@ class Replica:
         name = self.parts.config.node_id
         self.parts.inbox.set_schedule(Schedule(settings.delay, settings.order, settings.seed, name))
         self.parts.acknowledger.set_schedule(Schedule(settings.ack, settings.order, settings.seed, f"{name}/ack"))
+        self._read_delay = settings.read
         _logger.info("active settings: %s", settings.as_text())

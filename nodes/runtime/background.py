@@ -14,11 +14,15 @@ _CORES: set[int] = set()
 
 
 class Background:
-    """Runs ``step`` until stopped, with pauses after errors. ``trouble``: the last error, ``None`` after a success."""
+    """Runs ``step`` until stopped, with pauses after errors. ``trouble``: the last error, ``None`` after a success.
 
-    def __init__(self, name: str, step: Callable[[], None]) -> None:
+    ``expected``: errors that are logged without a stack trace, besides those of the log server and of stores.
+    """
+
+    def __init__(self, name: str, step: Callable[[], None], *, expected: tuple[type[Exception], ...] = ()) -> None:
         self.trouble: str | None = None
         self._step = step
+        self._expected: tuple[type[Exception], ...] = (LogError, StoreError, *expected)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._logger = logging.getLogger(f"lab.{name}")
@@ -46,7 +50,7 @@ class Background:
                 self._step()
             except Exception as error:  # a thread that dies silently would be worse than any error
                 if self.trouble is None:
-                    self._logger.warning("%s", error, exc_info=not isinstance(error, LogError | StoreError))
+                    self._logger.warning("%s", error, exc_info=not isinstance(error, self._expected))
                 self.trouble = str(error) or type(error).__name__
                 self.pause(_BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS) - 1)])
                 failures += 1

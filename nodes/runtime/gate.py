@@ -12,6 +12,8 @@ from typing import NamedTuple
 from broker.position import START, Position
 from nodes.runtime import caller
 
+_NEVER = Position(2**63, 0)
+
 
 class State(NamedTuple):
     """A node's position, and the write at that position. Times are microseconds since 1970."""
@@ -116,6 +118,10 @@ class PositionGate:
         if woken and parked.reached_at is not None:
             self._woken(self._monotonic() - parked.reached_at)
         return self._state
+
+    def hold(self, seconds: float) -> None:
+        """Hold a request back, as one of the bounded number that wait. Raises ``TooManyWaiters``, ``CallerLeft``."""
+        self.wait_for(_NEVER, seconds)
 
     def close(self) -> None:
         with self._lock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Generic, TypeVar
@@ -52,7 +52,7 @@ class Metric(Generic[Kind]):
 
 _BOTH = ("primary", "replica")
 # fmt: off
-WAITING = Metric(Gauge, "ec_waiting_readers", "requests waiting for a position", _BOTH)
+WAITING = Metric(Gauge, "ec_waiting_readers", "requests waiting for a position, or for acknowledgements", _BOTH)
 WAKE = Metric(Histogram, "ec_wake_seconds", "time from a position being reached to a waiting request resuming",
               _BOTH, (), LATENESS_BUCKETS)
 CHANGED = Metric(Gauge, "ec_config_change_timestamp_seconds",
@@ -60,9 +60,11 @@ CHANGED = Metric(Gauge, "ec_config_change_timestamp_seconds",
 # fmt: on
 
 
-def make_gate(state: State, max_waiters: int, registry: CollectorRegistry) -> PositionGate:
+def make_gate(
+    state: State, max_waiters: int, registry: CollectorRegistry, waiting_elsewhere: Callable[[], int]
+) -> PositionGate:
     gate = PositionGate(state, max_waiters, WAKE.on(registry).observe)
-    WAITING.on(registry).set_function(lambda: gate.waiters)
+    WAITING.on(registry).set_function(lambda: gate.waiters + waiting_elsewhere())
     return gate
 
 

@@ -61,8 +61,8 @@ def measure(spec: Levels, run: Run) -> Result:
 
 def _once(spec: Levels, run: Run, level: Level, cost: Cost, number: int) -> None:
     url, key = run.target.client_url, f"experiment-{level}-{number % 1000}"
-    bound = f"&max_lag_ms={spec.max_lag_ms:g}" if level == "bounded" else ""
-    read = f"{url}/read/{key}?level={level}&timeout_ms={spec.timeout_ms}{bound}"
+    given = {"bounded": f"&max_lag_ms={spec.max_lag_ms:g}", "quorum": f"&r={spec.r}"}.get(level, "")
+    read = f"{url}/read/{key}?level={level}&timeout_ms={spec.timeout_ms}{given}"
     write = Ask(f"{url}/write", "POST", body={"key": key, "value": number}, wait_ms=6000)
     if (written := run.ask(write, cost.errors)) is None:
         return

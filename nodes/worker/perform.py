@@ -19,7 +19,7 @@ from nodes.experiments.spec import Experiment, Spec, Sweep
 from nodes.http.peers import Peers
 from nodes.http.times import wall_timestamp
 from nodes.runtime.config import WorkerConfig
-from nodes.worker import levels, staleness, windows
+from nodes.worker import levels, quorum, staleness, windows
 from nodes.worker.run import Result, Run, Stopped, Target, TargetError
 
 _logger = logging.getLogger("lab.experiments")
@@ -30,6 +30,7 @@ _MEASURES: dict[type[Spec], Callable[[Any, Run], Result]] = {
     specs.Windows: windows.measure,
     specs.Staleness: staleness.measure,
     specs.Levels: levels.measure,
+    specs.Quorum: quorum.measure,
 }
 _PARTS = ("flask", "gunicorn", "redis", "rq", "numpy", "urllib3")
 

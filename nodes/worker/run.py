@@ -40,16 +40,16 @@ class Target:
         self._admin = {"Authorization": f"Bearer {config.admin_token}"} if config.admin_token else {}
 
     def replicas(self) -> dict[str, str]:
-        found = self._ask(Ask(f"{self.primary_url}/replicas")).body["replicas"]
+        found = self.require(Ask(f"{self.primary_url}/replicas")).body["replicas"]
         return {replica["replica_id"]: replica["url"] for replica in found}
 
     def head(self) -> tuple[int, int]:
         """Epoch and version of the newest write."""
-        found = self._ask(Ask(f"{self.primary_url}/version")).body
+        found = self.require(Ask(f"{self.primary_url}/version")).body
         return found["epoch"], found["version"]
 
     def settings(self) -> dict[str, Settings]:
-        found = self._ask(Ask(f"{self.primary_url}/admin/replication-delays", headers=self._admin)).body
+        found = self.require(Ask(f"{self.primary_url}/admin/replication-delays", headers=self._admin)).body
         acks, reads, orders, seeds = found["ack_models"], found["read_models"], found["orders"], found["seeds"]
 
         def of(url: str, model: Any) -> Settings:
@@ -63,9 +63,9 @@ class Target:
 
     def change(self, replica: str, settings: dict[str, Any]) -> None:
         body = {"replica": replica, **settings}
-        self._ask(Ask(f"{self.primary_url}/admin/replication-delay", "POST", body=body, headers=self._admin))
+        self.require(Ask(f"{self.primary_url}/admin/replication-delay", "POST", body=body, headers=self._admin))
 
-    def _ask(self, ask: Ask) -> Reply:
+    def require(self, ask: Ask) -> Reply:
         reply = self.peers.attempt(ask)
         if isinstance(reply, Reply) and reply.status == 200:
             return reply

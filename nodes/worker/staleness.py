@@ -3,7 +3,6 @@
 import itertools
 import math
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from functools import partial
 from random import Random
 from typing import Any, NamedTuple
@@ -14,11 +13,11 @@ from broker.delay.prediction import Replicated
 from broker.stats import spread
 from nodes.experiments.spec import HORIZON_MS_UNLESS_GIVEN, WARM_UP_SECONDS_MAX, Staleness
 from nodes.http.peers import Ask
-from nodes.worker.run import Result, Run, TargetError, failures, moments, rmse, rounded
+from nodes.worker.curve import curve, microseconds
+from nodes.worker.run import Result, Run, TargetError, failures, moments, rounded
 
 _WARM_UP_SHARE = 0.999  # of the delays are over when the warm-up ends
 _CLOCK_SECONDS = 2.0  # between two measurements of the log's clock
-_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 _KEYS_PER_HORIZON = 4
 
 
@@ -42,31 +41,19 @@ class Measured:
         """The measurements of each step that has reads, and with ``replicated`` the predictions for their times."""
         reads = list(self.reads)
         t_ms = np.array([read.t_ms for read in reads])
-        which = np.array([read.replica for read in reads], dtype=int)
         stale = np.array([read.stale for read in reads], dtype=float)
-        step = np.digitize(t_ms, self._edges) - 1
-        inside = (step >= 0) & (step < len(self._edges) - 1)
-        predicted = np.full(len(reads), np.nan)
-        if replicated is not None:
-            for number, name in enumerate(self._replicas):
-                mine = which == number
-                predicted[mine] = [1 - replicated[name].fresh(t) for t in t_ms[mine].tolist()]
-        curves = {"all": inside} | {name: inside & (which == n) for n, name in enumerate(self._replicas)}
-        found = {name: self._curve(step, chosen, t_ms, stale, predicted) for name, chosen in curves.items()}
-        return {"stale": found.pop("all"), "replicas": found, "reads": len(reads), **failures(self.errors)}
+        which = np.array([read.replica for read in reads], dtype=int)
+        predicted = None if replicated is None else self._predicted(reads, replicated)
 
-    def _curve(self, step: Any, chosen: Any, t_ms: Any, stale: Any, predicted: Any) -> Result:
-        steps = len(self._edges) - 1
-        count = np.bincount(step[chosen], minlength=steps)
-        some = count > 0
+        def of(chosen: Any) -> Result:
+            return curve(self._edges, t_ms[chosen], stale[chosen], None if predicted is None else predicted[chosen])
 
-        def mean(values: Any) -> Any:
-            return np.bincount(step[chosen], weights=values[chosen], minlength=steps)[some] / count[some]
+        replicas = {name: of(which == number) for number, name in enumerate(self._replicas)}
+        return {"stale": of(which >= 0), "replicas": replicas, "reads": len(reads), **failures(self.errors)}
 
-        curve = {"t_ms": rounded(mean(t_ms), 3), "reads": count[some].tolist(), "measured": rounded(mean(stale))}
-        if some.any() and not np.isnan(predicted).all():
-            curve |= {"predicted": rounded(mean(predicted)), "rmse": rmse(mean(stale), mean(predicted))}
-        return curve
+    def _predicted(self, reads: list[Read], replicated: dict[str, Replicated]) -> Any:
+        models = [replicated[name] for name in self._replicas]
+        return np.array([1 - models[read.replica].fresh(read.t_ms) for read in reads])
 
 
 def measure(spec: Staleness, run: Run) -> Result:
@@ -148,7 +135,7 @@ class _Load:
         if (reply := self.run.ask(ask, self.measured.errors)) is None:
             return
         written = reply.body
-        at_us = (datetime.fromisoformat(written["write_timestamp"]) - _EPOCH) // timedelta(microseconds=1)
+        at_us = microseconds(written["write_timestamp"])
         here = self.run.now() - (self.run.clock.now_us() - at_us) / 1e6
         for replica, t_ms in reads:
             self._loop.at(here + t_ms / 1000, partial(self._read, replica, key, written, at_us))
@@ -167,7 +154,7 @@ class _Load:
         ask = Ask(f"{self.urls[replica]}/data/{key}")
         if (reply := self.run.ask(ask, self.measured.errors, or_missing=True)) is None:
             return
-        # The store was read at some moment in between; the middle is off by at most half the duration.
-        t_ms = ((started_us + self.run.clock.now_us()) / 2 - at_us) / 1000
+        # The store was read at some moment in between; the middle, after a read delay, is off by at most half the rest.
+        t_ms = ((started_us + self.run.clock.now_us()) / 2 - at_us) / 1000 + reply.body["read_delay_ms"] / 2
         fresh = reply.status == 200 and reply.body["version"] >= written["version"]
         self.measured.reads.append(Read(t_ms, replica, not fresh, written["version"]))

@@ -24,6 +24,7 @@ REPLICA = "lab14-replica2"
 SLOW = {"kind": "windows", "writes": 200, "rate": 10, "settings": {REPLICA: {"delay_ms": 40}}}
 QUICK = {"kind": "windows", "writes": 3, "rate": 50}
 READS = 3000
+QUORUM_READS = 1500
 
 
 def submit(lab: Lab, spec: dict[str, Any]) -> str:
@@ -84,6 +85,34 @@ def test_measured_staleness_is_what_the_models_predict(fresh: Lab, order: str) -
     assert curve["rmse"] < 0.12  # few reads on a busy machine; docs/staleness.md has figures for many
     assert max(curve["measured"]) > 0.8
     assert settings(fresh) == before
+
+
+@pytest.mark.alone
+def test_measured_quorums_are_what_the_models_predict(tmp_path: Path) -> None:
+    exponential = {
+        "model": {"kind": "exponential", "mean_ms": 100},
+        "ack_model": {"kind": "exponential", "mean_ms": 50},
+    }
+    with running_lab(tmp_path, replicas=3) as lab:
+        wanted = {name: {**exponential, "order": "arrival", "seed": 3} for name in lab.replica_urls}
+        load = {"reads": QUORUM_READS, "reads_per_second": 200, "rate": 40, "seed": 3, "settings": wanted}
+        found = finished(lab, {"kind": "quorum", "n": 3, "r": 1, "w": 1, **load})
+        overlapping = finished(lab, {"kind": "quorum", "n": 3, "r": 2, "w": 2, **load})
+        refused = ended(lab, submit(lab, {"kind": "quorum", "n": 5}))
+    curve, newest = found["stale"], found["newest"]
+    print(f"\n{found['reads']} reads, RMSE {curve['rmse']:.2%}, newest {newest}, late {found['late_ms']['p99']} ms")
+    assert found["reads"] == overlapping["reads"] == len(found["raw"]["t_ms"]) == QUORUM_READS
+    assert curve["rmse"] < 0.1  # few reads on a busy machine; docs/staleness.md has figures for many
+    assert max(curve["predicted"]) > 0.3
+    # In less than a second of writes to one key, neighboring reads see the same ones.
+    assert newest["measured"][0] == pytest.approx(newest["predicted"][0], abs=0.35)
+    predicted_ms = found["write_ms"]["predicted"]["p50"]
+    assert predicted_ms - 10 < found["write_ms"]["measured"]["p50"] < predicted_ms + 60
+    assert sum(overlapping["raw"]["stale"]) == sum(overlapping["stale"]["predicted"]) == 0
+    assert overlapping["newest"]["measured"] == overlapping["newest"]["predicted"] == [1.0] * 5
+    assert refused["reason"] == (
+        "n=5, but this lab has 3 replicas; start it with `lab up --replicas 5`, or leave n out"
+    )
 
 
 @pytest.mark.needs("chromium")
@@ -203,6 +232,7 @@ def test_an_experiment_with_an_unknown_replica_fails_with_the_reason(fresh: Lab)
         ({"kind": "windows", "nothing": 5}, "nothing"),
         ({"kind": "staleness", "settings": {"r": {"model": {"kind": "zipf"}}}}, "settings.r.model"),
         ({"kind": "levels", "levels": ["best"]}, "levels.0"),
+        ({"kind": "quorum", "n": 3, "r": 0}, "r"),
         ({"kind": "sweep", "parameter": "rate", "values": [1, 2], "experiment": {"kind": "x"}}, "experiment.kind"),
     ],
 )

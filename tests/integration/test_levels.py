@@ -88,7 +88,7 @@ def test_a_level_keeps_its_promise_through_load_changes_a_reset_and_a_kill(fresh
     helper.join()
     print(f"\n{level}: {len(history.reads)} reads, {len(history.writes)} writes")
     judged = {found.guarantee: found for found in promises.judge(history)}
-    assert promises.broken(level, list(judged.values())) == []
+    assert promises.broken(history.plan, list(judged.values())) == []
     assert len({found.seen.epoch for found in history.writes}) == 2, "the reset is part of it"
     tested = promises.PROMISES[level] - {"convergence"} - ({"bounded_staleness"} if not bounds else set())
     assert {name for name in tested if judged[name].judgement != "held"} == set()
@@ -106,10 +106,23 @@ def test_a_level_keeps_its_promise_in_order_of_arrival(fresh: Lab, level: str) -
     judged = verdicts(found)
     print(f"\n{level}: {found['operations']}, { ({name: one['violations'] for name, one in judged.items()}) }")
     assert (status, found["kept"], found["plan"]["order"]) == (0, True, "arrival")
-    for guarantee in promises.promised(level, "arrival"):
+    for guarantee in promises.promised(Plan(level, order="arrival")):
         assert judged[guarantee]["verdict"] == "held", judged[guarantee]
     assert judged["consistent_prefix"]["verdict"] == "violated", "a replica shows what is beyond its position"
     assert judged["consistent_prefix"]["promised"] is False
+
+
+@pytest.mark.parametrize(("r", "w"), [(1, 1), (2, 1), (1, 2)])
+def test_quorums_that_overlap_promise_to_show_own_writes(fresh: Lab, r: int, w: int) -> None:
+    set_delays(fresh, 20, 200)
+    options = ("--level", "quorum", "--r", str(r), "--w", str(w), "--seconds", "3", "--sessions", "5", "--keys", "3")
+    status, found = check(fresh, *options)
+    own_writes = verdicts(found)["read_your_writes"]
+    print(
+        f"\nr={r} w={w}: {found['operations']}, {own_writes['violations']} of {own_writes['tested']} lack the own write"
+    )
+    assert (status, found["kept"], found["plan"]["n"]) == (0, True, 2)
+    assert (own_writes["promised"], own_writes["verdict"]) == ((True, "held") if r + w > 2 else (False, "violated"))
 
 
 def test_acks_return_with_the_replicas_delays(fresh: Lab) -> None:

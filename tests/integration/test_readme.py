@@ -50,7 +50,7 @@ def run(here: tuple[Path, Lab], block: str) -> tuple[str, list[dict[str, Any]]]:
 
 
 def test_the_documents_contain_commands() -> None:
-    assert (len(README), len(COMMANDS)) == (7, 5)
+    assert (len(README), len(COMMANDS)) == (7, 6)
 
 
 def test_a_replica_lacks_the_write_at_first_and_responds_once_it_has_it(here: tuple[Path, Lab]) -> None:
@@ -68,10 +68,11 @@ def test_a_window_is_measured_and_every_node_is_consistent_after_it(here: tuple[
 
 
 def test_a_token_makes_a_replica_wait(here: tuple[Path, Lab]) -> None:
-    _, (session, bounded) = run(here, README[3])
+    _, (session, bounded, quorum) = run(here, README[3])
     assert (session["value"], session["level"]) == (1, "session")
     assert session["waited_ms"] > 300
     assert (bounded["value"], bounded["level"]) == (1, "bounded")
+    assert (quorum["value"], set(quorum["asked"])) == (1, {"lab14-replica1", "lab14-replica2"})
 
 
 def test_a_slower_replica_is_visible_and_the_log_can_be_inspected(here: tuple[Path, Lab]) -> None:
@@ -100,17 +101,23 @@ def test_staleness_is_measured_and_predicted(here: tuple[Path, Lab]) -> None:
     assert re.search(r"^all 30 steps +2000 +RMSE +[\d.]+%$", output, re.MULTILINE)
 
 
-def test_the_chaos_test_finds_no_violation_on_a_separate_lab(here: tuple[Path, Lab]) -> None:
+def test_overlapping_quorums_are_measured_and_checked(here: tuple[Path, Lab]) -> None:
     output, _ = run(here, COMMANDS[2])
+    assert re.search(r"^all \d+ steps +500 +RMSE +0.00%$", output, re.MULTILINE)
+    assert re.search(r"^read_your_writes +yes +held ", output, re.MULTILINE)
+
+
+def test_the_chaos_test_finds_no_violation_on_a_separate_lab(here: tuple[Path, Lab]) -> None:
+    output, _ = run(here, COMMANDS[3])
     assert "Clean." in output
 
 
 def test_data_is_loaded(here: tuple[Path, Lab]) -> None:
-    output, _ = run(here, COMMANDS[3])
+    output, _ = run(here, COMMANDS[4])
     assert re.search(r"^5,000 items written in [\d.]+ s, [\d,]+ per second\.$", output, re.MULTILINE)
 
 
-@pytest.mark.parametrize("block", [README[6], COMMANDS[4]], ids=["README", "commands"])
+@pytest.mark.parametrize("block", [README[6], COMMANDS[5]], ids=["README", "commands"])
 def test_the_lab_is_emptied(here: tuple[Path, Lab], block: str) -> None:
     _, (reset, changed) = run(here, block)
     assert (reset["status"], reset["version"]) == ("reset", 0)

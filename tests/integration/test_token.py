@@ -15,6 +15,7 @@ from broker.registry import Member, Registry, Settings
 from lab.local.supervisor import Lab
 from tests.integration.conftest import running_lab
 from tests.support.http import ask
+from tests.support.until import until
 
 TOKEN = "s3cret"
 REPLICA = "lab14-replica1"
@@ -64,6 +65,22 @@ def stranger(guarded: Lab) -> Iterator[list[str | None]]:
 
 def with_token(method: str, url: str, body: Any = None, scheme: str = "Bearer") -> tuple[int, Any]:
     return ask(method, url, body, Authorization=f"{scheme} {TOKEN}")
+
+
+def test_a_scene_requires_the_token_and_is_restored_without_one(guarded: Lab) -> None:
+    url = guarded.client_url
+    for method, path in (("POST", "/scenes"), ("PUT", "/scenes/x"), ("DELETE", "/scenes/x")):
+        assert ask(method, f"{url}{path}", {"name": "x"} if method == "POST" else None)[0] == 401
+    before = with_token("GET", f"{url}/delays")
+    status, scene = with_token("POST", f"{url}/scenes", {"name": "guarded"})
+    assert (status, ask("GET", f"{url}/scenes")[1]) == (201, {"scene": scene})
+    change = {"replica": REPLICA, "delay_ms": 123, "order": "arrival"}
+    assert with_token("POST", f"{url}/delays", change)[0] == 200
+    assert with_token("POST", f"{url}/faults", {"replica": REPLICA, "fault": "pause"})[0] == 200
+    assert with_token("PUT", f"{url}/scenes/{scene['id']}?lease_ms=0")[0] == 200  # the client service ends it
+    until(lambda: ask("GET", f"{url}/scenes")[1] == {"scene": None})
+    assert with_token("GET", f"{url}/delays") == before
+    assert with_token("GET", f"{url}/faults")[1]["replicas"][REPLICA]["faults"] == []
 
 
 def test_a_registered_impostor_never_receives_the_token(guarded: Lab, stranger: list[str | None]) -> None:

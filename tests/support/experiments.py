@@ -65,6 +65,15 @@ LEVELS = {
 }
 
 
+QUORUM = {
+    "n": 3, "r": 1, "w": 2, "stale": CURVE, "reads": 110, "errors": 0, "error": None,
+    "newest": {"k": [1, 2], "reads": 11, "measured": [0.75, 1.0], "predicted": [0.76, 0.99]},
+    "write_ms": {"measured": spread(52.0), "predicted": {"p50": 50.0, "p95": 51.0, "p99": 52.0}},
+    "read_ms": {"measured": spread(4.0), "predicted": {"p50": 0.0, "p95": 0.0, "p99": 0.0}},
+    "raw": {"t_ms": [1.5], "stale": [1], "missing": [0], "write_ms": [52.0], "read_ms": [4.0]},
+}  # fmt: skip
+
+
 def sweep(kind: str, result: dict[str, Any]) -> dict[str, Any]:
     """A sweep over two values of a rate."""
     found = experiment("sweep", {"parameter": "rate", "steps": [{"value": v, "result": result} for v in (5, 10)]})
@@ -76,6 +85,8 @@ FINISHED = {
     "windows": experiment("windows", WINDOWS),
     "staleness": experiment("staleness", STALENESS),
     "levels": experiment("levels", LEVELS),
+    "quorum": experiment("quorum", QUORUM),
+    "sweep of quorum": sweep("quorum", QUORUM),
     "sweep of windows": sweep("windows", WINDOWS),
     "sweep of staleness": sweep("staleness", STALENESS),
     "sweep of levels": sweep("levels", LEVELS),

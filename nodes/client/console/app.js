@@ -10,15 +10,16 @@ import * as services from "./services.js";
 import { Timeline } from "./timeline.js";
 
 const FRAME_MS = 100;
-const CHARTS_MS = 1000;
+const STATE_MS = 1000;
+const CHARTS_MS = 250;
+const SLOW_CHARTS_MS = 10; // charts that take longer are drawn once a second
 const SUMMARY_MS = 5000;
-const RACE_POINTS = 120;
 const ROWS = 20;
+const RETRY_MS = 5000;
 const SLOW_FRAME_MS = 4; // frames that take longer are drawn at half the rate
 
 const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 const timeline = new Timeline();
-const race = { names: [], seconds: [], versions: [], samples: [] };
 const values = new Map(); // by node: its value of the watched key
 let watched = controls.key();
 let paused = null; // the time at which the picture was paused
@@ -35,7 +36,7 @@ const showError = (error) => { find("changed").textContent = error.message; };
 function take(message) {
   timeline.take(message);
   const names = timeline.names();
-  if (names.length) controls.replicas(names).catch(showError);
+  if (names.length) controls.replicas(names);
   for (const event of message.events ?? []) if (event.kind === "settings") controls.showSettings(event.replica, JSON.parse(event.settings));
   const touched = [...(message.writes ?? []), ...(message.applied ?? [])].map(({ position }) => timeline.writes.get(position));
   if (touched.some((write) => write?.key === watched || write?.op === "epoch")) refresh();
@@ -67,16 +68,6 @@ async function refresh() {
 
 const valueText = ({ error, version, value }) => error ?? (version ? short(JSON.stringify(value)) : "no such key");
 const short = (text) => (text.length > 60 ? `${text.slice(0, 60)}…` : text);
-
-function sample() {
-  const names = ["primary", ...timeline.names()];
-  if (paused !== null || names.length === 1) return;
-  race.samples.push({ at: timeline.now(), versions: new Map(names.map((name) => [name, timeline.version(name)])) });
-  race.samples = race.samples.slice(-RACE_POINTS);
-  race.names = names;
-  race.seconds = race.samples.map(({ at }) => (at - timeline.now()) / 1000);
-  race.versions = names.map((name) => race.samples.map(({ versions }) => versions.get(name) ?? null));
-}
 
 const LABELS = ["version", "acknowledged", "behind", "lag", "ack lag", "pending", "waiting", "unacknowledged"];
 
@@ -175,19 +166,38 @@ setInterval(() => {
   took = performance.now() - started;
 }, FRAME_MS);
 setInterval(() => {
-  sample();
   if (document.hidden) return;
   showNow();
   if (find("writes").closest("details").open) showWrites();
-  charts.draw(timeline, race);
+}, STATE_MS);
+let charted = 0;
+let charting = 0;
+setInterval(() => {
+  const started = performance.now();
+  const rest = reducedMotion.matches || charting > SLOW_CHARTS_MS ? STATE_MS : 0;
+  if (document.hidden || started - charted < rest) return;
+  charted = started;
+  charts.draw(timeline, paused ?? timeline.now());
+  charting = performance.now() - started;
 }, CHARTS_MS);
 setInterval(summarize, SUMMARY_MS);
 panels.start();
 controls.start(watch);
 controls.offer().catch(showError);
-const source = new EventSource("/events");
-source.addEventListener("open", () => showConnection("open", "Live"));
-source.addEventListener("error", () => showConnection("lost", "Connection lost; reconnecting…"));
-source.addEventListener("missed", () => showConnection("open", "Live; some events were missed"));
-source.addEventListener("message", (event) => take(JSON.parse(event.data)));
+
+function listen() {
+  const source = new EventSource("/events");
+  let full = null; // why there is no stream for this page; the browser tries again after a while
+  source.addEventListener("open", () => showConnection("open", "Live"));
+  source.addEventListener("full", (event) => { full = JSON.parse(event.data).detail; });
+  source.addEventListener("error", () => {
+    showConnection("lost", full ?? "Connection lost; reconnecting…");
+    full = null;
+    if (source.readyState === EventSource.CLOSED) setTimeout(listen, RETRY_MS); // after a response with an error
+  });
+  source.addEventListener("missed", () => showConnection("open", "Live; some events were missed"));
+  source.addEventListener("message", (event) => take(JSON.parse(event.data)));
+}
+
+listen();
 watch(watched);

@@ -14,17 +14,55 @@ const DELAYS = {
   ack: { body: "ack_model", means: "ack_delays", models: "ack_models", title: "ack delay" },
 };
 const PAUSE_AFTER_ERROR_MS = 1000;
+const RETRY_MS = 2000; // until the replicas' settings are requested again
 let load = null;
 let count = 0;
 let forms = new Map();
+let building = false;
+let retryAt = 0;
 
 export function start(watched) {
   find("write-form").addEventListener("submit", write);
   find("read-form").addEventListener("submit", read);
   find("key").addEventListener("input", () => watched(key()));
   find("rate").addEventListener("input", () => setRate(Number(find("rate").value)));
-  find("end-faults").addEventListener("click", () => change("All faults ended.", services.endFaults));
-  find("reset").addEventListener("click", () => change("All data deleted; a new epoch started.", services.reset));
+  find("end-faults").addEventListener("click", () => change(find("end-faults"), "All faults ended.", services.endFaults));
+  find("reset").addEventListener("click", () => change(find("reset"), "All data deleted; a new epoch started.", services.reset));
+  find("token-form").addEventListener("submit", enterToken);
+  find("token-forget").addEventListener("click", forgetToken);
+}
+
+// Ask for the token if the lab has one that this tab lacks, or offer to forget it.
+function showToken(text) {
+  const hasToken = services.token() !== "";
+  find("token-form").hidden = !hasToken && !services.locked();
+  find("token-forget").hidden = !hasToken;
+  for (const part of find("token-form").querySelectorAll("label, [type=submit]")) part.hidden = hasToken;
+  find("token-text").textContent = text;
+}
+
+const LOCKED = "This lab has an admin token. Delays, faults, resets and predictions need it: enter the value of LAB_ADMIN_TOKEN.";
+
+async function enterToken(event) {
+  event.preventDefault();
+  const { value } = find("token");
+  const before = services.token();
+  try {
+    services.setToken(value);
+    await services.delays();
+    find("token").value = "";
+    showToken("Admin token accepted; kept until this tab is closed.");
+    retryAt = 0;
+  } catch (error) {
+    services.setToken(before);
+    showToken(error.message);
+  }
+}
+
+async function forgetToken() {
+  services.setToken("");
+  await services.delays().catch(() => null); // is a token needed?
+  showToken(services.locked() ? LOCKED : "");
 }
 
 export const key = () => find("key").value;
@@ -37,13 +75,31 @@ export async function offer() {
   for (const button of find("write-form").querySelectorAll("button")) button.hidden = !(`/${button.value}` in paths);
 }
 
-// Rebuild the forms if the set of replicas has changed.
+// Rebuild the forms if the set of replicas has changed; after an error, try again later.
 export async function replicas(names) {
-  if (names.every((name) => forms.has(name)) && names.length === forms.size) return;
+  const shown = [...find("from").options].slice(1).map(({ value }) => value);
+  if (shown.join() !== names.join()) find("from").replaceChildren(find("from").options[0], ...options(names));
+  const isSame = names.every((name) => forms.has(name)) && names.length === forms.size;
+  if (services.locked() && find("token-form").hidden) showToken(LOCKED); // whichever request was refused
+  if (isSame || building || services.locked() || performance.now() < retryAt) return;
+  building = true;
+  try {
+    await build(names);
+    if (services.token()) showToken("Admin token accepted; kept until this tab is closed.");
+    beside(find("faults"), "");
+  } catch (error) {
+    retryAt = performance.now() + RETRY_MS;
+    if (services.locked()) showToken(services.token() ? error.message : LOCKED); // kept for the tab, but changed since
+    beside(find("faults"), error.message);
+  } finally {
+    building = false;
+  }
+}
+
+async function build(names) {
   const [{ body: delays }, { body: faults }] = await Promise.all([services.delays(), services.faults()]);
   forms = new Map(names.map((name) => [name, replicaForms(name, faults.replicas[name]?.available ?? {})]));
   for (const kind of [...Object.keys(DELAYS), "fault"]) find(`${kind}-forms`).replaceChildren(...names.map((name) => forms.get(name)[kind]));
-  find("from").replaceChildren(find("from").options[0], ...options(names));
   for (const [kind, { means, models }] of Object.entries(DELAYS)) {
     for (const [url, model] of Object.entries(delays[models])) {
       const { hostname } = new URL(url);
@@ -70,7 +126,7 @@ function parameterText([name, value]) {
 function write(event) {
   event.preventDefault();
   const endpoint = event.submitter?.value ?? "write";
-  show("answer", async () => {
+  show(find("write-form"), "answer", async () => {
     const { body } = await services.write(endpoint, key(), find("value").value);
     const written = `Position ${(body.write_result ?? body).position}`;
     if (endpoint === "write-and-read") return `${written}: ${body.note}.`;
@@ -83,7 +139,7 @@ function write(event) {
 
 function read(event) {
   event.preventDefault();
-  show("answer", async () => {
+  show(find("read-form"), "answer", async () => {
     const { status, body } = await services.read(key(), find("level").value, find("from").value);
     if (status === 404) return `${body.source} does not have the key.`;
     const staleness = body.stale === null ? "staleness unknown" : body.stale ? `stale, ${versionsBehind(body.behind_versions)}` : "fresh";
@@ -93,6 +149,7 @@ function read(event) {
 
 function setRate(rate) {
   find("rate-text").textContent = rate ? `${rate} writes/s` : "off";
+  beside(find("rate").parentElement, "");
   clearInterval(load);
   load = rate ? setInterval(writeLoad, 1000 / rate) : null;
 }
@@ -100,11 +157,11 @@ function setRate(rate) {
 async function writeLoad() {
   count += 1;
   try {
-    await services.write("write", `load-${count % 20}`, count);
+    await services.write("write", `load-${count % 20}`, count, { repeatable: false });
   } catch (error) {
     const rate = Number(find("rate").value);
     clearInterval(load);
-    find("answer").textContent = `Load paused: ${error.message}`;
+    beside(find("rate").parentElement, `Load paused: ${error.message}`);
     load = setTimeout(() => setRate(rate), PAUSE_AFTER_ERROR_MS);
   }
 }
@@ -112,8 +169,8 @@ async function writeLoad() {
 function replicaForms(name, available) {
   const kinds = Object.keys(available);
   const fault = element("select", { name: "fault" }, ...options(kinds));
-  const faultForm = form(`fault-${name}`, name, "Start fault", { fault }, () =>
-    change(`${name}: ${fault.value} started.`, () => services.startFault(name, available[fault.value].examples[0])));
+  const faultForm = form(`fault-${name}`, name, "Start fault", { fault }, (made) =>
+    change(made, `${name}: ${fault.value} started.`, () => services.startFault(name, available[fault.value].examples[0])));
   faultForm.hidden = !kinds.length;
   return { delay: delayForm(name, "delay"), ack: delayForm(name, "ack"), fault: faultForm };
 }
@@ -122,8 +179,8 @@ function delayForm(name, kind) {
   const { body, title } = DELAYS[kind];
   const delay = element("input", { type: "number", min: 0, max: DELAY_MS_MAX, value: 0, name: "delay" });
   const model = element("select", { name: "model" }, ...options(Object.keys(MODELS)));
-  const made = form(`${kind}-${name}`, name, `Set ${title}`, { ms: delay, model }, () =>
-    change(`${name}: ${title} set to ${delay.value} ms (${model.value}).`, () => services.setDelay(name, { [body]: MODELS[model.value](Number(delay.value)) })));
+  const made = form(`${kind}-${name}`, name, `Set ${title}`, { ms: delay, model }, (made) =>
+    change(made, `${name}: ${title} set to ${delay.value} ms (${model.value}).`, () => services.setDelay(name, { [body]: MODELS[model.value](Number(delay.value)) })));
   made.append(element("output", { name: "current", className: "current" }));
   return made;
 }
@@ -133,15 +190,32 @@ function form(id, name, action, fields, submit) {
   const made = element("form", { id, ariaLabel: name, className: "node" }, element("strong", { textContent: name.replace("lab14-", "") }), ...labels, element("button", { type: "submit", textContent: action }));
   made.addEventListener("submit", (event) => {
     event.preventDefault();
-    submit();
+    submit(made);
   });
   return made;
 }
 
 const options = (names) => names.map((name) => new Option(name, name));
 
-const change = (done, request) => show("changed", () => request().then(() => done));
+const change = (control, done, request) => show(control, "changed", () => request().then(() => done));
 
-async function show(id, work) {
-  find(id).textContent = await work().catch((error) => error.message);
+// Show the result in the place for it, or the error beside the control that caused it.
+async function show(control, place, work) {
+  beside(control, "");
+  try {
+    find(place).textContent = await work();
+  } catch (error) {
+    find(place).textContent = "";
+    beside(control, error.message);
+  }
+}
+
+function beside(control, text) {
+  let place = control.nextElementSibling;
+  if (!place?.classList.contains("error")) {
+    if (!text) return;
+    place = element("p", { className: "error", role: "alert" });
+    control.after(place);
+  }
+  place.textContent = text;
 }

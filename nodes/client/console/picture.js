@@ -25,6 +25,7 @@ export const STYLES = {
   stale: { color: "stale", width: 2 },
   behind: { color: "stale", size: 15 },
   missing: { color: "missing", width: 2 },
+  unknown: { color: "ink", size: 18, weight: 600 },
 };
 
 // The picture of the time from `end - span` to `end`, on `width` × `height` px with a font of `em` px. All coordinates
@@ -121,10 +122,11 @@ function squares(centers, size) {
   return boxes;
 }
 
-// Beside the lane: a cross for a stale read, a diamond for a missing key, a triangle for a fresh read.
+// Beside the lane: a cross for a stale read, a question mark if its staleness is unknown, a diamond for a missing key, a
+// triangle for a fresh read. A read without a key is one of the node's version.
 function readMarks(reads, { end, span, turned }, { across, point, size }) {
-  const found = { stale: [], missing: [], fresh: [], behind: [] };
-  for (const { at_ms: at, source, behind, version } of reads) {
+  const found = { stale: [], unknown: [], missing: [], fresh: [], behind: [] };
+  for (const { at_ms: at, source, key, behind, version } of reads) {
     if (at < end - span || at > end) continue;
     const place = (across.get(source) ?? across.get("primary")) - 2 * size;
     const [x, y] = point(at, place);
@@ -132,12 +134,14 @@ function readMarks(reads, { end, span, turned }, { across, point, size }) {
     if (behind) {
       found.stale.push(left, top, right, bottom, left, bottom, right, top);
       found.behind.push([`−${behind}`, ...point(at, place - (turned ? 1.4 : 2.5) * size)]);
-    } else if (version === 0) found.missing.push(left, y, x, top, x, top, right, y, right, y, x, bottom, x, bottom, left, y);
+    } else if (behind === null) found.unknown.push(["?", x, y]);
+    else if (key !== null && version === 0) found.missing.push(left, y, x, top, x, top, right, y, right, y, x, bottom, x, bottom, left, y);
     else found.fresh.push([x, top, right, bottom, left, bottom]);
   }
   return [
     { shape: "polygons", style: "fresh", polygons: found.fresh },
     { shape: "lines", style: "missing", ends: found.missing },
+    { shape: "texts", style: "unknown", align: "center", texts: found.unknown },
     { shape: "lines", style: "stale", ends: found.stale },
     { shape: "texts", style: "behind", align: turned ? "right" : "center", texts: found.behind },
   ];

@@ -1,10 +1,12 @@
-// Guided scenes: each sets delays, explains what to watch, runs, and restores the settings.
+// Guided scenes: each sets delays, explains what to watch, and runs; the client service restores the settings.
 
 import { element, find, versionsBehind } from "./dom.js";
 import * as services from "./services.js";
 import { parsePosition, reached } from "./timeline.js";
 
 const READ_MS = 5000; // time to read a sentence before the scene continues
+const RENEW_MS = 3000; // a third of the lease
+const LEAVE_MS = 1000; // for requests on their way when the page is closed
 
 const SCENES = {
   async "First stale read"({ say, delays, settle, write, read, slow }) {
@@ -89,12 +91,12 @@ const SCENES = {
 export function addScenes({ timeline, pace }) {
   const buttons = Object.entries(SCENES).map(([name, run], index) => {
     const button = element("button", { type: "button", textContent: `${index + 1}. ${name}` });
-    button.addEventListener("click", () => play(run));
+    button.addEventListener("click", () => play(name, run));
     return button;
   });
   find("scene-buttons").replaceChildren(...buttons);
 
-  async function play(run) {
+  async function play(name, run) {
     if (timeline.names().length < 2) {
       find("scene-text").textContent = "The scenes require two replicas.";
       return;
@@ -106,18 +108,37 @@ export function addScenes({ timeline, pace }) {
     };
     setRunning(true);
     find("scene-stop").addEventListener("click", () => stop.abort(), { once: true });
-    let before = null;
+    let lease = null;
     let end = "Scene finished; the delays are restored.";
     try {
-      before = (await services.delays()).body;
+      lease = await hold(name, stop);
       await run(stage(timeline, (share) => pause(share * READ_MS * pace, stop.signal)));
     } catch (error) {
       end = stop.signal.aborted ? "Scene stopped; the delays are restored." : `The scene failed: ${error.message}`;
     }
-    if (before) await restore(before).catch((error) => { end = `The delays could not be restored: ${error.message}`; });
+    await lease?.end().catch((error) => { end = `The delays could not be restored: ${error.message}`; });
     find("scene-text").textContent += ` ${end}`;
     setRunning(false);
   }
+}
+
+// The client service restores the settings and ends the faults when the scene ends, or when this page no longer renews it.
+async function hold(name, stop) {
+  const { id } = (await services.beginScene(name)).body;
+  const renew = async (leaseMs) => {
+    const { status } = await services.renewScene(id, leaseMs).catch(() => ({})); // the next one can succeed
+    if (status === 404) stop.abort();
+  };
+  const timer = setInterval(() => renew(), RENEW_MS);
+  const leave = () => renew(LEAVE_MS);
+  window.addEventListener("pagehide", leave);
+  return {
+    async end() {
+      clearInterval(timer);
+      window.removeEventListener("pagehide", leave);
+      await services.endScene(id);
+    },
+  };
 }
 
 async function pause(ms, signal) {
@@ -190,9 +211,4 @@ function stage(timeline, rest) {
   };
   const measure = async () => (await services.write("write-and-wait", "scene", Date.now())).body.consistency_time_ms.toFixed(0);
   return { say, delay, delays, ackDelay, settle, write, read, arrive, held, acknowledged, gone, digests, measure, fast, slow };
-}
-
-async function restore({ models, ack_models: ackModels }) {
-  await services.endFaults();
-  for (const [url, model] of Object.entries(models)) await services.setDelay(new URL(url).hostname, { model, ack_model: ackModels[url] });
 }

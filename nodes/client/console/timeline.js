@@ -1,6 +1,7 @@
 // The events of the last minute, from the feed. Times are milliseconds by the log server's clock.
 
-const KEPT_MS = 60_000;
+import { KEPT_MS, Knowledge, delays, reached, windows } from "./observations.js";
+
 const WRITES_MAX = 6000;
 const READS_MAX = 3000;
 const PROGRESS = ["applied", "acknowledged"]; // what a replica does with an entry, in this order
@@ -10,8 +11,7 @@ export function parsePosition(position) {
   return { epoch, version };
 }
 
-// Whether `one` is at or after `other`.
-export const reached = (one, other) => one.epoch > other.epoch || (one.epoch === other.epoch && one.version >= other.version);
+export { reached };
 
 export class Timeline {
   constructor() {
@@ -22,8 +22,10 @@ export class Timeline {
     this.delays = {}; // by replica, in milliseconds; shared by all writes until a delay changes
     this.reads = [];
     this.replicas = new Map(); // by id: the latest reported state, at most a second old
+    this._known = new Map(); // by id: what its reports say of the entries on their way to it
     this.unreachable = new Map(); // by node: the error of the last request
     this.head = null;
+    this.forgotten = null; // the newest write that is no longer in the list
   }
 
   // Null until the first message.
@@ -38,6 +40,7 @@ export class Timeline {
     this._offset = this._offset === null || Math.abs(offset - this._offset) > 1000 ? offset : Math.max(offset, this._offset);
     for (const write of message.writes ?? []) this._write(write);
     for (const kind of PROGRESS) for (const item of message[kind] ?? []) this._progress(kind, item);
+    this._learn(message.applied ?? []);
     this.reads.push(...(message.reads ?? []));
     if (message.state) this._state(message.state);
     for (const { node, detail } of message.unreachable ?? []) this.unreachable.set(node, detail);
@@ -48,8 +51,8 @@ export class Timeline {
     const { epoch, version } = parsePosition(write.position);
     this.head = { epoch, version };
     const known = this.writes.get(write.position);
-    if (known) Object.assign(known, write);
-    else this._remember({ ...write, epoch, version });
+    if (known) Object.assign(known, write, { seen: true });
+    else this._remember({ ...write, epoch, version, seen: true });
   }
 
   _progress(kind, { position, replica, [`${kind}_ms`]: at, [`${kind}_after_ms`]: after }) {
@@ -63,15 +66,31 @@ export class Timeline {
   _remember(write) {
     Object.assign(write, { applied: new Map(), acknowledged: new Map(), delays: this.delays });
     this.writes.set(write.position, write);
-    this.list.push(write);
+    this.list.splice(this.list.findLastIndex((other) => reached(write, other)) + 1, 0, write);
+  }
+
+  // What a replica applied last says which entries it lacked until then.
+  _learn(applied) {
+    for (const { position, replica: name, applied_ms: at } of new Map(applied.map((item) => [item.replica, item])).values()) {
+      const inOrder = this.replicas.get(name)?.order === "log";
+      this._knowledge(name, -Infinity).applied(this.writes.get(position), at, inOrder, this.list, name);
+    }
+  }
+
+  _knowledge(name, since) {
+    if (!this._known.has(name)) this._known.set(name, new Knowledge(since));
+    return this._known.get(name);
   }
 
   _state(states) {
     const registered = new Set(states.map((state) => state.replica_id));
+    const first = !this.replicas.size; // these replicas existed before the page was opened
     for (const name of this.replicas.keys()) if (!registered.has(name)) this.replicas.delete(name);
     for (const state of states) {
       const { replica_id: name, delay_ms: delay } = state;
       this.replicas.set(name, state);
+      const heard = Date.parse(state.heartbeat_at);
+      this._knowledge(name, first ? -Infinity : heard).heard(parsePosition(state.applied_position), heard, this.list, name);
       if (this.delays[name] !== delay) this.delays = { ...this.delays, [name]: delay };
       this.unreachable.delete("primary");
       if (state.live) this.unreachable.delete(name);
@@ -81,7 +100,10 @@ export class Timeline {
   _forget() {
     const oldest = this.now() - KEPT_MS;
     const gone = this.list.findIndex((write, index) => this.list.length - index <= WRITES_MAX && write.at_ms >= oldest);
-    for (const write of this.list.splice(0, gone < 0 ? this.list.length : gone)) this.writes.delete(write.position);
+    for (const write of this.list.splice(0, gone < 0 ? this.list.length : gone)) {
+      this.writes.delete(write.position);
+      if (write.seen) this.forgotten = write;
+    }
     while (this.reads.length > READS_MAX || (this.reads.length && this.reads[0].at_ms < oldest)) this.reads.shift();
   }
 
@@ -118,16 +140,29 @@ export class Timeline {
     return [...this.replicas.keys()].sort();
   }
 
-  // The consistency window of each write that every replica has: commit to last apply, in milliseconds.
+  // How long each write took to reach every replica: see observations.js.
   windows() {
-    const names = this.names();
-    const complete = this._changes().filter((write) => names.length && names.every((name) => write.applied.has(name)));
-    return complete.map((write) => Math.max(...names.map((name) => write.applied.get(name))) - write.at_ms);
+    return windows(this.list, this._registered());
   }
 
-  // Commit to apply of each applied entry, in milliseconds, ascending.
+  // How long the writes took to reach each replica.
   delaysSeen() {
-    return this._changes().flatMap((write) => [...write.applied.values()].map((at) => at - write.at_ms)).sort((a, b) => a - b);
+    return delays(this.list, this._registered());
+  }
+
+  // What the replica's reports say; see observations.js.
+  knowledge(name) {
+    return this._known.get(name);
+  }
+
+  // The time after which a node's state is unknown; Infinity while its reports arrive.
+  knownUntil(name) {
+    const silent = this.unreachable.has(name) || this.replicas.get(name)?.live === false;
+    return silent && this._known.has(name) ? this._known.get(name).newest : Infinity;
+  }
+
+  _registered() {
+    return new Map(this.names().map((name) => [name, this._known.get(name)]));
   }
 
   // Averaged over the last minute, or since the page was opened.
@@ -141,22 +176,4 @@ export class Timeline {
   _changes() {
     return this.list.filter((write) => write.op !== "epoch");
   }
-}
-
-// [t, share of the delays longer than t] at evenly spaced times from 0 to `until`. `delays` is ascending.
-export function stale(delays, until, points) {
-  let passed = 0;
-  return Array.from({ length: points }, (_, step) => {
-    const t = (until * step) / (points - 1);
-    while (passed < delays.length && delays[passed] <= t) passed += 1;
-    return [t, delays.length ? 1 - passed / delays.length : null];
-  });
-}
-
-// Linear interpolation, as in the lab's Python code; a test compares the two.
-export function quantile(sorted, share) {
-  if (!sorted.length) return null;
-  const place = share * (sorted.length - 1);
-  const below = sorted[Math.floor(place)];
-  return below + (place % 1) * (sorted[Math.ceil(place)] - below);
 }

@@ -1,7 +1,11 @@
 """The feed: every event of the lab, in messages sent ten times a second while a client listens."""
 
+from __future__ import annotations
+
+import os
 import re
 import secrets
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,11 +20,14 @@ from nodes.http.api import Query
 
 INTERVAL_SECONDS = 0.1
 HEARTBEAT_SECONDS = 5.0
-LISTENERS_MAX = 50
+LISTENERS_MAX = 200  # each holds a thread
 EVENT_STREAM = "text/event-stream"
 LAST_EVENT_ID = {"Last-Event-ID": Annotated[str, Field(description="the ID of the last message received")]}
 _KEPT = 600  # messages: a minute
+_KEPT_BYTES = 16 * 2**20
+_FULL_RETRY_MS = 10_000
 _ITEMS_MAX = 2000  # of a kind, in one message
+After = Callable[[int], tuple[bytes, int] | None]
 _NUMBER = re.compile("[0-9]{1,15}")  # int() raises for thousands of digits
 
 
@@ -37,20 +44,23 @@ class FeedEvent(TypedDict):
 class Feed:
     """Collects events into messages, and sends them to all listeners. Thread-safe. ``now_ms``: the log's clock.
 
-    All listeners read from one ring of the last minute, each at its own pace, so a slow listener neither delays others
-    nor costs memory. A listener that falls behind the ring gets ``missed`` and continues with the newest messages. A
-    message has at most 2,000 items of a kind; the rest is counted (``left_out``).
+    All listeners read from one ring of the last minute, at most 16 MiB, each at its own pace, so a slow listener
+    neither delays others nor costs memory. A listener that falls behind the ring gets ``missed`` and continues with the
+    newest messages. A message has at most 2,000 items of a kind; the rest is counted (``left_out``). It is serialized
+    once.
     """
 
-    def __init__(self, now_ms: Callable[[], float]) -> None:
+    def __init__(self, now_ms: Callable[[], float], listeners_max: int = LISTENERS_MAX) -> None:
         self._now_ms = now_ms
+        self._listeners_max = listeners_max
         self._process = secrets.token_hex(4)  # another process numbers other messages
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._batch: dict[str, list[Any]] = {}
         self._left_out = 0
-        self._ring: deque[tuple[int, str]] = deque(maxlen=_KEPT)  # the last messages: number and JSON text
+        self._ring: deque[bytes] = deque()  # the last messages, the newest of them with this number
+        self._ring_bytes = 0
         self._number = 0
-        self._streams: set[Iterator[str]] = set()
+        self._streams: set[Listener] = set()
         self._closed = False
 
     @property
@@ -60,7 +70,7 @@ class Feed:
     def publish(self, kind: str, item: Any) -> None:
         if not self.listeners:
             return
-        with self._changed:
+        with self._lock:
             items = self._batch.setdefault(kind, [])
             if len(items) < _ITEMS_MAX:
                 items.append(item)
@@ -68,7 +78,7 @@ class Feed:
                 self._left_out += 1
 
     def flush(self) -> None:
-        with self._changed:
+        with self._lock:
             if not self._batch:
                 return
             batch: dict[str, Any] = {"now_ms": self._now_ms(), **self._batch}
@@ -76,50 +86,64 @@ class Feed:
                 batch["left_out"] = self._left_out
             self._batch, self._left_out = {}, 0
             self._number += 1
-            self._ring.append((self._number, strict_json.dumps(batch)))
-            self._changed.notify_all()
+            event = self._event(f"data: {strict_json.dumps(batch)}")
+            self._keep(event)
+            chunk = b"%x\r\n%b\r\n" % (len(event), event)
+            for stream in self._streams:
+                stream.offer(chunk, self._number)
 
     def close(self) -> None:
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            for stream in self._streams:
+                stream.wake()
 
-    def listen(self, last_id: str | None) -> Iterator[str]:
-        """Stream events after ``last_id``, or from now on, until ``leave``. Raises ``TooManyListeners``."""
-        with self._changed:
-            if self.listeners >= LISTENERS_MAX:
-                raise TooManyListeners(f"All {LISTENERS_MAX} event streams are in use; close one")
-            stream = self._stream(self._seen(last_id))
+    def listen(self, last_id: str | None, sock: socket.socket | None = None) -> Listener:
+        """Stream events after ``last_id``, or from now on, until ``leave``. Raises ``TooManyListeners``.
+
+        ``sock``: the connection of a chunked response, to send messages without waking the response's thread.
+        """
+        with self._lock:
+            if self.listeners >= self._listeners_max:
+                raise TooManyListeners(f"All {self._listeners_max} event streams of this lab are in use; close one")
+            if not self._streams:
+                self._skip()
+            stream = Listener(self._lock, self._after, self._seen(last_id), sock)
             self._streams.add(stream)
             return stream
 
-    def leave(self, stream: Iterator[str]) -> None:
-        with self._changed:
+    def leave(self, stream: Listener) -> None:
+        with self._lock:
             self._streams.discard(stream)
 
-    def _stream(self, seen: int) -> Iterator[str]:
-        yield "retry: 1000\n\n"
-        while (found := self._after(seen)) is not None:
-            text, seen = found
-            yield text
+    def _keep(self, message: bytes) -> None:
+        self._ring.append(message)
+        self._ring_bytes += len(message)
+        while len(self._ring) > _KEPT or (self._ring_bytes > _KEPT_BYTES and len(self._ring) > 1):
+            self._ring_bytes -= len(self._ring.popleft())
 
-    def _after(self, seen: int) -> tuple[str, int] | None:
-        """Wait for messages after ``seen``; their text as server-sent events (WHATWG HTML, 9.2), and the last number.
+    def _skip(self) -> None:
+        """Leave out a number: without listeners nothing is collected, so a listener that returns has missed it."""
+        self._number += 1
+        self._ring.clear()
+        self._ring_bytes = 0
 
-        A comment if there are none for a while; ``missed`` if some were dropped; ``None`` at the end.
+    def _after(self, seen: int) -> tuple[bytes, int] | None:
+        """The message after ``seen`` as a server-sent event (WHATWG HTML, 9.2), with its number.
+
+        Empty if there is none; ``missed`` if it was dropped; ``None`` at the end.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._number != seen, HEARTBEAT_SECONDS)
-            oldest = self._ring[0][0] if self._ring else self._number + 1
-            missed = seen < oldest - 1 or seen > self._number
-            newest = self._number
-            found = [(number, text) for number, text in self._ring if number > seen]
         if self._closed:
             return None
-        if missed:
-            return f"id: {self._process}-{newest}\nevent: missed\ndata: {{}}\n\n", newest
-        events = "".join(f"id: {self._process}-{number}\ndata: {text}\n\n" for number, text in found)
-        return events or ": no events\n\n", newest
+        behind = self._number - seen
+        if behind == 0:
+            return b"", seen
+        if not 0 < behind <= len(self._ring):
+            return self._event("event: missed\ndata: {}"), self._number
+        return self._ring[-behind], seen + 1
+
+    def _event(self, text: str) -> bytes:
+        return f"id: {self._process}-{self._number}\n{text}\n\n".encode()
 
     def _seen(self, last_id: str | None) -> int:
         """The number of the last message that a listener has; -1 if the missed messages are unknown."""
@@ -127,3 +151,74 @@ class Feed:
             return self._number
         process, _, number = last_id.partition("-")
         return int(number) if process == self._process and _NUMBER.fullmatch(number) else -1
+
+
+class Listener(Iterator[bytes]):
+    """The events for one listener. Its thread sends them, and waits while there are none.
+
+    Hundreds of threads that wake ten times a second would compete for the interpreter. So the feed itself writes a
+    message to the connection of a waiting listener, as far as that is possible at once; the thread sends the rest.
+    """
+
+    def __init__(self, lock: threading.Lock, after: After, seen: int, sock: socket.socket | None) -> None:
+        self._lock = lock
+        self._after = after
+        self._seen = seen
+        self._sock = sock
+        self._woken = threading.Condition(lock)
+        self._waits = False
+        self._rest = b""  # of a message that was not sent completely
+        self._first = True
+
+    def offer(self, chunk: bytes, number: int) -> None:
+        """Take a message, as a chunk of the response, with the feed's lock."""
+        if not self._waits or self._rest:
+            return
+        if self._sock is not None and self._seen == number - 1:
+            self._seen = number
+            self._rest = chunk[_sent(self._sock, chunk) :]
+            if not self._rest:
+                return
+        self.wake()
+
+    def wake(self) -> None:
+        self._woken.notify()
+
+    def __next__(self) -> bytes:
+        if self._first:
+            self._first = False
+            return b"retry: 1000\n\n"
+        while True:
+            with self._lock:
+                found = self._next()
+                rest, self._rest = self._rest, b""
+            if not rest:
+                if found is None:
+                    raise StopIteration
+                event, self._seen = found
+                return event or b": no events\n\n"
+            if self._sock is not None:
+                self._sock.sendall(rest)
+
+    def _next(self) -> tuple[bytes, int] | None:
+        """The next event; empty if there is none for a while, or the rest of one was not sent."""
+        found = self._after(self._seen)
+        if found is not None and not found[0]:
+            self._waits = True
+            self._woken.wait(HEARTBEAT_SECONDS)
+            self._waits = False
+            found = (b"", self._seen) if self._rest else self._after(self._seen)
+        return found
+
+
+def _sent(sock: socket.socket, chunk: bytes) -> int:
+    """Send what the connection takes at once. An error is left to the listener's thread, which will see it too."""
+    try:
+        return os.write(sock.fileno(), chunk)  # a socket with a timeout would wait in send()
+    except OSError:
+        return 0
+
+
+def full(detail: str) -> bytes:
+    """The stream for a page whose place is taken: a browser shows no other answer to it, and tries again."""
+    return f"retry: {_FULL_RETRY_MS}\nevent: full\ndata: {strict_json.dumps({'detail': detail})}\n\n".encode()

@@ -15,7 +15,6 @@ from broker.log import ReplicationLog
 from broker.position import Position
 from broker.registry import Events
 from nodes.client.feed.feed import INTERVAL_SECONDS, Feed
-from nodes.client.reading import ReadAnswer
 from nodes.http.peers import Ask, PeerError, Peers
 from nodes.runtime.background import Background
 
@@ -24,6 +23,7 @@ _STATE_SECONDS = 1.0
 _IDLE_SECONDS = 0.2
 _PREVIEW = 120  # characters of a value
 _PAGE = 1000
+_GATHER_SECONDS = INTERVAL_SECONDS / 2  # otherwise each entry would cost a request to each replica
 Progress = Literal["applied", "acknowledged"]  # what a replica does with an entry, and the path that reports it
 PROGRESS: tuple[Progress, ...] = get_args(Progress)
 # A step follows a source from a cursor (None: from now on), and returns the next cursor and how many seconds to pause.
@@ -75,10 +75,11 @@ class Sources:
 
     def _follow_log(self, at: Position | None) -> tuple[Position, float]:
         at = at or self.log.head().position
-        for entry in self.log.history.follow(at, _PAGE, WAIT_MS):
+        found = self.log.history.follow(at, _PAGE, WAIT_MS)
+        for entry in found:
             at = entry.position
             self.feed.publish("writes", _write(entry))
-        return at, 0
+        return at, _pause_seconds(len(found))
 
     def _follow_events(self, last: str | None) -> tuple[str, float]:
         last = last or self.events.last_id()
@@ -118,11 +119,17 @@ def follow_replica(
         feed.publish("unreachable", {"node": replica, "detail": str(reply)})
     if isinstance(reply, PeerError) or reply.status != 200:
         return cursor, _STATE_SECONDS
-    for entry in reply.body[kind] if cursor else ():
+    found = reply.body[kind] if cursor else []
+    for entry in found:
         item = {name: entry[name] for name in ("position", f"{kind}_after_ms", "lateness_ms")}
         at_ms = datetime.fromisoformat(entry[f"{kind}_at"]).timestamp() * 1000
         feed.publish(kind, {"replica": replica, f"{kind}_ms": at_ms, **item})
-    return reply.body["cursor"], 0
+    return reply.body["cursor"], _pause_seconds(len(found))
+
+
+def _pause_seconds(count: int) -> float:
+    """The pause after this many entries: none if there were none, or if there can be more."""
+    return _GATHER_SECONDS if 0 < count < _PAGE else 0
 
 
 def _write(entry: Entry) -> dict[str, Any]:
@@ -135,9 +142,3 @@ def _write(entry: Entry) -> dict[str, Any]:
         "value_bytes": len(entry.value),
         "at_ms": entry.at_us / 1000,
     }
-
-
-def read_item(answer: ReadAnswer, at_ms: float) -> dict[str, Any]:
-    """A read in the feed. ``behind``: the number of missing versions, ``None`` if unknown."""
-    shown = {name: found for name, found in answer.items() if name in {"source", "key", "version", "level"}}
-    return {**shown, "behind": answer["behind_versions"], "at_ms": at_ms}

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.stats import quantile
 from lab.local.supervisor import Lab
 from tests.integration.conftest import applied, converge, set_delays
 from tests.integration.console.conftest import OTHER, REPLICA, ROOT, Seen, go, shown_after_ms, text, waited
@@ -126,14 +125,6 @@ def test_a_steady_load_runs_until_it_is_turned_off(page: Page, fresh: Lab) -> No
     assert get(f"{fresh.primary_url}/version")["version"] == version
 
 
-def test_quantiles_match_the_command_line(page: Page) -> None:
-    asked = "async ([sorted, share]) => (await import('/console/timeline.js')).quantile(sorted, share)"
-    for values in ([3.0], [1.0, 2.0], [1.0, 4.0, 9.0, 16.0, 25.0], list(map(float, range(0, 1000, 7)))):
-        for share in (0, 0.5, 0.95, 0.99, 1):
-            assert page.evaluate(asked, [values, share]) == pytest.approx(quantile(values, share)), (values, share)
-    assert page.evaluate(asked, [[], 0.5]) is None
-
-
 def test_measured_and_predicted_staleness_agree(page: Page, fresh: Lab) -> None:
     set_delays(fresh, 110, 310)
     with Writers(fresh.primary_url, count=2, rate=20, keys=5):
@@ -142,7 +133,8 @@ def test_measured_and_predicted_staleness_agree(page: Page, fresh: Lab) -> None:
             lines = page.locator("#stale-table tbody tr").evaluate_all(
                 "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
             )
-            return [[float(cell) for cell in line] for line in lines] if lines and all(map(all, lines)) else None
+            known = lines and all(all(line) and not line[1].startswith("unknown") for line in lines)
+            return [[float(cell) for cell in line] for line in lines] if known else None
 
         def alike() -> bool:
             # The curves can differ by a millisecond at a step; everywhere else they agree.

@@ -75,7 +75,7 @@ PICTURE = """async (view) => {
         writes: times.map((at, index) => ({ position: `1-${index + 1}`, op: "set", at_ms: at })),
         applied: [{ position: "1-1", replica: "r1", applied_ms: 3000, applied_after_ms: 1000 }],
         acknowledged: [{ position: "1-1", replica: "r1", acknowledged_ms: 3500, acknowledged_after_ms: 1500 }],
-        reads: [{ at_ms: 5000, source: "r2", version: 3, behind: 2 }],
+        reads: [{ at_ms: 5000, source: "r2", key: "k", version: 3, behind: 2 }, ...(view.reads ?? [])],
     });
     const size = { width: 1000, height: 500, em: 16, turned: false };
     const found = picture(timeline, { end: 10000, now: 10000, span: 10000, ...size, ...view });
@@ -175,6 +175,7 @@ def test_sheets_lie_over_the_page_and_escape_closes_them(browser: Browser, fresh
     go(page, f"{fresh.client_url}/")
     happen(fresh)
     waited(page, lambda: page.locator("#stale-table tbody tr").count())
+    waited(page, lambda: not page.locator("#stale-note").inner_text())
     before = boxes(page)
     for summary in page.locator("summary").all():
         summary.click()
@@ -233,6 +234,23 @@ def test_the_picture_has_a_mark_for_everything_at_its_time_and_lane(page: Page) 
     assert [text for text, *_ in shown["behind"]["texts"]] == ["\N{MINUS SIGN}2"]
     assert [text for text, *_ in shown["name"]["texts"]] == ["primary", "r1", "r2"]
     assert {"lane", "name", "tick"} == {style for style, mark in shown.items() if not mark.get("clipped")}
+
+
+def test_a_read_is_missing_its_key_or_of_unknown_staleness_or_fresh(page: Page) -> None:
+    read = {"at_ms": 5000, "source": "r1", "key": "k", "version": 0, "behind": 0}
+    expected = {
+        "missing": [read],
+        "unknown": [read | {"behind": None}, read | {"key": None, "version": 3, "behind": None}],
+        "fresh": [read | {"version": 1}, read | {"key": None}],
+    }
+    for style, reads in expected.items():
+        for one in reads:
+            shown = marks(page.evaluate(PICTURE, {"reads": [one]}))
+            assert expected.keys() & shown.keys() == {style}, one
+    assert [text for text, *_ in marks(page.evaluate(PICTURE, {"reads": expected["unknown"]}))["unknown"]["texts"]] == [
+        "?",
+        "?",
+    ]
 
 
 def test_the_turned_picture_has_the_same_marks_with_time_downwards(page: Page) -> None:

@@ -57,7 +57,10 @@ def test_an_error_names_the_invalid_line(line: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ({"plan": {"level": "foo"}}, "line 1: plan.level: .*'strong', 'bounded', 'session', 'prefix' or 'eventual'"),
+        (
+            {"plan": {"level": "foo"}},
+            "line 1: plan.level: .*'prefix', 'quorum' or 'eventual'",
+        ),
         ({"plan": {"level": "strong", "keys": "1"}}, "line 1: plan.keys: .*integer"),
         ({"plan": 5}, "line 1: plan: "),
         ({**GOOD, "key": ["x"]}, "line 1: key: .*string"),

@@ -22,3 +22,9 @@ def test_a_service_other_than_the_client_ends_it_immediately(monkeypatch: pytest
     monkeypatch.setattr(check, "call", lambda *_: (200, {"role": "primary"}))
     done = CliRunner().invoke(main, ["check", "--client-url", "http://127.0.0.1:9"])
     assert (done.exit_code, "is not the client service, but 'primary'" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("options", [["--level", "quorum"], ["--level", "quorum", "--r", "1"], ["--w", "1"]])
+def test_r_and_w_belong_to_level_quorum(options: list[str]) -> None:
+    done = CliRunner().invoke(main, ["check", "--client-url", "http://127.0.0.1:9", *options])
+    assert (done.exit_code, "level quorum requires --r and --w" in done.stderr) == (1, True)

@@ -29,7 +29,7 @@ def test_a_file_with_changes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "changes", "said"),
     [
-        (None, (), "No such file or directory; an experiment is windows, staleness, levels, sweep or a file"),
+        (None, (), "No such file or directory; an experiment is windows, staleness, levels, quorum, sweep or a file"),
         ("[1, 2", (), "is not YAML"),
         ("- a list\n", (), "must be a mapping"),
         ("!!python/object/apply:os.system ['true']", (), "is not YAML"),

@@ -96,6 +96,10 @@ def test_tables_have_the_figures() -> None:
     assert "timeouts | 1" in cells("windows")
     assert "10 | 50 | 90.0% | 88.0%\n20 | 60 | 50.0% | 52.0%\nall 2 steps | 110 | RMSE | 2.00%" in cells("staleness")
     assert "session | 3 | 900.0 | 901.0 | 902.0 | 903.0 | 25.0% | 100.0% | 1" in cells("levels")
+    assert "10 | 50 | 90.0% | 88.0%\n20 | 60 | 50.0% | 52.0%\nall 2 steps | 110 | RMSE | 2.00%" in cells("quorum")
+    assert "1 | 75.0% | 76.0%\n2 | 100.0% | 99.0%" in cells("quorum")
+    assert "write, measured | 3 | 52.0 | 53.0 | 54.0\nwrite, predicted |  | 50.0 | 51.0 | 52.0" in cells("quorum")
+    assert "5 | 110 | 2.00%" in cells("sweep of quorum")
     assert "5 | 3 | 1500.0" in cells("sweep of windows")
     assert "10 | 110 | 2.00%" in cells("sweep of staleness")
     assert "10 | strong | 3 | 2.0" in cells("sweep of levels")
@@ -111,6 +115,12 @@ def test_a_curve_with_all_reads_after_the_horizon_has_no_rmse() -> None:
     spec = {"kind": "sweep", "experiment": {"kind": "staleness"}}
     ((_, _, rows),) = tables.rows_of("sweep", spec, {"parameter": "seed", "steps": [{"value": 7, "result": found}]})
     assert rows == [["7", "1", ""]]
+
+
+def test_a_partial_result_of_a_quorum_has_the_curve_alone() -> None:
+    found = {name: FINISHED["quorum"]["result"][name] for name in ("n", "r", "w", "stale", "reads")}
+    ((title, _, rows),) = tables.rows_of("quorum", {}, found)
+    assert (title, rows[0][0]) == ("P(a read is stale), n=3 r=1 w=2", "10")
 
 
 def test_a_long_curve_is_thinned_for_the_table() -> None:

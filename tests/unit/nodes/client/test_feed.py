@@ -1,6 +1,7 @@
 """The feed: events in messages, for listeners that each read at their own pace."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,13 +15,15 @@ from broker.registry import Events
 from nodes.client.app import add_feed
 from nodes.client.errors import TooManyListeners
 from nodes.client.feed import feed as module
-from nodes.client.feed.feed import LISTENERS_MAX, Feed
+from nodes.client.feed.feed import LISTENERS_MAX, Feed, Listener
 from nodes.client.feed.sources import PROGRESS, Progress, Sources, follow_replica
 from nodes.http.app import make_app
 from nodes.http.peers import PeerError
 from nodes.runtime.config import load
+from nodes.runtime.gate import Places
 from nodes.runtime.tracing import Tracing
 from tests.support.peers import StubPeers
+from tests.support.until import until
 
 
 @pytest.fixture(autouse=True)
@@ -38,19 +41,19 @@ def say(feed: Feed, *numbers: int) -> None:
         feed.flush()
 
 
-def heard(listener: Iterator[str]) -> list[tuple[str, dict[str, Any]]]:
+def heard(listener: Iterator[bytes]) -> list[tuple[str, dict[str, Any]]]:
     """The events of the next text: their IDs, and their data."""
     found = []
-    for event in next(listener).split("\n\n"):
+    for event in next(listener).decode().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in event.splitlines() if ": " in line and not line.startswith(":"))
         if "data" in fields:
             found.append((fields["id"], json.loads(fields["data"])))
     return found
 
 
-def started(feed: Feed, last_id: str | None = None) -> Iterator[str]:
+def started(feed: Feed, last_id: str | None = None) -> Listener:
     listener = feed.listen(last_id)
-    assert next(listener) == "retry: 1000\n\n"
+    assert next(listener) == b"retry: 1000\n\n"
     return listener
 
 
@@ -74,17 +77,50 @@ def test_nothing_is_kept_without_a_listener() -> None:
 
 def test_without_events_a_comment_keeps_the_connection_open() -> None:
     listener = started(make())
-    assert next(listener) == ": no events\n\n"
+    assert next(listener) == b": no events\n\n"
 
 
 def test_a_listener_resumes_after_its_last_message() -> None:
     feed = make()
     listener = started(feed)
     say(feed, 1, 2, 3)
-    found = heard(listener)
+    found = [heard(listener)[0] for _ in range(3)]
     assert [message["writes"] for _, message in found] == [[1], [2], [3]]
     again = started(feed, found[0][0])
-    assert [message["writes"] for _, message in heard(again)] == [[2], [3]]
+    assert [heard(again)[0][1]["writes"] for _ in range(2)] == [[2], [3]]
+
+
+def test_a_listener_that_returns_after_all_had_left_is_notified_of_missed_messages() -> None:
+    feed = make()
+    listener = started(feed)
+    say(feed, 1)
+    ((last_id, _),) = heard(listener)
+    feed.leave(listener)
+    say(feed, 2)  # which nobody collects
+    assert b"event: missed" in next(started(feed, last_id))
+
+
+def test_a_message_is_serialized_once_for_all_listeners() -> None:
+    feed = make()
+    listeners = [started(feed) for _ in range(3)]
+    say(feed, 1)
+    one, *others = [next(listener) for listener in listeners]
+    assert all(other is one for other in others)
+
+
+def test_kept_messages_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_KEPT_BYTES", 1000)
+    feed = make()
+    slow, slower = started(feed), started(feed)
+    for number in range(3):
+        feed.publish("writes", "x" * 400)
+        say(feed, number)
+    assert feed._ring_bytes == sum(map(len, feed._ring)) <= 1000
+    assert b"event: missed" in next(slow)
+    feed.publish("writes", "x" * 2000)
+    feed.flush()
+    assert len(heard(slow)[0][1]["writes"][0]) == 2000  # the newest message is kept, whatever its size
+    assert b"event: missed" in next(slower)
 
 
 UNKNOWN = ["another-1", "nonsense", "-", "1-1", "PROCESS-", "PROCESS-²", f"PROCESS-{'9' * 5000}"]
@@ -94,7 +130,7 @@ UNKNOWN = ["another-1", "nonsense", "-", "1-1", "PROCESS-", "PROCESS-²", f"PROC
 def test_a_listener_of_another_process_is_notified_of_missed_messages(last_id: str) -> None:
     feed = make()
     listener = started(feed, last_id.replace("PROCESS", feed._process))
-    assert "event: missed" in next(listener)
+    assert b"event: missed" in next(listener)
     say(feed, 1)
     assert [message["writes"] for _, message in heard(listener)] == [[1]]
 
@@ -106,7 +142,7 @@ def test_a_slow_listener_is_notified_of_missed_messages_and_continues(monkeypatc
     for number in range(kept + 10):
         say(feed, number)
         assert heard(quick)[0][1]["writes"] == [number]
-    assert "event: missed" in next(slow)
+    assert b"event: missed" in next(slow)
     say(feed, -1)
     assert [message["writes"] for _, message in heard(slow)] == [[-1]]
 
@@ -137,7 +173,7 @@ def test_the_number_of_listeners_is_bounded() -> None:
 def test_an_invalid_last_event_id_is_rejected_and_takes_no_place(last_id: str) -> None:
     app, api = make_app(load("client", {}), Tracing(), CollectorRegistry())
     feed = make()
-    add_feed(api, feed)
+    add_feed(api, feed, Places(4))
     http = app.test_client()
     for _ in range(LISTENERS_MAX):
         refused = http.get("/events", headers={"Last-Event-ID": last_id.replace("PROCESS", feed._process)})
@@ -146,11 +182,31 @@ def test_an_invalid_last_event_id_is_rejected_and_takes_no_place(last_id: str) -
     assert feed.listeners == 0
 
 
+@pytest.mark.parametrize(("listeners_max", "places"), [(1, 4), (4, 1)])
+def test_without_a_free_stream_a_browser_gets_an_event_and_others_a_problem(listeners_max: int, places: int) -> None:
+    app, api = make_app(load("client", {}), Tracing(), CollectorRegistry())
+    feed = Feed(lambda: 42.0, listeners_max)
+    add_feed(api, feed, Places(places))
+    http = app.test_client()
+    first = http.get("/events")
+    for _ in range(5):  # a refused listener takes no place
+        refused = http.get("/events")
+        assert (refused.status_code, refused.content_type) == (503, "application/problem+json")
+        browser = http.get("/events", headers={"Accept": module.EVENT_STREAM})
+        retry, event, data = browser.get_data(as_text=True).split("\n\n")[0].splitlines()
+        assert (browser.status_code, retry, event) == (200, "retry: 10000", "event: full")
+        assert json.loads(data.removeprefix("data: ")) == {"detail": refused.json and refused.json["detail"]}
+        browser.close()
+    first.close()
+    assert feed.listeners == 0
+    http.get("/events").close()
+
+
 def test_closing_the_feed_ends_all_streams() -> None:
     feed = make()
     listener = started(feed)
     threading.Timer(0.05, feed.close).start()
-    assert all(text.startswith(":") for text in listener)
+    assert all(text.startswith(b":") for text in listener)
 
 
 def test_replicas_are_followed_at_their_url_while_they_are_registered(fake: Any) -> None:
@@ -198,9 +254,97 @@ def test_a_replica_is_followed_from_its_first_answer_on(kind: Progress) -> None:
     listener = started(feed)
     peers = StubPeers(**{f"r1/{kind}": answers})
     cursor, first = follow_replica(feed, peers, "r1", "http://r1", kind, None)
-    assert (first, follow_replica(feed, peers, "r1", "http://r1", kind, cursor)) == (0, ("a-8", 0))
+    last, pause_seconds = follow_replica(feed, peers, "r1", "http://r1", kind, cursor)
+    assert (first, last) == (0, "a-8")
+    assert 0 < pause_seconds < 0.1  # more entries in one request
     feed.flush()
     ((_, message),) = heard(listener)
     item = {"position": "1-8", f"{kind}_ms": 1767225600000, f"{kind}_after_ms": 500.4, "lateness_ms": 0.4}
     assert message[kind] == [{"replica": "r1", **item}]
     assert [ask.fields and ask.fields.get("cursor") for ask in peers.asked] == [None, "a-7"]
+
+
+@pytest.fixture
+def connection() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A node's end of a connection, with a small buffer, and its caller's."""
+    own, other = socket.socketpair()
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    own.settimeout(30)
+    other.settimeout(10)
+    with own, other:
+        yield own, other
+
+
+def waiting(stream: Listener) -> tuple[list[bytes], threading.Thread]:
+    """Run a listener's thread until it waits; the list has what the thread itself sends."""
+    sent: list[bytes] = []
+    thread = threading.Thread(target=lambda: sent.extend(stream), daemon=True)
+    thread.start()
+    until(lambda: stream._waits)
+    return sent, thread
+
+
+def chunks(sock: socket.socket, count: int) -> list[bytes]:
+    with sock.makefile("rb") as file:
+        found = []
+        for _ in range(count):
+            found.append(file.read(int(file.readline(), 16)))
+            assert file.readline() == b"\r\n"
+    return found
+
+
+def test_a_waiting_listener_gets_messages_without_being_woken(
+    monkeypatch: pytest.MonkeyPatch, connection: tuple[socket.socket, socket.socket]
+) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 60)
+    feed = make()
+    sent, thread = waiting(feed.listen(None, connection[0]))
+    say(feed, 1, 2)
+    assert chunks(connection[1], 2) == list(feed._ring)
+    feed.close()
+    thread.join(10)
+    assert sent == [b"retry: 1000\n\n"]
+
+
+def test_the_thread_of_a_listener_that_does_not_read_sends_the_rest_in_order(
+    monkeypatch: pytest.MonkeyPatch, connection: tuple[socket.socket, socket.socket]
+) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 60)
+    feed = make()
+    stream = feed.listen(None, connection[0])
+    sent, thread = waiting(stream)
+    feed.publish("writes", "x" * 2**20)
+    feed.flush()
+    until(lambda: not stream._waits)
+    say(feed, 2, 3)  # the thread is sending the first one, so these are for the thread as well
+    assert chunks(connection[1], 1) == [feed._ring[0]]
+    until(lambda: stream._waits)
+    say(feed, 4)
+    assert chunks(connection[1], 1) == [feed._ring[3]]
+    feed.close()
+    thread.join(10)
+    assert sent == [b"retry: 1000\n\n", feed._ring[1], feed._ring[2]]
+
+
+def test_a_listener_whose_caller_has_left_ends_with_an_error(
+    monkeypatch: pytest.MonkeyPatch, connection: tuple[socket.socket, socket.socket]
+) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 60)
+    feed = make()
+    stream = feed.listen(None, connection[0])
+    next(stream)
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            next(stream)
+        except OSError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    until(lambda: stream._waits)
+    connection[1].close()
+    say(feed, 1)
+    thread.join(10)
+    assert [type(error) for error in errors] == [BrokenPipeError]

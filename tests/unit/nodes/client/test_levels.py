@@ -276,6 +276,85 @@ def test_a_token_covers_a_record_that_is_newer_than_the_position() -> None:
     assert (found["position"], found["token"], found["level_had"]) == ("1-3", f"1-8.{LAB}", "eventual")
 
 
+def missing(source: str, position: str) -> tuple[int, dict[str, Any]]:
+    return 404, {"status": 404, "detail": "no", "source": source, "position": position}
+
+
+def quorum(orders: str, *answers: Any) -> tuple[Reader, StubPeers, CollectorRegistry]:
+    """Replicas with these answers, each in order log or arrival by its letter."""
+    names = [f"r{number}" for number in range(1, len(answers) + 1)]
+    known = replicas(*names)
+    for replica, order in zip(known["replicas"], orders, strict=True):
+        replica["order"] = {"l": "log", "a": "arrival"}[order]
+    data = {f"{name}/data/k": answer for name, answer in zip(names, answers, strict=True)}
+    return make(**{"primary/replicas": known, HEAD: at(9), **data})
+
+
+@pytest.mark.parametrize(
+    ("orders", "answers", "source"),
+    [
+        ("ll", (record("r1", 5, "1-6"), record("r2", 2, "1-4")), "r1"),
+        ("ll", (record("r1", 2, "1-4"), record("r2", 2, "1-8")), "r2"),
+        ("ll", (missing("r1", "1-9"), record("r2", 5, "1-6")), "r1"),
+        ("ll", (missing("r1", "1-4"), record("r2", 5, "1-6")), "r2"),
+        ("ll", (missing("r1", "1-4"), missing("r2", "1-6")), "r2"),
+        ("ll", (missing("r1", "2-0"), record("r2", 5, "1-6")), "r1"),
+        ("ll", (record("r1", 1, "2-1"), record("r2", 5, "1-6")), "r1"),
+        ("aa", (record("r1", 8, "1-3"), record("r2", 2, "1-7")), "r1"),
+        ("aa", (missing("r1", "1-3"), record("r2", 2, "1-7")), "r1"),  # deleted beyond its position
+        ("aa", (missing("r1", "1-3"), record("r2", 5, "1-7")), "r2"),
+        ("la", (missing("r1", "1-6"), record("r2", 8, "1-3")), "r2"),
+    ],
+)
+def test_a_quorum_returns_the_newest_answer(orders: str, answers: tuple[Any, Any], source: str) -> None:
+    levels, _, registry = quorum(orders, *answers)
+    found = levels.read("k", LevelQuery(level="quorum", r=2), Session())
+    assert (found["source"], found["r"], set(found["asked"])) == (source, 2, {"r1", "r2"})
+    assert found["asked"][source]["version"] == found["version"]
+    assert found["stale"] is (found["position"] < "1-9")
+    assert counted(registry, "quorum", "stale" if found["stale"] else "fresh") == 1
+
+
+def test_the_level_that_a_quorum_read_had_is_that_of_the_answer_it_returns() -> None:
+    for orders, position, had in (("ll", "1-9", "strong"), ("ll", "1-8", "session"), ("al", "1-7", "eventual")):
+        levels, _, _ = quorum(orders, record("r1", 5, position), record("r2", 2, "1-4"))
+        session = Session(written=Position(1, 8))
+        assert levels.read("k", LevelQuery(level="quorum", r=2), session)["level_had"] == had
+    levels, _, _ = quorum("la", record("r1", 5, "1-7"), record("r2", 2, "1-4"))
+    assert levels.read("k", LevelQuery(level="quorum", r=2), Session())["level_had"] == "prefix"
+
+
+def test_a_quorum_asks_r_random_replicas_and_replaces_those_that_do_not_respond() -> None:
+    answers = [record(f"r{number}", number, f"1-{number}") for number in (1, 2, 3)]
+    levels, _, _ = quorum("lll", *answers)
+    chosen = [levels.read("k", LevelQuery(level="quorum", r=2), Session()) for _ in range(60)]
+    assert {frozenset(found["asked"]) for found in chosen} == {
+        frozenset(pair) for pair in (("r1", "r2"), ("r1", "r3"), ("r2", "r3"))
+    }
+    for number in range(3):
+        levels, _, _ = quorum("lll", *(GONE if other == number else answers[other] for other in range(3)))
+        for _ in range(5):
+            found = levels.read("k", LevelQuery(level="quorum", r=2), Session())
+            assert set(found["asked"]) == {"r1", "r2", "r3"} - {f"r{number + 1}"}
+    levels, _, registry = quorum("lll", answers[0], GONE, GONE)
+    with pytest.raises(PeerError):
+        levels.read("k", LevelQuery(level="quorum", r=2), Session())
+    assert counted(registry, "quorum", "error") == 1
+
+
+def test_a_quorum_larger_than_the_number_of_replicas_is_refused() -> None:
+    levels, peers, _ = quorum("ll", record("r1", 5, "1-6"), record("r2", 5, "1-6"))
+    with pytest.raises(ReadRefused, match="r=3 replicas cannot be asked: 2 are registered") as failed:
+        levels.read("k", LevelQuery(level="quorum", r=3), Session())
+    assert (answered(failed.value).status, asked(peers, "/data/k")) == (409, [])
+
+
+def test_a_quorum_waits_for_reads_that_are_held_back() -> None:
+    levels, peers, _ = quorum("ll", record("r1", 5, "1-6"), record("r2", 5, "1-6"))
+    levels.read("k", LevelQuery(level="quorum", r=2, timeout_ms=4000), Session())
+    assert {found.wait_ms for found in peers.asked if found.url.endswith("/data/k")} == {4000}
+
+
 def test_an_unknown_replica_is_rejected_with_the_known_ones() -> None:
     levels, _, _ = make(**{HEAD: at(9)})
     with pytest.raises(NoReplicaToRead, match="known: r1") as failed:
@@ -297,6 +376,10 @@ def test_violated_session_guarantees_are_counted() -> None:
         {"level": "bounded"},
         {"level": "strong", "max_lag_ms": "5"},
         {"level": "strong", "replica": "r1"},
+        {"level": "quorum"},
+        {"level": "quorum", "r": "0"},
+        {"level": "quorum", "r": "2", "replica": "r1"},
+        {"level": "eventual", "r": "2"},
         {"level": "linear"},
         {"level": "bounded", "max_lag_ms": "-1"},
         {"level": "bounded", "max_lag_versions": "1.5"},

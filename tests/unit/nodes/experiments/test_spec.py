@@ -26,6 +26,7 @@ WINDOWS = {"kind": "windows"}
         {"kind": "staleness", "steps": 1},
         {"kind": "staleness", "horizon_ms": 0},
         {"kind": "levels", "levels": ["best"]},
+        {"kind": "quorum", "n": 2, "r": 1, "w": 3},
         {"kind": "sweep", "parameter": "rate", "values": [1], "experiment": WINDOWS},
         {"kind": "sweep", "parameter": "rate", "values": [1, "x"], "experiment": WINDOWS},
         {"kind": "sweep", "parameter": "nothing", "values": [1, 2], "experiment": WINDOWS},

@@ -76,7 +76,7 @@ def ask(peers: Peers, *ways: Serve) -> Reply:
 
 
 def test_an_answer_has_status_body_and_arrival_time(peers: Peers) -> None:
-    assert ask(peers, answer(b'{"a":1}', 503)) == Reply(503, {"a": 1}, 42.0)
+    assert ask(peers, answer(b'{"a":1}', 503)) == Reply(503, {"a": 1}, 42.0, sent_at=42.0)
 
 
 def test_a_kept_connection_that_was_closed_is_reopened(peers: Peers) -> None:

@@ -1,12 +1,16 @@
 """The replica's endpoints: its exceptions become problem details."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
+from broker.delay.models import Exponential, Fixed
+from broker.registry import Settings
 from nodes.replica import history
 from nodes.replica.app import create_app
 from nodes.replica.faults import FAULTS
@@ -51,9 +55,7 @@ def test_a_busy_history_asks_to_try_again(client: FlaskClient, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("thread", ["reader", "membership", "acknowledger"])
-def test_each_thread_that_needs_the_log_can_degrade_the_replica(
-    app: Any, client: FlaskClient, thread: str
-) -> None:
+def test_each_thread_that_needs_the_log_can_degrade_the_replica(app: Any, client: FlaskClient, thread: str) -> None:
     app.extensions["node"]._threads[thread].trouble = "the log server refused: NOPERM"
     answer = client.get("/health")
     assert (answer.status_code, answer.get_json()["checks"]["log"]) == (503, "the log server refused: NOPERM")
@@ -66,3 +68,40 @@ def test_a_failing_store_is_unavailable(app: Any, client: FlaskClient, monkeypat
     monkeypatch.setattr(app.extensions["node"].parts.store, "digest", fail)
     answer = client.get("/digest")
     assert (answer.status_code, answer.get_json()["detail"]) == (503, "the store cannot be read.")
+
+
+def held_seconds(app: Any, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds for which reads are held back, which do not pass."""
+    found: list[float] = []
+    monkeypatch.setattr(app.extensions["node"].parts.gate, "hold", found.append)
+    return found
+
+
+def test_data_reads_are_held_back_by_the_read_delay(
+    app: Any, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica, held = app.extensions["node"], held_seconds(app, monkeypatch)
+    monkeypatch.setattr(replica, "parts", replace(replica.parts, uniform=lambda: 0.5))
+    client.get("/data/k")
+    replica._apply_settings(Settings(Fixed(0), read=Exponential(1000)))
+    for path in ("/data/k", "/data", "/version", "/health", "/metrics", "/digest"):
+        client.get(path)
+    assert held == [0, pytest.approx(0.693, abs=0.001), pytest.approx(0.693, abs=0.001)]
+
+
+def test_answers_have_the_time_of_the_read_and_its_delay(app: Any, client: FlaskClient) -> None:
+    replica = app.extensions["node"]
+    replica._apply_settings(Settings(Fixed(0), read=Fixed(30)))
+    before_us = replica.now_us()
+    found = client.get("/data/k").get_json()
+    read_at_us = datetime.fromisoformat(found["read_at"]).timestamp() * 1e6
+    assert (found["status"], found["read_delay_ms"]) == (404, 30)
+    assert read_at_us >= before_us + 30_000
+
+
+def test_reads_beyond_the_places_to_wait_are_refused(app: Any, client: FlaskClient) -> None:
+    app.extensions["node"]._apply_settings(Settings(Fixed(0), read=Fixed(1)))
+    app.extensions["node"].parts.gate._max_waiters = 0
+    answer = client.get("/data/k")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert client.get("/version").status_code == 200

@@ -74,6 +74,20 @@ def test_the_state_never_goes_back_unless_it_is_replaced() -> None:
     assert gate.state == at(4)
 
 
+def test_a_held_request_counts_as_waiting_and_no_position_wakes_it() -> None:
+    gate = make(max_waiters=1)
+    with ThreadPoolExecutor(1) as threads:
+        held = threads.submit(gate.hold, 30.0)
+        until(lambda: gate.waiters == 1)
+        gate.advance(at(9, epoch=9))
+        assert not held.done()
+        with pytest.raises(TooManyWaiters):
+            gate.hold(30.0)
+        gate.close()
+        held.result(5)
+    assert gate.waiters == 0
+
+
 def test_waiters_that_time_out_leave_nothing_behind() -> None:
     gate = make()
     for version in range(6, 30):

@@ -2,6 +2,7 @@
 
 import heapq
 import threading
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
@@ -14,9 +15,19 @@ from pydantic import ValidationError
 from broker.delay.models import Fixed
 from broker.errors import LogUnreachable
 from broker.registry import Settings
-from nodes.experiments.spec import REQUESTS_AT_ONCE, SECONDS_MAX, Experiment, ExperimentBody, Spec, Staleness, Windows
+from nodes.experiments.spec import (
+    REQUESTS_AT_ONCE,
+    SECONDS_MAX,
+    Experiment,
+    ExperimentBody,
+    Quorum,
+    Spec,
+    Staleness,
+    Windows,
+)
 from nodes.http.level import LEVELS
 from nodes.http.peers import Ask, Reply
+from nodes.worker import quorum
 from nodes.worker.open_loop import OpenLoop, Task
 from nodes.worker.perform import Performance, measure_all
 from nodes.worker.run import Run, Target
@@ -94,7 +105,9 @@ class SlowestLab(Target):
         self._time.wait(max(ANSWER_SECONDS, int(timeout_ms) / 1000))
         body = {
             "version": self._version, "write_timestamp": written_at.isoformat(), "token": "t", "position": "1-1",
-            "consistency_time_ms": None, "replicas": {}, "waited_ms": float(timeout_ms), "stale": False
+            "consistency_time_ms": None, "replicas": {}, "waited_ms": float(timeout_ms), "stale": False,
+            "read_at": written_at.isoformat(), "read_delay_ms": 0.0, "acks_reached": 20,
+            "asked": {"r0": {"read_at": written_at.isoformat(), "read_delay_ms": 0.0}}, "cursor": "", "acknowledged": []
         }  # fmt: skip
         return Reply(200, body, self._time.now())
 
@@ -127,6 +140,10 @@ KINDS = st.one_of(
                            "levels": st.lists(st.sampled_from(LEVELS), min_size=1, unique=True)}),
     st.fixed_dictionaries({"kind": st.just("staleness"), "seed": SEEDS, "reads": st.integers(100, 1500), "rate": RATES,
                            "reads_per_second": st.floats(1, 1000), "steps": st.integers(2, 200)},
+                          optional={"horizon_ms": st.floats(1, 600_000)}),
+    st.fixed_dictionaries({"kind": st.just("quorum"), "seed": SEEDS, "reads": st.integers(100, 1500), "rate": RATES,
+                           "reads_per_second": st.floats(1, 1000), "steps": st.integers(2, 200),
+                           "timeout_ms": TIMEOUTS},
                           optional={"horizon_ms": st.floats(1, 600_000)})
 )  # fmt: skip
 
@@ -147,12 +164,19 @@ def specs(draw: st.DrawFn) -> Spec:
         reject()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _quick_simulations() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quorum, "TRIALS", 1000)
+        yield
+
+
 @given(specs(), st.integers(1, 3), st.floats(0, 600_000))
 @settings(max_examples=100, deadline=None, phases=PHASES)
 def test_no_experiment_takes_longer_than_its_bound(spec: Spec, replicas: int, delay_ms: float) -> None:
     seconds, result = taken(spec, replicas, delay_ms)
     assert seconds <= spec.seconds <= SECONDS_MAX
-    if isinstance(spec, Staleness):
+    if isinstance(spec, Staleness | Quorum):
         assert result["reads"] == spec.reads
 
 
