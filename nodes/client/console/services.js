@@ -74,8 +74,9 @@ export const prediction = (writesPerSecond, untilMs, points) =>
 export const faults = () => request("GET", "/faults");
 export const startFault = (replica, fault) => request("POST", "/faults", { replica, ...fault });
 export const endFaults = () => request("POST", "/faults/reset", undefined, { repeatable: true });
-export const beginScene = (name) => request("POST", "/scenes", { name });
-export const renewScene = (id, leaseMs) => request("PUT", `/scenes/${id}${leaseMs === undefined ? "" : `?lease_ms=${leaseMs}`}`, undefined, { keepalive: true });
-export const endScene = (id) => request("DELETE", `/scenes/${id}`);
+// A scene that was answered with 503 has changed nothing yet.
+export const beginScene = (name) => request("POST", "/scenes", { name }, { repeatable: true });
+export const renewScene = (id, leaseMs) => request("PUT", `/scenes/${id}${leaseMs === undefined ? "" : `?lease_ms=${leaseMs}`}`, undefined, { repeatable: true, keepalive: true });
+export const endScene = (id) => request("DELETE", `/scenes/${id}`, undefined, { repeatable: true });
 export const reset = () => request("POST", "/reset");
 export const openapi = () => request("GET", "/openapi.json");

@@ -34,7 +34,7 @@ def test_a_scene_survives_one_unavailable_answer_to_each_request(page: Page, see
     page.route("**/*", once)
     page.locator("#scene-buttons button").nth(0).dispatch_event("click")
     waited(page, lambda: "Scene finished" in (page.locator("#scene-text").text_content() or ""), 60)
-    assert {"GET delays", "POST delays", "POST write", "GET read", "POST faults"} <= refused
+    assert {"POST scenes", "POST delays", "POST write", "GET read", "DELETE scenes"} <= refused
     assert page.locator("#scene-buttons button:disabled").count() == 0
     page.unroute("**/*")
     seen.errors.clear()  # the browser reports each 503
