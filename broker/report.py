@@ -6,10 +6,13 @@ with this report, each run of consecutive positions as its first position and it
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
 from broker.connection import Client, translated
 from broker.position import Position
+
+POSITIONS_MAX = 1000  # in one report
 
 
 class Report(NamedTuple):
@@ -34,8 +37,11 @@ class Report(NamedTuple):
 
     @classmethod
     def from_text(cls, text: str) -> Self:
+        """Read a report. Raises ``ValueError``, ``TypeError``, ``KeyError`` or ``AttributeError`` for another text."""
         found = json.loads(text)
-        runs = ((Position.parse(first), length) for first, length in found.pop("acknowledged").items())
+        runs = [(Position.parse(first), length) for first, length in found.pop("acknowledged").items()]
+        if sum(length for _, length in runs) > POSITIONS_MAX:
+            raise ValueError(f"more than {POSITIONS_MAX} positions")
         positions = (Position(first.epoch, first.version + n) for first, length in runs for n in range(length))
         return cls(**found, acknowledged=tuple(positions))
 
@@ -59,7 +65,8 @@ class Reports:
             while (found := self._pubsub.get_message(timeout=timeout_seconds)) is not None:
                 timeout_seconds = 0
                 if found["type"] == "message":
-                    yield Report.from_text(found["data"])
+                    with suppress(ValueError, TypeError, KeyError, AttributeError):  # another program can publish, too
+                        yield Report.from_text(found["data"])
 
     def close(self) -> None:
         self._pubsub.close()

@@ -10,10 +10,10 @@ from broker.delay.line import DelayLine, Schedule
 from broker.entry import Entry, Operation
 from broker.group import Group
 from broker.position import Position
-from broker.report import Report
+from broker.report import POSITIONS_MAX, Report
 from nodes.runtime.gate import EMPTY_STATE, PositionGate, State
 
-_BATCH = 1000  # positions in one acknowledgement
+_BATCH = POSITIONS_MAX  # positions in one acknowledgement
 _QUEUED_MAX = 200_000  # entries, at which the reader is held back
 _ENTRY_BYTES = 300  # of memory, about
 _REPORT_US = 50_000  # between two reports in which nothing is acknowledged
