@@ -58,11 +58,11 @@ test: $(VENV)/test.stamp ## run unit, contract and integration tests in parallel
 
 .PHONY: test-browser
 test-browser: $(VENV)/dev.stamp ## run the console tests in Chromium
-	@$(BIN)/python -m pytest --suite browser $(ARGS)
+	@$(BIN)/python -m pytest --suite browser -n 2 --dist loadgroup $(ARGS)
 
 .PHONY: test-stack
 test-stack: $(VENV)/dev.stamp ## run the tests of containers, runbooks and dashboards, and slow tests
-	@$(BIN)/python -m pytest --suite stack $(ARGS)
+	@$(BIN)/python -m pytest --suite stack -n 2 --dist loadgroup $(ARGS)
 
 .PHONY: test-all
 test-all: test test-browser test-stack ## run all three test suites

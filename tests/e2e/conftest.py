@@ -22,6 +22,7 @@ SERVICES = {"primary", "replica1", "replica2", "client", "worker", "redis", "pro
 def pytest_itemcollected(item: pytest.Item) -> None:
     item.add_marker(pytest.mark.needs("docker"))
     item.add_marker(pytest.mark.timeout(900))
+    item.add_marker(pytest.mark.xdist_group("containers"))  # one stack, in one worker
 
 
 def docker(*arguments: str, check: bool = True) -> str:
