@@ -96,7 +96,7 @@ def test_a_listener_that_returns_after_all_had_left_is_notified_of_missed_messag
     say(feed, 1)
     ((last_id, _),) = heard(listener)
     feed.leave(listener)
-    say(feed, 2)  # which nobody collects
+    say(feed, 2)  # which no listener reads
     assert b"event: missed" in next(started(feed, last_id))
 
 
