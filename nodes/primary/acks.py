@@ -15,7 +15,8 @@ from nodes.primary.errors import TooFewReplicas, WriteFailed
 from nodes.runtime import caller
 from nodes.runtime.gate import Places
 
-_WAIT_SECONDS = 1.0  # for a report, which bounds how late the thread notices a stop
+_WAIT_SECONDS = 1.0  # for a report or a write, which bounds how late the thread notices a stop
+_LINGER_SECONDS = 1.0  # after the last write, before the subscription ends
 
 
 class Acknowledgements:
@@ -30,25 +31,38 @@ class Acknowledgements:
         self._subscribe, self._history, self._registered, self._places = subscribe, history, registered, places
         self._reports: Reports | None = None
         self._newest: dict[str, Report] = {}  # by replica
+        self._wanted = threading.Event()  # set by each write that starts to wait
         self._lock = threading.Lock()
         self._waiting: dict[Position, list[_Waiting]] = {}
 
     def step(self) -> None:
-        """Take the next reports. Raises ``LogError``, and then subscribes again at the next step."""
+        """Take the next reports, subscribed only while writes wait: reading them costs as much as a write.
+
+        Raises ``LogError``, and then subscribes again at the next step.
+        """
         try:
             if self._reports is None:
+                if not self._wanted.wait(_WAIT_SECONDS):
+                    return
                 self._reports = self._subscribe()
                 for position in list(self._waiting):
                     self._look_up(position)
+            self._wanted.clear()
             for report in self._reports.wait(_WAIT_SECONDS):
                 self._newest[report.replica] = report
                 for position in report.acknowledged:
                     self._acknowledged(position, [report.replica])
+            if not self._waiting and not self._wanted.wait(_LINGER_SECONDS):
+                self._unsubscribe()
         except LogError:
-            if self._reports is not None:
-                self._reports.close()
-                self._reports = None
+            self._unsubscribe()
+            self._wanted.set()
             raise
+
+    def _unsubscribe(self) -> None:
+        if self._reports is not None:
+            self._reports.close()
+            self._reports = None
 
     @contextmanager
     def required(self, count: int) -> Iterator[set[str]]:
@@ -78,6 +92,7 @@ class Acknowledgements:
         waiting = _Waiting(replicas, count)
         with self._lock:
             self._waiting.setdefault(position, []).append(waiting)
+        self._wanted.set()
         try:
             with suppress(LogError):
                 self._look_up(position)

@@ -12,7 +12,7 @@ from broker.registry import Member, Registry, Settings
 from broker.report import Report, Reports
 from nodes.http.problem import problem_of
 from nodes.http.writing import AcksQuery
-from nodes.primary import app  # noqa: F401 - which maps its exceptions to problems
+from nodes.primary import acks, app  # noqa: F401 - which maps its exceptions to problems
 from nodes.primary.acks import Acknowledgements
 from nodes.primary.errors import TooFewReplicas
 from nodes.runtime.gate import Places, TooManyWaiters
@@ -60,7 +60,6 @@ def test_an_acknowledgement_made_before_the_wait_is_found(fake: Any) -> None:
 def test_a_write_returns_when_enough_replicas_have_reported_its_acknowledgement(fake: Any) -> None:
     lab = Lab(fake)
     written = lab.write()
-    lab.acknowledgements.step()
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(lab.wait, written, 2)
         until(lambda: bool(lab.acknowledgements._waiting))
@@ -116,6 +115,8 @@ def test_too_many_waiting_writes_are_refused_before_anything_is_written(fake: An
 
 def test_the_newest_report_or_heartbeat_has_the_number_of_unacknowledged_entries(fake: Any) -> None:
     lab = Lab(fake)
+    lab.acknowledgements._waiting[Position(9, 9)] = []  # keeps the subscription
+    lab.acknowledgements._wanted.set()
     lab.acknowledgements.step()
     for at_us, unacknowledged in ((1, 5), (2, 3)):
         lab.log.group("r1").acknowledge([], Report("r1", at_us, unacknowledged))
@@ -132,6 +133,22 @@ def test_more_acknowledgements_than_replicas_are_refused_before_the_write(fake: 
     problem = problem_of(failed.value)
     assert problem is not None
     assert problem.status == 400
+
+
+def test_the_reports_are_read_only_while_writes_wait(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acks, "_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(acks, "_LINGER_SECONDS", 0.01)
+    lab = Lab(fake)
+    lab.acknowledgements.step()
+    assert fake.pubsub_numsub("lab14:acknowledged") == [("lab14:acknowledged", 0)]
+    lab.acknowledge("r1")
+    assert lab.wait(lab.write(), acks=1, timeout_ms=1)["acks_reached"] == 0
+    lab.acknowledgements._waiting[Position(9, 9)] = []
+    lab.acknowledgements.step()
+    assert fake.pubsub_numsub("lab14:acknowledged") == [("lab14:acknowledged", 1)]
+    lab.acknowledgements._waiting.clear()
+    lab.acknowledgements.step()
+    assert fake.pubsub_numsub("lab14:acknowledged") == [("lab14:acknowledged", 0)]
 
 
 def test_without_acks_no_place_is_taken(fake: Any) -> None:
