@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.timeout(600)]
-ROUNDS = 8
+ROUNDS = 20
 LEASE_SECONDS = 10
 MODELS: dict[str, Any] = {
     "model": {"kind": "uniform", "low_ms": 50, "high_ms": 250},
