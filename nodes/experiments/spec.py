@@ -120,8 +120,8 @@ class Quorum(Spec):
     def seconds(self) -> float:
         loads_seconds = (self.writes + 1) / self.rate + self.one_key_reads / self.reads_per_second
         horizon_seconds = (self.horizon_ms or HORIZON_MS_UNLESS_GIVEN) / 1000
-        one_key_writes = self.rate * (WARM_UP_SECONDS_MAX + self.one_key_reads / self.reads_per_second)
-        requests = self.reads + self.one_key_reads + self.writes + math.ceil(one_key_writes)
+        writes_besides = self.rate * (2 * WARM_UP_SECONDS_MAX + self.one_key_reads / self.reads_per_second)
+        requests = self.reads + self.one_key_reads + self.writes + math.ceil(writes_besides)
         waits_seconds = 3 * self.timeout_ms / 1000 + _waits_seconds(requests, self.timeout_ms)
         return 2 * WARM_UP_SECONDS_MAX + loads_seconds + horizon_seconds + waits_seconds + _GRACE_SECONDS
 

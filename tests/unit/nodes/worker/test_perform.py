@@ -8,7 +8,7 @@ from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from hypothesis import Phase, given, reject, settings
+from hypothesis import Phase, example, given, reject, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -171,7 +171,11 @@ def _quick_simulations() -> Iterator[None]:
         yield
 
 
+WARM_UPS = Quorum(kind="quorum", reads=100, reads_per_second=900.0, rate=200.0, steps=167, timeout_ms=13_626)
+
+
 @given(specs(), st.integers(1, 3), st.floats(0, 600_000))
+@example(WARM_UPS, 1, 450_000.0)
 @settings(max_examples=100, deadline=None, phases=PHASES)
 def test_no_experiment_takes_longer_than_its_bound(spec: Spec, replicas: int, delay_ms: float) -> None:
     seconds, result = taken(spec, replicas, delay_ms)
