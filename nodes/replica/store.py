@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 from broker.entry import Entry, Record, digest
@@ -22,11 +23,18 @@ CREATE TABLE state (
 );
 INSERT INTO state VALUES (1, 0, 0, NULL, NULL);
 """
-_UPSERT = """
-INSERT INTO data (key, value, version, write_id, at_us) VALUES (?, ?, ?, ?, ?)
+_SET = """
+INSERT INTO data (key, value, version, write_id, at_us) VALUES {rows}
 ON CONFLICT (key) DO UPDATE
 SET value = excluded.value, version = excluded.version, write_id = excluded.write_id, at_us = excluded.at_us
+WHERE excluded.version > data.version
 """
+_DELETE = """
+WITH gone (key, version) AS (VALUES {rows})
+DELETE FROM data
+WHERE key IN (SELECT data.key FROM gone CROSS JOIN data ON data.key = gone.key WHERE data.version < gone.version)
+"""
+_ROWS_MAX = 256  # in one statement
 
 
 class ReplicaStore:
@@ -53,9 +61,7 @@ class ReplicaStore:
             if not before.position.is_followed_by_all(entry.position for entry in entries):
                 first, last = entries[0].position, entries[-1].position
                 raise StoreError(f"{first} to {last} does not follow {before.position} without a gap")
-            changed, deleted = _clear_and_net(db, entries)
-            db.executemany("DELETE FROM data WHERE key = ?", [(key,) for key, _ in deleted])
-            db.executemany(_UPSERT, changed)
+            _change(db, entries)
             newest = entries[-1]
             return _move(db, State(newest.position, newest.write_id, newest.at_us))
 
@@ -67,16 +73,14 @@ class ReplicaStore:
         with self._db.transaction() as db:
             if generation != self.generation or _state(db) != before:
                 raise StoreError("a snapshot replaced the store in the meantime")
-            changed, deleted = _clear_and_net(db, sorted(entries))
-            db.executemany("DELETE FROM data WHERE key = ? AND version < ?", deleted)
-            db.executemany(f"{_UPSERT} WHERE excluded.version > data.version", changed)
+            _change(db, sorted(entries))
             _move(db, after)
 
     def install(self, snapshot: Snapshot) -> State:
         with self._db.transaction() as db:
             self.generation += 1
             db.execute("DELETE FROM data")
-            db.executemany(_UPSERT, snapshot.records)
+            _execute(db, _SET, snapshot.records)
             return _move(db, State(snapshot.position, snapshot.write_id, snapshot.at_us))
 
     def continue_at(self, position: Position) -> State:
@@ -125,10 +129,8 @@ class ReplicaStore:
             return _state(db), keys, found
 
 
-def _clear_and_net(
-    db: sqlite3.Connection, entries: Sequence[Entry]
-) -> tuple[list[tuple[str, str, int, str, int]], list[tuple[str, int]]]:
-    """Clear the data if an epoch starts; return the rows to set and the keys to delete, with versions."""
+def _change(db: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+    """Apply entries in log order to the data, of which nothing newer is overwritten."""
     last: dict[str, Entry] = {}
     for entry in entries:
         if entry.op == "epoch":
@@ -136,8 +138,24 @@ def _clear_and_net(
             last.clear()
         else:
             last[entry.key] = entry
+    _execute(db, _DELETE, [(key, found.position.version) for key, found in last.items() if found.op == "delete"])
     changed = [(e.key, e.value, e.position.version, e.write_id, e.at_us) for e in last.values() if e.op == "set"]
-    return changed, [(entry.key, entry.position.version) for entry in last.values() if entry.op == "delete"]
+    _execute(db, _SET, changed)
+
+
+def _execute(db: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """Execute a statement for all rows, many at once.
+
+    After each execution, sqlite3 waits for the interpreter's lock, for up to 5 ms while other threads compute. The
+    numbers of rows are powers of two, so that few different statements are compiled.
+    """
+    done = 0
+    while done < len(rows):
+        count = min(_ROWS_MAX, 1 << (len(rows) - done).bit_length() - 1)
+        some = rows[done : done + count]
+        marks = ", ".join(["(" + ", ".join("?" * len(some[0])) + ")"] * count)
+        db.execute(statement.format(rows=marks), list(chain.from_iterable(some)))
+        done += count
 
 
 def _state(db: sqlite3.Connection) -> State:
