@@ -9,7 +9,7 @@ against values chosen to collide.
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import Literal, NamedTuple, Self, cast, get_args
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 from broker.position import Position
 
@@ -39,7 +39,7 @@ class Entry(NamedTuple):
     @classmethod
     def of_stream(cls, name: str, fields: dict[str, str]) -> Self:
         """Return the entry with this stream ID and these fields, which must satisfy ``is_own``."""
-        op = cast("Operation", fields["op"])
+        op: Any = fields["op"]
         texts = fields["key"], fields["value"], fields["write_id"]
         return cls(Position.of_entry(name), op, *texts, int(fields["at"]), fields["traceparent"])
 

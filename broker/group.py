@@ -53,10 +53,10 @@ class Group:
         with translated():
             reply = self._client.xreadgroup(self._replica, self._replica, {self._stream: after}, count, block_ms)
             found: Raw = reply[0][1] if reply else []
-            foreign = [name for name, fields in found if fields and not is_own(fields)]
-            if foreign:
-                self._client.xack(self._stream, self._replica, *foreign)
-        return [(name, fields) for name, fields in found if name not in foreign]
+            own = [(name, fields) for name, fields in found if not fields or is_own(fields)]
+            if len(own) < len(found):
+                self._client.xack(self._stream, self._replica, *({name for name, _ in found} - dict(own).keys()))
+        return own
 
     def last_delivered(self) -> Position:
         with translated():

@@ -140,10 +140,9 @@ class DelayLine(Generic[E]):
         return self._due_arrivals(now_us, limit) if self._in_arrival_order() else self._due_in_log(now_us, limit)
 
     def take(self, due: Iterable[tuple[E, int]]) -> None:
-        for entry, due_us in due:
-            if self._waiting.pop(entry.position, None) is not None:
-                self._bytes -= entry.size_bytes
-                self._taken_us = max(self._taken_us, due_us)
+        taken = [(entry.size_bytes, due_us) for entry, due_us in due if self._waiting.pop(entry.position, None)]
+        self._bytes -= sum(size_bytes for size_bytes, _ in taken)
+        self._taken_us = max([self._taken_us, *(due_us for _, due_us in taken)])
 
     def clear(self) -> None:
         """Drop everything: the entries will be delivered again, or a snapshot contains them."""

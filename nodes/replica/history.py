@@ -33,9 +33,7 @@ class Recent:
 
     def __init__(self, capacity: int) -> None:
         self._newest: deque[Done] = deque(maxlen=capacity)
-        self._capacity = capacity
         self._lock = threading.Condition()
-        self._numbers: dict[Position, int] = {}  # counted from 0; those of forgotten entries stay for a while
         self.count = 0  # of all entries so far
         self._waiting = 0
         self._closed = False
@@ -43,10 +41,7 @@ class Recent:
     def extend(self, done: Collection[Done]) -> None:
         with self._lock:
             self._newest.extend(done)
-            self._numbers.update(zip((one.position for one in done), itertools.count(self.count)))
             self.count += len(done)
-            if len(self._numbers) > 2 * self._capacity:
-                self._numbers = dict(zip((one.position for one in self._newest), itertools.count(self._first)))
             if self._waiting:
                 self._lock.notify_all()
 
@@ -62,15 +57,14 @@ class Recent:
     def find(self, position: Position) -> Done | None:
         """The entry at this position; ``None`` if not done or forgotten."""
         with self._lock:
-            number = self._numbers.get(position, -1)
-            return self._newest[number - self._first] if number >= self._first else None
+            return next((done for done in reversed(self._newest) if done.position == position), None)
 
     def after(self, position: Position, limit: int) -> list[Done]:
         """At most ``limit`` entries after this position, oldest first."""
         with self._lock:
-            first = max(self._numbers.get(position, -1) + 1, self._first)
-            later = (done for done in self._between(first, self.count) if done.position > position)
-            return list(itertools.islice(later, limit))
+            not_yet = itertools.takewhile(lambda done: done.position != position, reversed(self._newest))
+            later = [done for done in not_yet if done.position > position]
+        return later[::-1][:limit]
 
     def since(self, count: int, limit: int, timeout_seconds: float) -> tuple[list[Done], int]:
         """Wait for entries after the first ``count``; return them and the count at their end.

@@ -67,9 +67,9 @@ class ReplicaMetrics:
     def applied(self, due: Sequence[tuple[Entry, int]], applied_us: int) -> None:
         """Count applied entries, each with its due time; observe their delay and lateness."""
         self._applied.inc(len(due))
-        changes = [(entry, due_us) for entry, due_us in due if entry.op != "epoch"]
+        changes = [pair for pair in due if pair[0].op != "epoch"]
         delays_us = [applied_us - entry.at_us for entry, _ in changes]
-        self._delay.observe(delays_us, [entry.trace_id for entry, _ in changes])
+        self._delay.observe(delays_us, [trace_id(entry.traceparent) for entry, _ in changes])
         self._lateness.observe([applied_us - due_us for _, due_us in changes])
 
     def acknowledged(self, entries: Sequence[Unacknowledged], acknowledged_us: int) -> None:

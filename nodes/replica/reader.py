@@ -11,7 +11,7 @@ from broker.errors import LogBehind, LogError, PositionLost
 from broker.position import START, Position
 from nodes.replica.parts import READ_BLOCK_MS, Parts
 
-_BATCH = 500
+_BATCH = 1000
 _logger = logging.getLogger("lab.reader")
 
 
@@ -27,6 +27,8 @@ class Arrival(Enum):
 
 def classify(last: Position, entry: Entry) -> Arrival:
     """Classify an entry that is delivered when ``last`` is the position of the newest entry."""
+    if entry.position == (last.epoch, last.version + 1):
+        return Arrival.NEXT
     if entry.position <= last:
         return Arrival.REPEATED
     origin = entry.goes_on_from
