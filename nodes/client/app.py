@@ -166,8 +166,10 @@ def add_feed(api: Api, feed: Feed, places: Places) -> None:
         """Everything that happens, as server-sent events: writes, applied and acknowledged entries, reads, and states.
 
         At most one message every 100 ms; its data is JSON with a list for each kind of event. The header Last-Event-ID,
-        or the parameter, resumes from there, up to a minute back; an event of type missed reports a longer gap. If all
-        streams are in use, a browser, which shows no other answer, gets an event of type full with the reason.
+        or the parameter, resumes from there, up to a minute back; an event of type missed reports a longer gap.
+        Otherwise, since_ms starts with the newest message before this time; an event of type kept says first from when
+        on the events are kept. If all streams are in use, a browser, which shows no other answer, gets an event of type
+        full with the reason.
         """
         if last_id := request.headers.get("Last-Event-ID"):
             query = parsed(FeedQuery, {"last_event_id": last_id}, 400, "invalid-last-event-id")
@@ -176,7 +178,7 @@ def add_feed(api: Api, feed: Feed, places: Places) -> None:
         with ExitStack() as held:
             try:
                 held.enter_context(places.one())
-                events = stream = feed.listen(query.last_event_id, sock)
+                events = stream = feed.listen(query.last_event_id, sock, query.since_ms)
                 held.callback(feed.leave, stream)
             except (errors.TooManyListeners, TooManyWaiters) as error:
                 if EVENT_STREAM not in request.headers.get("Accept", ""):
