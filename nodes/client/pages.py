@@ -22,7 +22,7 @@ def page(name: str, request: Request) -> Response | None:
         return None
     response = Response(_files()[name], mimetype=mimetypes.guess_type(name)[0], headers=HEADERS)
     response.add_etag()
-    return response.make_conditional(request)  # type: ignore[return-value]
+    return response.make_conditional(request)
 
 
 @cache
