@@ -62,15 +62,16 @@ class _Message(TypedDict):
 _MESSAGE = TypeAdapter(_Message)
 
 
-def load(path: Path) -> list[dict[str, Any]]:
-    """The messages of a recording, at least one. Raises ``LabError`` that names the line."""
-    lines = files.text(path, _BYTES_MAX).split("\n")
+def load(path: Path) -> tuple[str, list[dict[str, Any]]]:
+    """A recording: its text, and its messages, at least one. Raises ``LabError`` that names the line."""
+    text = files.text(path, _BYTES_MAX)
+    lines = text.split("\n")
     found = [_message(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise LabError(f"{path} contains no messages")
     if len(found) > _MESSAGES_MAX:
         raise LabError(f"{path} has more than the allowed {_MESSAGES_MAX:,} messages")
-    return found
+    return text, found
 
 
 def _message(path: Path, number: int, line: str) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """``lab watch``: the lab in a terminal, live, from the client's feed; or a recording of the feed."""
 
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -47,10 +46,12 @@ def watch(data_dir: Path, client_url: str | None, replay: Path | None, as_page: 
         if as_page:
             raise click.UsageError("--page shows a recording: name it with --replay.")
         run(client_url or url(data_dir, "client"), time.sleep)
-    elif as_page:
-        serve(recording.load(replay))
+        return
+    text, messages = recording.load(replay)
+    if as_page:
+        serve(text)
     else:
-        run_recording(recording.load(replay), time.sleep, time.monotonic)
+        run_recording(messages, time.sleep, time.monotonic)
 
 
 @dataclass
@@ -153,10 +154,9 @@ def run_recording(messages: list[dict[str, Any]], sleep: Callable[[float], objec
             show()
 
 
-def serve(messages: list[dict[str, Any]]) -> None:
+def serve(text: str) -> None:
     """Show a recording in the console until Ctrl-C."""
-    lines = "".join(f"{json.dumps(message)}\n" for message in messages)
-    with suppress(KeyboardInterrupt), page.server(lines.encode()) as server:
+    with suppress(KeyboardInterrupt), page.server(text.encode()) as server:
         click.echo(f"The recording is at http://{server.host}:{server.port}/?replay; Ctrl-C ends this.")
         server.serve_forever()
 

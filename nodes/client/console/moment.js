@@ -11,10 +11,9 @@ export const live = new Timeline();
 const recording = new Recording();
 let replay = null; // what is shown instead of the present
 let held = null; // when the pause began; "Step back" counts from it
+let isFile = false; // whether the replay is that of a file
 let played = null; // the time of the recording that plays, as a distance from performance.now()
 let changed = () => {};
-
-const isFile = () => replay !== null && replay.isFile;
 
 // What to draw, and until when; `end` is null until something is known.
 export function shown() {
@@ -35,11 +34,12 @@ export function take(text) {
 }
 
 // The messages up to the moment shown.
-export const recorded = () => (replay ? replay.recording.upTo(held ?? replay.at) : recording);
+export const recorded = () => (replay?.recording ?? recording).endingAt(Math.floor(shown().end));
 
 // Show a recording from its start, or paused at a time.
 export function open(file, at = null) {
-  replay = Object.assign(new Replay(file, at ?? file.start), { isFile: true });
+  isFile = true;
+  replay = new Replay(file, at ?? file.start);
   if (at === null) resume();
   else hold(at);
 }
@@ -48,14 +48,14 @@ export function open(file, at = null) {
 export function hold(at) {
   held = at;
   played = null;
-  if (!isFile()) replay = new Replay(recording.upTo(at), at);
-  find("back").max = isFile() ? Math.max(0, (at - replay.recording.start) / 1000) : 50;
+  if (!isFile) replay = new Replay(recording.upTo(at), at);
+  find("back").max = isFile ? Math.max(0, (at - replay.recording.start) / 1000) : 50;
   show();
 }
 
 export function resume() {
   held = null;
-  if (isFile()) played = (replay.at >= replay.recording.end ? replay.recording.start : replay.at) - performance.now();
+  if (isFile) played = (replay.at >= replay.recording.end ? replay.recording.start : replay.at) - performance.now();
   else replay = null;
   if (played !== null) replay.seek(performance.now() + played);
   show();
@@ -86,6 +86,7 @@ export function start(draw) {
   changed = draw;
   find("pause").addEventListener("click", () => {
     const { end } = shown();
+    find("notice").textContent = "";
     if (isPaused()) resume();
     else if (end !== null) hold(Math.floor(end));
   });
@@ -96,8 +97,16 @@ export function start(draw) {
 export function link(span) {
   const { end } = shown();
   if (end === null) return null;
-  const replaying = isFile() ? "replay&" : "";
+  const replaying = isFile ? "replay&" : "";
   return `${location.origin}/?${replaying}at=${Math.floor(end)}&span=${span}`;
+}
+
+// Show the moment of a link, as far as its messages are kept. Returns what to say about it.
+export function holdKept(at, span, { from_ms: from, until_ms: until }) {
+  if (at < from) return "This moment is no longer kept: the lab keeps the last minute, while a page is open.";
+  if (at > until) return "This moment has not come yet.";
+  hold(at);
+  return at - span * 1000 < from ? `Only the last ${((at - from) / 1000).toFixed(1)} s before this moment are kept.` : "";
 }
 
 // The moment that an address asks for: { at, error }, both null if it asks for none.

@@ -45,6 +45,14 @@ export class Recording {
     return found;
   }
 
+  // The messages up to a time, and a last one that has only this time: where the recording ends.
+  endingAt(at) {
+    const found = this.upTo(at);
+    const message = { now_ms: at };
+    if (found.end !== at) found.items.push({ text: JSON.stringify(message), message });
+    return found;
+  }
+
   toLines() {
     return this.items.map(({ text }) => `${text}\n`).join("");
   }
@@ -137,5 +145,6 @@ export class Replay {
       this.timeline.take(message);
     }
     this._clock = until;
+    if (this._next) this.timeline.take({ now_ms: until }); // as at the end of a recording, so that both look the same
   }
 }
