@@ -19,6 +19,7 @@ from lab.local.supervisor import Lab
 from lab.page import server
 from tests.integration.conftest import running_lab, set_delays
 from tests.integration.console.conftest import OTHER, REPLICA, Seen, go, set_ack_delays, text, waited
+from tests.integration.console.test_layout import CUT_OFF, SIZES, WALLS, no_serious_violation
 from tests.support.http import ask, post
 from tests.support.processes import foreground
 
@@ -297,3 +298,25 @@ def test_a_picture_as_svg_is_well_formed_whatever_a_name_contains(bare: Page) ->
     assert [one.text for one in root.iter(f"{space}text")] == ['<a href="x">&··']
     (path,) = root.iter(f"{space}path")
     assert (path.get("d"), path.get("stroke"), path.get("stroke-dasharray")) == ("M0 0L10 5", "#222", "4 4")
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("query", ["replay", "replay&at=5", "at=5"])
+def test_a_replay_and_a_notice_fit_the_screen(browser: Browser, fresh: Lab, size: str, query: str) -> None:
+    width, height = SIZES[size]
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.goto(f"{fresh.client_url}/?{query}")
+    if "replay" in query:
+        waited(page, lambda: text(page, "#connection") == "Replay: choose a recording")
+        file = {"name": "saved.jsonl", "mimeType": "text/plain", "buffer": GOOD.encode()}
+        page.set_input_files("#recording", file)  # type: ignore[arg-type]
+        waited(page, lambda: text(page, "#connection") == "Replay")
+    else:
+        waited(page, lambda: text(page, "#notice") == NOT_KEPT)
+        page.wait_for_selector(f"#delay-{OTHER}", state="attached")
+    page.evaluate("document.getElementById('save').open = true")
+    if size in WALLS:
+        assert page.evaluate("document.scrollingElement.scrollHeight <= innerHeight")
+    assert page.evaluate(CUT_OFF) == []
+    no_serious_violation(page)
+    page.close()
