@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import threading
@@ -166,9 +167,11 @@ def test_a_message_that_arrives_after_the_pause_belongs_to_the_moment_if_it_was_
             now_ms: at_ms, writes: [{ position, op: "set", key: "k", value: "1", at_ms }] });
         moment.take(write("9-1", end - 1));
         moment.take(write("9-2", end + 1));
-        return [moment.shown().end === end, [...timeline.writes.keys()].filter((position) => position[0] === "9")];
+        moment.take(JSON.stringify({ now_ms: end + 120_000 })); // after which the present has forgotten both
+        const ours = (known) => [...known.writes.keys()].filter((position) => position[0] === "9");
+        return [moment.shown().end === end, ours(timeline), ours(moment.live)];
     }""")
-    assert found == [True, ["9-1"]]
+    assert found == [True, ["9-1"], []]
 
 
 NOT_KEPT = "This moment is no longer kept: the lab keeps the last minute, while a page is open."
@@ -234,6 +237,20 @@ def test_a_broken_file_is_refused_with_its_line(bare: Page, lines: str, why: str
     assert text(bare, "#connection") == "Replay"  # what was shown before is still there
     bare.set_input_files("#recording", {**file, "buffer": GOOD.encode()})  # type: ignore[arg-type]
     waited(bare, lambda: not bare.locator("#replay-error").is_visible())
+
+
+def test_a_file_is_bounded_in_size_and_messages(bare: Page, tmp_path: Path) -> None:
+    waited(bare, lambda: text(bare, "#connection") == "Replay")
+    for name, size, lines, why in (
+        ("large", 64 * 2**20 + 1, "", "it has more than 64 MiB"),
+        ("long", None, '{"now_ms":1}\n' * 100_001, "line 100001: more than 100000 messages"),
+    ):
+        file = tmp_path / name
+        file.write_text(lines, encoding="utf-8")
+        if size:
+            os.truncate(file, size)
+        bare.set_input_files("#recording", file)
+        waited(bare, lambda: text(bare, "#replay-error") == f"{name} cannot be shown: {why}.")  # noqa: B023
 
 
 def test_a_page_without_a_recording_offers_to_choose_one(page: Page, browser: Browser, fresh: Lab) -> None:
