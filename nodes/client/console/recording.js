@@ -95,6 +95,7 @@ const ITEMS = {
   acknowledged: PROGRESS("acknowledged"),
   reads: { source: isText, version: isNumber, at_ms: isNumber },
   state: { replica_id: isText, applied_position: isPosition, heartbeat_at: isText, delay_ms: isNumber, lag_ms: isKnownNumber, ack_lag_ms: isKnownNumber, faults: Array.isArray },
+  groups: { replica: isText, at_ms: isNumber },
   unreachable: { node: isText, detail: isText },
   events: { at_ms: isNumber, kind: isText },
 };

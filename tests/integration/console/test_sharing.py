@@ -337,3 +337,20 @@ def test_a_replay_and_a_notice_fit_the_screen(browser: Browser, fresh: Lab, size
     assert page.evaluate(CUT_OFF) == []
     no_serious_violation(page)
     page.close()
+
+
+def test_a_moment_has_what_was_known_then_and_a_saved_one_has_the_same(bare: Page) -> None:
+    found = bare.evaluate("""async () => {
+        const { Recording, Replay } = await import("/console/recording.js");
+        const recording = new Recording();
+        const write = (number, at_ms) => ({ position: `1-${number}`, op: "set", key: "k", value: "1", at_ms });
+        const times = [[1, 1000, 1000], [2, 59_000, 59_100], [3, 59_900, 61_002]]; // of the write and its message
+        for (const [version, at, now_ms] of times)
+            recording.add(JSON.stringify({ now_ms, writes: [write(version, at)] }));
+        const versions = (replay) => replay.timeline.list.map(({ version }) => version);
+        const known = [500, 1000, 59_100, 61_001, 61_002].map((at) => versions(new Replay(recording, at)));
+        const saved = Recording.fromLines(recording.endingAt(61_001).toLines());
+        return [known, versions(new Replay(saved, saved.end)), saved.end, new Replay(recording, 500).at];
+    }""")
+    # Before the first message, what it says is shown. After a minute a write is forgotten, with or without a message.
+    assert found == [[[1], [1], [1, 2], [2], [2, 3]], [2], 61_001, 500]
