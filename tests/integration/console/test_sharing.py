@@ -354,3 +354,13 @@ def test_a_moment_has_what_was_known_then_and_a_saved_one_has_the_same(bare: Pag
     }""")
     # Before the first message, what it says is shown. After a minute a write is forgotten, with or without a message.
     assert found == [[[1], [1], [1, 2], [2], [2, 3]], [2], 61_001, 500]
+
+
+def test_without_a_clipboard_the_link_is_shown_to_be_copied(bare: Page) -> None:
+    waited(bare, lambda: bare.get_attribute("#pause", "aria-pressed") == "true")
+    bare.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    bare.click("#save summary")
+    bare.click("#copy-link")
+    waited(bare, lambda: text(bare, "#saved") == "Copy this link:")
+    assert bare.evaluate("getSelection().toString()") == f"{bare.url}&at=1000&span=10"
+    assert not bare.locator("#link").is_editable()
