@@ -1,10 +1,11 @@
-"""``lab watch``: the lab in a terminal, live, from the client's feed."""
+"""``lab watch``: the lab in a terminal, live, from the client's feed; or a recording of the feed."""
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,9 +15,10 @@ from rich.markup import escape
 from rich.text import Text
 
 from broker.position import START, Position
-from lab import client
-from lab.cli.options import client_option
+from lab import client, page, recording
+from lab.cli.options import client_url_option, data_dir_option
 from lab.client import NodeUnreachable
+from lab.local.state import url
 from lab.terminal import console, table
 
 _SPARKS = "▁▂▃▄▅▆▇█"
@@ -26,14 +28,30 @@ _PAUSE_SECONDS = 1.0
 
 
 @click.command()
-@client_option
-def watch(client_url: str) -> None:
+@data_dir_option
+@client_url_option
+@click.option(
+    "--replay", type=click.Path(path_type=Path), help="Show a recording that the console saved, at its own speed."
+)
+@click.option("--page", "as_page", is_flag=True, help="Show the recording in the console, without a lab.")
+def watch(data_dir: Path, client_url: str | None, replay: Path | None, as_page: bool) -> None:
     """Show the lab live: positions, lag and its recent history, pending entries, and events. Ctrl-C exits.
 
     \b
     Example: lab watch
+    Example: lab watch --replay lab-1764115200000.jsonl
+    Example: lab watch --replay lab-1764115200000.jsonl --page
     """
-    run(client_url, time.sleep)
+    if replay is None:
+        if as_page:
+            raise click.UsageError("--page shows a recording: name it with --replay.")
+        run(client_url or url(data_dir, "client"), time.sleep)
+        return
+    text, messages = recording.load(replay)
+    if as_page:
+        serve(text)
+    else:
+        run_recording(messages, time.sleep, time.monotonic)
 
 
 @dataclass
@@ -51,6 +69,7 @@ class View:
     replicas: dict[str, Replica] = field(default_factory=dict)
     events: deque[str] = field(default_factory=lambda: deque(maxlen=_EVENTS))
     trouble: str = ""
+    note: str = "Ctrl-C exits; the lab keeps running."
 
     def take(self, message: dict[str, Any]) -> None:
         self.trouble = ""
@@ -78,7 +97,7 @@ class View:
         for name, replica in sorted(self.replicas.items()):
             shown.add_row(name, str(replica.position), *self._cells(replica))
         events = [Text(line, style="dim", no_wrap=True) for line in self.events]
-        last = Text(self.trouble or "Ctrl-C exits; the lab keeps running.", style="red" if self.trouble else "dim")
+        last = Text(self.trouble or self.note, style="red" if self.trouble else "dim")
         return Group(shown, Text(), *events, last)
 
     def _cells(self, replica: Replica) -> list[str]:
@@ -119,6 +138,27 @@ def run(client_url: str, sleep: Callable[[float], object]) -> None:
             show()
             sleep(_PAUSE_SECONDS)
             messages = client.messages(f"{client_url}/events")
+
+
+def run_recording(messages: list[dict[str, Any]], sleep: Callable[[float], object], clock: Callable[[], float]) -> None:
+    """Show a recording at its own speed until its end or Ctrl-C. ``clock``: in seconds."""
+    view = View(note="A recording; Ctrl-C exits.")
+    first, *others = messages
+    started_at = clock()
+    view.take(first)
+    with suppress(KeyboardInterrupt), _display(view) as show:
+        for message in others:
+            due_at = started_at + (message["now_ms"] - first["now_ms"]) / 1000
+            sleep(max(0.0, due_at - clock()))
+            view.take(message)
+            show()
+
+
+def serve(text: str) -> None:
+    """Show a recording in the console until Ctrl-C."""
+    with suppress(KeyboardInterrupt), page.server(text.encode()) as server:
+        click.echo(f"The recording is at http://{server.host}:{server.port}/?replay; Ctrl-C ends this.")
+        server.serve_forever()
 
 
 @contextmanager

@@ -1,10 +1,8 @@
 """The client's endpoints."""
 
-import mimetypes
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
-from importlib import resources
 from random import SystemRandom
 from typing import Any
 
@@ -16,7 +14,7 @@ from broker.connection import connect
 from broker.log import ReplicationLog
 from broker.position import Position
 from broker.registry import Events
-from nodes.client import errors, session
+from nodes.client import errors, pages, session
 from nodes.client.client import Client, TimeoutQuery, WriteAndReadAnswer, WriteAndWaitAnswer
 from nodes.client.comparison import CompareAnswer, CompareQuery, Comparison, EverywhereAnswer, StatusAnswer
 from nodes.client.controls import (
@@ -53,13 +51,6 @@ from nodes.runtime.config import ClientConfig
 from nodes.runtime.gate import Places, TooManyWaiters
 
 _FAULTS_PARALLEL = 64
-_PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
 
 maps(errors.NoReplicas, 503, "no-replicas", "No replicas", "not_applied")
 maps(errors.UnknownReplica, 422, "unknown-replica", "Unknown replica")
@@ -141,17 +132,11 @@ def create_app(config: ClientConfig) -> Flask:
 
 def add_pages(app: Flask) -> None:
     """Serve the console at ``/`` and its files below ``/console/``, and no other files."""
-    root = resources.files("nodes.client").joinpath("console")
-    files = {file.name: file for file in root.iterdir()}
-    files |= {f"vendor/{file.name}": file for file in root.joinpath("vendor").iterdir()}
-    pages = {name: file.read_bytes() for name, file in files.items() if file.is_file()}
 
-    def serve(name: str = "index.html") -> Response:
-        if name not in pages:
+    def serve(name: str = pages.INDEX) -> Any:
+        if (found := pages.page(name, request)) is None:
             raise Problem(404, "no-such-page", "No such page", f"No page {name[:100]!r}.")
-        response = Response(pages[name], mimetype=mimetypes.guess_type(name)[0], headers=_PAGE_HEADERS)
-        response.add_etag()
-        return response.make_conditional(request)  # type: ignore[return-value]
+        return found
 
     for path, endpoint in (("/", "console"), ("/console/<path:name>", "console file")):
         app.add_url_rule(path, endpoint, serve, methods=["GET"])
@@ -166,8 +151,10 @@ def add_feed(api: Api, feed: Feed, places: Places) -> None:
         """Everything that happens, as server-sent events: writes, applied and acknowledged entries, reads, and states.
 
         At most one message every 100 ms; its data is JSON with a list for each kind of event. The header Last-Event-ID,
-        or the parameter, resumes from there, up to a minute back; an event of type missed reports a longer gap. If all
-        streams are in use, a browser, which shows no other answer, gets an event of type full with the reason.
+        or the parameter, resumes from there, up to a minute back; an event of type missed reports a longer gap.
+        Otherwise, since_ms starts with the newest message before this time; an event of type kept says first from when
+        on the events are kept. If all streams are in use, a browser, which shows no other answer, gets an event of type
+        full with the reason.
         """
         if last_id := request.headers.get("Last-Event-ID"):
             query = parsed(FeedQuery, {"last_event_id": last_id}, 400, "invalid-last-event-id")
@@ -176,7 +163,7 @@ def add_feed(api: Api, feed: Feed, places: Places) -> None:
         with ExitStack() as held:
             try:
                 held.enter_context(places.one())
-                events = stream = feed.listen(query.last_event_id, sock)
+                events = stream = feed.listen(query.last_event_id, sock, query.since_ms)
                 held.callback(feed.leave, stream)
             except (errors.TooManyListeners, TooManyWaiters) as error:
                 if EVENT_STREAM not in request.headers.get("Accept", ""):

@@ -3,11 +3,13 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,6 +41,18 @@ def test_lab_watch_fails_if_the_lab_does_not_answer() -> None:
     line = [sys.executable, "-m", "lab", "watch", "--client-url", "http://127.0.0.1:1"]
     done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=30)
     assert (done.returncode, "does not answer" in done.stderr) == (1, True)
+
+
+def test_lab_watch_serves_the_page_of_a_recording_until_ctrl_c(tmp_path: Path) -> None:
+    file = tmp_path / "recording.jsonl"
+    file.write_text('{"now_ms": 1}\n', encoding="utf-8")
+    with foreground([sys.executable, "-m", "lab", "watch", "--replay", str(file), "--page"]) as process:
+        assert process.stdout is not None
+        address = re.findall(r"(http://127\.0\.0\.1:\d+)/\?replay", process.stdout.readline())[0]
+        assert POOL.request("GET", f"{address}/recording").data == file.read_bytes()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+        assert process.stdout.read() == ""
 
 
 def listen(lab: Lab, last_id: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

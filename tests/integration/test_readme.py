@@ -134,6 +134,13 @@ def test_the_commands_in_the_document_on_experiments_run(here: tuple[Path, Lab])
     assert waited_ms["strong"] < waited_ms["session"]
 
 
+def test_a_recording_of_the_feed_is_replayed(here: tuple[Path, Lab]) -> None:
+    (block,) = blocks("docs/console.md")
+    output, _ = run(here, block)
+    assert output.count("A recording; Ctrl-C exits.") > 2
+    assert "lab14-replica2" in output
+
+
 def test_the_commands_in_the_document_on_faults_run(here: tuple[Path, Lab]) -> None:
     block, _ = blocks("docs/faults.md")
     _, (begun, first, second, ended) = run(here, block)

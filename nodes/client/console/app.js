@@ -1,13 +1,16 @@
-// Feeds the timeline from GET /events and draws it.
+// Takes the messages of GET /events and draws the moment shown.
 
 import * as charts from "./charts.js";
 import * as controls from "./controls.js";
 import { element, fillTable, find, versionsBehind } from "./dom.js";
+import { listen } from "./feed.js";
 import * as lanes from "./lanes.js";
+import * as moment from "./moment.js";
 import * as panels from "./panels.js";
+import * as playback from "./playback.js";
 import { addScenes } from "./scenes.js";
 import * as services from "./services.js";
-import { Timeline } from "./timeline.js";
+import * as sharing from "./sharing.js";
 
 const FRAME_MS = 100;
 const STATE_MS = 1000;
@@ -15,16 +18,12 @@ const CHARTS_MS = 250;
 const SLOW_CHARTS_MS = 10; // charts that take longer are drawn once a second
 const SUMMARY_MS = 5000;
 const ROWS = 20;
-const RETRY_MS = 5000;
 const SLOW_FRAME_MS = 4; // frames that take longer are drawn at half the rate
 
 const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
-const timeline = new Timeline();
-const values = new Map(); // by node: its value of the watched key
+const parameters = new URLSearchParams(location.search);
+const values = new Map(); // by node: its value of the watched key at present
 let watched = controls.key();
-let paused = null; // the time at which the picture was paused
-
-addScenes({ timeline, pace: Number(new URLSearchParams(location.search).get("pace") ?? 1) });
 
 function showConnection(state, text) {
   find("connection").dataset.state = state;
@@ -33,12 +32,16 @@ function showConnection(state, text) {
 
 const showError = (error) => { find("changed").textContent = error.message; };
 
-function take(message) {
-  timeline.take(message);
-  const names = timeline.names();
+// What to draw, and until when. Nothing that draws asks for the time or the live timeline elsewhere.
+export const shown = () => moment.shown();
+const span = () => Number(find("span").value);
+
+function take(text) {
+  const message = moment.take(text);
+  const names = moment.live.names();
   if (names.length) controls.replicas(names);
   for (const event of message.events ?? []) if (event.kind === "settings") controls.showSettings(event.replica, JSON.parse(event.settings));
-  const touched = [...(message.writes ?? []), ...(message.applied ?? [])].map(({ position }) => timeline.writes.get(position));
+  const touched = [...(message.writes ?? []), ...(message.applied ?? [])].map(({ position }) => moment.live.writes.get(position));
   if (touched.some((write) => write?.key === watched || write?.op === "epoch")) refresh();
 }
 
@@ -72,6 +75,7 @@ const short = (text) => (text.length > 60 ? `${text.slice(0, 60)}…` : text);
 const LABELS = ["version", "acknowledged", "behind", "lag", "ack lag", "pending", "waiting", "unacknowledged"];
 
 function showNow() {
+  const { timeline } = shown();
   const head = timeline.version("primary");
   const rows = timeline.names().map((name) => {
     const state = timeline.replicas.get(name);
@@ -79,7 +83,7 @@ function showNow() {
     const behind = head === null ? state.lag_versions : Math.max(0, head - version);
     const lags = [state.lag_ms, state.ack_lag_ms].map((ms) => ms == null ? null : `${ms.toFixed(0)} ms`);
     const entries = [state.pending, state.waiting, state.applied_unacknowledged];
-    return [name, [version, timeline.acknowledgedVersion(name), behind, ...lags, ...entries], condition(state, behind)];
+    return [name, [version, timeline.acknowledgedVersion(name), behind, ...lags, ...entries], condition(timeline, state, behind)];
   });
   rows.unshift(["primary", [head, "", "", "", "", "", "", ""], { text: timeline.unreachable.get("primary"), wrong: true }]);
   find("watched-name").textContent = short(watched);
@@ -96,10 +100,10 @@ function nowRow([name, numbers, { text, wrong }]) {
   const cells = numbers.map((number, index) => cell(number ?? "unknown", LABELS[index], LABELS[index].replace(" ", "-")));
   const state = cell(text, "", wrong ? "state wrong" : "state");
   const heading = element("th", { scope: "row", role: "rowheader", textContent: name });
-  return element("tr", { role: "row" }, heading, ...cells, cell(values.get(name), short(watched), "value"), state);
+  return element("tr", { role: "row" }, heading, ...cells, cell(moment.isLive() ? values.get(name) : "", short(watched), "value"), state);
 }
 
-function condition(state, behind) {
+function condition(timeline, state, behind) {
   const wrong = [...state.faults, ...(state.diverged ? ["diverged"] : []), ...(state.resyncing ? [`resyncing: ${state.resyncing}`] : [])];
   const usual = !state.live ? "offline" : behind ? "behind" : "up to date";
   const unreachable = timeline.unreachable.get(state.replica_id);
@@ -107,6 +111,7 @@ function condition(state, behind) {
 }
 
 function showWrites() {
+  const { timeline } = shown();
   const names = timeline.names();
   const progress = (write, name, kind, pending) =>
     write[kind].has(name) ? `${(write[kind].get(name) - write.at_ms).toFixed(1)} ms` : timeline.has(name, write, kind) ? kind : pending;
@@ -122,39 +127,22 @@ function showWrites() {
 }
 
 function summarize() {
+  const { timeline } = shown();
   const states = timeline.names().map((name) => timeline.replicas.get(name));
-  if (!states.length || paused !== null) return;
+  if (!states.length || moment.isPaused()) return;
   const behind = states.filter((state) => state.lag_versions).map((state) => `${state.replica_id} is ${versionsBehind(state.lag_versions)}`);
   const text = behind.join("; ") || "All replicas are up to date.";
   if (find("summary").textContent !== text) find("summary").textContent = text; // a screen reader announces each change
 }
 
 function drawLanes() {
-  const now = timeline.now();
-  if (now === null) return;
-  const end = paused === null ? now : paused - Number(find("back").value) * 1000;
-  const omitted = lanes.draw(timeline, { end, span: Number(find("span").value) * 1000, now });
+  const { timeline, end } = shown();
+  if (end === null) return;
+  const omitted = lanes.draw(timeline, { end, span: span() * 1000 });
   find("left-out").hidden = !omitted;
   find("left-out").textContent = `${omitted} older writes are not drawn.`;
 }
 
-function pause() {
-  paused = paused === null ? timeline.now() : null;
-  find("pause").setAttribute("aria-pressed", String(paused !== null));
-  find("pause").textContent = paused === null ? "Pause" : "Resume";
-  find("back").disabled = paused === null;
-  if (paused === null) find("back").value = 0;
-  stepBack();
-}
-
-function stepBack() {
-  const seconds = Number(find("back").value);
-  find("back-text").textContent = seconds ? `${seconds} s earlier` : "now";
-  drawLanes();
-}
-
-find("pause").addEventListener("click", pause);
-find("back").addEventListener("input", stepBack);
 let drawn = 0;
 let took = 0;
 setInterval(() => {
@@ -177,27 +165,25 @@ setInterval(() => {
   const rest = reducedMotion.matches || charting > SLOW_CHARTS_MS ? STATE_MS : 0;
   if (document.hidden || started - charted < rest) return;
   charted = started;
-  charts.draw(timeline, paused ?? timeline.now());
+  const { timeline, end } = shown();
+  charts.draw(timeline, end);
   charting = performance.now() - started;
 }, CHARTS_MS);
 setInterval(summarize, SUMMARY_MS);
-panels.start();
-controls.start(watch);
-controls.offer().catch(showError);
 
-function listen() {
-  const source = new EventSource("/events");
-  let full = null; // why there is no stream for this page; the browser tries again after a while
-  source.addEventListener("open", () => showConnection("open", "Live"));
-  source.addEventListener("full", (event) => { full = JSON.parse(event.data).detail; });
-  source.addEventListener("error", () => {
-    showConnection("lost", full ?? "Connection lost; reconnecting…");
-    full = null;
-    if (source.readyState === EventSource.CLOSED) setTimeout(listen, RETRY_MS); // after a response with an error
-  });
-  source.addEventListener("missed", () => showConnection("open", "Live; some events were missed"));
-  source.addEventListener("message", (event) => take(JSON.parse(event.data)));
+function startLive() {
+  addScenes({ timeline: moment.live, pace: Number(parameters.get("pace") ?? 1) });
+  controls.start(watch);
+  controls.offer().catch(showError);
+  listen({ take, showConnection, at: asked.at, span });
+  watch(watched);
 }
 
-listen();
-watch(watched);
+const asked = moment.asked(location.search);
+if ([...find("span").options].some(({ value }) => value === parameters.get("span"))) find("span").value = parameters.get("span");
+find("notice").textContent = asked.error ?? "";
+moment.start(() => { drawLanes(); showNow(); });
+panels.start();
+sharing.start(span);
+if (parameters.has("replay")) playback.start(asked.at, showConnection);
+else startLive();

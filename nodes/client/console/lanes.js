@@ -7,10 +7,10 @@ const canvas = find("lanes");
 const pen = canvas.getContext("2d");
 
 // The view of the time from `end - span` to `end` on the canvas, whose orientation and font are those of console.css.
-export function view({ end, span, now }) {
+export function view({ end, span }) {
   const { clientWidth: width, clientHeight: height } = canvas;
   const look = getComputedStyle(canvas);
-  return { end, span, now, width, height, em: parseFloat(look.fontSize), turned: look.getPropertyValue("--turned") === "1" };
+  return { end, span, width, height, em: parseFloat(look.fontSize), turned: look.getPropertyValue("--turned") === "1" };
 }
 
 // Returns the number of writes that were not drawn.

@@ -84,7 +84,7 @@ function frameMarks(names, { end, span, height, em, turned }, { across, point })
 // One mark per kind, because drawing each write's separately is slow.
 function writeMarks(drawn, timeline, names, view, { across, point, size, unit }) {
   const changes = drawn.filter(({ op }) => op !== "epoch");
-  const end = Math.min(view.end, view.now);
+  const { end } = view;
   const found = { applied: { arrived: [], under: [] }, acknowledged: { arrived: [], under: [] } };
   const top = across.get("primary");
   for (const write of changes) {

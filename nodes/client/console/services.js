@@ -18,6 +18,13 @@ export function setToken(text) {
 // Whether requests that need the token would be refused, as far as is known.
 export const locked = () => refused.has(token());
 
+let hasLab = true;
+
+// From now on no request is sent.
+export function leaveLab() {
+  hasLab = false;
+}
+
 export class Refused extends Error {
   constructor(status, detail) {
     super(detail);
@@ -27,6 +34,7 @@ export class Refused extends Error {
 
 // The token goes to this origin only. `repeatable`: whether repeating a request changes nothing; then a 503 is retried.
 async function request(method, path, body, { repeatable = method === "GET", headers = {}, keepalive = false } = {}) {
+  if (!hasLab) throw new Error("a replay has no lab.");
   const given = token();
   const options = { method, headers: { ...headers, ...(given && { Authorization: `Bearer ${given}` }) }, mode: "same-origin", redirect: "error", keepalive };
   if (body !== undefined) {

@@ -14,7 +14,9 @@ export function parsePosition(position) {
 export { reached };
 
 export class Timeline {
-  constructor() {
+  // `clock`: milliseconds from any origin.
+  constructor(clock = () => performance.now()) {
+    this._clock = clock;
     this._offset = null;
     this.started = null;
     this.writes = new Map(); // by position
@@ -30,11 +32,11 @@ export class Timeline {
 
   // Null until the first message.
   now() {
-    return this._offset === null ? null : performance.now() + this._offset;
+    return this._offset === null ? null : this._clock() + this._offset;
   }
 
   take(message) {
-    const offset = message.now_ms - performance.now();
+    const offset = message.now_ms - this._clock();
     // Transit can only delay a message, so the largest offset is the most accurate.
     this.started ??= message.now_ms;
     this._offset = this._offset === null || Math.abs(offset - this._offset) > 1000 ? offset : Math.max(offset, this._offset);

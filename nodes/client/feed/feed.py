@@ -33,6 +33,7 @@ _NUMBER = re.compile("[0-9]{1,15}")  # int() raises for thousands of digits
 
 class FeedQuery(Query):
     last_event_id: Annotated[str, Field(max_length=40)] = ""
+    since_ms: Annotated[int, Field(ge=0, le=2**53, description="by the log server's clock")] | None = None
 
 
 class FeedEvent(TypedDict):
@@ -59,6 +60,8 @@ class Feed:
         self._left_out = 0
         self._ring: deque[bytes] = deque()  # the last messages, the newest of them with this number
         self._ring_bytes = 0
+        self._times_ms: deque[float] = deque()  # of the messages in the ring
+        self._kept_from_ms = 0.0  # later events are in the ring
         self._number = 0
         self._streams: set[Listener] = set()
         self._closed = False
@@ -81,13 +84,14 @@ class Feed:
         with self._lock:
             if not self._batch:
                 return
-            batch: dict[str, Any] = {"now_ms": self._now_ms(), **self._batch}
+            now_ms = self._now_ms()
+            batch: dict[str, Any] = {"now_ms": now_ms, **self._batch}
             if self._left_out:
                 batch["left_out"] = self._left_out
             self._batch, self._left_out = {}, 0
             self._number += 1
             event = self._event(f"data: {strict_json.dumps(batch)}")
-            self._keep(event)
+            self._keep(event, now_ms)
             chunk = b"%x\r\n%b\r\n" % (len(event), event)
             for stream in self._streams:
                 stream.offer(chunk, self._number)
@@ -98,17 +102,24 @@ class Feed:
             for stream in self._streams:
                 stream.wake()
 
-    def listen(self, last_id: str | None, sock: socket.socket | None = None) -> Listener:
-        """Stream events after ``last_id``, or from now on, until ``leave``. Raises ``TooManyListeners``.
+    def listen(self, last_id: str | None, sock: socket.socket | None = None, since_ms: float | None = None) -> Listener:
+        """Stream events after ``last_id``, or since a time, or from now on, until ``leave``.
 
         ``sock``: the connection of a chunked response, to send messages without waking the response's thread.
+        Raises ``TooManyListeners``.
         """
         with self._lock:
             if self.listeners >= self._listeners_max:
                 raise TooManyListeners(f"All {self._listeners_max} event streams of this lab are in use; close one")
             if not self._streams:
                 self._skip()
-            stream = Listener(self._lock, self._after, self._seen(last_id), sock)
+            first = b"retry: 1000\n\n"
+            if last_id or since_ms is None:
+                seen = self._seen(last_id)
+            else:
+                seen = self._before(since_ms)
+                first += self._kept()
+            stream = Listener(self._lock, self._after, seen, sock, first)
             self._streams.add(stream)
             return stream
 
@@ -116,17 +127,21 @@ class Feed:
         with self._lock:
             self._streams.discard(stream)
 
-    def _keep(self, message: bytes) -> None:
+    def _keep(self, message: bytes, now_ms: float) -> None:
         self._ring.append(message)
+        self._times_ms.append(now_ms)
         self._ring_bytes += len(message)
         while len(self._ring) > _KEPT or (self._ring_bytes > _KEPT_BYTES and len(self._ring) > 1):
             self._ring_bytes -= len(self._ring.popleft())
+            self._kept_from_ms = self._times_ms.popleft()
 
     def _skip(self) -> None:
         """Leave out a number: without listeners nothing is collected, so a listener that returns has missed it."""
         self._number += 1
         self._ring.clear()
+        self._times_ms.clear()
         self._ring_bytes = 0
+        self._kept_from_ms = self._now_ms()
 
     def _after(self, seen: int) -> tuple[bytes, int] | None:
         """The message after ``seen`` as a server-sent event (WHATWG HTML, 9.2), with its number.
@@ -152,6 +167,16 @@ class Feed:
         process, _, number = last_id.partition("-")
         return int(number) if process == self._process and _NUMBER.fullmatch(number) else -1
 
+    def _before(self, since_ms: float) -> int:
+        """The number of the last message that a listener does not need: it starts with the newest one before a time."""
+        earlier = sum(at_ms <= since_ms for at_ms in self._times_ms)
+        return self._number - len(self._ring) + max(0, earlier - 1)
+
+    def _kept(self) -> bytes:
+        """An event that says from when on all events are kept, and the present."""
+        kept = {"from_ms": self._kept_from_ms, "until_ms": self._now_ms()}
+        return f"event: kept\ndata: {strict_json.dumps(kept)}\n\n".encode()
+
 
 class Listener(Iterator[bytes]):
     """The events for one listener. Its thread sends them, and waits while there are none.
@@ -160,7 +185,7 @@ class Listener(Iterator[bytes]):
     message to the connection of a waiting listener, as far as that is possible at once; the thread sends the rest.
     """
 
-    def __init__(self, lock: threading.Lock, after: After, seen: int, sock: socket.socket | None) -> None:
+    def __init__(self, lock: threading.Lock, after: After, seen: int, sock: socket.socket | None, first: bytes) -> None:
         self._lock = lock
         self._after = after
         self._seen = seen
@@ -168,7 +193,7 @@ class Listener(Iterator[bytes]):
         self._woken = threading.Condition(lock)
         self._waits = False
         self._rest = b""  # of a message that was not sent completely
-        self._first = True
+        self._first = first
 
     def offer(self, chunk: bytes, number: int) -> None:
         """Take a message, as a chunk of the response, with the feed's lock."""
@@ -186,8 +211,8 @@ class Listener(Iterator[bytes]):
 
     def __next__(self) -> bytes:
         if self._first:
-            self._first = False
-            return b"retry: 1000\n\n"
+            first, self._first = self._first, b""
+            return first
         while True:
             with self._lock:
                 found = self._next()

@@ -100,6 +100,80 @@ def test_a_listener_that_returns_after_all_had_left_is_notified_of_missed_messag
     assert b"event: missed" in next(started(feed, last_id))
 
 
+def since(feed: Feed, since_ms: float) -> tuple[dict[str, Any], Listener]:
+    """What a listener that asks for a time is told first, and the listener."""
+    listener = feed.listen(None, since_ms=since_ms)
+    retry, _, event, data = next(listener).decode().strip().splitlines()
+    assert (retry, event) == ("retry: 1000", "event: kept")
+    return json.loads(data.removeprefix("data: ")), listener
+
+
+class Clock:
+    now_ms = 1000.0
+
+    def feed(self) -> Feed:
+        return Feed(lambda: self.now_ms)
+
+    def say(self, feed: Feed, *times_ms: float) -> None:
+        for self.now_ms in times_ms:
+            say(feed, self.now_ms)
+
+
+@pytest.mark.parametrize(("since_ms", "first"), [(500, 2000), (2000, 2000), (2999, 2000), (3000, 3000), (9000, 4000)])
+def test_a_listener_can_ask_for_the_messages_since_a_time_and_the_newest_one_before(since_ms: int, first: int) -> None:
+    clock = Clock()
+    feed = clock.feed()
+    started(feed)
+    clock.say(feed, 2000, 3000, 4000)
+    clock.now_ms = 4500
+    told, listener = since(feed, since_ms)
+    assert told == {"from_ms": 1000, "until_ms": 4500}  # nothing was collected before the first listener
+    expected = [at for at in (2000, 3000, 4000) if at >= first]
+    assert [heard(listener)[0][1]["writes"] for _ in expected] == [[at] for at in expected]
+    assert next(listener) == b": no events\n\n"
+
+
+def test_a_listener_that_asks_for_a_time_is_told_from_when_on_the_messages_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_KEPT", 2)
+    clock = Clock()
+    feed = clock.feed()
+    first = started(feed)
+    clock.say(feed, 2000, 3000, 4000, 5000)
+    told, listener = since(feed, 0)
+    assert told == {"from_ms": 3000, "until_ms": 5000}
+    assert heard(listener)[0][1]["writes"] == [4000]
+    feed.leave(first)
+    feed.leave(listener)
+    clock.now_ms = 6000
+    told, listener = since(feed, 0)
+    assert told == {"from_ms": 6000, "until_ms": 6000}
+    assert next(listener) == b": no events\n\n"
+
+
+@pytest.mark.parametrize("since_ms", ["x", "-1", "", "nan", "inf", "1e400", "9" * 5000, str(2**53 + 1), "1&since_ms=2"])
+def test_an_invalid_time_is_rejected_and_takes_no_place(since_ms: str) -> None:
+    app, api = make_app(load("client", {}), Tracing(), CollectorRegistry())
+    feed = make()
+    add_feed(api, feed, Places(4))
+    refused = app.test_client().get(f"/events?since_ms={since_ms}")
+    assert (refused.status_code, refused.content_type) == (400, "application/problem+json")
+    assert feed.listeners == 0
+
+
+def test_the_endpoint_passes_the_time_on_unless_a_message_is_named() -> None:
+    app, api = make_app(load("client", {}), Tracing(), CollectorRegistry())
+    feed = make()
+    add_feed(api, feed, Places(4))
+    answer = app.test_client().get("/events?since_ms=1000")
+    assert b"event: kept" in next(iter(answer.response))  # type: ignore[arg-type]
+    answer.close()
+    answer = app.test_client().get("/events?since_ms=1000", headers={"Last-Event-ID": "x-1"})
+    assert next(iter(answer.response)) == b"retry: 1000\n\n"  # type: ignore[arg-type]
+    answer.close()
+
+
 def test_a_message_is_serialized_once_for_all_listeners() -> None:
     feed = make()
     listeners = [started(feed) for _ in range(3)]
