@@ -5,8 +5,10 @@ import * as controls from "./controls.js";
 import { element, fillTable, find, versionsBehind } from "./dom.js";
 import * as lanes from "./lanes.js";
 import * as panels from "./panels.js";
+import { highlighted } from "./highlight.js";
 import { addScenes } from "./scenes.js";
 import * as services from "./services.js";
+import * as strip from "./strip.js";
 import { Timeline } from "./timeline.js";
 
 const FRAME_MS = 100;
@@ -96,7 +98,7 @@ function nowRow([name, numbers, { text, wrong }]) {
   const cells = numbers.map((number, index) => cell(number ?? "unknown", LABELS[index], LABELS[index].replace(" ", "-")));
   const state = cell(text, "", wrong ? "state wrong" : "state");
   const heading = element("th", { scope: "row", role: "rowheader", textContent: name });
-  return element("tr", { role: "row" }, heading, ...cells, cell(values.get(name), short(watched), "value"), state);
+  return element("tr", { role: "row", className: highlighted.nodes.has(name) ? "spotlit" : "" }, heading, ...cells, cell(values.get(name), short(watched), "value"), state);
 }
 
 function condition(state, behind) {
@@ -134,6 +136,7 @@ function drawLanes() {
   if (now === null) return;
   const end = paused === null ? now : paused - Number(find("back").value) * 1000;
   const omitted = lanes.draw(timeline, { end, span: Number(find("span").value) * 1000, now });
+  strip.draw(timeline, end);
   find("left-out").hidden = !omitted;
   find("left-out").textContent = `${omitted} older writes are not drawn.`;
 }
