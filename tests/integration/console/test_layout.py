@@ -68,18 +68,19 @@ PICTURE = """async (view) => {
     const { picture } = await import("/console/picture.js");
     const timeline = new Timeline();
     const state = { applied_position: "1-0", acknowledged_version: 0, live: true, ack_delay_ms: 500 };
-    const times = [2000, 9000, ...new Array(view.more ?? 0).fill(9500)];
+    const writtenAt = [2000, 9000, ...new Array(view.more ?? 0).fill(9500)];
     timeline.take({
         now_ms: 10000,
         state: [{ ...state, replica_id: "r1", delay_ms: 1000 }, { ...state, replica_id: "r2", delay_ms: 4000 }],
-        writes: times.map((at, index) => ({ position: `1-${index + 1}`, op: "set", at_ms: at })),
+        writes: writtenAt.map((at, index) => ({ position: `1-${index + 1}`, op: "set", at_ms: at })),
         applied: [{ position: "1-1", replica: "r1", applied_ms: 3000, applied_after_ms: 1000 }],
         acknowledged: [{ position: "1-1", replica: "r1", acknowledged_ms: 3500, acknowledged_after_ms: 1500 }],
         reads: [{ at_ms: 5000, source: "r2", key: "k", version: 3, behind: 2 }, ...(view.reads ?? [])],
     });
     const size = { width: 1000, height: 500, em: 16, turned: false };
     const [nodes, positions] = (view.chosen ?? [[], []]).map((chosen) => new Set(chosen));
-    const found = picture(timeline, { end: 10000, now: 10000, span: 10000, highlighted: { nodes, positions }, ...size, ...view });
+    const times = { end: 10000, now: 10000, span: 10000 };
+    const found = picture(timeline, { ...times, highlighted: { nodes, positions }, ...size, ...view });
     return { ...found, lanes: [...found.scale.across.values()] };
 }"""
 
