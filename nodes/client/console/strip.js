@@ -13,6 +13,7 @@ const list = find("entries");
 const items = new Map(); // by position, in log order as in the list: {item, button, cells, states}
 let room = 0; // how many em the list is wide
 let labels = [];
+let drawn = []; // the arguments of the last draw
 
 new ResizeObserver(() => { room = list.clientWidth / parseFloat(getComputedStyle(list).fontSize); }).observe(list);
 list.addEventListener("keydown", go);
@@ -20,10 +21,12 @@ find("strip-legend").append(...STATES.map(sign));
 
 // The entries at `end`.
 export function draw(timeline, end) {
+  drawn = [timeline, end];
   const names = timeline.names();
   label(timeline.log, names);
   const entries = newest(timeline, end);
   arrange(isHeld(entries, timeline, end) ? [...items.keys()] : entries.map(({ position }) => position), names);
+  find("strip-none").hidden = items.size > 0;
   for (const [position, item] of items) show(item, timeline.writes.get(position), timeline, end);
   entry.draw(timeline, end);
 }
@@ -84,14 +87,16 @@ function arrange(positions, names) {
   const buttons = [...list.querySelectorAll("button")];
   if (!buttons.some(({ tabIndex }) => tabIndex === 0)) buttons.at(-1).tabIndex = 0;
   if (hadFocus) move(buttons[0]);
-  find("strip-none").hidden = true;
 }
 
 function make(names) {
   const cells = names.map(() => element("span", { className: "cell" }));
   const button = element("button", { type: "button", tabIndex: -1, ariaHasPopup: "dialog" }, element("code"), ...cells);
   const one = { item: element("li", {}, button), button, cells };
-  button.addEventListener("click", () => entry.open(one.position, button));
+  button.addEventListener("click", () => {
+    entry.open(one.position, button);
+    draw(...drawn);
+  });
   return one;
 }
 

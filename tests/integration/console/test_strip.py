@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -178,26 +179,48 @@ def test_a_state_is_right_at_its_moment_or_unknown(page: Page) -> None:
         assert shown == expected, messages
 
 
+# The moment that the picture shows, and the label of the newest entry in the strip.
+MOMENT = """() => {
+    const newest = document.querySelector("#entries li:last-child button");
+    return [Number(document.getElementById("lanes").dataset.endMs), newest?.ariaLabel ?? ""];
+}"""
+
+
+def reported(lab: Lab, position: str, kind: str) -> list[float]:
+    """When each replica applied or acknowledged an entry, in milliseconds, as it reports."""
+    found = [get(f"{url}/version?min_acknowledged={position}&timeout_ms=10000") for url in lab.replica_urls.values()]
+    return [datetime.fromisoformat(one[f"{kind}_at"]).timestamp() * 1000 for one in found]
+
+
 def test_stepping_back_shows_the_entries_and_states_of_that_moment(page: Page, fresh: Lab) -> None:
-    set_delays(fresh, 1500, 2500)
-    first = write(fresh)
-    show(page, first, ACKNOWLEDGED, ACKNOWLEDGED)
-    second = write(fresh)
-    show(page, second, PENDING, PENDING)
+    set_delays(fresh, 1000, 2000)
+    set_ack_delays(fresh, 1000, 1500)
+    _, position = write(fresh), write(fresh)
+    show(page, position, ACKNOWLEDGED, ACKNOWLEDGED)
+    applied, acknowledged = (reported(fresh, position, kind) for kind in ("applied", "acknowledged"))
+    ((_, fields),) = redis_of(fresh).xrange(LOG, position, position)
+    written = int(fields["at"]) / 1000
     page.click("#pause")
-    page.fill("#back", "1")
-    waited(page, lambda: button(page, second).count() == 0)
-    assert states_in(button(page, first).get_attribute("aria-label"))[REPLICA] in {ACKNOWLEDGED, PENDING}
-    page.fill("#back", "0")
-    show(page, second, PENDING, PENDING)
-    page.wait_for_timeout(300)
-    show(page, second, PENDING, PENDING)
+    seen = set()
+    for back in [half / 2 for half in range(24)]:
+        page.fill("#back", str(back))
+        end, label = page.evaluate(MOMENT)
+        assert label.startswith(f"{position}: ") == (written <= end)
+        if end < written:
+            seen.add("not yet written")
+            assert page.is_visible("#strip-none") == (label == "")
+            continue
+        for state, *times in zip(states_in(label).values(), applied, acknowledged, strict=True):
+            expected = [PENDING, APPLIED, ACKNOWLEDGED][sum(time <= end for time in times)]
+            assert state == expected or (state == "unknown" and end < written + 500)  # the log was not asked yet
+            seen.add(state)
+    assert seen >= {"not yet written", PENDING, APPLIED, ACKNOWLEDGED}
 
 
 def opened(page: Page, position: str) -> None:
-    """Open an entry's sheet by a click, and wait for its content."""
+    """Open an entry's sheet by a click."""
     button(page, position).click()
-    waited(page, lambda: page.locator("#entry-fields dd").count())
+    assert page.locator("#entry-fields dd").count() == 6
 
 
 def way(page: Page) -> list[list[str]]:
