@@ -85,7 +85,10 @@ class Sources:
         return at, _pause_seconds(len(found))
 
     def _follow_groups(self, last: Delivered | None) -> tuple[Delivered, float]:
-        """Publish what is delivered when it has changed, and once a second: no command of the log server waits for that."""
+        """Publish what is delivered to each group, when it has changed and once a second.
+
+        No command of the log server waits for a change.
+        """
         found = self.log.history.delivered()
         if last and found.positions == last.positions and found.at_us - last.at_us < _STATE_SECONDS * 1e6:
             return last, INTERVAL_SECONDS
