@@ -317,6 +317,19 @@ def test_the_sheet_closes_and_the_focus_returns(page: Page, fresh: Lab) -> None:
         assert button(page, position).evaluate("one => one === document.activeElement")
 
 
+def test_a_highlight_stays_on_a_state_that_is_shown_anew_and_ends(page: Page) -> None:
+    spotlit = "[...document.querySelectorAll('.spotlit')].map((one) => one.id || one.cells[0].textContent)"
+    call = "([given]) => import('/console/highlight.js').then(({ highlight }) => highlight(given ?? undefined))"
+    page.locator(f"#now tr:has(th:text-is('{OTHER}'))").wait_for()
+    page.evaluate(call, [{"nodes": [OTHER], "ids": ["strip", "no such element"]}])
+    assert page.evaluate(spotlit) == [OTHER, "strip"]
+    page.evaluate("window.row = document.querySelector('#now tbody tr')")
+    waited(page, lambda: not page.evaluate("window.row.isConnected"))
+    assert page.evaluate(spotlit) == [OTHER, "strip"]
+    page.evaluate(call, [None])
+    assert page.evaluate(spotlit) == []
+
+
 def test_entries_are_reached_by_the_keyboard_and_stand_still_meanwhile(page: Page, fresh: Lab) -> None:
     positions = [write(fresh) for _ in range(3)]
     button(page, positions[-1]).wait_for()
