@@ -1,5 +1,6 @@
 """Inspection of the log: its entries, groups, time and memory. Reading here does not affect any group."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from redis import exceptions
@@ -20,6 +21,13 @@ class GroupState(NamedTuple):
     newest_pending: Position | None
 
 
+class Delivered(NamedTuple):
+    """The last position delivered to each group, and the log's time at that moment."""
+
+    at_us: int
+    positions: dict[str, Position]
+
+
 class Memory(NamedTuple):
     """Bytes used by the log's entries and by the whole log server, and the server's limit, 0 for none."""
 
@@ -33,7 +41,7 @@ class History:
 
     def __init__(self, client: Client, namespace: str = "lab14") -> None:
         self._client: Any = client
-        self._stream = f"{namespace}:log"
+        self.stream = f"{namespace}:log"
         self._head = f"{namespace}:head"
         self._before = register(client, "before.lua")
         self._acknowledged = register(client, "groups.lua", "acknowledged.lua")
@@ -50,16 +58,16 @@ class History:
 
     def _range(self, first: str, last: str, count: int) -> list[Entry]:
         with translated():
-            return own_entries(self._client.xrange(self._stream, min=first, max=last, count=count))
+            return own_entries(self._client.xrange(self.stream, min=first, max=last, count=count))
 
     def newest(self, count: int) -> list[Entry]:
         """Return the newest entries in ascending order."""
         with translated():
-            return own_entries(self._client.xrevrange(self._stream, count=count)[::-1])
+            return own_entries(self._client.xrevrange(self.stream, count=count)[::-1])
 
     def follow(self, position: Position, count: int, block_ms: int) -> list[Entry]:
         with translated():
-            reply = self._client.xread({self._stream: str(position)}, count=count, block=block_ms)
+            reply = self._client.xread({self.stream: str(position)}, count=count, block=block_ms)
         found: Raw = reply[0][1] if reply else []
         entries = own_entries(found)
         if found and not entries:  # the next call would immediately return the same
@@ -85,7 +93,7 @@ class History:
             with translated():
                 pipe = self._client.pipeline(transaction=True)
                 pipe.hmget(self._head, "epoch", "version")
-                pipe.xinfo_stream(self._stream)
+                pipe.xinfo_stream(self.stream)
                 head, info = pipe.execute()
         except LogRefused:  # there is no stream
             return None
@@ -97,26 +105,26 @@ class History:
     def before(self, age_us: int) -> tuple[Position, Position]:
         """Return the epoch's newest position ``age_us`` ago, or the one before its oldest entry, and the head."""
         with translated():
-            epoch, version, newest = self._before(keys=[self._stream, self._head], args=[age_us])
+            epoch, version, newest = self._before(keys=[self.stream, self._head], args=[age_us])
         return Position(int(epoch), int(version)), Position(int(epoch), int(newest))
 
     def length(self) -> int:
         with translated():
-            return int(self._client.xlen(self._stream))
+            return int(self._client.xlen(self.stream))
 
     def acknowledged(self, position: Position) -> list[str]:
         """Return the replicas that have acknowledged the entry at this position."""
         with translated():
-            return list(self._acknowledged(keys=[self._stream], args=[str(position)]))
+            return list(self._acknowledged(keys=[self.stream], args=[str(position)]))
 
     def groups(self) -> list[GroupState]:
         """Return every replica's place in the log, by name; empty if there is no log."""
         try:
             with translated():
-                infos = self._client.xinfo_groups(self._stream)
+                infos = self._client.xinfo_groups(self.stream)
                 pipe = self._client.pipeline(transaction=False)
                 for info in infos:
-                    pipe.xpending(self._stream, info["name"])
+                    pipe.xpending(self.stream, info["name"])
                 summaries = pipe.execute()
         except LogRefused as error:
             if isinstance(error.__cause__, exceptions.ResponseError) and "no such key" in str(error.__cause__):
@@ -127,23 +135,33 @@ class History:
     def deliveries(self, replica: str, count: int) -> dict[Position, int]:
         """Return how often each of a replica's oldest pending entries has been delivered."""
         with translated():
-            found = self._client.xpending_range(self._stream, replica, "-", "+", count, idle=0)
+            found = self._client.xpending_range(self.stream, replica, "-", "+", count, idle=0)
         return {Position.of_entry(one["message_id"]): one["times_delivered"] for one in found}
+
+    def delivered(self) -> Delivered:
+        at_us, infos = self._timed(lambda pipe: pipe.xinfo_groups(self.stream))
+        return Delivered(at_us, {info["name"]: Position.of_entry(info["last-delivered-id"]) for info in infos})
 
     def now_us(self) -> int:
         """Return the log's time in microseconds since 1970: the server's clock, never before the last change."""
+        return self._timed()[0]
+
+    def _timed(self, *commands: Callable[[Any], object]) -> tuple[int, *tuple[Any, ...]]:
+        """Return the log's time, and the replies to further commands at that moment."""
         with translated():
             pipe = self._client.pipeline(transaction=True)
             pipe.time()
             pipe.hmget(self._head, "at", "offset")
-            (seconds, microseconds), (at, offset) = pipe.execute()
-        return max(int(seconds) * 1_000_000 + int(microseconds) + int(offset or 0), int(at or 0))
+            for command in commands:
+                command(pipe)
+            (seconds, microseconds), (at, offset), *replies = pipe.execute()
+        return max(int(seconds) * 1_000_000 + int(microseconds) + int(offset or 0), int(at or 0)), *replies
 
     def memory(self) -> Memory | None:
         """Return the memory in use; ``None`` if not reported. Takes the server 25 ms per million entries."""
         with translated():
             pipe = self._client.pipeline(transaction=False)
-            pipe.memory_usage(self._stream, samples=0)  # all entries: a sample might not represent the rest
+            pipe.memory_usage(self.stream, samples=0)  # all entries: a sample might not represent the rest
             pipe.info("memory")
             log_bytes, server = pipe.execute(raise_on_error=False)
         if isinstance(log_bytes, Exception) or isinstance(server, Exception):

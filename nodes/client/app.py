@@ -102,7 +102,8 @@ def create_app(config: ClientConfig) -> Flask:
     waiting = connect(config.redis_url, answer_timeout_seconds=WAIT_MS / 1000 + 5)
     log = ReplicationLog(waiting, config.namespace)
     clock = LogClock(log.history.now_us, time.monotonic_ns, time.time_ns)
-    feed = Feed(lambda: clock.now_us() / 1000, min(LISTENERS_MAX, config.threads // 2))
+    listeners_max = min(LISTENERS_MAX, config.threads // 2)
+    feed = Feed(lambda: clock.now_us() / 1000, listeners_max, {"log": log.history.stream})
     sources = Sources(feed, log, Events(waiting, config.namespace), peers, config.primary_url, clock)
     reads = Reads(feed, clock)
     client = Client(config.primary_url, peers, directory, metrics, tracing, reads.of_version)
@@ -150,11 +151,12 @@ def add_feed(api: Api, feed: Feed, places: Places) -> None:
     def listen(query: FeedQuery) -> Response:
         """Everything that happens, as server-sent events: writes, applied and acknowledged entries, reads, and states.
 
-        At most one message every 100 ms; its data is JSON with a list for each kind of event. The header Last-Event-ID,
-        or the parameter, resumes from there, up to a minute back; an event of type missed reports a longer gap.
-        Otherwise, since_ms starts with the newest message before this time; an event of type kept says first from when
-        on the events are kept. If all streams are in use, a browser, which shows no other answer, gets an event of type
-        full with the reason.
+        At most one message every 100 ms; its data is JSON with the name of the stream (log) and a list for each kind of
+        event. The list groups has the last position delivered to each replica, when one has changed, and once a second.
+        The header Last-Event-ID, or the parameter, resumes from there, up to a minute back; an event of type missed
+        reports a longer gap. Otherwise, since_ms starts with the newest message before this time; an event of type kept
+        says first from when on the events are kept. If all streams are in use, a browser, which shows no other answer,
+        gets an event of type full with the reason.
         """
         if last_id := request.headers.get("Last-Event-ID"):
             query = parsed(FeedQuery, {"last_event_id": last_id}, 400, "invalid-last-event-id")

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from broker.connection import connect
-from broker.errors import PositionLost
+from broker.errors import LogRefused, PositionLost
 from broker.log import ReplicationLog
-from broker.position import Position
+from broker.position import START, Position
 from tests.conftest import REAL_SERVERS
 from tests.support.history import positions, put
 from tests.support.logserver import LogServer
@@ -120,3 +120,21 @@ def test_the_delivery_count_of_each_pending_entry_is_reported(log: ReplicationLo
     group.acknowledge([first])
     assert log.history.deliveries("r1", 10) == {second: 2, third: 1}
     assert log.history.deliveries("r1", 1) == {second: 2}
+
+
+def test_what_is_delivered_to_each_group_is_known_at_a_time_of_the_log(log: ReplicationLog) -> None:
+    first, second = log.group("r1"), log.group("r2")
+    for group in (first, second):
+        group.join(START)
+    put(log, "a")
+    put(log, "b")
+    first.read(2, 1)
+    earliest_us = log.history.now_us()
+    found = log.history.delivered()
+    assert found.positions == {"r1": Position(1, 1), "r2": START}
+    assert earliest_us <= found.at_us <= log.history.now_us()
+
+
+def test_nothing_is_delivered_without_a_log(client: Any) -> None:
+    with pytest.raises(LogRefused):
+        ReplicationLog(client).history.delivered()

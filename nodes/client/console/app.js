@@ -7,10 +7,12 @@ import { listen } from "./feed.js";
 import * as lanes from "./lanes.js";
 import * as moment from "./moment.js";
 import * as panels from "./panels.js";
+import { highlighted } from "./highlight.js";
 import * as playback from "./playback.js";
 import { addScenes } from "./scenes.js";
 import * as services from "./services.js";
 import * as sharing from "./sharing.js";
+import * as strip from "./strip.js";
 
 const FRAME_MS = 100;
 const STATE_MS = 1000;
@@ -100,7 +102,8 @@ function nowRow([name, numbers, { text, wrong }]) {
   const cells = numbers.map((number, index) => cell(number ?? "unknown", LABELS[index], LABELS[index].replace(" ", "-")));
   const state = cell(text, "", wrong ? "state wrong" : "state");
   const heading = element("th", { scope: "row", role: "rowheader", textContent: name });
-  return element("tr", { role: "row" }, heading, ...cells, cell(moment.isLive() ? values.get(name) : "", short(watched), "value"), state);
+  const value = moment.isLive() ? values.get(name) : "";
+  return element("tr", { role: "row", className: highlighted.nodes.has(name) ? "spotlit" : "" }, heading, ...cells, cell(value, short(watched), "value"), state);
 }
 
 function condition(timeline, state, behind) {
@@ -139,6 +142,7 @@ function drawLanes() {
   const { timeline, end } = shown();
   if (end === null) return;
   const omitted = lanes.draw(timeline, { end, span: span() * 1000 });
+  strip.draw(timeline, end);
   find("left-out").hidden = !omitted;
   find("left-out").textContent = `${omitted} older writes are not drawn.`;
 }

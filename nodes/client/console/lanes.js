@@ -1,6 +1,7 @@
 // Draws the picture of the lanes on the canvas.
 
 import { find } from "./dom.js";
+import { highlighted } from "./highlight.js";
 import { picture, STYLES } from "./picture.js";
 
 const canvas = find("lanes");
@@ -10,7 +11,7 @@ const pen = canvas.getContext("2d");
 export function view({ end, span }) {
   const { clientWidth: width, clientHeight: height } = canvas;
   const look = getComputedStyle(canvas);
-  return { end, span, width, height, em: parseFloat(look.fontSize), turned: look.getPropertyValue("--turned") === "1" };
+  return { end, span, highlighted, width, height, em: parseFloat(look.fontSize), turned: look.getPropertyValue("--turned") === "1" };
 }
 
 // Returns the number of writes that were not drawn.

@@ -26,19 +26,27 @@ export const STYLES = {
   behind: { color: "stale", size: 15 },
   missing: { color: "missing", width: 2 },
   unknown: { color: "ink", size: 18, weight: 600 },
+  "highlighted lane": { color: "spot", width: 4 },
 };
+// The marks of writes, in the order of drawing; those of highlighted ones are drawn above all others.
+for (const style of ["acknowledged", "acknowledgement in flight", "acknowledged here", "applied", "applied here", "in flight", "write", "epoch"]) {
+  STYLES[`highlighted ${style}`] = { ...STYLES[style], color: "spot", width: 3.5 };
+}
+const NONE = { nodes: new Set(), positions: new Set() };
 
 // The picture of the time from `end - span` to `end`, on `width` × `height` px with a font of `em` px. All coordinates
 // are flat lists. `marks` are, in the order of drawing: {shape: "lines", ends: [x1, y1, x2, y2, …]}, {shape: "circles",
 // centers: [x, y, …], radius}, {shape: "rects", boxes: [x, y, width, height, …]}, {shape: "polygons", polygons: [[x, y,
 // …], …]} and {shape: "texts", texts: [[text, x, y], …]}, each with the name of its style. Those with `clipped` end at
-// `clip`. `omitted` is the number of writes that are left out.
-export function picture(timeline, view) {
+// `clip`. `omitted` is the number of writes that are left out. `view.highlighted`: nodes and positions to highlight.
+export function picture(timeline, { highlighted = NONE, ...view }) {
   const names = timeline.names();
   const scale = layout(["primary", ...names], view);
   const { drawn, omitted } = visible(timeline, names, view);
-  const events = [...writeMarks(drawn, timeline, names, view, scale), ...readMarks(timeline.reads, view, scale)];
-  const marks = [...frameMarks(names, view, scale), ...events.map((mark) => ({ ...mark, clipped: true }))];
+  const chosen = drawn.filter(({ position }) => highlighted.positions.has(position));
+  const above = writeMarks(chosen, timeline, names, view, scale).map((mark) => ({ ...mark, style: `highlighted ${mark.style}` }));
+  const events = [...writeMarks(drawn, timeline, names, view, scale), ...readMarks(timeline.reads, view, scale), ...above];
+  const marks = [...frameMarks(names, highlighted.nodes, view, scale), ...events.map((mark) => ({ ...mark, clipped: true }))];
   return { marks: marks.filter(isShown), clip: scale.clip, unit: scale.unit, scale, omitted };
 }
 
@@ -60,9 +68,9 @@ function layout(lanes, { end, span, width, height, em, turned }) {
   return { across, along, point, first, last, size, unit, clip: turned ? [box[1], box[0], box[3], box[2]] : box };
 }
 
-function frameMarks(names, { end, span, height, em, turned }, { across, point }) {
+function frameMarks(names, chosen, { end, span, height, em, turned }, { across, point }) {
   const lanes = ["primary", ...names];
-  const ends = lanes.flatMap((lane) => [...point(end - span, across.get(lane)), ...point(end, across.get(lane))]);
+  const ends = (lane) => [...point(end - span, across.get(lane)), ...point(end, across.get(lane))];
   const name = (lane) => {
     const text = lane.replace("lab14-", "");
     const [x, y] = point(end - span, across.get(lane));
@@ -75,7 +83,8 @@ function frameMarks(names, { end, span, height, em, turned }, { across, point })
     return turned ? [text, 3 * em, y] : [text, x, height - 0.8 * em];
   };
   return [
-    { shape: "lines", style: "lane", ends },
+    { shape: "lines", style: "lane", ends: lanes.flatMap(ends) },
+    { shape: "lines", style: "highlighted lane", ends: lanes.filter((lane) => chosen.has(lane)).flatMap(ends) },
     { shape: "texts", style: "name", align: turned ? "center" : "right", texts: lanes.map(name) },
     { shape: "texts", style: "tick", align: turned ? "right" : "center", texts: Array.from({ length: TICKS + 1 }, (_, number) => tick(number)) },
   ];

@@ -26,6 +26,9 @@ export class Timeline {
     this.replicas = new Map(); // by id: the latest reported state, at most a second old
     this._known = new Map(); // by id: what its reports say of the entries on their way to it
     this.unreachable = new Map(); // by node: the error of the last request
+    this.log = null; // the name of the stream
+    this._groups = new Map(); // by id: the last delivered positions of the last minute, each with its time, in that order
+    this._stateMs = -Infinity; // when the latest states were reported
     this.head = null;
     this.forgotten = null; // the newest write that is no longer in the list
   }
@@ -40,11 +43,16 @@ export class Timeline {
     // Transit can only delay a message, so the largest offset is the most accurate.
     this.started ??= message.now_ms;
     this._offset = this._offset === null || Math.abs(offset - this._offset) > 1000 ? offset : Math.max(offset, this._offset);
+    this.log = message.log ?? this.log;
+    for (const group of message.groups ?? []) this._delivered(group);
     for (const write of message.writes ?? []) this._write(write);
     for (const kind of PROGRESS) for (const item of message[kind] ?? []) this._progress(kind, item);
     this._learn(message.applied ?? []);
     this.reads.push(...(message.reads ?? []));
-    if (message.state) this._state(message.state);
+    if (message.state) {
+      this._stateMs = message.now_ms;
+      this._state(message.state);
+    }
     for (const { node, detail } of message.unreachable ?? []) this.unreachable.set(node, detail);
     this._forget();
   }
@@ -99,6 +107,25 @@ export class Timeline {
     }
   }
 
+  _delivered({ replica: name, delivered: position, at_ms }) {
+    const kept = this._groups.get(name) ?? [];
+    kept.push({ position, at_ms });
+    while (kept.length > 1 && kept[1].at_ms < at_ms - KEPT_MS) kept.shift();
+    this._groups.set(name, kept);
+  }
+
+  // The position last delivered to a replica, with the time at which the log was asked; null if unknown.
+  delivered(name) {
+    return this._groups.get(name)?.at(-1) ?? null;
+  }
+
+  // The last such answer at or before a time, and the first one after it.
+  deliveredAround(name, end) {
+    const kept = this._groups.get(name) ?? [];
+    const last = kept.findLastIndex(({ at_ms: at }) => at <= end);
+    return { before: kept[last], after: kept[last + 1] };
+  }
+
   _forget() {
     const oldest = this.now() - KEPT_MS;
     const gone = this.list.findIndex((write, index) => this.list.length - index <= WRITES_MAX && write.at_ms >= oldest);
@@ -112,6 +139,11 @@ export class Timeline {
   // Whether a replica is known to have applied or acknowledged a write.
   has(name, write, kind = "applied") {
     return write[kind].has(name) || reached(this._reported(name, kind), write);
+  }
+
+  // The time at which `has` and `replicas` are known, apart from each write's own times.
+  get reportedAt() {
+    return this._stateMs;
   }
 
   // The position that a replica has last reported for a kind of progress, at most a second old.

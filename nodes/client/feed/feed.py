@@ -8,7 +8,7 @@ import secrets
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, NotRequired
 
 from pydantic import Field
@@ -51,8 +51,12 @@ class Feed:
     once.
     """
 
-    def __init__(self, now_ms: Callable[[], float], listeners_max: int = LISTENERS_MAX) -> None:
+    def __init__(
+        self, now_ms: Callable[[], float], listeners_max: int = LISTENERS_MAX, common: Mapping[str, str] | None = None
+    ) -> None:
+        """``common``: fields of every message."""
         self._now_ms = now_ms
+        self._common = common or {}
         self._listeners_max = listeners_max
         self._process = secrets.token_hex(4)  # another process numbers other messages
         self._lock = threading.Lock()
@@ -85,7 +89,7 @@ class Feed:
             if not self._batch:
                 return
             now_ms = self._now_ms()
-            batch: dict[str, Any] = {"now_ms": now_ms, **self._batch}
+            batch: dict[str, Any] = {"now_ms": now_ms, **self._common, **self._batch}
             if self._left_out:
                 batch["left_out"] = self._left_out
             self._batch, self._left_out = {}, 0

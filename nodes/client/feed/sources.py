@@ -1,6 +1,7 @@
 """The sources of the feed: the log, each replica, and the lab's events, each followed without polling.
 
-State that nothing announces is polled once a second: each replica's position and pending entries, unreachable nodes.
+State that nothing announces is polled: ten times a second, what is delivered to each group; once a second, each
+replica's position and pending entries, unreachable nodes.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from broker.clock import LogClock
 from broker.entry import Entry
+from broker.history import Delivered
 from broker.log import ReplicationLog
 from broker.position import Position
 from broker.registry import Events
@@ -46,6 +48,7 @@ class Sources:
             self._flusher,
             self._while_listened("feed-log", self._follow_log),
             self._while_listened("feed-events", self._follow_events),
+            self._while_listened("feed-groups", self._follow_groups),
             self._while_listened("feed-state", self._observe),
         ]
 
@@ -78,8 +81,21 @@ class Sources:
         found = self.log.history.follow(at, _PAGE, WAIT_MS)
         for entry in found:
             at = entry.position
-            self.feed.publish("writes", _write(entry))
+            self.feed.publish("writes", write_item(entry))
         return at, _pause_seconds(len(found))
+
+    def _follow_groups(self, last: Delivered | None) -> tuple[Delivered, float]:
+        """Publish what is delivered to each group, when it has changed and once a second.
+
+        No command of the log server waits for a change.
+        """
+        found = self.log.history.delivered()
+        if last and found.positions == last.positions and found.at_us - last.at_us < _STATE_SECONDS * 1e6:
+            return last, INTERVAL_SECONDS
+        for replica, position in found.positions.items():
+            item = {"replica": replica, "delivered": str(position), "at_ms": found.at_us / 1000}
+            self.feed.publish("groups", item)
+        return found, INTERVAL_SECONDS
 
     def _follow_events(self, last: str | None) -> tuple[str, float]:
         last = last or self.events.last_id()
@@ -132,7 +148,7 @@ def _pause_seconds(count: int) -> float:
     return _GATHER_SECONDS if 0 < count < _PAGE else 0
 
 
-def _write(entry: Entry) -> dict[str, Any]:
+def write_item(entry: Entry) -> dict[str, Any]:
     preview = entry.value[:_PREVIEW]
     return {
         "position": str(entry.position),
@@ -141,4 +157,6 @@ def _write(entry: Entry) -> dict[str, Any]:
         "value": preview if len(preview) == len(entry.value) else f"{preview}…",
         "value_bytes": len(entry.value),
         "at_ms": entry.at_us / 1000,
+        "write_id": entry.write_id,
+        "traceparent": entry.traceparent,
     }

@@ -68,17 +68,19 @@ PICTURE = """async (view) => {
     const { picture } = await import("/console/picture.js");
     const timeline = new Timeline();
     const state = { applied_position: "1-0", acknowledged_version: 0, live: true, ack_delay_ms: 500 };
-    const times = [2000, 9000, ...new Array(view.more ?? 0).fill(9500)];
+    const writtenAt = [2000, 9000, ...new Array(view.more ?? 0).fill(9500)];
     timeline.take({
         now_ms: 10000,
         state: [{ ...state, replica_id: "r1", delay_ms: 1000 }, { ...state, replica_id: "r2", delay_ms: 4000 }],
-        writes: times.map((at, index) => ({ position: `1-${index + 1}`, op: "set", at_ms: at })),
+        writes: writtenAt.map((at, index) => ({ position: `1-${index + 1}`, op: "set", at_ms: at })),
         applied: [{ position: "1-1", replica: "r1", applied_ms: 3000, applied_after_ms: 1000 }],
         acknowledged: [{ position: "1-1", replica: "r1", acknowledged_ms: 3500, acknowledged_after_ms: 1500 }],
         reads: [{ at_ms: 5000, source: "r2", key: "k", version: 3, behind: 2 }, ...(view.reads ?? [])],
     });
     const size = { width: 1000, height: 500, em: 16, turned: false };
-    const found = picture(timeline, { end: 10000, now: 10000, span: 10000, ...size, ...view });
+    const [nodes, positions] = (view.chosen ?? [[], []]).map((chosen) => new Set(chosen));
+    const times = { end: 10000, now: 10000, span: 10000 };
+    const found = picture(timeline, { ...times, highlighted: { nodes, positions }, ...size, ...view });
     return { ...found, lanes: [...found.scale.across.values()] };
 }"""
 
@@ -124,6 +126,17 @@ def test_everything_is_in_its_place(
     assert page.evaluate(CUT_OFF) == []
     no_serious_violation(page)
     page.screenshot(path=pictures / f"{name}-scenes.png", full_page=size == "phone")
+    page.click("#scenes-close")
+    before = boxes(page)
+    page.locator("#entries button").last.click()
+    waited(page, lambda: page.locator("#entry-way tbody tr").count() == len(lab.replica_urls))
+    assert boxes(page) == before
+    assert page.evaluate(CUT_OFF) == []
+    assert page.evaluate("(one => one.scrollWidth - one.clientWidth)(document.getElementById('entry'))") == 0
+    strip, sheet = page.evaluate(BOX, "strip"), page.evaluate(BOX, "entry")
+    assert size not in WALLS or strip[1] <= sheet[0], "the lanes and the strip stay visible"
+    no_serious_violation(page)
+    page.screenshot(path=pictures / f"{name}-entry.png")
     page.close()
 
 
@@ -148,8 +161,10 @@ def everything_at_once(page: Page, height: int) -> None:
 
 def one_below_the_other(page: Page) -> None:
     """The lanes, with time downwards, then the states, then the controls."""
-    lanes, states, controls = (page.evaluate(BOX, name) for name in ("picture", "now", "controls"))
-    assert lanes[1] <= states[0]
+    lanes, strip, states, controls = (page.evaluate(BOX, name) for name in ("picture", "strip", "now", "controls"))
+    assert lanes[1] <= strip[0]
+    assert strip[1] <= states[0]
+    assert page.locator("#entries button").count() > 2
     assert states[1] <= controls[0]
     top, bottom, width = lanes
     assert bottom - top > 1.5 * width
@@ -270,6 +285,20 @@ def test_the_turned_picture_has_the_same_marks_with_time_downwards(page: Page) -
     assert (from_x, from_y) == (first_x, first_y)
     assert from_x < to_x
     assert from_y < to_y
+
+
+def test_highlighted_writes_and_lanes_are_drawn_in_a_style_of_their_own(page: Page) -> None:
+    plain = marks(page.evaluate(PICTURE, {}))
+    assert not any(style.startswith("highlighted") for style in plain)
+    found = page.evaluate(PICTURE, {"chosen": [["r1"], ["1-1"]]})
+    shown = marks(found)
+    scale, (_, lane, _) = found["scale"], found["lanes"]
+    assert shown["highlighted lane"]["ends"] == [scale["first"], lane, scale["last"], lane]
+    for style in ("applied", "acknowledged", "acknowledged here"):  # of the first write, the only one that has arrived
+        assert shown[f"highlighted {style}"] == shown[style] | {"style": f"highlighted {style}"}
+    assert shown["highlighted write"]["centers"] == shown["write"]["centers"][2:]
+    styles = [mark["style"] for mark in found["marks"]]
+    assert styles.index("highlighted applied") > styles.index("stale")  # above everything else
 
 
 def test_the_picture_leaves_out_the_oldest_of_too_many_writes(page: Page) -> None:

@@ -10,13 +10,16 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from broker.clock import LogClock
+from broker.entry import Entry
+from broker.history import Delivered
 from broker.log import ReplicationLog
+from broker.position import Position
 from broker.registry import Events
 from nodes.client.app import add_feed
 from nodes.client.errors import TooManyListeners
 from nodes.client.feed import feed as module
-from nodes.client.feed.feed import LISTENERS_MAX, Feed, Listener
-from nodes.client.feed.sources import PROGRESS, Progress, Sources, follow_replica
+from nodes.client.feed.feed import INTERVAL_SECONDS, LISTENERS_MAX, Feed, Listener
+from nodes.client.feed.sources import PROGRESS, Progress, Sources, follow_replica, write_item
 from nodes.http.app import make_app
 from nodes.http.peers import PeerError
 from nodes.runtime.config import load
@@ -65,6 +68,13 @@ def test_events_of_one_interval_are_one_message_with_a_time() -> None:
     feed.publish("reads", 3)
     feed.flush()
     assert [message for _, message in heard(listener)] == [{"now_ms": 42.0, "writes": [1, 2], "reads": [3]}]
+
+
+def test_every_message_has_the_common_fields() -> None:
+    feed = Feed(lambda: 42.0, common={"log": "lab14:log"})
+    listener = started(feed)
+    say(feed, 1)
+    assert heard(listener)[0][1] == {"now_ms": 42.0, "log": "lab14:log", "writes": [1]}
 
 
 def test_nothing_is_kept_without_a_listener() -> None:
@@ -296,6 +306,48 @@ def test_replicas_are_followed_at_their_url_while_they_are_registered(fake: Any)
     sources._follow({elsewhere})
     assert (set(sources._followed), first.stopping) == ({(*elsewhere, kind) for kind in PROGRESS}, True)
     sources.stop()
+
+
+def test_a_write_has_the_fields_of_its_entry() -> None:
+    entry = Entry(Position(1, 42), "set", "k", "x" * 200, "id", 1_767_225_600_000_123, "00-trace")
+    assert write_item(entry) == {
+        "position": "1-42",
+        "op": "set",
+        "key": "k",
+        "value": "x" * 120 + "…",
+        "value_bytes": 200,
+        "at_ms": 1_767_225_600_000.123,
+        "write_id": "id",
+        "traceparent": "00-trace",
+    }
+
+
+def test_what_is_delivered_is_published_when_it_has_changed_and_once_a_second(fake: Any) -> None:
+    log = ReplicationLog(fake)
+    log.open("open")
+    feed = make()
+    listener = started(feed)
+    parts: dict[str, Any] = {"log": log, "events": Events(fake), "peers": StubPeers()}
+    sources = Sources(
+        feed, primary_url="http://primary", clock=LogClock(log.history.now_us, lambda: 0, lambda: 0), **parts
+    )
+    places: list[Delivered] = [
+        Delivered(at_us, {"r1": Position(1, version), "r2": Position(1, 0)})
+        for at_us, version in [(1_000_000, 0), (1_900_000, 0), (2_000_000, 0), (2_100_000, 1), (2_200_000, 1)]
+    ]
+    last, published = None, []
+    for place in places:
+        log.history.delivered = lambda place=place: place  # type: ignore[method-assign]
+        last, pause_seconds = sources._follow_groups(last)
+        assert pause_seconds == INTERVAL_SECONDS
+        feed.publish("end", 1)
+        feed.flush()
+        published.append(heard(listener)[0][1].get("groups"))
+    of = [
+        [{"replica": name, "delivered": position, "at_ms": at_ms} for name, position in [("r1", one), ("r2", "1-0")]]
+        for one, at_ms in [("1-0", 1000), ("1-0", 2000), ("1-1", 2100)]
+    ]
+    assert published == [of[0], None, of[1], of[2], None]
 
 
 @pytest.mark.parametrize("kind", PROGRESS)
