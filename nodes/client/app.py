@@ -1,7 +1,7 @@
 """The client's endpoints."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from random import SystemRandom
 from typing import Any
@@ -29,7 +29,7 @@ from nodes.client.controls import (
 )
 from nodes.client.directory import Directory, LogHead
 from nodes.client.experiments import Experiments, ExperimentsAnswer, ExperimentStore, RawQuery
-from nodes.client.feed.feed import EVENT_STREAM, LAST_EVENT_ID, LISTENERS_MAX, Feed, FeedEvent, FeedQuery, full
+from nodes.client.feed.feed import EVENT_STREAM, LAST_EVENT_ID, LISTENERS_MAX, Before, Feed, FeedEvent, FeedQuery, full
 from nodes.client.feed.reads import Reads
 from nodes.client.feed.sources import WAIT_MS, Sources
 from nodes.client.levels import LevelQuery, Nodes
@@ -120,7 +120,7 @@ def create_app(config: ClientConfig) -> Flask:
     app.extensions["node"] = _Node(sources, client, head, experiments, scenes)
     add_health(api, config, client.health)
     add_pages(app)
-    add_feed(api, feed, places)
+    add_feed(api, feed, places, sources.before)
     add_controls(api, Controls(peers, config.primary_url, lambda: request.headers.get("Authorization")))
     add_faults(api, faults)
     add_experiments(api, experiments)
@@ -144,7 +144,7 @@ def add_pages(app: Flask) -> None:
         guard.declare(app, endpoint, admin=False)
 
 
-def add_feed(api: Api, feed: Feed, places: Places) -> None:
+def add_feed(api: Api, feed: Feed, places: Places, before: Callable[[], Before]) -> None:
     answer = Answer(FeedEvent, media=EVENT_STREAM)
 
     @api.route("GET", "/events", admin=False, query=FeedQuery, headers=LAST_EVENT_ID, answer=answer)
@@ -152,7 +152,8 @@ def add_feed(api: Api, feed: Feed, places: Places) -> None:
         """Everything that happens, as server-sent events: writes, applied and acknowledged entries, reads, and states.
 
         At most one message every 100 ms; its data is JSON with the name of the stream (log) and a list for each kind of
-        event. The list groups has the last position delivered to each replica, when one has changed, and once a second.
+        event. The list groups has the last position delivered to each replica, when one has changed, and once a second;
+        earlier has the newest entries from before the stream, and comes at its start.
         The header Last-Event-ID, or the parameter, resumes from there, up to a minute back; an event of type missed
         reports a longer gap. Otherwise, since_ms starts with the newest message before this time; an event of type kept
         says first from when on the events are kept. If all streams are in use, a browser, which shows no other answer,
@@ -165,7 +166,7 @@ def add_feed(api: Api, feed: Feed, places: Places) -> None:
         with ExitStack() as held:
             try:
                 held.enter_context(places.one())
-                events = stream = feed.listen(query.last_event_id, sock, query.since_ms)
+                events = stream = feed.listen(query.last_event_id, sock, query.since_ms, before())
                 held.callback(feed.leave, stream)
             except (errors.TooManyListeners, TooManyWaiters) as error:
                 if EVENT_STREAM not in request.headers.get("Accept", ""):

@@ -5,7 +5,7 @@ import { reached } from "./observations.js";
 // By node, the times at which it reached a version: [{ at, epoch, version }], ascending. A replica has a version once it
 // has applied that entry and all before it.
 export function race(timeline) {
-  const committed = [timeline.forgotten, ...timeline.list].filter((write) => write?.seen);
+  const committed = [...timeline.older.slice(-1), ...timeline.list].filter(({ seen }) => seen);
   const primary = committed.map(({ at_ms: at, epoch, version }) => ({ at, epoch, version }));
   return new Map([["primary", primary], ...timeline.names().map((name) => [name, reachedBy(timeline, name)])]);
 }

@@ -88,14 +88,16 @@ const isKnownNumber = (value) => value == null || isNumber(value);
 const isText = (value) => typeof value === "string";
 const isPosition = (value) => isText(value) && value.length < 40 && Object.values(parsePosition(value)).every(Number.isInteger);
 const PROGRESS = (kind) => ({ replica: isText, position: isPosition, [`${kind}_ms`]: isNumber, [`${kind}_after_ms`]: isNumber });
+const WRITE = { position: isPosition, op: isText, key: isText, at_ms: isNumber };
 // What an item of each kind needs to be shown.
 const ITEMS = {
-  writes: { position: isPosition, op: isText, key: isText, at_ms: isNumber },
+  earlier: WRITE,
+  writes: WRITE,
   applied: PROGRESS("applied"),
   acknowledged: PROGRESS("acknowledged"),
   reads: { source: isText, version: isNumber, at_ms: isNumber },
   state: { replica_id: isText, applied_position: isPosition, heartbeat_at: isText, delay_ms: isNumber, lag_ms: isKnownNumber, ack_lag_ms: isKnownNumber, faults: Array.isArray },
-  groups: { replica: isText, at_ms: isNumber },
+  groups: { replica: isText, delivered: isPosition, at_ms: isNumber },
   unreachable: { node: isText, detail: isText },
   events: { at_ms: isNumber, kind: isText },
 };

@@ -48,8 +48,8 @@ function label(log, names) {
 function newest(timeline, end) {
   const found = [];
   let characters = 0;
-  for (let index = timeline.list.length - 1; index >= 0; index -= 1) {
-    const write = timeline.list[index];
+  const entries = [...timeline.older, ...timeline.list.slice(-ENTRIES_MAX)];
+  for (const write of entries.reverse()) {
     if (!write.seen || write.at_ms > end) continue;
     characters = Math.max(characters, write.position.length);
     if ((found.length + 1) * Math.max(3.4, CHARACTER_EM * characters + 1) > room || found.length === ENTRIES_MAX) break;

@@ -4,6 +4,7 @@ import { KEPT_MS, Knowledge, delays, reached, windows } from "./observations.js"
 
 const WRITES_MAX = 6000;
 const READS_MAX = 3000;
+const OLDER_MAX = 100;
 const PROGRESS = ["applied", "acknowledged"]; // what a replica does with an entry, in this order
 
 export function parsePosition(position) {
@@ -30,7 +31,7 @@ export class Timeline {
     this._groups = new Map(); // by id: the last delivered positions of the last minute, each with its time, in that order
     this._stateMs = -Infinity; // when the latest states were reported
     this.head = null;
-    this.forgotten = null; // the newest write that is no longer in the list
+    this.older = []; // the newest writes from before those in the list, in log order
   }
 
   // Null until the first message.
@@ -45,6 +46,7 @@ export class Timeline {
     this._offset = this._offset === null || Math.abs(offset - this._offset) > 1000 ? offset : Math.max(offset, this._offset);
     this.log = message.log ?? this.log;
     for (const group of message.groups ?? []) this._delivered(group);
+    for (const write of message.earlier ?? []) this._earlier(write);
     for (const write of message.writes ?? []) this._write(write);
     for (const kind of PROGRESS) for (const item of message[kind] ?? []) this._progress(kind, item);
     this._learn(message.applied ?? []);
@@ -61,8 +63,26 @@ export class Timeline {
     const { epoch, version } = parsePosition(write.position);
     this.head = { epoch, version };
     const known = this.writes.get(write.position);
-    if (known) Object.assign(known, write, { seen: true });
+    const index = this.older.indexOf(known);
+    if (index >= 0) this.older.splice(index, 1); // it was sent as an earlier one before its own message
+    if (known && index < 0) Object.assign(known, write, { seen: true });
     else this._remember({ ...write, epoch, version, seen: true });
+  }
+
+  // An entry from before the page was opened: when it was applied is not known.
+  _earlier(write) {
+    if (this.writes.has(write.position)) return;
+    const { epoch, version } = parsePosition(write.position);
+    if (!this.head || reached({ epoch, version }, this.head)) this.head = { epoch, version };
+    const made = { ...write, epoch, version, seen: true, applied: new Map(), acknowledged: new Map(), delays: this.delays };
+    this.writes.set(write.position, made);
+    this._age([made]);
+  }
+
+  // Keep the newest of the writes that are no longer in the list.
+  _age(writes) {
+    this.older.push(...writes);
+    for (const { position } of this.older.splice(0, this.older.length - OLDER_MAX)) this.writes.delete(position);
   }
 
   _progress(kind, { position, replica, [`${kind}_ms`]: at, [`${kind}_after_ms`]: after }) {
@@ -129,10 +149,9 @@ export class Timeline {
   _forget() {
     const oldest = this.now() - KEPT_MS;
     const gone = this.list.findIndex((write, index) => this.list.length - index <= WRITES_MAX && write.at_ms >= oldest);
-    for (const write of this.list.splice(0, gone < 0 ? this.list.length : gone)) {
-      this.writes.delete(write.position);
-      if (write.seen) this.forgotten = write;
-    }
+    const aged = this.list.splice(0, gone < 0 ? this.list.length : gone);
+    for (const { seen, position } of aged) if (!seen) this.writes.delete(position);
+    this._age(aged.filter(({ seen }) => seen));
     while (this.reads.length > READS_MAX || (this.reads.length && this.reads[0].at_ms < oldest)) this.reads.shift();
   }
 

@@ -8,7 +8,7 @@ import secrets
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NotRequired
 
 from pydantic import Field
@@ -28,6 +28,7 @@ _KEPT_BYTES = 16 * 2**20
 _FULL_RETRY_MS = 10_000
 _ITEMS_MAX = 2000  # of a kind, in one message
 After = Callable[[int], tuple[bytes, int] | None]
+Before = Mapping[str, Sequence[Any]]
 _NUMBER = re.compile("[0-9]{1,15}")  # int() raises for thousands of digits
 
 
@@ -89,12 +90,11 @@ class Feed:
             if not self._batch:
                 return
             now_ms = self._now_ms()
-            batch: dict[str, Any] = {"now_ms": now_ms, **self._common, **self._batch}
-            if self._left_out:
-                batch["left_out"] = self._left_out
+            left_out = {"left_out": self._left_out} if self._left_out else {}
+            data = self._message(now_ms, self._batch | left_out)
             self._batch, self._left_out = {}, 0
             self._number += 1
-            event = self._event(f"data: {strict_json.dumps(batch)}")
+            event = self._event(f"data: {data}")
             self._keep(event, now_ms)
             chunk = b"%x\r\n%b\r\n" % (len(event), event)
             for stream in self._streams:
@@ -106,11 +106,17 @@ class Feed:
             for stream in self._streams:
                 stream.wake()
 
-    def listen(self, last_id: str | None, sock: socket.socket | None = None, since_ms: float | None = None) -> Listener:
+    def listen(
+        self,
+        last_id: str | None,
+        sock: socket.socket | None = None,
+        since_ms: float | None = None,
+        before: Before | None = None,
+    ) -> Listener:
         """Stream events after ``last_id``, or since a time, or from now on, until ``leave``.
 
-        ``sock``: the connection of a chunked response, to send messages without waking the response's thread.
-        Raises ``TooManyListeners``.
+        ``before``: items by kind, which come first if the stream is from now on. ``sock``: the connection of a chunked
+        response, to send messages without waking the response's thread. Raises ``TooManyListeners``.
         """
         with self._lock:
             if self.listeners >= self._listeners_max:
@@ -118,11 +124,13 @@ class Feed:
             if not self._streams:
                 self._skip()
             first = b"retry: 1000\n\n"
-            if last_id or since_ms is None:
-                seen = self._seen(last_id)
-            else:
+            if since_ms is not None and not last_id:
                 seen = self._before(since_ms)
                 first += self._kept()
+            else:
+                seen = self._seen(last_id)
+                if before and not last_id:
+                    first += f"data: {self._message(self._now_ms(), before)}\n\n".encode()
             stream = Listener(self._lock, self._after, seen, sock, first)
             self._streams.add(stream)
             return stream
@@ -160,6 +168,9 @@ class Feed:
         if not 0 < behind <= len(self._ring):
             return self._event("event: missed\ndata: {}"), self._number
         return self._ring[-behind], seen + 1
+
+    def _message(self, now_ms: float, items: Mapping[str, Any]) -> str:
+        return strict_json.dumps({"now_ms": now_ms, **self._common, **items})
 
     def _event(self, text: str) -> bytes:
         return f"id: {self._process}-{self._number}\n{text}\n\n".encode()

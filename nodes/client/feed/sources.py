@@ -4,6 +4,7 @@ State that nothing announces is polled: ten times a second, what is delivered to
 replica's position and pending entries, unreachable nodes.
 """
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +17,7 @@ from broker.history import Delivered
 from broker.log import ReplicationLog
 from broker.position import Position
 from broker.registry import Events
-from nodes.client.feed.feed import INTERVAL_SECONDS, Feed
+from nodes.client.feed.feed import INTERVAL_SECONDS, Before, Feed
 from nodes.http.peers import Ask, PeerError, Peers
 from nodes.runtime.background import Background
 
@@ -25,6 +26,7 @@ _STATE_SECONDS = 1.0
 _IDLE_SECONDS = 0.2
 _PREVIEW = 120  # characters of a value
 _PAGE = 1000
+_NEWEST = 50  # entries that a new listener gets
 _GATHER_SECONDS = INTERVAL_SECONDS / 2  # otherwise each entry would cost a request to each replica
 Progress = Literal["applied", "acknowledged"]  # what a replica does with an entry, and the path that reports it
 PROGRESS: tuple[Progress, ...] = get_args(Progress)
@@ -42,6 +44,7 @@ class Sources:
     clock: LogClock
 
     def __post_init__(self) -> None:
+        self._newest: deque[dict[str, Any]] = deque(maxlen=_NEWEST)
         self._followed: dict[tuple[str, str, Progress], Background] = {}
         self._flusher = Background("feed", self._flush)
         self._threads = [
@@ -61,6 +64,10 @@ class Sources:
         for thread in [*self._threads, *self._followed.values()]:
             thread.stop()
 
+    def before(self) -> Before:
+        """What a listener cannot know from the events after it: the newest entries of the log."""
+        return {"earlier": list(self._newest)}
+
     def _while_listened(self, name: str, step: Step) -> Background:
         cursor = None
 
@@ -77,12 +84,24 @@ class Sources:
         self._flusher.pause(INTERVAL_SECONDS)
 
     def _follow_log(self, at: Position | None) -> tuple[Position, float]:
-        at = at or self.log.head().position
+        if at is None:
+            return self._start_in_log(), 0
         found = self.log.history.follow(at, _PAGE, WAIT_MS)
         for entry in found:
             at = entry.position
-            self.feed.publish("writes", write_item(entry))
+            self._publish("writes", entry)
         return at, _pause_seconds(len(found))
+
+    def _start_in_log(self) -> Position:
+        self._newest.clear()
+        found = self.log.history.newest(_NEWEST)
+        for entry in found:
+            self._publish("earlier", entry)
+        return found[-1].position if found else self.log.head().position
+
+    def _publish(self, kind: str, entry: Entry) -> None:
+        self._newest.append(write_item(entry))
+        self.feed.publish(kind, self._newest[-1])
 
     def _follow_groups(self, last: Delivered | None) -> tuple[Delivered, float]:
         """Publish what is delivered to each group, when it has changed and once a second.

@@ -168,7 +168,7 @@ def test_a_message_that_arrives_after_the_pause_belongs_to_the_moment_if_it_was_
         moment.take(write("9-1", end - 1));
         moment.take(write("9-2", end + 1));
         moment.take(JSON.stringify({ now_ms: end + 120_000 })); // after which the present has forgotten both
-        const ours = (known) => [...known.writes.keys()].filter((position) => position[0] === "9");
+        const ours = ({ list }) => list.map(({ position }) => position).filter((position) => position[0] === "9");
         return [moment.shown().end === end, ours(timeline), ours(moment.live)];
     }""")
     assert found == [True, ["9-1"], []]

@@ -99,6 +99,25 @@ def in_log(lab: Lab, position: str) -> list[tuple[bool, bool]]:
     return [(last[name] >= number, bool(one)) for name, one in zip((REPLICA, OTHER), pending, strict=True)]
 
 
+def test_entries_from_before_the_page_are_in_the_strip_and_in_no_curve(
+    page: Page, browser: Browser, fresh: Lab
+) -> None:
+    set_delays(fresh, 10, 20)
+    position = write(fresh)
+    show(page, position, ACKNOWLEDGED, ACKNOWLEDGED)
+    later = browser.new_page()
+    go(later, fresh.client_url)
+    show(later, position, ACKNOWLEDGED, ACKNOWLEDGED)
+    waited(later, lambda: "No write to" in text(later, "#stale-note"))
+    next_one = write(fresh)
+    show(later, next_one, ACKNOWLEDGED, ACKNOWLEDGED)
+    shown = later.locator("#entries code").all_inner_texts()
+    assert shown[-2:] == [position, next_one]
+    button(later, position).click()
+    assert "strip" in text(later, "#entry-fields")
+    later.close()
+
+
 def test_an_entry_goes_through_its_states_in_order(page: Page, fresh: Lab) -> None:
     set_delays(fresh, 500, 1000)
     set_ack_delays(fresh, 500, 700)

@@ -166,7 +166,7 @@ def test_a_listener_that_asks_for_a_time_is_told_from_when_on_the_messages_are_k
 def test_an_invalid_time_is_rejected_and_takes_no_place(since_ms: str) -> None:
     app, api = make_app(load("client", {}), Tracing(), CollectorRegistry())
     feed = make()
-    add_feed(api, feed, Places(4))
+    add_feed(api, feed, Places(4), dict)
     refused = app.test_client().get(f"/events?since_ms={since_ms}")
     assert (refused.status_code, refused.content_type) == (400, "application/problem+json")
     assert feed.listeners == 0
@@ -175,7 +175,7 @@ def test_an_invalid_time_is_rejected_and_takes_no_place(since_ms: str) -> None:
 def test_the_endpoint_passes_the_time_on_unless_a_message_is_named() -> None:
     app, api = make_app(load("client", {}), Tracing(), CollectorRegistry())
     feed = make()
-    add_feed(api, feed, Places(4))
+    add_feed(api, feed, Places(4), dict)
     answer = app.test_client().get("/events?since_ms=1000")
     assert b"event: kept" in next(iter(answer.response))  # type: ignore[arg-type]
     answer.close()
@@ -257,7 +257,7 @@ def test_the_number_of_listeners_is_bounded() -> None:
 def test_an_invalid_last_event_id_is_rejected_and_takes_no_place(last_id: str) -> None:
     app, api = make_app(load("client", {}), Tracing(), CollectorRegistry())
     feed = make()
-    add_feed(api, feed, Places(4))
+    add_feed(api, feed, Places(4), dict)
     http = app.test_client()
     for _ in range(LISTENERS_MAX):
         refused = http.get("/events", headers={"Last-Event-ID": last_id.replace("PROCESS", feed._process)})
@@ -270,7 +270,7 @@ def test_an_invalid_last_event_id_is_rejected_and_takes_no_place(last_id: str) -
 def test_without_a_free_stream_a_browser_gets_an_event_and_others_a_problem(listeners_max: int, places: int) -> None:
     app, api = make_app(load("client", {}), Tracing(), CollectorRegistry())
     feed = Feed(lambda: 42.0, listeners_max)
-    add_feed(api, feed, Places(places))
+    add_feed(api, feed, Places(places), dict)
     http = app.test_client()
     first = http.get("/events")
     for _ in range(5):  # a refused listener takes no place
@@ -320,6 +320,25 @@ def test_a_write_has_the_fields_of_its_entry() -> None:
         "write_id": "id",
         "traceparent": "00-trace",
     }
+
+
+def test_a_listener_first_gets_the_newest_entries_from_before_the_stream(fake: Any) -> None:
+    log = ReplicationLog(fake)
+    log.open("open")
+    first, second = (log.append("set", "k", str(n), f"write-{n}").position for n in range(2))
+    feed = make()
+    parts: dict[str, Any] = {"log": log, "events": Events(fake), "peers": StubPeers()}
+    sources = Sources(feed, primary_url="http://p", clock=LogClock(log.history.now_us, lambda: 0, lambda: 0), **parts)
+    listener = started(feed)
+    at, pause_seconds = sources._follow_log(None)
+    feed.flush()
+    ((name, message),) = heard(listener)
+    assert [item["position"] for item in message["earlier"]][-2:] == [str(first), str(second)]
+    assert (at, pause_seconds) == (second, 0)
+    later = feed.listen(None, before=sources.before())
+    opening = json.loads(next(later).decode().split("data: ")[1])
+    assert opening["earlier"] == message["earlier"]
+    assert next(feed.listen(name, before=sources.before())) == b"retry: 1000\n\n"  # it resumes
 
 
 def test_what_is_delivered_is_published_when_it_has_changed_and_once_a_second(fake: Any) -> None:
