@@ -1,214 +1,396 @@
-// Guided scenes: each sets delays, explains what to watch, and runs; the client service restores the settings.
+// Guided scenes: what each says, shows, asks and does. What is right is always computed from what was measured.
 
-import { element, find, versionsBehind } from "./dom.js";
-import * as services from "./services.js";
-import { parsePosition, reached } from "./timeline.js";
+import * as player from "./player.js";
+import { ms, nearest } from "./stage.js";
 
-const READ_MS = 5000; // time to read a sentence before the scene continues
-const RENEW_MS = 3000; // a third of the lease
-const LEAVE_MS = 1000; // for requests on their way when the page is closed
+const READS = 20; // of a quorum
+const SOME = ["None", "Some", "All"];
+const some = (count, of) => (count === 0 ? 0 : count === of ? 2 : 1);
+const times = (...values) => values.map((value) => (value ? `About ${value} ms` : "Not at all"));
+const isStale = (answer, written) => answer.version < written.version;
 
 const SCENES = {
-  async "First stale read"({ say, delays, settle, write, read, slow }) {
-    await settle();
-    await delays(500, 4000);
-    await say(`${slow} now has a delay of four seconds. Watch the bottom lane: a write follows.`);
-    const written = await write("scene", "new");
-    const stale = await read("scene", "eventual", slow);
-    await say(`The primary is at position ${written.position}. A read from ${slow} right away ${stale.result}. That is a stale read.`);
-    await say("Follow the line: where it reaches the lane, the replica applies the write.");
-    const fresh = await read("scene", "session", slow);
-    await say(`At level session, ${slow} waited ${fresh.waited_ms.toFixed(0)} ms for the write, and the read ${fresh.result}.`);
-  },
-  async "The slowest replica sets the window"({ say, delay, delays, measure, fast, slow }) {
-    await delays(500, 1500);
-    await say(`With delays of 500 and 1500 ms, a write takes ${await measure()} ms to reach every replica.`);
-    await delay(fast, 50);
-    await say(`${fast} is now ten times as fast: ${await measure()} ms. The window has not changed.`);
-    await delay(slow, 700);
-    await say(`${slow} is now more than twice as fast: ${await measure()} ms. Only the slowest replica counts.`);
-  },
-  async "Read your writes, three ways"({ say, delay, settle, write, read, slow }) {
-    await settle();
-    await delay(slow, 3000);
-    await say(`A client writes, then reads its own write from ${slow}, which has a delay of three seconds.`);
-    await write("scene", "mine");
-    const eventual = await read("scene", "eventual", slow);
-    await say(`At level eventual, the read ${eventual.result} immediately: the client's own write is missing.`);
-    await write("scene", "mine again");
-    const session = await read("scene", "session", slow);
-    await say(`At level session, the replica waited ${session.waited_ms.toFixed(0)} ms for the write, and the read ${session.result}.`);
-    await write("scene", "mine once more");
-    const strong = await read("scene", "strong");
-    await say(`At level strong, the read from the primary ${strong.result} after ${strong.waited_ms.toFixed(0)} ms. Each level has its cost.`);
-  },
-  async "Going back in time"({ say, delay, settle, write, read, arrive, fast, slow }) {
-    await settle();
-    await delay(slow, 5000);
-    await say(`Every replica has the old value. ${slow} now has a delay of five seconds, and a new value is written.`);
-    await arrive((await write("scene", "new")).position, fast);
-    const first = await read("scene", "eventual", fast);
-    const second = await read("scene", "eventual", slow);
-    await say(`A reader asked ${fast}, which ${first.result}, and then ${slow}, which ${second.result}: it went back in time.`);
-    await say("At level session the second read would have waited until it was as new as the first. Both reads are marked on the lanes.");
-  },
-  async "A replica cut off from the log"({ say, delays, write, arrive, fast, slow }) {
-    await delays(200, 200);
-    await services.startFault(slow, { fault: "partition", duration_ms: 60000 });
-    await say(`${slow} is cut off from the log. It still serves reads from its own store.`);
-    let last;
-    for (let number = 1; number <= 10; number += 1) last = await write("scene", number);
-    await arrive(last.position, fast);
-    await say(`Ten writes have reached ${fast} and none has reached ${slow}: ten lines do not reach its lane.`);
-    await services.endFaults();
-    await arrive(last.position);
-    await say(`The partition has ended and ${slow} has caught up: no write was lost or applied twice.`);
-  },
-  async "Delayed acknowledgements and redelivery"({ say, ackDelay, settle, write, held, acknowledged, gone, digests, slow }) {
-    const five = async () => {
-      let last;
-      for (let number = 1; number <= 5; number += 1) last = await write("scene", number);
-      return last.position;
+  "First stale read": ({ fast, slow, delays, settle, write, read }) => [
+    {
+      now: `Every replica gets the same value. Then ${slow} gets a delay of four seconds, ${fast} one of half a second.`,
+      look: "Look at the lanes: one for the primary, and one for each replica.",
+      at: { nodes: [slow] },
+      run: async () => {
+        const position = await settle();
+        await delays(500, 4000);
+        return { seen: `Every node is at position ${position}: all have the value “old”.` };
+      },
+    },
+    {
+      now: `The value “new” is written, and ${slow} is read right away, at level eventual.`,
+      look: "The write is a mark on the primary's lane, the read a mark on the lane of the replica.",
+      at: { nodes: ["primary", slow] },
+      guess: { ask: "What will the read return?", choices: ["The new value", "The old value", "The new value, after a wait"] },
+      run: async () => {
+        const written = await write("new");
+        const found = await read("eventual", slow);
+        return {
+          right: isStale(found, written) ? 1 : found.waited_ms < 1000 ? 0 : 2,
+          seen: `The primary is at position ${written.position}. The read ${found.result}, after ${ms(found.waited_ms)}: ${isStale(found, written) ? "a stale read" : "a fresh read"}.`,
+          at: { nodes: [slow], positions: [written.position] },
+        };
+      },
+    },
+    {
+      now: `The value “newer” is written, and ${slow} is read at level session: it has to have the client's own writes first.`,
+      look: "Follow the line: where it reaches the lane, the replica applies the write.",
+      at: { nodes: [slow] },
+      guess: { ask: "How long will the read wait?", choices: times(0, 2000, 4000) },
+      run: async () => {
+        const { position } = await write("newer");
+        const found = await read("session", slow);
+        return {
+          right: nearest([0, 2000, 4000], found.waited_ms),
+          seen: `The read waited ${ms(found.waited_ms)} for the write, and ${found.result}.`,
+          at: { nodes: [slow], positions: [position] },
+        };
+      },
+    },
+  ],
+
+  "The slowest replica sets the window": ({ fast, slow, delay, delays, measure }) => [
+    {
+      now: `${fast} has a delay of 500 ms, ${slow} one of 1500 ms. A write follows.`,
+      look: "The window of a write begins at its mark and ends when its last line has arrived.",
+      at: { nodes: [slow] },
+      guess: { ask: "How long until every replica has it?", choices: times(500, 1000, 1500) },
+      run: async () => {
+        await delays(500, 1500);
+        const window = await measure();
+        return { right: nearest([500, 1000, 1500], window), seen: `The window was ${ms(window)} long.`, at: { nodes: [slow], ids: ["windows"] } };
+      },
+    },
+    {
+      now: `Now ${fast} becomes ten times as fast, with a delay of 50 ms.`,
+      look: `The line to ${fast} becomes steeper.`,
+      at: { nodes: [fast] },
+      guess: { ask: "How long will the window be?", choices: times(50, 775, 1500) },
+      run: async () => {
+        await delay(fast, 50);
+        const window = await measure();
+        return { right: nearest([50, 775, 1500], window), seen: `The window was ${ms(window)} long, with ${fast} at 50 ms.`, at: { nodes: [fast, slow], ids: ["windows"] } };
+      },
+    },
+    {
+      now: `Now ${slow} becomes faster too, with a delay of 700 ms.`,
+      look: `${slow} is still the last one to get the write.`,
+      at: { nodes: [slow] },
+      guess: { ask: "How long will the window be?", choices: times(50, 375, 700) },
+      run: async () => {
+        await delay(slow, 700);
+        const window = await measure();
+        return { right: nearest([50, 375, 700], window), seen: `The window was ${ms(window)} long. Only the slowest replica counts.`, at: { nodes: [slow], ids: ["windows"] } };
+      },
+    },
+  ],
+
+  "Read your writes, three ways": ({ slow, delay, settle, write, read }) => {
+    const writeAndRead = async (value, level, replica) => {
+      const written = await write(value);
+      const found = await read(level, replica);
+      const wait = isStale(found, written) ? 0 : found.waited_ms < 1000 ? 1 : 2;
+      return { wait, found, at: { nodes: [replica ?? "primary"], positions: [written.position] } };
     };
-    await settle();
-    await ackDelay(slow, 3000);
-    await say(`${slow} now acknowledges each entry three seconds after it has applied it. Five writes follow; watch the thin lines.`);
-    await acknowledged(slow, await five());
-    await say("Reads saw the five writes three seconds earlier; only now are they acknowledged: the thin lines reach the primary's lane.");
-    await ackDelay(slow, 60_000);
-    const last = await five();
-    await say(`The acknowledgements of five more are held back by a minute. ${await held(slow, last)}.`);
-    await services.startFault(slow, { fault: "crash" });
-    await gone(slow);
-    await say(`${slow} crashed and restarted; the log delivers the unacknowledged entries again. ${await held(slow, last)}, as before.`);
-    await ackDelay(slow, 0);
-    await acknowledged(slow, last);
-    await say(`Now they are acknowledged: delivered twice, applied once. The nodes' digests are ${await digests()}.`);
+    const choices = ["It misses the write", "It returns the write at once", "It returns the write after a wait"];
+    return [
+      {
+        now: `Every replica gets the same value. Then ${slow} gets a delay of three seconds.`,
+        look: "A client will write, and read its own write from there, at three levels.",
+        at: { nodes: [slow] },
+        run: async () => {
+          const position = await settle();
+          await delay(slow, 3000);
+          return { seen: `Every node is at position ${position}.` };
+        },
+      },
+      {
+        now: `The client writes “mine” and reads ${slow} at level eventual.`,
+        look: "Any replica may answer in its current state.",
+        at: { nodes: [slow] },
+        guess: { ask: "What will the read do?", choices },
+        run: async () => {
+          const { wait, found, at } = await writeAndRead("mine", "eventual", slow);
+          return { right: wait, at, seen: `The read ${found.result}, after ${ms(found.waited_ms)}.` };
+        },
+      },
+      {
+        now: `The client writes “mine again” and reads ${slow} at level session.`,
+        look: "The replica has to have everything that the session wrote and was shown.",
+        at: { nodes: [slow] },
+        guess: { ask: "What will the read do?", choices },
+        run: async () => {
+          const { wait, found, at } = await writeAndRead("mine again", "session", slow);
+          return { right: wait, at, seen: `The replica waited ${ms(found.waited_ms)} for the write, and the read ${found.result}.` };
+        },
+      },
+      {
+        now: "The client writes “mine once more” and reads at level strong.",
+        look: "Reads at level strong go to the primary.",
+        at: { nodes: ["primary"] },
+        guess: { ask: "What will the read do?", choices },
+        run: async () => {
+          const { wait, found, at } = await writeAndRead("mine once more", "strong");
+          return { right: wait, at, seen: `The read from the primary ${found.result} after ${ms(found.waited_ms)}. Each level has its cost: this one loads the primary.` };
+        },
+      },
+    ];
+  },
+
+  "Going back in time": ({ fast, slow, delay, settle, write, read, arrive }) => [
+    {
+      now: `Every replica gets the same value. Then ${slow} gets a delay of four seconds.`,
+      look: `${fast} stays at 100 ms.`,
+      at: { nodes: [slow] },
+      run: async () => {
+        const position = await settle();
+        await delay(slow, 4000);
+        return { seen: `Every node is at position ${position}.` };
+      },
+    },
+    {
+      now: `The value “new” is written. When ${fast} has it, a reader reads ${fast}, and then ${slow}, at level eventual.`,
+      look: "Both reads are marked on the lanes.",
+      at: { nodes: [fast, slow] },
+      guess: { ask: "What will the reader see?", choices: ["Old, then new", "New both times", "New, then old"] },
+      run: async () => {
+        const written = await write("new");
+        await arrive(written.position, fast);
+        const [first, second] = [await read("eventual", fast), await read("eventual", slow)];
+        return {
+          right: isStale(first, written) ? 0 : isStale(second, written) ? 2 : 1,
+          seen: `${fast} ${first.result}, at version ${first.version}; then ${slow} ${second.result}, at version ${second.version}.`,
+          at: { nodes: [fast, slow], positions: [written.position] },
+        };
+      },
+    },
+    {
+      now: "The same once more, with “newer”, and both reads at level session.",
+      look: "The second read has to be as new as the first.",
+      at: { nodes: [fast, slow] },
+      guess: { ask: "How long will the second read wait?", choices: times(0, 2000, 4000) },
+      run: async () => {
+        const { position } = await write("newer");
+        await arrive(position, fast);
+        const [first, second] = [await read("session", fast), await read("session", slow)];
+        return {
+          right: nearest([0, 2000, 4000], second.waited_ms),
+          seen: `${fast} ${first.result}; ${slow} waited ${ms(second.waited_ms)}, and ${second.result}.`,
+          at: { nodes: [slow], positions: [position] },
+        };
+      },
+    },
+  ],
+
+  "A replica cut off from the log": ({ fast, slow, delays, fault, endFault, settle, writes, arrive, position, applied, digests, shown }) => {
+    let positions;
+    return [
+      {
+        now: `${slow} is cut off from the log.`,
+        look: "Its state shows the fault. It still answers reads from its own store.",
+        at: { nodes: [slow] },
+        run: async () => {
+          await settle();
+          await delays(200, 200);
+          await fault(slow, "partition", { duration_ms: 3_600_000 });
+          return { seen: `${slow} is at position ${await position(slow)}.` };
+        },
+      },
+      {
+        now: `Ten writes follow; the scene waits until ${fast} has them.`,
+        look: `Look for lines that do not reach the lane of ${slow}.`,
+        at: { nodes: [fast, slow] },
+        guess: { ask: `How many of the ten will ${slow} have then?`, choices: SOME },
+        run: async () => {
+          positions = await writes(10);
+          await arrive(positions.at(-1), fast);
+          const count = applied(positions, slow);
+          return { right: some(count, 10), seen: `${fast} is at position ${await position(fast)}, ${slow} at ${await position(slow)}: it has ${count} of the ten.`, at: { nodes: [slow], positions } };
+        },
+      },
+      {
+        now: "The partition ends.",
+        look: `${slow} reads on in the log where it stopped.`,
+        at: { nodes: [slow] },
+        guess: { ask: `How many of the ten will ${slow} apply now?`, choices: SOME },
+        run: async () => {
+          const before = performance.now();
+          await endFault(slow, "partition");
+          await arrive(positions.at(-1));
+          const took = performance.now() - before;
+          await shown(positions.at(-1), slow, "applied");
+          const count = applied(positions, slow);
+          return { right: some(count, 10), seen: `After ${ms(took)}, ${slow} had applied ${count} of the ten. The digests of the nodes are ${await digests()}: nothing was lost.`, at: { nodes: [slow], positions } };
+        },
+      },
+    ];
+  },
+
+  "Delayed acknowledgements and redelivery": ({ slow, ackDelay, fault, settle, writes, shown, held, gone, acknowledged, digests }) => {
+    let last;
+    return [
+      {
+        now: `${slow} acknowledges each entry three seconds after it has applied it. Five writes follow.`,
+        look: "The thin lines are the acknowledgements on their way back to the primary's lane.",
+        at: { nodes: [slow] },
+        guess: { ask: "How long after it is applied will the fifth write be acknowledged?", choices: ["At once", ...times(1500, 3000)] },
+        run: async () => {
+          await settle();
+          await ackDelay(slow, 3000);
+          const positions = await writes(5);
+          const write = await shown(positions.at(-1), slow, "acknowledged");
+          const after = write.acknowledged.get(slow) - write.applied.get(slow);
+          return { right: nearest([0, 1500, 3000], after), seen: `It was acknowledged ${ms(after)} after it was applied. Reads saw it as soon as it was applied.`, at: { nodes: [slow], positions } };
+        },
+      },
+      {
+        now: "The acknowledgements of five more writes are held back by a minute.",
+        look: `Entries that are applied and not acknowledged stay pending: “unacknowledged” in the state of ${slow}.`,
+        at: { nodes: [slow] },
+        run: async () => {
+          await ackDelay(slow, 60_000);
+          const positions = await writes(5);
+          last = positions.at(-1);
+          return { seen: `${(await held(slow, last)).text}.`, at: { nodes: [slow], positions } };
+        },
+      },
+      {
+        now: `${slow} crashes, and its supervisor restarts it. The log delivers every pending entry again.`,
+        look: "Its state shows that it does not answer, and then what it reports again.",
+        at: { nodes: [slow] },
+        guess: { ask: "How many entries will be applied and unacknowledged then?", choices: ["None", "Five", "Ten"] },
+        run: async () => {
+          await fault(slow, "crash");
+          await gone(slow);
+          const found = await held(slow, last);
+          return { right: nearest([0, 5, 10], found.count), seen: `${found.text}.` };
+        },
+      },
+      {
+        now: "The acknowledgement delay ends.",
+        look: "The thin lines arrive.",
+        at: { nodes: [slow] },
+        run: async () => {
+          await ackDelay(slow, 0);
+          await acknowledged(slow, last);
+          return { seen: `Every entry up to ${last} is acknowledged: delivered twice, applied once. The nodes' digests are ${await digests()}.` };
+        },
+      },
+    ];
+  },
+
+  "A quorum": ({ names, fast, slow, delays, settle, write, read }) => {
+    const n = names.length;
+    const stale = async (r, written) => {
+      let count = 0;
+      for (let number = 1; number <= READS; number += 1) count += isStale(await read("quorum", null, { r }), written);
+      return count;
+    };
+    const writeAndRead = async (acks, r) => {
+      const before = performance.now();
+      const written = await write(`${acks} acks`, { acks, timeoutMs: 10_000 });
+      const took = performance.now() - before;
+      return { took, written, count: await stale(r, written), at: { nodes: names, positions: [written.position] } };
+    };
+    const sum = (r, w) => `r + w = ${r + w} ${r + w > n ? ">" : "≤"} n = ${n}`;
+    return [
+      {
+        now: `Every replica gets the same value. Then ${fast} gets a delay of 50 ms, ${slow} one of three seconds.`,
+        look: `A write with acks=w returns when w of the n = ${n} replicas have acknowledged it; a read at level quorum asks r of them and takes the newest answer.`,
+        at: { nodes: [fast, slow] },
+        run: async () => {
+          const position = await settle();
+          await delays(50, 3000);
+          return { seen: `Every node is at position ${position}.` };
+        },
+      },
+      {
+        now: `A write with acks=1, then ${READS} reads with r=1: each asks one random replica.`,
+        look: `The write returns when ${fast} has it. The reads are marks on the lanes.`,
+        at: { nodes: [fast, slow] },
+        guess: { ask: `How many of the ${READS} reads will be stale?`, choices: SOME },
+        run: async () => {
+          const { took, count, at } = await writeAndRead(1, 1);
+          return { right: some(count, READS), at, seen: `The write took ${ms(took)}; ${count} of ${READS} reads were stale. ${sum(1, 1)}: a read can miss the write.` };
+        },
+      },
+      {
+        now: `A write with acks=1, then ${READS} reads with r=${n}.`,
+        look: "Each read asks every replica, so one of them has the write.",
+        at: { nodes: names },
+        guess: { ask: `How many of the ${READS} reads will be stale?`, choices: SOME },
+        run: async () => {
+          const { took, count, at } = await writeAndRead(1, n);
+          return { right: some(count, READS), at, seen: `The write took ${ms(took)}; ${count} of ${READS} reads were stale. ${sum(n, 1)}: a read overlaps with the write.` };
+        },
+      },
+      {
+        now: `A write with acks=${n}, then ${READS} reads with r=1.`,
+        look: `The write waits for every replica, also for ${slow}.`,
+        at: { nodes: [slow] },
+        guess: { ask: "How long will the write take?", choices: times(50, 1500, 3000) },
+        run: async () => {
+          const { took, count, at } = await writeAndRead(n, 1);
+          return { right: nearest([50, 1500, 3000], took), at, seen: `The write took ${ms(took)}; ${count} of ${READS} reads were stale. ${sum(1, n)}: the write pays instead of the reads.` };
+        },
+      },
+    ];
+  },
+
+  "A replica that lost its place": ({ fast, slow, delay, settle, fault, endFault, resync, write, writes, read, arrive, position, resyncing, shown, applied, digests }) => {
+    let positions;
+    return [
+      {
+        now: `${slow}, with a delay of three seconds, is cut off from the log. Ten writes follow.`,
+        look: "The log keeps a replica's place: the position after which it reads on.",
+        at: { nodes: [slow] },
+        run: async () => {
+          await settle();
+          await delay(slow, 3000);
+          await fault(slow, "partition", { duration_ms: 3_600_000 });
+          positions = await writes(10);
+          await arrive(positions.at(-1), fast);
+          return { seen: `The primary is at position ${await position("primary")}, ${slow} at ${await position(slow)}.`, at: { nodes: [slow], positions } };
+        },
+      },
+      {
+        now: `A log drops its oldest entries. If ${slow} is away until those after its place are gone, it cannot read on: it replaces its content with a snapshot of the primary's. This lab keeps at least 10,000 entries unless configured otherwise, so the scene requests the snapshot (POST /resync), writes once more, and ends the partition.`,
+        look: `Watch the state of ${slow}, and for lines that reach its lane.`,
+        at: { nodes: [slow] },
+        guess: { ask: `How many of the 11 writes will ${slow} apply one by one?`, choices: SOME },
+        run: async () => {
+          await resync(slow);
+          positions.push((await write("eleventh")).position);
+          const before = await position(slow);
+          await endFault(slow, "partition");
+          const reason = await resyncing(slow);
+          const old = await read("eventual", slow);
+          await arrive(positions.at(-1), slow);
+          const after = await position(slow);
+          await delay(slow, 100);
+          await shown((await write("twelfth")).position, slow, "applied"); // what it applied before is known then
+          const count = applied(positions, slow);
+          return {
+            right: some(count, 11),
+            seen: `${slow} reported “resyncing: ${reason}”. Until the snapshot was due, a read ${old.result}. Then it went from position ${before} to ${after}, and had applied ${count} of the 11 writes as single entries.`,
+          };
+        },
+      },
+      {
+        now: `After the snapshot, ${slow} reads on in the log.`,
+        look: "The twelfth write has reached it as a line again.",
+        at: { nodes: [slow] },
+        run: async () => {
+          await arrive(await position("primary"));
+          return { seen: `${slow} is at position ${await position(slow)}. The digests of the nodes are ${await digests()}: the snapshot has everything that the skipped entries had.` };
+        },
+      },
+    ];
   },
 };
 
-// `timeline` has the replicas' states; `pace` scales the pauses for reading.
-export function addScenes({ timeline, pace }) {
-  const buttons = Object.entries(SCENES).map(([name, run], index) => {
-    const button = element("button", { type: "button", textContent: `${index + 1}. ${name}` });
-    button.addEventListener("click", () => play(name, run));
-    return button;
-  });
-  find("scene-buttons").replaceChildren(...buttons);
-
-  async function play(name, run) {
-    if (timeline.names().length < 2) {
-      find("scene-text").textContent = "The scenes require two replicas.";
-      return;
-    }
-    const stop = new AbortController();
-    const setRunning = (running) => {
-      for (const button of buttons) button.disabled = running;
-      find("scene-stop").hidden = !running;
-    };
-    setRunning(true);
-    find("scene-stop").addEventListener("click", () => stop.abort(), { once: true });
-    let lease = null;
-    let end = "Scene finished; the delays are restored.";
-    try {
-      lease = await hold(name, stop);
-      await run(stage(timeline, (share) => pause(share * READ_MS * pace, stop.signal)));
-    } catch (error) {
-      end = stop.signal.aborted ? "Scene stopped; the delays are restored." : `The scene failed: ${error.message}`;
-    }
-    await lease?.end().catch((error) => { end = `The delays could not be restored: ${error.message}`; });
-    find("scene-text").textContent += ` ${end}`;
-    setRunning(false);
-  }
-}
-
-// The client service restores the settings and ends the faults when the scene ends, or when this page no longer renews it.
-async function hold(name, stop) {
-  const { id } = (await services.beginScene(name)).body;
-  const renew = async (leaseMs) => {
-    const { status } = await services.renewScene(id, leaseMs).catch(() => ({})); // the next one can succeed
-    if (status === 404) stop.abort();
-  };
-  const timer = setInterval(() => renew(), RENEW_MS);
-  const leave = () => renew(LEAVE_MS);
-  window.addEventListener("pagehide", leave);
-  return {
-    async end() {
-      clearInterval(timer);
-      window.removeEventListener("pagehide", leave);
-      await services.endScene(id);
-    },
-  };
-}
-
-async function pause(ms, signal) {
-  signal.throwIfAborted();
-  await new Promise((resolve) => {
-    signal.addEventListener("abort", resolve);
-    setTimeout(resolve, ms);
-  });
-  signal.throwIfAborted();
-}
-
-// The steps that a scene is made of.
-function stage(timeline, rest) {
-  const names = timeline.names();
-  const [fast, slow] = [names[0], names.at(-1)];
-  const say = async (text) => {
-    find("scene-text").textContent = text;
-    await rest(1);
-  };
-  const delay = (replica, ms) => services.setDelay(replica, { delay_ms: ms });
-  const ackDelay = (replica, ms) => services.setDelay(replica, { ack_delay_ms: ms });
-  const delays = async (fastMs, slowMs) => {
-    await delay(fast, fastMs);
-    await delay(slow, slowMs);
-  };
-  const write = async (key, value) => {
-    await rest(0);
-    return (await services.write("write", key, value)).body;
-  };
-  const read = async (key, level, replica) => {
-    const { status, body } = await services.read(key, level, replica);
-    const behind = body.behind_versions ? `, ${versionsBehind(body.behind_versions)}` : "";
-    return { ...body, result: status === 404 ? "did not find the key" : `returned “${body.value}”${behind}` };
-  };
-  // Poll until the check returns something.
-  const until = async (check) => {
-    for (;;) {
-      const found = await check();
-      if (found) return found;
-      await rest(0.05);
-    }
-  };
-  const everywhere = async () => (await services.everywhere("scene")).body.nodes;
-  // Wait until the replica, or every replica, has reached the position.
-  const arrive = (position, replica) =>
-    until(async () => {
-      const nodes = await everywhere();
-      const replicas = Object.keys(nodes).filter((name) => name !== "primary" && (!replica || name === replica));
-      return replicas.every((name) => reached(parsePosition(nodes[name].position ?? "0-0"), parsePosition(position)));
-    });
-  const gone = (replica) => until(async () => (await everywhere())[replica].error);
-  const acknowledged = (replica, position) => until(() => timeline.acknowledgedVersion(replica) >= parsePosition(position).version);
-  // Wait until the replica reports entries up to the position as applied and some as not acknowledged; a sentence on it.
-  const held = async (replica, position) => {
-    await arrive(position, replica);
-    return until(() => {
-      const { applied_position: applied, acknowledged_version: version, applied_unacknowledged: count } = timeline.replicas.get(replica);
-      if (!count || version === null || !reached(parsePosition(applied), parsePosition(position))) return null;
-      return `${replica} has applied version ${parsePosition(applied).version} and acknowledged version ${version}: ${count} are applied and unacknowledged`;
-    });
-  };
-  const digests = async () => {
-    const { digests_equal: equal } = (await services.compare()).body.analysis;
-    return equal === null ? "not comparable while writes arrive" : equal ? "equal" : "different";
-  };
-  // Make every replica fast and give it an old value of the key.
-  const settle = async () => {
-    for (const replica of names) await delay(replica, 100);
-    await arrive((await write("scene", "old")).position);
-  };
-  const measure = async () => (await services.write("write-and-wait", "scene", Date.now())).body.consistency_time_ms.toFixed(0);
-  return { say, delay, delays, ackDelay, settle, write, read, arrive, held, acknowledged, gone, digests, measure, fast, slow };
-}
+export const addScenes = (options) => player.addScenes(SCENES, options);
