@@ -9,6 +9,7 @@ import { stage } from "./stage.js";
 const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 const waits = () => reducedMotion.matches || document.hidden;
 let script = null; // the one that is playing
+let wasShown = ""; // its step and phase
 
 // `scenes`: functions from the verbs of stage.js to the steps of script.js, by name. `timeline` has the replicas'
 // states; `pace` scales the times for reading.
@@ -58,14 +59,12 @@ function open(name) {
   find("scene-title").textContent = name;
   find("scene-step").textContent = "";
   find("scene-progress").removeAttribute("value");
-  find("scenes").dataset.playing = "";
+  find("scenes").dataset.playing = ""; // console.css shows either the list or the scene
   say("The settings are saved first.");
-  for (const id of ["scene", "scene-controls"]) find(id).hidden = false;
-  for (const id of ["scene-buttons", "scenes-close"]) find(id).hidden = true;
   for (const id of ["scene-back", "scene-pause", "scene-next"]) find(id).disabled = true;
-  find("scene-stop").disabled = false;
   find("scene-guess").replaceChildren();
-  find("scene-stop").focus();
+  find("scene-text").focus({ preventScroll: true });
+  wasShown = "";
   if (getComputedStyle(find("scenes")).position === "sticky") find("picture").scrollIntoView(); // the lanes, and the scene below
 }
 
@@ -75,8 +74,6 @@ function close(end) {
   highlight();
   delete find("scenes").dataset.playing;
   find("scene-text").append(element("p", { textContent: end, className: "end" }));
-  for (const id of ["scene", "scene-controls", "scene-guess"]) find(id).hidden = true;
-  for (const id of ["scene-buttons", "scenes-close"]) find(id).hidden = false;
   if (within) find("scene-buttons").firstElementChild.focus();
 }
 
@@ -84,8 +81,6 @@ const say = (...texts) => find("scene-text").replaceChildren(...texts.map((text)
 
 // The focus follows the scene only if it is there already, or nowhere.
 const isFocused = () => document.activeElement === document.body || find("scenes").contains(document.activeElement);
-
-let wasShown = ""; // the step and the phase
 
 function show() {
   const { shown, steps, paused, signal } = script;
@@ -113,16 +108,18 @@ function tell({ now, look, guess, chosen, right, seen, phase }) {
   const within = isFocused();
   const parts = { now, look, ask: guess?.ask, seen, verdict: seen && guess ? verdict(guess, chosen, right) : "" };
   find("scene-text").replaceChildren(...Object.entries(parts).filter(([, text]) => text)
-    .map(([name, text]) => element("p", { id: `scene-${name}`, className: name, textContent: text })));
+    .map(([name, text]) => element("p", { id: `scene-${name}`, className: name, textContent: text.replaceAll("lab14-", "") }))); // as on the lanes
   find("scene-guess").hidden = !guess;
+  find("scene-guess").classList.toggle("answered", phase === "seen");
   find("scene-guess").replaceChildren(...(guess?.choices ?? []).map((text, index) => choice(text, index, { chosen, right, phase })));
   if (within) focus(phase);
+  find("scenes").scrollTop = seen && guess ? find("scene-ask").offsetTop : 0; // what is new, where not everything fits
 }
 
 function focus(phase) {
-  if (phase === "guess" && !find("scene-guess").hidden) find("scene-guess").focus();
-  else if (!find("scene-next").disabled) find("scene-next").focus();
-  else find("scene-stop").focus();
+  if (!script.isLatest) return find("scene-back").disabled && find("scene-next").focus();
+  const place = { guess: "scene-guess", acting: "scene-text", seen: "scene-next" }[phase];
+  find(place).focus({ preventScroll: true });
 }
 
 const verdict = ({ choices }, chosen, right) =>

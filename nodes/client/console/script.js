@@ -31,13 +31,17 @@ export class Script {
     return this.told[this._shown];
   }
 
+  get isLatest() {
+    return this._shown >= this.told.length - 1;
+  }
+
   get canGoBack() {
     return this._shown > 0;
   }
 
   // A step can be left when its result has been seen.
   get canGoOn() {
-    return this._shown < this.told.length - 1 || this.shown?.phase === "seen";
+    return !this.isLatest || this.shown?.phase === "seen";
   }
 
   // Returns after the last step; throws the reason of stop(), or what its actions throw.
@@ -63,8 +67,8 @@ export class Script {
 
   next() {
     if (!this.canGoOn) return;
-    if (this._shown < this.told.length - 1) this._shown += 1;
-    else this._isNext = true;
+    if (this.isLatest) this._isNext = true;
+    else this._shown += 1;
     this._moved();
   }
 
@@ -102,7 +106,7 @@ export class Script {
   }
 
   _readMs({ now, look, guess, seen }) {
-    if (this.paused || this._shown < this.told.length - 1 || this._waits()) return null;
+    if (this.paused || !this.isLatest || this._waits()) return null;
     const unread = guess ? seen : `${now}${look}${seen}`;
     return this._pace * Math.max(READ_MS_MIN, READ_MS_PER_CHARACTER * unread.length);
   }

@@ -15,6 +15,11 @@ export function nearest(values, measured) {
   return distances.indexOf(Math.min(...distances));
 }
 
+export const times = (...values) => values.map((value) => (value ? `About ${value} ms` : "Not at all"));
+
+export const SOME = ["None", "Some", "All"];
+export const some = (count, of) => (count === 0 ? 0 : count === of ? 2 : 1);
+
 // `signal` ends every wait, and nothing is changed after it. `timeline` has what the replicas report.
 export function stage(timeline, signal) {
   const names = timeline.names();
@@ -66,9 +71,20 @@ export function stage(timeline, signal) {
   const acknowledged = (replica, at) => until(() => timeline.acknowledgedVersion(replica) >= parsePosition(at).version);
   // The write as the lanes show it, once the replica's progress with it is known.
   const shown = (at, replica, kind) => until(() => timeline.writes.get(at)?.[kind].has(replica) && timeline.writes.get(at));
-  // How many of the writes the replica has applied as single entries.
+  // How many of the writes the replica's position covers.
+  const countOf = async (positions, replica) => {
+    const node = (await everywhere())[replica];
+    return positions.filter((at) => has(node, at)).length;
+  };
+  // How many of the writes, of the last minute, the replica has applied as single entries.
   const applied = (positions, replica) => positions.filter((at) => timeline.writes.get(at)?.applied.has(replica)).length;
-  const resyncing = (replica) => until(() => timeline.replicas.get(replica)?.resyncing);
+  // The reason that the replica reports, or null if it reaches the position without a report.
+  const resyncing = (replica, at) =>
+    until(async () => {
+      const reason = timeline.replicas.get(replica)?.resyncing;
+      if (reason || has((await everywhere())[replica], at)) return { reason: reason || null };
+      return null;
+    }).then(({ reason }) => reason);
   // Wait until the replica reports entries up to the position as applied and some as not acknowledged.
   const held = async (replica, at) => {
     await arrive(at, replica);
@@ -79,9 +95,11 @@ export function stage(timeline, signal) {
       return { count, text: `${versions}: ${count} are applied and unacknowledged` };
     });
   };
-  const digests = async () => {
+  // A sentence, with what it means if the digests are equal.
+  const digests = async (meaning) => {
     const { digests_equal: equal } = (await services.compare()).body.analysis;
-    return equal === null ? "not comparable while writes arrive" : equal ? "equal" : "different";
+    if (equal === null) return "The nodes' digests are not comparable while writes arrive.";
+    return `The nodes' digests are ${equal ? `equal: ${meaning}` : "different"}.`;
   };
   // Make every replica fast and give it an old value of the key.
   const settle = async () => {
@@ -98,6 +116,6 @@ export function stage(timeline, signal) {
   });
   return {
     names, fast, slow, delay, delays, ackDelay, fault, endFault, resync, write, writes, read, arrive, position, gone,
-    acknowledged, shown, applied, resyncing, held, digests, settle, measure,
+    acknowledged, shown, countOf, applied, resyncing, held, digests, settle, measure,
   };
 }
