@@ -49,13 +49,14 @@ export const SCENES = {
     },
   ],
 
-  "The slowest replica sets the window": ({ fast, slow, delay, delays, measure }) => [
+  "The slowest replica sets the window": ({ fast, slow, delay, delays, settle, measure }) => [
     {
       now: `${fast} has a delay of 500 ms, ${slow} one of 1500 ms. A write follows.`,
       look: "The window of a write begins at its mark and ends when its last line has arrived.",
       at: { nodes: [slow] },
       guess: { ask: "How long until every replica has it?", choices: times(500, 1000, 1500) },
       run: async () => {
+        await settle();
         await delays(500, 1500);
         const window = await measure();
         return { right: nearest([500, 1000, 1500], window), seen: `The window was ${ms(window)} long.`, at: { nodes: [slow], ids: ["windows"] } };

@@ -94,6 +94,10 @@ def set_ack_delays(lab: Lab, *delays_ms: float) -> None:
 
 
 GUESSES = "#scene-guess button:enabled"
+TOLD = """() => {
+    const texts = [...document.querySelectorAll("#scene-text p")].map((one) => [one.className, one.textContent]);
+    return { step: document.getElementById("scene-step").textContent, ...Object.fromEntries(texts) };
+}"""
 
 
 def play(page: Page, scene: int, guess: int = 0, timeout_seconds: float = 90) -> list[dict[str, str]]:
@@ -105,10 +109,7 @@ def play(page: Page, scene: int, guess: int = 0, timeout_seconds: float = 90) ->
     def step() -> bool:
         if page.locator(GUESSES).count():
             page.locator(GUESSES).nth(guess).click()
-        found = page.evaluate(
-            """() => Object.fromEntries([...document.querySelectorAll("#scene-text p")].map((one) => [one.className, one.textContent])
-            .concat([["step", document.getElementById("scene-step").textContent]]))"""
-        )
+        found = page.evaluate(TOLD)
         if "seen" in found:
             steps.setdefault(found["step"], found)
         return "end" in found
