@@ -62,13 +62,15 @@ async function answer(response, given) {
 // With a write id, a repeated request is the same write.
 const writeId = () => ({ "Idempotency-Key": Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("-") });
 
-export const write = (endpoint, key, value, { repeatable = true } = {}) =>
-  request("POST", `/${endpoint}`, { key, value }, { repeatable, headers: writeId() });
+export function write(endpoint, key, value, { repeatable = true, acks = 0, timeoutMs = 5000 } = {}) {
+  const query = acks ? `?${new URLSearchParams({ acks, timeout_ms: timeoutMs })}` : "";
+  return request("POST", `/${endpoint}${query}`, { key, value }, { repeatable, headers: writeId() });
+}
 
-export function read(key, level, replica) {
+export function read(key, level, replica, { r = 2 } = {}) {
   const query = new URLSearchParams({ level: level || "eventual" });
   if (level === "bounded") query.set("max_lag_ms", "500");
-  if (level === "quorum") query.set("r", "2");
+  if (level === "quorum") query.set("r", r);
   if (replica && level !== "strong" && level !== "quorum") query.set("replica", replica);
   return request("GET", `/read/${encodeURIComponent(key)}?${query}`);
 }
@@ -81,6 +83,9 @@ export const prediction = (writesPerSecond, untilMs, points) =>
   request("GET", `/prediction?${new URLSearchParams({ writes_per_second: writesPerSecond, until_ms: untilMs, points })}`);
 export const faults = () => request("GET", "/faults");
 export const startFault = (replica, fault) => request("POST", "/faults", { replica, ...fault });
+// A fault that has ended by itself is not an error.
+export const endFault = (replica, fault) => request("DELETE", `/faults/${replica}/${fault}`, undefined, { repeatable: true });
+export const resync = (replica) => request("POST", "/resync", { replica }, { repeatable: true });
 export const endFaults = () => request("POST", "/faults/reset", undefined, { repeatable: true });
 // A scene that was answered with 503 has changed nothing yet.
 export const beginScene = (name) => request("POST", "/scenes", { name }, { repeatable: true });

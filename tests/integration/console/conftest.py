@@ -93,6 +93,31 @@ def set_ack_delays(lab: Lab, *delays_ms: float) -> None:
         post(f"{lab.primary_url}/admin/replication-delay", {"replica": replica, "ack_delay_ms": ms})
 
 
+GUESSES = "#scene-guess button:enabled"
+TOLD = """() => {
+    const texts = [...document.querySelectorAll("#scene-text p")].map((one) => [one.className, one.textContent]);
+    return { step: document.getElementById("scene-step").textContent, ...Object.fromEntries(texts) };
+}"""
+
+
+def play(page: Page, scene: int, guess: int = 0, timeout_seconds: float = 90) -> list[dict[str, str]]:
+    """Play a scene to its end with the same guess each time; return the texts of its steps with their results."""
+    page.click("#scenes-toggle")
+    page.locator("#scene-buttons button").nth(scene).click()
+    steps: dict[str, dict[str, str]] = {}
+
+    def step() -> bool:
+        if page.locator(GUESSES).count():
+            page.locator(GUESSES).nth(guess).click()
+        found = page.evaluate(TOLD)
+        if "seen" in found:
+            steps.setdefault(found["step"], found)
+        return "end" in found
+
+    waited(page, step, timeout_seconds)
+    return list(steps.values())
+
+
 def text(page: Page, selector: str) -> str:
     return page.locator(selector).inner_text()
 

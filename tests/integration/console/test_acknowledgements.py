@@ -10,7 +10,7 @@ import pytest
 
 from lab.local.supervisor import Lab
 from tests.integration.conftest import metric, set_delays
-from tests.integration.console.conftest import OTHER, REPLICA, go, set_ack_delays, shown_after_ms, text, waited
+from tests.integration.console.conftest import OTHER, REPLICA, go, play, set_ack_delays, shown_after_ms, waited
 from tests.support.http import get, post
 
 if TYPE_CHECKING:
@@ -134,20 +134,8 @@ def test_current_state_splits_pending_entries(page: Page, fresh: Lab) -> None:
 
 
 def test_the_scene_of_redelivery_reports_what_the_replica_does(page: Page, fresh: Lab) -> None:
-    said: list[str] = []
-
-    def hear(line: str) -> None:
-        said.append(line)
-
-    page.expose_function("said", hear)
-    page.evaluate(
-        "new MutationObserver(() => said(document.getElementById('scene-text').textContent))"
-        ".observe(document.getElementById('scene-text'), { childList: true })"
-    )
     set_ack_delays(fresh, 250, 350)
-    page.click("#scenes-toggle")
-    page.get_by_role("button", name="Delayed acknowledgements").click()
-    waited(page, lambda: "Scene finished" in text(page, "#scene-text"), 60)
+    said = [one["seen"] for one in play(page, 6)]
     shown = [
         found
         for one in said
@@ -157,6 +145,6 @@ def test_the_scene_of_redelivery_reports_what_the_replica_does(page: Page, fresh
     before, after = [tuple(map(int, found.groups())) for found in shown]
     assert before[0] - before[1] == before[2] == 5
     assert after == before
-    assert "digests are equal" in text(page, "#scene-text")
+    assert "digests are equal" in said[-1]
     assert set(get(f"{fresh.primary_url}/admin/replication-delays")["ack_delays"].values()) == {250, 350}
     assert sum(metric(fresh.replica_urls[OTHER], "ec_redeliveries_total").values()) >= 5

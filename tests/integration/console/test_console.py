@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.local.supervisor import Lab
-from tests.integration.conftest import applied, converge, set_delays
-from tests.integration.console.conftest import OTHER, REPLICA, ROOT, Seen, go, shown_after_ms, text, waited
+from tests.integration.conftest import applied, set_delays
+from tests.integration.console.conftest import OTHER, REPLICA, ROOT, Seen, shown_after_ms, text, waited
 from tests.support.http import POOL, ask, get, post
 from tests.support.load import Writers
 from tests.support.until import until
@@ -163,27 +163,6 @@ def test_the_paused_picture_is_still_and_can_step_back(page: Page, fresh: Lab) -
     assert text(page, "#back-text") == "5 s earlier"
     page.click("#pause")
     assert page.get_attribute("#pause", "aria-pressed") == "false"
-
-
-@pytest.mark.parametrize("scene", range(6))
-def test_a_scene_finishes_and_restores_the_delays(page: Page, fresh: Lab, scene: int) -> None:
-    before = get(f"{fresh.primary_url}/admin/replication-delays")
-    page.click("#scenes-toggle")
-    page.locator("#scene-buttons button").nth(scene).click()
-    waited(page, lambda: "Scene finished" in text(page, "#scene-text"), 60)
-    assert get(f"{fresh.primary_url}/admin/replication-delays") == before
-    assert all(found["faults"] == [] for found in get(f"{fresh.client_url}/faults")["replicas"].values())
-    converge(fresh, 30)
-
-
-def test_a_scene_can_be_stopped(page: Page, fresh: Lab) -> None:
-    go(page, f"{fresh.client_url}/")
-    before = get(f"{fresh.primary_url}/admin/replication-delays")["delays"]
-    page.click("#scenes-toggle")
-    page.locator("#scene-buttons button").nth(0).click()
-    page.click("#scene-stop")
-    waited(page, lambda: "Scene stopped" in text(page, "#scene-text"))
-    assert get(f"{fresh.primary_url}/admin/replication-delays")["delays"] == before
 
 
 def test_values_are_shown_as_text_never_as_markup(page: Page, fresh: Lab) -> None:

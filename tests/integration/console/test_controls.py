@@ -9,7 +9,7 @@ import pytest
 
 from lab.local.supervisor import Lab
 from tests.integration.conftest import set_delays
-from tests.integration.console.conftest import OTHER, REPLICA, Seen, waited
+from tests.integration.console.conftest import OTHER, REPLICA, Seen, play, waited
 from tests.support.http import get
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ def test_a_scene_survives_one_unavailable_answer_to_each_request(page: Page, see
         return route.fulfill(status=503, content_type="application/problem+json", body=json.dumps(problem))
 
     page.route("**/*", once)
-    page.locator("#scene-buttons button").nth(0).dispatch_event("click")
-    waited(page, lambda: "Scene finished" in (page.locator("#scene-text").text_content() or ""), 60)
+    play(page, 0)
     assert {"POST scenes", "POST delays", "POST write", "GET read", "DELETE scenes"} <= refused
     assert page.locator("#scene-buttons button:disabled").count() == 0
     page.unroute("**/*")
