@@ -1,17 +1,18 @@
 // Takes the messages of GET /events and draws the moment shown.
 
+import * as cards from "./cards.js";
 import * as charts from "./charts.js";
 import * as controls from "./controls.js";
-import { element, fillTable, find, versionsBehind } from "./dom.js";
+import { fillTable, find, versionsBehind } from "./dom.js";
 import { listen } from "./feed.js";
 import * as lanes from "./lanes.js";
 import * as moment from "./moment.js";
 import * as panels from "./panels.js";
-import { highlighted } from "./highlight.js";
 import * as playback from "./playback.js";
 import { addScenes } from "./scenes.js";
 import * as services from "./services.js";
 import * as sharing from "./sharing.js";
+import { numbersAt } from "./standing.js";
 import * as strip from "./strip.js";
 
 const FRAME_MS = 100;
@@ -74,43 +75,9 @@ async function refresh() {
 const valueText = ({ error, version, value }) => error ?? (version ? short(JSON.stringify(value)) : "no such key");
 const short = (text) => (text.length > 60 ? `${text.slice(0, 60)}…` : text);
 
-const LABELS = ["version", "acknowledged", "behind", "lag", "ack lag", "pending", "waiting", "unacknowledged"];
-
 function showNow() {
-  const { timeline } = shown();
-  const head = timeline.version("primary");
-  const rows = timeline.names().map((name) => {
-    const state = timeline.replicas.get(name);
-    const version = timeline.version(name);
-    const behind = head === null ? state.lag_versions : Math.max(0, head - version);
-    const lags = [state.lag_ms, state.ack_lag_ms].map((ms) => ms == null ? null : `${ms.toFixed(0)} ms`);
-    const entries = [state.pending, state.waiting, state.applied_unacknowledged];
-    return [name, [version, timeline.acknowledgedVersion(name), behind, ...lags, ...entries], condition(timeline, state, behind)];
-  });
-  rows.unshift(["primary", [head, "", "", "", "", "", "", ""], { text: timeline.unreachable.get("primary"), wrong: true }]);
-  find("watched-name").textContent = short(watched);
-  find("now").tBodies[0].replaceChildren(...rows.map(nowRow));
-}
-
-// The name of a cell's column is also its label, as the columns' headings are not visible.
-function nowRow([name, numbers, { text, wrong }]) {
-  const cell = (content, label, className) => {
-    const made = element("td", { textContent: content, className, role: "cell" });
-    made.dataset.label = label;
-    return made;
-  };
-  const cells = numbers.map((number, index) => cell(number ?? "unknown", LABELS[index], LABELS[index].replace(" ", "-")));
-  const state = cell(text, "", wrong ? "state wrong" : "state");
-  const heading = element("th", { scope: "row", role: "rowheader", textContent: name });
-  const value = moment.isLive() ? values.get(name) : "";
-  return element("tr", { role: "row", className: highlighted.nodes.has(name) ? "spotlit" : "" }, heading, ...cells, cell(value, short(watched), "value"), state);
-}
-
-function condition(timeline, state, behind) {
-  const wrong = [...state.faults, ...(state.diverged ? ["diverged"] : []), ...(state.resyncing ? [`resyncing: ${state.resyncing}`] : [])];
-  const usual = !state.live ? "offline" : behind ? "behind" : "up to date";
-  const unreachable = timeline.unreachable.get(state.replica_id);
-  return { text: unreachable ?? (wrong.join(", ") || usual), wrong: Boolean(unreachable || wrong.length || !state.live) };
+  const { timeline, end } = shown();
+  if (end !== null) cards.draw(timeline, numbersAt(end, moment.isLive()), short(watched), moment.isLive() ? values : new Map());
 }
 
 function showWrites() {

@@ -180,15 +180,6 @@ export class Timeline {
     return version;
   }
 
-  // The last applied version of a replica, or the last committed version of the primary; null if unknown.
-  version(name) {
-    if (name === "primary") return this.head?.version ?? null;
-    if (!this.replicas.has(name)) return null;
-    const position = parsePosition(this.replicas.get(name).applied_position);
-    const last = this.list.findLast((write) => reached(position, write) || write.applied.has(name));
-    return last && !reached(position, last) ? last.version : position.version;
-  }
-
   names() {
     return [...this.replicas.keys()].sort();
   }

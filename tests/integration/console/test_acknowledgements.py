@@ -133,6 +133,32 @@ def test_current_state_splits_pending_entries(page: Page, fresh: Lab) -> None:
     waited(page, lambda: all(shown(replica) == list(map(str, row)) for replica, row in expected.items()))
 
 
+SAMPLES = """() => {
+    window.samples = [];
+    const body = document.getElementById("now").tBodies[0];
+    const numbers = (row) => [...row.cells].slice(1, 9).map((cell) => parseFloat(cell.textContent));
+    new MutationObserver(() => window.samples.push([...body.rows].map(numbers))).observe(body, { childList: true });
+}"""
+
+
+def test_the_numbers_of_the_states_are_of_one_moment(page: Page, fresh: Lab) -> None:
+    set_delays(fresh, 300, 700)
+    set_ack_delays(fresh, 200, 400)
+    page.evaluate(SAMPLES)
+    for number in range(60):
+        post(f"{fresh.client_url}/write", {"key": "moment", "value": number})
+        page.wait_for_timeout(50)
+    samples = [rows for rows in page.evaluate("window.samples") if len(rows) == 3]
+    splits = [rows[1:] for rows in samples if all(row[6] and row[7] for row in rows[1:])]
+    assert splits, "no sample with entries that wait and others that are unacknowledged"
+    for (head, *_), *replicas in samples:
+        for version, acknowledged, behind, lag_ms, ack_lag_ms, pending, waiting, unacknowledged in replicas:
+            assert version + behind == head
+            assert pending == waiting + unacknowledged <= head - acknowledged  # less those not delivered yet
+            assert ack_lag_ms >= lag_ms
+            assert (lag_ms == 0) is (behind == 0)
+
+
 def test_the_scene_of_redelivery_reports_what_the_replica_does(page: Page, fresh: Lab) -> None:
     set_ack_delays(fresh, 250, 350)
     said = [one["seen"] for one in play(page, 6)]
