@@ -87,7 +87,7 @@ def make_parts(
     line = DelayLine[Entry](max_entries=config.line_max_entries, max_bytes=config.line_max_bytes)
     store = ReplicaStore(config.data_dir)
     loses_acks = Chance()
-    acknowledged = PositionGate(EMPTY_STATE, config.threads // 16)
+    acknowledged, acknowledgements = PositionGate(EMPTY_STATE, config.threads // 16), Recent(_HISTORY_CAPACITY)
     return Parts(
         config=config,
         link=link,
@@ -100,9 +100,11 @@ def make_parts(
         store=store,
         gate=make_gate(store.state(), config.threads * 7 // 8, registry, lambda: acknowledged.waiters),
         inbox=Inbox(line, clock.now_us),
-        acknowledger=Acknowledger(log.group(config.node_id), clock.measured_us, acknowledged, loses_acks),
+        acknowledger=Acknowledger(
+            log.group(config.node_id), clock.measured_us, acknowledged, acknowledgements, loses_acks
+        ),
         applied=Recent(_HISTORY_CAPACITY),
-        acknowledged=Recent(_HISTORY_CAPACITY),
+        acknowledged=acknowledgements,
         metrics=ReplicaMetrics(registry, config.node_id),
         tracing=tracing,
         reads_again=Chance(),

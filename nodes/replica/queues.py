@@ -11,6 +11,7 @@ from broker.entry import Entry, Operation
 from broker.group import Group
 from broker.position import Position
 from broker.report import POSITIONS_MAX, Report
+from nodes.replica.history import Done, Recent
 from nodes.runtime.gate import EMPTY_STATE, PositionGate, State
 
 _BATCH = POSITIONS_MAX  # positions in one acknowledgement
@@ -151,15 +152,22 @@ class Acknowledger(_Queue):
     """Acknowledges applied entries when they are due, and reports it to the log server.
 
     A failed batch is sent again: acknowledging twice is harmless. ``len()`` counts the unacknowledged entries.
-    ``gate`` has the position up to which everything is applied and acknowledged, once that is known.
+    ``gate`` has the position up to which everything is applied and acknowledged, once that is known; ``history`` has
+    the newest acknowledged entries, each before the gate shows it.
     """
 
     def __init__(
-        self, group: Group, now_us: Callable[[], int], gate: PositionGate, is_lost: Callable[[], bool] = lambda: False
+        self,
+        group: Group,
+        now_us: Callable[[], int],
+        gate: PositionGate,
+        history: Recent,
+        is_lost: Callable[[], bool] = lambda: False,
     ) -> None:
         """``is_lost`` decides for each acknowledgement whether to drop it; the entry then waits for ``add``."""
         super().__init__()
         self.gate = gate
+        self.history = history
         self._group = group
         self._now_us = now_us
         self._is_lost = is_lost
@@ -219,8 +227,8 @@ class Acknowledger(_Queue):
             self._through = None
             self.gate.replace(EMPTY_STATE)
 
-    def step(self) -> list[tuple[Unacknowledged, int]]:
-        """Acknowledge what is due, at most a batch; return it, each entry with its due time. Raises ``LogError``."""
+    def step(self) -> tuple[list[Unacknowledged], int]:
+        """Acknowledge what is due, at most a batch; return it, and when that was. Raises ``LogError``."""
         with self._condition:
             due, void = self._line.due(self._now_us(), _BATCH), self._void[:_BATCH]
         sent = [pair for pair in due if not self._is_lost()]
@@ -228,6 +236,8 @@ class Acknowledger(_Queue):
         now_us, left = self._now_us(), len(self) - len(positions)
         if due or void or self._unreported():
             self._group.acknowledge([*positions, *void], Report(self._group.replica, now_us, left, positions))
+        acknowledged_us = self._now_us()
+        self.history.extend([Done(one.position, one.published_us, due_us, acknowledged_us) for one, due_us in sent])
         with self._change():
             self._reported = now_us, left
             del self._void[: len(void)]
@@ -235,7 +245,7 @@ class Acknowledger(_Queue):
             if len(sent) < len(due):
                 self._lost |= {one.position for one, _ in due} - set(positions)
             self._advance(positions)
-        return sent
+        return [one for one, _ in sent], acknowledged_us
 
     def wait(self) -> None:
         """Return when an acknowledgement or a report is due, or on close."""

@@ -167,11 +167,9 @@ class Replica:
     def _acknowledge(self) -> None:
         parts = self.parts
         parts.acknowledger.wait()
-        sent = parts.acknowledger.step()
-        now_us = parts.clock.measured_us()
-        parts.acknowledged.extend([Done(one.position, one.published_us, due_us, now_us) for one, due_us in sent])
-        parts.metrics.acknowledged([one for one, _ in sent], now_us)
-        parts.tracing.acknowledged([one for one, _ in sent], now_us)
+        entries, acknowledged_us = parts.acknowledger.step()
+        parts.metrics.acknowledged(entries, acknowledged_us)
+        parts.tracing.acknowledged(entries, acknowledged_us)
 
     def _checkpoint(self) -> None:
         self.parts.store.checkpoint()

@@ -64,7 +64,7 @@ class Bench:
 
     def acknowledge(self) -> None:
         """Send every acknowledgement that is due."""
-        while self.acknowledger.step():
+        while self.acknowledger.step()[0]:
             pass
 
     def catch_up(self) -> Bench:

@@ -15,6 +15,7 @@ from broker.log import ReplicationLog
 from broker.position import START, Position
 from broker.report import Reports
 from nodes.replica import queues
+from nodes.replica.history import Recent
 from nodes.replica.queues import Acknowledger, Inbox
 from nodes.runtime.gate import EMPTY_STATE, PositionGate
 from tests.support.clock import FakeClock
@@ -89,7 +90,7 @@ class Bench:
     def __init__(self, log: ReplicationLog, model: DelayModel | None = None, order: Order = "log") -> None:
         self.log, self.clock, self.lost = log, FakeClock(), False
         gate = PositionGate(EMPTY_STATE, 10)
-        self.acknowledger = Acknowledger(log.group("r1"), self.clock.now_us, gate, lambda: self.lost)
+        self.acknowledger = Acknowledger(log.group("r1"), self.clock.now_us, gate, Recent(10), lambda: self.lost)
         self.schedule = Schedule(model or Fixed(0), order, 0, "r1/ack")
         self.acknowledger.set_schedule(self.schedule)
         self.acknowledger.recovered(START)
@@ -101,10 +102,26 @@ class Bench:
         return [entry.position for entry in entries]
 
     def step(self) -> list[Position]:
-        return [one.position for one, _ in self.acknowledger.step()]
+        return [one.position for one in self.acknowledger.step()[0]]
 
     def pending(self) -> int:
         return self.log.history.groups()[0].pending
+
+
+def test_an_acknowledgement_is_in_the_history_before_a_waiting_request_is_answered(log: ReplicationLog) -> None:
+    bench = Bench(log)
+    position = bench.add(1)[-1]
+    gate, history = bench.acknowledger.gate, bench.acknowledger.history
+    advance, known = gate.advance, []
+
+    def advanced(*arguments: Any) -> None:
+        known.append(history.find(position))
+        advance(*arguments)
+
+    gate.advance = advanced  # type: ignore[method-assign]
+    bench.step()
+    assert known[0] is not None
+    assert known[0].done_us == bench.clock.now_us()
 
 
 def test_acknowledgements_go_out_in_batches(log: ReplicationLog, monkeypatch: pytest.MonkeyPatch) -> None:
