@@ -105,6 +105,6 @@ function* whole(list) {
   for (let index = list.length - 1; index >= 0; index -= 1) {
     const write = list[index];
     if (list[index + 1]?.epoch > write.epoch) end = list[index + 1].at_ms;
-    if (write.seen && write.op !== "epoch") yield { write, end };
+    if (write.seen && !write.earlier && write.op !== "epoch") yield { write, end };
   }
 }

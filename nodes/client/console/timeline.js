@@ -63,26 +63,16 @@ export class Timeline {
     const { epoch, version } = parsePosition(write.position);
     this.head = { epoch, version };
     const known = this.writes.get(write.position);
-    const index = this.older.indexOf(known);
-    if (index >= 0) this.older.splice(index, 1); // it was sent as an earlier one before its own message
-    if (known && index < 0) Object.assign(known, write, { seen: true });
+    if (known) Object.assign(known, write, { seen: true, earlier: false });
     else this._remember({ ...write, epoch, version, seen: true });
   }
 
-  // An entry from before the page was opened: when it was applied is not known.
+  // An entry from before the page was opened: when it was applied may not be known, so it is not observed.
   _earlier(write) {
     if (this.writes.has(write.position)) return;
     const { epoch, version } = parsePosition(write.position);
     if (!this.head || reached({ epoch, version }, this.head)) this.head = { epoch, version };
-    const made = { ...write, epoch, version, seen: true, applied: new Map(), acknowledged: new Map(), delays: this.delays };
-    this.writes.set(write.position, made);
-    this._age([made]);
-  }
-
-  // Keep the newest of the writes that are no longer in the list.
-  _age(writes) {
-    this.older.push(...writes);
-    for (const { position } of this.older.splice(0, this.older.length - OLDER_MAX)) this.writes.delete(position);
+    this._remember({ ...write, epoch, version, seen: true, earlier: true });
   }
 
   _progress(kind, { position, replica, [`${kind}_ms`]: at, [`${kind}_after_ms`]: after }) {
@@ -148,10 +138,11 @@ export class Timeline {
 
   _forget() {
     const oldest = this.now() - KEPT_MS;
-    const gone = this.list.findIndex((write, index) => this.list.length - index <= WRITES_MAX && write.at_ms >= oldest);
-    const aged = this.list.splice(0, gone < 0 ? this.list.length : gone);
-    for (const { seen, position } of aged) if (!seen) this.writes.delete(position);
-    this._age(aged.filter(({ seen }) => seen));
+    const kept = this.list.findIndex((write, index) => this.list.length - index <= WRITES_MAX && write.at_ms >= oldest);
+    const aged = this.list.splice(0, kept < 0 ? this.list.length : kept);
+    this.older.push(...aged.filter(({ seen }) => seen));
+    const gone = [...aged.filter(({ seen }) => !seen), ...this.older.splice(0, this.older.length - OLDER_MAX)];
+    for (const { position } of gone) this.writes.delete(position);
     while (this.reads.length > READS_MAX || (this.reads.length && this.reads[0].at_ms < oldest)) this.reads.shift();
   }
 
@@ -212,7 +203,7 @@ export class Timeline {
   // Averaged over the last minute, or since the page was opened.
   writesPerSecond() {
     const seconds = Math.min(KEPT_MS, this.now() - this.started) / 1000;
-    const since = this.now() - KEPT_MS;
+    const since = Math.max(this.started, this.now() - KEPT_MS);
     return seconds > 0 ? this._changes().filter((write) => write.at_ms >= since).length / seconds : 0;
   }
 

@@ -213,7 +213,7 @@ def test_the_right_answer_is_computed_from_what_was_measured(browser: Browser, f
     is_at(page, 1, "seen")
     assert "✓ About 1000 ms" in text(page, "#scene-guess")
     assert "Your guess was right." in text(page, "#scene-text")
-    assert 880 < float(re.findall(r"The window was (\d+) ms", text(page, "#scene-text"))[0]) < 1250
+    assert 500 < float(re.findall(r"The window was (\d+) ms", text(page, "#scene-text"))[0]) < 1250
     assert page.locator("#windows.spotlit").count() == 1
     page.click("#scene-stop")
     waited(page, lambda: page.locator(".spotlit").count() == 0)
