@@ -2,6 +2,7 @@
 
 import { find } from "./dom.js";
 import { highlighted } from "./highlight.js";
+import { isLive } from "./moment.js";
 import { picture, STYLES } from "./picture.js";
 
 const canvas = find("lanes");
@@ -11,7 +12,7 @@ const pen = canvas.getContext("2d");
 export function view({ end, span }) {
   const { clientWidth: width, clientHeight: height } = canvas;
   const look = getComputedStyle(canvas);
-  return { end, span, highlighted, width, height, em: parseFloat(look.fontSize), turned: look.getPropertyValue("--turned") === "1" };
+  return { end, span, isLive: isLive(), highlighted, width, height, em: parseFloat(look.fontSize), turned: look.getPropertyValue("--turned") === "1" };
 }
 
 // Returns the number of writes that were not drawn.

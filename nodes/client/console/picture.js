@@ -34,11 +34,12 @@ for (const style of ["acknowledged", "acknowledgement in flight", "acknowledged 
 }
 const NONE = { nodes: new Set(), positions: new Set() };
 
-// The picture of the time from `end - span` to `end`, on `width` × `height` px with a font of `em` px. All coordinates
-// are flat lists. `marks` are, in the order of drawing: {shape: "lines", ends: [x1, y1, x2, y2, …]}, {shape: "circles",
-// centers: [x, y, …], radius}, {shape: "rects", boxes: [x, y, width, height, …]}, {shape: "polygons", polygons: [[x, y,
-// …], …]} and {shape: "texts", texts: [[text, x, y], …]}, each with the name of its style. Those with `clipped` end at
-// `clip`. `omitted` is the number of writes that are left out. `view.highlighted`: nodes and positions to highlight.
+// The picture of the time from `end - span` to `end`, which is the present if `isLive`, on `width` × `height` px with a
+// font of `em` px. All coordinates are flat lists. `marks` are, in the order of drawing: {shape: "lines", ends: [x1, y1, x2,
+// y2, …]}, {shape: "circles", centers: [x, y, …], radius}, {shape: "rects", boxes: [x, y, width, height, …]}, {shape:
+// "polygons", polygons: [[x, y, …], …]} and {shape: "texts", texts: [[text, x, y], …]}, each with the name of its style.
+// Those with `clipped` end at `clip`. `omitted` is the number of writes that are left out. `view.highlighted`: nodes and
+// positions to highlight.
 export function picture(timeline, { highlighted = NONE, ...view }) {
   const names = timeline.names();
   const scale = layout(["primary", ...names], view);
@@ -68,7 +69,7 @@ function layout(lanes, { end, span, width, height, em, turned }) {
   return { across, along, point, first, last, size, unit, clip: turned ? [box[1], box[0], box[3], box[2]] : box };
 }
 
-function frameMarks(names, chosen, { end, span, height, em, turned }, { across, point }) {
+function frameMarks(names, chosen, { end, span, isLive, height, em, turned }, { across, point }) {
   const lanes = ["primary", ...names];
   const ends = (lane) => [...point(end - span, across.get(lane)), ...point(end, across.get(lane))];
   const name = (lane) => {
@@ -78,7 +79,7 @@ function frameMarks(names, chosen, { end, span, height, em, turned }, { across, 
   };
   const tick = (number) => {
     const ago = (span * number) / TICKS;
-    const text = number ? `−${(ago / 1000).toFixed(span < 1000 * TICKS ? 1 : 0)} s` : "now";
+    const text = number ? `−${(ago / 1000).toFixed(span < 1000 * TICKS ? 1 : 0)} s` : isLive ? "now" : "0 s";
     const [x, y] = point(end - ago, 0);
     return turned ? [text, 3 * em, y] : [text, x, height - 0.8 * em];
   };

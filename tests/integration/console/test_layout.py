@@ -79,7 +79,7 @@ PICTURE = """async (view) => {
     });
     const size = { width: 1000, height: 500, em: 16, turned: false };
     const [nodes, positions] = (view.chosen ?? [[], []]).map((chosen) => new Set(chosen));
-    const times = { end: 10000, now: 10000, span: 10000 };
+    const times = { end: 10000, isLive: true, span: 10000 };
     const found = picture(timeline, { ...times, highlighted: { nodes, positions }, ...size, ...view });
     return { ...found, lanes: [...found.scale.across.values()] };
 }"""

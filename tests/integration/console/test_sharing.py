@@ -107,6 +107,8 @@ def test_a_saved_moment_looks_the_same_without_the_lab(browser: Browser, seen: S
     styles = set(STYLES.findall(moments[0][1]))
     assert {"applied here", "in flight", "acknowledged here", "acknowledgement in flight", "stale"} <= styles
     assert moments[0][1] != moments[1][1]
+    assert ">0 s<" in moments[0][1]
+    assert ">now<" not in moments[0][1]
     with replayed(events, tmp_path) as url:
         replay = browser.new_page(viewport=VIEW)
         seen.watch(replay)
