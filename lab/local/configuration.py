@@ -1,9 +1,12 @@
-"""Configuration files of log servers and of the Sentinels that watch them."""
+"""Configuration files of log servers and Sentinels: written when a lab starts, and rewritten by these processes."""
 
 import os
+import re
 from pathlib import Path
 
-MASTER_NAME = "lab14"
+from lab.local.layout import NAMESPACE
+
+MASTER_NAME = NAMESPACE
 DOWN_AFTER_MS = 2000  # at 1000, Sentinel's ping period, a promoted server is taken for a dead one
 _QUORUM = 2
 _FAILOVER_TIMEOUT_MS = 2000
@@ -44,6 +47,17 @@ def sentinel(port: int, directory: Path, password: str, master_port: int) -> str
         f"sentinel failover-timeout {MASTER_NAME} {_FAILOVER_TIMEOUT_MS}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def watched(text: str) -> tuple[int, int] | None:
+    """The epoch and the port of the master in a Sentinel's file."""
+    port = re.search(rf"^sentinel monitor {MASTER_NAME} \S+ (\d+) ", text, re.MULTILINE)
+    epoch = re.search(rf"^sentinel config-epoch {MASTER_NAME} (\d+)", text, re.MULTILINE)
+    return (int(epoch[1]) if epoch else 0, int(port[1])) if port else None
+
+
+def port_of(text: str) -> int | None:
+    return int(found[1]) if (found := re.search(r"^port (\d+)", text, re.MULTILINE)) else None
 
 
 def _process(port: int, directory: Path, password: str) -> list[str]:
