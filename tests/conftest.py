@@ -9,8 +9,10 @@ import pytest
 
 from broker.connection import connect
 from lab.local.log_server import binary_path
+from tests.support.cluster import ClusterServers
 from tests.support.fake import fake_client
 from tests.support.logserver import LogServer
+from tests.support.sentinel import SentinelServers
 
 pytest_plugins = ["tests.support.suites"]
 REAL_SERVERS = ["valkey", pytest.param("redis-server", marks=pytest.mark.needs("redis-server"))]
@@ -48,6 +50,20 @@ def server(tmp_path: Path) -> Iterator[LogServer]:
     own.start()
     yield own
     own.kill()
+
+
+@pytest.fixture(params=REAL_SERVERS)
+def sentinel_servers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SentinelServers]:
+    """A master, two replicas and three Sentinels of the test's own."""
+    with SentinelServers.running(request.param, tmp_path) as started:
+        yield started
+
+
+@pytest.fixture(params=REAL_SERVERS)
+def cluster_servers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ClusterServers]:
+    """A cluster of the test's own: three masters with a replica each."""
+    with ClusterServers.running(request.param, tmp_path) as started:
+        yield started
 
 
 @pytest.fixture(params=["fake", *REAL_SERVERS])

@@ -17,7 +17,7 @@ def test_the_client_keeps_its_port_whatever_the_number_of_replicas() -> None:
         ports = {place.node_id: place.port for place in places}
         assert (ports["lab14-primary"], ports["lab14-client"], ports["lab14-worker"]) == (9000, 9003, 9078)
         assert len(set(ports.values())) == replicas + 3
-        assert layout.log_server_port(Options(base_port=9000)) not in ports.values()
+        assert layout.log_places(Options(base_port=9000))[0].port not in ports.values()
 
 
 def test_the_first_two_replicas_are_late_by_500_and_1500_ms() -> None:

@@ -12,7 +12,7 @@ from broker.log import ReplicationLog
 from broker.position import START
 from broker.registry import Member, Registry, Settings
 from lab.errors import LabError
-from lab.local import layout, log_server
+from lab.local import existing, layout
 from lab.local.layout import Options
 from lab.local.supervisor import Lab
 from tests.support.logserver import LogServer
@@ -72,9 +72,9 @@ def test_a_second_lab_on_one_log_server_is_refused(options: Options, servers: Ca
 def test_a_lab_that_was_just_stopped_does_not_prevent_another_from_starting(
     options: Options, servers: Callable[[str], LogServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_server, "_HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(existing, "_HEARTBEAT_SECONDS", 0.2)
     url = servers("valkey").url
     connect(url).flushall()
     beat(url, ReplicationLog(connect(url)).history.now_us())
-    log_server.require_usable(url, ["lab14-replica1"], Event())
+    existing.require_usable(url, ["lab14-replica1"], Event())
     connect(url).flushall()
