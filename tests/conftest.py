@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import fakeredis
 import pytest
 
 from broker.connection import connect
 from lab.local.log_server import binary_path
 from tests.support.cluster import ClusterServers
+from tests.support.fake import fake_client
 from tests.support.logserver import LogServer
 from tests.support.sentinel import SentinelServers
 
@@ -70,7 +70,7 @@ def cluster_servers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[
 def client(request: pytest.FixtureRequest, servers: Callable[[str], LogServer]) -> Iterator[Any]:
     """An empty log server: the fake one, and each real one on this machine."""
     if request.param == "fake":
-        yield fakeredis.FakeRedis(decode_responses=True, protocol=2)
+        yield fake_client()
         return
     found = connect(servers(request.param).url)
     found.flushall()
@@ -81,4 +81,4 @@ def client(request: pytest.FixtureRequest, servers: Callable[[str], LogServer]) 
 @pytest.fixture
 def fake() -> Any:
     """An empty fake log server."""
-    return fakeredis.FakeRedis(decode_responses=True, protocol=2)
+    return fake_client()

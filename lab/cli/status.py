@@ -10,6 +10,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from broker.address import without_password
 from broker.connection import connect
 from broker.errors import LogError
 from broker.history import History
@@ -17,7 +18,6 @@ from lab import client
 from lab.cli.options import data_dir_option, json_option
 from lab.errors import LabError
 from lab.local import files, state
-from lab.local.layout import without_password
 from lab.local.state import LabState, NodeState
 from lab.terminal import console, print_json, table
 

@@ -9,13 +9,13 @@ import click
 from rich.console import Group
 from rich.text import Text
 
+from broker.address import without_password
 from broker.connection import connect
 from broker.errors import LogError
 from broker.log import ReplicationLog
 from lab.cli.options import data_dir_option, json_option
 from lab.errors import LabError
 from lab.local import state
-from lab.local.layout import without_password
 from lab.local.state import LabState
 from lab.terminal import console, plain, print_json, table
 
