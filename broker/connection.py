@@ -90,9 +90,13 @@ class _Lab:
     host: str
     port: int
     _sock: socket.socket | None
+    _is_wrong = False  # its server takes no writes any more
 
     def connect(self) -> None:
         self.link.require()
+        if self._is_wrong:
+            self._is_wrong = False
+            self.disconnect()  # type: ignore[attr-defined]
         try:
             if self._sock is None and (server := self.link.address.locate()) is not None:
                 self.host, self.port = server
@@ -120,7 +124,7 @@ class _Lab:
         except exceptions.ResponseError as error:
             if _code(error) in _MOVED + _IN_DOUBT:
                 self.link.address.forget()
-                self.mark_for_reconnect()  # type: ignore[attr-defined]
+                self._is_wrong = True
             raise
 
     def sever(self) -> None:
