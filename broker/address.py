@@ -21,7 +21,7 @@ _OPTIONS_SENTINEL = ("sentinel_username", "sentinel_password")
 _PORTS = {"": 6379, "sentinel": 26379, "cluster": 6379}
 _ASK_SECONDS = 0.5  # for one Sentinel or node to answer
 _FRESH_SECONDS = 0.2  # an answer holds for all connections that are made meanwhile
-_SECRET = re.compile(r"(?<=://)[^/?#]*@|(?<=[?&]sentinel_password=)[^&]*")
+_SECRETS = (re.compile(r"(?<=[?&]sentinel_password=)[^&]*"), re.compile(r"(?<=://).*@"))
 
 
 class Server(NamedTuple):
@@ -241,8 +241,10 @@ def _path(path: str, kind: str, options: dict[str, str]) -> tuple[str, str]:
 
 
 def without_password(url: str) -> str:
-    """Return the URL for display."""
-    return _SECRET.sub("", url)
+    """Return the URL for display, without anything that may be a password, even if it is no valid URL."""
+    for secret in _SECRETS:
+        url = secret.sub("", url)
+    return url
 
 
 def _options(query: str, protocol: str, kind: str) -> dict[str, str]:

@@ -4,8 +4,9 @@ import threading
 import time
 from collections.abc import Collection
 
+from broker.address import without_password
 from lab.errors import LabError
-from lab.local.layout import NAMESPACE, without_password
+from lab.local.layout import NAMESPACE
 
 _HEARTBEAT_SECONDS = 2.5  # a replica that has just stopped looks alive, but sends no more heartbeats
 _POLL_SECONDS = 0.1

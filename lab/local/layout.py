@@ -1,6 +1,5 @@
 """Names and ports of a local lab's processes."""
 
-import re
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -112,10 +111,6 @@ def redis_url(options: Options, password: str) -> str:
     if not hosts:
         return f"redis://default:{password}@127.0.0.1:{places[0].port}/0"
     return f"redis+sentinel://default:{password}@{hosts}/{NAMESPACE}/0?sentinel_password={password}"
-
-
-def without_password(url: str) -> str:
-    return re.sub("//.*@", "//", url)
 
 
 def require_free_ports(options: Options) -> None:

@@ -199,14 +199,10 @@ class Lab:
     def _supervise(self) -> None:
         try:
             try:
-                log_servers = [self._children[process.place.name] for process in self._log_processes]
-                for child in log_servers:
-                    child.start()
-                for process, child in zip(self._log_processes, log_servers, strict=True):
-                    self._await_ready(process, child)
-                for child in self._children.values():
-                    if child not in log_servers:
-                        child.start()
+                for role in ("log", "sentinel"):  # which would take a master for dead that takes long to start
+                    self._start_log([process for process in self._log_processes if process.place.role == role])
+                for place in self._places:
+                    self._children[place.node_id].start()
                 self._record()
                 self._all_started.set()
                 while not self._stop.wait(_WATCH_SECONDS):
@@ -222,6 +218,13 @@ class Lab:
         finally:
             self._all_started.set()
             self._ended.set()
+
+    def _start_log(self, processes: list[LogProcess]) -> None:
+        children = [self._children[process.place.name] for process in processes]
+        for child in children:
+            child.start()
+        for process, child in zip(processes, children, strict=True):
+            self._await_ready(process, child)
 
     def _await_ready(self, process: LogProcess, child: Child) -> None:
         began = time.monotonic()
