@@ -142,6 +142,7 @@ class Sentinels(_Moving):
         """``at``: the URL of one log server."""
         super().__init__(url, known, url_of)
         self.name, self.at = name, at
+        self._epoch = 0  # of the newest configuration
 
     def servers(self) -> list[Server]:
         """Return the master and its replicas as the Sentinels know them. Raises ``NotLocated``."""
@@ -151,7 +152,7 @@ class Sentinels(_Moving):
         return []
 
     def _search(self) -> Server:
-        """Ask all, because one that was cut off has an old answer: the newest configuration counts."""
+        """Ask all, because one that was cut off has an old answer: the newest configuration counts, never an older."""
         try:
             answers = list(self.answers(self.known, "SENTINEL", "MASTER", self.name))
         except NotLocated as error:
@@ -160,6 +161,9 @@ class Sentinels(_Moving):
             raise NotLocated(f"no Sentinel answers: {error}") from None
         found = [dict(zip(flat[::2], flat[1::2], strict=True)) for flat in answers]
         newest = max(found, key=lambda master: int(master["config-epoch"]))
+        if int(newest["config-epoch"]) < self._epoch:
+            raise NotLocated("only Sentinels answer that missed the last failover")
+        self._epoch = int(newest["config-epoch"])
         return Server(newest["ip"], int(newest["port"]))
 
 
