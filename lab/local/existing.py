@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Collection
 
-from broker.address import without_password
+from broker.address import parse, without_password
 from lab.errors import LabError
 from lab.local.layout import NAMESPACE
 
@@ -27,7 +27,8 @@ def require_usable(url: str, replicas: Collection[str], stop: threading.Event) -
     shown = without_password(url)
     try:
         client = connect(url)
-        log, registry = History(client, NAMESPACE), Registry(client, NAMESPACE)
+        namespace = parse(url).namespace(NAMESPACE)
+        log, registry = History(client, namespace), Registry(client, namespace)
         log.now_us()
         hazard = log.hazard()
         before = heartbeats()
