@@ -22,10 +22,13 @@ _LOOK_SECONDS = 0.3
 _MEANINGS = {
     "unknown command 'SELECT'": "it is a Sentinel; use redis+sentinel://HOST:26379/MASTER-NAME",
     "unknown command 'SENTINEL'": "it names a log server where a Sentinel is expected",
-    "no Sentinel answers.*(username-password|Authentication required)": "the Sentinels refused the password; theirs is"
-    " sentinel_password in the URL",
-    "EOF occurred in violation of protocol|alert certificate required": "the server ended the TLS handshake; it may require a client certificate"
-    " (ssl_certfile and ssl_keyfile in the URL)",
+    "no Sentinel answers.*(username-password|Authentication required)": (
+        "the Sentinels refused the password; theirs is sentinel_password in the URL"
+    ),
+    "EOF occurred in violation of protocol|alert certificate required": (
+        "the server ended the TLS handshake; it may require a client certificate"
+        " (ssl_certfile and ssl_keyfile in the URL)"
+    ),
 }
 _FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 
