@@ -57,6 +57,24 @@ class Address:
         return name
 
 
+def ask(url: str, *command: str) -> Any:
+    """Return one server's reply. Raises redis-py's ``RedisError``."""
+    from redis import Redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    client: Any = Redis.from_url(
+        url,
+        socket_timeout=_ASK_SECONDS,
+        socket_connect_timeout=_ASK_SECONDS,
+        retry=Retry(NoBackoff(), 0),  # by default redis-py would wait for a dead one for a minute
+        protocol=2,
+        decode_responses=True,
+    )
+    with client:
+        return client.execute_command(*command)
+
+
 class Nowhere(Address):
     """The address of a server that is missing, with the reason."""
 
@@ -76,7 +94,7 @@ class _Moving(Address):
     def __init__(self, url: str, known: Sequence[Server], url_of: Callable[[Server], str]) -> None:
         """``url_of``: for asking a known one."""
         super().__init__(url)
-        self._known, self._url_of = known, url_of
+        self.known, self.url_of = known, url_of
         self._lock = threading.Lock()
         self._server: Server | None = None
         self._fresh_until = 0.0
@@ -94,14 +112,14 @@ class _Moving(Address):
     def _search(self) -> Server:
         raise NotImplementedError
 
-    def _answers(self, servers: Iterable[Server], *command: str) -> Iterator[Any]:
+    def answers(self, servers: Iterable[Server], *command: str) -> Iterator[Any]:
         """Yield the answers of those that answer. Raises ``NotLocated`` if none does."""
         from redis.exceptions import RedisError
 
         troubles, answered = [], False
         for server in servers:
             try:
-                answer = self._ask(server, *command)
+                answer = ask(self.url_of(server), *command)
             except (RedisError, OSError) as error:
                 troubles.append(f"{server}: {error}")
             else:
@@ -110,40 +128,43 @@ class _Moving(Address):
         if not answered:
             raise NotLocated("; ".join(troubles))
 
-    def _ask(self, server: Server, *command: str) -> Any:
-        from redis import Redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-
-        client: Any = Redis.from_url(
-            self._url_of(server),
-            socket_timeout=_ASK_SECONDS,
-            socket_connect_timeout=_ASK_SECONDS,
-            retry=Retry(NoBackoff(), 0),  # by default redis-py would wait for a dead one for a minute
-            protocol=2,
-            decode_responses=True,
-        )
-        with client:
-            return client.execute_command(*command)
-
 
 class Sentinels(_Moving):
     """The master that Sentinels agree on, by its ``name``."""
 
-    def __init__(self, url: str, known: Sequence[Server], url_of: Callable[[Server], str], name: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        known: Sequence[Server],
+        url_of: Callable[[Server], str],
+        name: str,
+        at: Callable[[Server], str],
+    ) -> None:
+        """``at``: the URL of one log server."""
         super().__init__(url, known, url_of)
-        self.name = name
+        self.name, self.at = name, at
+        self._epoch = 0  # of the newest configuration
+
+    def servers(self) -> list[Server]:
+        """Return the master and its replicas as the Sentinels know them. Raises ``NotLocated``."""
+        for replicas in self.answers(self.known, "SENTINEL", "REPLICAS", self.name):
+            found = (dict(zip(flat[::2], flat[1::2], strict=True)) for flat in replicas)
+            return [self.locate(), *(Server(one["ip"], int(one["port"])) for one in found)]
+        return []
 
     def _search(self) -> Server:
-        """Ask all, because one that was cut off has an old answer: the newest configuration counts."""
+        """Ask all, because one that was cut off has an old answer: the newest configuration counts, never an older."""
         try:
-            answers = list(self._answers(self._known, "SENTINEL", "MASTER", self.name))
+            answers = list(self.answers(self.known, "SENTINEL", "MASTER", self.name))
         except NotLocated as error:
             if "No such master" in str(error):
                 raise NotLocated(f"the Sentinels know no master named {self.name!r}") from None
             raise NotLocated(f"no Sentinel answers: {error}") from None
         found = [dict(zip(flat[::2], flat[1::2], strict=True)) for flat in answers]
         newest = max(found, key=lambda master: int(master["config-epoch"]))
+        if int(newest["config-epoch"]) < self._epoch:
+            raise NotLocated("only Sentinels answer that missed the last failover")
+        self._epoch = int(newest["config-epoch"])
         return Server(newest["ip"], int(newest["port"]))
 
 
@@ -162,9 +183,9 @@ class Cluster(_Moving):
         from redis.crc import key_slot
 
         slot = key_slot(self.namespace(self._lab).encode())
-        nodes = dict.fromkeys([self._server, *self._known] if self._server else self._known)
+        nodes = dict.fromkeys([self._server, *self.known] if self._server else self.known)
         try:
-            for ranges in self._answers(nodes, "CLUSTER", "SLOTS"):
+            for ranges in self.answers(nodes, "CLUSTER", "SLOTS"):
                 for first, last, (host, port, *_), *_ in ranges:
                     if first <= slot <= last and host:
                         return Server(host, port)
@@ -199,7 +220,7 @@ def parse(url: str, namespace: str = "lab14") -> Address:
         return Cluster(single, servers, lambda server: one(server, login + at), namespace)
     user, password = (quote(options.get(f"sentinel_{part}", ""), safe="") for part in ("username", "password"))
     own = f"{user}:{password}@" if password else ""
-    return Sentinels(single, servers, lambda server: one(server, own), name)
+    return Sentinels(single, servers, lambda server: one(server, own), name, lambda server: one(server, login + at, db))
 
 
 def _scheme(url: str) -> tuple[str, str]:

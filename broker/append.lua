@@ -4,10 +4,12 @@
 -- foreign entry is ahead of the log. check.lua tests whether every command is allowed.
 --
 -- KEYS: see log.py
--- ARGV: how many write ids to remember, how many copies are awaited, and for each change op, key, value, write id, traceparent, and the SHA-1 of
+-- ARGV: how many write ids to remember, how many copies are awaited, the newest epoch that the caller has seen, and for
+-- each change op, key, value, write id, traceparent, and the SHA-1 of
 -- write id, key and value: its contribution to the digest (entry.py), which also distinguishes a retry from another change
 --
--- Refuses (UNVERIFIED) on a server on which the log was not opened: see server.lua.
+-- Refuses (UNVERIFIED) on a server on which the log was not opened: see server.lua; and on a former master that the caller
+-- has left already, where the log is still in an earlier epoch.
 --
 -- Returns for each change {"applied" | "repeated", epoch, version, at}, {"missing"} or {"reused"}.
 --
@@ -25,12 +27,12 @@
 
 local LOG, DATA, HEAD, SORTED_KEYS, WRITES, WRITE_ORDER = unpack(KEYS)
 local REMEMBERED, COPIES = tonumber(ARGV[1]), tonumber(ARGV[2])
-local FIRST, FIELDS = 3, 6 -- the first change, and the fields of each
+local FIRST, FIELDS = 4, 6 -- the first change, and the fields of each
 
 -- Read.
 
 local head = redis.call('HMGET', HEAD, 'epoch', 'version', 'at', 'digest', 'offset', 'replication_id')
-if not head[6] or head[6] ~= replication_ids() then return unverified() end
+if not head[6] or head[6] ~= replication_ids() or tonumber(head[1]) < tonumber(ARGV[3]) then return unverified() end
 local epoch, version, at, digest, offset = head[1], tonumber(head[2]), head[3], head[4], head[5] or 0
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2] + offset

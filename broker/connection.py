@@ -22,8 +22,8 @@ Client = redis.Redis
 
 # A server that answers with one of these has not done what it was told, and no longer takes writes.
 _MOVED = ("READONLY", "MOVED", "ASK", "TRYAGAIN", "MASTERDOWN", "UNBLOCKED")
-# A server that answers with one of these may have been cut off from those that now have another master.
-_IN_DOUBT = ("NOREPLICAS", "CLUSTERDOWN")
+# A server that answers with one of these may have been replaced without knowing it.
+_IN_DOUBT = ("NOREPLICAS", "CLUSTERDOWN", "UNVERIFIED")
 
 
 class _NotConnected(exceptions.ConnectionError):
@@ -40,6 +40,7 @@ class Link:
         self.address = found
         self._lock = threading.Lock()
         self._is_cut = False
+        self._server: Server | None = None
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def cut(self) -> None:
@@ -65,17 +66,23 @@ class Link:
             self._connections.add(connection)
             self.require()
 
-    def follow(self) -> Server | None:
-        """Break the connections to all servers but the one that takes writes now; return it, if it can change.
-
-        Otherwise a read that is blocked at a server that hangs, or at a former master that no one has told yet, would
-        wait for its time-out. Raises ``LogUnreachable``.
-        """
+    def follow(self) -> None:
+        """Find the server that takes writes now, as ``locate``. Raises ``LogUnreachable``."""
         try:
-            server = self.address.locate()
+            self.locate()
         except NotLocated as error:
             raise LogUnreachable(f"the log server cannot be found: {error}") from error
-        if server is not None:
+
+    def locate(self) -> Server | None:
+        """Return the server that takes writes now, ``None`` if it cannot change; break the connections to all others.
+
+        Otherwise a read that is blocked at a server that hangs, or at a former master that nobody has told yet, would
+        wait for its time-out, and a write could go there after another one went to its successor. Raises
+        ``NotLocated``.
+        """
+        server = self.address.locate()
+        if server is not None and server != self._server:
+            self._server = server
             with self._lock:
                 others = [one for one in self._connections if (one.host, one.port) != server]
             for connection in others:
@@ -98,7 +105,7 @@ class _Lab:
             self._is_wrong = False
             self.disconnect()  # type: ignore[attr-defined]
         try:
-            if self._sock is None and (server := self.link.address.locate()) is not None:
+            if self._sock is None and (server := self.link.locate()) is not None:
                 self.host, self.port = server
             super().connect()  # type: ignore[misc]
         except exceptions.AuthenticationError:

@@ -86,6 +86,7 @@ class ReplicationLog(PrimaryStore):
             name: register(client, *(f"{one}.lua" for one in [*uses, name])) for name, uses in _SCRIPTS.items()
         }
         self._is_checked = False
+        self._epoch = 0  # the newest that an append was in
 
     def repaired_by(self, repairs: Repairs) -> "ReplicationLog":
         return ReplicationLog(self._client, self._namespace, repairs)
@@ -114,7 +115,7 @@ class ReplicationLog(PrimaryStore):
     def append_many(self, changes: Sequence[Change], copies: int = 0) -> list[Appended | errors.WriteIdReused | None]:
         """Append up to ``CHANGES_MAX`` changes, all or none; return the result or error of ``append`` for each."""
         sha, keys = self._scripts["append"].sha, self._written
-        call: list[str | int] = ["EVALSHA", sha, len(keys), *keys, REMEMBERED_WRITES, copies]
+        call: list[str | int] = ["EVALSHA", sha, len(keys), *keys, REMEMBERED_WRITES, copies, self._epoch]
         for change in changes:
             call += [*change, contribution(change.write_id, change.key, change.value).hex()]
         if not self._is_checked:
@@ -124,6 +125,7 @@ class ReplicationLog(PrimaryStore):
                 raise errors.LogUnreachable(str(error)) from error
             self._is_checked = True
         replies = self._answered(lambda: self._repaired(lambda: self._exchange(call, copies)))
+        self._epoch = max([self._epoch, *(int(reply[1]) for reply in replies if reply[0] == "applied")])
         return [_appended(change, reply) for change, reply in zip(changes, replies, strict=True)]
 
     def _exchange(self, call: list[str | int], copies: int) -> Any:

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from broker.address import parse
 from broker.clock import LogClock
 from broker.connection import Link, connect
+from broker.failover import Failovers
 from broker.log import ReplicationLog
 from broker.position import Position
 from broker.registry import Events
@@ -34,6 +35,7 @@ from nodes.client.feed.feed import EVENT_STREAM, LAST_EVENT_ID, LISTENERS_MAX, B
 from nodes.client.feed.reads import Reads
 from nodes.client.feed.sources import WAIT_MS, Sources
 from nodes.client.levels import LevelQuery, Nodes
+from nodes.client.log_faults import LogFaults
 from nodes.client.metrics import ClientMetrics
 from nodes.client.reading import ReadAnswer, Reader, shown
 from nodes.client.scenes import LeaseQuery, Scene, SceneAnswer, SceneBody, Scenes
@@ -116,7 +118,8 @@ def create_app(config: ClientConfig) -> Flask:
     app, api = make_app(config, tracing, registry)
     # Separate peers, so that ending a fault does not compete with waiting requests for capacity.
     direct = Peers(_FAULTS_PARALLEL, time.monotonic)
-    faults = Faults(direct, directory, config.admin_token)
+    log_faults = LogFaults(Failovers(link.address), Events(connect(link), config.namespace), clock.now_us)
+    faults = Faults(direct, directory, config.admin_token, log_faults)
     own = None if config.admin_token is None else f"Bearer {config.admin_token}"
     lab = Controls(direct, config.primary_url, lambda: own)
     scenes = Scenes(queue, experiments, lab, faults, time.monotonic, clock.now_us)

@@ -27,7 +27,8 @@ class Run(NamedTuple):
         one = f"{self.epoch}-{self.first}"
         return one if self.first == self.last else f"{one} to {self.epoch}-{self.last}"
 
-    def __len__(self) -> int:
+    @property
+    def writes(self) -> int:
         return self.last - self.first + 1
 
 
@@ -39,7 +40,7 @@ class Lost(NamedTuple):
 
     @property
     def writes(self) -> int:
-        return sum(map(len, self.runs))
+        return sum(run.writes for run in self.runs)
 
     def positions(self) -> str:
         more = len(self.runs) - _NAMED_MAX
