@@ -21,7 +21,8 @@ _OPTIONS_SENTINEL = ("sentinel_username", "sentinel_password")
 _PORTS = {"": 6379, "sentinel": 26379, "cluster": 6379}
 _ASK_SECONDS = 0.5  # for one Sentinel or node to answer
 _FRESH_SECONDS = 0.2  # an answer holds for all connections that are made meanwhile
-_SECRETS = (re.compile(r"(?<=[?&]sentinel_password=)[^&]*"), re.compile(r"(?<=://).*@"))
+_HARMLESS = "db|client_name|sentinel_username|ssl_[a-z_]+"  # options to display; a misspelled one can be a password
+_SECRETS = (re.compile(rf"(?<=[?&])(?!(?:{_HARMLESS})=)([^=&]*=)[^&]*"), re.compile(r"(?<=://)().*@"))
 
 
 class Server(NamedTuple):
@@ -197,6 +198,8 @@ def parse(url: str, namespace: str = "lab14") -> Address:
     """Return the address of the log of the lab ``namespace``. Raises ``ValueError`` that names what is wrong."""
     protocol, kind = _scheme(url)
     parts = urlsplit(url)
+    if protocol != "unix" and re.search("@", parts.path + parts.fragment + re.sub("=[^&]*", "", parts.query)):
+        raise ValueError("the characters / ? # @ of a user or password must be percent-encoded in it")
     options = _options(parts.query, protocol, kind)
     if protocol == "unix":
         return Address(url)
@@ -247,7 +250,7 @@ def _path(path: str, kind: str, options: dict[str, str]) -> tuple[str, str]:
 def without_password(url: str) -> str:
     """Return the URL for display, without anything that may be a password, even if it is no valid URL."""
     for secret in _SECRETS:
-        url = secret.sub("", url)
+        url = secret.sub(r"\1", url)
     return url
 
 

@@ -21,7 +21,8 @@ SUITES = ("test", "browser", "stack")
 _SUITE_OF = {
     "chromium": "browser",
     **dict.fromkeys(
-        ("docker", "index", "jq", "minutes", "mount", "prometheus", "redis-server", "runme", "schemathesis"), "stack"
+        ("docker", "index", "jq", "minutes", "mount", "openssl", "prometheus", "redis-server", "runme", "schemathesis"),
+        "stack",
     ),
 }
 _OPTIONAL = {"runme"}  # no package registry has it
