@@ -129,8 +129,8 @@ class Failovers:
             entry = entries.get(position)
             if entry is None or entry.write_id != write["write_id"]:
                 found.lost.add(position)
-        until(lambda: self._named() >= found.lost, BACK_SECONDS) if found.lost else None
-        found.named = self._named()
+        until(lambda: self.named() >= found.lost, BACK_SECONDS) if found.lost else None
+        found.named = self.named()
         found.diverged = self._diverged()
         return found
 
@@ -140,7 +140,7 @@ class Failovers:
             yield from page
             last = page[-1].position
 
-    def _named(self) -> set[Position]:
+    def named(self) -> set[Position]:
         named: set[Position] = set()
         for event in self.events.after("0-0", 1, 1000):
             for epoch, first, final in _RANGE.findall(event.fields.get("positions", "")):
