@@ -19,8 +19,8 @@ REPLICA, OTHER = "lab14-replica1", "lab14-replica2"
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Run this whole folder in one worker, on one lab."""
-    item.add_marker(pytest.mark.xdist_group("recovery"))
+    """Run each module in one worker, on one lab."""
+    item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(scope="session")
