@@ -28,6 +28,7 @@ from tests.support.processes import foreground
 from tests.support.until import until
 
 in_one_group = pytest.mark.xdist_group("running")
+on_default_ports = pytest.mark.xdist_group("default-ports")  # if they are free
 
 
 class Cli:
@@ -298,6 +299,7 @@ def test_another_log_server_can_be_used(cli: Cli, server: Any) -> None:
     assert post(f"{cli.primary_url}/data", {"key": "k", "value": 1})["version"] == 1
 
 
+@on_default_ports
 def test_the_demo_reports_its_figures_and_leaves_nothing(tmp_path: Path) -> None:
     line = [sys.executable, "-m", "lab", "demo", "--json", "--windows", "2"]
     found = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
@@ -321,6 +323,7 @@ def test_the_demo_reports_its_figures_and_leaves_nothing(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+@on_default_ports
 def test_ctrl_c_in_the_demo_stops_everything(tmp_path: Path) -> None:
     output = ""
     with foreground([sys.executable, "-m", "lab", "demo"], cwd=tmp_path) as process:
