@@ -32,7 +32,7 @@ local FIRST, FIELDS = 4, 6 -- the first change, and the fields of each
 -- Read.
 
 local head = redis.call('HMGET', HEAD, 'epoch', 'version', 'at', 'digest', 'offset', 'replication_id')
-if not head[6] or head[6] ~= replication_ids() or tonumber(head[1]) < tonumber(ARGV[3]) then return unverified() end
+if not head[6] or head[6] ~= replication_id() or tonumber(head[1]) < tonumber(ARGV[3]) then return unverified() end
 local epoch, version, at, digest, offset = head[1], tonumber(head[2]), head[3], head[4], head[5] or 0
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2] + offset

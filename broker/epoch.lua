@@ -12,7 +12,7 @@ local mode, write_id, remembered = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local seen_epoch, seen_version, doubt = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 
 local head = redis.call('HMGET', HEAD, 'epoch', 'version', 'at', 'lab', 'offset', 'replication_id')
-local replication_id, replaced = replication_ids()
+local replication_id, replaced = replication_id(), replication():match('master_replid2:(%x+)')
 if mode == 'reset' and head[6] ~= replication_id then return unverified() end
 -- A server that was a replica, or can have been one, may lack writes that no node has seen yet.
 local other = head[6] and head[6] ~= replication_id and (doubt == 'moves' or replaced:find('[^0]') ~= nil)

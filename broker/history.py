@@ -186,6 +186,21 @@ class History:
             return None
         return f"the log server can lose acknowledged data, because {what}; {change}"
 
+    def promise(self) -> str | None:
+        """Return what a failover of the log server can lose, and what prevents it; ``None`` without replicas of it."""
+        try:
+            with translated():
+                info = self._client.info("replication")
+        except LogRefused:
+            return None
+        if not (replicas := info.get("connected_slaves", 0)):
+            return None
+        others = f"{replicas} replicas" if replicas > 1 else "1 replica"
+        found = f"the log server has {others}; no failover loses a write that is acknowledged with copies={replicas}"
+        if "min_slaves_good_slaves" not in info:  # shown only if it is set
+            found += "; set min-replicas-to-write to 1, or a master that is cut off takes writes that will be lost"
+        return found
+
 
 def _group(info: dict[str, Any], summary: dict[str, Any]) -> GroupState:
     oldest, newest = (Position.of_entry(name) if name else None for name in (summary["min"], summary["max"]))

@@ -91,6 +91,15 @@ class ReplicationLog(PrimaryStore):
     def repaired_by(self, repairs: Repairs) -> "ReplicationLog":
         return ReplicationLog(self._client, self._namespace, repairs)
 
+    @property
+    def keys(self) -> list[str]:
+        """The keys of every script, in order."""
+        return self._written
+
+    def script(self, name: str) -> str:
+        """Return the text of a script."""
+        return str(self._scripts[name].script)
+
     def _run(self, script: str, *args: str | int) -> Any:
         return self._scripts[script](keys=self._written, args=args)
 

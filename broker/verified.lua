@@ -2,4 +2,4 @@
 --
 -- KEYS: see log.py
 
-return redis.call('HGET', KEYS[3], 'replication_id') == replication_ids() and 1 or 0
+return redis.call('HGET', KEYS[3], 'replication_id') == replication_id() and 1 or 0

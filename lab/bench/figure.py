@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from broker.stats import quantile
 
-GROUPS = ("writes", "apply", "exactness", "growth", "crowd", "listeners", "start", "tracing")  # modules of this package
+# modules of this package
+GROUPS = ("writes", "durability", "apply", "exactness", "growth", "crowd", "listeners", "start", "tracing")
 Step = Callable[[str], None]  # called at most every few seconds, with the current measurement
 
 

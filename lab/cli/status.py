@@ -40,6 +40,8 @@ def status(data_dir: Path, *, as_json: bool) -> None:
     else:
         out = console()
         out.print(picture(found))
+        if found["promise"] is not None:
+            out.print(f"Durability: {found['promise']}.", markup=False)
         if not found["ready"]:
             out.print("The lab is starting.")
         if found["trouble"] is not None:
@@ -64,6 +66,7 @@ def observe(running: LabState, data_dir: Path) -> dict[str, Any]:
         **{k: v for k, v in asdict(running).items() if k != "nodes"},
         "redis_url": without_password(running.redis_url),
         "log_master": log_status.name_of(master, running),
+        "promise": log_status.promise(running),
         "nodes": nodes,
     }
 

@@ -10,6 +10,9 @@ from redis.retry import Retry
 
 from broker import address
 from broker.address import NotLocated
+from broker.connection import connect
+from broker.errors import LogError
+from broker.history import History
 from lab.local.state import LabState, NodeState
 
 OK = "ok"
@@ -26,6 +29,14 @@ def master(redis_url: str) -> str | None:
         return None
     parts = urlsplit(found.url)
     return str(server) if server is not None else parts.netloc.rpartition("@")[2] or parts.path
+
+
+def promise(running: LabState) -> str | None:
+    """Return what a failover can lose; ``None`` if it is unknown, or the log server has no replicas."""
+    try:
+        return History(connect(running.redis_url), running.namespace).promise()
+    except LogError:
+        return None
 
 
 def name_of(server: str | None, running: LabState) -> str | None:

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import urllib3
 
+from broker.address import parse
 from lab.errors import LabError
 from lab.local import existing, files, layout, log_server, logs
 from lab.local.layout import NAMESPACE, Options, Place
@@ -302,7 +303,8 @@ class Lab:
             NodeState(name, role, url, pids.get(name), children[name].restarts if name in children else 0)
             for name, role, url in listed
         ]
-        return LabState(*this_process(), self._ready, NAMESPACE, self.options.base_port, self.redis_url, nodes)
+        namespace = parse(self.redis_url).namespace(NAMESPACE)
+        return LabState(*this_process(), self._ready, namespace, self.options.base_port, self.redis_url, nodes)
 
     def _stop_children(self) -> None:
         log_servers = {place.name for place in self._log_places}

@@ -109,6 +109,7 @@ class Primary:
         """``writable`` raises ``LogError`` if the next write would not be accepted."""
         self._parts, self._log, self._gate = parts, parts.log, parts.gate
         self._verification, self._retention, self._losses, self._writable = verification, retention, losses, writable
+        self._promise: str | None = None
         self._upkeep = Background("upkeep", self._step)
         self._following = Background("acknowledgements", parts.acknowledgements.step)
         self.now_us = parts.clock.now_us
@@ -244,11 +245,18 @@ class Primary:
         head = self._log.head()
         self._seen(head)
         self._name(self._losses.find(head.position))
+        self._report_promise()
         for member in members:
             if now_us - member.seen_at_us > FORGET_AFTER_SECONDS * 1e6:
                 self.forget(member.replica)
         self._retention.trim([member for member in members if member.is_live(now_us)])
         self._upkeep.pause(UPKEEP_SECONDS)
+
+    def _report_promise(self) -> None:
+        promise = self._log.history.promise()
+        if promise not in {None, self._promise}:
+            _logger.info("%s", promise)
+        self._promise = promise
 
     def _name(self, losses: list[Lost]) -> None:
         for lost in losses:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -18,14 +18,18 @@ from typing import Self
 
 import urllib3
 
+from broker.address import parse
 from broker.connection import connect
 from broker.entry import Entry
 from broker.log import ReplicationLog
 from broker.position import START, Position
 from broker.registry import Events
+from lab.local.log_server import binary_path
 from lab.local.supervisor import Lab
+from tests.support.cluster import ClusterServers
 from tests.support.http import ask
 from tests.support.load import Writers
+from tests.support.logserver import LogServer
 from tests.support.sentinel import SentinelServers
 from tests.support.until import until
 
@@ -82,41 +86,15 @@ class Progress:
 
 
 class Failovers:
-    """A lab on Sentinels, its writers, and what happens to its log servers: one method per kind of failover."""
+    """A lab, its writers, and what happens to its log servers: ``kinds`` by name."""
 
-    def __init__(self, lab: Lab, servers: SentinelServers) -> None:
+    def __init__(self, lab: Lab, servers: SentinelServers | ClusterServers) -> None:
         self.lab, self.servers = lab, servers
-        self.log = ReplicationLog(connect(servers.url()))
-        self.events = Events(connect(servers.url()))
-        self.kinds: dict[str, Callable[[], None]] = {
-            "kill": self.kill,
-            "freeze": self.freeze,
-            "command": self.command,
-            "back": self.back,
-        }
-
-    def kill(self) -> None:
-        before = self.servers.master()
-        before.kill()
-        self.servers.wait_for_master(before)
-        self.servers.restart(before)
-
-    def freeze(self) -> None:
-        before = self.servers.master()
-        before.stop()
-        try:
-            self.servers.wait_for_master(before)
-        finally:
-            before.cont()
-
-    def command(self) -> None:
-        self.servers.failover()
-
-    def back(self) -> None:
-        """There and back, without a restart."""
-        first = self.servers.master()
-        while self.servers.failover() is not first:
-            self.servers.wait_until_settled()
+        namespace = parse(servers.url()).namespace("lab14")
+        self.log = ReplicationLog(connect(servers.url()), namespace)
+        self.events = Events(connect(servers.url()), namespace)
+        kinds = _on_sentinels(servers) if isinstance(servers, SentinelServers) else _on_cluster(servers)
+        self.kinds: dict[str, Callable[[], object]] = kinds
 
     def round(self, kind: str, load: Writers) -> tuple[float, float]:
         """Let one failover happen; return the longest pauses, in seconds, between writes and of readers."""
@@ -151,8 +129,8 @@ class Failovers:
             entry = entries.get(position)
             if entry is None or entry.write_id != write["write_id"]:
                 found.lost.add(position)
-        until(lambda: self._named() >= found.lost, BACK_SECONDS) if found.lost else None
-        found.named = self._named()
+        until(lambda: self.named() >= found.lost, BACK_SECONDS) if found.lost else None
+        found.named = self.named()
         found.diverged = self._diverged()
         return found
 
@@ -162,7 +140,7 @@ class Failovers:
             yield from page
             last = page[-1].position
 
-    def _named(self) -> set[Position]:
+    def named(self) -> set[Position]:
         named: set[Position] = set()
         for event in self.events.after("0-0", 1, 1000):
             for epoch, first, final in _RANGE.findall(event.fields.get("positions", "")):
@@ -181,6 +159,82 @@ class Failovers:
         return []
 
 
+def _on_sentinels(servers: SentinelServers) -> dict[str, Callable[[], object]]:
+    def kill() -> None:
+        before = servers.master()
+        before.kill()
+        servers.wait_for_master(before)
+        servers.restart(before)
+
+    def freeze() -> None:
+        before = servers.master()
+        before.stop()
+        try:
+            servers.wait_for_master(before)
+        finally:
+            before.cont()
+
+    def back() -> None:
+        first = servers.master()
+        while servers.failover() is not first:
+            servers.wait_until_settled()
+
+    return {"kill": kill, "freeze": freeze, "command": servers.failover, "back": back}
+
+
+def _on_cluster(servers: ClusterServers) -> dict[str, Callable[[], object]]:
+    def kill() -> None:
+        before = servers.owner()
+        before.kill()
+        servers.wait_for_owner(before)
+        before.start()
+
+    def back() -> None:
+        first = servers.owner()
+        while servers.failover() is not first:
+            servers.wait_until_settled()
+
+    def migrate() -> None:
+        servers.migrate_slot(servers.other_master())
+
+    def migrate_at_once() -> None:
+        servers.migrate_slot_at_once(servers.other_master())
+
+    return {
+        "kill": kill,
+        "command": servers.failover,
+        "back": back,
+        "migrate": migrate,
+        "migrate-at-once": migrate_at_once,
+    }
+
+
+@contextmanager
+def on_cluster(which: str, directory: Path, *, copies: int = 0) -> Iterator[Failovers]:
+    """A lab whose log is on a cluster of three masters, each with one replica; its queue is on a server of its own."""
+    servers_at = directory / "servers"
+    servers_at.mkdir()
+    queue_at = directory / "queue"
+    queue_at.mkdir()
+    queue = LogServer(binary_path(which), queue_at)
+    queue.start()
+    try:
+        with ClusterServers.running(which, servers_at) as servers:
+            environment = {"LAB_LOG_COPIES": str(copies), "LAB_QUEUE_URL": queue.url}
+            with _lab(servers.url(), environment) as lab:
+                yield Failovers(lab, servers)
+    finally:
+        queue.kill()
+
+
+@contextmanager
+def _lab(url: str, environment: dict[str, str]) -> Iterator[Lab]:
+    with Lab.temporary(redis_url=url, environment={**_LONG_LOG, **environment}) as lab:
+        for replica in lab.replica_urls:
+            ask("POST", f"{lab.primary_url}/admin/replication-delay", {"replica": replica, "delay_ms": 20})
+        yield lab
+
+
 @contextmanager
 def on_sentinels(
     which: str, directory: Path, *, copies: int = 0, replicas: int = 1, fast: bool = True
@@ -190,10 +244,8 @@ def on_sentinels(
     servers_at.mkdir()
     with (
         SentinelServers.running(which, servers_at, replicas, fast=fast) as servers,
-        Lab.temporary(redis_url=servers.url(), environment={**_LONG_LOG, "LAB_LOG_COPIES": str(copies)}) as lab,
+        _lab(servers.url(), {"LAB_LOG_COPIES": str(copies)}) as lab,
     ):
-        for replica in lab.replica_urls:
-            ask("POST", f"{lab.primary_url}/admin/replication-delay", {"replica": replica, "delay_ms": 20})
         yield Failovers(lab, servers)
 
 
@@ -221,24 +273,20 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10, help="of each kind")
     parser.add_argument("--copies", type=int, default=0)
     parser.add_argument("--replicas", type=int, default=1, help="of the log server")
-    parser.add_argument("--kinds", default="kill,freeze,command,back")
+    parser.add_argument("--cluster", action="store_true", help="instead of Sentinels")
+    parser.add_argument("--kinds", default="kill,command,back")
     parser.add_argument("--slow", action="store_true", help="Sentinels with their usual periods")
     chosen = parser.parse_args()
-    right = True
+    right, where = True, f"{chosen.server}{' cluster' if chosen.cluster else ''}"
     for kind in chosen.kinds.split(","):
-        with (
-            tempfile.TemporaryDirectory() as directory,
-            on_sentinels(
-                chosen.server, Path(directory), copies=chosen.copies, replicas=chosen.replicas, fast=not chosen.slow
-            ) as failovers,
-        ):
+        with tempfile.TemporaryDirectory() as directory, _group(chosen, Path(directory)) as failovers:
             with writers(failovers.lab) as load:
                 pauses = [failovers.round(kind, load) for _ in range(chosen.rounds)]
             found = failovers.judge(load)
             right = right and found.is_right
             shown = (f"{_middle(one):.2f} / {max(one):.2f}" for one in zip(*pauses, strict=True))
             print(
-                f"{chosen.server} copies={chosen.copies} of {chosen.replicas} {kind} x {chosen.rounds}: "
+                f"{where} copies={chosen.copies} of {chosen.replicas} {kind} x {chosen.rounds}: "
                 f"{len(load.acknowledged)} acknowledged, {len(found.lost)} lost, {len(found.named)} named, "
                 f"positions doubled {len(found.doubled_positions)}, writes doubled {len(found.doubled_writes)}, "
                 f"reordered {len(found.reordered)}, diverged {len(found.diverged)}; "
@@ -249,6 +297,13 @@ def main() -> int:
                 print("  lost, not named:", sorted(found.lost - found.named)[:10])
                 print("  named, not lost:", sorted(found.named - found.lost)[:10])
     return 0 if right else 1
+
+
+def _group(chosen: argparse.Namespace, directory: Path) -> AbstractContextManager[Failovers]:
+    if chosen.cluster:
+        return on_cluster(chosen.server, directory, copies=chosen.copies)
+    fast = not chosen.slow
+    return on_sentinels(chosen.server, directory, copies=chosen.copies, replicas=chosen.replicas, fast=fast)
 
 
 def _middle(values: tuple[float, ...]) -> float:

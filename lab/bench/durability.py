@@ -1,0 +1,78 @@
+"""What it costs to wait until replicas of the log server have a write, and to verify the server at each write."""
+
+import itertools
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from broker.connection import connect
+from broker.log import ReplicationLog
+from broker.stats import quantile
+from lab.bench.figure import Figure, Scale, Step, Target
+from lab.local.supervisor import Lab
+
+_COPIES = (0, 1, 2)
+_THREADS = (1, 8)
+_VERIFYING = "redis.call('INFO', 'replication')"
+# The reply of a server in its place, so that only the call itself is missing.
+_KNOWN = "'master_replid:{}\\r\\nmaster_replid2:{}'"
+
+
+def measure(scale: Scale, step: Step) -> Iterator[Figure]:
+    with Lab.temporary(ha=True) as lab:
+        log = ReplicationLog(connect(lab.redis_url), "bench")
+        log.open("bench")
+        for threads in _THREADS:
+            yield from _copies(log, threads, scale, step)
+        yield _verification(log, connect(lab.redis_url), scale, step)
+
+
+def _copies(log: ReplicationLog, threads: int, scale: Scale, step: Step) -> Iterator[Figure]:
+    found: dict[int, list[float]] = {copies: [] for copies in _COPIES}
+    for _ in range(scale.rounds):
+        for copies in _COPIES:
+            found[copies].append(_per_second(log, copies, threads, scale.calls))
+            step(f"{copies} copies, {threads} threads")
+    for copies in _COPIES[1:]:
+        name = f"appends with {copies} of 2 copies, {threads} {'thread' if threads == 1 else 'threads'}"
+        yield Figure("durability", name, "1/s", found[copies], "without", found[0])
+
+
+def _per_second(log: ReplicationLog, copies: int, threads: int, calls: int) -> float:
+    def write(count: int) -> None:
+        for number in range(count):
+            log.append("set", f"key-{number % 100}", '"value"', uuid.uuid4().hex, copies=copies)
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(write, calls // threads) for _ in range(threads)]:
+            done.result()
+    return calls / (time.perf_counter() - began)
+
+
+def _verification(log: ReplicationLog, client: Any, scale: Scale, step: Step) -> Figure:
+    """Call the script with and without the comparison in turn, so that both see the same machine."""
+    text = log.script("append")
+    replication = client.info("replication")
+    trusting = text.replace(_VERIFYING, _KNOWN.format(replication["master_replid"], "0" * 40))
+    numbers = itertools.count()
+
+    def append(script: Callable[..., Any]) -> float:
+        number = next(numbers)
+        fields = ["set", f"key-{number % 100}", '"value"', f"v{number}", "", "0" * 40]
+        began = time.perf_counter()
+        script(keys=log.keys, args=[100_000, 0, 0, *fields])
+        return (time.perf_counter() - began) * 1e6
+
+    with_it, without = client.register_script(text), client.register_script(trusting)
+    ours, theirs = [], []
+    for _ in range(scale.rounds):
+        pairs = [(append(with_it), append(without)) for _ in range(scale.calls)]
+        ours.append(quantile([one for one, _ in pairs], 0.5))
+        theirs.append(quantile([one for _, one in pairs], 0.5))
+        step("verification of the server")
+    return Figure(
+        "durability", "an append, which verifies the server", "us", ours, "without", theirs, Target("at most", 1.05)
+    )
