@@ -92,15 +92,6 @@ class ReplicationLog(PrimaryStore):
     def repaired_by(self, repairs: Repairs) -> "ReplicationLog":
         return ReplicationLog(self._client, self._namespace, repairs)
 
-    @property
-    def keys(self) -> list[str]:
-        """The keys of every script, in order."""
-        return self._written
-
-    def script(self, name: str) -> str:
-        """Return the text of a script."""
-        return str(self._scripts[name].script)
-
     def _run(self, script: str, *args: str | int) -> Any:
         return self._scripts[script](keys=self._written, args=args)
 
@@ -152,10 +143,9 @@ class ReplicationLog(PrimaryStore):
         except exceptions.NoScriptError:
             self._client.script_load(self._scripts["append"].script)
             return self._exchange(call, copies)
-        positions = [Position(int(epoch), int(version)) for _, epoch, version, _ in (row for row in reply if row[1:])]
-        if positions and (not isinstance(confirmed, int) or confirmed < copies):
-            found = confirmed if isinstance(confirmed, int) else "unknown how many"
-            why = f"{found} of {copies} copies confirmed it within {_COPIES_MS} ms"
+        positions = [Position(int(row[1]), int(row[2])) for row in reply if row[1:]]
+        if positions and not (isinstance(confirmed, int) and confirmed >= copies):
+            why = f"only {confirmed} of {copies} copies confirmed it within {_COPIES_MS} ms"
             raise errors.TooFewCopies(f"the log server has the change at {max(positions)}, but {why}", max(positions))
         return reply
 
@@ -175,9 +165,10 @@ class ReplicationLog(PrimaryStore):
             try:
                 with translated():
                     return send()
-            except (errors.LogUnverified, errors.LogFull, errors.LogMoved) as error:
-                repair = _find_the_server if isinstance(error, errors.LogMoved) else self._repairs.get(type(error))
-                if repair is None:
+            except errors.LogMoved:
+                continue  # a connection finds the server before its next command
+            except (errors.LogUnverified, errors.LogFull) as error:
+                if (repair := self._repairs.get(type(error))) is None:
                     raise
             repair()
         return send()
@@ -244,10 +235,6 @@ class ReplicationLog(PrimaryStore):
             with translated():
                 self._run("trim", "MAXLEN", length - math.ceil(length / _SHRINK_STEPS))
         return found
-
-
-def _find_the_server() -> None:
-    """Nothing to do: the connection does so before the next command."""
 
 
 def _appended(change: Change, reply: list[Any]) -> Appended | errors.WriteIdReused | None:
