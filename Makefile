@@ -62,7 +62,7 @@ test-browser: $(VENV)/dev.stamp ## run the console tests in Chromium
 
 .PHONY: test-stack
 test-stack: $(VENV)/dev.stamp ## run the tests of containers, runbooks and dashboards, and slow tests
-	@$(BIN)/python -m pytest --suite stack -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest --suite stack -n 3 --dist loadgroup $(ARGS)
 
 .PHONY: test-all
 test-all: test test-browser test-stack ## run all three test suites

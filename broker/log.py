@@ -48,6 +48,7 @@ _SCRIPTS = {  # with the files whose functions they use
     "verified": ["server"],
 }
 _APPEND_ATTEMPTS = 3
+_REPAIRS_MAX = 3
 _COPIES_MS = 500  # the wait for copies in one attempt
 _STEP_US = 100_000  # a smaller difference between two clocks does not count as a step
 _SHRINK_STEPS = 32  # each step drops this fraction of the entries, to drop few more than necessary
@@ -169,14 +170,16 @@ class ReplicationLog(PrimaryStore):
         return Position(int(found[1]), int(found[2]))
 
     def _repaired(self, send: Callable[[], Any]) -> Any:
-        try:
-            with translated():
-                return send()
-        except (errors.LogUnverified, errors.LogFull) as error:
-            repair = self._repairs.get(type(error))
-            if repair is None:
-                raise
-        repair()
+        """Send again after a refusal that can be repaired, or by a server that has been replaced."""
+        for _ in range(_REPAIRS_MAX):
+            try:
+                with translated():
+                    return send()
+            except (errors.LogUnverified, errors.LogFull, errors.LogMoved) as error:
+                repair = _find_the_server if isinstance(error, errors.LogMoved) else self._repairs.get(type(error))
+                if repair is None:
+                    raise
+            repair()
         return send()
 
     def _answered(self, send: Callable[[], Any]) -> list[Any]:
@@ -241,6 +244,10 @@ class ReplicationLog(PrimaryStore):
             with translated():
                 self._run("trim", "MAXLEN", length - math.ceil(length / _SHRINK_STEPS))
         return found
+
+
+def _find_the_server() -> None:
+    """Nothing to do: the connection does so before the next command."""
 
 
 def _appended(change: Change, reply: list[Any]) -> Appended | errors.WriteIdReused | None:

@@ -90,9 +90,7 @@ class Failovers:
 
     def __init__(self, lab: Lab, servers: SentinelServers | ClusterServers) -> None:
         self.lab, self.servers = lab, servers
-        namespace = parse(servers.url()).namespace("lab14")
-        self.log = ReplicationLog(connect(servers.url()), namespace)
-        self.events = Events(connect(servers.url()), namespace)
+        self._namespace = parse(servers.url()).namespace("lab14")
         kinds = _on_sentinels(servers) if isinstance(servers, SentinelServers) else _on_cluster(servers)
         self.kinds: dict[str, Callable[[], object]] = kinds
 
@@ -129,20 +127,24 @@ class Failovers:
             entry = entries.get(position)
             if entry is None or entry.write_id != write["write_id"]:
                 found.lost.add(position)
-        until(lambda: self.named() >= found.lost, BACK_SECONDS) if found.lost else None
-        found.named = self.named()
+        acknowledged = set(map(Position.parse, at))
+        if found.lost:
+            until(lambda: self.named() >= found.lost, BACK_SECONDS)
+        found.named = self.named() & acknowledged
         found.diverged = self._diverged()
         return found
 
     def _entries(self) -> Iterator[Entry]:
         last = START
-        while page := self.log.history.after(last, 1000):
+        log = ReplicationLog(connect(self.servers.url()), self._namespace)
+        while page := log.history.after(last, 1000):
             yield from page
             last = page[-1].position
 
     def named(self) -> set[Position]:
+        """The positions that the lab has named as lost, since its start."""
         named: set[Position] = set()
-        for event in self.events.after("0-0", 1, 1000):
+        for event in Events(connect(self.servers.url()), self._namespace).after("0-0", 1, 1000):
             for epoch, first, final in _RANGE.findall(event.fields.get("positions", "")):
                 named |= {Position(int(epoch), n) for n in range(int(first), int(final or first) + 1)}
         return named
