@@ -108,6 +108,8 @@ class Lab:
         try:
             if (shortage := files.shortage(self.data_dir)) is not None:
                 raise LabError(shortage)
+            if self.options.redis_url is not None:
+                existing.parsed(self.options.redis_url)
             self._record()  # so that `lab down` finds it from now on
             if self._unwritten is not None:
                 raise LabError(self._unwritten)

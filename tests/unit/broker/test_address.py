@@ -121,7 +121,7 @@ def sentinel(ip: str, epoch: int, known: str = "m") -> Callable[[list[bytes]], b
             return b"+OK\r\n"
         if words[2].decode() != known:
             return b"-ERR No such master with that name\r\n"
-        return flat("name", known, "ip", ip, "port", "6379", "config-epoch", str(epoch))
+        return flat("name", known, "ip", ip, "port", "6379", "flags", "master", "config-epoch", str(epoch))
 
     return reply
 
