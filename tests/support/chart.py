@@ -34,12 +34,16 @@ class _Loader(yaml.CSafeLoader):
 _Loader.add_constructor("tag:yaml.org,2002:value", yaml.CSafeLoader.construct_yaml_str)
 
 
-def helm(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run helm with defaults of its own, whatever the user has configured."""
+def run(*line: str, given: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a command without the user's own settings of Helm and Kubernetes."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("HELM_", "KUBE"))}
-    done = subprocess.run(["helm", *arguments], capture_output=True, text=True, check=False, cwd=ROOT, env=clean)
-    assert not check or done.returncode == 0, done.stderr
+    done = subprocess.run(line, input=given, capture_output=True, text=True, check=False, cwd=ROOT, env=clean)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def helm(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return run("helm", *arguments, check=check)
 
 
 def render(name: str) -> str:
@@ -68,7 +72,7 @@ def shortened(text: str) -> str:
 
 
 def write_schemas(directory: Path, kinds: set[str]) -> None:
-    """Write strict JSON schemas of these kinds, of Kubernetes or of the Prometheus operator, as kubeconform names them."""
+    """Write strict JSON schemas of kinds of Kubernetes and the Prometheus operator, by the names kubeconform uses."""
     swagger = json.loads((_module(_KUBERNETES) / "api/openapi-spec/swagger.json").read_text(encoding="utf-8"))
     definitions = swagger["definitions"]
     for name, found in definitions.items():
@@ -79,7 +83,12 @@ def write_schemas(directory: Path, kinds: set[str]) -> None:
     for crd in custom_resources():
         names = yaml.load(crd.read_text(encoding="utf-8"), _Loader)["spec"]  # noqa: S506 - a safe loader
         for version in names["versions"]:
-            _write(directory, names["names"]["kind"], f"{names['group']}/{version['name']}", version["schema"]["openAPIV3Schema"])
+            _write(
+                directory,
+                names["names"]["kind"],
+                f"{names['group']}/{version['name']}",
+                version["schema"]["openAPIV3Schema"],
+            )
 
 
 def custom_resources() -> list[Path]:
@@ -116,7 +125,11 @@ def _strict(schema: Any) -> Any:
     if schema.get("format") == "int-or-string" or schema.get("x-kubernetes-int-or-string"):
         return {"type": ["integer", "string"]}
     found = {key: _strict(child) for key, child in schema.items()}
-    if isinstance(found.get("properties"), dict) and "type" in found and "x-kubernetes-preserve-unknown-fields" not in found:
+    if (
+        isinstance(found.get("properties"), dict)
+        and "type" in found
+        and "x-kubernetes-preserve-unknown-fields" not in found
+    ):
         found.setdefault("additionalProperties", False)
     return found
 
@@ -129,9 +142,7 @@ def _write(directory: Path, kind: str, api_version: str, schema: Schema) -> None
 
 def _module(name: str) -> Path:
     """Return the directory of a Go module, downloaded on first use."""
-    line = ["go", "mod", "download", "-json", name]
-    done = subprocess.run(line, capture_output=True, text=True, check=True, cwd="/")
-    return Path(json.loads(done.stdout)["Dir"])
+    return Path(json.loads(run("go", "mod", "download", "-json", name).stdout)["Dir"])
 
 
 if __name__ == "__main__":

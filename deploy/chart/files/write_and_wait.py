@@ -10,7 +10,7 @@ def main(url: str, *replicas: str) -> str | None:
     body = json.dumps({"key": "helm-test", "value": "written by helm test"}).encode()
     with urlopen(Request(url, body), timeout=630) as answer:  # noqa: S310 - the chart's own URL
         found = json.load(answer)
-    print(json.dumps(found))  # noqa: T201
+    print(json.dumps(found))
     missing = (set(replicas) - set(found["replicas"])) | set(found["missing"])
     return f"not on {', '.join(sorted(missing))}" if missing else None
 
