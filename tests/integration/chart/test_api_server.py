@@ -88,7 +88,7 @@ def test_a_release_is_installed_and_changed(cluster: list[str], kubectl: Run) ->
     changed = [
         "replicas.replica1=null",
         "replicas.replica9.delayMs=1",
-        "image.tag=2",
+        "image.tag=v2",
         "log.copies=1",
         "adminToken.existingSecret=b",
     ]
