@@ -4,10 +4,10 @@
 -- foreign entry is ahead of the log. check.lua tests whether every command is allowed.
 --
 -- KEYS: see log.py
--- ARGV: how many write ids to remember, and for each change op, key, value, write id, traceparent, and the SHA-1 of
+-- ARGV: how many write ids to remember, how many copies are awaited, and for each change op, key, value, write id, traceparent, and the SHA-1 of
 -- write id, key and value: its contribution to the digest (entry.py), which also distinguishes a retry from another change
 --
--- Called with only "load" and no keys, it just enters the server's script cache: ReplicationLog.open enables appends so.
+-- Refuses (UNVERIFIED) on a server on which the log was not opened: see server.lua.
 --
 -- Returns for each change {"applied" | "repeated", epoch, version, at}, {"missing"} or {"reused"}.
 --
@@ -23,23 +23,21 @@
 --
 -- If b came again as a third change, own[b] would yield {"repeated", 1, 9, at}, and nothing would change.
 
-if ARGV[1] == 'load' then return 'loaded' end
-
 local LOG, DATA, HEAD, SORTED_KEYS, WRITES, WRITE_ORDER = unpack(KEYS)
-local REMEMBERED = tonumber(ARGV[1])
-local FIELDS = 6 -- of a change
+local REMEMBERED, COPIES = tonumber(ARGV[1]), tonumber(ARGV[2])
+local FIRST, FIELDS = 3, 6 -- the first change, and the fields of each
 
 -- Read.
 
-local head = redis.call('HMGET', HEAD, 'epoch', 'version', 'at', 'digest', 'offset')
-if not head[1] then return redis.error_reply('NOLOG the log has not been opened') end
+local head = redis.call('HMGET', HEAD, 'epoch', 'version', 'at', 'digest', 'offset', 'replication_id')
+if not head[6] or head[6] ~= replication_ids() then return unverified() end
 local epoch, version, at, digest, offset = head[1], tonumber(head[2]), head[3], head[4], head[5] or 0
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2] + offset
 if now_us > tonumber(at) then at = string.format('%.0f', now_us) end -- the history must not follow a clock set back
 
 local ids, keys = {}, {}
-for first = 2, #ARGV, FIELDS do
+for first = FIRST, #ARGV, FIELDS do
   keys[#keys + 1], ids[#ids + 1] = ARGV[first + 1], ARGV[first + 3]
 end
 local known_ids = redis.call('HMGET', WRITES, unpack(ids))
@@ -96,10 +94,17 @@ end
 
 local answers = {}
 for n, write_id in ipairs(ids) do
-  local first = 2 + FIELDS * (n - 1)
+  local first = FIRST + FIELDS * (n - 1)
   answers[n] = append(known_ids[n] or own[write_id], unpack(ARGV, first, first + FIELDS - 1))
 end
-if #new_ids == 0 then return answers end
+if #new_ids == 0 then
+  -- WAIT counts the replicas that have what its connection wrote last, so a retry must write something.
+  if COPIES > 0 then
+    redis.call('ZREM', SORTED_KEYS, '') -- see below
+    redis.call('HSET', HEAD, 'epoch', epoch)
+  end
+  return answers
+end
 
 local records, appeared, gone = {}, {}, {}
 for n, key in ipairs(keys) do

@@ -13,6 +13,7 @@ local function need(...)
 end
 if redis.acl_check_cmd then -- since Redis 7.0
   need('TIME')
+  need('INFO', 'replication')
   need('LLEN', WRITE_ORDER)
   need('LPOP', WRITE_ORDER, 1)
   need('RPUSH', WRITE_ORDER, '')

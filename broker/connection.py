@@ -14,10 +14,16 @@ from redis.backoff import NoBackoff
 from redis.commands.core import Script
 from redis.retry import Retry
 
-from broker.errors import LogFull, LogMissing, LogRefused, LogUnreachable, LogUnverified, OutcomeUnknown
-from broker.url import require_options
+from broker import address
+from broker.address import Address, NotLocated, Server
+from broker.errors import LogFull, LogMissing, LogMoved, LogRefused, LogUnreachable, LogUnverified, OutcomeUnknown
 
 Client = redis.Redis
+
+# A server that answers with one of these has not done what it was told, and no longer takes writes.
+_MOVED = ("READONLY", "MOVED", "ASK", "TRYAGAIN", "MASTERDOWN", "UNBLOCKED")
+# A server that answers with one of these may have been cut off from those that now have another master.
+_IN_DOUBT = ("NOREPLICAS", "CLUSTERDOWN")
 
 
 class _NotConnected(exceptions.ConnectionError):
@@ -25,15 +31,19 @@ class _NotConnected(exceptions.ConnectionError):
 
 
 class Link:
-    """The link to the log server, which can be cut: then connections break, and no new one is made. Thread-safe."""
+    """The connections to the log server at an address: cut on request, and when another server has taken over.
 
-    def __init__(self) -> None:
+    Thread-safe.
+    """
+
+    def __init__(self, found: Address) -> None:
+        self.address = found
         self._lock = threading.Lock()
         self._is_cut = False
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def cut(self) -> None:
-        """Break every connection, including those waiting for a response."""
+        """Break every connection, including those waiting for a response, and let no new one be made."""
         with self._lock:
             self._is_cut = True
             connections = list(self._connections)
@@ -55,20 +65,67 @@ class Link:
             self._connections.add(connection)
             self.require()
 
+    def follow(self) -> Server | None:
+        """Break the connections to all servers but the one that takes writes now; return it, if it can change.
 
-class _Refusal:
-    """A mixin for redis-py's connections: separates failed connects from failed commands, and lets a link cut them."""
+        Otherwise a read that is blocked at a server that hangs, or at a former master that no one has told yet, would
+        wait for its time-out. Raises ``LogUnreachable``.
+        """
+        try:
+            server = self.address.locate()
+        except NotLocated as error:
+            raise LogUnreachable(f"the log server cannot be found: {error}") from error
+        if server is not None:
+            with self._lock:
+                others = [one for one in self._connections if (one.host, one.port) != server]
+            for connection in others:
+                connection.sever()
+        return server
+
+
+class _Lab:
+    """A mixin for redis-py's connections: finds the server, and separates failed connects from failed commands."""
 
     link: Link
+    host: str
+    port: int
     _sock: socket.socket | None
+    _is_wrong = False  # its server takes no writes any more
 
     def connect(self) -> None:
         self.link.require()
+        if self._is_wrong:
+            self._is_wrong = False
+            self.disconnect()  # type: ignore[attr-defined]
         try:
+            if self._sock is None and (server := self.link.address.locate()) is not None:
+                self.host, self.port = server
             super().connect()  # type: ignore[misc]
-        except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
+        except exceptions.AuthenticationError:
+            raise
+        except (exceptions.ConnectionError, exceptions.TimeoutError, OSError, NotLocated) as error:
             raise _NotConnected(str(error)) from error
         self.link.made(self)
+
+    def on_connect_check_health(self, *, check_health: bool = True) -> None:
+        super().on_connect_check_health(check_health=check_health)  # type: ignore[misc]
+        with suppress(exceptions.NoPermissionError):
+            self.send_command("ROLE", check_health=False)  # type: ignore[attr-defined]
+            role = self.read_response()[0]
+            role = role.decode() if isinstance(role, bytes) else role
+            if role == "sentinel":
+                raise _NotConnected("it is a Sentinel; use redis+sentinel://HOST:26379/MASTER-NAME")
+            if role != "master":
+                raise _NotConnected("it is a replica of another server; use that one")
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().read_response(*args, **options)  # type: ignore[misc]
+        except exceptions.ResponseError as error:
+            if _code(error) in _MOVED + _IN_DOUBT:
+                self.link.address.forget()
+                self._is_wrong = True
+            raise
 
     def sever(self) -> None:
         sock = self._sock
@@ -78,21 +135,20 @@ class _Refusal:
 
 
 def connect(
-    url: str,
+    to: str | Link,
     answer_timeout_seconds: float = 2,
     max_connections: int = 256,
     as_text: bool = True,
-    link: Link | None = None,
 ) -> Client:
     """Return a client for the log; nothing is sent before the first command. Without ``as_text`` replies are bytes.
 
     Commands are never retried by the client library: a retried append would be a second write, and a retried group
     read would leave entries delivered but unseen. A command without a reply after ``answer_timeout_seconds`` fails.
-    Raises ``ValueError`` for a URL that is not a Redis URL or has an option that is not allowed.
+    ``to``: the URL of the log of the lab ``lab14``, or a link. Raises ``ValueError`` as ``broker.address.parse``.
     """
-    require_options(url)  # redis-py lets them replace the arguments below
+    link = to if isinstance(to, Link) else Link(address.parse(to))
     pool = redis.ConnectionPool.from_url(
-        url,
+        link.address.url,
         max_connections=max_connections,
         socket_timeout=answer_timeout_seconds,
         socket_connect_timeout=min(answer_timeout_seconds, 2.0),
@@ -102,7 +158,7 @@ def connect(
         encoding_errors="replace",
     )
     base: Any = pool.connection_class
-    pool.connection_class = type(f"Lab{base.__name__}", (_Refusal, base), {"link": link or Link()})
+    pool.connection_class = type(f"Lab{base.__name__}", (_Lab, base), {"link": link})
     return redis.Redis(connection_pool=pool)
 
 
@@ -117,14 +173,29 @@ def translated() -> Iterator[None]:
     """Translate redis-py's exceptions into ``broker.errors``, by what each means for a command."""
     try:
         yield
+    except exceptions.AuthenticationError as error:  # which redis-py takes for a lost connection
+        raise LogRefused(f"the log server refused the user or its password: {error}") from error
     except (_NotConnected, exceptions.BusyLoadingError, exceptions.MaxConnectionsError) as error:
         raise LogUnreachable(f"the log server cannot be reached: {error}") from error
     except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
         raise OutcomeUnknown(f"the log server did not answer: {error}") from error
-    except exceptions.NoScriptError as error:
-        raise LogUnverified("the log server was restarted, and its log is not verified yet") from error
     except exceptions.ResponseError as error:
-        if "NOLOG" in str(error) or "NOGROUP" in str(error) or "UNBLOCKED" in str(error):
-            raise LogMissing(f"the log server holds no log: {error}") from error
-        refused = LogFull if "OOM" in str(error) or isinstance(error, exceptions.OutOfMemoryError) else LogRefused
-        raise refused(f"the log server refused: {error}") from error
+        raise _meaning(error, str(error)) from error
+
+
+def _meaning(error: exceptions.ResponseError, said: str) -> Exception:
+    code = _code(error)
+    if code == "UNVERIFIED":
+        return LogUnverified("the log server was restarted or took over, and its log is not verified yet")
+    if code in {"NOLOG", "NOGROUP"} or "no longer exists" in said:
+        return LogMissing(f"the log server holds no log: {said}")
+    if code in _MOVED:
+        return LogMoved(f"the log server does not take writes any more: {code} {said}")
+    refused = LogFull if code == "OOM" else LogRefused
+    return refused(f"the log server refused: {said}")
+
+
+def _code(error: exceptions.ResponseError) -> str:
+    """The first word of the server's answer, which redis-py removes if it knows it; pipelines add words before it."""
+    known = getattr(error, "status_code", None)
+    return str(known or str(error).rpartition(" of pipeline caused error: ")[2].split(" ", 1)[0])

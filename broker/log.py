@@ -9,20 +9,24 @@ The keys, in the order in which the scripts take them; ``lab14`` is the namespac
     lab14:head         hash    epoch, version, write_id, at of the last change; digest of the primary's store;
                                lab, the log's id, kept from its first entry through every epoch;
                                offset of the log's time, in microseconds; doubt, set after the damaged end of the
-                               log's file was cut off, until an epoch starts
+                               log's file was cut off, until an epoch starts; replication_id, of the server on which
+                               the log was opened last
     lab14:keys         zset    the keys of lab14:data, all with score 0, for reading pages in order
     lab14:writes       hash    write id -> "position at SHA-1", so that a retry is the same write
     lab14:write_order  list    the write ids of lab14:writes, oldest first, to keep the hash bounded
 
 One script each: append.lua appends changes, epoch.lua starts an epoch, page.lua reads a page of the store, before.lua
-finds a position by its age, check.lua tests whether appends are possible, steady.lua keeps the time from going back,
-trim.lua drops entries, place.lua places a group. ``broker.group`` reads as a replica, ``broker.history`` observes,
-``broker.primary_store`` reads the store.
+finds a position by its age, check.lua tests whether appends are possible, verified.lua recognizes the server on which
+the log was opened, steady.lua keeps the time from going back, trim.lua drops entries, place.lua places a group.
+``broker.group`` reads as a replica, ``broker.history`` observes, ``broker.primary_store`` reads the store.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple, cast
+
+from redis import exceptions
 
 from broker import errors
 from broker.connection import Client, register, translated
@@ -34,9 +38,17 @@ from broker.primary_store import PrimaryStore
 
 REMEMBERED_WRITES = 100_000  # write ids for which a retry is recognized
 CHANGES_MAX = 1000  # changes in one call
-_SCRIPTS = ("append", "check", "steady")
-_COUNTING = ("epoch", "trim", "place")  # with the functions of groups.lua
+_SCRIPTS = {  # with the files whose functions they use
+    "append": ["server"],
+    "check": [],
+    "epoch": ["groups", "server"],
+    "place": ["groups"],
+    "steady": [],
+    "trim": ["groups"],
+    "verified": ["server"],
+}
 _APPEND_ATTEMPTS = 3
+_COPIES_MS = 500  # the wait for copies in one attempt
 _STEP_US = 100_000  # a smaller difference between two clocks does not count as a step
 _SHRINK_STEPS = 32  # each step drops this fraction of the entries, to drop few more than necessary
 
@@ -70,8 +82,9 @@ class ReplicationLog(PrimaryStore):
         self._repairs = repairs or {}
         self._namespace = namespace
         self.history = History(client, namespace)
-        self._scripts = {name: register(client, f"{name}.lua") for name in _SCRIPTS}
-        self._scripts |= {name: register(client, "groups.lua", f"{name}.lua") for name in _COUNTING}
+        self._scripts = {
+            name: register(client, *(f"{one}.lua" for one in [*uses, name])) for name, uses in _SCRIPTS.items()
+        }
         self._is_checked = False
 
     def repaired_by(self, repairs: Repairs) -> "ReplicationLog":
@@ -85,19 +98,23 @@ class ReplicationLog(PrimaryStore):
 
     # -- appending ----------------------------------------------------------------------------------------------------
 
-    def append(self, op: Operation, key: str, value: str, write_id: str, traceparent: str = "") -> Appended | None:
+    def append(
+        self, op: Operation, key: str, value: str, write_id: str, traceparent: str = "", *, copies: int = 0
+    ) -> Appended | None:
         """Append one change, or find it if ``write_id`` was appended before; ``None`` if the key to delete is missing.
         An attempt without a reply is repeated, up to three in all; ``OutcomeUnknown`` means no attempt got a reply.
+
+        ``copies``: how many replicas of the log server have to confirm it, or ``TooFewCopies`` is raised.
         """
-        (outcome,) = self.append_many([Change(op, key, value, write_id, traceparent)])
+        (outcome,) = self.append_many([Change(op, key, value, write_id, traceparent)], copies)
         if isinstance(outcome, errors.WriteIdReused):
             raise outcome
         return outcome
 
-    def append_many(self, changes: Sequence[Change]) -> list[Appended | errors.WriteIdReused | None]:
+    def append_many(self, changes: Sequence[Change], copies: int = 0) -> list[Appended | errors.WriteIdReused | None]:
         """Append up to ``CHANGES_MAX`` changes, all or none; return the result or error of ``append`` for each."""
         sha, keys = self._scripts["append"].sha, self._written
-        call: list[str | int] = ["EVALSHA", sha, len(keys), *keys, REMEMBERED_WRITES]
+        call: list[str | int] = ["EVALSHA", sha, len(keys), *keys, REMEMBERED_WRITES, copies]
         for change in changes:
             call += [*change, contribution(change.write_id, change.key, change.value).hex()]
         if not self._is_checked:
@@ -106,8 +123,29 @@ class ReplicationLog(PrimaryStore):
             except errors.OutcomeUnknown as error:
                 raise errors.LogUnreachable(str(error)) from error
             self._is_checked = True
-        replies = self._answered(lambda: self._repaired(lambda: self._client.execute_command(*call)))
+        replies = self._answered(lambda: self._repaired(lambda: self._exchange(call, copies)))
         return [_appended(change, reply) for change, reply in zip(changes, replies, strict=True)]
+
+    def _exchange(self, call: list[str | int], copies: int) -> Any:
+        """Append, in the same round trip wait for copies, and return the script's reply."""
+        try:
+            if copies == 0:
+                return self._client.execute_command(*call)
+            pipe = self._client.pipeline(transaction=False)
+            pipe.execute_command(*call)
+            pipe.execute_command("WAIT", copies, _COPIES_MS)
+            reply, confirmed = pipe.execute(raise_on_error=False)
+            if isinstance(reply, Exception):
+                raise reply
+        except exceptions.NoScriptError:
+            self._client.script_load(self._scripts["append"].script)
+            return self._exchange(call, copies)
+        positions = [Position(int(epoch), int(version)) for _, epoch, version, _ in (row for row in reply if row[1:])]
+        if positions and (not isinstance(confirmed, int) or confirmed < copies):
+            found = confirmed if isinstance(confirmed, int) else "unknown how many"
+            why = f"{found} of {copies} copies confirmed it within {_COPIES_MS} ms"
+            raise errors.TooFewCopies(f"the log server has the change at {max(positions)}, but {why}", max(positions))
+        return reply
 
     def reset(self, write_id: str, seen: Position = START) -> Position:
         """Start an empty epoch after that of ``seen``; return its first position. Idempotent by ``write_id``."""
@@ -115,7 +153,8 @@ class ReplicationLog(PrimaryStore):
 
     def _start_epoch(self, mode: str, write_id: str, seen: Position, doubt: str = "") -> Position:
         self.check("commands")  # a script that fails halfway would leave half an epoch
-        found = self._answered(lambda: self._run("epoch", mode, write_id, REMEMBERED_WRITES, *seen, doubt))
+        run = partial(self._run, "epoch", mode, write_id, REMEMBERED_WRITES, *seen, doubt)
+        found = self._answered(lambda: self._repaired(run))
         return Position(int(found[1]), int(found[2]))
 
     def _repaired(self, send: Callable[[], Any]) -> Any:
@@ -146,26 +185,23 @@ class ReplicationLog(PrimaryStore):
 
     # -- upkeep -------------------------------------------------------------------------------------------------------
 
-    def open(self, write_id: str, seen: Position = START, *, in_doubt: bool = False) -> Position:
+    def open(self, write_id: str, seen: Position = START, *, in_doubt: bool = False, moves: bool = False) -> Position:
         """Allow appends once the log has everything that any node has seen of it; return its position.
 
         ``seen`` is the newest position known to any node. If the log ends before that, or it is ``in_doubt`` whether a
         node has seen more, a new epoch continues from the end of the log, with its content: so no position ever
-        identifies two changes. If there is no log, an empty epoch starts. A restarted server refuses appends
-        (``LogUnverified``) until this is called: its log may have lost its end or come from another server.
+        identifies two changes. If there is no log, an empty epoch starts. A server that was restarted, or became
+        master, refuses appends (``LogUnverified``) until this is called: its log may have lost its end.
+
+        A server that was a replica of another one can lack writes that were acknowledged and that no node has seen: so
+        a new epoch starts also if it has replaced a master, or ``moves``, which means that any server can have.
         """
-        position = self._start_epoch("open", write_id, seen, "doubt" if in_doubt else "")
-        with translated():
-            # A server forgets cached scripts when it stops, and keeps everything else. By EVAL, because Redis 6.2
-            # writes SCRIPT LOAD to its append-only file.
-            self._client.eval(self._scripts["append"].script, 0, "load")
-        return position
+        return self._start_epoch("open", write_id, seen, "doubt" if in_doubt else "moves" if moves else "")
 
     def is_verified(self) -> bool:
-        """Return whether the log exists and its server has run since ``open``, so nothing is lost."""
+        """Return whether the log was opened since its server was started or became master, so nothing is lost."""
         with translated():
-            cached, *_ = self._client.script_exists(self._scripts["append"].sha)
-            return bool(cached and self._client.hexists(self._head, "lab"))
+            return bool(self._run("verified"))
 
     def check(self, purpose: Literal["append", "commands"] = "append") -> None:
         """Raise ``LogRefused`` if a check finds that appends are impossible. Changes nothing."""

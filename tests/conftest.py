@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import fakeredis
 import pytest
 
 from broker.connection import connect
 from lab.local.log_server import binary_path
+from tests.support.cluster import ClusterServers
+from tests.support.fake import fake_client
 from tests.support.logserver import LogServer
+from tests.support.sentinel import SentinelServers
 
 pytest_plugins = ["tests.support.suites"]
 REAL_SERVERS = ["valkey", pytest.param("redis-server", marks=pytest.mark.needs("redis-server"))]
@@ -50,11 +52,25 @@ def server(tmp_path: Path) -> Iterator[LogServer]:
     own.kill()
 
 
+@pytest.fixture(params=REAL_SERVERS)
+def sentinel_servers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SentinelServers]:
+    """A master, two replicas and three Sentinels of the test's own."""
+    with SentinelServers.running(request.param, tmp_path) as started:
+        yield started
+
+
+@pytest.fixture(params=REAL_SERVERS)
+def cluster_servers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ClusterServers]:
+    """A cluster of the test's own: three masters with a replica each."""
+    with ClusterServers.running(request.param, tmp_path) as started:
+        yield started
+
+
 @pytest.fixture(params=["fake", *REAL_SERVERS])
 def client(request: pytest.FixtureRequest, servers: Callable[[str], LogServer]) -> Iterator[Any]:
     """An empty log server: the fake one, and each real one on this machine."""
     if request.param == "fake":
-        yield fakeredis.FakeRedis(decode_responses=True, protocol=2)
+        yield fake_client()
         return
     found = connect(servers(request.param).url)
     found.flushall()
@@ -65,4 +81,4 @@ def client(request: pytest.FixtureRequest, servers: Callable[[str], LogServer]) 
 @pytest.fixture
 def fake() -> Any:
     """An empty fake log server."""
-    return fakeredis.FakeRedis(decode_responses=True, protocol=2)
+    return fake_client()

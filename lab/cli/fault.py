@@ -1,10 +1,10 @@
 """``lab fault``: inject faults into replicas, and repair them."""
 
 import sys
-from typing import Any
+from typing import Any, TypeVar
 
 import click
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from rich.table import Table
 from rich.text import Text
 
@@ -15,10 +15,13 @@ from lab.terminal import console, plain, print_json, table
 from nodes.http.peers import segment
 from nodes.replica.faults import FAULTS
 
+_LOG = "log"  # names the log server in place of a replica
+Model = TypeVar("Model", bound=BaseModel)
+
 
 @click.group()
 def fault() -> None:
-    """Inject faults into replicas, and repair them."""
+    """Inject faults into replicas and the log server, and repair them."""
 
 
 @fault.command("start")
@@ -29,10 +32,13 @@ def fault() -> None:
 def fault_start(replica: str, name: str, given: tuple[str, ...], client_url: str) -> None:
     """Start a fault; `lab fault list` lists them. With duration_ms=5000 it ends automatically.
 
+    REPLICA is "log" for faults of the log server: failover, failback and isolate-master. They need `lab up --ha`.
+
     \b
     Example: lab fault start lab14-replica2 pause duration_ms=5000
     """
-    found = client.post(f"{client_url}/faults", {"replica": replica, "fault": name, **parameters(name, given)})
+    values = _log_parameters(name, given) if replica == _LOG else parameters(name, given)
+    found = client.post(f"{client_url}/faults", {"replica": replica, "fault": name, **values})
     until = f", until {found['until']}" if found["until"] else ""
     click.echo(plain(f"{found['fault']} on {found['replica']}{until}."))
 
@@ -46,7 +52,8 @@ def fault_list(client_url: str, *, as_json: bool) -> None:
     \b
     Example: lab fault list
     """
-    found = client.get(f"{client_url}/faults")["replicas"]
+    answer = client.get(f"{client_url}/faults")
+    found = {**answer["replicas"], **({_LOG: answer["log"]} if "log" in answer else {})}
     if as_json:
         print_json(found)
         return
@@ -98,18 +105,29 @@ def parameters(fault: str, given: tuple[str, ...]) -> dict[str, Any]:
     """Parse each ``name=value`` as the type of the fault's parameter. Raises ``LabError``."""
     if fault not in FAULTS:
         raise LabError(f"unknown fault {fault[:SHOWN_MAX]!r}; choose from {', '.join(sorted(FAULTS))}")
+    found = _parsed(FAULTS[fault], fault, given)
+    return found.model_dump(mode="json", exclude={"fault"}, exclude_unset=True)
+
+
+def _log_parameters(fault: str, given: tuple[str, ...]) -> dict[str, Any]:
+    from nodes.client.log_faults import LogFault  # takes time, and few commands need it
+
+    found = _parsed(LogFault, fault, (f"replica={_LOG}", *given))
+    return found.model_dump(mode="json", exclude={"fault", "replica"}, exclude_unset=True)
+
+
+def _parsed(model: type[Model], fault: str, given: tuple[str, ...]) -> Model:
     texts: dict[str, str] = {}
     for name, text in assignments(given, "duration_ms=5000"):
         if name in texts:
             raise LabError(f"parameter {name[:SHOWN_MAX]!r} is given twice")
         texts[name] = text
     try:
-        found = FAULTS[fault].model_validate_strings({"fault": fault, **texts}, strict=False)
+        return model.model_validate_strings({"fault": fault, **texts}, strict=False)
     except ValidationError as failure:
         first = failure.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or fault
         raise LabError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from None
-    return found.model_dump(mode="json", exclude={"fault"}, exclude_unset=True)
 
 
 def active(found: dict[str, Any]) -> Table:

@@ -10,18 +10,15 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from broker.connection import connect
-from broker.errors import LogError
-from broker.history import History
+from broker.address import without_password
 from lab import client
 from lab.cli.options import data_dir_option, json_option
 from lab.errors import LabError
-from lab.local import files, state
-from lab.local.layout import without_password
+from lab.local import files, log_status, state
+from lab.local.log_status import OK
 from lab.local.state import LabState, NodeState
 from lab.terminal import console, print_json, table
 
-OK = "ok"
 _DEGRADED = 3
 _THREADS = 32  # more than the nodes of a lab, so that several hanging nodes cost only one timeout
 
@@ -52,8 +49,9 @@ def status(data_dir: Path, *, as_json: bool) -> None:
 
 def observe(running: LabState, data_dir: Path) -> dict[str, Any]:
     """Every process with its health and position. ``trouble``: a problem outside the nodes."""
+    master = log_status.master(running.redis_url)
     with ThreadPoolExecutor(_THREADS) as threads:
-        looks = threads.map(lambda node: _look(node, running), running.nodes)
+        looks = threads.map(lambda node: _look(node, running, master), running.nodes)
         nodes = [{**asdict(node), **look} for node, look in zip(running.nodes, looks, strict=True)]
     head = next((node.get("version") for node in nodes if node["role"] == "primary"), None)
     for node in nodes:
@@ -65,25 +63,27 @@ def observe(running: LabState, data_dir: Path) -> dict[str, Any]:
         "trouble": trouble,
         **{k: v for k, v in asdict(running).items() if k != "nodes"},
         "redis_url": without_password(running.redis_url),
+        "log_master": log_status.name_of(master, running),
         "nodes": nodes,
     }
 
 
 def picture(found: dict[str, Any]) -> Table:
-    shown = table("node", "url", "pid", "restarts", "position", "behind", "health", right={"pid", "restarts", "behind"})
+    right = {"pid", "restarts", "behind"}
+    shown = table("node", "role", "url", "pid", "restarts", "position", "behind", "health", right=right)
     for node in found["nodes"]:
         health = f"[green]{OK}[/]" if node["health"] == OK else f"[red]{escape(node['health'])}[/]"
-        cells = (node["id"], node["url"], node["pid"], node["restarts"], node["position"], node["behind"])
+        role = f"log {node['log_role']}" if node.get("log_role") in {"master", "replica"} else node["role"]
+        cells = (node["id"], role, node["url"], node["pid"], node["restarts"], node["position"], node["behind"])
         shown.add_row(*("" if cell is None else str(cell) for cell in cells), health)
     return shown
 
 
-def _look(node: NodeState, running: LabState) -> dict[str, Any]:
+def _look(node: NodeState, running: LabState, master: str | None) -> dict[str, Any]:
     found: dict[str, Any] = {"health": OK, "position": None}
+    if node.role in {"log", "sentinel"}:
+        return found | log_status.look(node, running, master)
     try:
-        if node.role == "log":
-            History(connect(running.redis_url, answer_timeout_seconds=2.0), running.namespace).now_us()
-            return found
         code, health = client.call("GET", f"{node.url}/health", timeout_seconds=3.0)
         if code != 200:
             wrong = (f"{name}: {check}" for name, check in health.get("checks", {}).items() if check != OK)
@@ -91,8 +91,6 @@ def _look(node: NodeState, running: LabState) -> dict[str, Any]:
         if node.role in {"primary", "replica"}:
             version = client.get(f"{node.url}/version", timeout_seconds=3.0)
             found |= {"position": version["position"], "version": version["version"]}
-    except LogError as error:
-        found["health"] = str(error)
     except LabError:
         found["health"] = "does not answer"
     return found

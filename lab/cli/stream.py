@@ -9,13 +9,13 @@ import click
 from rich.console import Group
 from rich.text import Text
 
+from broker import address
 from broker.connection import connect
 from broker.errors import LogError
 from broker.log import ReplicationLog
 from lab.cli.options import data_dir_option, json_option
 from lab.errors import LabError
-from lab.local import state
-from lab.local.layout import without_password
+from lab.local import log_status, state
 from lab.local.state import LabState
 from lab.terminal import console, plain, print_json, table
 
@@ -35,6 +35,7 @@ def stream(data_dir: Path, count: int, *, as_json: bool) -> None:
     running = state.require(data_dir)
     try:
         found = observe(running.redis_url, running.namespace, count)
+        found["server"] = log_status.name_of(found["server"], running)
     except LogError as error:
         raise LabError(f"{error}; `lab status` shows what is wrong") from None
     if as_json:
@@ -43,16 +44,18 @@ def stream(data_dir: Path, count: int, *, as_json: bool) -> None:
     out = console()
     out.print(picture(found))
     out.print("\n" + ("With redis-cli:" if shutil.which("redis-cli") else "With a redis-cli (not on the PATH):"))
-    for line in redis_cli_lines(running):
+    for line in redis_cli_lines(running, found["stream"]):
         out.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def observe(redis_url: str, namespace: str, count: int) -> dict[str, Any]:
     """Head, newest entries (oldest first) and groups, as JSON. Raises ``broker.errors.LogError``."""
+    namespace = address.parse(redis_url).namespace(namespace)
     log = ReplicationLog(connect(redis_url), namespace)
     head, now_us = log.head(), log.history.now_us()
     return {
         "stream": f"{namespace}:log",
+        "server": log_status.master(redis_url),
         "length": log.history.length(),
         "head": {"position": str(head.position), "keys": head.keys, "digest": head.digest},
         "entries": [
@@ -82,7 +85,7 @@ def observe(redis_url: str, namespace: str, count: int) -> dict[str, Any]:
 
 def picture(found: dict[str, Any]) -> Group:
     """Show the same as tables. Keys and values are data: shown literally, and shortened."""
-    title = f"{found['stream']}, {found['length']} entries"
+    title = f"{found['stream']} on {found['server'] or 'an unknown server'}, {found['length']} entries"
     entries = table("position", "op", "key", "value", "age", right={"age"}, title=title, no_wrap=True)
     for entry in found["entries"]:
         value = "" if entry["op"] != "set" else json.dumps(entry["value"], ensure_ascii=False)
@@ -95,13 +98,9 @@ def picture(found: dict[str, Any]) -> Group:
     return Group(entries, Text(""), groups)
 
 
-def redis_cli_lines(running: LabState) -> list[str]:
-    """Equivalent redis-cli commands. They contain the password only if it is the embedded server's."""
-    via = f"redis-cli --no-auth-warning -u {running.redis_url}"
-    if not running.node_or_none("log"):
-        shown = without_password(running.redis_url)
-        via = f"{'' if shown == running.redis_url else 'REDISCLI_AUTH=PASSWORD '}redis-cli -u {shown}"
-    name = f"{running.namespace}:log"
+def redis_cli_lines(running: LabState, name: str) -> list[str]:
+    """Equivalent redis-cli commands. They contain the password only if it is that of the lab's own servers."""
+    via = log_status.redis_cli(running.redis_url, with_password=running.node_or_none("log") is not None)
     return [
         f"{via} XRANGE {name} - + COUNT 20",
         f"{via} XINFO GROUPS {name}",

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from lab.cli.options import data_dir_option, interrupt_on_sigterm
+from lab.errors import LabError
 from lab.local import detached, state
 from lab.local.layout import REPLICAS_MAX, Options
 from lab.local.supervisor import Lab
@@ -20,7 +21,7 @@ from lab.terminal import console
     "--base-port",
     type=click.IntRange(1024, 65_400),
     default=8000,
-    help="Port of the primary; replicas and client use the next ones, the log server +79.",
+    help="Port of the primary; replicas and client use the next ones, the log server +79 (--ha: also +73 to +77).",
 )
 @click.option("--host", default="127.0.0.1", help="Address that the nodes listen on.")
 @click.option("--replicas", type=click.IntRange(1, REPLICAS_MAX), default=2, help="Number of replicas.")
@@ -37,6 +38,7 @@ from lab.terminal import console
     default="everysec",
     help="When the log is flushed to disk; 'always' also survives a power loss.",
 )
+@click.option("--ha", is_flag=True, help="Start three log servers and three Sentinels, which replace a dead master.")
 @click.option("--detach", is_flag=True, help="Return once everything is healthy, and leave it running.")
 @click.option("--open", "open_console", is_flag=True, help="Open the console in the browser.")
 def up(*, detach: bool, open_console: bool, **chosen: Any) -> None:
@@ -47,6 +49,8 @@ def up(*, detach: bool, open_console: bool, **chosen: Any) -> None:
     \b
     Example: lab up --detach --base-port 9000 --data-dir /tmp/second-lab
     """
+    if chosen["ha"] and chosen["redis_url"] is not None:
+        raise LabError("--ha starts log servers, and --redis-url uses a running one; choose one of them")
     if detach:
         _in_background(chosen["data_dir"], open_console=open_console)
     else:

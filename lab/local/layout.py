@@ -1,6 +1,5 @@
 """Names and ports of a local lab's processes."""
 
-import re
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,19 +11,24 @@ from lab.errors import LabError
 from nodes.runtime.config import Role
 
 NAMESPACE = "lab14"
+LOG_SERVER = f"{NAMESPACE}-redis"
 REPLICAS_MAX = 20
 BLOCK = 80  # ports of a lab, starting at its base port
 OTHER_PORTS = "stop the process that listens there (`lab down` for a lab), or choose another --base-port"
 _CLIENT = 3
 _WORKER = 78
-_LOG_SERVER = 79
+_LOG_SERVERS = (79, 77, 76)
+_SENTINELS = (75, 74, 73)
 _DELAYS_MS = {1: 500, 2: 1500}  # by the replica's number
 _FURTHER_DELAY_MS = 1000
 
 
 @dataclass(frozen=True)
 class Options:
-    """``redis_url``: an existing log server to use. ``environment``: additional variables for the nodes."""
+    """``redis_url``: an existing log server to use. ``ha``: three log servers and three Sentinels, not one server.
+
+    ``environment``: additional variables for the nodes.
+    """
 
     data_dir: Path = Path(".lab")
     base_port: int = 8000
@@ -33,6 +37,7 @@ class Options:
     redis_url: str | None = None
     log_server: Literal["valkey", "redis-server"] = "valkey"
     fsync: Literal["everysec", "always"] = "everysec"
+    ha: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -45,6 +50,20 @@ class Place:
     port: int
     url: str
     delay_ms: int = 0
+
+
+@dataclass(frozen=True)
+class LogPlace:
+    """A log server or a Sentinel of the lab, and its address. ``subdirectory``: of a server's append-only file."""
+
+    name: str
+    role: Literal["log", "sentinel"]
+    port: int
+    subdirectory: str = ""
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
 
 
 def places(options: Options) -> list[Place]:
@@ -65,17 +84,33 @@ def places(options: Options) -> list[Place]:
     return [place("primary", "primary", 0), *replicas, client, worker]
 
 
-def log_server_port(options: Options) -> int:
-    return options.base_port + _LOG_SERVER
+def log_places(options: Options) -> list[LogPlace]:
+    """The log servers, then the Sentinels that the lab starts; none with a ``redis_url``."""
+    if options.redis_url is not None:
+        return []
+    base = options.base_port
+    if not options.ha:
+        return [LogPlace(LOG_SERVER, "log", base + _LOG_SERVERS[0], "log")]
+    # The first server takes over the log of a lab with one server.
+    subdirectories = ("log", "log2", "log3")
+    servers = [
+        LogPlace(f"{LOG_SERVER}{n}", "log", base + offset, subdirectory)
+        for n, offset, subdirectory in zip((1, 2, 3), _LOG_SERVERS, subdirectories, strict=True)
+    ]
+    return servers + [
+        LogPlace(f"{NAMESPACE}-sentinel{n}", "sentinel", base + offset) for n, offset in enumerate(_SENTINELS, 1)
+    ]
 
 
 def redis_url(options: Options, password: str) -> str:
-    """The log server's URL: the given one, or that of the embedded server, which requires this password."""
-    return options.redis_url or f"redis://default:{password}@127.0.0.1:{log_server_port(options)}/0"
-
-
-def without_password(url: str) -> str:
-    return re.sub("//.*@", "//", url)
+    """The URL of the log: the given one, or that of the servers that the lab starts, which require this password."""
+    if options.redis_url is not None:
+        return options.redis_url
+    places = log_places(options)
+    hosts = ",".join(f"127.0.0.1:{place.port}" for place in places if place.role == "sentinel")
+    if not hosts:
+        return f"redis://default:{password}@127.0.0.1:{places[0].port}/0"
+    return f"redis+sentinel://default:{password}@{hosts}/{NAMESPACE}/0?sentinel_password={password}"
 
 
 def require_free_ports(options: Options) -> None:
@@ -86,9 +121,7 @@ def require_free_ports(options: Options) -> None:
 
 def taken_ports(options: Options) -> list[int]:
     """The ports of the lab that any process, including this lab, uses."""
-    ports = [place.port for place in places(options)]
-    if options.redis_url is None:
-        ports.append(log_server_port(options))
+    ports = [place.port for place in places(options)] + [place.port for place in log_places(options)]
     return [port for port in ports if not _is_free(options.host, port)]
 
 

@@ -1,43 +1,101 @@
-"""The log server: the embedded Valkey, the system's redis-server, or a running one."""
+"""The log servers and Sentinels that a lab starts: the embedded Valkey, or the system's redis-server."""
 
 import os
 import re
 import shutil
 import socket
 import subprocess
-import threading
-import time
-from collections.abc import Collection
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.local import files
-from lab.local.layout import NAMESPACE, Options, log_server_port, without_password
+from lab.local import configuration, files, layout
+from lab.local.layout import NAMESPACE, LogPlace, Options
 
-CONFIGURATION = "log-server.conf"
 DAMAGED = "Bad file format reading the append only file"  # the last words of a server that cannot read its file
 DROPPED = "dropped.aof"
 _CHECK_SECONDS = 60.0
-_HEARTBEAT_SECONDS = 2.5  # a replica that has just stopped looks alive, but sends no more heartbeats
-_POLL_SECONDS = 0.1
 _ANALYZED = re.compile(r"size=(\d+), ok_up_to=(\d+),")
 _NEWEST = re.compile(r"^file (\S+) seq \d+ type i", re.MULTILINE)
 _DOUBT = ("SELECT", "0", "HSET", f"{NAMESPACE}:head", "doubt", "1")
 
 
-def command(options: Options, directory: Path, password: str) -> list[str]:
-    """The command line of a log server that keeps its append-only file in ``directory``. Raises ``LabError``."""
-    # The password is in a file, because every user of the machine can see a command line.
-    configuration = directory.parent / CONFIGURATION
-    with os.fdopen(files.open_file(configuration, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
-        file.write(f"requirepass {password}\n")
-    return [
-        *[binary_path(options.log_server), str(configuration.absolute())],
-        *["--port", str(log_server_port(options)), "--bind", "127.0.0.1"],
-        *["--dir", str(directory.absolute()), "--appendonly", "yes", "--appendfsync", options.fsync],
-        *["--save", "", "--daemonize", "no", "--maxmemory-policy", "noeviction"],
-    ]
+@dataclass(frozen=True)
+class LogProcess:
+    """A log server or Sentinel to start. ``directory``: of a server's append-only file."""
+
+    place: LogPlace
+    command: list[str]
+    configuration: Path
+    directory: Path
+    password: str
+
+    def answer(self) -> str:
+        """The reply to the question whether it is ready, or the error."""
+        question = "PING" if self.place.role == "log" else f"SENTINEL CKQUORUM {NAMESPACE}"
+        return ask(self.place.port, self.password, question)
+
+    def is_ready(self, answer: str) -> bool:
+        """Whether a server answers, or a Sentinel has found all others, without which there is no failover."""
+        return answer == "+PONG" if self.place.role == "log" else answer.startswith("+OK 3 ")
+
+    def read(self) -> str:
+        try:
+            return self.configuration.read_text(errors="replace")
+        except OSError:
+            return ""
+
+    def write(self, fsync: str, master_port: int) -> None:
+        port, is_master = self.place.port, self.place.port == master_port
+        if self.place.role == "sentinel":
+            text = configuration.sentinel(port, self.directory, self.password, master_port)
+        else:
+            text = configuration.server(
+                port, self.directory, self.password, fsync, master_port=None if is_master else master_port
+            )
+        with os.fdopen(files.open_file(self.configuration, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
+            file.write(text)
+
+
+def prepare(options: Options, data_dir: Path, password: str) -> list[LogProcess]:
+    """Write the configuration of each log server and Sentinel, and return how to start it. Raises ``LabError``.
+
+    Each start writes new files, so that ports, password and binary can change; the last master stays master.
+    """
+    found = [_process(options, place, data_dir, password) for place in layout.log_places(options)]
+    if found:
+        master = _last_master(found)
+        for process in found:
+            process.write(options.fsync, master.place.port)
+    # A lab without Sentinels writes to the first server, whatever they knew before.
+    for file in set(data_dir.glob(f"{NAMESPACE}-sentinel*.conf")) - {process.configuration for process in found}:
+        file.unlink(missing_ok=True)
+    return found
+
+
+def _process(options: Options, place: LogPlace, data_dir: Path, password: str) -> LogProcess:
+    file, directory = data_dir / f"{place.name}.conf", data_dir / place.subdirectory
+    # The password is in the file, because every user of the machine can see a command line.
+    command = [binary_path(options.log_server), str(file)]
+    if place.role == "sentinel":
+        return LogProcess(place, [*command, "--sentinel"], file, directory, password)
+    return LogProcess(place, command, file, files.subdirectory(directory), password)
+
+
+def _last_master(processes: list[LogProcess]) -> LogProcess:
+    """The server that the Sentinels of the last lab here knew as master; otherwise the first one.
+
+    A server without a file does not become master while another has one, which would be replaced by an empty one.
+    """
+    sentinels = [process for process in processes if process.place.role == "sentinel"]
+    known = max(filter(None, (configuration.watched(one.read()) for one in sentinels)), default=None)
+
+    def claim(server: LogProcess) -> tuple[bool, bool]:
+        was_master = known is not None and configuration.port_of(server.read()) == known[1]
+        return _newest_file(server.directory) is not None, was_master
+
+    return max((process for process in processes if process not in sentinels), key=claim)  # the first of equal ones
 
 
 def binary_path(which: str) -> str:
@@ -52,48 +110,15 @@ def binary_path(which: str) -> str:
     raise LabError("the embedded log server does not run on this machine; use --log-server redis-server or --redis-url")
 
 
-def ping(port: int, password: str) -> str:
-    """The reply of the log server on this machine to PING; -LOADING while it reads its file."""
+def ask(port: int, password: str, command: str) -> str:
+    """The first line of a server's reply on this machine, or the error; -LOADING while it reads its file."""
     try:
         with socket.create_connection(("127.0.0.1", port), 1.0) as connection, connection.makefile("rb") as answers:
-            connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
+            connection.sendall(f"AUTH {password}\r\n{command}\r\n".encode())
             answers.readline(200)
             return answers.readline(200).decode(errors="replace").strip()
     except OSError as error:
         return str(error)
-
-
-# -- a running one --------------------------------------------------------------------------------------------------
-def require_usable(url: str, replicas: Collection[str], stop: threading.Event) -> None:
-    """Raise ``LabError`` if the log server cannot be used, or another lab with one of these replicas runs on it."""
-    # Imported here: not needed with the embedded log server, which saves the supervisor memory.
-    from broker.connection import connect
-    from broker.errors import LogError
-    from broker.history import History
-    from broker.registry import Registry
-
-    def heartbeats() -> set[tuple[str, int]]:
-        members, now_us = registry.members(), log.now_us()
-        return {(one.replica, one.seen_at_us) for one in members if one.replica in replicas and one.is_live(now_us)}
-
-    shown = without_password(url)
-    try:
-        client = connect(url)
-        log, registry = History(client, NAMESPACE), Registry(client, NAMESPACE)
-        log.now_us()
-        hazard = log.hazard()
-        before = heartbeats()
-        deadline = time.monotonic() + _HEARTBEAT_SECONDS
-        while before and time.monotonic() < deadline and not stop.wait(_POLL_SECONDS):
-            if taken := heartbeats() - before:
-                advice = "use another database of it (such as redis://HOST:PORT/1), or stop that lab"
-                raise LabError(f"--redis-url: another lab runs on this log server, with {min(taken)[0]}; {advice}")
-    except ValueError as error:
-        raise LabError(f"--redis-url {shown!r} is not the URL of a log server: {error}") from None
-    except LogError as error:
-        raise LabError(f"--redis-url {shown}: {error}") from None
-    if hazard is not None:
-        raise LabError(f"--redis-url: {hazard}")
 
 
 # -- repairing its file -----------------------------------------------------------------------------------------------

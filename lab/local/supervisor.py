@@ -16,12 +16,12 @@ from typing import Any, Self
 import urllib3
 
 from lab.errors import LabError
-from lab.local import files, layout, log_server, logs
+from lab.local import existing, files, layout, log_server, logs
 from lab.local.layout import NAMESPACE, Options, Place
+from lab.local.log_server import LogProcess
 from lab.local.processes import Child
 from lab.local.state import STATE, Claim, LabState, NodeState, this_process
 
-LOG_SERVER = f"{NAMESPACE}-redis"
 _WATCH_SECONDS = 0.1
 _SERVER_SECONDS = 30.0
 _LOADING_SECONDS = 600.0  # of a file of several GB
@@ -44,9 +44,10 @@ class Lab:
         """``on_event`` receives a message about each event of a process or disk."""
         self.options = options
         self.data_dir = options.data_dir.absolute()
-        self._password = secrets.token_hex(16)  # of the embedded log server
+        self._password = secrets.token_hex(16)  # of the log servers that it starts
         self.redis_url = layout.redis_url(options, self._password)
-        self._places = layout.places(options)
+        self._places, self._log_places = layout.places(options), layout.log_places(options)
+        self._log_processes: list[LogProcess] = []
         urls = {place.role: place.url for place in self._places}
         self.primary_url, self.client_url, self.worker_url = urls["primary"], urls["client"], urls["worker"]
         self.replica_urls = {place.node_id: place.url for place in self._places if place.role == "replica"}
@@ -96,7 +97,7 @@ class Lab:
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process IDs of the running processes, by id; the log server is ``lab14-redis``."""
+        """The process IDs of the running processes, by id."""
         return {name: child.pid for name, child in self._children.items() if child.pid is not None}
 
     def start(self) -> None:
@@ -142,10 +143,10 @@ class Lab:
     # -- starting -----------------------------------------------------------------------------------------------------
     def _prepare(self) -> None:
         if self.options.redis_url is not None:
-            log_server.require_usable(self.redis_url, self.replica_urls, self._stop)
-        else:
-            directory = files.subdirectory(self.data_dir / "log")
-            self._add(LOG_SERVER, log_server.command(self.options, directory, self._password), dict(os.environ))
+            existing.require_usable(self.redis_url, self.replica_urls, self._stop)
+        self._log_processes = log_server.prepare(self.options, self.data_dir, self._password)
+        for process in self._log_processes:
+            self._add(process.place.name, process.command, dict(os.environ))
         replicas = files.subdirectory(self.data_dir / "replicas")
         for place in self._places:
             directory = (replicas if place.role == "replica" else self.data_dir) / place.node_id
@@ -175,7 +176,7 @@ class Lab:
         }
 
     def _await_health(self) -> None:
-        self._all_started.wait()  # the log server has a separate bound
+        self._all_started.wait()  # the log servers have a separate bound
         deadline = time.monotonic() + _HEALTHY_SECONDS
         pool = urllib3.PoolManager(retries=False, timeout=1.0)
         missing = list(self._places)
@@ -198,10 +199,10 @@ class Lab:
     def _supervise(self) -> None:
         try:
             try:
-                for name, child in self._children.items():
-                    child.start()
-                    if name == LOG_SERVER:
-                        self._await_log_server(child)
+                for role in ("log", "sentinel"):  # which would take a master for dead that takes long to start
+                    self._start_log([process for process in self._log_processes if process.place.role == role])
+                for place in self._places:
+                    self._children[place.node_id].start()
                 self._record()
                 self._all_started.set()
                 while not self._stop.wait(_WATCH_SECONDS):
@@ -218,34 +219,40 @@ class Lab:
             self._all_started.set()
             self._ended.set()
 
-    def _await_log_server(self, child: Child) -> None:
-        port = layout.log_server_port(self.options)
+    def _start_log(self, processes: list[LogProcess]) -> None:
+        children = [self._children[process.place.name] for process in processes]
+        for child in children:
+            child.start()
+        for process, child in zip(processes, children, strict=True):
+            self._await_ready(process, child)
+
+    def _await_ready(self, process: LogProcess, child: Child) -> None:
         began = time.monotonic()
         while not self._stop.is_set():
             if child.pid is None:
-                if (repaired := self._repair_log(child)) is None:
+                if (repaired := self._repair(process, child)) is None:
                     why = child.last_words()
                     if log_server.DAMAGED in why:
-                        way = (
-                            f"replace {self.data_dir / 'log'} with a backup, or move it away to start with an empty log"
-                        )
+                        instead = "start with an empty log" if len(self._log_processes) == 1 else "copy another one"
+                        way = f"replace {process.directory} with a backup, or move it away to {instead}"
                         why = f"its file is damaged beyond repair; {way}"
-                    raise LabError(f"the log server does not start: {why}")
+                    raise LabError(f"{child.name} does not start: {why}")
                 self._report(repaired)
                 child.start()
                 began = time.monotonic()
-            answer = log_server.ping(port, self._password)
-            if answer == "+PONG" and child.listens_on(port):
+            answer = process.answer()
+            if process.is_ready(answer) and child.listens_on(process.place.port):
                 return
             bound = _LOADING_SECONDS if answer.startswith("-LOADING") else _SERVER_SECONDS
             if time.monotonic() - began > bound:
-                raise LabError(f"the log server is not ready after {bound:g} s: {answer}")
+                raise LabError(f"{child.name} is not ready after {bound:g} s: {answer}")
             time.sleep(0.005)
 
     def _watch(self) -> None:
         happened = [sentence for child in self._children.values() if (sentence := child.watch()) is not None]
-        if happened and LOG_SERVER in self._children and (done := self._repair_log(self._children[LOG_SERVER])):
-            happened.append(done)
+        if happened:
+            repaired = (self._repair(process, self._children[process.place.name]) for process in self._log_processes)
+            happened += filter(None, repaired)
         for sentence in happened:
             self._report(sentence)
         for child in [] if self._ready else self._children.values():
@@ -256,10 +263,10 @@ class Lab:
         if happened or self._unwritten is not None:
             self._record()
 
-    def _repair_log(self, child: Child) -> str | None:
+    def _repair(self, process: LogProcess, child: Child) -> str | None:
         if child.pid is not None or log_server.DAMAGED not in child.last_words():
             return None
-        return log_server.repair(log_server.binary_path(self.options.log_server), self.data_dir / "log")
+        return log_server.repair(process.command[0], process.directory)
 
     def _check_files(self) -> None:
         self._files_checked_at = time.monotonic()
@@ -289,8 +296,7 @@ class Lab:
 
     def _state(self) -> LabState:
         listed: list[tuple[str, str, str]] = [(place.node_id, place.role, place.url) for place in self._places]
-        if self.options.redis_url is None:
-            listed.append((LOG_SERVER, "log", layout.without_password(self.redis_url)))
+        listed += [(place.name, place.role, place.url) for place in self._log_places]
         pids, children = self.pids, self._children  # no children yet when the lab starts
         nodes = [
             NodeState(name, role, url, pids.get(name), children[name].restarts if name in children else 0)
@@ -299,7 +305,8 @@ class Lab:
         return LabState(*this_process(), self._ready, NAMESPACE, self.options.base_port, self.redis_url, nodes)
 
     def _stop_children(self) -> None:
-        nodes = [child for name, child in self._children.items() if name != LOG_SERVER]
+        log_servers = {place.name for place in self._log_places}
+        nodes = [child for name, child in self._children.items() if name not in log_servers]
         for group in (nodes, [child for child in self._children.values() if child not in nodes]):
             for child in group:
                 child.terminate()

@@ -8,8 +8,8 @@ from functools import partial
 
 from lab.errors import LabError
 from lab.local import layout
-from lab.local.layout import NAMESPACE, Options
-from lab.local.supervisor import LOG_SERVER, Lab
+from lab.local.layout import LOG_SERVER, NAMESPACE, Options
+from lab.local.supervisor import Lab
 
 _COMPOSE_SECONDS = 60.0
 

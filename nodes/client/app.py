@@ -9,8 +9,10 @@ from typing import Any
 from flask import Flask, Response, request
 from prometheus_client import CollectorRegistry
 
+from broker.address import parse
 from broker.clock import LogClock
-from broker.connection import connect
+from broker.connection import Link, connect
+from broker.failover import Failovers
 from broker.log import ReplicationLog
 from broker.position import Position
 from broker.registry import Events
@@ -33,10 +35,11 @@ from nodes.client.feed.feed import EVENT_STREAM, LAST_EVENT_ID, LISTENERS_MAX, B
 from nodes.client.feed.reads import Reads
 from nodes.client.feed.sources import WAIT_MS, Sources
 from nodes.client.levels import LevelQuery, Nodes
+from nodes.client.log_faults import LogFaults
 from nodes.client.metrics import ClientMetrics
 from nodes.client.reading import ReadAnswer, Reader, shown
 from nodes.client.scenes import LeaseQuery, Scene, SceneAnswer, SceneBody, Scenes
-from nodes.experiments.queue import ExperimentQueue
+from nodes.experiments.queue import ExperimentQueue, queue_link
 from nodes.experiments.spec import Experiment, ExperimentBody
 from nodes.http import guard
 from nodes.http.api import Api, parsed
@@ -96,10 +99,12 @@ def create_app(config: ClientConfig) -> Flask:
     directory = Directory(peers, config.primary_url)
     head = LogHead(peers, config.primary_url)
     metrics = ClientMetrics(registry)
-    queue = ExperimentQueue(connect(config.redis_url, max_connections=config.threads, as_text=False), config.namespace)
+    link = Link(parse(config.redis_url, config.namespace))
+    queued = connect(queue_link(config, link), max_connections=config.threads, as_text=False)
+    queue = ExperimentQueue(queued, config.namespace)
     experiments = Experiments(queue, ExperimentStore(config.data_dir))
     # A connection that waits for a reply for as long as the log server can block, plus a margin.
-    waiting = connect(config.redis_url, answer_timeout_seconds=WAIT_MS / 1000 + 5)
+    waiting = connect(link, answer_timeout_seconds=WAIT_MS / 1000 + 5)
     log = ReplicationLog(waiting, config.namespace)
     clock = LogClock(log.history.now_us, time.monotonic_ns, time.time_ns)
     listeners_max = min(LISTENERS_MAX, config.threads // 2)
@@ -113,11 +118,12 @@ def create_app(config: ClientConfig) -> Flask:
     app, api = make_app(config, tracing, registry)
     # Separate peers, so that ending a fault does not compete with waiting requests for capacity.
     direct = Peers(_FAULTS_PARALLEL, time.monotonic)
-    faults = Faults(direct, directory, config.admin_token)
+    log_faults = LogFaults(Failovers(link.address), Events(connect(link), config.namespace), clock.now_us)
+    faults = Faults(direct, directory, config.admin_token, log_faults)
     own = None if config.admin_token is None else f"Bearer {config.admin_token}"
     lab = Controls(direct, config.primary_url, lambda: own)
     scenes = Scenes(queue, experiments, lab, faults, time.monotonic, clock.now_us)
-    app.extensions["node"] = _Node(sources, client, head, experiments, scenes)
+    app.extensions |= {"node": _Node(sources, client, head, experiments, scenes), "link": link}
     add_health(api, config, client.health)
     add_pages(app)
     add_feed(api, feed, places, sources.before)

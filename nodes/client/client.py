@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from typing import NotRequired, cast
+from urllib.parse import urlencode
 
 from typing_extensions import TypedDict
 
@@ -183,11 +184,13 @@ class Client:
         raise NoReplicas("No replica is registered yet")
 
     def _write(self, body: WriteBody, write_id: str, acks: AcksQuery) -> Reply:
-        asked = f"?acks={acks.acks}&timeout_ms={acks.timeout_ms}" if acks.acks else ""
-        wait_ms = _WRITE_MS + (acks.timeout_ms if asked else 0)
+        asked = urlencode(acks.model_dump(exclude_defaults=True))
+        wait_ms = _WRITE_MS + (acks.timeout_ms if acks.acks else 0)
         headers = {"Idempotency-Key": write_id, **self.tracing.outgoing()}
         content = {"key": body.key, "value": body.value}
-        ask = Ask(f"{self.primary_url}/data{asked}", "POST", body=content, headers=headers, wait_ms=wait_ms)
+        ask = Ask(
+            f"{self.primary_url}/data{asked and f'?{asked}'}", "POST", body=content, headers=headers, wait_ms=wait_ms
+        )
         return self.peers.require(ask, "primary", write_id=write_id)
 
     def _immediate(self, replica: str, reply: Reply | PeerError, written: WriteAnswer) -> ImmediateRead:

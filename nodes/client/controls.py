@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -11,7 +11,8 @@ from broker.delay.models import DELAY_MS_MAX
 from broker.delay.prediction import moments, predict, replicated
 from nodes.client.directory import Directory, KnownReplica
 from nodes.client.errors import NoReplicas, UnknownReplica, UnprovenReplica
-from nodes.http.api import Body, OpenBody, Query
+from nodes.client.log_faults import ISOLATE, LOG, LogFault, LogFaults
+from nodes.http.api import Body, OpenBody, Query, parsed
 from nodes.http.peers import Ask, Peers, body_or_error, segment
 
 _RESET_MS = 8000
@@ -31,7 +32,10 @@ class ReplicaName(Body):
 
 
 class FaultsByReplica(TypedDict):
+    """``log``: the faults of the log server, if it has Sentinels."""
+
     replicas: dict[str, dict[str, Any]]
+    log: NotRequired[dict[str, Any]]
 
 
 class PredictionQuery(Query):
@@ -93,17 +97,27 @@ class Faults:
     peers: Peers
     directory: Directory
     token: str | None
+    log: LogFaults
 
     def start(self, body: FaultStart) -> dict[str, Any]:
-        """Inject a fault into a replica. GET /faults lists the faults, with their parameters."""
+        """Inject a fault into a replica, or into the log server: replica "log".
+
+        GET /faults lists the faults, with their parameters.
+        """
+        if body.replica == LOG:
+            return self.log.start(parsed(LogFault, body.model_dump(), 422, "invalid-field"))
         return self._one(body.replica, "POST", "/admin/faults", body.model_dump(exclude={"replica"}))
 
     def end_all(self, replica: str) -> dict[str, Any]:
-        """End every fault of a replica."""
+        """End every fault of a replica, or of the log server."""
+        if replica == LOG:
+            return {"replica": LOG, "ended": self.log.end()}
         return self._one(replica, "DELETE", "/admin/faults")
 
     def end(self, replica: str, fault: str) -> dict[str, Any]:
-        """End one fault of a replica."""
+        """End one fault of a replica, or of the log server."""
+        if (replica, fault) == (LOG, ISOLATE):
+            return self.end_all(replica)
         return self._one(replica, "DELETE", f"/admin/faults/{segment(fault)}")
 
     def resync(self, body: ReplicaName) -> dict[str, Any]:
@@ -112,11 +126,14 @@ class Faults:
 
     def show(self) -> FaultsByReplica:
         """The active faults of each replica, and the available ones."""
-        return self._all("GET")
+        return self._with_log(self._all("GET"), self.log.show())
 
     def reset(self) -> FaultsByReplica:
-        """End every fault of every replica."""
-        return self._all("DELETE")
+        """End every fault of every replica and of the log server."""
+        return self._with_log(self._all("DELETE"), {"ended": self.log.end()})
+
+    def _with_log(self, found: FaultsByReplica, of_log: dict[str, Any]) -> FaultsByReplica:
+        return {**found, "log": of_log} if self.log.are_possible else found
 
     def _one(self, replica: str, method: str, path: str, body: Any = None) -> dict[str, Any]:
         known = self.directory.now()

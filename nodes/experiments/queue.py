@@ -23,8 +23,10 @@ from rq.exceptions import InvalidJobOperation
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
-from broker.connection import Client, translated
+from broker.address import Cluster, Nowhere, parse
+from broker.connection import Client, Link, translated
 from nodes.experiments.spec import Experiment
+from nodes.runtime.config import ClientConfig, WorkerConfig
 
 TURN_SECONDS = 5
 _TASK = "experiment"  # a label: the worker brings the function that performs it
@@ -39,6 +41,15 @@ class Stop(NamedTuple):
 
     state: str
     reason: str
+
+
+def queue_link(config: ClientConfig | WorkerConfig, log: Link) -> Link:
+    """Return the link to the server of the queue, which is the log's unless another one is configured."""
+    if config.queue_url != config.redis_url:
+        return Link(parse(config.queue_url))
+    if isinstance(log.address, Cluster):
+        return Link(Nowhere("experiments do not run on a cluster; set LAB_QUEUE_URL to the URL of a single server"))
+    return log
 
 
 class ExperimentQueue:

@@ -1,7 +1,7 @@
 """The base of every node's app: guarded endpoints, problem details, metrics, traces, health."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 from flask import Flask, Response, request
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -18,12 +18,16 @@ from nodes.runtime.tracing import Tracing
 
 
 class HealthAnswer(TypedDict):
-    """Whether a node can work; ``checks``: the result of each check, ``ok`` or what is wrong."""
+    """Whether a node can work; ``checks``: the result of each check, ``ok`` or what is wrong.
+
+    ``notices``: what happened in the last minutes that a user must know, and that needs no repair.
+    """
 
     status: Literal["ok", "degraded"]
     service: str
     role: str
     checks: dict[str, str]
+    notices: NotRequired[list[str]]
 
 
 def make_app(config: NodeConfig, tracing: Tracing, registry: CollectorRegistry) -> tuple[Flask, Api]:
@@ -54,7 +58,9 @@ def measure(app: Flask, registry: CollectorRegistry) -> None:
     guard.declare(app, "metrics", admin=False)
 
 
-def add_health(api: Api, config: NodeConfig, check: Callable[[], dict[str, str]]) -> None:
+def add_health(
+    api: Api, config: NodeConfig, check: Callable[[], dict[str, str]], notices: Callable[[], list[str]] = list
+) -> None:
     """Add ``GET /health``, which is 503 while any check is not ``ok``."""
 
     @api.route("GET", "/health", admin=False, answer=Answer(HealthAnswer, also={503: HealthAnswer}))
@@ -64,4 +70,7 @@ def add_health(api: Api, config: NodeConfig, check: Callable[[], dict[str, str]]
         healthy = all(state == "ok" for state in checks.values())
         node = {"service": config.node_id, "role": config.role}
         status = "ok" if healthy else "degraded"
-        return api.reply({"status": status, **node, "checks": checks}, 200 if healthy else 503)
+        answer: dict[str, Any] = {"status": status, **node, "checks": checks}
+        if found := notices():
+            answer["notices"] = found
+        return api.reply(answer, 200 if healthy else 503)

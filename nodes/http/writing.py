@@ -48,7 +48,11 @@ class WriteBody(Body):
         return self
 
 
-class AcksQuery(Query):
+class CopiesQuery(Query):
+    copies: Annotated[int, Field(ge=0, le=100)] | None = None
+
+
+class AcksQuery(CopiesQuery):
     acks: Annotated[int, Field(ge=0, le=1000)] = 0
     timeout_ms: TimeoutMs = 5000
 

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from typing import Any
 
 from flask import Flask, Response, request
 from prometheus_client import CollectorRegistry
@@ -15,10 +16,11 @@ from nodes.http.openapi import Answer
 from nodes.http.problem import Problem, maps
 from nodes.http.reading import VersionAnswer, WaitQuery, add_reads
 from nodes.http.reading import version as version_of
-from nodes.http.writing import IDEMPOTENT, AcksQuery, WriteAnswer, WriteBody, write_id_of
+from nodes.http.writing import IDEMPOTENT, AcksQuery, CopiesQuery, WriteAnswer, WriteBody, write_id_of
 from nodes.primary import batch, delays
 from nodes.primary.acks import Acknowledgements
 from nodes.primary.errors import NoSuchKey, TooFewReplicas, WriteFailed
+from nodes.primary.losses import Losses
 from nodes.primary.metrics import ReplicaCollector
 from nodes.primary.parts import make_parts
 from nodes.primary.primary import AgeQuery, PositionAnswer, Primary, ReplicasAnswer, ResetAnswer, ScrapeTargets
@@ -51,13 +53,14 @@ def create_app(config: PrimaryConfig) -> Flask:
     retention = Retention(unrepaired.log, config)
     repairs = {LogUnverified: verification.require, LogFull: retention.shrink}
     parts = replace(unrepaired, log=unrepaired.log.repaired_by(repairs))
-    write_path = Writes(parts, tracing, time.monotonic)
+    losses = Losses(parts.log.history, time.monotonic)
+    write_path = Writes(parts, tracing, time.monotonic, losses.acknowledged.add)
     registry.register(ReplicaCollector(parts, retention.usage))
 
-    primary = Primary(parts, verification, retention, write_path.check)
+    primary = Primary(parts, verification, retention, losses, write_path.check)
     app, api = make_app(config, tracing, registry)
-    app.extensions["node"] = primary
-    add_health(api, config, primary.health)
+    app.extensions |= {"node": primary, "link": parts.link}
+    add_health(api, config, primary.health, losses.recent)
     _add_batch(api, batch.Batches(write_path))
     _add_writes(api, write_path, parts.acknowledgements)
     add_reads(api, config.node_id, primary)
@@ -75,18 +78,20 @@ def _add_writes(api: Api, write_path: Writes, acks: Acknowledgements) -> None:
     def write(body: WriteBody, query: AcksQuery) -> WriteAnswer:
         """Write a key; with acks, respond once that many replicas have acknowledged it.
 
+        With copies, it is acknowledged once that many replicas of the log server have it, by default LAB_LOG_COPIES;
+        otherwise the response is a 503 with outcome unknown and the position.
         A retry with the same Idempotency-Key is the same write. At the deadline the response is the same, except that
         acks_reached is less than required.
         """
         with acks.required(query.acks) as replicas:
-            written = write_path.set(body, _write_id())
+            written = write_path.set(body, _write_id(), query.copies)
             return acks.complete(written, replicas, query) if query.acks else written
 
     @api.route("DELETE", "/data/<key:key>", admin=False, query=AcksQuery, headers=IDEMPOTENT, answer=WriteAnswer)
     def delete(key: str, query: AcksQuery) -> WriteAnswer:
         """Delete a key; with acks, respond once that many replicas have acknowledged it."""
         with acks.required(query.acks) as replicas:
-            written = write_path.delete(key, _write_id())
+            written = write_path.delete(key, _write_id(), query.copies)
             return acks.complete(written, replicas, query) if query.acks else written
 
 
@@ -95,8 +100,10 @@ def _add_batch(api: Api, batches: batch.Batches) -> None:
     answers = Answer(batch.BatchAnswer, also={207: batch.BatchAnswer})
     header = writing.idempotency_key(writing.BATCH_WRITE_ID_MAX)
 
-    @api.route("POST", "/data/batch", admin=False, body=writing.BATCH_BODIES, headers=header, answer=answers)
-    def write_batch() -> Response:
+    described: Any = {"body": writing.BATCH_BODIES, "query": CopiesQuery, "headers": header, "answer": answers}
+
+    @api.route("POST", "/data/batch", admin=False, **described)
+    def write_batch(query: CopiesQuery) -> Response:
         """Write many keys: an array of objects with key and value, or one such object per line.
 
         Each item is accepted or rejected independently, in the given order, and has a result; the status is 207 if any
@@ -105,7 +112,7 @@ def _add_batch(api: Api, batches: batch.Batches) -> None:
         """
         write_id = write_id_of(request.headers.get("Idempotency-Key"), writing.BATCH_WRITE_ID_MAX)
         with room.one():
-            answer = batches.write(writing.batch_items(raw_body(BATCH_BYTES_MAX)), write_id)
+            answer = batches.write(writing.batch_items(raw_body(BATCH_BYTES_MAX)), write_id, query.copies)
         return api.reply(answer, 200 if answer["acknowledged"] == len(answer["results"]) else 207)
 
 

@@ -44,14 +44,14 @@ class Batches:
     def __init__(self, writes: Writes) -> None:
         self._writes = writes
 
-    def write(self, items: list[WriteBody | Problem], write_id: str) -> BatchAnswer:
+    def write(self, items: list[WriteBody | Problem], write_id: str, copies: int | None = None) -> BatchAnswer:
         """Write the items; the n-th has the write id ``<write_id>-<n>``, n from 1."""
         changes = {
             number: Change("set", item.key, item.text, f"{write_id}-{number}")
             for number, item in enumerate(items, 1)
             if isinstance(item, WriteBody)
         }
-        results = dict(zip(changes, self._append(list(changes.values())), strict=True))
+        results = dict(zip(changes, self._append(list(changes.values()), copies), strict=True))
         found = [
             _item_answer(results.get(number, item), f"{write_id}-{number}") for number, item in enumerate(items, 1)
         ]
@@ -65,13 +65,13 @@ class Batches:
             "results": found,
         }
 
-    def _append(self, changes: list[Change]) -> list[Appended | Exception | None]:
+    def _append(self, changes: list[Change], copies: int | None) -> list[Appended | Exception | None]:
         """Append in order; return each position or failure. Raises ``LogError`` if the log accepted none."""
         results: list[Appended | Exception | None] = []
         for first in range(0, len(changes), _EXCHANGE):
             chosen = changes[first : first + _EXCHANGE]
             try:
-                found = self._writes.log.append_many(chosen)
+                found = self._writes.append_many(chosen, copies)
             except LogError as error:
                 self._writes.failed(error, len(chosen))
                 if not results:

@@ -1,6 +1,6 @@
 """The primary's own exceptions; ``app.py`` maps them to problems."""
 
-from broker.errors import LogError, NotApplied
+from broker.errors import LogError, NotApplied, TooFewCopies
 
 
 class WriteFailed(Exception):
@@ -8,7 +8,8 @@ class WriteFailed(Exception):
 
     def __init__(self, cause: LogError, **extra: str) -> None:
         super().__init__(str(cause))
-        self.extra = {"outcome": outcome(cause), **extra}
+        known = {"position": str(cause.position)} if isinstance(cause, TooFewCopies) else {}
+        self.extra = {"outcome": outcome(cause), **known, **extra}
 
 
 class NoSuchKey(Exception):

@@ -20,6 +20,8 @@ _ROLE, _REPLICA = ("primary",), ("replica",)
 # fmt: off
 WRITES = Metric(Counter, "ec_writes_total", "writes by `result`: acknowledged, not_applied, unknown",
                 _ROLE, ("result",))
+LOST = Metric(Counter, "ec_lost_writes_total",
+              "acknowledged writes that the log lacks since another server took over", _ROLE)
 WRITE = Metric(Histogram, "ec_write_duration_seconds", "duration of a single write, as its caller sees it",
                _ROLE, (), SECONDS_BUCKETS)
 VERSION = Metric(Gauge, "ec_primary_version", "last committed version", _ROLE)
@@ -49,6 +51,7 @@ class PrimaryMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.writes = WRITES.on(registry)
         self.acknowledged, *_ = map(self.writes.labels, ("acknowledged", "not_applied", "unknown"))
+        self.lost = LOST.on(registry)
         self.write_seconds = WRITE.on(registry)
         self._changed = CHANGED.on(registry)
 

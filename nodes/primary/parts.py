@@ -6,8 +6,9 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry
 
+from broker.address import parse
 from broker.clock import LogClock
-from broker.connection import connect
+from broker.connection import Link, connect
 from broker.log import ReplicationLog
 from broker.registry import Events, Registry
 from broker.report import Reports
@@ -24,6 +25,7 @@ class Parts:
     """The shared objects; ``gate`` has the newest position that this primary has seen."""
 
     config: PrimaryConfig
+    link: Link  # to the log server
     log: ReplicationLog
     registered: Registry
     events: Events
@@ -35,13 +37,15 @@ class Parts:
 
 
 def make_parts(config: PrimaryConfig, registry: CollectorRegistry) -> Parts:
-    client = connect(config.redis_url, max_connections=config.threads + 16)
+    link = Link(parse(config.redis_url, config.namespace))
+    client = connect(link, max_connections=config.threads + 16)
     log = ReplicationLog(client, config.namespace)
     registered = Registry(client, config.namespace)
     reports = partial(Reports, client, config.namespace)
     acknowledgements = Acknowledgements(reports, log.history, registered, Places(config.threads // 2))
     return Parts(
         config=config,
+        link=link,
         log=log,
         registered=registered,
         events=Events(client, config.namespace),

@@ -21,6 +21,7 @@ from nodes.http.api import Query
 from nodes.http.peers import Ask, Reply
 from nodes.http.reading import PAGE_BYTES_MAX
 from nodes.http.times import ms, timestamp
+from nodes.primary.losses import Losses, Lost
 from nodes.primary.parts import Parts
 from nodes.primary.upkeep import Retention, Verification
 from nodes.runtime.background import Background
@@ -98,11 +99,16 @@ class Primary:
     """Reads of the primary's store, which the log server holds. Methods raise ``broker.errors.LogError``."""
 
     def __init__(
-        self, parts: Parts, verification: Verification, retention: Retention, writable: Callable[[], None]
+        self,
+        parts: Parts,
+        verification: Verification,
+        retention: Retention,
+        losses: Losses,
+        writable: Callable[[], None],
     ) -> None:
         """``writable`` raises ``LogError`` if the next write would not be accepted."""
         self._parts, self._log, self._gate = parts, parts.log, parts.gate
-        self._verification, self._retention, self._writable = verification, retention, writable
+        self._verification, self._retention, self._losses, self._writable = verification, retention, losses, writable
         self._upkeep = Background("upkeep", self._step)
         self._following = Background("acknowledgements", parts.acknowledgements.step)
         self.now_us = parts.clock.now_us
@@ -235,12 +241,21 @@ class Primary:
         now_us = self._parts.clock.now_us()
         members = self._parts.registered.members()
         self._verification.compare(members)
-        self._seen(self._log.head())
+        head = self._log.head()
+        self._seen(head)
+        self._name(self._losses.find(head.position))
         for member in members:
             if now_us - member.seen_at_us > FORGET_AFTER_SECONDS * 1e6:
                 self.forget(member.replica)
         self._retention.trim([member for member in members if member.is_live(now_us)])
         self._upkeep.pause(UPKEEP_SECONDS)
+
+    def _name(self, losses: list[Lost]) -> None:
+        for lost in losses:
+            _logger.error("%s", lost)
+            self._parts.metrics.lost.inc(lost.writes)
+            details = {"count": str(lost.writes), "positions": lost.positions(), "after": str(lost.after)}
+            self._parts.events.publish("lost", **details)
 
 
 def _state(head: Head) -> State:

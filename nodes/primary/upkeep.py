@@ -71,7 +71,8 @@ class Verification:
         except LogMissing:
             before = None
         cut = self._log.history.was_cut()
-        after = self._log.open(uuid.uuid4().hex, known, in_doubt=bool(silent) or cut)
+        moves = self._parts.link.address.moves
+        after = self._log.open(uuid.uuid4().hex, known, in_doubt=bool(silent) or cut, moves=moves)
         if before is None:
             _logger.info("started the log at %s", after)
         elif after.epoch != before.epoch:
@@ -79,8 +80,10 @@ class Verification:
                 reason = "the damaged end of its file was dropped"
             elif silent:
                 reason = f"{', '.join(silent)} did not report what it had seen"
-            else:
+            elif known > before:
                 reason = reason or f"{known} had been seen"
+            else:
+                reason = "the log server was replaced, and the writes before that may not all have reached this one"
             _logger.warning("the log ended at %s and continues at %s: %s", before, after, reason)
             self._parts.events.publish("epoch", position=str(after), after=str(before), reason=reason)
 

@@ -120,9 +120,10 @@ def create_app(config: ReplicaConfig) -> Flask:
     """A replica as a WSGI app, with its node in ``app.extensions["node"]``. Raises ``StoreError``."""
     registry = CollectorRegistry()
     tracing = traces.make(config)
-    replica = Replica(make_parts(config, tracing, registry))
+    parts = make_parts(config, tracing, registry)
+    replica = Replica(parts)
     app, api = make_app(config, tracing, registry)
-    app.extensions["node"] = replica
+    app.extensions |= {"node": replica, "link": parts.link}
 
     @app.after_request
     def mark(response: Response) -> Response:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from prometheus_client import CollectorRegistry
 
 from broker import connection
+from broker.address import parse
 from broker.clock import LogClock
 from broker.connection import Client, Link
 from broker.delay.line import DelayLine
@@ -78,10 +79,10 @@ def make_parts(
     wall_ns: Callable[[], int] = time.time_ns,
 ) -> Parts:
     """Wire the parts together. Raises ``nodes.runtime.store.StoreError``."""
-    link = Link()
+    link = Link(parse(config.redis_url, config.namespace))
     # Each times out slightly after the longest time that the server can block.
-    client = connect(config.redis_url, answer_timeout_seconds=HEARTBEAT_MS / 1000 + 2, link=link)
-    reading = connect(config.redis_url, answer_timeout_seconds=READ_BLOCK_MS / 1000 + 5, link=link)
+    client = connect(link, answer_timeout_seconds=HEARTBEAT_MS / 1000 + 2)
+    reading = connect(link, answer_timeout_seconds=READ_BLOCK_MS / 1000 + 5)
     log = ReplicationLog(client, config.namespace)
     clock = LogClock(log.history.now_us, monotonic_ns, wall_ns)
     line = DelayLine[Entry](max_entries=config.line_max_entries, max_bytes=config.line_max_bytes)
@@ -95,7 +96,7 @@ def make_parts(
         reading=ReplicationLog(reading, config.namespace),
         registry=Registry(client, config.namespace),
         events=Events(client, config.namespace),
-        fault_events=Events(connect(config.redis_url), config.namespace),
+        fault_events=Events(connect(Link(link.address)), config.namespace),
         clock=clock,
         store=store,
         gate=make_gate(store.state(), config.threads * 7 // 8, registry, lambda: acknowledged.waiters),

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
+from broker import address
 from broker.delay.models import DELAY_MS_MAX
-from broker.url import require_options
 
 Role = Literal["primary", "replica", "client", "worker"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -48,6 +48,7 @@ class NodeConfig:
 
 @dataclass(frozen=True)
 class PrimaryConfig(NodeConfig):
+    log_copies: int
     log_keep: int
     log_max: int
     log_max_bytes: int
@@ -64,11 +65,13 @@ class ReplicaConfig(NodeConfig):
 
 @dataclass(frozen=True)
 class ClientConfig(NodeConfig):
+    queue_url: str
     data_dir: Path
 
 
 @dataclass(frozen=True)
 class WorkerConfig(NodeConfig):
+    queue_url: str
     client_url: str
 
 
@@ -80,7 +83,7 @@ def _checked(is_valid: Callable[[str], object], allowed: str, convert: Parse = s
         with suppress(ValueError):
             if is_valid(text):
                 return convert(text)
-        raise ValueError(allowed)
+        raise ValueError(f"must be {allowed}")
 
     return parse
 
@@ -106,6 +109,11 @@ def _url(*schemes: str) -> Parse:
         return parts.scheme in schemes and bool(parts.hostname or parts.path) and (parts.port or 1) > 0
 
     return _checked(is_valid, f"a URL that starts with {' or '.join(schemes)}://", lambda text: text.rstrip("/"))
+
+
+def _redis(text: str) -> str:
+    address.parse(text)
+    return text
 
 
 def _names(text: str) -> frozenset[str]:
@@ -144,7 +152,7 @@ class Variable(NamedTuple):
 _id = _text(r"[a-z0-9][a-z0-9-]{0,62}", "letters, digits and dashes, lower case")
 _namespace = _text(r"\{?[a-z0-9]{1,32}\}?", "1 to 32 letters and digits, lower case")
 _host = _text(r"[A-Za-z0-9_.:-]{1,255}", "an address to listen on, such as 127.0.0.1")
-_web, _redis = _url("http", "https"), _url("redis", "rediss", "unix")
+_web = _url("http", "https")
 _delay = _number(0, DELAY_MS_MAX)
 _PRIMARY: tuple[Role, ...] = ("primary",)
 _REPLICA: tuple[Role, ...] = ("replica",)
@@ -165,7 +173,13 @@ VARIABLES = (
              "URL at which other nodes reach it; a node that listens on all addresses is assumed to be reachable by "
              "its id", shown="from host and port"),
     Variable("LAB_REDIS_URL", "redis_url", _redis, "redis://127.0.0.1:6379/0",
-             "URL of the log server; the only URL options allowed are `db`, `client_name` and those of TLS"),
+             "URL of the log server, or of Sentinels or a cluster: see [deploy.md](deploy.md#the-log-server)"),
+    Variable("LAB_QUEUE_URL", "queue_url", _redis, lambda found: found["redis_url"],
+             "URL of the server that has the queue of experiments; required if the log is on a cluster, where RQ does "
+             "not run", ("client", "worker"), "`LAB_REDIS_URL`"),
+    Variable("LAB_LOG_COPIES", "log_copies", _integer(0, 100), "0",
+             "a write is acknowledged once this many replicas of the log server have it; `?copies=` overrides it for "
+             "one write", _PRIMARY),
     Variable("LAB_PRIMARY_URL", "primary_url", _web, "http://127.0.0.1:8000",
              "URL of the primary, for the other nodes"),
     Variable("LAB_CLIENT_URL", "client_url", _web, "http://127.0.0.1:8003", "URL of the client", ("worker",)),
@@ -218,12 +232,9 @@ def load(role: Role, values: Mapping[str, str]) -> NodeConfig:
         try:
             found[variable.field] = variable.parse(text)
         except ValueError as error:
-            shown = re.sub("//.*@", "//", text)  # never a password
-            raise ConfigError(f"{variable.name} is {shown!r}, but must be {error}") from None
-    try:
-        require_options(found["redis_url"])
-    except ValueError as error:
-        raise ConfigError(f"LAB_REDIS_URL is not usable: {error}") from None
+            shown = address.without_password(text)
+            raise ConfigError(f"{variable.name} is {shown!r}, but {error}") from None
+    found["namespace"] = address.parse(found["redis_url"]).namespace(found["namespace"])
     if role == "primary" and found["log_max"] < found["log_keep"]:
         raise ConfigError(f"LAB_LOG_MAX is {found['log_max']}, but must be at least LAB_LOG_KEEP, {found['log_keep']}")
     config: NodeConfig = _CONFIGS[role](**found)

@@ -13,23 +13,27 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from types import FrameType
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import AppImportError
 from gunicorn.workers import gthread
 
-from nodes.runtime.background import share_one_core
+from nodes.runtime.background import Background, share_one_core
 from nodes.runtime.config import NodeConfig
 from nodes.runtime.connections import Worker, refusal
 from nodes.runtime.store import StoreError
+
+if TYPE_CHECKING:
+    from broker.connection import Link
 
 # The master process only waits; the node's modules are imported in its worker.
 Config = TypeVar("Config", bound=NodeConfig)
 _logger = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 _LAST_ANSWER_SECONDS = 0.05
+_FOLLOW_SECONDS = 1.0  # until connections to a former log server are broken
 # For requests on kept connections of a stopping node. Gunicorn's 2 s would dominate the time a lab takes to stop.
 gthread.STOP_KEEPALIVE_LINGER = 0.3
 _FILES_PER_REQUEST = 6  # its caller, the log server or the store, and the nodes it calls
@@ -123,10 +127,15 @@ def _refuse(connection: socket.socket, status: int, reason: str, detail: str) ->
 
 def _start(worker: Any) -> None:
     node, tracing = worker.wsgi.extensions["node"], worker.wsgi.extensions["tracing"]
+    link = worker.wsgi.extensions.get("link")
+    following = Background("log-server", lambda: _follow(link, following))
+    if link is not None and link.address.moves:
+        following.start()
     node.start()
     graceful = signal.getsignal(signal.SIGTERM)
 
     def stop() -> None:
+        following.stop()
         node.stop()
         tracing.flush()  # while gunicorn lingers, to avoid delaying the exit
 
@@ -137,6 +146,11 @@ def _start(worker: Any) -> None:
             graceful(number, frame)
 
     signal.signal(signal.SIGTERM, terminate)
+
+
+def _follow(link: "Link", thread: Background) -> None:
+    link.follow()
+    thread.pause(_FOLLOW_SECONDS)
 
 
 def _stopped(_server: Any, worker: Any) -> None:

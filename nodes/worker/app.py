@@ -6,10 +6,11 @@ from functools import partial
 from flask import Flask
 from prometheus_client import CollectorRegistry
 
+from broker.address import parse
 from broker.clock import LogClock
-from broker.connection import connect
+from broker.connection import Link, connect
 from broker.history import History
-from nodes.experiments.queue import ExperimentQueue
+from nodes.experiments.queue import ExperimentQueue, queue_link
 from nodes.http.app import add_health, make_app
 from nodes.http.peers import Peers
 from nodes.runtime import tracing as traces
@@ -26,11 +27,13 @@ def create_app(config: WorkerConfig) -> Flask:
     registry = CollectorRegistry()
     tracing = traces.make(config)
     target = Target(config, Peers(_PARALLEL, time.monotonic))
-    queue = ExperimentQueue(connect(config.redis_url, as_text=False), config.namespace)
-    history = History(connect(config.redis_url), config.namespace)
+    link = Link(parse(config.redis_url, config.namespace))
+    queued = queue_link(config, link)
+    queue = ExperimentQueue(connect(queued, as_text=False), config.namespace)
+    history = History(connect(link), config.namespace)
     clock = LogClock(history.now_us, time.monotonic_ns, time.time_ns)
     worker = ExperimentWorker(
-        connect(config.redis_url, as_text=False),  # RQ sets the time-outs of its connections
+        connect(queued, as_text=False),  # RQ sets the time-outs of its connections
         queue,
         target,
         config.node_id,
@@ -38,6 +41,6 @@ def create_app(config: WorkerConfig) -> Flask:
     )
     registry.register(Predicted(target))
     app, api = make_app(config, tracing, registry)
-    app.extensions["node"] = worker
+    app.extensions |= {"node": worker, "link": link}
     add_health(api, config, worker.health)
     return app

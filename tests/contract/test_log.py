@@ -10,7 +10,16 @@ import pytest
 from broker import snapshot
 from broker.connection import connect
 from broker.entry import EMPTY, digest
-from broker.errors import LogFull, LogMissing, LogRefused, LogUnverified, RecordDamaged, WriteIdReused
+from broker.errors import (
+    LogFull,
+    LogMissing,
+    LogMoved,
+    LogRefused,
+    LogUnreachable,
+    LogUnverified,
+    RecordDamaged,
+    WriteIdReused,
+)
 from broker.log import Appended, Change, ReplicationLog
 from broker.position import START, Position
 from broker.report import Report
@@ -65,7 +74,7 @@ def test_a_log_keeps_its_id_as_long_as_it_exists(client: Any) -> None:
 
 def test_a_log_without_an_id_must_be_opened_before_appends_and_gets_one(log: ReplicationLog, client: Any) -> None:
     put(log, "k")
-    client.hdel("lab14:head", "lab")
+    client.hdel("lab14:head", "lab", "replication_id")
     assert not log.is_verified()
     assert log.open("abcdefghij") == Position(1, 1)
     assert (log.history.lab(), log.is_verified()) == ("abcdefgh", True)
@@ -133,10 +142,6 @@ def full(client: Any) -> None:
     client.config_set("maxmemory", 1)
 
 
-def read_only(client: Any) -> None:
-    client.execute_command("REPLICAOF", "127.0.0.1", "1")
-
-
 def lacking_replicas(client: Any) -> None:
     client.config_set("min-replicas-to-write", 1)
 
@@ -156,7 +161,6 @@ def foreign_entry(client: Any) -> None:
     ("trouble", "said"),
     [
         (full, "OOM|maxmemory"),
-        (read_only, "read only replica"),
         (lacking_replicas, "NOREPLICAS|enough good replicas"),
         (unsaved, "MISCONF|unable to persist"),
         (foreign_entry, "foreign entry .* after 1-1; a new epoch starts after it"),
@@ -177,6 +181,17 @@ def test_a_check_reports_why_appends_are_refused_and_changes_nothing(
     with pytest.raises(LogRefused, match=said):
         log.check()
     assert log.head().position == Position(1, 1)
+
+
+def test_a_server_that_became_a_replica_is_not_used(server: LogServer) -> None:
+    client = connect(server.url)
+    log = ReplicationLog(client)
+    log.open("open")
+    client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    with pytest.raises(LogMoved, match="READONLY"):
+        put(log, "k")
+    with pytest.raises(LogUnreachable, match="it is a replica of another server"):
+        log.head()
 
 
 @pytest.mark.parametrize("fields", [{"hello": "world"}, {"op": "set"}, {"op": "x", "key": "k", "value": "1"}])

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from lab.local.supervisor import LOG_SERVER, Lab
+from lab.local.layout import LOG_SERVER
+from lab.local.supervisor import Lab
 from tests.integration.conftest import converge, frozen, set_delays
 from tests.support.http import POOL, ask, post
 from tests.support.load import Writers

@@ -8,7 +8,8 @@ import pytest
 
 from broker.connection import connect
 from broker.log import Change, ReplicationLog
-from lab.local.supervisor import LOG_SERVER, Lab
+from lab.local.layout import LOG_SERVER
+from lab.local.supervisor import Lab
 from tests.integration.conftest import converge, processes, set_delays
 
 FEW, MANY = 1_000, 40_000

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from broker.stats import quantile
-from lab.local.supervisor import LOG_SERVER, Lab
+from lab.local.layout import LOG_SERVER
+from lab.local.supervisor import Lab
 from tests.integration.conftest import DELAYS_MS, applied, converge, is_healthy, metric, node_urls, set_delays
 from tests.support.figures import spread
 from tests.support.http import get, post

@@ -8,7 +8,8 @@ from urllib.parse import quote, urlsplit
 import pytest
 from openapi_spec_validator import validate
 
-from lab.local.supervisor import LOG_SERVER, Lab
+from lab.local.layout import LOG_SERVER
+from lab.local.supervisor import Lab
 from tests.integration.conftest import DELAYS_MS, converge, frozen, is_healthy, metric, node_urls, set_delays
 from tests.support.http import POOL, ask, get, post
 from tests.support.until import until

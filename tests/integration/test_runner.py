@@ -18,9 +18,9 @@ import redis
 import urllib3
 from click.testing import CliRunner
 
+from broker.address import without_password
 from broker.connection import connect
 from lab.cli import main
-from lab.local.layout import without_password
 from lab.local.supervisor import Lab
 from tests.support.http import get, post
 from tests.support.ports import base_port

@@ -26,6 +26,7 @@ class Writers:
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(count)]
         self.acknowledged: list[dict[str, Any]] = []
+        self.times: list[float] = []  # of the acknowledgements
         self.took_ms: list[float] = []
         self.gave_up: list[str] = []
 
@@ -60,6 +61,7 @@ class Writers:
                 continue
             if status == 200:
                 self.acknowledged.append(answer)
+                self.times.append(time.monotonic())
                 self.took_ms.append((time.monotonic() - sent_at) * 1000)
                 return
             assert status == 503, answer

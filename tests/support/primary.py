@@ -6,7 +6,9 @@ from unittest.mock import Mock
 
 from prometheus_client import CollectorRegistry
 
+from broker.address import parse
 from broker.clock import LogClock
+from broker.connection import Link
 from broker.delay.models import Fixed
 from broker.errors import LogFull, LogUnverified
 from broker.log import ReplicationLog
@@ -15,6 +17,7 @@ from broker.registry import Events, Member, Registry, Settings
 from nodes.http.peers import Peers
 from nodes.primary.acks import Acknowledgements
 from nodes.primary.delays import Delays
+from nodes.primary.losses import Losses
 from nodes.primary.metrics import PrimaryMetrics
 from nodes.primary.parts import Parts
 from nodes.primary.primary import Primary
@@ -29,7 +32,7 @@ def make_parts(log: Any, registry: CollectorRegistry, environment: dict[str, str
     """Return parts with this log; omitted parts are unused."""
     config = load("primary", environment or {})
     assert isinstance(config, PrimaryConfig)
-    unused: dict[str, Any] = {"registered": None, "events": None}
+    unused: dict[str, Any] = {"registered": None, "events": None, "link": Link(parse(config.redis_url))}
     defaults: dict[str, Any] = {
         "gate": PositionGate(EMPTY_STATE, 10),
         "peers": Peers(2, lambda: 0.0),
@@ -64,8 +67,9 @@ class Bench:
         repairs = {LogUnverified: verification.require, LogFull: self.retention.shrink}
         parts = replace(unrepaired, log=ReplicationLog(client, repairs=repairs))
         self.parts, self.log = parts, parts.log
-        self.writes = Writes(parts, Tracing(), lambda: self.now_seconds)
-        self.primary = Primary(parts, verification, self.retention, self.writes.check)
+        self.losses = Losses(log.history, lambda: self.now_seconds)
+        self.writes = Writes(parts, Tracing(), lambda: self.now_seconds, self.losses.acknowledged.add)
+        self.primary = Primary(parts, verification, self.retention, self.losses, self.writes.check)
         self.delays = Delays(parts)
         self.primary._upkeep.stop()  # so that its pause does not wait
 

@@ -7,9 +7,9 @@ import pytest
 import urllib3
 
 from lab.errors import LabError
-from lab.local.layout import Options
+from lab.local.layout import LOG_SERVER, Options
 from lab.local.log_server import DROPPED
-from lab.local.supervisor import LOG_SERVER, Lab
+from lab.local.supervisor import Lab
 from tests.integration.conftest import converge, frozen, processes
 from tests.integration.recovery.conftest import REPLICA, all_there, fill, kill, log_of, resyncs, told
 from tests.support.http import POOL, ask, get

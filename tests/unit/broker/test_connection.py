@@ -10,7 +10,7 @@ import pytest
 from redis import exceptions
 
 from broker.connection import connect, translated
-from broker.errors import LogMissing, LogRefused, LogUnreachable, LogUnverified, NotApplied, OutcomeUnknown
+from broker.errors import LogMissing, LogMoved, LogRefused, LogUnreachable, LogUnverified, NotApplied, OutcomeUnknown
 from broker.log import ReplicationLog
 
 
@@ -54,7 +54,14 @@ def test_a_handshake_that_fails_is_not_a_write_in_doubt(deaf: int) -> None:
         (exceptions.BusyLoadingError("loading"), LogUnreachable),
         (exceptions.MaxConnectionsError("too many"), LogUnreachable),
         (exceptions.OutOfMemoryError("OOM"), LogRefused),
-        (exceptions.ReadOnlyError("replica"), LogRefused),
+        (exceptions.AuthenticationError("Authentication required."), LogRefused),
+        (exceptions.ReadOnlyError("You can't write", status_code="READONLY"), LogMoved),
+        (exceptions.MovedError("2281 127.0.0.1:7000", status_code="MOVED"), LogMoved),
+        (exceptions.ResponseError("UNBLOCKED force unblock from blocking operation"), LogMoved),
+        (exceptions.ResponseError("Command # 1 (X) of pipeline caused error: UNBLOCKED force"), LogMoved),
+        (exceptions.MasterDownError("Link with MASTER is down", status_code="MASTERDOWN"), LogMoved),
+        (exceptions.ResponseError("NOREPLICAS Not enough good replicas to write."), LogRefused),
+        (exceptions.ClusterDownError("Hash slot not served", status_code="CLUSTERDOWN"), LogRefused),
         (exceptions.ResponseError("NOLOG the log has not been opened"), LogMissing),
         (exceptions.ResponseError("NOGROUP No such key"), LogMissing),
         (exceptions.ResponseError("UNBLOCKED the stream key no longer exists"), LogMissing),
@@ -87,6 +94,7 @@ class Scripted:
 
 
 LOST = exceptions.TimeoutError("no answer")
+UNVERIFIED = exceptions.ResponseError("UNVERIFIED this server took over")
 
 
 def test_a_write_in_doubt_is_repeated_under_its_id() -> None:
@@ -103,7 +111,7 @@ def test_a_refusal_after_a_doubt_leaves_the_doubt() -> None:
 
 
 def test_a_restarted_server_is_verified_before_the_doubt_is_settled() -> None:
-    client = Scripted(LOST, exceptions.NoScriptError("NOSCRIPT"), [["repeated", "1", "7", "99"]])
+    client = Scripted(LOST, UNVERIFIED, [["repeated", "1", "7", "99"]])
     verified: list[int] = []
     log = ReplicationLog(client, repairs={LogUnverified: lambda: verified.append(1)})  # type: ignore[arg-type]
     appended = log.append("set", "k", "1", "w")
@@ -111,7 +119,7 @@ def test_a_restarted_server_is_verified_before_the_doubt_is_settled() -> None:
 
 
 def test_a_doubt_remains_if_the_server_cannot_be_verified() -> None:
-    client = Scripted(LOST, exceptions.NoScriptError("NOSCRIPT"))
+    client = Scripted(LOST, UNVERIFIED)
 
     def verify() -> None:
         raise LogUnreachable("gone again")

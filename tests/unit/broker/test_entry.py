@@ -1,12 +1,12 @@
 """The digest of entries: the script's running sum and the sum over the content are the same."""
 
-import fakeredis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker import snapshot
 from broker.entry import EMPTY, digest
 from broker.log import ReplicationLog
+from tests.support.fake import fake_client
 
 keys = st.sampled_from(["a", "b", "ü", '"', "a:b", ""]).filter(bool)
 changes = st.lists(
@@ -17,7 +17,7 @@ changes = st.lists(
 @settings(max_examples=40, deadline=None)
 @given(changes)
 def test_the_running_digest_is_that_of_the_content(script: list[tuple[str, str, str]]) -> None:
-    log = ReplicationLog(fakeredis.FakeRedis(decode_responses=True, protocol=2))
+    log = ReplicationLog(fake_client())
     log.open("o")
     for number, (op, key, value) in enumerate(script):
         log.append("set" if op == "set" else "delete", key, value if op == "set" else "", f"w{number}")

@@ -17,7 +17,10 @@ def test_the_client_keeps_its_port_whatever_the_number_of_replicas() -> None:
         ports = {place.node_id: place.port for place in places}
         assert (ports["lab14-primary"], ports["lab14-client"], ports["lab14-worker"]) == (9000, 9003, 9078)
         assert len(set(ports.values())) == replicas + 3
-        assert layout.log_server_port(Options(base_port=9000)) not in ports.values()
+        for ha in (False, True):
+            servers = {place.port for place in layout.log_places(Options(base_port=9000, ha=ha))}
+            assert len(servers) == (6 if ha else 1)
+            assert not servers & set(ports.values())
 
 
 def test_the_first_two_replicas_are_late_by_500_and_1500_ms() -> None:
@@ -28,6 +31,20 @@ def test_the_first_two_replicas_are_late_by_500_and_1500_ms() -> None:
 def test_the_url_of_the_log_server_names_its_user() -> None:
     """Otherwise redis-cli 7 sends an empty user name, which the server rejects."""
     assert urlsplit(layout.redis_url(Options(), "secret")).username == "default"
+
+
+def test_the_url_of_a_log_with_sentinels_names_all_of_them_and_the_password_of_each() -> None:
+    url = (
+        "redis+sentinel://default:secret@127.0.0.1:9075,127.0.0.1:9074,127.0.0.1:9073/lab14/0?sentinel_password=secret"
+    )
+    assert layout.redis_url(Options(base_port=9000, ha=True), "secret") == url
+
+
+def test_a_port_of_a_sentinel_in_use_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(LabError, match=rf"\b{port}\b.* in use"):
+            layout.require_free_ports(Options(base_port=port - 73, ha=True))
 
 
 def test_a_port_in_use_is_named() -> None:

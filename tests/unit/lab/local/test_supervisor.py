@@ -17,8 +17,8 @@ from click.testing import CliRunner
 
 from lab.cli import main
 from lab.errors import LabError
-from lab.local import layout, log_server, logs, processes, state, supervisor
-from lab.local.layout import Options
+from lab.local import existing, layout, logs, processes, state, supervisor
+from lab.local.layout import LogPlace, Options
 from lab.local.state import Claim
 from lab.local.supervisor import Lab
 from tests.support.http import serving
@@ -53,7 +53,7 @@ def test_a_health_response_of_another_lab_is_not_mistaken_for_its_own(
 ) -> None:
     """Two labs that start on the same ports at the same time can both find them free."""
     monkeypatch.setattr(layout, "require_free_ports", lambda _: None)
-    monkeypatch.setattr(log_server, "require_usable", lambda *_: None)
+    monkeypatch.setattr(existing, "require_usable", lambda *_: None)
     sleeping(monkeypatch)
     own = Lab(Options(options.data_dir, options.base_port, replicas=1, redis_url="redis://x"))
     ports = [place.port for place in layout.places(options)]
@@ -69,9 +69,9 @@ def test_the_log_server_of_another_lab_is_not_mistaken_for_its_own(
     options: Options, monkeypatch: pytest.MonkeyPatch, servers: Any
 ) -> None:
     monkeypatch.setattr(layout, "require_free_ports", lambda _: None)
-    monkeypatch.setattr(layout, "log_server_port", lambda _: servers("valkey").port)
-    monkeypatch.setattr(log_server, "log_server_port", lambda _: servers("valkey").port)
-    with pytest.raises(LabError, match=r"the log server does not start: .*port"):
+    taken = LogPlace("lab14-redis", "log", servers("valkey").port, "log")
+    monkeypatch.setattr(layout, "log_places", lambda _: [taken])
+    with pytest.raises(LabError, match=r"lab14-redis does not start: .*port"):
         Lab(options).start()
 
 
@@ -95,7 +95,7 @@ class Idle:
 @pytest.fixture
 def idle(options: Options, monkeypatch: pytest.MonkeyPatch) -> Iterator[Idle]:
     monkeypatch.setattr(processes, "_BACKOFF_SECONDS", (0.0,))
-    monkeypatch.setattr(log_server, "require_usable", lambda *_: None)
+    monkeypatch.setattr(existing, "require_usable", lambda *_: None)
     monkeypatch.setattr(Lab, "_await_health", lambda lab: lab._all_started.wait(10))
     sleeping(monkeypatch)
     found = Idle(Options(options.data_dir, options.base_port, replicas=1, redis_url="redis://x"))
@@ -212,7 +212,7 @@ class Loading(socketserver.BaseRequestHandler):
 @contextmanager
 def loading(options: Options, requests: int) -> Iterator[None]:
     Loading.left = requests
-    with socketserver.TCPServer(("127.0.0.1", layout.log_server_port(options)), Loading) as server:
+    with socketserver.TCPServer(("127.0.0.1", layout.log_places(options)[0].port), Loading) as server:
         Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         try:
             yield
@@ -242,12 +242,12 @@ def test_a_log_that_loads_slowly_does_not_count_against_the_nodes(
 
 def test_a_log_server_that_never_finishes_loading_is_named(patient: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_LOADING_SECONDS", 0.5)
-    with loading(patient.options, 10**9), pytest.raises(LabError, match=r"the log server .*LOADING"):
+    with loading(patient.options, 10**9), pytest.raises(LabError, match=r"lab14-redis .*LOADING"):
         patient.start()
 
 
 def test_a_log_server_that_does_not_answer_is_named(patient: Lab) -> None:
-    with pytest.raises(LabError, match=r"the log server is not ready after 0.2 s: .*refused"):
+    with pytest.raises(LabError, match=r"lab14-redis is not ready after 0.2 s: .*refused"):
         patient.start()
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import fakeredis
 import pytest
@@ -83,7 +84,7 @@ class Bench:
 
     def process(self) -> Scenes:
         controls = Controls(self.lab, PRIMARY, lambda: "Bearer t")
-        faults = Faults(self.lab, Directory(self.lab, PRIMARY), None)
+        faults = Faults(self.lab, Directory(self.lab, PRIMARY), None, Mock(are_possible=False))
         return Scenes(self.queue, self.experiments, controls, faults, lambda: self.clock.us / 1e6, lambda: NOW_US)
 
     def begin(self) -> str:

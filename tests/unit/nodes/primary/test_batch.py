@@ -29,7 +29,7 @@ class Endpoint:
         app, api = make_app(load("primary", {}), Tracing(), CollectorRegistry())
         parts = make_parts(log, self.registry)
         self.gate = parts.gate
-        primary_app._add_batch(api, batch.Batches(Writes(parts, Tracing(), lambda: 0.0)))
+        primary_app._add_batch(api, batch.Batches(Writes(parts, Tracing(), lambda: 0.0, lambda _: None)))
         self.http: FlaskClient = app.test_client()
 
     def send(self, raw: bytes | str, key: str | None = None) -> tuple[int, dict[str, Any]]:
@@ -177,7 +177,7 @@ class Failing:
     def __init__(self, takes: int, error: LogError) -> None:
         self.left, self.error = takes, error
 
-    def append_many(self, changes: list[Change]) -> list[Appended]:
+    def append_many(self, changes: list[Change], _copies: int) -> list[Appended]:
         if not self.left:
             raise self.error
         self.left -= 1

@@ -8,12 +8,12 @@ from broker.errors import LogRefused
 from broker.position import START, Position
 from nodes.primary.primary import FORGET_AFTER_SECONDS
 from nodes.runtime.gate import State
+from tests.support import fake as fakes
 from tests.support.primary import Bench
 
 
 def restart(bench: Bench, client: Any) -> None:
-    """Restart the log server, which forgets its scripts."""
-    client.script_flush()
+    fakes.restart(client)
     assert not bench.log.is_verified()
 
 

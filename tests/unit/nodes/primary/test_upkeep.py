@@ -7,6 +7,7 @@ import pytest
 from broker.history import Memory
 from broker.position import Position
 from nodes.http.peers import PeerError
+from tests.support import fake as fakes
 from tests.support.peers import StubPeers
 from tests.support.primary import Bench
 
@@ -30,8 +31,7 @@ def test_a_lost_log_restarts_in_a_later_epoch(fake: Any) -> None:
 
 
 def restart(bench: Bench, client: Any) -> None:
-    """Restart the log server, which forgets its scripts."""
-    client.script_flush()
+    fakes.restart(client)
     assert not bench.log.is_verified()
 
 

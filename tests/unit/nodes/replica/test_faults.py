@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from broker.address import parse
 from broker.connection import Link, connect
 from broker.errors import LogError, LogUnreachable
 from broker.log import ReplicationLog
@@ -132,8 +133,8 @@ def test_a_crash_ends_the_process(broken: Broken) -> None:
 
 
 def test_a_cut_link_breaks_waiting_commands_and_rejects_new_ones(server: LogServer) -> None:
-    link = Link()
-    log = ReplicationLog(connect(server.url, answer_timeout_seconds=30, link=link))
+    link = Link(parse(server.url))
+    log = ReplicationLog(connect(link, answer_timeout_seconds=30))
     log.open("o")
     log.group(REPLICA).join(log.head().position)
     other, watching = ReplicationLog(connect(server.url)), connect(server.url)

@@ -70,7 +70,8 @@ BAD = [
 def test_a_bad_value_is_refused_with_its_name_and_what_is_allowed(name: str, value: str) -> None:
     with pytest.raises(ConfigError) as refused:
         load("replica", {name: value})
-    assert str(refused.value).startswith(f"{name} is {value!r}, but must be ")
+    allowed = "" if name == "LAB_REDIS_URL" else "must be "
+    assert str(refused.value).startswith(f"{name} is {value!r}, but {allowed}")
 
 
 @pytest.mark.parametrize(("name", "value"), [("LAB_LOG_KEEP", "-1"), ("LAB_LOG_MAX", "0"), ("LAB_LOG_MAX", "9999")])
@@ -80,7 +81,7 @@ def test_the_log_cannot_keep_more_than_it_holds(name: str, value: str) -> None:
 
 
 def test_a_forbidden_option_of_the_log_servers_url_is_named() -> None:
-    with pytest.raises(ConfigError, match="LAB_REDIS_URL is not usable: the option 'protocol' is not allowed"):
+    with pytest.raises(ConfigError, match=r"LAB_REDIS_URL is .*, but the option 'protocol' is not allowed"):
         load("replica", {"LAB_REDIS_URL": "redis://127.0.0.1:6379/0?protocol=3"})
 
 

@@ -1,0 +1,259 @@
+"""Failovers of the log server under writes, judged. ``python -m tests.support.failovers --help`` makes many."""
+
+import argparse
+import json
+import math
+import re
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Self
+
+import urllib3
+
+from broker.connection import connect
+from broker.entry import Entry
+from broker.log import ReplicationLog
+from broker.position import START, Position
+from broker.registry import Events
+from lab.local.supervisor import Lab
+from tests.support.http import ask
+from tests.support.load import Writers
+from tests.support.sentinel import SentinelServers
+from tests.support.until import until
+
+BACK_SECONDS = 40.0
+_PER_SECOND = 300
+_RANGE = re.compile(r"(\d+)-(\d+)(?: to \d+-(\d+))?")
+_LONG_LOG = {"LAB_LOG_KEEP": "900000", "LAB_LOG_MAX": "1000000", "LAB_DELAY_MS": "20"}
+
+
+@dataclass
+class Judgement:
+    """What went wrong in some failovers; all must be empty but ``lost``, which must be named."""
+
+    doubled_positions: list[str] = field(default_factory=list)
+    doubled_writes: list[str] = field(default_factory=list)
+    reordered: list[str] = field(default_factory=list)
+    lost: set[Position] = field(default_factory=set)
+    named: set[Position] = field(default_factory=set)
+    diverged: list[str] = field(default_factory=list)
+
+    @property
+    def is_right(self) -> bool:
+        wrong = (self.doubled_positions, self.doubled_writes, self.reordered, self.diverged)
+        return not any(wrong) and self.lost == self.named
+
+
+class Progress:
+    """The moments at which a replica was seen at a later position, and the longest pause between two of them."""
+
+    def __init__(self, url: str) -> None:
+        self._url = f"{url}/version"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.moments: list[float] = [time.monotonic()]
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        last = ""
+        while not self._stop.wait(0.02):
+            try:
+                _, answer = ask("GET", self._url)
+            except urllib3.exceptions.HTTPError:
+                continue
+            if answer.get("position", last) != last:
+                last = answer["position"]
+                self.moments.append(time.monotonic())
+
+
+class Failovers:
+    """A lab on Sentinels, its writers, and what happens to its log servers: one method per kind of failover."""
+
+    def __init__(self, lab: Lab, servers: SentinelServers) -> None:
+        self.lab, self.servers = lab, servers
+        self.log = ReplicationLog(connect(servers.url()))
+        self.events = Events(connect(servers.url()))
+        self.kinds: dict[str, Callable[[], None]] = {
+            "kill": self.kill,
+            "freeze": self.freeze,
+            "command": self.command,
+            "back": self.back,
+        }
+
+    def kill(self) -> None:
+        before = self.servers.master()
+        before.kill()
+        self.servers.wait_for_master(before)
+        self.servers.restart(before)
+
+    def freeze(self) -> None:
+        before = self.servers.master()
+        before.stop()
+        try:
+            self.servers.wait_for_master(before)
+        finally:
+            before.cont()
+
+    def command(self) -> None:
+        self.servers.failover()
+
+    def back(self) -> None:
+        """There and back, without a restart."""
+        first = self.servers.master()
+        while self.servers.failover() is not first:
+            self.servers.wait_until_settled()
+
+    def round(self, kind: str, load: Writers) -> tuple[float, float]:
+        """Let one failover happen; return the longest pauses, in seconds, between writes and of readers."""
+        self.servers.wait_until_settled()
+        with _all(*(Progress(url) for url in self.lab.replica_urls.values())) as replicas:
+            began = len(load.times)
+            until(lambda: len(load.times) > began + 50, BACK_SECONDS)
+            self.kinds[kind]()
+            self.servers.wait_until_settled()
+            seen = len(load.times)
+            until(lambda: len(load.times) > seen + 50, BACK_SECONDS)
+            marks = [len(replica.moments) for replica in replicas]
+            until(lambda: all(len(r.moments) > mark + 1 for r, mark in zip(replicas, marks, strict=True)), BACK_SECONDS)
+        return _pause(load.times[began:]), max(_pause(replica.moments) for replica in replicas)
+
+    def judge(self, load: Writers) -> Judgement:
+        """Compare what was acknowledged with the log, and with what the lab says that it lost."""
+        found = Judgement()
+        entries = {entry.position: entry for entry in self._entries()}
+        at: dict[str, list[str]] = defaultdict(list)
+        for write in load.acknowledged:
+            at[write["position"]].append(write["write_id"])
+        found.doubled_positions = [position for position, ids in at.items() if len(set(ids)) > 1]
+        times = Counter(entry.write_id for entry in entries.values() if entry.op != "epoch")
+        found.doubled_writes = [write_id for write_id, count in times.items() if count > 1]
+        last: dict[str, Position] = {}
+        for write in load.acknowledged:
+            position, writer = Position.parse(write["position"]), write["value"].partition("-")[0]
+            if position <= last.get(writer, START):
+                found.reordered.append(write["position"])
+            last[writer] = position
+            entry = entries.get(position)
+            if entry is None or entry.write_id != write["write_id"]:
+                found.lost.add(position)
+        until(lambda: self._named() >= found.lost, BACK_SECONDS) if found.lost else None
+        found.named = self._named()
+        found.diverged = self._diverged()
+        return found
+
+    def _entries(self) -> Iterator[Entry]:
+        last = START
+        while page := self.log.history.after(last, 1000):
+            yield from page
+            last = page[-1].position
+
+    def _named(self) -> set[Position]:
+        named: set[Position] = set()
+        for event in self.events.after("0-0", 1, 1000):
+            for epoch, first, final in _RANGE.findall(event.fields.get("positions", "")):
+                named |= {Position(int(epoch), n) for n in range(int(first), int(final or first) + 1)}
+        return named
+
+    def _diverged(self) -> list[str]:
+        def digests() -> set[str]:
+            urls = [self.lab.primary_url, *self.lab.replica_urls.values()]
+            return {json.dumps({**ask("GET", f"{url}/digest")[1], "source": ""}) for url in urls}
+
+        try:
+            until(lambda: len(digests()) == 1, BACK_SECONDS)
+        except AssertionError:
+            return sorted(digests())
+        return []
+
+
+@contextmanager
+def on_sentinels(
+    which: str, directory: Path, *, copies: int = 0, replicas: int = 1, fast: bool = True
+) -> Iterator[Failovers]:
+    """A lab whose log is on a master with ``replicas`` replicas, and three Sentinels."""
+    servers_at = directory / "servers"
+    servers_at.mkdir()
+    with (
+        SentinelServers.running(which, servers_at, replicas, fast=fast) as servers,
+        Lab.temporary(redis_url=servers.url(), environment={**_LONG_LOG, "LAB_LOG_COPIES": str(copies)}) as lab,
+    ):
+        for replica in lab.replica_urls:
+            ask("POST", f"{lab.primary_url}/admin/replication-delay", {"replica": replica, "delay_ms": 20})
+        yield Failovers(lab, servers)
+
+
+@contextmanager
+def _all(*managers: Progress) -> Iterator[tuple[Progress, ...]]:
+    try:
+        yield tuple(one.__enter__() for one in managers)
+    finally:
+        for one in managers:
+            one.__exit__()
+
+
+def _pause(moments: list[float]) -> float:
+    ordered = sorted(moments)
+    return max((after - before for before, after in pairwise(ordered)), default=math.nan)
+
+
+def writers(lab: Lab) -> Writers:
+    return Writers(lab.primary_url, count=8, rate=_PER_SECOND, keys=100)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--server", choices=["valkey", "redis-server"], default="valkey")
+    parser.add_argument("--rounds", type=int, default=10, help="of each kind")
+    parser.add_argument("--copies", type=int, default=0)
+    parser.add_argument("--replicas", type=int, default=1, help="of the log server")
+    parser.add_argument("--kinds", default="kill,freeze,command,back")
+    parser.add_argument("--slow", action="store_true", help="Sentinels with their usual periods")
+    chosen = parser.parse_args()
+    right = True
+    for kind in chosen.kinds.split(","):
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            on_sentinels(
+                chosen.server, Path(directory), copies=chosen.copies, replicas=chosen.replicas, fast=not chosen.slow
+            ) as failovers,
+        ):
+            with writers(failovers.lab) as load:
+                pauses = [failovers.round(kind, load) for _ in range(chosen.rounds)]
+            found = failovers.judge(load)
+            right = right and found.is_right
+            shown = (f"{_middle(one):.2f} / {max(one):.2f}" for one in zip(*pauses, strict=True))
+            print(
+                f"{chosen.server} copies={chosen.copies} of {chosen.replicas} {kind} x {chosen.rounds}: "
+                f"{len(load.acknowledged)} acknowledged, {len(found.lost)} lost, {len(found.named)} named, "
+                f"positions doubled {len(found.doubled_positions)}, writes doubled {len(found.doubled_writes)}, "
+                f"reordered {len(found.reordered)}, diverged {len(found.diverged)}; "
+                f"s p50 / max: writes {next(shown)}, readers {next(shown)}",
+                flush=True,
+            )
+            if found.lost != found.named:
+                print("  lost, not named:", sorted(found.lost - found.named)[:10])
+                print("  named, not lost:", sorted(found.named - found.lost)[:10])
+    return 0 if right else 1
+
+
+def _middle(values: tuple[float, ...]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
