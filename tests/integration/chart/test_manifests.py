@@ -5,19 +5,24 @@ import re
 import sys
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import urllib3
 import yaml
 
+from broker.address import Cluster, Sentinels, parse
 from lab import __version__
+from lab.local.layout import LOG_SERVER
 from lab.local.supervisor import Lab
-from nodes.runtime.config import VARIABLES
+from nodes.runtime.config import ROLES, VARIABLES, Role, load
+from tests.integration.conftest import frozen
 from tests.support import chart
 from tests.support.chart import CHART, EXPECTED, ROOT, VALUES, helm
+from tests.support.http import POOL
+from tests.support.until import until
 
 pytestmark = pytest.mark.needs("helm")
-BUILT_ELSEWHERE = {"LAB_QUEUE_URL", "LAB_LOG_COPIES"}
 # Why: a restart mends no degraded node, so both probes only ask whether it serves; a limit of CPU time delays entries;
 # the lab's own images need not be pulled again; the client's volume can be mounted once.
 LINT = [
@@ -99,13 +104,52 @@ def test_every_pod_is_confined_and_bounded(rendered: dict[str, str], name: str) 
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_nodes_get_variables_that_they_read(rendered: dict[str, str], name: str) -> None:
-    for pod in templates(chart.manifests(rendered[name])):
-        (role, *_) = [container["name"] for container in pod["spec"]["containers"]]
-        given = {each["name"] for each in pod["spec"]["containers"][0]["env"]}
-        if "LAB_NODE_ID" in given:
-            read = {variable.name for variable in VARIABLES if role in variable.roles}
-            assert given - read - BUILT_ELSEWHERE <= {"LOG_PASSWORD", "LAB_CLIENT_URL"}
+def test_each_node_reads_its_environment(rendered: dict[str, str], name: str) -> None:
+    manifests = chart.manifests(rendered[name])
+    own = next((found["stringData"] for found in manifests if found["kind"] == "Secret"), {})
+    roles = []
+    for container in chain.from_iterable(pod["spec"]["containers"] for pod in templates(manifests)):
+        if container["name"] not in ROLES:
+            continue
+        roles.append(role := cast("Role", container["name"]))
+        values = {}
+        for variable in container["env"]:
+            secret = variable.get("valueFrom", {}).get("secretKeyRef")
+            values[variable["name"]] = own.get(secret["key"], "secret") if secret else variable["value"]
+        values["LAB_REDIS_URL"] = values["LAB_REDIS_URL"].replace("$(LOG_PASSWORD)", values.get("LOG_PASSWORD", ""))
+        config = load(role, values)
+        assert config.port == container["ports"][0]["containerPort"]
+        assert f"{config.node_id}.labs.svc" in config.allowed_hosts
+        assert set(values) <= {variable.name for variable in VARIABLES} | {"LOG_PASSWORD"}
+        address = parse(config.redis_url)
+        if name == "url":
+            assert isinstance(address, Cluster)
+            assert vars(config).get("queue_url", own["queue-url"]) == own["queue-url"]
+        else:
+            assert isinstance(address, Sentinels)
+            assert (address.name, config.admin_token) == ("lab14", "secret")
+            assert vars(config).get("log_copies", 2) == 2
+            assert str(address.known[2]) == "lab14-redis-2.lab14-redis:26379"
+            assert "secret@" in address.url_of(address.known[0])
+    assert sorted(set(roles)) == sorted(ROLES)
+
+
+def test_a_degraded_node_stays_ready_and_is_not_restarted(fresh: Lab, rendered: dict[str, str]) -> None:
+    urls = {"primary": fresh.primary_url, "replica": fresh.replica_urls["lab14-replica1"], "client": fresh.client_url}
+    urls["worker"] = fresh.worker_url
+    pods = {pod["spec"]["containers"][0]["name"]: pod for pod in templates(chart.manifests(rendered["url"]))}
+
+    def succeeds(role: str, kind: str) -> bool:
+        probe = pods[role]["spec"]["containers"][0][f"{kind}Probe"]
+        timeout = urllib3.Timeout(total=probe["timeoutSeconds"])
+        return POOL.request("GET", urls[role] + probe["httpGet"]["path"], timeout=timeout).status == 200
+
+    assert all(succeeds(role, kind) for role in ROLES for kind in ("startup", "readiness", "liveness"))
+    with frozen(fresh.pids[LOG_SERVER]):
+        until(lambda: not any(succeeds(role, "startup") for role in ("primary", "replica")), 20)
+        assert all(succeeds(role, "liveness") for role in ROLES)
+        assert all(succeeds(role, "readiness") for role in ("primary", "replica", "client"))
+    until(lambda: all(succeeds(role, "startup") for role in ROLES), 30)
 
 
 @pytest.mark.parametrize("name", VALUES)
