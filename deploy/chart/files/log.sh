@@ -61,6 +61,7 @@ save ""
 maxmemory ${MAX_MEMORY_MB}mb
 maxmemory-policy noeviction
 replica-announce-ip $SELF
+repl-diskless-sync-delay 1
 requirepass $PASSWORD
 masterauth $PASSWORD
 # A master that is cut off stops to acknowledge.
