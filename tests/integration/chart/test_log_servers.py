@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 import redis
 
+from broker.connection import connect
+from broker.errors import LogError
+from broker.history import History
 from tests.support.chart import CHART
 from tests.support.ports import base_port
 from tests.support.until import until
@@ -27,17 +30,17 @@ class Pod:
 
     def __init__(self, host: str, volume: Path, base: int) -> None:
         self.host, self.volume = host, volume
-        self._ports = {"server": base, "sentinel": base + 1}
+        self.ports = {"server": base, "sentinel": base + 1}
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
         self.volume.mkdir(exist_ok=True)
         own = {
             "SELF": self.host, "HOSTS": " ".join(HOSTS), "BIND": self.host, "CONFIG": str(self.volume / "redis.conf"),
-            "PORT": str(self._ports["server"]), "SENTINEL_PORT": str(self._ports["sentinel"]),
+            "PORT": str(self.ports["server"]), "SENTINEL_PORT": str(self.ports["sentinel"]),
             "MASTER_NAME": "lab14", "PASSWORD": PASSWORD, "QUORUM": "2", "DOWN_AFTER_MS": "1000", "MAX_MEMORY_MB": "64",
         }  # fmt: skip
-        for role in self._ports:
+        for role in self.ports:
             with (self.volume.parent / f"{self.host}.{role}.log").open("ab") as log:
                 line = ["sh", str(CHART / "files/log.sh"), role]
                 process = subprocess.Popen(
@@ -59,7 +62,7 @@ class Pod:
     def ask(self, *command: str, of: str = "server") -> Any:
         """Return the answer, or an error's text."""
         options: dict[str, Any] = {"decode_responses": True, "protocol": 2, "socket_timeout": 2}
-        client = redis.Redis(self.host, self._ports[of], password=PASSWORD, **options)
+        client = redis.Redis(self.host, self.ports[of], password=PASSWORD, **options)
         try:
             return client.execute_command(*command)
         except redis.RedisError as error:
@@ -112,6 +115,16 @@ def elected(pods: list[Pod]) -> Pod:
     return until(lambda: next((pod for pod in pods if pod.is_master()), None), 30)
 
 
+def nodes_see(pods: list[Pod], key: str) -> str | None:
+    """Return a value as a node reads it, with a URL like the chart's; ``None`` while the Sentinels still agree."""
+    sentinels = ",".join(f"{pod.host}:{pod.ports['sentinel']}" for pod in pods)
+    client = connect(f"redis+sentinel://:{PASSWORD}@{sentinels}/lab14?sentinel_password={PASSWORD}")
+    with suppress(redis.RedisError, LogError):
+        assert History(client, "lab14").hazard() is None
+        return str(client.get(key))
+    return None
+
+
 def test_a_pod_that_slept_through_a_failover_does_not_take_the_log_back(pods: list[Pod]) -> None:
     first, *others = pods
     assert first.is_master()
@@ -119,6 +132,7 @@ def test_a_pod_that_slept_through_a_failover_does_not_take_the_log_back(pods: li
     second = elected(others)
     second.ask("SET", "after", "failover")
     assert second.ask("WAIT", "1", "5000") == 1
+    assert until(lambda: nodes_see(pods, "after")) == "failover"
     for pod in others:
         pod.kill()
     first.start()  # alone, and its Sentinel remembers it as the master
