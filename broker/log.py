@@ -38,15 +38,8 @@ from broker.primary_store import PrimaryStore
 
 REMEMBERED_WRITES = 100_000  # write ids for which a retry is recognized
 CHANGES_MAX = 1000  # changes in one call
-_SCRIPTS = {  # with the files whose functions they use
-    "append": ["server"],
-    "check": [],
-    "epoch": ["groups", "server"],
-    "place": ["groups"],
-    "steady": [],
-    "trim": ["groups"],
-    "verified": ["server"],
-}
+# The files of each script: those whose functions it uses, and its own.
+_SCRIPTS = ("server append", "check", "groups server epoch", "groups place", "steady", "groups trim", "server verified")
 _APPEND_ATTEMPTS = 3
 _REPAIRS_MAX = 3
 _COPIES_MS = 500  # the wait for copies in one attempt
@@ -83,9 +76,8 @@ class ReplicationLog(PrimaryStore):
         self._repairs = repairs or {}
         self._namespace = namespace
         self.history = History(client, namespace)
-        self._scripts = {
-            name: register(client, *(f"{one}.lua" for one in [*uses, name])) for name, uses in _SCRIPTS.items()
-        }
+        files = map(str.split, _SCRIPTS)
+        self._scripts = {found[-1]: register(client, *(f"{one}.lua" for one in found)) for found in files}
         self._is_checked = False
         self._epoch = 0  # the newest that an append was in
 
