@@ -64,6 +64,10 @@ class Acknowledged:
                 self._add(position)
             del self._runs[:-_RUNS_MAX]
 
+    def oldest_epoch(self) -> int | None:
+        with self._lock:
+            return self._runs[0].epoch if self._runs else None
+
     def _add(self, position: Position) -> None:
         epoch, version = position
         runs = self._runs
@@ -101,13 +105,16 @@ class Losses:
         self._epoch: int | None = None  # up to which the log's epochs are known
         self._starts: deque[tuple[int, Position | None]] = deque(maxlen=_STARTS)
         self._shown: list[tuple[float, Lost]] = []
+        self.unnamed: deque[Lost] = deque()
 
-    def find(self, head: Position) -> list[Lost]:
-        """Return what the epochs lack that started since the last call. Raises ``broker.errors.LogError``."""
-        while self._epoch is not None and self._epoch < head.epoch:
+    def find(self, head: Position) -> None:
+        """Add to ``unnamed`` what the epochs lack that started since the last call. Raises ``LogError``."""
+        if self._epoch is None:  # another server can have taken over since the start
+            self._epoch = min(head.epoch, self.acknowledged.oldest_epoch() or head.epoch)
+        while self._epoch < head.epoch:
             entries = self._history.after(Position(self._epoch, _LAST_VERSION), 1)
-            if not entries:
-                break
+            if not entries:  # the head was another server's
+                return
             self._epoch = entries[0].position.epoch
             self._starts.append((self._epoch, entries[0].goes_on_from))
         self._epoch = head.epoch
@@ -117,7 +124,7 @@ class Losses:
             if runs and origin is not None:  # a reset loses nothing unasked
                 found.append(Lost(runs, origin))
         self._shown += [(self._monotonic(), lost) for lost in found]
-        return found
+        self.unnamed.extend(found)
 
     def recent(self) -> list[str]:
         """Describe the losses of the last minutes."""

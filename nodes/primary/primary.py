@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from broker import lag
 from broker.delay.models import Order
 from broker.entry import Record
-from broker.errors import LogError
+from broker.errors import LogBehind, LogError
 from broker.position import Position
 from broker.primary_store import Head
 from broker.registry import Member
@@ -125,7 +125,8 @@ class Primary:
         self._parts.peers.close()
 
     def state(self) -> State:
-        return self._seen(self._log.head())
+        known = self._gate.state.position
+        return self._served(self._log.head(), known)
 
     def wait_for(self, target: Position, timeout_seconds: float) -> State:
         self._gate.wait_for(target, timeout_seconds)
@@ -140,20 +141,25 @@ class Primary:
         return 0.0
 
     def page(self, after: str, limit: int) -> tuple[State, list[Record], bool]:
+        known = self._gate.state.position
         page = self._log.page(after, limit, PAGE_BYTES_MAX)
-        return _state(page.head), page.records, page.more
+        return self._served(page.head, known), page.records, page.more
 
     def get(self, key: str) -> tuple[State, Record | None]:
+        known = self._gate.state.position
         head, record = self._log.get(key)
-        return _state(head), record
+        return self._served(head, known), record
 
     def digest(self) -> tuple[State, int, str]:
+        known = self._gate.state.position
         head = self._log.head()
-        return _state(head), head.keys, head.digest
+        return self._served(head, known), head.keys, head.digest
 
     def position(self, age_ms: float) -> PositionAnswer:
         """The position that contains every write older than ``age_ms``."""
+        known = self._gate.state.position
         position, head = self._log.history.before(round(age_ms * 1000))
+        _require(head, known)
         return {"source": self._parts.config.node_id, "position": str(position), "age_ms": age_ms, "head": str(head)}
 
     def replicas(self) -> ReplicasAnswer:
@@ -204,6 +210,10 @@ class Primary:
             return {"log": log or str(error), "writes": str(error)}
         return {"log": log, "writes": "ok"}
 
+    def _served(self, head: Head, known: Position) -> State:
+        _require(head.position, known)
+        return self._seen(head)
+
     def _seen(self, head: Head) -> State:
         self._gate.advance(state := _state(head))
         return state
@@ -243,19 +253,29 @@ class Primary:
         self._verification.compare(members)
         head = self._log.head()
         self._seen(head)
-        self._name(self._losses.find(head.position))
+        self._losses.find(head.position)
+        while self._losses.unnamed:  # again, if the log server could not take the event
+            self._name(self._losses.unnamed[0])
+            self._losses.unnamed.popleft()
         for member in members:
             if now_us - member.seen_at_us > FORGET_AFTER_SECONDS * 1e6:
                 self.forget(member.replica)
         self._retention.trim([member for member in members if member.is_live(now_us)])
         self._upkeep.pause(UPKEEP_SECONDS)
 
-    def _name(self, losses: list[Lost]) -> None:
-        for lost in losses:
-            _logger.error("%s", lost)
-            self._parts.metrics.lost.inc(lost.writes)
-            details = {"count": str(lost.writes), "positions": lost.positions(), "after": str(lost.after)}
-            self._parts.events.publish("lost", **details)
+    def _name(self, lost: Lost) -> None:
+        details = {"count": str(lost.writes), "positions": lost.positions(), "after": str(lost.after)}
+        self._parts.events.publish("lost", **details)
+        _logger.error("%s", lost)
+        self._parts.metrics.lost.inc(lost.writes)
+
+
+def _require(head: Position, known: Position) -> None:
+    """Raise ``LogBehind`` if a log lacks what was known before it was read: its server has just taken over, and until
+    a new epoch starts, readers would go back in time in this one.
+    """
+    if head < known:
+        raise LogBehind(f"the log ends at {head}, before {known}, which was seen; a new epoch must start")
 
 
 def _state(head: Head) -> State:

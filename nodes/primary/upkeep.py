@@ -41,8 +41,11 @@ class Verification:
                 self._open(seen, silent)
 
     def compare(self, members: list[Member]) -> None:
-        """Continue the log in a new epoch if a heartbeat or a foreign entry is ahead of it. Raises ``LogError``."""
-        ahead = max((member.position for member in members), default=START)
+        """Continue the log in a new epoch if a replica, this primary or a foreign entry is ahead of it.
+
+        So it is where a former master has become master again that no one had told. Raises ``LogError``.
+        """
+        ahead = max((self._parts.gate.state.position, *(member.position for member in members)))
         with self._lock:
             foreign = self._log.history.foreign()
             if foreign is not None:

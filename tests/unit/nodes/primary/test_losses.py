@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import generate_latest
 
+from broker.errors import LogUnreachable
 from broker.position import Position
 from nodes.primary.losses import Acknowledged, Lost, Run
 from tests.support import fake as fakes
@@ -81,6 +82,48 @@ def test_a_failover_that_lost_nothing_names_nothing(fake: Any) -> None:
         "the log server was replaced, and the writes before that may not all have reached this one"
     ]
     assert bench.published("lost") == []
+
+
+def test_losses_are_named_again_until_the_event_is_published(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    write(bench, 1, 2)
+    lose(fake, bench, 1)
+    write(bench, 3)
+    publish = bench.events.publish
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise LogUnreachable("gone again")
+
+    monkeypatch.setattr(bench.events, "publish", refuse)
+    with pytest.raises(LogUnreachable):
+        bench.upkeep()
+    monkeypatch.setattr(bench.events, "publish", publish)
+    bench.upkeep()
+    bench.upkeep()
+    assert [event["positions"] for event in bench.published("lost")] == ["1-2"]
+    assert b"ec_lost_writes_total 1.0" in generate_latest(bench.registry)
+
+
+def test_what_is_lost_before_the_first_look_is_named(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.log.open("o")
+    write(bench, 1, 2)
+    lose(fake, bench, 1)
+    write(bench, 3)
+    bench.upkeep()
+    assert [event["positions"] for event in bench.published("lost")] == ["1-2"]
+
+
+def test_a_head_of_another_server_than_the_entries_hides_no_loss(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    write(bench, 1, 2)
+    bench.losses.find(Position(2, 1))
+    lose(fake, bench, 1)
+    write(bench, 3)
+    bench.upkeep()
+    assert [event["positions"] for event in bench.published("lost")] == ["1-2"]
 
 
 positions = st.lists(st.builds(Position, st.integers(1, 3), st.integers(1, 30)), unique=True)
