@@ -49,6 +49,8 @@ class Judged:
             "refused": sum(bool(done.refused) for done in self.record.done),
             "operations": dict(Counter(f"{op.kind} {op.outcome}" for op in self.record.history.operations)),
             "entries": len(self.record.ledger.entries),
+            "epochs": len(self.record.ledger.cuts),
+            "lost": {"named": len(self.record.losses.named), "unnamed": len(self.record.losses.forgotten)},
             "verdicts": [found.as_json() for found in self.verdicts],
             "broken_promises": {level: [one.as_json() for one in found] for level, found in self.broken.items()},
             "schedule": [{**done.act.as_json(), "refused": done.refused} for done in self.record.done],
@@ -72,6 +74,9 @@ def picture(judged: Judged) -> Group:
     faults = sum(count for kind, count in done.items() if kind != DELAY)
     each = ", ".join(f"{kind} {count}" for kind, count in sorted(done.items()))
     parts: list[Any] = [table, f"\n{faults} kills and faults, {done.get(DELAY, 0)} changes of delay: {each}"]
+    if (lost := record.losses).writes:
+        unnamed = f", {len(lost.forgotten):,} unnamed (primary killed)" if lost.forgotten else ""
+        parts.append(f"lost and named: {len(lost.named):,} writes{unnamed}")
     if refused := [one for one in record.done if one.refused]:
         example = escape(f"{refused[0].act.kind} {refused[0].act.target}: {refused[0].refused}")
         parts.append(f"{len(refused)} could not be done, for example: {example}")
