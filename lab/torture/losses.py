@@ -10,7 +10,7 @@ from lab.torture.ledger import Ledger
 
 _RANGE = re.compile(r"(\d+)-(\d+)(?: to \d+-(\d+))?")
 _CUT_SHORT = "more ranges"
-_NAMED_WITHIN_US = 10_000_000  # the primary looks every second
+_NAMED_WITHIN_US = 5_000_000  # the primary looks every second, but may hang
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,12 @@ class Judged:
         return not self.broken and all(found.judgement == "held" for found in self.verdicts)
 
     @property
+    def operations(self) -> Counter[str]:
+        """By kind and outcome; lost writes were acknowledged, although the history has them as ``unknown``."""
+        lost = len(self.record.losses.writes)
+        return report.operations(self.record.history) - Counter({"write unknown": lost}) + Counter({"write ok": lost})
+
+    @property
     def counts(self) -> dict[str, int]:
         return dict(Counter(done.act.kind for done in self.record.done if not done.refused))
 
@@ -47,7 +53,7 @@ class Judged:
             "clean": self.clean,
             "acts": self.counts,
             "refused": sum(bool(done.refused) for done in self.record.done),
-            "operations": dict(Counter(f"{op.kind} {op.outcome}" for op in self.record.history.operations)),
+            "operations": dict(self.operations),
             "entries": len(self.record.ledger.entries),
             "epochs": len(self.record.ledger.cuts),
             "lost": {"named": len(self.record.losses.named), "unnamed": len(self.record.losses.forgotten)},
@@ -59,7 +65,7 @@ class Judged:
 
 def picture(judged: Judged) -> Group:
     record, broken = judged.record, judged.broken
-    title = f"{report.counted(record.history)}, {len(record.ledger.entries):,} entries in the log"
+    title = f"{report.counted(judged.operations)}, {len(record.ledger.entries):,} entries in the log"
     table = report.table(title, "must not happen", "verdict")
     for found in judged.verdicts:
         _row(table, found.guarantee, found)

@@ -4,10 +4,12 @@ import threading
 from bisect import bisect
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from broker.history import History
 from broker.position import Position
+from broker.registry import Events
 
 _RUNS_MAX = 10_000
 _NAMED_MAX = 20  # in a text
@@ -96,37 +98,63 @@ class Acknowledged:
             return found
 
 
-class Losses:
-    """Compares what was acknowledged with where each new epoch of the log starts. Used by one thread."""
+@dataclass
+class _Shown:
+    """A loss, and the event that names it: as of an epoch, because a failover can lose events as well."""
 
-    def __init__(self, history: History, monotonic: Callable[[], float]) -> None:
+    at_seconds: float
+    lost: Lost
+    event: str | None = None
+    epoch: int = 0
+
+
+class Losses:
+    """Compares what was acknowledged with where each new epoch of the log starts. For one thread, bar ``recent``."""
+
+    def __init__(self, history: History, events: Events, monotonic: Callable[[], float]) -> None:
         self.acknowledged = Acknowledged()
-        self._history, self._monotonic = history, monotonic
+        self._history, self._events, self._monotonic = history, events, monotonic
         self._epoch: int | None = None  # up to which the log's epochs are known
         self._starts: deque[tuple[int, Position | None]] = deque(maxlen=_STARTS)
-        self._shown: list[tuple[float, Lost]] = []
-        self.unnamed: deque[Lost] = deque()
+        self._shown: list[_Shown] = []
 
-    def find(self, head: Position) -> None:
-        """Add to ``unnamed`` what the epochs lack that started since the last call. Raises ``LogError``."""
+    def find(self, head: Position) -> list[Lost]:
+        """Return what the epochs lack that started since the last call. Raises ``broker.errors.LogError``."""
         if self._epoch is None:  # another server can have taken over since the start
             self._epoch = min(head.epoch, self.acknowledged.oldest_epoch() or head.epoch)
         while self._epoch < head.epoch:
             entries = self._history.after(Position(self._epoch, _LAST_VERSION), 1)
             if not entries:  # the head was another server's
-                return
+                return []
             self._epoch = entries[0].position.epoch
-            self._starts.append((self._epoch, entries[0].goes_on_from))
+            self._start(self._epoch, entries[0].goes_on_from)
         self._epoch = head.epoch
         found = []
         for epoch, origin in self._starts:  # again, for a write whose reply came late
             runs = self.acknowledged.cut(origin or Position(0, 0), epoch)
             if runs and origin is not None:  # a reset loses nothing unasked
                 found.append(Lost(runs, origin))
-        self._shown += [(self._monotonic(), lost) for lost in found]
-        self.unnamed.extend(found)
+        now_seconds = self._monotonic()
+        kept = [shown for shown in self._shown if now_seconds - shown.at_seconds < _SHOWN_SECONDS]
+        self._shown = [*kept, *(_Shown(now_seconds, lost) for lost in found)]
+        return found
+
+    def _start(self, epoch: int, origin: Position | None) -> None:
+        """Add the start of an epoch, and drop those that the log has lost: a former master has its entries again."""
+        known = [start for start in self._starts if origin is not None and start[0] <= origin.epoch]
+        self._starts = deque([*known, (epoch, origin)], maxlen=_STARTS)
+
+    def announce(self) -> None:
+        """Publish the event of each loss of the last minutes that the log does not have. Raises ``LogError``."""
+        for shown in self._shown:
+            if shown.event is None or shown.epoch != self._epoch:
+                if shown.event is None or not self._events.has(shown.event):
+                    lost = shown.lost
+                    details = {"count": str(lost.writes), "positions": lost.positions(), "after": str(lost.after)}
+                    shown.event = self._events.publish("lost", **details)
+                shown.epoch = self._epoch or 0
 
     def recent(self) -> list[str]:
         """Describe the losses of the last minutes."""
-        self._shown = [(at, lost) for at, lost in self._shown if self._monotonic() - at < _SHOWN_SECONDS]
-        return [str(lost) for _, lost in self._shown]
+        now_seconds = self._monotonic()
+        return [str(shown.lost) for shown in self._shown if now_seconds - shown.at_seconds < _SHOWN_SECONDS]

@@ -21,7 +21,7 @@ from nodes.http.api import Query
 from nodes.http.peers import Ask, Reply
 from nodes.http.reading import PAGE_BYTES_MAX
 from nodes.http.times import ms, timestamp
-from nodes.primary.losses import Losses, Lost
+from nodes.primary.losses import Losses
 from nodes.primary.parts import Parts
 from nodes.primary.upkeep import Retention, Verification
 from nodes.runtime.background import Background
@@ -253,21 +253,15 @@ class Primary:
         self._verification.compare(members)
         head = self._log.head()
         self._seen(head)
-        self._losses.find(head.position)
-        while self._losses.unnamed:  # again, if the log server could not take the event
-            self._name(self._losses.unnamed[0])
-            self._losses.unnamed.popleft()
+        for lost in self._losses.find(head.position):
+            _logger.error("%s", lost)
+            self._parts.metrics.lost.inc(lost.writes)
+        self._losses.announce()
         for member in members:
             if now_us - member.seen_at_us > FORGET_AFTER_SECONDS * 1e6:
                 self.forget(member.replica)
         self._retention.trim([member for member in members if member.is_live(now_us)])
         self._upkeep.pause(UPKEEP_SECONDS)
-
-    def _name(self, lost: Lost) -> None:
-        details = {"count": str(lost.writes), "positions": lost.positions(), "after": str(lost.after)}
-        self._parts.events.publish("lost", **details)
-        _logger.error("%s", lost)
-        self._parts.metrics.lost.inc(lost.writes)
 
 
 def _require(head: Position, known: Position) -> None:

@@ -183,9 +183,7 @@ def test_a_lost_write_that_nobody_names_is_concealed() -> None:
     assert [write.position for write in run.losses.concealed] == [Position(1, 3)]
 
 
-@pytest.mark.parametrize(
-    ("kill_us", "excused"), [(2_999, False), (3_000, True), (10_700_010, True), (10_700_011, False)]
-)
+@pytest.mark.parametrize(("kill_us", "excused"), [(2_999, False), (3_000, True), (5_700_010, True), (5_700_011, False)])
 def test_a_primary_that_was_killed_before_the_naming_cannot_name(kill_us: int, excused: bool) -> None:
     run = Run()
     run.go_on(after=2)

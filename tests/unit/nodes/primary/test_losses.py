@@ -105,6 +105,42 @@ def test_losses_are_named_again_until_the_event_is_published(fake: Any, monkeypa
     assert b"ec_lost_writes_total 1.0" in generate_latest(bench.registry)
 
 
+def test_an_event_that_a_failover_lost_is_published_again_and_counted_once(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    write(bench, 1, 2)
+    lose(fake, bench, 1)
+    write(bench, 3)
+    bench.upkeep()
+    fake.delete("lab14:events")
+    bench.upkeep()
+    assert bench.published("lost") == [], "nothing has taken over since"
+    fakes.restart(fake, replaced="cd")
+    write(bench, 4)
+    for _ in range(2):
+        bench.upkeep()
+        assert [event["positions"] for event in bench.published("lost")] == ["1-2"]
+    assert b"ec_lost_writes_total 1.0" in generate_latest(bench.registry)
+
+
+def test_a_former_master_that_is_master_again_has_not_lost_what_it_has(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    write(bench, 1, 2, 3)
+    fields = fake.xrange("lab14:log", "1-3")[0][1]
+    lose(fake, bench, 1)
+    write(bench, 4)
+    bench.upkeep()
+    fake.delete("lab14:log", "lab14:events")
+    fake.xadd("lab14:log", fields, id="1-4")
+    fake.hset("lab14:head", mapping={"epoch": 1, "version": 4})
+    bench.losses.acknowledged.add([Position(1, 4)])
+    bench.upkeep()
+    bench.upkeep()
+    assert bench.log.head().position == Position(3, 4)
+    assert [event["positions"] for event in bench.published("lost")] == ["1-2 to 1-3", "2-2"]
+
+
 def test_what_is_lost_before_the_first_look_is_named(fake: Any) -> None:
     bench = Bench(fake)
     bench.log.open("o")

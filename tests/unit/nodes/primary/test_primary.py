@@ -72,6 +72,9 @@ def test_a_server_that_lacks_what_was_seen_is_not_read_until_a_new_epoch_starts(
     bench.upkeep()
     bench.write(3)
     assert bench.primary.get("k")[0].position == Position(1, 3), "what a reader has seen counts too"
+    fields = fake.xrange("lab14:log", "1-2", "1-2")[0][1]
+    fake.delete("lab14:log")  # as at a former master that is master again, with its replication id
+    fake.xadd("lab14:log", fields, id="1-2")
     fake.hset("lab14:head", "version", 2)
     reads = [
         bench.primary.state,
