@@ -2,7 +2,6 @@
 
 import threading
 from bisect import bisect
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from broker.registry import Events
 _RUNS_MAX = 10_000
 _NAMED_MAX = 20  # in a text
 _SHOWN_SECONDS = 300.0
-_STARTS = 4  # the newest starts of epochs, for which late replies are considered
+_STARTS = 8  # the newest starts of epochs, for which late replies are considered
 _LAST_VERSION = 2**63
 
 
@@ -66,10 +65,6 @@ class Acknowledged:
                 self._add(position)
             del self._runs[:-_RUNS_MAX]
 
-    def oldest_epoch(self) -> int | None:
-        with self._lock:
-            return self._runs[0].epoch if self._runs else None
-
     def _add(self, position: Position) -> None:
         epoch, version = position
         runs = self._runs
@@ -114,21 +109,15 @@ class Losses:
     def __init__(self, history: History, events: Events, monotonic: Callable[[], float]) -> None:
         self.acknowledged = Acknowledged()
         self._history, self._events, self._monotonic = history, events, monotonic
-        self._epoch: int | None = None  # up to which the log's epochs are known
-        self._starts: deque[tuple[int, Position | None]] = deque(maxlen=_STARTS)
+        self._epoch: int | None = None  # up to which the starts are known
+        self._starts: list[tuple[int, Position | None]] = []
         self._shown: list[_Shown] = []
 
     def find(self, head: Position) -> list[Lost]:
-        """Return what the epochs lack that started since the last call. Raises ``broker.errors.LogError``."""
-        if self._epoch is None:  # another server can have taken over since the start
-            self._epoch = min(head.epoch, self.acknowledged.oldest_epoch() or head.epoch)
-        while self._epoch < head.epoch:
-            entries = self._history.after(Position(self._epoch, _LAST_VERSION), 1)
-            if not entries:  # the head was another server's
-                return []
-            self._epoch = entries[0].position.epoch
-            self._start(self._epoch, entries[0].goes_on_from)
-        self._epoch = head.epoch
+        """Return what the epochs of the log lack and was not returned before. Raises ``broker.errors.LogError``."""
+        if head.epoch != self._epoch:
+            self._starts = self._find_starts(head.epoch)
+            self._epoch = head.epoch if self._starts else None  # otherwise the head was another server's
         found = []
         for epoch, origin in self._starts:  # again, for a write whose reply came late
             runs = self.acknowledged.cut(origin or Position(0, 0), epoch)
@@ -139,10 +128,19 @@ class Losses:
         self._shown = [*kept, *(_Shown(now_seconds, lost) for lost in found)]
         return found
 
-    def _start(self, epoch: int, origin: Position | None) -> None:
-        """Add the start of an epoch, and drop those that the log has lost: a former master has its entries again."""
-        known = [start for start in self._starts if origin is not None and start[0] <= origin.epoch]
-        self._starts = deque([*known, (epoch, origin)], maxlen=_STARTS)
+    def _find_starts(self, epoch: int) -> list[tuple[int, Position | None]]:
+        """Return the log's newest epochs, and where each continues from. Not every epoch that was seen is among them: a
+        former master that is master again lacks those that others have started.
+        """
+        found: list[tuple[int, Position | None]] = []
+        while epoch and len(found) < _STARTS:
+            entries = self._history.after(Position(epoch - 1, _LAST_VERSION), 1)
+            if not entries or entries[0].op != "epoch" or entries[0].position.epoch != epoch:  # it was trimmed
+                break
+            origin = entries[0].goes_on_from
+            found.insert(0, (epoch, origin))
+            epoch = origin.epoch if origin is not None else 0
+        return found
 
     def announce(self) -> None:
         """Publish the event of each loss of the last minutes that the log does not have. Raises ``LogError``."""

@@ -141,6 +141,29 @@ def test_a_former_master_that_is_master_again_has_not_lost_what_it_has(fake: Any
     assert [event["positions"] for event in bench.published("lost")] == ["1-2 to 1-3", "2-2"]
 
 
+def test_an_epoch_that_is_back_in_the_log_lacks_what_it_lacked_before(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    write(bench, 1, 2)
+    lose(fake, bench, 1)
+    write(bench, 3)
+    bench.upkeep()
+    second = fake.xrange("lab14:log"), fake.hgetall("lab14:head")
+    fake.delete("lab14:log")
+    fake.xadd("lab14:log", {**second[0][0][1]}, id="1-2")
+    fake.hset("lab14:head", mapping={"epoch": 1, "version": 2})
+    bench.upkeep()
+    assert bench.log.head().position == Position(3, 2)
+    bench.losses.acknowledged.add([Position(1, 3)])  # by that server, before the next one took over
+    fake.delete("lab14:log")
+    for name, fields in second[0]:
+        fake.xadd("lab14:log", fields, id=name)
+    fake.hset("lab14:head", mapping=second[1])
+    bench.upkeep()
+    assert bench.log.head().position == Position(4, 2)
+    assert "1-3" in [event["positions"] for event in bench.published("lost")]
+
+
 def test_what_is_lost_before_the_first_look_is_named(fake: Any) -> None:
     bench = Bench(fake)
     bench.log.open("o")
