@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import generate_latest
 
+from broker.errors import LogUnreachable
 from broker.position import Position
 from nodes.primary.losses import Lost, Positions, Run
 from tests.support import fake as fakes
@@ -81,6 +82,107 @@ def test_a_failover_that_lost_nothing_names_nothing(fake: Any) -> None:
         "the log server was replaced, and the writes before that may not all have reached this one"
     ]
     assert bench.published("lost") == []
+
+
+def test_losses_are_named_again_until_the_event_is_published(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    write(bench, 1, 2)
+    lose(fake, bench, 1)
+    write(bench, 3)
+    publish = bench.events.publish
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise LogUnreachable("gone again")
+
+    monkeypatch.setattr(bench.events, "publish", refuse)
+    with pytest.raises(LogUnreachable):
+        bench.upkeep()
+    monkeypatch.setattr(bench.events, "publish", publish)
+    bench.upkeep()
+    bench.upkeep()
+    assert [event["positions"] for event in bench.published("lost")] == ["1-2"]
+    assert b"ec_lost_writes_total 1.0" in generate_latest(bench.registry)
+
+
+def test_an_event_that_a_failover_lost_is_published_again_and_counted_once(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    write(bench, 1, 2)
+    lose(fake, bench, 1)
+    write(bench, 3)
+    bench.upkeep()
+    fake.delete("lab14:events")
+    bench.upkeep()
+    assert bench.published("lost") == [], "nothing has taken over since"
+    fakes.restart(fake, replaced="cd")
+    write(bench, 4)
+    for _ in range(2):
+        bench.upkeep()
+        assert [event["positions"] for event in bench.published("lost")] == ["1-2"]
+    assert b"ec_lost_writes_total 1.0" in generate_latest(bench.registry)
+
+
+def test_a_former_master_that_is_master_again_has_not_lost_what_it_has(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    write(bench, 1, 2, 3)
+    fields = fake.xrange("lab14:log", "1-3")[0][1]
+    lose(fake, bench, 1)
+    write(bench, 4)
+    bench.upkeep()
+    fake.delete("lab14:log", "lab14:events")
+    fake.xadd("lab14:log", fields, id="1-4")
+    fake.hset("lab14:head", mapping={"epoch": 1, "version": 4})
+    bench.losses.acknowledged.extend([Position(1, 4)])
+    bench.upkeep()
+    bench.upkeep()
+    assert bench.log.head().position == Position(3, 4)
+    assert [event["positions"] for event in bench.published("lost")] == ["1-2 to 1-3", "2-2"]
+
+
+def test_an_epoch_that_is_back_in_the_log_lacks_what_it_lacked_before(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    write(bench, 1, 2)
+    lose(fake, bench, 1)
+    write(bench, 3)
+    bench.upkeep()
+    second = fake.xrange("lab14:log"), fake.hgetall("lab14:head")
+    fake.delete("lab14:log")
+    fake.xadd("lab14:log", {**second[0][0][1]}, id="1-2")
+    fake.hset("lab14:head", mapping={"epoch": 1, "version": 2})
+    bench.upkeep()
+    assert bench.log.head().position == Position(3, 2)
+    bench.losses.acknowledged.extend([Position(1, 3)])  # by that server, before the next one took over
+    fake.delete("lab14:log")
+    for name, fields in second[0]:
+        fake.xadd("lab14:log", fields, id=name)
+    fake.hset("lab14:head", mapping=second[1])
+    bench.upkeep()
+    assert bench.log.head().position == Position(4, 2)
+    assert "1-3" in [event["positions"] for event in bench.published("lost")]
+
+
+def test_what_is_lost_before_the_first_look_is_named(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.log.open("o")
+    write(bench, 1, 2)
+    lose(fake, bench, 1)
+    write(bench, 3)
+    bench.upkeep()
+    assert [event["positions"] for event in bench.published("lost")] == ["1-2"]
+
+
+def test_a_head_of_another_server_than_the_entries_hides_no_loss(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    write(bench, 1, 2)
+    bench.losses.find(Position(2, 1))
+    lose(fake, bench, 1)
+    write(bench, 3)
+    bench.upkeep()
+    assert [event["positions"] for event in bench.published("lost")] == ["1-2"]
 
 
 positions = st.lists(st.builds(Position, st.integers(1, 3), st.integers(1, 30)), unique=True)
