@@ -12,6 +12,7 @@ from lab.checking import promises
 from lab.checking.history import History, Operation, Plan, Timeline
 from lab.checking.stores import convergence
 from lab.checking.verdict import Tally, Verdict, describe, verdict
+from lab.checking.workload import SESSIONS_APART
 from lab.torture.ledger import Ledger
 from lab.torture.losses import Losses
 from nodes.http.level import Level
@@ -163,7 +164,7 @@ def by_level(plans: dict[int, Plan], history: History) -> dict[Level, list[Verdi
     """Return the verdicts on each level, from the reads of its sessions and the writes of all sessions."""
     found: dict[Level, list[Verdict]] = {}
     for plan in dict.fromkeys(plans.values()):
-        own = [op for op in history.operations if op.kind != "read" or plans.get(op.session) == plan]
+        own = [op for op in history.operations if op.kind != "read" or plans.get(op.session % SESSIONS_APART) == plan]
         found[plan.level] = promises.judge(History(plan, own))
     return found
 

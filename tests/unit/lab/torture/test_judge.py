@@ -9,6 +9,7 @@ from broker.entry import Entry
 from broker.position import Position
 from lab.checking import promises
 from lab.checking.history import History, Operation, Plan
+from lab.checking.workload import SESSIONS_APART
 from lab.torture import judge, losses
 from lab.torture.judge import Floors
 from lab.torture.ledger import Cut, Ledger
@@ -269,6 +270,17 @@ def test_a_node_that_serves_an_old_state_is_stalled() -> None:
     assert run.verdicts() == ROLLED_BACK
     run.add("read", 30_003_020, value="v2", position=Position(1, 2), version=2, node="another")
     assert run.verdicts() == {"stalled": "violated", **ROLLED_BACK}
+
+
+def test_a_session_that_goes_on_as_another_one_has_the_same_level() -> None:
+    reads = [
+        Operation(index, session, "read", "ok", index, index, key="k", position=Position(1, 1), node="r")
+        for index, session in enumerate((3, 3 + SESSIONS_APART, 4))
+    ]
+    plans = {3: Plan("session"), 4: Plan("eventual")}
+    found = judge.by_level(plans, History(Plan("eventual"), reads))
+    tested = {level: max(one.tested for one in verdicts) for level, verdicts in found.items()}
+    assert tested == {"session": 2, "eventual": 1}
 
 
 def test_a_delay_counts_until_every_replica_must_have_learned_the_next() -> None:
