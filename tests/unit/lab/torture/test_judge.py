@@ -293,3 +293,11 @@ def test_a_delay_counts_until_every_replica_must_have_learned_the_next() -> None
     assert floors.least_ms("r", 40_000_000, 41_000_000) == 820
     assert floors.least_ms("r", 500_000, 600_000) == 0
     assert floors.least_ms("r", 19_000_000, 41_000_000) == 120
+
+
+def test_a_delay_whose_change_a_failover_can_lose_counts_for_ever() -> None:
+    floors = Floors(0, can_return=True)
+    floors.add("r", 1_000_000, 200)
+    floors.add("r", 20_000_000, 900)
+    assert floors.least_ms("r", 90_000_000, 91_000_000) == 200
+    assert floors.least_ms("r", 500_000, 600_000) == 0
