@@ -60,22 +60,20 @@ class LogFaults:
             }
             if body.fault == ISOLATE:
                 self._isolated = shown
-            if duration_us is not None:
-                self._timer = threading.Timer(duration_us / 1e6, self._time_is_up)
-                self._timer.daemon = True
-                self._timer.start()
+                self._set_timer(body.duration_ms)
         return {"replica": LOG, **shown}
 
     def end(self) -> list[str]:
-        """Heal what was isolated; return the names of the faults that ended."""
+        """Heal every server, also what an earlier process has isolated; return the names of the faults that ended."""
+        if not self.are_possible:
+            return []
         with self._lock:
+            self._failovers.heal()
+            self._set_timer(None)
             if self._isolated is None:
                 return []
-            if self._timer is not None:
-                self._timer.cancel()
-            self._failovers.heal()
             self._report("fault_ended", ISOLATE, self._isolated["parameters"]["master"])
-            self._isolated = self._timer = None
+            self._isolated = None
             return [ISOLATE]
 
     def show(self) -> dict[str, Any]:
@@ -85,6 +83,15 @@ class LogFaults:
         if name == "failover":
             return self._failovers.failover
         return self._failovers.failback if name == "failback" else self._failovers.isolate_master
+
+    def _set_timer(self, duration_ms: int | None) -> None:
+        """Replace the timer of an earlier start."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if duration_ms is None else threading.Timer(duration_ms / 1000, self._time_is_up)
+        if self._timer is not None:
+            self._timer.daemon = True
+            self._timer.start()
 
     def _time_is_up(self) -> None:
         with suppress(LogError):  # it remains active, and can be ended again
