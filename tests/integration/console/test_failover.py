@@ -138,8 +138,9 @@ def test_the_scene_shows_a_failover_with_and_without_copies(browser: Browser, ha
     assert f"{count} acknowledged writes, {first} to {last}:" in notice
     assert connect(ha_lab.redis_url).xrange("lab14:log", first, last) == []
     assert steps[1]["verdict"].startswith("Your guess was “All”; right is “")
-    assert "First, replica1 returned “10”" in readers
-    assert readers.endswith("Readers saw values that no longer exist.")
+    first, afterwards = (re.findall(r"“(\w+)”", part) for part in readers.split("Afterwards"))
+    assert (set(first) <= {"10", "old"}, set(afterwards)) == (True, {"old"})  # a busy machine can be too late for the 10
+    assert ("values that no longer exist" in readers) == ("10" in first)
     assert copies.startswith("0 of the ten were acknowledged; 10 were answered with 503 and the outcome “unknown”.")
     assert copies.endswith("It lost 0 acknowledged writes.")
 
