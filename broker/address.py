@@ -70,6 +70,7 @@ def ask(url: str, *command: str) -> Any:
         retry=Retry(NoBackoff(), 0),  # by default redis-py would wait for a dead one for a minute
         protocol=2,
         decode_responses=True,
+        driver_info=None,
     )
     with client:
         return client.execute_command(*command)

@@ -163,6 +163,7 @@ def connect(
         protocol=2,
         decode_responses=as_text,
         encoding_errors="replace",
+        driver_info=None,  # which would take two round trips, and a right
     )
     base: Any = pool.connection_class
     pool.connection_class = type(f"Lab{base.__name__}", (_Lab, base), {"link": link})

@@ -21,7 +21,7 @@ SUITES = ("test", "browser", "stack")
 _SUITE_OF = {
     "chromium": "browser",
     **dict.fromkeys(
-        ("docker", "index", "jq", "minutes", "mount", "openssl", "prometheus", "redis-server", "runme", "schemathesis"),
+        ("docker", "index", "jq", "minutes", "mount", "netns", "openssl", "prometheus", "redis-server", "runme", "schemathesis"),
         "stack",
     ),
 }
@@ -37,6 +37,13 @@ def _engine() -> bool:
     )
 
 
+def _runs(*command: str) -> bool:
+    return (
+        shutil.which(command[0]) is not None
+        and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    )
+
+
 _CHECKS: dict[str, Callable[[], bool]] = {
     "chromium": lambda: any(map(shutil.which, ("chromium", "google-chrome"))),
     "docker": _engine,
@@ -44,6 +51,7 @@ _CHECKS: dict[str, Callable[[], bool]] = {
     "minutes": lambda: True,
     "schemathesis": lambda: find_spec("schemathesis") is not None,
     "mount": lambda: os.geteuid() == 0 and shutil.which("mount") is not None,
+    "netns": lambda: _runs("unshare", "--net", "ip", "link"),
 }
 
 
