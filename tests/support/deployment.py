@@ -137,10 +137,10 @@ class Deployment:
     def is_healthy(self, name: str, host: int | None = None) -> bool:
         return self.health(name, host)[0] == 200
 
-    def ask(self, method: str, url: str, body: Any = None) -> dict[str, Any]:
-        """Send a request with the token; the answer must be a 200."""
-        status, answer = http.ask(method, url, body, Authorization=f"Bearer {self.token}")
-        assert status == 200, answer
+    def ask(self, method: str, url: str, body: Any = None, *, status: int = 200) -> dict[str, Any]:
+        """Send a request with the token; the answer must have this status."""
+        found, answer = http.ask(method, url, body, Authorization=f"Bearer {self.token}")
+        assert found == status, answer
         return answer
 
     def writers(self, host: int = 1, *, copies: int) -> Writers:
@@ -189,13 +189,9 @@ class Deployment:
         """Let a host have the master, by a failover if it has not."""
         self.wait_until_settled()
 
-        def is_master() -> bool:
-            if self.named(*self.network.hosts) != host:
-                self.ask_sentinel(3, "FAILOVER", "lab14")
-                return False
-            return self.is_settled()
-
-        until(is_master, SWITCH_SECONDS)
+        if self.named(*self.network.hosts) != host:
+            until(lambda: self.ask_sentinel(3, "FAILOVER", "lab14"), SWITCH_SECONDS)  # refused shortly after another
+            until(lambda: self.named(*self.network.hosts) == host and self.is_settled(), SWITCH_SECONDS)
 
     def _are_quiet(self) -> bool:
         """Whether all Sentinels know each other and both servers, and find none of them down."""
