@@ -62,7 +62,7 @@ test-browser: $(VENV)/dev.stamp ## run the console tests in Chromium
 
 .PHONY: test-stack
 test-stack: $(VENV)/dev.stamp ## run the tests of containers, runbooks and dashboards, and slow tests
-	@$(BIN)/python -m pytest --suite stack -n 2 --dist loadgroup $(ARGS)
+	@PATH=$(CURDIR)/build/tools:$$PATH $(BIN)/python -m pytest --suite stack -n 3 --dist loadgroup $(ARGS)
 
 .PHONY: test-all
 test-all: test test-browser test-stack ## run all three test suites
@@ -85,6 +85,10 @@ broken: $(VENV)/test.stamp ## check that tests catch builds with one deliberate 
 .PHONY: docs
 docs: $(VENV)/dev.stamp ## write the generated parts of the documents
 	@$(BIN)/python docs/generate.py
+
+.PHONY: chart
+chart: $(VENV)/dev.stamp ## write the manifests that tests expect of the Helm chart (requires .ci/tools)
+	@PATH=$(CURDIR)/build/tools:$$PATH $(BIN)/python -m tests.support.chart
 
 .PHONY: format
 format: $(VENV)/dev.stamp ## format the code

@@ -113,8 +113,8 @@ class _Moving(Address):
     def _search(self) -> Server:
         raise NotImplementedError
 
-    def answers(self, servers: Iterable[Server], *command: str) -> Iterator[Any]:
-        """Yield the answers of those that answer. Raises ``NotLocated`` if none does."""
+    def answers(self, servers: Iterable[Server], *command: str) -> Iterator[tuple[Server, Any]]:
+        """Yield those that answer with their answers. Raises ``NotLocated`` if none does."""
         from redis.exceptions import RedisError
 
         troubles, answered = [], False
@@ -125,7 +125,7 @@ class _Moving(Address):
                 troubles.append(f"{server}: {error}")
             else:
                 answered = True
-                yield answer
+                yield server, answer
         if not answered:
             raise NotLocated("; ".join(troubles))
 
@@ -148,7 +148,7 @@ class Sentinels(_Moving):
 
     def servers(self) -> list[Server]:
         """Return the master and its replicas as the Sentinels know them. Raises ``NotLocated``."""
-        for replicas in self.answers(self.known, "SENTINEL", "REPLICAS", self.name):
+        for _, replicas in self.answers(self.known, "SENTINEL", "REPLICAS", self.name):
             found = (dict(zip(flat[::2], flat[1::2], strict=True)) for flat in replicas)
             return [self.locate(), *(Server(one["ip"], int(one["port"])) for one in found)]
         return []
@@ -161,12 +161,20 @@ class Sentinels(_Moving):
             if "No such master" in str(error):
                 raise NotLocated(f"the Sentinels know no master named {self.name!r}") from None
             raise NotLocated(f"no Sentinel answers: {error}") from None
-        found = [dict(zip(flat[::2], flat[1::2], strict=True)) for flat in answers]
-        newest = max(found, key=lambda master: int(master["config-epoch"]))
+        found = [(dict(zip(flat[::2], flat[1::2], strict=True)), sentinel) for sentinel, flat in answers]
+        newest, sentinel = max(found, key=lambda one: int(one[0]["config-epoch"]))
         if int(newest["config-epoch"]) < self._epoch:
             raise NotLocated("only Sentinels answer that missed the last failover")
         self._epoch = int(newest["config-epoch"])
+        if "failover_in_progress" in newest["flags"]:
+            return self._promoted(sentinel)
         return Server(newest["ip"], int(newest["port"]))
+
+    def _promoted(self, sentinel: Server) -> Server:
+        """Ask the Sentinel that leads a failover, which until its end still gives the old master's particulars."""
+        for _, (host, port) in self.answers([sentinel], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name):
+            return Server(host, int(port))
+        raise NotLocated("the Sentinels know no master any more")
 
 
 class Cluster(_Moving):
@@ -186,7 +194,7 @@ class Cluster(_Moving):
         slot = key_slot(self.namespace(self._lab).encode())
         nodes = dict.fromkeys([self._server, *self.known] if self._server else self.known)
         try:
-            for ranges in self.answers(nodes, "CLUSTER", "SLOTS"):
+            for _, ranges in self.answers(nodes, "CLUSTER", "SLOTS"):
                 for first, last, (host, port, *_), *_ in ranges:
                     if first <= slot <= last and host:
                         return Server(host, port)

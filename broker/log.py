@@ -38,16 +38,10 @@ from broker.primary_store import PrimaryStore
 
 REMEMBERED_WRITES = 100_000  # write ids for which a retry is recognized
 CHANGES_MAX = 1000  # changes in one call
-_SCRIPTS = {  # with the files whose functions they use
-    "append": ["server"],
-    "check": [],
-    "epoch": ["groups", "server"],
-    "place": ["groups"],
-    "steady": [],
-    "trim": ["groups"],
-    "verified": ["server"],
-}
+# The files of each script: those whose functions it uses, and its own.
+_SCRIPTS = ("server append", "check", "groups server epoch", "groups place", "steady", "groups trim", "server verified")
 _APPEND_ATTEMPTS = 3
+_REPAIRS_MAX = 3
 _COPIES_MS = 500  # the wait for copies in one attempt
 _STEP_US = 100_000  # a smaller difference between two clocks does not count as a step
 _SHRINK_STEPS = 32  # each step drops this fraction of the entries, to drop few more than necessary
@@ -82,23 +76,13 @@ class ReplicationLog(PrimaryStore):
         self._repairs = repairs or {}
         self._namespace = namespace
         self.history = History(client, namespace)
-        self._scripts = {
-            name: register(client, *(f"{one}.lua" for one in [*uses, name])) for name, uses in _SCRIPTS.items()
-        }
+        files = map(str.split, _SCRIPTS)
+        self._scripts = {found[-1]: register(client, *(f"{one}.lua" for one in found)) for found in files}
         self._is_checked = False
         self._epoch = 0  # the newest that an append was in
 
     def repaired_by(self, repairs: Repairs) -> "ReplicationLog":
         return ReplicationLog(self._client, self._namespace, repairs)
-
-    @property
-    def keys(self) -> list[str]:
-        """The keys of every script, in order."""
-        return self._written
-
-    def script(self, name: str) -> str:
-        """Return the text of a script."""
-        return str(self._scripts[name].script)
 
     def _run(self, script: str, *args: str | int) -> Any:
         return self._scripts[script](keys=self._written, args=args)
@@ -151,10 +135,9 @@ class ReplicationLog(PrimaryStore):
         except exceptions.NoScriptError:
             self._client.script_load(self._scripts["append"].script)
             return self._exchange(call, copies)
-        positions = [Position(int(epoch), int(version)) for _, epoch, version, _ in (row for row in reply if row[1:])]
-        if positions and (not isinstance(confirmed, int) or confirmed < copies):
-            found = confirmed if isinstance(confirmed, int) else "unknown how many"
-            why = f"{found} of {copies} copies confirmed it within {_COPIES_MS} ms"
+        positions = [Position(int(row[1]), int(row[2])) for row in reply if row[1:]]
+        if positions and not (isinstance(confirmed, int) and confirmed >= copies):
+            why = f"only {confirmed} of {copies} copies confirmed it within {_COPIES_MS} ms"
             raise errors.TooFewCopies(f"the log server has the change at {max(positions)}, but {why}", max(positions))
         return reply
 
@@ -169,14 +152,17 @@ class ReplicationLog(PrimaryStore):
         return Position(int(found[1]), int(found[2]))
 
     def _repaired(self, send: Callable[[], Any]) -> Any:
-        try:
-            with translated():
-                return send()
-        except (errors.LogUnverified, errors.LogFull) as error:
-            repair = self._repairs.get(type(error))
-            if repair is None:
-                raise
-        repair()
+        """Send again after a refusal that can be repaired, or by a server that has been replaced."""
+        for _ in range(_REPAIRS_MAX):
+            try:
+                with translated():
+                    return send()
+            except errors.LogMoved:
+                continue  # a connection finds the server before its next command
+            except (errors.LogUnverified, errors.LogFull) as error:
+                if (repair := self._repairs.get(type(error))) is None:
+                    raise
+            repair()
         return send()
 
     def _answered(self, send: Callable[[], Any]) -> list[Any]:

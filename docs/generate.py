@@ -1,14 +1,19 @@
 """Write the generated parts of the documents: ``make docs``. A test compares them with the code."""
 
+import json
 import re
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from nodes.runtime.config import ROLES, VARIABLES
 from nodes.runtime.metrics import METRICS
 
 DOCS = Path(__file__).parent
+CHART = DOCS.parent / "deploy/chart"
 DECLARING = ("nodes.primary.metrics", "nodes.replica.metrics", "nodes.client.metrics", "nodes.worker.predicted")
 
 
@@ -35,7 +40,26 @@ def configuration() -> str:
     return _table(("variable", "read by", "default", "meaning"), rows)
 
 
-GENERATED = {"metrics": metrics, "configuration": configuration}
+def chart_values() -> str:
+    """The table of all values of the Helm chart."""
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    return _table(("value", "default", "meaning"), _described(values, schema, ""))
+
+
+def _described(values: dict[str, Any], schema: dict[str, Any], path: str) -> Iterable[tuple[str, str, str]]:
+    for name, value in values.items():
+        known = schema["properties"][name]
+        if "properties" in known:
+            yield from _described(value, known, f"{path}{name}.")
+        else:
+            shown = (
+                "" if value in ("", [], {}) else "see `values.yaml`" if "$ref" in known else f"`{json.dumps(value)}`"
+            )
+            yield f"`{path}{name}`", shown, known["description"]
+
+
+GENERATED = {"metrics": metrics, "configuration": configuration, "deploy": chart_values}
 
 
 def rewritten(name: str) -> str:

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from broker.connection import connect
+from broker.connection import connect, register
 from broker.log import ReplicationLog
+from broker.primary_store import KEYS
 from broker.stats import quantile
 from lab.bench.figure import Figure, Scale, Step, Target
 from lab.local.supervisor import Lab
 
+_NAMESPACE = "bench"
 _COPIES = (0, 1, 2)
 _THREADS = (1, 8)
 _VERIFYING = "redis.call('INFO', 'replication')"
@@ -22,11 +24,11 @@ _KNOWN = "'master_replid:{}\\r\\nmaster_replid2:{}'"
 
 def measure(scale: Scale, step: Step) -> Iterator[Figure]:
     with Lab.temporary(ha=True) as lab:
-        log = ReplicationLog(connect(lab.redis_url), "bench")
-        log.open("bench")
+        log = ReplicationLog(connect(lab.redis_url), _NAMESPACE)
+        log.open(_NAMESPACE)
         for threads in _THREADS:
             yield from _copies(log, threads, scale, step)
-        yield _verification(log, connect(lab.redis_url), scale, step)
+        yield _verification(connect(lab.redis_url), scale, step)
 
 
 def _copies(log: ReplicationLog, threads: int, scale: Scale, step: Step) -> Iterator[Figure]:
@@ -52,21 +54,21 @@ def _per_second(log: ReplicationLog, copies: int, threads: int, calls: int) -> f
     return calls / (time.perf_counter() - began)
 
 
-def _verification(log: ReplicationLog, client: Any, scale: Scale, step: Step) -> Figure:
+def _verification(client: Any, scale: Scale, step: Step) -> Figure:
     """Call the script with and without the comparison in turn, so that both see the same machine."""
-    text = log.script("append")
+    with_it = register(client, "server.lua", "append.lua")
     replication = client.info("replication")
-    trusting = text.replace(_VERIFYING, _KNOWN.format(replication["master_replid"], "0" * 40))
+    trusting = str(with_it.script).replace(_VERIFYING, _KNOWN.format(replication["master_replid"], "0" * 40))
     numbers = itertools.count()
 
     def append(script: Callable[..., Any]) -> float:
         number = next(numbers)
         fields = ["set", f"key-{number % 100}", '"value"', f"v{number}", "", "0" * 40]
         began = time.perf_counter()
-        script(keys=log.keys, args=[100_000, 0, 0, *fields])
+        script(keys=keys, args=[100_000, 0, 0, *fields])
         return (time.perf_counter() - began) * 1e6
 
-    with_it, without = client.register_script(text), client.register_script(trusting)
+    without, keys = client.register_script(trusting), [f"{_NAMESPACE}:{name}" for name in KEYS]
     ours, theirs = [], []
     for _ in range(scale.rounds):
         pairs = [(append(with_it), append(without)) for _ in range(scale.calls)]

@@ -45,7 +45,7 @@ def require_usable(url: str, replicas: Collection[str], stop: threading.Event) -
         members, now_us = registry.members(), log.now_us()
         return {(one.replica, one.seen_at_us) for one in members if one.replica in replicas and one.is_live(now_us)}
 
-    shown, found = without_password(url), _parsed(url)
+    shown, found = without_password(url), parsed(url)
     if (reason := _look(found)) is not None:
         raise LabError(f"--redis-url {shown}: {reason}")
     try:
@@ -66,7 +66,8 @@ def require_usable(url: str, replicas: Collection[str], stop: threading.Event) -
         raise LabError(f"--redis-url: {hazard}")
 
 
-def _parsed(url: str) -> Address:
+def parsed(url: str) -> Address:
+    """Raises ``LabError`` that names the wrong part of the URL."""
     try:
         found = address.parse(url)
     except ValueError as error:

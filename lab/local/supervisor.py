@@ -47,6 +47,7 @@ class Lab:
         self.data_dir = options.data_dir.absolute()
         self._password = secrets.token_hex(16)  # of the log servers that it starts
         self.redis_url = layout.redis_url(options, self._password)
+        self._namespace = NAMESPACE
         self._places, self._log_places = layout.places(options), layout.log_places(options)
         self._log_processes: list[LogProcess] = []
         urls = {place.role: place.url for place in self._places}
@@ -107,6 +108,8 @@ class Lab:
         try:
             if (shortage := files.shortage(self.data_dir)) is not None:
                 raise LabError(shortage)
+            if self.options.redis_url is not None:
+                existing.parsed(self.options.redis_url)
             self._record()  # so that `lab down` finds it from now on
             if self._unwritten is not None:
                 raise LabError(self._unwritten)
@@ -145,6 +148,7 @@ class Lab:
     def _prepare(self) -> None:
         if self.options.redis_url is not None:
             existing.require_usable(self.redis_url, self.replica_urls, self._stop)
+            self._namespace = parse(self.redis_url).namespace(NAMESPACE)
         self._log_processes = log_server.prepare(self.options, self.data_dir, self._password)
         for process in self._log_processes:
             self._add(process.place.name, process.command, dict(os.environ))
@@ -303,8 +307,7 @@ class Lab:
             NodeState(name, role, url, pids.get(name), children[name].restarts if name in children else 0)
             for name, role, url in listed
         ]
-        namespace = parse(self.redis_url).namespace(NAMESPACE)
-        return LabState(*this_process(), self._ready, namespace, self.options.base_port, self.redis_url, nodes)
+        return LabState(*this_process(), self._ready, self._namespace, self.options.base_port, self.redis_url, nodes)
 
     def _stop_children(self) -> None:
         log_servers = {place.name for place in self._log_places}

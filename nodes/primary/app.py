@@ -54,7 +54,7 @@ def create_app(config: PrimaryConfig) -> Flask:
     repairs = {LogUnverified: verification.require, LogFull: retention.shrink}
     parts = replace(unrepaired, log=unrepaired.log.repaired_by(repairs))
     losses = Losses(parts.log.history, time.monotonic)
-    write_path = Writes(parts, tracing, time.monotonic, losses.acknowledged.add)
+    write_path = Writes(parts, tracing, time.monotonic, losses.acknowledged.extend)
     registry.register(ReplicaCollector(parts, retention.usage))
 
     primary = Primary(parts, verification, retention, losses, write_path.check)

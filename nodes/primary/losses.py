@@ -1,6 +1,5 @@
 """The writes that this primary has acknowledged, to name those that the log has lost."""
 
-import threading
 from bisect import bisect
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -9,6 +8,7 @@ from typing import NamedTuple
 from broker.history import History
 from broker.position import Position
 
+_ACKNOWLEDGED_MAX = 200_000  # since the last comparison
 _RUNS_MAX = 10_000
 _NAMED_MAX = 20  # in a text
 _SHOWN_SECONDS = 300.0
@@ -51,18 +51,16 @@ class Lost(NamedTuple):
         return f"the log lost {writes}, {self.positions()}: it ended at {self.after} when another server took over"
 
 
-class Acknowledged:
-    """The newest acknowledged positions, in at most 10,000 runs without gaps. Thread-safe."""
+class Positions:
+    """A set of positions: the newest 10,000 runs without gaps of it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._runs: list[Run] = []  # sorted
 
     def add(self, positions: Iterable[Position]) -> None:
-        with self._lock:
-            for position in positions:
-                self._add(position)
-            del self._runs[:-_RUNS_MAX]
+        for position in positions:
+            self._add(position)
+        del self._runs[:-_RUNS_MAX]
 
     def _add(self, position: Position) -> None:
         epoch, version = position
@@ -78,25 +76,28 @@ class Acknowledged:
 
     def cut(self, after: Position, epoch: int) -> list[Run]:
         """Remove and return what is after a position, and in an epoch before ``epoch``."""
-        with self._lock:
-            kept, found = [], []
-            for run in self._runs:
-                if run.epoch >= epoch or (run.epoch, run.last) <= after:
-                    kept.append(run)
-                elif (run.epoch, run.first) > after:
-                    found.append(run)
-                else:
-                    kept.append(run._replace(last=after.version))
-                    found.append(run._replace(first=after.version + 1))
-            self._runs = kept
-            return found
+        kept, found = [], []
+        for run in self._runs:
+            if run.epoch >= epoch or (run.epoch, run.last) <= after:
+                kept.append(run)
+            elif (run.epoch, run.first) > after:
+                found.append(run)
+            else:
+                kept.append(run._replace(last=after.version))
+                found.append(run._replace(first=after.version + 1))
+        self._runs = kept
+        return found
 
 
 class Losses:
-    """Compares what was acknowledged with where each new epoch of the log starts. Used by one thread."""
+    """Compares what was acknowledged with where each new epoch of the log starts. Used by one thread.
+
+    ``acknowledged``: to which any thread adds the position of each acknowledged write.
+    """
 
     def __init__(self, history: History, monotonic: Callable[[], float]) -> None:
-        self.acknowledged = Acknowledged()
+        self.acknowledged: deque[Position] = deque(maxlen=_ACKNOWLEDGED_MAX)
+        self._positions = Positions()
         self._history, self._monotonic = history, monotonic
         self._epoch: int | None = None  # up to which the log's epochs are known
         self._starts: deque[tuple[int, Position | None]] = deque(maxlen=_STARTS)
@@ -111,9 +112,10 @@ class Losses:
             self._epoch = entries[0].position.epoch
             self._starts.append((self._epoch, entries[0].goes_on_from))
         self._epoch = head.epoch
+        self._positions.add([self.acknowledged.popleft() for _ in range(len(self.acknowledged))])
         found = []
         for epoch, origin in self._starts:  # again, for a write whose reply came late
-            runs = self.acknowledged.cut(origin or Position(0, 0), epoch)
+            runs = self._positions.cut(origin or Position(0, 0), epoch)
             if runs and origin is not None:  # a reset loses nothing unasked
                 found.append(Lost(runs, origin))
         self._shown += [(self._monotonic(), lost) for lost in found]

@@ -22,7 +22,6 @@ SERVICES = {"primary", "replica1", "replica2", "client", "worker", "redis", "pro
 def pytest_itemcollected(item: pytest.Item) -> None:
     item.add_marker(pytest.mark.needs("docker"))
     item.add_marker(pytest.mark.timeout(900))
-    item.add_marker(pytest.mark.alone)  # on a busy machine a block of a runbook takes too long to show its effect
 
 
 def docker(*arguments: str, check: bool = True) -> str:

@@ -12,6 +12,8 @@ from tests.e2e.conftest import ROOT, compose
 from tests.e2e.promises import PROMISES
 from tests.support import runbook
 
+# On a busy machine a block takes too long to show its effect.
+pytestmark = pytest.mark.alone
 RUNBOOKS = [ROOT / "RUNBOOK.md", *map(Path, filter(None, [os.environ.get("LAB_DEMO_RUNBOOK")]))]
 
 

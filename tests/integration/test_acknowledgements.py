@@ -158,7 +158,7 @@ def test_writes_with_one_acknowledgement_leave_nothing_waiting_at_the_slower_rep
     stop = threading.Event()
 
     def sample() -> None:
-        while not stop.wait(0.5):
+        while not stop.wait(0.25):
             samples.append(
                 (metric(slow, "ec_waiting_readers")[""], primary.num_threads(), primary.memory_info().rss / 2**20)
             )
@@ -166,7 +166,7 @@ def test_writes_with_one_acknowledgement_leave_nothing_waiting_at_the_slower_rep
     version, started = get(f"{fresh.primary_url}/version")["version"], time.perf_counter()
     with many_writes(fresh, per_second=600, connections=40), ThreadPoolExecutor(1) as threads:
         sampling = threads.submit(sample)
-        until(lambda: len(samples) >= 40, 60)
+        until(lambda: len(samples) >= 40, 30)
         stop.set()
         sampling.result()
     written = get(f"{fresh.primary_url}/version")["version"] - version

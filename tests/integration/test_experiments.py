@@ -26,6 +26,7 @@ SLOW = {"kind": "windows", "writes": 200, "rate": 10, "settings": {REPLICA: {"de
 QUICK = {"kind": "windows", "writes": 3, "rate": 50}
 READS = 3000
 QUORUM_READS = 1500
+OVERLAPPING_READS = 500
 
 
 def submit(lab: Lab, spec: dict[str, Any]) -> str:
@@ -104,11 +105,13 @@ def test_measured_quorums_are_what_the_models_predict(tmp_path: Path) -> None:
             "settings": wanted,
         }
         found = finished(lab, {"kind": "quorum", "n": 3, "r": 1, "w": 1, **load})
+        load["reads"] = OVERLAPPING_READS
         overlapping = finished(lab, {"kind": "quorum", "n": 3, "r": 2, "w": 2, **load})
         refused = ended(lab, submit(lab, {"kind": "quorum", "n": 5}))
     curve, newest = found["stale"], found["newest"]
     print(f"\n{found['reads']} reads, RMSE {curve['rmse']:.2%}, newest {newest}, late {found['late_ms']['p99']} ms")
-    assert found["reads"] == overlapping["reads"] == len(found["raw"]["t_ms"]) == QUORUM_READS
+    assert found["reads"] == len(found["raw"]["t_ms"]) == QUORUM_READS
+    assert overlapping["reads"] == OVERLAPPING_READS
     assert curve["rmse"] < 0.1  # few reads on a busy machine; docs/staleness.md has figures for many
     assert max(curve["predicted"]) > 0.3
     # Reads between two writes see the same one: the sample is as large as the number of writes while it is taken.

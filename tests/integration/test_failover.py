@@ -1,14 +1,18 @@
 """Failovers of the log server under writes: nothing is doubled or reordered, and what is lost is named."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from lab.cli import main
+from lab.local.supervisor import Lab
 from tests.conftest import REAL_SERVERS
 from tests.integration.conftest import metric
 from tests.support.failovers import Failovers, on_cluster, on_sentinels, writers
-from tests.support.http import get
+from tests.support.http import POOL, get, post
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +21,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Failovers]:
         yield found
 
 
-KINDS = ["kill", "freeze", "command", "back"]
+MINUTES = pytest.mark.needs("minutes")
+KINDS = ["kill", pytest.param("freeze", marks=MINUTES), "command", pytest.param("back", marks=MINUTES)]
 
 
 @pytest.fixture(scope="module", params=REAL_SERVERS)
@@ -40,7 +45,7 @@ def test_what_was_lost_is_shown(sentinels: Failovers) -> None:
     assert bool(get(f"{sentinels.lab.primary_url}/health").get("notices")) == bool(lost)
 
 
-@pytest.mark.parametrize("kind", ["kill", "command", "back"])
+@pytest.mark.parametrize("kind", [pytest.param("kill", marks=MINUTES), "command", pytest.param("back", marks=MINUTES)])
 def test_with_all_copies_nothing_is_lost(tmp_path: Path, kind: str) -> None:
     with on_sentinels("valkey", tmp_path, copies=1) as failovers:
         with writers(failovers.lab) as load:
@@ -49,9 +54,37 @@ def test_with_all_copies_nothing_is_lost(tmp_path: Path, kind: str) -> None:
     assert (found.is_right, found.lost) == (True, set()), found
 
 
+@pytest.mark.needs("minutes")
 @pytest.mark.parametrize("kind", ["command", "migrate", "migrate-at-once", "kill"])
 def test_a_log_on_a_cluster_is_judged_the_same(cluster: Failovers, kind: str) -> None:
     with writers(cluster.lab) as load:
         cluster.round(kind, load)
     found = cluster.judge(load)
     assert found.is_right, found
+
+
+def run(lab: Lab, *words: str) -> str:
+    done = CliRunner().invoke(main, [*words, "--data-dir", str(lab.data_dir)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.mark.needs("minutes")
+def test_every_command_works_on_a_cluster(cluster: Failovers, tmp_path: Path) -> None:
+    lab = cluster.lab
+    replica = next(iter(lab.replica_urls))
+    lines = tmp_path / "data.jsonl"
+    lines.write_text("".join(f'{{"key": "k{n}", "value": {n}}}\n' for n in range(100)))
+    assert "100" in run(lab, "load", str(lines))
+    assert "{lab14}:log" in run(lab, "stream")
+    assert json.loads(run(lab, "status", "--json"))["healthy"]
+    run(lab, "delay", "set", replica, "--delay", "30")
+    run(lab, "fault", "start", replica, "pause", "duration_ms=200")
+    assert replica in run(lab, "fault", "list")
+    run(lab, "fault", "end")
+    run(lab, "fault", "resync", replica)
+    run(lab, "experiment", "run", "windows", "--set", "writes=3")
+    assert json.loads(run(lab, "check", "--sessions", "2", "--seconds", "2", "--level", "session", "--json"))
+    assert post(f"{lab.primary_url}/admin/reset")["status"] == "reset"
+    for where in ("/", "/status", "/read-compare", "/scenes", "/experiments"):
+        assert POOL.request("GET", f"{lab.client_url}{where}").status == 200, where

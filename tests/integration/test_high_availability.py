@@ -12,6 +12,7 @@ import urllib3
 from click.testing import CliRunner
 
 from lab.cli import main
+from lab.local.log_server import DROPPED
 from lab.local.supervisor import Lab
 from tests.integration.conftest import converge, frozen, running_lab
 from tests.support.http import ask, get
@@ -85,6 +86,19 @@ def test_a_killed_process_is_restarted_and_writes_continue(ha_lab: Lab, victim: 
     until(lambda: shown(ha_lab, "status")["healthy"], SWITCH_SECONDS)
     converge(ha_lab)
     assert read(ha_lab, f"after-{name}") == [1, 1, 1]
+
+
+def test_a_damaged_file_of_a_replica_is_repaired_and_replaced_by_the_masters(ha_lab: Lab) -> None:
+    name = next(name for name in ("lab14-redis2", "lab14-redis3") if name != master(ha_lab))
+    directory = ha_lab.data_dir / name.replace("lab14-redis", "log")
+    pid = ha_lab.pids[name]
+    with next(directory.glob("appendonlydir/*.incr.aof")).open("ab") as file:
+        file.write(b"*1\r\nnonsense")
+    os.kill(pid, signal.SIGKILL)
+    until((directory / DROPPED).exists, SWITCH_SECONDS)
+    until(lambda: shown(ha_lab, "status")["healthy"], SWITCH_SECONDS)
+    write(ha_lab, "after-damage")
+    assert master(ha_lab) != name
 
 
 def test_a_frozen_master_is_replaced_and_a_restarted_lab_keeps_the_new_one(tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ from tests.support.ports import base_port
 from tests.support.processes import foreground
 from tests.support.until import until
 
+in_one_group = pytest.mark.xdist_group("running")
+on_default_ports = pytest.mark.xdist_group("default-ports")  # if they are free
+
 
 class Cli:
     """``lab`` with its own data directory and ports."""
@@ -58,6 +61,16 @@ class Cli:
 @pytest.fixture
 def cli(tmp_path: Path) -> Iterator[Cli]:
     found = Cli(tmp_path / "lab")
+    yield found
+    found.run("down")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    """A running lab for the tests that leave it running, which are in one group."""
+    found = Cli(tmp_path_factory.mktemp("running") / "lab")
+    started = found.up()
+    assert started.returncode == 0, started.stderr
     yield found
     found.run("down")
 
@@ -103,42 +116,42 @@ def test_state_survives_down_and_up(cli: Cli) -> None:
     assert delays[f"http://lab14-replica1:{cli.base_port + 1}"] == 77
 
 
-def test_two_labs_side_by_side_do_not_disturb_each_other(cli: Cli, tmp_path: Path) -> None:
-    assert cli.up().returncode == 0
+@in_one_group
+def test_two_labs_side_by_side_do_not_disturb_each_other(running: Cli, tmp_path: Path) -> None:
     other = Cli(tmp_path / "other")  # its ports are chosen among those that are free now
     try:
         assert other.up("--replicas", "3").returncode == 0
-        post(f"{cli.primary_url}/data", {"key": "k", "value": 1})
-        assert get(f"{cli.primary_url}/version")["version"] == 1
+        version = post(f"{running.primary_url}/data", {"key": "k", "value": 1})["version"]
+        assert get(f"{running.primary_url}/version")["version"] == version > 0
         assert get(f"{other.primary_url}/version")["version"] == 0
-        assert len(get(f"{cli.primary_url}/replicas")["replicas"]) == 2
+        assert len(get(f"{running.primary_url}/replicas")["replicas"]) == 2
         assert len(get(f"{other.primary_url}/replicas")["replicas"]) == 3
     finally:
         other.run("down")
-    assert cli.status()["healthy"]
+    assert running.status()["healthy"]
 
 
-def test_a_second_lab_in_the_same_directory_is_refused_and_the_first_keeps_running(cli: Cli) -> None:
-    cli.up()
-    before = cli.pids()
-    again = cli.up()
+@in_one_group
+def test_a_second_lab_in_the_same_directory_is_refused_and_the_first_keeps_running(running: Cli) -> None:
+    before = running.pids()
+    again = running.up()
     assert again.returncode == 1
     assert again.stderr.startswith("Error: a lab already runs in ")
     assert again.stderr.count("\n") == 1
-    assert cli.pids() == before
+    assert running.pids() == before
 
 
-def test_a_port_in_use_is_a_one_line_error_and_nothing_is_left_running(cli: Cli, tmp_path: Path) -> None:
-    cli.up()
+@in_one_group
+def test_a_port_in_use_is_a_one_line_error_and_nothing_is_left_running(running: Cli, tmp_path: Path) -> None:
     other = Cli(tmp_path / "other")
-    other.base_port = cli.base_port
+    other.base_port = running.base_port
     up = other.up()
     assert up.returncode == 1
-    assert f"{cli.base_port}" in up.stderr
+    assert f"{running.base_port}" in up.stderr
     assert "--base-port" in up.stderr
     assert "Traceback" not in up.stderr
     assert other.run("status").returncode == 1
-    assert cli.status()["healthy"]
+    assert running.status()["healthy"]
 
 
 def test_of_two_labs_started_on_the_same_ports_at_once_only_one_reports_that_it_runs(cli: Cli, tmp_path: Path) -> None:
@@ -227,46 +240,46 @@ def test_a_bad_setting_of_a_node_is_reported_and_nothing_is_left_running(
     assert cli.run("status").returncode == 1
 
 
-def test_logs_of_one_node_of_all_and_of_an_unknown_one(cli: Cli) -> None:
-    assert cli.run("logs").returncode == 1
-    cli.up()
-    assert "lab14-primary" in cli.run("logs").stdout
-    only = cli.run("logs", "replica1", "--lines", "1").stdout
+@in_one_group
+def test_logs_of_one_node_of_all_and_of_an_unknown_one(running: Cli, tmp_path: Path) -> None:
+    assert Cli(tmp_path / "none").run("logs").returncode == 1
+    assert "lab14-primary" in running.run("logs").stdout
+    only = running.run("logs", "replica1", "--lines", "1").stdout
     assert only.startswith("lab14-replica1")
-    unknown = cli.run("logs", "replica9")
+    unknown = running.run("logs", "replica9")
     assert (unknown.returncode, "lab14-replica2" in unknown.stderr) == (1, True)
 
 
-def test_the_stream_is_shown_with_pending_entries(cli: Cli) -> None:
-    cli.up()
-    post(f"{cli.primary_url}/data", {"key": "[red]k[/]", "value": "\u001b[31mx"})
-    shown = cli.run("stream").stdout
+@in_one_group
+def test_the_stream_is_shown_with_pending_entries(running: Cli) -> None:
+    position = post(f"{running.primary_url}/data", {"key": "[red]k[/]", "value": "\u001b[31mx"})["position"]
+    shown = running.run("stream").stdout
     assert "[red]k[/]" in shown
     assert "\u001b" not in shown
-    url = json.loads((cli.directory / "lab.json").read_text())["redis_url"]
+    url = json.loads((running.directory / "lab.json").read_text())["redis_url"]
     assert f"redis-cli --no-auth-warning -u {url} XRANGE lab14:log - +" in shown
-    found = json.loads(cli.run("stream", "--json").stdout)
-    assert found["entries"][-1]["position"] == found["head"]["position"] == "1-1"
+    found = json.loads(running.run("stream", "--json").stdout)
+    assert found["entries"][-1]["position"] == found["head"]["position"] == position
     groups = {group["replica"]: group for group in found["groups"]}
     assert set(groups) == {"lab14-replica1", "lab14-replica2"}
-    assert groups["lab14-replica2"]["last_delivered"] == "1-1"
+    assert groups["lab14-replica2"]["last_delivered"] == position
 
 
-def test_only_a_reader_of_the_users_files_can_use_the_log_server(cli: Cli) -> None:
-    cli.up()
-    url = json.loads((cli.directory / "lab.json").read_text())["redis_url"]
+@in_one_group
+def test_only_a_reader_of_the_users_files_can_use_the_log_server(running: Cli) -> None:
+    url = json.loads((running.directory / "lab.json").read_text())["redis_url"]
     assert connect(url).ping()
     stranger = redis.Redis.from_url(without_password(url))
     with stranger, pytest.raises(redis.exceptions.AuthenticationError):
         stranger.ping()
     password = urlsplit(url).password
     assert password
-    own = [psutil.Process(pid) for pid in [cli.status()["pid"], *cli.pids().values()]]
+    own = [psutil.Process(pid) for pid in [running.status()["pid"], *running.pids().values()]]
     lines = [" ".join(process.cmdline()) for one in own for process in [one, *one.children(recursive=True)]]
     assert len(lines) > 6
     assert not any(password in line for line in lines)
-    assert password not in cli.run("status").stdout + cli.run("status", "--json").stdout
-    for path in cli.directory.rglob("*"):
+    assert password not in running.run("status").stdout + running.run("status", "--json").stdout
+    for path in running.directory.rglob("*"):
         if path.is_file() and password.encode() in path.read_bytes():
             assert path.stat().st_mode & 0o077 == 0, path
 
@@ -286,6 +299,7 @@ def test_another_log_server_can_be_used(cli: Cli, server: Any) -> None:
     assert post(f"{cli.primary_url}/data", {"key": "k", "value": 1})["version"] == 1
 
 
+@on_default_ports
 def test_the_demo_reports_its_figures_and_leaves_nothing(tmp_path: Path) -> None:
     line = [sys.executable, "-m", "lab", "demo", "--json", "--windows", "2"]
     found = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
@@ -309,6 +323,7 @@ def test_the_demo_reports_its_figures_and_leaves_nothing(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+@on_default_ports
 def test_ctrl_c_in_the_demo_stops_everything(tmp_path: Path) -> None:
     output = ""
     with foreground([sys.executable, "-m", "lab", "demo"], cwd=tmp_path) as process:

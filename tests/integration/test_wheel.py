@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.needs("index"), pytest.mark.timeout(300)]
+# The demo takes the default ports if they are free, as the containers do.
+pytestmark = [pytest.mark.needs("index"), pytest.mark.timeout(300), pytest.mark.xdist_group("default-ports")]
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("broker", "nodes", "lab")
 FILES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE")

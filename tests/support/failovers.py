@@ -89,11 +89,8 @@ class Judge:
     """The log at a URL, and the URLs of the nodes that must agree with it."""
 
     def __init__(self, url: str, nodes: list[str]) -> None:
-        namespace = parse(url).namespace("lab14")
-        self.log = ReplicationLog(connect(url), namespace)
-        self._events = Events(connect(url), namespace)
+        self._url, self._namespace = url, parse(url).namespace("lab14")
         self._nodes = nodes
-        self._judged: set[Position] = set()  # losses named before
 
     def judge(self, *loads: Writers) -> Judgement:
         """Compare what was acknowledged with the log, and with what the lab says that it lost."""
@@ -115,21 +112,23 @@ class Judge:
             entry = entries.get(position)
             if entry is None or entry.write_id != write["write_id"]:
                 found.lost.add(position)
-        until(lambda: self.named() >= found.lost, BACK_SECONDS) if found.lost else None
-        found.named = self.named() - self._judged
-        self._judged |= found.named
+        if found.lost:
+            until(lambda: self.named() >= found.lost, BACK_SECONDS)
+        found.named = self.named() & set(map(Position.parse, at))
         found.diverged = self._diverged()
         return found
 
     def _entries(self) -> Iterator[Entry]:
         last = START
-        while page := self.log.history.after(last, 1000):
+        log = ReplicationLog(connect(self._url), self._namespace)
+        while page := log.history.after(last, 1000):
             yield from page
             last = page[-1].position
 
     def named(self) -> set[Position]:
+        """The positions that the lab has named as lost, since its start."""
         named: set[Position] = set()
-        for event in self._events.after("0-0", 1, 1000):
+        for event in Events(connect(self._url), self._namespace).after("0-0", 1, 1000):
             for epoch, first, final in _RANGE.findall(event.fields.get("positions", "")):
                 named |= {Position(int(epoch), n) for n in range(int(first), int(final or first) + 1)}
         return named

@@ -68,7 +68,7 @@ class Bench:
         parts = replace(unrepaired, log=ReplicationLog(client, repairs=repairs))
         self.parts, self.log = parts, parts.log
         self.losses = Losses(log.history, lambda: self.now_seconds)
-        self.writes = Writes(parts, Tracing(), lambda: self.now_seconds, self.losses.acknowledged.add)
+        self.writes = Writes(parts, Tracing(), lambda: self.now_seconds, self.losses.acknowledged.extend)
         self.primary = Primary(parts, verification, self.retention, self.losses, self.writes.check)
         self.delays = Delays(parts)
         self.primary._upkeep.stop()  # so that its pause does not wait

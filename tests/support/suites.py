@@ -21,11 +21,14 @@ SUITES = ("test", "browser", "stack")
 _SUITE_OF = {
     "chromium": "browser",
     **dict.fromkeys(
-        ("docker", "index", "jq", "minutes", "mount", "netns", "openssl", "prometheus", "redis-server", "runme", "schemathesis"),
+        (
+            *("docker", "go", "helm", "index", "jq", "kube-apiserver", "kube-score", "kubeconform"),
+            *("minutes", "mount", "netns", "openssl", "prometheus", "redis-server", "runme", "schemathesis"),
+        ),
         "stack",
     ),
 }
-_OPTIONAL = {"runme"}  # no package registry has it
+_OPTIONAL = {"kube-apiserver", "runme"}  # takes minutes to build; no package registry has it
 _ALONE = "alone"
 _LEFT_OUT = pytest.StashKey[Counter[str]]()
 
@@ -48,6 +51,7 @@ _CHECKS: dict[str, Callable[[], bool]] = {
     "chromium": lambda: any(map(shutil.which, ("chromium", "google-chrome"))),
     "docker": _engine,
     "index": lambda: True,
+    "kube-apiserver": lambda: all(map(shutil.which, ("kube-apiserver", "etcd", "kubectl"))),
     "minutes": lambda: True,
     "schemathesis": lambda: find_spec("schemathesis") is not None,
     "mount": lambda: os.geteuid() == 0 and shutil.which("mount") is not None,
@@ -133,7 +137,7 @@ def _not_run(left_out: Counter[str], skipped: list[pytest.TestReport]) -> Iterat
 _NEEDS = {
     "test": "Python only",
     "browser": "Chromium",
-    "stack": "Docker, Prometheus, redis-server, jq, schemathesis, root, a package index, or minutes",
+    "stack": "Docker, Prometheus, redis-server, Helm, jq, schemathesis, root, a package index, or minutes",
 }
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from lab.local.supervisor import Lab
+from lab.page import server
 from tests.integration.conftest import set_delays
 from tests.support import chromium
 from tests.support.http import post
@@ -22,13 +25,39 @@ ROOT = Path(__file__).parents[3]
 REPLICA, OTHER = "lab14-replica1", "lab14-replica2"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Headless Chromium."""
+@pytest.fixture(scope="session")
+def started_browser() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright  # installed only by the targets that run these tests
 
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=chromium.path(), args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def browser(started_browser: Browser) -> Iterator[Browser]:
+    """Headless Chromium, without the pages of another module."""
+    yield started_browser
+    for context in started_browser.contexts:
+        context.close()
+
+
+@contextmanager
+def without_lab(recording: str = "") -> Iterator[str]:
+    """The address of a page without a lab, which shows this recording."""
+    with server(recording.encode()) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://{running.host}:{running.port}/?replay"
+        running.shutdown()
+
+
+@pytest.fixture(scope="module")
+def script(browser: Browser) -> Iterator[Page]:
+    """A page on which tests of a module call functions of the console that need no lab and leave nothing behind."""
+    with without_lab() as url:
+        found = browser.new_page()
+        found.goto(url)
         yield found
         found.close()
 

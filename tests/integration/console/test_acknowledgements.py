@@ -97,24 +97,24 @@ def test_the_mark_of_an_acknowledgement_is_at_the_time_that_the_replica_reports(
     page.close()
 
 
-def test_the_ways_of_a_write_end_where_it_has_arrived_or_is_now(page: Page) -> None:
+def test_the_ways_of_a_write_end_where_it_has_arrived_or_is_now(script: Page) -> None:
     there = ["applied", 1000, 1500, 1]
     known: dict[str, Any] = {"applied": 1500, "acknowledged": 3500}
-    assert page.evaluate(WAYS, [{}, 1250]) == [["applied", 1000, None, 0.5]]
-    assert page.evaluate(WAYS, [{}, 9000]) == [["applied", 1000, None, 0.97]]  # overdue
-    assert page.evaluate(WAYS, [{"applied": 1500}, 2000]) == [there, ["acknowledged", 1500, None, 0.25]]
-    assert page.evaluate(WAYS, [known, 3500]) == [there, ["acknowledged", 1500, 3500, 1]]
-    assert page.evaluate(WAYS, [known, 2500]) == [there, ["acknowledged", 1500, None, 0.5]]  # stepped back
-    assert page.evaluate(WAYS, [known, 1100]) == [["applied", 1000, None, 0.2]]
+    assert script.evaluate(WAYS, [{}, 1250]) == [["applied", 1000, None, 0.5]]
+    assert script.evaluate(WAYS, [{}, 9000]) == [["applied", 1000, None, 0.97]]  # overdue
+    assert script.evaluate(WAYS, [{"applied": 1500}, 2000]) == [there, ["acknowledged", 1500, None, 0.25]]
+    assert script.evaluate(WAYS, [known, 3500]) == [there, ["acknowledged", 1500, 3500, 1]]
+    assert script.evaluate(WAYS, [known, 2500]) == [there, ["acknowledged", 1500, None, 0.5]]  # stepped back
+    assert script.evaluate(WAYS, [known, 1100]) == [["applied", 1000, None, 0.2]]
     unknown_times = {"state": {"applied_position": "1-1", "acknowledged_version": 1}}
-    assert page.evaluate(WAYS, [unknown_times, 3500]) == []
-    assert page.evaluate(WAYS, [unknown_times | {"applied": 1500}, 3500]) == [there]
+    assert script.evaluate(WAYS, [unknown_times, 3500]) == []
+    assert script.evaluate(WAYS, [unknown_times | {"applied": 1500}, 3500]) == [there]
 
 
-def test_the_acknowledged_version_follows_the_feed_without_gaps(page: Page) -> None:
-    assert page.evaluate(VERSION, [3, []]) == 3
-    assert page.evaluate(VERSION, [3, [4, 5, 7]]) == 5
-    assert page.evaluate(VERSION, [None, [1, 2]]) is None
+def test_the_acknowledged_version_follows_the_feed_without_gaps(script: Page) -> None:
+    assert script.evaluate(VERSION, [3, []]) == 3
+    assert script.evaluate(VERSION, [3, [4, 5, 7]]) == 5
+    assert script.evaluate(VERSION, [None, [1, 2]]) is None
 
 
 def test_current_state_splits_pending_entries(page: Page, fresh: Lab) -> None:

@@ -93,18 +93,16 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield running
 
 
-@pytest.fixture(params=[2, 3])
-def of_each_size(request: pytest.FixtureRequest) -> Lab:
-    chosen: Lab = request.getfixturevalue("fresh" if request.param == 2 else "three")
-    return chosen
+# The size of the window and the number of replicas decide the layout, the scheme only the colors.
+VIEWS = [(size, replicas, "light") for replicas in (2, 3) for size in SIZES]
+VIEWS += [("laptop", 2, "dark"), ("phone", 2, "dark")]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "replicas", "scheme"), VIEWS)
 def test_everything_is_in_its_place(
-    browser: Browser, of_each_size: Lab, pictures: Path, size: str, scheme: Any
+    browser: Browser, request: pytest.FixtureRequest, pictures: Path, size: str, replicas: int, scheme: Any
 ) -> None:
-    lab = of_each_size
+    lab: Lab = request.getfixturevalue({2: "fresh", 3: "three"}[replicas])
     width, height = SIZES[size]
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
     go(page, f"{lab.client_url}/")
@@ -236,8 +234,8 @@ def marks(found: dict[str, Any]) -> dict[str, Any]:
     return {mark["style"]: mark for mark in found["marks"]}
 
 
-def test_the_picture_has_a_mark_for_everything_at_its_time_and_lane(page: Page) -> None:
-    found = page.evaluate(PICTURE, {})
+def test_the_picture_has_a_mark_for_everything_at_its_time_and_lane(script: Page) -> None:
+    found = script.evaluate(PICTURE, {})
     scale, shown = found["scale"], marks(found)
     x = [scale["first"] + (scale["last"] - scale["first"]) * at / 10 for at in range(11)]
     primary, first, second = found["lanes"]
@@ -251,7 +249,7 @@ def test_the_picture_has_a_mark_for_everything_at_its_time_and_lane(page: Page) 
     assert {"lane", "name", "tick"} == {style for style, mark in shown.items() if not mark.get("clipped")}
 
 
-def test_a_read_is_missing_its_key_or_of_unknown_staleness_or_fresh(page: Page) -> None:
+def test_a_read_is_missing_its_key_or_of_unknown_staleness_or_fresh(script: Page) -> None:
     read = {"at_ms": 5000, "source": "r1", "key": "k", "version": 0, "behind": 0}
     expected = {
         "missing": [read],
@@ -260,16 +258,18 @@ def test_a_read_is_missing_its_key_or_of_unknown_staleness_or_fresh(page: Page) 
     }
     for style, reads in expected.items():
         for one in reads:
-            shown = marks(page.evaluate(PICTURE, {"reads": [one]}))
+            shown = marks(script.evaluate(PICTURE, {"reads": [one]}))
             assert expected.keys() & shown.keys() == {style}, one
-    assert [text for text, *_ in marks(page.evaluate(PICTURE, {"reads": expected["unknown"]}))["unknown"]["texts"]] == [
+    assert [
+        text for text, *_ in marks(script.evaluate(PICTURE, {"reads": expected["unknown"]}))["unknown"]["texts"]
+    ] == [
         "?",
         "?",
     ]
 
 
-def test_the_turned_picture_has_the_same_marks_with_time_downwards(page: Page) -> None:
-    across, turned = (marks(page.evaluate(PICTURE, {"turned": turn})) for turn in (False, True))
+def test_the_turned_picture_has_the_same_marks_with_time_downwards(script: Page) -> None:
+    across, turned = (marks(script.evaluate(PICTURE, {"turned": turn})) for turn in (False, True))
     assert across.keys() == turned.keys()
     for style, places in {
         "write": "centers",
@@ -287,10 +287,10 @@ def test_the_turned_picture_has_the_same_marks_with_time_downwards(page: Page) -
     assert from_y < to_y
 
 
-def test_highlighted_writes_and_lanes_are_drawn_in_a_style_of_their_own(page: Page) -> None:
-    plain = marks(page.evaluate(PICTURE, {}))
+def test_highlighted_writes_and_lanes_are_drawn_in_a_style_of_their_own(script: Page) -> None:
+    plain = marks(script.evaluate(PICTURE, {}))
     assert not any(style.startswith("highlighted") for style in plain)
-    found = page.evaluate(PICTURE, {"chosen": [["r1"], ["1-1"]]})
+    found = script.evaluate(PICTURE, {"chosen": [["r1"], ["1-1"]]})
     shown = marks(found)
     scale, (_, lane, _) = found["scale"], found["lanes"]
     assert shown["highlighted lane"]["ends"] == [scale["first"], lane, scale["last"], lane]
@@ -301,13 +301,13 @@ def test_highlighted_writes_and_lanes_are_drawn_in_a_style_of_their_own(page: Pa
     assert styles.index("highlighted applied") > styles.index("stale")  # above everything else
 
 
-def test_the_picture_leaves_out_the_oldest_of_too_many_writes(page: Page) -> None:
-    assert page.evaluate(PICTURE, {"more": 398})["omitted"] == 0
-    assert page.evaluate(PICTURE, {"more": 403})["omitted"] == 5
+def test_the_picture_leaves_out_the_oldest_of_too_many_writes(script: Page) -> None:
+    assert script.evaluate(PICTURE, {"more": 398})["omitted"] == 0
+    assert script.evaluate(PICTURE, {"more": 403})["omitted"] == 5
 
 
-def test_every_style_has_a_color_of_the_page(page: Page) -> None:
-    colors = page.evaluate(
+def test_every_style_has_a_color_of_the_page(script: Page) -> None:
+    colors = script.evaluate(
         """async () => {
             const { STYLES } = await import("/console/picture.js");
             const look = getComputedStyle(document.body);

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +16,8 @@ from xml.etree import ElementTree
 import pytest
 
 from lab.local.supervisor import Lab
-from lab.page import server
 from tests.integration.conftest import running_lab, set_delays
-from tests.integration.console.conftest import OTHER, REPLICA, Seen, go, set_ack_delays, text, waited
+from tests.integration.console.conftest import OTHER, REPLICA, Seen, go, set_ack_delays, text, waited, without_lab
 from tests.integration.console.test_layout import CUT_OFF, SIZES, WALLS, no_serious_violation
 from tests.support.http import ask, post
 from tests.support.processes import foreground
@@ -187,14 +185,13 @@ NO_MOMENT = [
 ]
 
 
-@pytest.mark.parametrize(("at", "said"), NO_MOMENT, ids=range(len(NO_MOMENT)))
-def test_a_link_to_no_moment_says_so_and_shows_the_present(
-    page: Page, browser: Browser, fresh: Lab, at: str, said: str
-) -> None:
-    other = opened(browser, f"{fresh.client_url}/?at={at}&span=7", "open")
-    waited(other, lambda: text(other, "#notice") == said)
-    assert (other.get_attribute("#pause", "aria-pressed"), other.input_value("#span")) == ("false", "10")
-    waited(other, lambda: REPLICA in text(other, "#now tbody"))
+def test_a_link_to_no_moment_says_so_and_shows_the_present(page: Page, browser: Browser, fresh: Lab) -> None:
+    other = browser.new_page()
+    for at, said in NO_MOMENT:
+        other.goto(f"{fresh.client_url}/?at={at}&span=7")
+        waited(other, lambda: text(other, "#notice") == said)  # noqa: B023
+        assert (other.get_attribute("#pause", "aria-pressed"), other.input_value("#span")) == ("false", "10")
+        waited(other, lambda: REPLICA in text(other, "#now tbody"))
     other.close()
 
 
@@ -222,23 +219,21 @@ BROKEN: list[tuple[str, str]] = [
 @pytest.fixture
 def bare(browser: Browser) -> Iterator[Page]:
     """The page without a lab, which shows a recording of one message."""
-    with server(f"{GOOD}\n".encode()) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        found = opened(browser, f"http://{running.host}:{running.port}/?replay")
+    with without_lab(f"{GOOD}\n") as url:
+        found = opened(browser, url)
         yield found
         found.close()
-        running.shutdown()
 
 
-@pytest.mark.parametrize(("lines", "why"), BROKEN, ids=range(len(BROKEN)))
-def test_a_broken_file_is_refused_with_its_line(bare: Page, lines: str, why: str) -> None:
+def test_a_broken_file_is_refused_with_its_line(bare: Page) -> None:
     waited(bare, lambda: text(bare, "#connection") == "Replay")
-    file = {"name": "saved.jsonl", "mimeType": "text/plain", "buffer": lines.encode()}
-    bare.set_input_files("#recording", file)  # type: ignore[arg-type]
-    waited(bare, lambda: text(bare, "#replay-error") == f"saved.jsonl cannot be shown: {why}.")
-    assert text(bare, "#connection") == "Replay"  # what was shown before is still there
-    bare.set_input_files("#recording", {**file, "buffer": GOOD.encode()})  # type: ignore[arg-type]
-    waited(bare, lambda: not bare.locator("#replay-error").is_visible())
+    for lines, why in BROKEN:
+        file = {"name": "saved.jsonl", "mimeType": "text/plain", "buffer": lines.encode()}
+        bare.set_input_files("#recording", file)  # type: ignore[arg-type]
+        waited(bare, lambda: text(bare, "#replay-error") == f"saved.jsonl cannot be shown: {why}.")  # noqa: B023
+        assert text(bare, "#connection") == "Replay"  # what was shown before is still there
+        bare.set_input_files("#recording", {**file, "buffer": GOOD.encode()})  # type: ignore[arg-type]
+        waited(bare, lambda: not bare.locator("#replay-error").is_visible())
 
 
 def test_a_file_is_bounded_in_size_and_messages(bare: Page, tmp_path: Path) -> None:
@@ -319,11 +314,9 @@ def test_a_picture_as_svg_is_well_formed_whatever_a_name_contains(bare: Page) ->
     assert (path.get("d"), path.get("stroke"), path.get("stroke-dasharray")) == ("M0 0L10 5", "#222", "4 4")
 
 
-@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("query", ["replay", "replay&at=5", "at=5"])
-def test_a_replay_and_a_notice_fit_the_screen(browser: Browser, fresh: Lab, size: str, query: str) -> None:
-    width, height = SIZES[size]
-    page = browser.new_page(viewport={"width": width, "height": height})
+def test_a_replay_and_a_notice_fit_the_screen(browser: Browser, fresh: Lab, query: str) -> None:
+    page = browser.new_page()
     page.goto(f"{fresh.client_url}/?{query}")
     if "replay" in query:
         waited(page, lambda: text(page, "#connection") == "Replay: choose a recording")
@@ -334,10 +327,13 @@ def test_a_replay_and_a_notice_fit_the_screen(browser: Browser, fresh: Lab, size
         waited(page, lambda: text(page, "#notice") == NOT_KEPT)
         page.wait_for_selector(f"#delay-{OTHER}", state="attached")
     page.evaluate("document.getElementById('save').open = true")
-    if size in WALLS:
-        assert page.evaluate("document.scrollingElement.scrollHeight <= innerHeight")
-    assert page.evaluate(CUT_OFF) == []
-    no_serious_violation(page)
+    for size, (width, height) in SIZES.items():
+        page.set_viewport_size({"width": width, "height": height})
+        # Charts are drawn anew a moment after the window has changed.
+        waited(page, lambda: page.evaluate(CUT_OFF) == [])
+        if size in WALLS:
+            assert page.evaluate("document.scrollingElement.scrollHeight <= innerHeight"), size
+        no_serious_violation(page)
     page.close()
 
 

@@ -192,9 +192,9 @@ CASES: list[tuple[list[dict[str, Any]], dict[int, str | None]]] = [
 ]
 
 
-def test_a_state_is_right_at_its_moment_or_unknown(page: Page) -> None:
+def test_a_state_is_right_at_its_moment_or_unknown(script: Page) -> None:
     for messages, expected in CASES:
-        shown = dict(zip(expected, page.evaluate(STATES, [messages, list(expected)]), strict=True))
+        shown = dict(zip(expected, script.evaluate(STATES, [messages, list(expected)]), strict=True))
         assert shown == expected, messages
 
 
@@ -311,9 +311,9 @@ def test_the_shown_commands_return_the_entry_from_the_real_server(browser: Brows
     context.close()
 
 
-def test_names_are_quoted_for_the_shell(page: Page) -> None:
+def test_names_are_quoted_for_the_shell(script: Page) -> None:
     for name in ["{lab14}:log", "a b", "it's", "$(reboot)", "`x`", 'a"b', "a;b", "-", "é", "a\nb", ""]:
-        lines = page.evaluate(COMMANDS, [name, "1-42", [name]])
+        lines = script.evaluate(COMMANDS, [name, "1-42", [name]])
         assert [shlex.split(line) for line in lines] == [
             ["redis-cli", "XRANGE", name, "1-42", "1-42"],
             ["redis-cli", "XPENDING", name, name, "1-42", "1-42", "1"],

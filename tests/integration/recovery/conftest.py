@@ -9,6 +9,7 @@ import pytest
 
 from broker.connection import connect
 from broker.registry import Events
+from lab.local import processes as runner
 from lab.local.supervisor import Lab
 from tests.integration.conftest import converge, empty, is_healthy, metric, node_urls, processes, running_lab
 from tests.support.http import get, post
@@ -19,8 +20,9 @@ REPLICA, OTHER = "lab14-replica1", "lab14-replica2"
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Run this whole folder in one worker, on one lab."""
-    item.add_marker(pytest.mark.xdist_group("recovery"))
+    """Run the tests of the shared lab in one worker."""
+    if "shared_lab" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.xdist_group("recovery"))
 
 
 @pytest.fixture(scope="session")
@@ -31,8 +33,9 @@ def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @contextmanager
 def short_lab(directory: Path) -> Iterator[Lab]:
-    """A lab that keeps 50 entries in its log, and 100 in a delay line."""
+    """A lab that keeps 50 entries in its log, and 100 in a delay line, and restarts a process soon, however often."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "_BACKOFF_SECONDS", (0.1,))
         patch.setenv("LAB_LOG_KEEP", "50")
         patch.setenv("LAB_LINE_MAX_ENTRIES", "100")
         with running_lab(directory) as running:

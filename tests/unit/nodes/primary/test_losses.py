@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 
 from broker.position import Position
-from nodes.primary.losses import Acknowledged, Lost, Run
+from nodes.primary.losses import Lost, Positions, Run
 from tests.support import fake as fakes
 from tests.support.primary import Bench
 
@@ -55,7 +55,7 @@ def test_a_reply_that_came_late_is_counted_too(fake: Any) -> None:
     lose(fake, bench, 1)
     write(bench, 3)
     bench.upkeep()
-    bench.losses.acknowledged.add([Position(1, 3)])
+    bench.losses.acknowledged.append(Position(1, 3))
     bench.upkeep()
     assert [event["positions"] for event in bench.published("lost")] == ["1-2", "1-3"]
 
@@ -88,7 +88,7 @@ positions = st.lists(st.builds(Position, st.integers(1, 3), st.integers(1, 30)),
 
 @given(positions, st.builds(Position, st.integers(1, 3), st.integers(0, 30)), st.integers(1, 4))
 def test_runs_are_exact_in_any_order(added: list[Position], after: Position, epoch: int) -> None:
-    found = Acknowledged()
+    found = Positions()
     found.add(added)
     lost = [Position(run.epoch, n) for run in found.cut(after, epoch) for n in range(run.first, run.last + 1)]
     assert lost == sorted(one for one in added if one > after and one.epoch < epoch)
