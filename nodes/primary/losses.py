@@ -2,7 +2,7 @@
 
 from bisect import bisect
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from broker.history import History
@@ -11,6 +11,7 @@ from broker.position import Position
 _ACKNOWLEDGED_MAX = 200_000  # since the last comparison
 _RUNS_MAX = 10_000
 _NAMED_MAX = 20  # in a text
+_IN_EVENT_MAX = 200  # runs: about 4 KB
 _SHOWN_SECONDS = 300.0
 _STARTS = 4  # the newest starts of epochs, for which late replies are considered
 _LAST_VERSION = 2**63
@@ -42,13 +43,19 @@ class Lost(NamedTuple):
     def writes(self) -> int:
         return sum(run.writes for run in self.runs)
 
-    def positions(self) -> str:
-        more = len(self.runs) - _NAMED_MAX
-        return ", ".join(map(str, self.runs[:_NAMED_MAX])) + (f" and {more} more ranges" if more > 0 else "")
+    def parts(self) -> Iterator["Lost"]:
+        """Split it into parts whose positions fit into an event: all are named."""
+        for first in range(0, len(self.runs), _IN_EVENT_MAX):
+            yield Lost(self.runs[first : first + _IN_EVENT_MAX], self.after)
+
+    def positions(self, count: int = _IN_EVENT_MAX) -> str:
+        more = len(self.runs) - count
+        return ", ".join(map(str, self.runs[:count])) + (f" and {more} more ranges" if more > 0 else "")
 
     def __str__(self) -> str:
         writes = "1 acknowledged write" if self.writes == 1 else f"{self.writes} acknowledged writes"
-        return f"the log lost {writes}, {self.positions()}: it ended at {self.after} when another server took over"
+        which = self.positions(_NAMED_MAX)
+        return f"the log lost {writes}, {which}: it ended at {self.after} when another server took over"
 
 
 class Positions:

@@ -262,8 +262,9 @@ class Primary:
         for lost in losses:
             _logger.error("%s", lost)
             self._parts.metrics.lost.inc(lost.writes)
-            details = {"count": str(lost.writes), "positions": lost.positions(), "after": str(lost.after)}
-            self._parts.events.publish("lost", **details)
+            for part in lost.parts():
+                details = {"count": str(part.writes), "positions": part.positions(), "after": str(part.after)}
+                self._parts.events.publish("lost", **details)
 
 
 def _state(head: Head) -> State:
