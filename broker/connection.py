@@ -61,10 +61,13 @@ class Link:
             raise _NotConnected("the link to it is cut")
 
     def made(self, connection: Any) -> None:
-        """Register a connection for ``cut`` to break. Raises as ``require`` does."""
+        """Register a connection to be broken. Raises redis-py's ``ConnectionError`` if it already has to be."""
         with self._lock:
             self._connections.add(connection)
             self.require()
+            if self._server is not None and (connection.host, connection.port) != self._server:
+                connection.sever()
+                raise _NotConnected("another server has taken over")
 
     def follow(self) -> None:
         """Find the server that takes writes now, as ``locate``. Raises ``LogUnreachable``."""

@@ -14,7 +14,7 @@
     │   └── TooFewCopies    the log server has the change, but too few of its replicas confirmed it
     ├── PositionLost        the log no longer has the entry that a replica needs next: only a snapshot helps
     ├── RecordDamaged       a record of the primary's store does not match the record's digest and is not served
-    ├── LogBehind           the log ends before the replica's position; the replica waits for a new epoch
+    ├── LogBehind           the log ends before what this node has seen; it waits for a new epoch
     └── IdTaken             a replica with the same id is alive elsewhere: the two would take each other's entries
 
 Callers can retry ``NotApplied`` freely, and ``OutcomeUnknown`` with the same write id.

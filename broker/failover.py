@@ -55,13 +55,17 @@ class Failovers:
                 ask(sentinels.at(master), "CLIENT", "KILL", "USER", user)
             return master
 
-    def heal(self) -> None:
-        """Let every server be reached again."""
+    def heal(self) -> list[Server]:
+        """Let every server be reached again, and return those that did not answer: they may still be cut off."""
+        silent = []
         with self._asked() as sentinels:
             for server in sentinels.servers():
-                for user in _USERS:
-                    with suppress(exceptions.ConnectionError, exceptions.TimeoutError):
+                try:
+                    for user in _USERS:
                         ask(sentinels.at(server), "ACL", "SETUSER", user, "on")
+                except (exceptions.ConnectionError, exceptions.TimeoutError):
+                    silent.append(server)
+        return silent
 
     @staticmethod
     def _promote(sentinels: Sentinels) -> Server:

@@ -140,9 +140,14 @@ class Events:
         self._client: Any = client
         self.key = f"{namespace}:events"
 
-    def publish(self, kind: str, **fields: str) -> None:
+    def publish(self, kind: str, **fields: str) -> str:
+        """Return the event's id."""
         with translated():
-            self._client.xadd(self.key, {"kind": kind, **fields}, maxlen=_EVENTS_KEPT, approximate=True)
+            return str(self._client.xadd(self.key, {"kind": kind, **fields}, maxlen=_EVENTS_KEPT, approximate=True))
+
+    def has(self, event_id: str) -> bool:
+        with translated():
+            return bool(self._client.xrange(self.key, event_id, event_id))
 
     def last_id(self) -> str:
         with translated():

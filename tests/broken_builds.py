@@ -84,6 +84,26 @@ BUILDS = (
         "sent=repeated or not refused",
         "sent=not refused",
     ),
+    Build(
+        "does not renew the fence when another log server takes over",
+        "broker/append.lua",
+        "if not head[6] or head[6] ~= replication_ids() then",
+        "if not head[6] then",
+    ),
+    Build(
+        "acknowledges without awaiting the copies",
+        "broker/log.py",
+        "not isinstance(confirmed, int) or confirmed < copies",
+        "not isinstance(confirmed, int)",
+    ),
+    Build(
+        "takes READONLY for applied",
+        "broker/log.py",
+        "        except exceptions.NoScriptError:\n",
+        "        except exceptions.ReadOnlyError:\n"
+        '            return [["applied", 1, 1, 0]]\n'
+        "        except exceptions.NoScriptError:\n",
+    ),
 )
 
 

@@ -28,7 +28,7 @@ def numbers(found: Verdict) -> tuple[str, str]:
 
 def picture(history: History, verdicts: list[Verdict]) -> Group:
     level, kept = history.plan.level, promised(history.plan)
-    shown = table(f"level {level}: {counted(history)}", "guarantee", "promised", "verdict")
+    shown = table(f"level {level}: {counted(operations(history))}", "guarantee", "promised", "verdict")
     bad = {found.guarantee for found in broken(history.plan, verdicts)}
     for found in verdicts:
         style = "bold red" if found.guarantee in bad else _STYLES[found.judgement]
@@ -50,7 +50,7 @@ def as_json(history: History, verdicts: list[Verdict]) -> dict[str, Any]:
     kept = promised(history.plan)
     return {
         "plan": asdict(history.plan),
-        "operations": dict(Counter(f"{found.kind} {found.outcome}" for found in history.operations)),
+        "operations": dict(operations(history)),
         "took_ms": {kind: took_ms(history, kind) for kind in ("read", "write")},
         "kept": not broken(history.plan, verdicts),
         "verdicts": [{**found.as_json(), "promised": found.guarantee in kept} for found in verdicts],
@@ -70,11 +70,15 @@ def _waited(found: Spread) -> str:
     return ", ".join(f"{name} {found[name]:.1f} ms" for name in ("p50", "p95", "p99")) + f", of {found['count']:,}"
 
 
-def counted(history: History) -> str:
-    done = Counter((found.kind, found.outcome) for found in history.operations)
-    failed = sum(count for (_, outcome), count in done.items() if outcome != "ok")
+def operations(history: History) -> Counter[str]:
+    """Return how many operations there were, by kind and outcome."""
+    return Counter(f"{found.kind} {found.outcome}" for found in history.operations)
+
+
+def counted(done: Counter[str]) -> str:
+    failed = sum(count for name, count in done.items() if not name.endswith(" ok"))
     rest = f", {failed:,} failed or unknown" if failed else ""
-    return f"{done['write', 'ok']:,} writes, {done['read', 'ok']:,} reads{rest}"
+    return f"{done['write ok']:,} writes, {done['read ok']:,} reads{rest}"
 
 
 def since(history: History, operation: Operation) -> str:

@@ -5,6 +5,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import pairwise
 
 from broker.position import START, Position
 from lab.checking import promises
@@ -12,10 +13,12 @@ from lab.checking.history import History, Operation, Plan, Timeline
 from lab.checking.stores import convergence
 from lab.checking.verdict import Tally, Verdict, describe, verdict
 from lab.torture.ledger import Ledger
+from lab.torture.losses import Losses
 from nodes.http.level import Level
 
 # A replica that is partitioned or restarting keeps its previous delay until it learns the new one.
 _LEARNS_WITHIN_US = 15_000_000
+_STALLED_US = 30_000_000
 
 
 class Floors:
@@ -40,31 +43,48 @@ class Floors:
         return max(0.0, min(least for _, least in found[max(0, first) : last]) - self._ahead_ms)
 
 
-def judge(history: History, ledger: Ledger, floors: Floors) -> list[Verdict]:
+def judge(history: History, ledger: Ledger, floors: Floors, losses: Losses) -> list[Verdict]:
+    """``history`` is without the operations at positions that the log lost."""
     return [
-        verdict("lost", lost, history, ledger),
-        verdict("doubled", doubled, history, ledger),
+        verdict("lost", lost, history, ledger, losses),
+        verdict("doubled", doubled, history, ledger, losses),
         verdict("reordered", reordered, history, ledger),
         verdict("early", early, history, floors),
         verdict("regressed", regressed, history),
+        verdict("stalled", stalled, history, losses),
         verdict("diverged", convergence, history),
     ]
 
 
-def lost(tally: Tally, history: History, ledger: Ledger) -> None:
-    """Every acknowledged write is in the log at its position, and at the end in the primary's store."""
+def lost(tally: Tally, history: History, ledger: Ledger, losses: Losses) -> None:
+    """Every acknowledged write is in the log at its position, and at the end in the primary's store; or it was lost
+    when another log server took over, and the lab named it.
+    """
     for write in history.writes:
         tally.tested += 1
         entry = ledger.at.get(write.position or START)
         if entry is None or (entry.key, entry.value) != (write.key, f'"{write.value}"'):
             logged = f"{entry.value} of {entry.key}" if entry else "nothing"
             tally.violated(f"{describe(write)}; the log has {logged} there", write)
+    tally.tested += len(losses.writes)
+    for write in losses.concealed:
+        tally.violated(
+            f"{describe(write)}; another log server took over without it, and the lab did not name it", write
+        )
+    for position in losses.alleged:
+        tally.violated(f"the lab named {position} as lost, but the log has it")
     for final in history.finals:
         _compare(tally, final, ledger)
 
 
-def doubled(tally: Tally, history: History, ledger: Ledger) -> None:
+def doubled(tally: Tally, history: History, ledger: Ledger, losses: Losses) -> None:
     """No write is in the log twice, and no position is used twice or missing."""
+    holder: dict[Position | None, Operation] = {}
+    for write in (*history.writes, *losses.writes):
+        other = holder.setdefault(write.position, write)
+        tally.test(other is write, "{}; {}", other, write)
+    for position in ledger.changed:
+        tally.violated(f"the log's entry {position} was replaced by another one during the run")
     holding = ledger.holding()
     for write in history.operations:
         if write.kind == "write" and write.value is not None:
@@ -119,6 +139,24 @@ def regressed(tally: Tally, history: History) -> None:
             before = timeline.before(read.invoked_us)
             if before is not None and _position(before) > _position(read):
                 tally.violated(f"{read.node} was at {before.position}, and later at {read.position}", before, read)
+
+
+def stalled(tally: Tally, history: History, losses: Losses) -> None:
+    """Within 30 s there is an acknowledged write, and every node that is read has the writes from before."""
+    sessions = [found for found in history.operations if found.kind in {"write", "read"}]
+    if not sessions:
+        return
+    ends = [history.began_us, max(found.returned_us for found in sessions)]
+    moments = sorted([*ends, *(write.returned_us for write in (*history.writes, *losses.writes))])
+    for before_us, after_us in pairwise(moments):
+        tally.tested += 1
+        if after_us - before_us > _STALLED_US:
+            tally.violated(f"for {(after_us - before_us) / 1e6:.0f} s no write was acknowledged")
+    written = Timeline(history.writes)
+    for read in history.reads:
+        write = written.by(read.invoked_us - _STALLED_US)
+        if write is not None:
+            tally.test(_position(read) >= _position(write), "{}; 30 s after that had returned, {}", write, read)
 
 
 def by_level(plans: dict[int, Plan], history: History) -> dict[Level, list[Verdict]]:

@@ -36,6 +36,12 @@ class Judged:
         return not self.broken and all(found.judgement == "held" for found in self.verdicts)
 
     @property
+    def operations(self) -> Counter[str]:
+        """By kind and outcome; lost writes were acknowledged, although the history has them as ``unknown``."""
+        lost = len(self.record.losses.writes)
+        return report.operations(self.record.history) - Counter({"write unknown": lost}) + Counter({"write ok": lost})
+
+    @property
     def counts(self) -> dict[str, int]:
         return dict(Counter(done.act.kind for done in self.record.done if not done.refused))
 
@@ -47,8 +53,10 @@ class Judged:
             "clean": self.clean,
             "acts": self.counts,
             "refused": sum(bool(done.refused) for done in self.record.done),
-            "operations": dict(Counter(f"{op.kind} {op.outcome}" for op in self.record.history.operations)),
+            "operations": dict(self.operations),
             "entries": len(self.record.ledger.entries),
+            "epochs": len(self.record.ledger.cuts),
+            "lost": {"named": len(self.record.losses.named), "unnamed": len(self.record.losses.forgotten)},
             "verdicts": [found.as_json() for found in self.verdicts],
             "broken_promises": {level: [one.as_json() for one in found] for level, found in self.broken.items()},
             "schedule": [{**done.act.as_json(), "refused": done.refused} for done in self.record.done],
@@ -57,7 +65,7 @@ class Judged:
 
 def picture(judged: Judged) -> Group:
     record, broken = judged.record, judged.broken
-    title = f"{report.counted(record.history)}, {len(record.ledger.entries):,} entries in the log"
+    title = f"{report.counted(judged.operations)}, {len(record.ledger.entries):,} entries in the log"
     table = report.table(title, "must not happen", "verdict")
     for found in judged.verdicts:
         _row(table, found.guarantee, found)
@@ -72,6 +80,9 @@ def picture(judged: Judged) -> Group:
     faults = sum(count for kind, count in done.items() if kind != DELAY)
     each = ", ".join(f"{kind} {count}" for kind, count in sorted(done.items()))
     parts: list[Any] = [table, f"\n{faults} kills and faults, {done.get(DELAY, 0)} changes of delay: {each}"]
+    if (lost := record.losses).writes:
+        unnamed = f", {len(lost.forgotten):,} unnamed (primary killed)" if lost.forgotten else ""
+        parts.append(f"lost and named: {len(lost.named):,} writes{unnamed}")
     if refused := [one for one in record.done if one.refused]:
         example = escape(f"{refused[0].act.kind} {refused[0].act.target}: {refused[0].refused}")
         parts.append(f"{len(refused)} could not be done, for example: {example}")

@@ -13,12 +13,15 @@ from urllib.parse import urlsplit
 
 from broker.delay.models import Fixed, from_json
 from lab.checking import workload
-from lab.checking.history import History, Plan
+from lab.checking.history import History, Operation, Plan
 from lab.checking.workload import Recorder, Session
 from lab.client import NodeUnreachable, call
 from lab.errors import LabError
+from lab.local.layout import NAMESPACE
+from lab.torture import losses
 from lab.torture.judge import Floors, placed
 from lab.torture.ledger import Follower, Ledger
+from lab.torture.losses import Losses, Named
 from lab.torture.schedule import DELAY, Act
 from lab.torture.target import Target
 from nodes.http.level import Level
@@ -30,6 +33,7 @@ _KEYS = 12
 _FIRST_DELAY_MS = 200
 _TRIES_SECONDS = 4.0  # for one request to a node that may be restarting
 _HEAL_SECONDS = 60.0
+_NAMING_SECONDS = 10.0
 _PAUSE_SECONDS = 0.2
 _STEP_SECONDS = 0.05
 
@@ -38,6 +42,7 @@ _STEP_SECONDS = 0.05
 class Done:
     act: Act
     refused: str = ""
+    at_us: int = 0
 
     def __str__(self) -> str:
         return f"{self.act}" + (f"  (not done: {self.refused})" if self.refused else "")
@@ -48,6 +53,7 @@ class Record:
     history: History
     ledger: Ledger
     floors: Floors
+    losses: Losses
     plans: dict[int, Plan]
     done: list[Done]
 
@@ -89,8 +95,22 @@ def run(
         injector.heal()
         workload.record_end(target.client_url, keys, recorder, threading.Event())
         ledger = follower.finish()
+        kept, gone = losses.split(recorder.operations, ledger)
+        lost = _weighed(kept, gone, ledger, follower, injector)
     plan = Plan("eventual", len(sessions), order.seconds, _KEYS, order.seed)
-    return Record(History(plan, placed(recorder.operations, ledger)), ledger, floors, plans, injector.done)
+    return Record(History(plan, placed(kept, ledger)), ledger, floors, lost, plans, injector.done)
+
+
+def _weighed(
+    kept: list[Operation], gone: list[Operation], ledger: Ledger, follower: Follower, injector: "Injector"
+) -> Losses:
+    """Sort the lost writes, once the primary has had the time to name them."""
+    deadline = time.monotonic() + _NAMING_SECONDS
+    while True:
+        found = losses.weigh(kept, gone, ledger, Named.of(follower.lost()), injector.primary_kills_us())
+        if not (found.concealed or found.forgotten) or time.monotonic() > deadline:
+            return found
+        time.sleep(_PAUSE_SECONDS)
 
 
 def _plans(order: Order) -> dict[int, Plan]:
@@ -150,7 +170,12 @@ class Injector:
                 self._ask("POST", f"{self._target.client_url}/faults", body)
         except LabError as error:
             outcome.refused = str(error)
+        outcome.at_us = self._now_us()
         self.done.append(outcome)
+
+    def primary_kills_us(self) -> list[int]:
+        kills = [done for done in self.done if done.act.kind == "kill" and not done.refused]
+        return [done.at_us for done in kills if done.act.target == f"{NAMESPACE}-primary"]
 
     def resume(self, *, all_of_them: bool = False) -> None:
         now = time.monotonic()
@@ -179,7 +204,7 @@ class Injector:
             _, status = call("GET", f"{self._target.client_url}/status")
             replicas = status.get("replicas", [])
             well = not any("error" in replica or replica["faults"] for replica in replicas)
-            return bool(health["status"] == "ok" and replicas and well)
+            return bool(health["status"] == "ok" and replicas and well and self._target.log_is_settled())
         except (NodeUnreachable, LabError, KeyError):
             return False
 

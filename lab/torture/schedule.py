@@ -4,26 +4,31 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, get_args
 
 from broker.delay.models import Fixed, Uniform
+from nodes.client.log_faults import ISOLATE, LOG, LogFaultName
 from nodes.replica.faults import FAULTS
 
 DELAY = "delay"
 PROCESS_FAULTS = ("kill", "hang")
-ALL_FAULTS = (*PROCESS_FAULTS, *FAULTS)
+LOG_FAULTS = get_args(LogFaultName)  # of a log with Sentinels
+ALL_FAULTS = (*PROCESS_FAULTS, *FAULTS, *LOG_FAULTS)
 # A fault that breaks guarantees is injected only on request; the verdict then has to report it.
 DEFAULT_FAULTS = (*PROCESS_FAULTS, *(name for name, kind in FAULTS.items() if not kind.breaks_guarantees))
 DELAY_MS_MIN = 100
 _FIRST_MS, _LAST_MS = 1000, 2000
 _GAP_MS = (500, 1700)
 _DELAY_SHARE = 0.25
-_WEIGHTS = {"kill": 3}
+_WEIGHTS = {"kill": 3, **dict.fromkeys(LOG_FAULTS, 2)}
+_HANG_MS = (200, 3500)
+_HANG_SENTINEL_MS = (200, 1500)  # after 2 s it would do nothing for 30 s, and two such ones prevent every failover
+_ISOLATION_MS = (2000, 6000)  # it is replaced after 2 s
 
 
 @dataclass(frozen=True)
 class Act:
-    """A fault of a process or a replica, or a change of a replica's delay, ``at_ms`` after the start."""
+    """A fault of a process, a replica or the log, or a change of a replica's delay, ``at_ms`` after the start."""
 
     at_ms: int
     kind: str
@@ -52,8 +57,8 @@ def draw(
             acts.append(Act(at_ms, DELAY, random.choice(replicas), {"model": _model(random)}))
         else:
             (kind,) = random.choices(kinds, weights)
-            target = random.choice(processes if kind in PROCESS_FAULTS else replicas)
-            acts.append(Act(at_ms, kind, target, _parameters(kind, random)))
+            target = LOG if kind in LOG_FAULTS else random.choice(processes if kind in PROCESS_FAULTS else replicas)
+            acts.append(Act(at_ms, kind, target, _parameters(kind, target, random)))
         at_ms += random.randint(*_GAP_MS)
     return acts
 
@@ -64,11 +69,13 @@ def _model(random: Random) -> dict[str, Any]:
     return model.as_json()
 
 
-def _parameters(kind: str, random: Random) -> dict[str, Any]:
-    if kind == "kill":
-        return {}
+def _parameters(kind: str, target: str, random: Random) -> dict[str, Any]:
     if kind == "hang":
-        return {"duration_ms": random.randint(200, 3500)}
+        return {"duration_ms": random.randint(*_HANG_SENTINEL_MS if "sentinel" in target else _HANG_MS)}
+    if kind == ISOLATE:
+        return {"duration_ms": random.randint(*_ISOLATION_MS)}
+    if kind not in FAULTS:
+        return {}
     fault = FAULTS[kind]
     drawn: dict[str, Any] = {name: random.choice(values) for name, values in fault.drawn.items()}
     return drawn if fault.momentary else {**drawn, "duration_ms": random.randint(300, 4000)}

@@ -7,16 +7,17 @@ from collections.abc import Callable
 from functools import partial
 
 from lab.errors import LabError
-from lab.local import layout
+from lab.local import layout, log_status, state
 from lab.local.layout import LOG_SERVER, NAMESPACE, Options
 from lab.local.supervisor import Lab
 
 _COMPOSE_SECONDS = 60.0
 
 
-def native_processes(replicas: int) -> list[str]:
-    nodes = [place.node_id for place in layout.places(Options(replicas=replicas)) if place.role != "worker"]
-    return sorted([*nodes, LOG_SERVER])
+def native_processes(replicas: int, *, ha: bool = False) -> list[str]:
+    options = Options(replicas=replicas, ha=ha)
+    nodes = [place.node_id for place in layout.places(options) if place.role != "worker"]
+    return sorted([*nodes, *(place.name for place in layout.log_places(options))])
 
 
 class NativeTarget:
@@ -26,7 +27,7 @@ class NativeTarget:
         self._lab = lab
         self.client_url = lab.client_url
         self.primary_url = lab.primary_url
-        self.processes = native_processes(lab.options.replicas)
+        self.processes = native_processes(lab.options.replicas, ha=lab.options.ha)
 
     def redis_url(self) -> str:
         return self._lab.redis_url
@@ -41,6 +42,13 @@ class NativeTarget:
         return partial(self._signal, pid, signal.SIGCONT)
 
     def restart_ended(self) -> None: ...  # the supervisor does
+
+    def log_is_settled(self) -> bool:
+        """Whether one log server is master, and the others follow it."""
+        running = state.require(self._lab.data_dir)
+        master = log_status.master(running.redis_url)
+        servers = [node for node in running.nodes if node.role in {"log", "sentinel"}]
+        return all(log_status.look(node, running, master)["health"] == log_status.OK for node in servers)
 
     def _pid(self, process: str) -> int:
         pid = self._lab.pids.get(process)
@@ -90,6 +98,9 @@ class ComposeTarget:
     def restart_ended(self) -> None:
         for process in self.processes:
             _docker("start", _container(process))
+
+    def log_is_settled(self) -> bool:
+        return True  # there is one log server
 
 
 Target = NativeTarget | ComposeTarget

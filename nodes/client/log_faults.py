@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, model_validator
 
 from broker.address import Server
-from broker.errors import LogError
+from broker.errors import LogError, LogUnreachable
 from broker.failover import Failovers
 from broker.registry import Events
 from nodes.http.api import Body
 from nodes.http.times import timestamp
 
+_AGAIN_SECONDS = 1.0  # to end a fault whose time is up, if the server did not answer
 LOG = "log"  # in place of a replica's id
 ISOLATE = "isolate-master"
 LogFaultName = Literal["failover", "failback", "isolate-master"]
@@ -61,20 +62,22 @@ class LogFaults:
             if body.fault == ISOLATE:
                 self._isolated = shown
             if duration_us is not None:
-                self._timer = threading.Timer(duration_us / 1e6, self._time_is_up)
-                self._timer.daemon = True
-                self._timer.start()
+                self._end_in(duration_us / 1e6)
         return {"replica": LOG, **shown}
 
     def end(self) -> list[str]:
-        """Heal what was isolated; return the names of the faults that ended."""
+        """Heal what was isolated, also by an earlier process; return the names of the faults that ended."""
+        if not self.are_possible:
+            return []
         with self._lock:
+            silent = [str(server) for server in self._failovers.heal()]
             if self._isolated is None:
                 return []
+            if (master := self._isolated["parameters"]["master"]) in silent:
+                raise LogUnreachable(f"{master} does not answer, and may still be isolated")
             if self._timer is not None:
                 self._timer.cancel()
-            self._failovers.heal()
-            self._report("fault_ended", ISOLATE, self._isolated["parameters"]["master"])
+            self._report("fault_ended", ISOLATE, master)
             self._isolated = self._timer = None
             return [ISOLATE]
 
@@ -87,8 +90,16 @@ class LogFaults:
         return self._failovers.failback if name == "failback" else self._failovers.isolate_master
 
     def _time_is_up(self) -> None:
-        with suppress(LogError):  # it remains active, and can be ended again
+        try:
             self.end()
+        except LogError:  # the server hangs, or is restarting
+            with self._lock:
+                self._end_in(_AGAIN_SECONDS)
+
+    def _end_in(self, seconds: float) -> None:
+        self._timer = threading.Timer(seconds, self._time_is_up)
+        self._timer.daemon = True
+        self._timer.start()
 
     def _report(self, kind: str, fault: str, server: str) -> None:
         with suppress(LogError):  # the log server is the one that is gone

@@ -53,7 +53,7 @@ def create_app(config: PrimaryConfig) -> Flask:
     retention = Retention(unrepaired.log, config)
     repairs = {LogUnverified: verification.require, LogFull: retention.shrink}
     parts = replace(unrepaired, log=unrepaired.log.repaired_by(repairs))
-    losses = Losses(parts.log.history, time.monotonic)
+    losses = Losses(parts.log.history, parts.events, time.monotonic)
     write_path = Writes(parts, tracing, time.monotonic, losses.acknowledged.extend)
     registry.register(ReplicaCollector(parts, retention.usage))
 

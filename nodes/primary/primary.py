@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from broker import lag
 from broker.delay.models import Order
 from broker.entry import Record
-from broker.errors import LogError
+from broker.errors import LogBehind, LogError
 from broker.position import Position
 from broker.primary_store import Head
 from broker.registry import Member
@@ -21,7 +21,7 @@ from nodes.http.api import Query
 from nodes.http.peers import Ask, Reply
 from nodes.http.reading import PAGE_BYTES_MAX
 from nodes.http.times import ms, timestamp
-from nodes.primary.losses import Losses, Lost
+from nodes.primary.losses import Losses
 from nodes.primary.parts import Parts
 from nodes.primary.upkeep import Retention, Verification
 from nodes.runtime.background import Background
@@ -126,7 +126,8 @@ class Primary:
         self._parts.peers.close()
 
     def state(self) -> State:
-        return self._seen(self._log.head())
+        known = self._gate.state.position
+        return self._served(self._log.head(), known)
 
     def wait_for(self, target: Position, timeout_seconds: float) -> State:
         self._gate.wait_for(target, timeout_seconds)
@@ -141,20 +142,25 @@ class Primary:
         return 0.0
 
     def page(self, after: str, limit: int) -> tuple[State, list[Record], bool]:
+        known = self._gate.state.position
         page = self._log.page(after, limit, PAGE_BYTES_MAX)
-        return _state(page.head), page.records, page.more
+        return self._served(page.head, known), page.records, page.more
 
     def get(self, key: str) -> tuple[State, Record | None]:
+        known = self._gate.state.position
         head, record = self._log.get(key)
-        return _state(head), record
+        return self._served(head, known), record
 
     def digest(self) -> tuple[State, int, str]:
+        known = self._gate.state.position
         head = self._log.head()
-        return _state(head), head.keys, head.digest
+        return self._served(head, known), head.keys, head.digest
 
     def position(self, age_ms: float) -> PositionAnswer:
         """The position that contains every write older than ``age_ms``."""
+        known = self._gate.state.position
         position, head = self._log.history.before(round(age_ms * 1000))
+        _require(head, known)
         return {"source": self._parts.config.node_id, "position": str(position), "age_ms": age_ms, "head": str(head)}
 
     def replicas(self) -> ReplicasAnswer:
@@ -205,6 +211,10 @@ class Primary:
             return {"log": log or str(error), "writes": str(error)}
         return {"log": log, "writes": "ok"}
 
+    def _served(self, head: Head, known: Position) -> State:
+        _require(head.position, known)
+        return self._seen(head)
+
     def _seen(self, head: Head) -> State:
         self._gate.advance(state := _state(head))
         return state
@@ -244,7 +254,10 @@ class Primary:
         self._verification.compare(members)
         head = self._log.head()
         self._seen(head)
-        self._name(self._losses.find(head.position))
+        for lost in self._losses.find(head.position):
+            _logger.error("%s", lost)
+            self._parts.metrics.lost.inc(lost.writes)
+        self._losses.announce()
         self._report_promise()
         for member in members:
             if now_us - member.seen_at_us > FORGET_AFTER_SECONDS * 1e6:
@@ -258,13 +271,13 @@ class Primary:
             _logger.info("%s", promise)
         self._promise = promise
 
-    def _name(self, losses: list[Lost]) -> None:
-        for lost in losses:
-            _logger.error("%s", lost)
-            self._parts.metrics.lost.inc(lost.writes)
-            for part in lost.parts():
-                details = {"count": str(part.writes), "positions": part.positions(), "after": str(part.after)}
-                self._parts.events.publish("lost", **details)
+
+def _require(head: Position, known: Position) -> None:
+    """Raise ``LogBehind`` if a log lacks what was known before it was read: its server has just taken over, and until
+    a new epoch starts, readers would go back in time in this one.
+    """
+    if head < known:
+        raise LogBehind(f"the log ends at {head}, before {known}, which was seen; a new epoch must start")
 
 
 def _state(head: Head) -> State:

@@ -41,11 +41,11 @@ class Verification:
                 self._open(seen, silent)
 
     def compare(self, members: list[Member]) -> None:
-        """Continue the log in a new epoch if anything that was seen, or a foreign entry, is ahead of it.
+        """Continue the log in a new epoch if a replica, this primary or a foreign entry is ahead of it.
 
-        Raises ``LogError``.
+        So it is where a former master has become master again that no one had told. Raises ``LogError``.
         """
-        ahead = max([self._parts.gate.state.position, *(member.position for member in members)])
+        ahead = max((self._parts.gate.state.position, *(member.position for member in members)))
         with self._lock:
             foreign = self._log.history.foreign()
             if foreign is not None:

@@ -183,14 +183,16 @@ def test_a_check_reports_why_appends_are_refused_and_changes_nothing(
     assert log.head().position == Position(1, 1)
 
 
-def test_a_server_that_became_a_replica_is_not_used(server: LogServer) -> None:
+@pytest.mark.parametrize("copies", [0, 1])
+def test_a_server_that_became_a_replica_is_not_used(server: LogServer, copies: int) -> None:
     client = connect(server.url)
     log = ReplicationLog(client)
     log.open("open")
     client.execute_command("REPLICAOF", "127.0.0.1", "1")
-    for use in (partial(put, log, "k"), log.head):
+    for use in (partial(log.append, "set", "k", "1", "w", copies=copies), log.head):
         with pytest.raises(LogUnreachable, match="it is a replica of another server"):
             use()
+    assert server.client.xlen("lab14:log") == 1
 
 
 @pytest.mark.parametrize("fields", [{"hello": "world"}, {"op": "set"}, {"op": "x", "key": "k", "value": "1"}])

@@ -23,10 +23,19 @@ def test_under_faults_nothing_is_lost_doubled_reordered_early_regressed_or_diver
     print(found["acts"], found["operations"], [(one["guarantee"], one["tested"]) for one in found["verdicts"]])
     assert (status, found["clean"], found["broken_promises"]) == (0, True, {}), found
     assert {one["guarantee"]: one["verdict"] for one in found["verdicts"]} == dict.fromkeys(
-        ["lost", "doubled", "reordered", "early", "regressed", "diverged"], "held"
+        ["lost", "doubled", "reordered", "early", "regressed", "stalled", "diverged"], "held"
     )
     assert sum(count for kind, count in found["acts"].items() if kind != "delay") >= 4
     assert all(one["tested"] >= 2 for one in found["verdicts"]), "enough was done to have tested each guarantee"
+
+
+def test_a_log_that_is_failed_over_and_isolated_names_what_it_loses() -> None:
+    faults = "failover,failback,isolate-master,kill"
+    status, found = torture("--ha", "--seed", "5", "--seconds", "10", "--faults", faults)
+    print(found["acts"], found["operations"], found["lost"])
+    assert (status, found["clean"], found["broken_promises"]) == (0, True, {}), found
+    assert found["acts"]["isolate-master"] >= 1
+    assert found["epochs"] >= 1, "another server took over"
 
 
 @pytest.mark.needs("minutes")
@@ -48,3 +57,16 @@ def test_an_unknown_fault_is_refused() -> None:
     done = CliRunner().invoke(main, ["torture", "--faults", "pause,nothing"])
     assert done.exit_code == 2
     assert "unknown fault 'nothing'; choose from kill, hang, pause" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--faults", "kill,failover"], "failover needs --ha"),
+        (["--ha", "--compose"], "--ha and --compose exclude each other"),
+    ],
+)
+def test_faults_of_the_log_need_a_lab_that_it_starts_with_sentinels(options: list[str], said: str) -> None:
+    done = CliRunner().invoke(main, ["torture", *options])
+    assert done.exit_code == 2
+    assert said in done.stderr

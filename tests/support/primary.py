@@ -67,7 +67,7 @@ class Bench:
         repairs = {LogUnverified: verification.require, LogFull: self.retention.shrink}
         parts = replace(unrepaired, log=ReplicationLog(client, repairs=repairs))
         self.parts, self.log = parts, parts.log
-        self.losses = Losses(log.history, lambda: self.now_seconds)
+        self.losses = Losses(log.history, self.events, lambda: self.now_seconds)
         self.writes = Writes(parts, Tracing(), lambda: self.now_seconds, self.losses.acknowledged.extend)
         self.primary = Primary(parts, verification, self.retention, self.losses, self.writes.check)
         self.delays = Delays(parts)

@@ -7,10 +7,12 @@ import pytest
 
 from broker.entry import Entry
 from broker.position import Position
+from lab.checking import promises
 from lab.checking.history import History, Operation, Plan
-from lab.torture import judge
+from lab.torture import judge, losses
 from lab.torture.judge import Floors
-from lab.torture.ledger import Ledger
+from lab.torture.ledger import Cut, Ledger
+from lab.torture.losses import Named
 
 
 class Run:
@@ -18,6 +20,10 @@ class Run:
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
+        self.kills_us: list[int] = []
+        self.named: list[dict[str, str]] = []
+        self.changed: list[Position] = []
+        self.former_cuts: list[Cut] = []
         self.entries = [
             Entry(Position(1, version), "set", "k", f'"v{version}"', f"w{version}", 0) for version in (1, 2, 3)
         ]
@@ -43,13 +49,31 @@ class Run:
         index = [op.index for op in self.operations if op.kind == kind][number]
         self.operations[index] = replace(self.operations[index], **changes)
 
+    def go_on(self, after: int, at_us: int = 700_000, epoch: int = 2) -> None:
+        """Let the log lose what it had after a version, and go on with one write, at 2-4 after 1-3 for example."""
+        start, origin = Position(epoch, after), f'"1-{after}"'
+        self.entries = [entry for entry in self.entries if entry.position <= Position(1, after)]
+        self.entries.append(Entry(start, "epoch", "", origin, f"e{epoch}", 0))
+        self.entries.append(Entry(Position(epoch, after + 1), "set", "k", '"new"', "w9", 0))
+        self.operations = [found for found in self.operations if found.kind in {"write", "read"}]
+        head = {"position": Position(epoch, after + 1), "version": after + 1, "value": "new"}
+        self.add("write", at_us, **head)
+        self.add("final", 900_000, **head, node="primary")
+
+    def name(self, positions: str, after: str = "1-2") -> None:
+        self.named.append({"kind": "lost", "positions": positions, "after": after})
+
     def verdicts(self, least_ms: float = 100) -> dict[str, str]:
         floors = Floors(0)
         floors.add("replica", 0, least_ms)
-        ledger = Ledger(Position(1, 0), self.entries)
-        history = History(Plan("eventual"), judge.placed(self.operations, ledger))
-        found = judge.judge(history, ledger, floors)
-        assert [one.guarantee for one in found] == ["lost", "doubled", "reordered", "early", "regressed", "diverged"]
+        ledger = Ledger(Position(1, 0), self.entries, self.changed, self.former_cuts)
+        kept, gone = losses.split(self.operations, ledger)
+        history = History(Plan("eventual"), judge.placed(kept, ledger))
+        self.losses = losses.weigh(kept, gone, ledger, Named.of(self.named), self.kills_us)
+        found = judge.judge(history, ledger, floors, self.losses)
+        guarantees = ["lost", "doubled", "reordered", "early", "regressed", "stalled", "diverged"]
+        assert [one.guarantee for one in found] == guarantees
+        self.levels = promises.judge(history)
         return {one.guarantee: one.judgement for one in found if one.judgement != "held"}
 
 
@@ -136,6 +160,115 @@ def test_a_continued_epoch_keeps_the_records_and_a_reset_drops_them() -> None:
     assert run.verdicts()["reordered"] == "violated"
     run.spoil("read", -1, value=None, version=0)
     assert "reordered" not in run.verdicts()
+
+
+ROLLED_BACK = {"diverged": "not tested"}  # these runs end without digests
+
+
+def test_a_lost_write_that_the_lab_names_is_no_violation_and_breaks_no_promise() -> None:
+    run = Run()
+    run.go_on(after=2)
+    run.name("1-3")
+    run.add("read", 800_000, value="new", position=Position(2, 3), version=3, node="replica")
+    assert run.verdicts() == ROLLED_BACK
+    assert [write.position for write in run.losses.named] == [Position(1, 3)]
+    assert promises.broken(Plan("prefix"), run.levels) == []
+
+
+def test_a_lost_write_that_nobody_names_is_concealed() -> None:
+    run = Run()
+    run.go_on(after=1)
+    run.name("1-2", after="1-1")
+    assert run.verdicts() == {"lost": "violated", **ROLLED_BACK}
+    assert [write.position for write in run.losses.concealed] == [Position(1, 3)]
+
+
+@pytest.mark.parametrize(("kill_us", "excused"), [(2_999, False), (3_000, True), (5_700_010, True), (5_700_011, False)])
+def test_a_primary_that_was_killed_before_the_naming_cannot_name(kill_us: int, excused: bool) -> None:
+    run = Run()
+    run.go_on(after=2)
+    run.kills_us = [kill_us]
+    assert run.verdicts() == (ROLLED_BACK if excused else {"lost": "violated", **ROLLED_BACK})
+    assert len(run.losses.forgotten) == excused
+
+
+def test_a_named_write_that_the_log_has_is_a_violation() -> None:
+    run = Run()
+    run.go_on(after=2)
+    run.name("1-2 to 1-3")
+    assert run.verdicts() == {"lost": "violated", **ROLLED_BACK}
+
+
+def test_a_write_that_was_lost_and_came_back_with_its_server_is_no_violation() -> None:
+    run = Run()
+    run.name("1-3")
+    run.former_cuts = [Cut(Position(1, 2), Position(2, 2))]
+    assert run.verdicts() == {}
+
+
+def test_further_ranges_of_a_long_text_count_as_named() -> None:
+    run = Run()
+    run.go_on(after=1)
+    run.name("1-2 and 2 more ranges", after="1-1")
+    assert run.verdicts() == ROLLED_BACK
+    run.named[0]["after"] = "1-0"
+    assert run.verdicts() == {"lost": "violated", **ROLLED_BACK}
+
+
+def test_a_position_acknowledged_for_two_writes_is_doubled_even_if_it_was_lost() -> None:
+    run = Run()
+    run.go_on(after=2)
+    run.name("1-3")
+    run.add("write", 3_500, value="other", position=Position(1, 3), version=3)
+    assert run.verdicts() == {"doubled": "violated", **ROLLED_BACK}
+
+
+def test_an_entry_that_was_replaced_during_the_run_is_doubled() -> None:
+    run = Run()
+    run.changed = [Position(1, 2)]
+    assert run.verdicts() == {"doubled": "violated"}
+
+
+def test_a_lost_write_that_is_in_the_log_at_two_later_positions_is_doubled() -> None:
+    run = Run()
+    run.go_on(after=2)
+    run.name("1-3")
+    run.entries += [Entry(Position(2, version), "set", "k", '"v3"', "w3", 0) for version in (4, 5)]
+    assert run.verdicts()["doubled"] == "violated"
+
+
+def test_a_lost_value_at_a_later_position_is_reordered() -> None:
+    run = Run()
+    run.go_on(after=2)
+    run.name("1-3")
+    run.add("read", 800_000, value="v3", position=Position(2, 3), version=3, node="replica")
+    assert run.verdicts()["reordered"] == "violated"
+
+
+def test_an_acknowledged_write_that_is_missing_without_a_new_epoch_is_lost() -> None:
+    run = Run()
+    run.entries.pop()
+    run.name("1-3")
+    assert run.verdicts()["lost"] == "violated"
+
+
+def test_thirty_seconds_without_an_acknowledged_write_are_a_stall() -> None:
+    run = Run()
+    run.add("read", 30_003_000, value="v3", position=Position(1, 3), version=3, node="primary")
+    assert run.verdicts() == {}
+    run.add("read", 30_004_000, value="v3", position=Position(1, 3), version=3, node="primary")
+    assert run.verdicts() == {"stalled": "violated"}
+
+
+def test_a_node_that_serves_an_old_state_is_stalled() -> None:
+    run = Run()
+    run.entries.append(Entry(Position(1, 4), "set", "k", '"v4"', "w4", 0))
+    run.add("write", 20_000_000, value="v4", position=Position(1, 4), version=4)
+    run.operations = [found for found in run.operations if found.kind in {"write", "read"}]
+    run.add("read", 30_003_000, value="v2", position=Position(1, 2), version=2, node="another")
+    assert run.verdicts() == ROLLED_BACK
+    run.add("read", 30_003_020, value="v2", position=Position(1, 2), version=2, node="another")
+    assert run.verdicts() == {"stalled": "violated", **ROLLED_BACK}
 
 
 def test_a_delay_counts_until_every_replica_must_have_learned_the_next() -> None:

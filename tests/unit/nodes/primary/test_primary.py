@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from broker.errors import LogRefused
+from broker.errors import LogBehind, LogRefused
 from broker.position import START, Position
 from nodes.primary.primary import FORGET_AFTER_SECONDS
 from nodes.runtime.gate import State
@@ -65,3 +65,28 @@ def test_a_reset_after_a_lost_reset_reuses_none_of_its_positions(fake: Any) -> N
     restart(bench, fake)
     bench.primary.reset()
     assert bench.log.head().position.epoch > 4
+
+
+def test_a_server_that_lacks_what_was_seen_is_not_read_until_a_new_epoch_starts(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    bench.write(3)
+    assert bench.primary.get("k")[0].position == Position(1, 3), "what a reader has seen counts too"
+    fields = fake.xrange("lab14:log", "1-2", "1-2")[0][1]
+    fake.delete("lab14:log")  # as at a former master that is master again, with its replication id
+    fake.xadd("lab14:log", fields, id="1-2")
+    fake.hset("lab14:head", "version", 2)
+    reads = [
+        bench.primary.state,
+        bench.primary.digest,
+        lambda: bench.primary.get("k"),
+        lambda: bench.primary.page("", 10),
+        lambda: bench.primary.position(0),
+    ]
+    for read in reads:
+        with pytest.raises(LogBehind, match="the log ends at 1-2, before 1-3, which was seen"):
+            read()
+    bench.upkeep()
+    assert bench.log.head().position == Position(2, 2)
+    for read in reads:
+        read()
