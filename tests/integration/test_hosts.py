@@ -7,7 +7,8 @@ import pytest
 
 from broker.position import Position
 from tests.integration.conftest import metric
-from tests.support.deployment import Deployment
+from tests.support.deployment import PLACES, Deployment
+from tests.support.http import POOL
 from tests.support.load import Writers
 from tests.support.until import until
 
@@ -49,6 +50,14 @@ def test_nodes_register_with_their_hosts_addresses(hosts: Deployment) -> None:
     found = hosts.ask("GET", f"{hosts.url('primary')}/replicas")["replicas"]
     expected = {f"lab14-{name}": (hosts.url(name), True) for name in ("replica1", "replica2")}
     assert {one["replica_id"]: (one["url"], one["proven"]) for one in found} == expected
+
+
+def test_prometheus_reaches_every_node(hosts: Deployment) -> None:
+    (job,) = hosts.prometheus()["scrape_configs"]
+    listed = POOL.request("GET", job["http_sd_configs"][0]["url"]).json()
+    urls = {f"http://{name}" for group in (*job["static_configs"], *listed) for name in group["targets"]}
+    assert urls == {hosts.url(name) for name in PLACES}
+    assert all(POOL.request("GET", f"{url}/metrics").status == 200 for url in urls)
 
 
 def test_a_master_that_is_cut_off_with_its_primary(hosts: Deployment) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import yaml
 from redis import RedisError
 
 from broker.address import ask
@@ -45,6 +46,7 @@ class Deployment:
         self._processes: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
         (directory / "deploy").mkdir()
         shutil.copytree(ROOT / "deploy/hosts", directory / "deploy/hosts")
+        shutil.copytree(ROOT / "dashboards/prometheus", directory / "dashboards/prometheus")
         for block in blocks("Several machines"):
             line = ["bash", "-e", "-c", self._here(block)]
             subprocess.run(line, check=True, cwd=directory, capture_output=True)
@@ -142,6 +144,9 @@ class Deployment:
         found, answer = http.ask(method, url, body, Authorization=f"Bearer {self.token}")
         assert found == status, answer
         return answer
+
+    def prometheus(self) -> dict[str, Any]:
+        return dict(yaml.safe_load((self._files / "prometheus.yml").read_text(encoding="utf-8")))
 
     def writers(self, host: int = 1, *, copies: int) -> Writers:
         return Writers(self.url("primary", host), count=6, rate=60, keys=50, query=f"?copies={copies}")
