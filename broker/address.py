@@ -15,6 +15,8 @@ from itertools import product
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from broker import tls
+
 _OPTIONS = ("db", "client_name")
 _OPTIONS_TLS = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 _OPTIONS_SENTINEL = ("sentinel_username", "sentinel_password")
@@ -59,18 +61,21 @@ class Address:
 
 def ask(url: str, *command: str) -> Any:
     """Return one server's reply. Raises redis-py's ``RedisError``."""
-    from redis import Redis
+    from redis import ConnectionPool, Redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-    client: Any = Redis.from_url(
+    pool: Any = ConnectionPool.from_url(
         url,
         socket_timeout=_ASK_SECONDS,
         socket_connect_timeout=_ASK_SECONDS,
         retry=Retry(NoBackoff(), 0),  # by default redis-py would wait for a dead one for a minute
         protocol=2,
         decode_responses=True,
+        driver_info=None,
     )
+    pool.connection_class = tls.shared(pool.connection_class)
+    client: Any = Redis.from_pool(pool)
     with client:
         return client.execute_command(*command)
 

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.commands.core import Script
 from redis.retry import Retry
 
-from broker import address
+from broker import address, tls
 from broker.address import Address, NotLocated, Server
 from broker.errors import LogFull, LogMissing, LogMoved, LogRefused, LogUnreachable, LogUnverified, OutcomeUnknown
 
@@ -166,8 +166,9 @@ def connect(
         protocol=2,
         decode_responses=as_text,
         encoding_errors="replace",
+        driver_info=None,  # which would take two round trips, and a right
     )
-    base: Any = pool.connection_class
+    base = tls.shared(pool.connection_class)
     pool.connection_class = type(f"Lab{base.__name__}", (_Lab, base), {"link": link})
     return redis.Redis(connection_pool=pool)
 

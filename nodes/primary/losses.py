@@ -13,6 +13,7 @@ from broker.registry import Events
 _ACKNOWLEDGED_MAX = 200_000  # since the last comparison
 _RUNS_MAX = 10_000
 _NAMED_MAX = 20  # in a text
+_IN_EVENT_MAX = 1000  # runs: 20 KB. With a second primary, which writes in turns, there are many.
 _SHOWN_SECONDS = 300.0
 _STARTS = 8  # the newest starts of epochs, for which late replies are considered
 _LAST_VERSION = 2**63
@@ -44,9 +45,9 @@ class Lost(NamedTuple):
     def writes(self) -> int:
         return sum(run.writes for run in self.runs)
 
-    def positions(self) -> str:
-        more = len(self.runs) - _NAMED_MAX
-        return ", ".join(map(str, self.runs[:_NAMED_MAX])) + (f" and {more} more ranges" if more > 0 else "")
+    def positions(self, ranges: int = _NAMED_MAX) -> str:
+        more = len(self.runs) - ranges
+        return ", ".join(map(str, self.runs[:ranges])) + (f" and {more} more ranges" if more > 0 else "")
 
     def __str__(self) -> str:
         writes = "1 acknowledged write" if self.writes == 1 else f"{self.writes} acknowledged writes"
@@ -151,8 +152,8 @@ class Losses:
             if shown.event is None or shown.epoch != self._epoch:
                 if shown.event is None or not self._events.has(shown.event):
                     lost = shown.lost
-                    details = {"count": str(lost.writes), "positions": lost.positions(), "after": str(lost.after)}
-                    shown.event = self._events.publish("lost", **details)
+                    count, positions = str(lost.writes), lost.positions(_IN_EVENT_MAX)
+                    shown.event = self._events.publish("lost", count=count, positions=positions, after=str(lost.after))
                 shown.epoch = self._epoch or 0
 
     def recent(self) -> list[str]:

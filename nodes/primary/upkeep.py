@@ -24,8 +24,8 @@ class Verification:
     """Opens the log for appends once no replica is known to be ahead of it.
 
     A restarted log server may have lost the end of its log; with plain appends, a position could identify two changes.
-    So the primary asks each replica, for up to three seconds, for the newest position delivered to it; if a replica is
-    ahead or does not respond, the log continues in a new epoch. Thread-safe.
+    So the primary asks each replica for the newest position delivered to it, for up to three seconds if that can avoid
+    a new epoch. If a replica is ahead or does not respond, the log continues in a new epoch. Thread-safe.
     """
 
     def __init__(self, parts: Parts, monotonic: Callable[[], float], pause: Callable[[float], object]) -> None:
@@ -56,7 +56,9 @@ class Verification:
     def _ask(self, members: list[Member]) -> tuple[Position, list[str]]:
         seen = [member.position for member in members]
         missing = {member.replica: Ask(f"{member.url}/applied", fields={"limit": "1"}) for member in members}
-        deadline = self._monotonic() + WAIT_SECONDS
+        # If another server can take over, a new epoch starts anyway.
+        moves = self._parts.link.address.moves
+        deadline = self._monotonic() + (0 if moves else WAIT_SECONDS)
         while missing:
             for replica, reply in self._parts.peers.ask_all(missing).items():
                 if (delivered := _delivered(reply)) is not None:

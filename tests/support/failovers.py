@@ -85,12 +85,72 @@ class Progress:
                 self.moments.append(time.monotonic())
 
 
+class Judge:
+    """The log at a URL, and the URLs of the nodes that must agree with it."""
+
+    def __init__(self, url: str, nodes: list[str]) -> None:
+        self._url, self._namespace = url, parse(url).namespace("lab14")
+        self._nodes = nodes
+
+    def judge(self, *loads: Writers) -> Judgement:
+        """Compare what was acknowledged with the log, and with what the lab says that it lost."""
+        found = Judgement()
+        entries = {entry.position: entry for entry in self._entries()}
+        at: dict[str, list[str]] = defaultdict(list)
+        acknowledged = [(number, write) for number, load in enumerate(loads) for write in load.acknowledged]
+        for _, write in acknowledged:
+            at[write["position"]].append(write["write_id"])
+        found.doubled_positions = [position for position, ids in at.items() if len(set(ids)) > 1]
+        times = Counter(entry.write_id for entry in entries.values() if entry.op != "epoch")
+        found.doubled_writes = [write_id for write_id, count in times.items() if count > 1]
+        last: dict[tuple[int, str], Position] = {}
+        for number, write in acknowledged:
+            position, writer = Position.parse(write["position"]), (number, write["value"].partition("-")[0])
+            if position <= last.get(writer, START):
+                found.reordered.append(write["position"])
+            last[writer] = position
+            entry = entries.get(position)
+            if entry is None or entry.write_id != write["write_id"]:
+                found.lost.add(position)
+        if found.lost:
+            until(lambda: self.named() >= found.lost, BACK_SECONDS)
+        found.named = self.named() & set(map(Position.parse, at))
+        found.diverged = self._diverged()
+        return found
+
+    def _entries(self) -> Iterator[Entry]:
+        last = START
+        log = ReplicationLog(connect(self._url), self._namespace)
+        while page := log.history.after(last, 1000):
+            yield from page
+            last = page[-1].position
+
+    def named(self) -> set[Position]:
+        """The positions that the lab has named as lost, since its start."""
+        named: set[Position] = set()
+        for event in Events(connect(self._url), self._namespace).after("0-0", 1, 1000):
+            for epoch, first, final in _RANGE.findall(event.fields.get("positions", "")):
+                named |= {Position(int(epoch), n) for n in range(int(first), int(final or first) + 1)}
+        return named
+
+    def _diverged(self) -> list[str]:
+        def digests() -> set[str]:
+            return {json.dumps({**ask("GET", f"{url}/digest")[1], "source": ""}) for url in self._nodes}
+
+        try:
+            until(lambda: len(digests()) == 1, BACK_SECONDS)
+        except AssertionError:
+            return sorted(digests())
+        return []
+
+
 class Failovers:
     """A lab, its writers, and what happens to its log servers: ``kinds`` by name."""
 
     def __init__(self, lab: Lab, servers: SentinelServers | ClusterServers) -> None:
         self.lab, self.servers = lab, servers
-        self._namespace = parse(servers.url()).namespace("lab14")
+        judge = Judge(servers.url(), [lab.primary_url, *lab.replica_urls.values()])
+        self.judge, self.named = judge.judge, judge.named
         kinds = _on_sentinels(servers) if isinstance(servers, SentinelServers) else _on_cluster(servers)
         self.kinds: dict[str, Callable[[], object]] = kinds
 
@@ -107,58 +167,6 @@ class Failovers:
             marks = [len(replica.moments) for replica in replicas]
             until(lambda: all(len(r.moments) > mark + 1 for r, mark in zip(replicas, marks, strict=True)), BACK_SECONDS)
         return _pause(load.times[began:]), max(_pause(replica.moments) for replica in replicas)
-
-    def judge(self, load: Writers) -> Judgement:
-        """Compare what was acknowledged with the log, and with what the lab says that it lost."""
-        found = Judgement()
-        entries = {entry.position: entry for entry in self._entries()}
-        at: dict[str, list[str]] = defaultdict(list)
-        for write in load.acknowledged:
-            at[write["position"]].append(write["write_id"])
-        found.doubled_positions = [position for position, ids in at.items() if len(set(ids)) > 1]
-        times = Counter(entry.write_id for entry in entries.values() if entry.op != "epoch")
-        found.doubled_writes = [write_id for write_id, count in times.items() if count > 1]
-        last: dict[str, Position] = {}
-        for write in load.acknowledged:
-            position, writer = Position.parse(write["position"]), write["value"].partition("-")[0]
-            if position <= last.get(writer, START):
-                found.reordered.append(write["position"])
-            last[writer] = position
-            entry = entries.get(position)
-            if entry is None or entry.write_id != write["write_id"]:
-                found.lost.add(position)
-        acknowledged = set(map(Position.parse, at))
-        if found.lost:
-            until(lambda: self.named() >= found.lost, BACK_SECONDS)
-        found.named = self.named() & acknowledged
-        found.diverged = self._diverged()
-        return found
-
-    def _entries(self) -> Iterator[Entry]:
-        last = START
-        log = ReplicationLog(connect(self.servers.url()), self._namespace)
-        while page := log.history.after(last, 1000):
-            yield from page
-            last = page[-1].position
-
-    def named(self) -> set[Position]:
-        """The positions that the lab has named as lost, since its start."""
-        named: set[Position] = set()
-        for event in Events(connect(self.servers.url()), self._namespace).after("0-0", 1, 1000):
-            for epoch, first, final in _RANGE.findall(event.fields.get("positions", "")):
-                named |= {Position(int(epoch), n) for n in range(int(first), int(final or first) + 1)}
-        return named
-
-    def _diverged(self) -> list[str]:
-        def digests() -> set[str]:
-            urls = [self.lab.primary_url, *self.lab.replica_urls.values()]
-            return {json.dumps({**ask("GET", f"{url}/digest")[1], "source": ""}) for url in urls}
-
-        try:
-            until(lambda: len(digests()) == 1, BACK_SECONDS)
-        except AssertionError:
-            return sorted(digests())
-        return []
 
 
 def _on_sentinels(servers: SentinelServers) -> dict[str, Callable[[], object]]:

@@ -18,8 +18,8 @@ class Writers:
     Each write has an Idempotency-Key and is repeated until its outcome is definite, as a careful client would do.
     """
 
-    def __init__(self, primary_url: str, *, count: int, rate: float, keys: int) -> None:
-        self._url = f"{primary_url}/data"
+    def __init__(self, primary_url: str, *, count: int, rate: float, keys: int, query: str = "") -> None:
+        self._url = f"{primary_url}/data{query}"
         self._count = count
         self._pause = count / rate
         self._keys = keys
@@ -28,6 +28,7 @@ class Writers:
         self.acknowledged: list[dict[str, Any]] = []
         self.times: list[float] = []  # of the acknowledgements
         self.took_ms: list[float] = []
+        self.refused: list[tuple[float, str]] = []  # when, and the outcome
         self.gave_up: list[str] = []
 
     def __enter__(self) -> Writers:
@@ -65,5 +66,6 @@ class Writers:
                 self.took_ms.append((time.monotonic() - sent_at) * 1000)
                 return
             assert status == 503, answer
+            self.refused.append((time.monotonic(), answer["outcome"]))
             time.sleep(0.05)
         self.gave_up.append(write_id)

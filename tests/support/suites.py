@@ -23,7 +23,7 @@ _SUITE_OF = {
     **dict.fromkeys(
         (
             *("docker", "go", "helm", "index", "jq", "kube-apiserver", "kube-score", "kubeconform"),
-            *("minutes", "mount", "openssl", "prometheus", "redis-server", "runme", "schemathesis"),
+            *("minutes", "mount", "netns", "openssl", "prometheus", "redis-server", "runme", "schemathesis"),
         ),
         "stack",
     ),
@@ -40,6 +40,13 @@ def _engine() -> bool:
     )
 
 
+def _runs(*command: str) -> bool:
+    return (
+        shutil.which(command[0]) is not None
+        and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    )
+
+
 _CHECKS: dict[str, Callable[[], bool]] = {
     "chromium": lambda: any(map(shutil.which, ("chromium", "google-chrome"))),
     "docker": _engine,
@@ -48,6 +55,7 @@ _CHECKS: dict[str, Callable[[], bool]] = {
     "minutes": lambda: True,
     "schemathesis": lambda: find_spec("schemathesis") is not None,
     "mount": lambda: os.geteuid() == 0 and shutil.which("mount") is not None,
+    "netns": lambda: _runs("unshare", "--net", "ip", "link"),
 }
 
 

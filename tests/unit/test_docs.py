@@ -3,12 +3,14 @@
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from broker.address import parse
 from lab.checking.promises import CHECKERS, PROMISES
 from nodes.replica.faults import FAULTS
-from nodes.runtime.config import VARIABLES
+from nodes.runtime.config import VARIABLES, load
 
 ROOT = Path(__file__).parents[2]
 GENERATOR = runpy.run_path(str(ROOT / "docs/generate.py"))
@@ -77,3 +79,26 @@ def test_the_matrix_of_levels_and_guarantees_matches_the_checker() -> None:
 
 def test_the_readme_fits_on_200_lines() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+# -- deployment on hosts ----------------------------------------------------------------------------------------------
+def test_the_forms_and_options_of_the_logs_url_are_those_that_are_accepted() -> None:
+    section = (ROOT / "docs/deploy.md").read_text(encoding="utf-8").partition("## The log server\n")[2]
+    section = section.partition("\n## ")[0]
+    urls = [url for url in re.findall(r"`([a-z+]+://[^`]+)`", section) if "…" not in url]
+    assert [type(parse(url)).__name__ for url in urls] == ["Address", "Address", "Sentinels", "Cluster"]
+    cells = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", section, re.MULTILINE)
+    with pytest.raises(ValueError, match="allowed are") as raised:
+        parse("rediss+sentinel://h/lab14?wrong=1")
+    allowed = str(raised.value).partition("allowed are ")[2].split(", ")
+    assert sorted(re.findall(r"\w+", " ".join(cells))) == sorted(allowed)
+
+
+@pytest.mark.parametrize("name", ["primary", "replica1", "replica2", "client", "worker"])
+def test_the_environment_of_a_node_on_a_host_is_valid(name: str) -> None:
+    files = [ROOT / f"deploy/hosts/{file}.env" for file in ("lab", name)]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines() if line[0] != "#"]
+    values = dict(line.split("=", 1) for line in lines)
+    role: Any = values.pop("ROLE")
+    assert set(values) <= {variable.name for variable in VARIABLES}
+    assert load(role, values).node_id == f"lab14-{name}"

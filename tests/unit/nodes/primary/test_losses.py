@@ -84,6 +84,20 @@ def test_a_failover_that_lost_nothing_names_nothing(fake: Any) -> None:
     assert bench.published("lost") == []
 
 
+def test_the_event_names_every_lost_write_also_between_those_of_another_primary(fake: Any) -> None:
+    bench = Bench(fake)
+    bench.upkeep()
+    for number in range(50):
+        write(bench, number)
+        bench.log.append("set", "k", "1", f"other-{number}")
+    lose(fake, bench, 0)
+    write(bench, 1000)
+    bench.upkeep()
+    (event,) = bench.published("lost")
+    assert (event["count"], event["positions"]) == ("50", ", ".join(f"1-{2 * n + 1}" for n in range(50)))
+    assert "and 30 more ranges" in bench.losses.recent()[0]
+
+
 def test_losses_are_named_again_until_the_event_is_published(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(fake)
     bench.upkeep()

@@ -196,3 +196,18 @@ def test_the_log_can_use_the_configured_memory_but_no_more_than_its_server_has_l
     fake: Any, memory: Memory, bound_bytes: int
 ) -> None:
     assert Bench(fake, LAB_LOG_MAX_BYTES=str(2**20)).retention.bound_bytes(memory) == bound_bytes
+
+
+@pytest.mark.parametrize(("url", "rounds"), [("redis://h", 3), ("redis+sentinel://h/lab14", 1)])
+def test_a_silent_replica_is_asked_again_only_if_its_answer_can_avoid_a_new_epoch(
+    fake: Any, url: str, rounds: int
+) -> None:
+    peers = StubPeers(**{"a/applied": PeerError("gone", sent=False)})
+    bench = Bench(fake, peers, LAB_REDIS_URL=url)
+    bench.upkeep()
+    bench.write(10)
+    bench.replica("a", 9)
+    restart(bench, fake)
+    bench.write_one()
+    assert len(peers.asked) == rounds
+    assert bench.log.head().position == Position(2, 11)

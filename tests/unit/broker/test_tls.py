@@ -1,0 +1,62 @@
+"""TLS connections share a context that trusts the given authorities only."""
+
+import os
+import ssl
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.connection import Connection, SSLConnection
+
+from broker import tls
+
+
+def authority(directory: Path, name: str) -> str:
+    path = directory / "ca.crt"
+    new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    files = ["-subj", f"/CN={name}", "-keyout", os.devnull, "-out", str(path)]
+    subprocess.run([*new, *files], check=True, capture_output=True)
+    return str(path)
+
+
+@pytest.fixture
+def contexts(monkeypatch: pytest.MonkeyPatch) -> list[ssl.SSLContext]:
+    """The contexts that connections use."""
+    used: list[ssl.SSLContext] = []
+    monkeypatch.setattr(ssl.SSLContext, "wrap_socket", lambda self, *_, **__: used.append(self))
+    return used
+
+
+def wrap(**options: Any) -> None:
+    tls.shared(SSLConnection)(host="h", **options)._wrap_socket_with_ssl(None)
+
+
+def names(context: ssl.SSLContext) -> list[Any]:
+    return [one["subject"][0][0][1] for one in context.get_ca_certs()]
+
+
+@pytest.mark.needs("openssl")
+def test_only_the_given_authority_is_trusted_until_its_file_changes(
+    tmp_path: Path, contexts: list[ssl.SSLContext]
+) -> None:
+    path = authority(tmp_path, "first")
+    wrap(ssl_ca_certs=path)
+    wrap(ssl_ca_certs=path)
+    authority(tmp_path, "second")
+    os.utime(path, ns=(1, 1))
+    wrap(ssl_ca_certs=path)
+    assert [names(one) for one in contexts] == [["first"], ["first"], ["second"]]
+    assert contexts[0] is contexts[1]
+    assert {one.verify_mode for one in contexts} == {ssl.CERT_REQUIRED}
+
+
+def test_host_names_are_checked_unless_that_is_switched_off(contexts: list[ssl.SSLContext]) -> None:
+    wrap()
+    wrap(ssl_check_hostname=False)
+    assert [one.check_hostname for one in contexts] == [True, False]
+    assert contexts[0].cert_store_stats()["x509_ca"] > 0, "the system's authorities"
+
+
+def test_connections_without_tls_stay_as_they_are() -> None:
+    assert tls.shared(Connection) is Connection
