@@ -6,7 +6,11 @@
 
 local function replication() return redis.call('INFO', 'replication') end
 
-local function replication_id() return replication():match('master_replid:(%x+)') end
+local function replication_id() -- without a pattern, which would cost a third more
+  local found = replication()
+  local _, colon = found:find('master_replid:', 1, true)
+  return found:sub(colon + 1, colon + 40)
+end
 
 local function unverified()
   return redis.error_reply('UNVERIFIED this server was restarted or took over, and its log is not verified yet')

@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 from typing import Any
 
 from broker.connection import connect, register
@@ -28,7 +29,11 @@ def measure(scale: Scale, step: Step) -> Iterator[Figure]:
         log.open(_NAMESPACE)
         for threads in _THREADS:
             yield from _copies(log, threads, scale, step)
-        yield _verification(connect(lab.redis_url), scale, step)
+        yield _verification("with two replicas", connect(lab.redis_url), scale, step)
+    with Lab.temporary() as lab:
+        client = connect(lab.redis_url)
+        ReplicationLog(client, _NAMESPACE).open("bench")
+        yield _verification("on one server", client, scale, step)
 
 
 def _copies(log: ReplicationLog, threads: int, scale: Scale, step: Step) -> Iterator[Figure]:
@@ -54,8 +59,8 @@ def _per_second(log: ReplicationLog, copies: int, threads: int, calls: int) -> f
     return calls / (time.perf_counter() - began)
 
 
-def _verification(client: Any, scale: Scale, step: Step) -> Figure:
-    """Call the script with and without the comparison in turn, so that both see the same machine."""
+def _verification(where: str, client: Any, scale: Scale, step: Step) -> Figure:
+    """Call the script with and without the comparison in random order, so that both see the same machine."""
     with_it = register(client, "server.lua", "append.lua")
     replication = client.info("replication")
     trusting = str(with_it.script).replace(_VERIFYING, _KNOWN.format(replication["master_replid"], "0" * 40))
@@ -69,12 +74,15 @@ def _verification(client: Any, scale: Scale, step: Step) -> Figure:
         return (time.perf_counter() - began) * 1e6
 
     without, keys = client.register_script(trusting), [f"{_NAMESPACE}:{name}" for name in KEYS]
+    random = Random(14)  # noqa: S311 - an order that favors neither
     ours, theirs = [], []
     for _ in range(scale.rounds):
-        pairs = [(append(with_it), append(without)) for _ in range(scale.calls)]
-        ours.append(quantile([one for one, _ in pairs], 0.5))
-        theirs.append(quantile([one for _, one in pairs], 0.5))
+        took: dict[bool, list[float]] = {True: [], False: []}
+        for _ in range(2 * scale.calls):
+            verifies = random.random() < 0.5
+            took[verifies].append(append(with_it if verifies else without))
+        ours.append(quantile(took[True], 0.5))
+        theirs.append(quantile(took[False], 0.5))
         step("verification of the server")
-    return Figure(
-        "durability", "an append, which verifies the server", "us", ours, "without", theirs, Target("at most", 1.05)
-    )
+    name = f"an append, which verifies its server, {where}"
+    return Figure("durability", name, "us", ours, "without", theirs, Target("at most", 1.1))
