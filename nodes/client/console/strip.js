@@ -17,9 +17,8 @@ let drawn = []; // the arguments of the last draw
 
 new ResizeObserver(() => { room = list.clientWidth / parseFloat(getComputedStyle(list).fontSize); }).observe(list);
 list.addEventListener("keydown", go);
+find("strip-legend").append(...STATES.map(sign));
 const lostSign = sign(LOST); // shown with the first lost entry
-find("strip-legend").append(...STATES.map(sign), lostSign);
-lostSign.hidden = true;
 
 // The entries at `end`.
 export function draw(timeline, end) {
@@ -116,7 +115,7 @@ function show(one, write, timeline, end) {
   one.states = states;
   const isLost = states.includes(LOST);
   one.button.classList.toggle(LOST, isLost);
-  if (isLost) lostSign.hidden = false;
+  if (isLost && !lostSign.isConnected) find("strip-legend").append(lostSign);
   for (const [index, cell] of one.cells.entries()) {
     cell.className = `cell ${states[index] ?? ""}`;
     cell.textContent = SIGNS[states[index]] ?? "";
