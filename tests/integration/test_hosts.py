@@ -1,13 +1,18 @@
 """A lab on three hosts that are cut off from each other: what was acknowledged is kept, or named as lost."""
 
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from broker.position import Position
 from tests.integration.conftest import metric
 from tests.support.deployment import PLACES, Deployment
+from tests.support.hosts import Network
 from tests.support.http import POOL
 from tests.support.load import Writers
 from tests.support.until import until
@@ -25,6 +30,21 @@ IN_FLIGHT_SECONDS = 1.0  # until a reply that was on its way at the cut has arri
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     with Deployment.running(tmp_path_factory.mktemp("hosts")) as found:
         yield found
+
+
+def test_nothing_of_a_network_is_left_after_a_failure(tmp_path: Path) -> None:
+    with suppress(RuntimeError), Network.of(2) as network:
+        process = network.start(2, ["sleep", "60"], tmp_path / "output")
+        names = {f"lab77-{network.address(1).split('.')[2]}{end}" for end in ("", "-1", "-2")}
+        assert names <= namespaces()
+        raise RuntimeError
+    assert process.wait(10) == -signal.SIGKILL
+    assert not names & namespaces()
+
+
+def namespaces() -> set[str]:
+    listed = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
+    return {line.split()[0] for line in listed.splitlines()}
 
 
 def more(*loads: Writers, count: int = 30) -> None:
