@@ -22,6 +22,7 @@ _ANSWER_SECONDS = 30.0  # longer than a read can wait for its level
 _SETTLE_SECONDS = 60.0
 _PAUSE_SECONDS = 0.2
 _NO_SESSION = -1
+SESSIONS_APART = 100_000  # a session that ended goes on as a new one, with a number greater by this
 PARAMETERS: dict[Level, tuple[str, ...]] = {"bounded": ("max_lag_ms", "max_lag_versions"), "quorum": ("r",)}
 
 
@@ -44,7 +45,7 @@ class Recorder:
 
 class Session:
     def __init__(self, number: int, plan: Plan, client_url: str, keys: list[str], recorder: Recorder) -> None:
-        self._number = number
+        self._number = self._session = number
         self._plan = plan
         self._url = client_url
         self._keys = keys
@@ -64,8 +65,9 @@ class Session:
         invoked_us = self._recorder.now_us()
         status, found = self._ask(kind, known)
         outcome, more = _written(status, found) if kind == "write" else _read(key, found)
-        self._recorder.add(self._number, kind, outcome, invoked_us, **known | more)
-        # A rejected token, such as after a reset, ends the session; the next operation starts another.
+        self._recorder.add(self._session, kind, outcome, invoked_us, **known | more)
+        # A rejected token, such as after a reset or a failover, ends the session; the next operation starts another.
+        self._session += SESSIONS_APART * (status == 412)
         self._token = None if status == 412 else found.get("token", self._token)
         if not found:
             time.sleep(_PAUSE_SECONDS)

@@ -117,13 +117,13 @@ def _log_parameters(fault: str, given: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _parsed(model: type[Model], fault: str, given: tuple[str, ...]) -> Model:
-    texts: dict[str, str] = {}
+    texts = {"fault": fault}
     for name, text in assignments(given, "duration_ms=5000"):
         if name in texts:
             raise LabError(f"parameter {name[:SHOWN_MAX]!r} is given twice")
         texts[name] = text
     try:
-        return model.model_validate_strings({"fault": fault, **texts}, strict=False)
+        return model.model_validate_strings(texts, strict=False)
     except ValidationError as failure:
         first = failure.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or fault

@@ -12,6 +12,7 @@ from lab.checking import promises
 from lab.checking.history import History, Operation, Plan, Timeline
 from lab.checking.stores import convergence
 from lab.checking.verdict import Tally, Verdict, describe, verdict
+from lab.checking.workload import SESSIONS_APART
 from lab.torture.ledger import Ledger
 from lab.torture.losses import Losses
 from nodes.http.level import Level
@@ -24,9 +25,12 @@ _STALLED_US = 30_000_000
 class Floors:
     """The shortest delay that each replica can have had at each time of a run."""
 
-    def __init__(self, ahead_ms: float) -> None:
-        """``ahead_ms``: the skew by which a replica's clock can be ahead."""
+    def __init__(self, ahead_ms: float, *, can_return: bool = False) -> None:
+        """``ahead_ms``: the skew by which a replica's clock can be ahead. ``can_return``: whether a log server can take
+        over that lacks a change of delay, so that an earlier one counts again.
+        """
         self._ahead_ms = ahead_ms
+        self._learns_within_us = math.inf if can_return else _LEARNS_WITHIN_US
         self._set: dict[str, list[tuple[int, float]]] = {}
 
     def add(self, replica: str, at_us: int, least_ms: float) -> None:
@@ -38,7 +42,7 @@ class Floors:
         found = self._set.get(replica, [])
         if not found or found[0][0] > since_us:
             return 0.0
-        first = bisect_right(found, (since_us - _LEARNS_WITHIN_US, math.inf)) - 1
+        first = bisect_right(found, (since_us - self._learns_within_us, math.inf)) - 1
         last = bisect_left(found, (until_us, math.inf))
         return max(0.0, min(least for _, least in found[max(0, first) : last]) - self._ahead_ms)
 
@@ -163,7 +167,7 @@ def by_level(plans: dict[int, Plan], history: History) -> dict[Level, list[Verdi
     """Return the verdicts on each level, from the reads of its sessions and the writes of all sessions."""
     found: dict[Level, list[Verdict]] = {}
     for plan in dict.fromkeys(plans.values()):
-        own = [op for op in history.operations if op.kind != "read" or plans.get(op.session) == plan]
+        own = [op for op in history.operations if op.kind != "read" or plans.get(op.session % SESSIONS_APART) == plan]
         found[plan.level] = promises.judge(History(plan, own))
     return found
 

@@ -32,21 +32,13 @@ class Cut(NamedTuple):
 class Ledger:
     """Entries in log order, and the resulting store at any position that the log has not lost."""
 
-    def __init__(
-        self,
-        since: Position,
-        entries: Iterable[Entry],
-        changed: Iterable[Position] = (),
-        former_cuts: Iterable[Cut] = (),
-    ) -> None:
-        """``since``: the head of the log before the first of the entries. ``changed``: where it later had another.
-        ``former_cuts``: those of epochs that the log has lost in turn.
-        """
+    def __init__(self, since: Position, entries: Iterable[Entry], changed: Iterable[Position] = ()) -> None:
+        """``since``: the head of the log before the first of the entries. ``changed``: where it later had another."""
         self.since = since
         self.entries = list(entries)
-        self.changed, self.former_cuts = list(changed), list(former_cuts)
+        self.changed = list(changed)
         self.at = {entry.position: entry for entry in self.entries}
-        self.cuts = _cuts(self.entries)
+        self.cuts = [Cut(e.goes_on_from or START, e.position) for e in self.entries if e.op == "epoch"]
         self._by_key: dict[str, list[Entry]] = defaultdict(list)
         for entry in self.entries:
             if entry.op != "epoch":
@@ -66,8 +58,9 @@ class Ledger:
         return next((cut for cut in self.cuts[following : following + 1] if cut.origin < position), None)
 
     def has_always_had(self, position: Position) -> bool:
-        """Return whether no server was seen to go on without this entry."""
-        return position in self.at and not any(cut.origin < position < cut.start for cut in self.former_cuts)
+        """Return whether no server can have gone on without this entry, in an epoch that is missing now."""
+        later = (cut for cut in self.cuts if cut.origin >= position)
+        return position in self.at and all(cut.start.epoch == cut.origin.epoch + 1 for cut in later)
 
     def holding(self) -> dict[tuple[str, str], list[Position]]:
         found: dict[tuple[str, str], list[Position]] = defaultdict(list)
@@ -75,10 +68,6 @@ class Ledger:
             if entry.op == "set":
                 found[entry.key, json.loads(entry.value)].append(entry.position)
         return found
-
-
-def _cuts(entries: Iterable[Entry]) -> list[Cut]:
-    return [Cut(entry.goes_on_from or START, entry.position) for entry in entries if entry.op == "epoch"]
 
 
 class Follower:
@@ -89,7 +78,6 @@ class Follower:
         self._redis_url = redis_url
         self._stop = threading.Event()
         self._entries: list[Entry] = []
-        self._former_cuts: list[Cut] = []
         self._link: Link | None = None
         self._lost: dict[str, dict[str, str]] = {}  # the events, by their ids
         self._last_event = "0-0"
@@ -117,7 +105,7 @@ class Follower:
             self._read()
             if self._connected()[0].head().position > self._last:
                 raise self._trimmed()
-            return Ledger(self._since, self._entries, self._changed(), self._former_cuts)
+            return Ledger(self._since, self._entries, self._changed())
         except LogError as error:
             raise LabError(f"the log cannot be read to its end: {error}") from None
 
@@ -154,7 +142,6 @@ class Follower:
     def _go_back(self, origin: Position) -> None:
         """Drop what the log has lost. It may go on with entries of a server that was not followed before."""
         kept = bisect_right(self._entries, origin, key=lambda entry: entry.position)
-        self._former_cuts += _cuts(self._entries[kept:])
         del self._entries[kept:]
         self._since = min(self._since, origin)
         self._last = self._entries[-1].position if self._entries else self._since

@@ -70,7 +70,8 @@ def run(
 ) -> Record:
     """Run the test; ``on_step`` gets the numbers of operations and acts. Raises ``LabError`` without recovery."""
     recorder = Recorder(lambda: time.monotonic_ns() // 1000)
-    floors = Floors(SKEW_DRAWN_MS_MAX if any(act.kind == "skew" for act in order.acts) else 0)
+    ahead_ms = SKEW_DRAWN_MS_MAX if any(act.kind == "skew" for act in order.acts) else 0
+    floors = Floors(ahead_ms, can_return=target.log_moves)
     injector = Injector(target, floors, recorder.now_us, time.sleep)
     plans = _plans(order)
     run_id = secrets.token_hex(4)

@@ -25,6 +25,7 @@ class NativeTarget:
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
+        self.log_moves = lab.options.ha  # whether another log server can take over
         self.client_url = lab.client_url
         self.primary_url = lab.primary_url
         self.processes = native_processes(lab.options.replicas, ha=lab.options.ha)
@@ -66,6 +67,7 @@ class NativeTarget:
 class ComposeTarget:
     client_url = "http://127.0.0.1:8003"
     primary_url = "http://127.0.0.1:8000"
+    log_moves = False
 
     def __init__(self) -> None:
         running = set(_docker("compose", "ps", "--services", "--status", "running").split())

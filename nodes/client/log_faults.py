@@ -61,8 +61,7 @@ class LogFaults:
             }
             if body.fault == ISOLATE:
                 self._isolated = shown
-            if duration_us is not None:
-                self._end_in(duration_us / 1e6)
+                self._set_timer(None if duration_us is None else duration_us / 1e6)
         return {"replica": LOG, **shown}
 
     def end(self) -> list[str]:
@@ -75,10 +74,9 @@ class LogFaults:
                 return []
             if (master := self._isolated["parameters"]["master"]) in silent:
                 raise LogUnreachable(f"{master} does not answer, and may still be isolated")
-            if self._timer is not None:
-                self._timer.cancel()
+            self._set_timer(None)
             self._report("fault_ended", ISOLATE, master)
-            self._isolated = self._timer = None
+            self._isolated = None
             return [ISOLATE]
 
     def show(self) -> dict[str, Any]:
@@ -89,17 +87,21 @@ class LogFaults:
             return self._failovers.failover
         return self._failovers.failback if name == "failback" else self._failovers.isolate_master
 
+    def _set_timer(self, seconds: float | None) -> None:
+        """Replace the timer of an earlier start."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if seconds is None else threading.Timer(seconds, self._time_is_up)
+        if self._timer is not None:
+            self._timer.daemon = True
+            self._timer.start()
+
     def _time_is_up(self) -> None:
         try:
             self.end()
         except LogError:  # the server hangs, or is restarting
             with self._lock:
-                self._end_in(_AGAIN_SECONDS)
-
-    def _end_in(self, seconds: float) -> None:
-        self._timer = threading.Timer(seconds, self._time_is_up)
-        self._timer.daemon = True
-        self._timer.start()
+                self._set_timer(_AGAIN_SECONDS)
 
     def _report(self, kind: str, fault: str, server: str) -> None:
         with suppress(LogError):  # the log server is the one that is gone

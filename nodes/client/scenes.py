@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 from nodes.client.controls import Controls, DelayChange, Faults, FaultStart
 from nodes.client.errors import ClientError, NoSuchScene, NotRestored, SceneRunning
 from nodes.client.experiments import Experiments
+from nodes.client.log_faults import LOG
 from nodes.experiments.queue import ExperimentQueue, Holder
 from nodes.http.api import Body, Query
 from nodes.http.peers import PeerError, PeerRefused
@@ -148,7 +149,10 @@ class Scenes:
         self._held = {}
 
     def _restore_faults(self) -> list[str]:
-        """Restore the faults of each replica; return the replicas that do not answer."""
+        """Restore the faults of each replica; return the replicas that do not answer.
+
+        A master that was isolated before the scene is not isolated again: that would be another failover.
+        """
         silent = []
         for replica, answer in self.faults.show()["replicas"].items():
             if "error" in answer:
@@ -161,6 +165,8 @@ class Scenes:
             for one in before:
                 if one not in now:
                     self._start_again(replica, one)
+        if self.faults.log.are_possible and not self._held["faults"].get(LOG):
+            self.faults.end_all(LOG)
         return silent
 
     def _end(self, replica: str, fault: str) -> None:
@@ -191,5 +197,6 @@ def _settings(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _known(answer: Any) -> dict[str, list[dict[str, Any]]]:
-    """The active faults of each replica that answers; one without a process has none."""
-    return {name: found["faults"] for name, found in answer["replicas"].items() if "faults" in found}
+    """The active faults of the log server and of each replica that answers; one without a process has none."""
+    nodes = {**answer["replicas"], LOG: answer.get("log", {})}
+    return {name: found["faults"] for name, found in nodes.items() if "faults" in found}

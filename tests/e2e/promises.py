@@ -382,6 +382,52 @@ def everything_is_acknowledged_and_equal(done: Done) -> None:
     assert restored == {"status": "updated", "delay_ms": 1500}
 
 
+@promise("failover-start")
+def the_lab_has_a_master_and_two_copies(done: Done) -> None:
+    (answer,) = done.answers
+    assert answer["healthy"]
+    assert answer["log_master"] == "lab14-redis1"
+    assert "copies=2" in answer["promise"]
+
+
+def lost_writes(done: Done) -> list[int]:
+    return [int(float(found)) for found in re.findall(r"^ec_lost_writes_total (\S+)$", done.output, re.MULTILINE)]
+
+
+@promise("failover-without-copies")
+def acknowledged_writes_are_lost_and_named(done: Done) -> None:
+    statuses = {code: int(count) for count, code in re.findall(r"^ +(\d+) (\d+)$", done.output, re.MULTILINE)}
+    (lost,) = lost_writes(done)
+    assert 0 < lost < statuses["200"]
+    assert re.search(rf"^the log lost {lost} acknowledged writes?, \d+-\d+", done.output, re.MULTILINE)
+
+
+@promise("failover-event")
+def the_loss_is_an_event(done: Done) -> None:
+    assert done.output == "" or {"lost", "positions", "count"} <= set(done.output.split())
+
+
+@promise("failover-with-copies")
+def no_acknowledged_write_is_lost(done: Done) -> None:
+    before, after = lost_writes(done)
+    assert after == before
+    assert int(re.findall(r"^ +(\d+) 200$", done.output, re.MULTILINE)[0]) > 0
+
+
+@promise("failover-readers")
+def a_reader_saw_a_write_that_is_lost(done: Done) -> None:
+    fault, seen, gone = done.answers
+    assert fault["fault"] == "isolate-master"
+    assert (seen["value"], gone["value"]) == ("after", "before")
+    assert int(gone["position"].split("-")[0]) > int(seen["position"].split("-")[0])
+    assert f"the log lost 1 acknowledged write, {seen['position']}:" in done.output
+
+
+@promise("failover-end")
+def the_lab_is_stopped(done: Done) -> None:
+    assert "The lab is stopped." in done.output
+
+
 @promise("reset-data")
 def every_node_is_empty(done: Done) -> None:
     assert (done.answers[0]["status"], done.answers[0]["version"]) == ("reset", 0)

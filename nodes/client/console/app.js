@@ -6,10 +6,12 @@ import * as controls from "./controls.js";
 import { fillTable, find, versionsBehind } from "./dom.js";
 import { listen } from "./feed.js";
 import * as lanes from "./lanes.js";
+import * as losses from "./losses.js";
 import * as moment from "./moment.js";
 import * as panels from "./panels.js";
 import * as playback from "./playback.js";
-import { addScenes } from "./scenes.js";
+import { LOST } from "./progress.js";
+import * as scenes from "./scenes.js";
 import * as services from "./services.js";
 import * as sharing from "./sharing.js";
 import { numbersAt } from "./standing.js";
@@ -84,7 +86,7 @@ function showWrites() {
   const { timeline } = shown();
   const names = timeline.names();
   const progress = (write, name, kind, pending) =>
-    write[kind].has(name) ? `${(write[kind].get(name) - write.at_ms).toFixed(1)} ms` : timeline.has(name, write, kind) ? kind : pending;
+    write[kind].has(name) ? `${(write[kind].get(name) - write.at_ms).toFixed(1)} ms` : write.lost_ms ? LOST : timeline.has(name, write, kind) ? kind : pending;
   const rows = timeline.list.slice(-ROWS).reverse().map((write) => [
     write.position,
     write.op === "epoch" ? "new epoch" : short(write.key),
@@ -110,6 +112,7 @@ function drawLanes() {
   if (end === null) return;
   const omitted = lanes.draw(timeline, { end, span: span() * 1000 });
   strip.draw(timeline, end);
+  losses.draw(timeline, end);
   find("left-out").hidden = !omitted;
   find("left-out").textContent = `${omitted} older writes are not drawn.`;
 }
@@ -143,8 +146,9 @@ setInterval(() => {
 setInterval(summarize, SUMMARY_MS);
 
 function startLive() {
-  addScenes({ timeline: moment.live, pace: Number(parameters.get("pace") ?? 1) });
-  controls.start(watch);
+  const staging = { timeline: moment.live, pace: Number(parameters.get("pace") ?? 1) };
+  scenes.start(staging);
+  controls.start({ watched: watch, hasSentinels: () => scenes.offerLog(staging) });
   controls.offer().catch(showError);
   listen({ take, showConnection, at: asked.at, span });
   watch(watched);

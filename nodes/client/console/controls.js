@@ -14,14 +14,18 @@ const DELAYS = {
   ack: { body: "ack_model", means: "ack_delays", models: "ack_models", title: "ack delay" },
 };
 const PAUSE_AFTER_ERROR_MS = 1000;
+const ISOLATED_MS = 10_000; // long enough for a failover
 const RETRY_MS = 2000; // until the replicas' settings are requested again
 let load = null;
 let count = 0;
 let forms = new Map();
 let building = false;
 let retryAt = 0;
+let offerFailover = () => {};
 
-export function start(watched) {
+// `watched` is called with another watched key, `hasSentinels` if the log server can fail over.
+export function start({ watched, hasSentinels }) {
+  offerFailover = hasSentinels;
   find("write-form").addEventListener("submit", write);
   find("read-form").addEventListener("submit", read);
   find("key").addEventListener("input", () => watched(key()));
@@ -100,6 +104,10 @@ async function build(names) {
   const [{ body: delays }, { body: faults }] = await Promise.all([services.delays(), services.faults()]);
   forms = new Map(names.map((name) => [name, replicaForms(name, faults.replicas[name]?.available ?? {})]));
   for (const kind of [...Object.keys(DELAYS), "fault"]) find(`${kind}-forms`).replaceChildren(...names.map((name) => forms.get(name)[kind]));
+  if (faults.log) {
+    find("fault-forms").append(logForm(faults.log.available));
+    offerFailover();
+  }
   for (const [kind, { means, models }] of Object.entries(DELAYS)) {
     for (const [url, model] of Object.entries(delays[models])) {
       const { hostname } = new URL(url);
@@ -173,6 +181,13 @@ function replicaForms(name, available) {
     change(made, `${name}: ${fault.value} started.`, () => services.startFault(name, available[fault.value].examples[0])));
   faultForm.hidden = !kinds.length;
   return { delay: delayForm(name, "delay"), ack: delayForm(name, "ack"), fault: faultForm };
+}
+
+function logForm(available) {
+  const fault = element("select", { name: "fault" }, ...options(available));
+  const duration = () => (fault.value === "isolate-master" ? { duration_ms: ISOLATED_MS } : {});
+  return form("fault-log", "log", "Start fault", { fault }, (made) =>
+    change(made, `log: ${fault.value} started.`, () => services.startFault("log", { fault: fault.value, ...duration() })));
 }
 
 function delayForm(name, kind) {

@@ -4,7 +4,7 @@ import { commands } from "./commands.js";
 import { copy } from "./copy.js";
 import { element, fillTable, find } from "./dom.js";
 import { highlight } from "./highlight.js";
-import { isDelivered, STATES, stateAt } from "./progress.js";
+import { isDelivered, LOST, STATES, stateAt } from "./progress.js";
 
 const PREVIEW = 120; // characters of a value in the feed
 const sheet = find("entry");
@@ -45,6 +45,7 @@ export function draw(timeline, end) {
   const isKnown = Boolean(write?.seen && write.at_ms <= end);
   find("entry-gone").hidden = isKnown;
   if (!isKnown) return;
+  find("entry-lost").hidden = !(write.lost_ms <= end);
   const names = timeline.names();
   if (shown !== [timeline.log, ...names].join()) showFixed(write, timeline.log, names);
   const rows = names.map((name) => [name, ...way(timeline, write, name, end)]);
@@ -84,12 +85,13 @@ function command(line) {
 }
 
 function way(timeline, write, name, end) {
-  const state = STATES.indexOf(stateAt(timeline, write, name, end)); // -1 if unknown
+  const found = stateAt(timeline, write, name, end);
+  const state = STATES.indexOf(found); // -1 if lost or unknown
   const step = (kind, onItsWay) => {
     const at = write[kind].get(name);
     if (at <= end) return `after ${(at - write.at_ms).toFixed(1)} ms`;
     const reached = STATES.indexOf(kind);
-    if (state < 0) return "unknown";
+    if (state < 0) return found ?? "unknown";
     if (state >= reached) return "at an unknown time";
     return state === reached - 1 ? onItsWay : "not yet";
   };

@@ -22,6 +22,7 @@ export const STYLES = {
   write: { color: "write", fill: true },
   epoch: { color: "write", fill: true },
   fresh: { color: "fresh", fill: true },
+  lost: { color: "stale", width: 2 },
   stale: { color: "stale", width: 2 },
   behind: { color: "stale", size: 15 },
   missing: { color: "missing", width: 2 },
@@ -29,7 +30,7 @@ export const STYLES = {
   "highlighted lane": { color: "spot", width: 4 },
 };
 // The marks of writes, in the order of drawing; those of highlighted ones are drawn above all others.
-for (const style of ["acknowledged", "acknowledgement in flight", "acknowledged here", "applied", "applied here", "in flight", "write", "epoch"]) {
+for (const style of ["acknowledged", "acknowledgement in flight", "acknowledged here", "applied", "applied here", "in flight", "write", "lost", "epoch"]) {
   STYLES[`highlighted ${style}`] = { ...STYLES[style], color: "spot", width: 3.5 };
 }
 const NONE = { nodes: new Set(), positions: new Set() };
@@ -116,12 +117,16 @@ function writeMarks(drawn, timeline, names, view, { across, point, size, unit })
     { shape: "rects", style: "applied here", boxes: squares(goals(applied.arrived), size) },
     { shape: "lines", style: "in flight", ends: applied.under },
     { shape: "circles", style: "write", centers: changes.flatMap(({ at_ms: at }) => point(at, top)), radius: size * 0.7 },
+    { shape: "lines", style: "lost", ends: changes.filter(({ lost_ms: at }) => at <= end).flatMap(({ at_ms: at }) => stroke(point(at, top), size)) },
     { shape: "rects", style: "epoch", boxes: epochs },
   ];
 }
 
 // The box of a line along an axis.
 const line = ([x1, y1], [x2, y2], half) => [x1 - (x1 === x2 ? half : 0), y1 - (y1 === y2 ? half : 0), Math.max(2 * half, x2 - x1), Math.max(2 * half, y2 - y1)];
+
+// A line across a write's mark.
+const stroke = ([x, y], size) => [x - size, y + 1.6 * size, x + size, y - 1.6 * size];
 
 // The end of each line.
 const goals = (ends) => ends.filter((_, index) => index % 4 > 1);

@@ -14,11 +14,15 @@ let wasShown = ""; // its step and phase
 // `scenes`: functions from the verbs of stage.js to the steps of script.js, by name. `timeline` has the replicas'
 // states; `pace` scales the times for reading.
 export function addScenes(scenes, { timeline, pace }) {
-  find("scene-buttons").replaceChildren(...Object.entries(scenes).map(([name, scene], index) => {
-    const button = element("button", { type: "button", textContent: `${index + 1}. ${name}` });
+  const before = find("scene-buttons").childElementCount;
+  find("scene-buttons").append(...Object.entries(scenes).map(([name, scene], index) => {
+    const button = element("button", { type: "button", textContent: `${before + index + 1}. ${name}` });
     button.addEventListener("click", () => play(name, scene, timeline, pace));
     return button;
   }));
+}
+
+export function startPlayer() {
   find("scene-back").addEventListener("click", () => script.back());
   find("scene-pause").addEventListener("click", () => script.pause(!script.paused));
   find("scene-next").addEventListener("click", () => script.next());

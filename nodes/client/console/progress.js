@@ -2,11 +2,14 @@
 
 import { parsePosition, reached } from "./timeline.js";
 
-// In their order. "pending" is delivered and not applied, "applied" is not acknowledged.
+// In their order. "pending" is delivered and not applied, "applied" is not acknowledged. An entry that is no longer in the
+// log is "lost" instead.
 export const STATES = ["undelivered", "pending", "applied", "acknowledged"];
+export const LOST = "lost";
 
 // The state at `end`, in milliseconds by the log's clock; null if it is unknown.
 export function stateAt(timeline, write, name, end) {
+  if (write.lost_ms <= end) return LOST;
   if (happened(timeline, write, name, "acknowledged", end)) return "acknowledged";
   const delivered = isDelivered(timeline, write, name, end);
   if (delivered === false) return "undelivered";
@@ -20,6 +23,7 @@ export function stateAt(timeline, write, name, end) {
 // at which an entry was last known as undelivered and the one at which it was first known as delivered, it is unknown.
 export function isDelivered(timeline, write, name, end) {
   if (happened(timeline, write, name, "applied", end)) return true;
+  if (write.lost_ms <= end) return null;
   const { before, after } = timeline.deliveredAround(name, end);
   const had = (answer) => reached(parsePosition(answer.position), write);
   if (!before) return null;

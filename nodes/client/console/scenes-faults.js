@@ -156,3 +156,73 @@ export const SCENES = {
     },
   ],
 };
+
+// Scenes that need a log server with Sentinels.
+export const LOG_SCENES = {
+  "The log server fails over": ({ settle, writes, attempts, arrive, position, isolateMaster, heal, sights, failedOver, named, digests }) => {
+    let before;
+    let after;
+    return [
+      {
+        now: "The log of this lab has several servers. One of them, the master, takes writes; the others copy it a moment later. Sentinels watch all of them.",
+        look: "A write is acknowledged when the master has it, unless it asks for copies.",
+        run: async () => ({ seen: `Every node has the value “old”, at position ${await settle()}.` }),
+      },
+      {
+        now: "The master is cut off from the other log servers and from the Sentinels, but not from the nodes. Ten writes follow, 1 to 10. Then the Sentinels choose another master.",
+        look: "The ten are acknowledged and applied. About five seconds later, a vertical line marks a new epoch.",
+        guess: { ask: "How many of the ten will be in the log then?", choices: SOME },
+        run: async () => {
+          const start = performance.now();
+          await isolateMaster();
+          const positions = await writes(10);
+          await arrive(positions.at(-1));
+          before = await sights();
+          const { ended, goesOn, has } = await failedOver(positions[0]);
+          const took = performance.now() - start;
+          const kept = positions.filter(has).length;
+          const lost = kept < 10 ? await named(ended) : null;
+          await arrive(goesOn);
+          after = await sights();
+          const names = lost ? ` The primary names ${lost.count} lost: ${lost.positions}.` : "";
+          return { right: some(kept, 10), seen: `All ten were acknowledged. After ${ms(took)}, the log, which ended at ${ended}, went on at ${goesOn}: it has ${kept} of the ten.${names}`, at: { positions } };
+        },
+      },
+      {
+        now: "What did readers see? Each replica was read after the ten writes, and again in the new epoch.",
+        look: "The strip below the lanes strikes out lost entries, and the notice at the top of the page names them.",
+        at: { ids: ["strip", "breaks"] },
+        run: async () => {
+          await heal();
+          const meaning = before === after ? "Readers lost nothing that they had seen." : "Readers saw values that no longer exist.";
+          return { seen: `First, ${before}. Afterwards, ${after}. ${meaning}`, at: { ids: ["strip", "breaks"] } };
+        },
+      },
+      {
+        now: "The same again, but each of the ten writes asks for copies=2: both copies of the log that `lab up --ha` starts.",
+        look: "The master is cut off from the servers that would have to confirm them.",
+        guess: { ask: "How many of the ten will be acknowledged?", choices: SOME },
+        run: async () => {
+          const at = await settle();
+          await isolateMaster();
+          const outcomes = await attempts(10, { copies: 2 });
+          const { ended, goesOn, has } = await failedOver(at);
+          await arrive(goesOn);
+          const acknowledged = outcomes.filter(({ outcome }) => outcome === "acknowledged");
+          const unknown = outcomes.filter(({ outcome }) => outcome === "unknown").length;
+          const lost = acknowledged.filter((write) => !has(write.position)).length;
+          return { right: some(acknowledged.length, 10), seen: `${acknowledged.length} of the ten were acknowledged; ${unknown} were answered with 503 and the outcome “unknown”. The log ended at ${ended} and went on at ${goesOn}. It lost ${lost} acknowledged writes.` };
+        },
+      },
+      {
+        now: "The server that was cut off can be reached again.",
+        look: "It drops what only it has, and copies the new master. Until then, no write gets two copies.",
+        run: async () => {
+          await heal();
+          await arrive(await position("primary"));
+          return { seen: `Every node is at position ${await position("primary")}. ${await digests("the nodes agree, also about what was lost")}` };
+        },
+      },
+    ];
+  },
+};

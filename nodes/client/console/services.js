@@ -26,9 +26,9 @@ export function leaveLab() {
 }
 
 export class Refused extends Error {
-  constructor(status, detail) {
+  constructor(status, detail, outcome) {
     super(detail);
-    this.status = status;
+    Object.assign(this, { status, outcome }); // of a write: whether it was applied
   }
 }
 
@@ -55,16 +55,16 @@ async function answer(response, given) {
     refused.add(given);
     throw new Refused(status, given ? "Wrong admin token: enter the value of LAB_ADMIN_TOKEN." : "This needs the admin token: enter the value of LAB_ADMIN_TOKEN.");
   }
-  if (!ok && status !== 404) throw new Refused(status, body.detail ?? `The client service answered with status ${status}.`);
+  if (!ok && status !== 404) throw new Refused(status, body.detail ?? `The client service answered with status ${status}.`, body.outcome);
   return { status, body };
 }
 
 // With a write id, a repeated request is the same write.
 const writeId = () => ({ "Idempotency-Key": Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("-") });
 
-export function write(endpoint, key, value, { repeatable = true, acks = 0, timeoutMs = 5000 } = {}) {
-  const query = acks ? `?${new URLSearchParams({ acks, timeout_ms: timeoutMs })}` : "";
-  return request("POST", `/${endpoint}${query}`, { key, value }, { repeatable, headers: writeId() });
+export function write(endpoint, key, value, { repeatable = true, acks = 0, copies = 0, timeoutMs = 5000 } = {}) {
+  const query = new URLSearchParams({ ...(acks && { acks, timeout_ms: timeoutMs }), ...(copies && { copies }) });
+  return request("POST", `/${endpoint}?${query}`, { key, value }, { repeatable, headers: writeId() });
 }
 
 export function read(key, level, replica, { r = 2 } = {}) {

@@ -31,6 +31,18 @@ export function stage(timeline, signal) {
   };
   const delay = changes((replica, delayMs) => services.setDelay(replica, { delay_ms: delayMs }));
   const ackDelay = changes((replica, delayMs) => services.setDelay(replica, { ack_delay_ms: delayMs }));
+  // A write whose outcome can be unknown: the copies that it waits for may not confirm it in time.
+  const attempt = changes(async (value, options) => {
+    try {
+      return { outcome: "acknowledged", ...(await services.write("write", KEY, value, { repeatable: false, ...options })).body };
+    } catch (error) {
+      if (error.outcome) return error;
+      throw error;
+    }
+  });
+  const attempts = (count, options) => Promise.all(Array.from({ length: count }, (_, index) => attempt(index + 1, options)));
+  const isolateMaster = () => fault("log", "isolate-master");
+  const heal = () => endFault("log", "isolate-master");
   const fault = changes((replica, name, parameters) => services.startFault(replica, { fault: name, ...parameters }));
   const endFault = changes(services.endFault);
   const resync = changes(services.resync);
@@ -58,6 +70,19 @@ export function stage(timeline, signal) {
       await new Promise((resolve) => { setTimeout(resolve, POLL_MS); });
     }
   };
+  // What an eventual read of each replica returns.
+  const sights = async () => {
+    const found = [];
+    for (const name of names) found.push(`${name} returned “${(await read("eventual", name)).value}”`);
+    return found.join(", ");
+  };
+  // Wait until the log continues in an epoch after the position's: where it ended, and where it goes on.
+  const failedOver = async (at) => {
+    const { epoch, origin } = await until(() => timeline.continued(parsePosition(at)));
+    return { ended: `${origin.epoch}-${origin.version}`, goesOn: `${epoch}-${origin.version}`, has: (one) => reached(origin, parsePosition(one)) };
+  };
+  // What the primary reports as lost after a position.
+  const named = (ended) => until(() => timeline.breaks.find(({ kind, after }) => kind === "lost" && after === ended));
   const everywhere = async () => (await services.everywhere(KEY)).body.nodes;
   const has = (node, position) => reached(parsePosition(node.position ?? "0-0"), parsePosition(position));
   // Wait until the replica, or every replica, has reached the position.
@@ -117,5 +142,6 @@ export function stage(timeline, signal) {
   return {
     names, fast, slow, delay, delays, ackDelay, fault, endFault, resync, write, writes, read, arrive, position, gone,
     acknowledged, shown, countOf, applied, resyncing, held, digests, settle, measure,
+    attempts, isolateMaster, heal, sights, failedOver, named,
   };
 }

@@ -16,8 +16,9 @@ export function standing(timeline, name, at) {
 // The version of the primary at a moment; its newest one if the page knows no entry that old, null if it knows none.
 export const headAt = (timeline, at) => published(timeline, at).at(-1)?.version ?? timeline.head?.version ?? null;
 
-// In log order.
-const published = (timeline, at) => [...timeline.older, ...timeline.list].filter(({ seen, at_ms: since }) => seen && since <= at);
+// What the log has, in its order.
+const published = (timeline, at) =>
+  [...timeline.older, ...timeline.list].filter(({ seen, at_ms: since, lost_ms: lost }) => seen && since <= at && !(lost <= at));
 
 function counted(timeline, name, at) {
   const entries = published(timeline, at);
@@ -26,7 +27,7 @@ function counted(timeline, name, at) {
   const done = (write, kind) => (write[kind].has(name) ? write[kind].get(name) <= at : timeline.has(name, write, kind));
   const unacknowledged = entries.filter((write) => !done(write, "acknowledged"));
   const unapplied = unacknowledged.filter((write) => !done(write, "applied"));
-  if (unacknowledged.some(({ epoch, version }) => epoch !== newest.epoch || version === 0)) return null;
+  if (unacknowledged.some(({ epoch, op }) => epoch !== newest.epoch || op === "epoch")) return null;
   const waiting = unapplied.filter((write) => isDelivered(timeline, write, name, at)).length;
   const applied = unacknowledged.length - unapplied.length;
   const [version, acknowledged] = [unapplied, unacknowledged].map(([oldest]) => (oldest ? oldest.version - 1 : newest.version));

@@ -2,10 +2,10 @@
 
 import { element, find } from "./dom.js";
 import * as entry from "./entry.js";
-import { STATES, stateAt } from "./progress.js";
+import { LOST, STATES, stateAt } from "./progress.js";
 
-const SIGNS = { undelivered: "□", pending: "◧", applied: "■", acknowledged: "✓" };
-const WORDS = { applied: "applied, unacknowledged", null: "unknown" };
+const SIGNS = { undelivered: "□", pending: "◧", applied: "■", acknowledged: "✓", lost: "⊘" };
+const WORDS = { applied: "applied, unacknowledged", lost: "lost, no longer in the log", null: "unknown" };
 const CHARACTER_EM = 0.62; // more than a digit's width
 const KEYS = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
 const ENTRIES_MAX = 100;
@@ -17,7 +17,9 @@ let drawn = []; // the arguments of the last draw
 
 new ResizeObserver(() => { room = list.clientWidth / parseFloat(getComputedStyle(list).fontSize); }).observe(list);
 list.addEventListener("keydown", go);
-find("strip-legend").append(...STATES.map(sign));
+const lostSign = sign(LOST); // shown with the first lost entry
+find("strip-legend").append(...STATES.map(sign), lostSign);
+lostSign.hidden = true;
 
 // The entries at `end`.
 export function draw(timeline, end) {
@@ -112,6 +114,9 @@ function show(one, write, timeline, end) {
   one.button.classList.toggle("chosen", entry.isOpen(one.position));
   if (one.states?.join() === states.join()) return;
   one.states = states;
+  const isLost = states.includes(LOST);
+  one.button.classList.toggle(LOST, isLost);
+  if (isLost) lostSign.hidden = false;
   for (const [index, cell] of one.cells.entries()) {
     cell.className = `cell ${states[index] ?? ""}`;
     cell.textContent = SIGNS[states[index]] ?? "";

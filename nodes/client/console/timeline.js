@@ -5,7 +5,10 @@ import { KEPT_MS, Knowledge, delays, reached, windows } from "./observations.js"
 const WRITES_MAX = 6000;
 const READS_MAX = 3000;
 const OLDER_MAX = 100;
+const BREAKS_MAX = 20;
 const PROGRESS = ["applied", "acknowledged"]; // what a replica does with an entry, in this order
+const ORIGIN = /^"(\d{1,15}-\d{1,15})"$/; // in the value of the entry that starts an epoch
+const BREAKS = new Set(["epoch", "lost"]);
 
 export function parsePosition(position) {
   const [epoch, version] = position.split("-").map(Number);
@@ -13,6 +16,10 @@ export function parsePosition(position) {
 }
 
 export { reached };
+
+function lose({ epoch, origin, at_ms }, write) {
+  if (write.epoch < epoch && !reached(origin, write)) write.lost_ms = Math.min(at_ms, write.lost_ms ?? Infinity);
+}
 
 export class Timeline {
   // `clock`: milliseconds from any origin.
@@ -32,6 +39,8 @@ export class Timeline {
     this._stateMs = -Infinity; // when the latest states were reported
     this.head = null;
     this.older = []; // the newest writes from before those in the list, in log order
+    this._starts = []; // of the epochs that go on from an earlier one: { epoch, origin, at_ms }
+    this.breaks = []; // the events on them: "epoch" and "lost"
   }
 
   // Null until the first message.
@@ -51,6 +60,8 @@ export class Timeline {
     for (const kind of PROGRESS) for (const item of message[kind] ?? []) this._progress(kind, item);
     this._learn(message.applied ?? []);
     this.reads.push(...(message.reads ?? []));
+    this.breaks.push(...(message.events ?? []).filter(({ kind }) => BREAKS.has(kind)));
+    this.breaks.splice(0, this.breaks.length - BREAKS_MAX);
     if (message.state) {
       this._stateMs = message.now_ms;
       this._state(message.state);
@@ -87,6 +98,21 @@ export class Timeline {
     Object.assign(write, { applied: new Map(), acknowledged: new Map(), delays: this.delays });
     this.writes.set(write.position, write);
     this.list.splice(this.list.findLastIndex((other) => reached(write, other)) + 1, 0, write);
+    for (const start of this._starts) lose(start, write);
+    const origin = write.op === "epoch" ? ORIGIN.exec(write.value)?.[1] : null; // a reset has none
+    if (origin) this._continue({ epoch: write.epoch, origin: parsePosition(origin), at_ms: write.at_ms });
+  }
+
+  // An epoch that goes on from an earlier one: entries after its origin are no longer in the log.
+  _continue(start) {
+    this._starts.push(start);
+    this._starts.splice(0, this._starts.length - BREAKS_MAX);
+    for (const write of [...this.older, ...this.list]) lose(start, write);
+  }
+
+  // The epoch that goes on after this position's, once it is known: { epoch, origin, at_ms }.
+  continued({ epoch }) {
+    return this._starts.find((start) => start.epoch > epoch);
   }
 
   // What a replica applied last says which entries it lacked until then.
@@ -146,9 +172,9 @@ export class Timeline {
     while (this.reads.length > READS_MAX || (this.reads.length && this.reads[0].at_ms < oldest)) this.reads.shift();
   }
 
-  // Whether a replica is known to have applied or acknowledged a write.
+  // Whether a replica is known to have applied or acknowledged a write. A later epoch says nothing about a lost one.
   has(name, write, kind = "applied") {
-    return write[kind].has(name) || reached(this._reported(name, kind), write);
+    return write[kind].has(name) || (write.lost_ms === undefined && reached(this._reported(name, kind), write));
   }
 
   // The time at which `has` and `replicas` are known, apart from each write's own times.

@@ -5,15 +5,16 @@ const UNKNOWN_MS = 1000; // the expected duration if the delay is unknown
 
 // The ways of a write to and from a replica until `end`. `kind`: what the replica does at its end (applied) or has done
 // at its start (acknowledged). `to` is null while it is on its way; `share` is how much of it has passed. A way at an
-// unknown time is left out. Times are in milliseconds.
+// unknown time, and one that a lost write did not end, is left out. Times are in milliseconds.
 export function ways(timeline, write, name, end) {
   const applied = write.applied.get(name);
   const acknowledged = write.acknowledged.get(name);
   const found = [];
-  if (applied !== undefined || !timeline.has(name, write)) {
+  const goesOn = (kind) => !(write.lost_ms <= end) && !timeline.has(name, write, kind);
+  if (applied !== undefined || goesOn("applied")) {
     found.push(way("applied", write.at_ms, applied, write.delays[name], end));
   }
-  if (applied <= end && (acknowledged !== undefined || !timeline.has(name, write, "acknowledged"))) {
+  if (applied <= end && (acknowledged !== undefined || goesOn("acknowledged"))) {
     found.push(way("acknowledged", applied, acknowledged, timeline.replicas.get(name)?.ack_delay_ms, end));
   }
   return found;

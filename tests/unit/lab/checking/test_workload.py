@@ -29,10 +29,12 @@ class Client:
         return self.answers.pop(0)
 
 
-def tokens(monkeypatch: pytest.MonkeyPatch, plan: Plan, *answers: tuple[int, dict[str, Any]]) -> list[str | None]:
+def tokens(
+    monkeypatch: pytest.MonkeyPatch, plan: Plan, *answers: tuple[int, dict[str, Any]], recorder: Recorder | None = None
+) -> list[str | None]:
     client = Client(*answers)
     monkeypatch.setattr(workload, "call", client)
-    session = Session(1, plan, "http://client", ["k"], Recorder(lambda: 0))
+    session = Session(1, plan, "http://client", ["k"], recorder or Recorder(lambda: 0))
     for _ in range(len(answers)):
         session.step()
     return client.tokens
@@ -51,11 +53,15 @@ def test_a_write_sends_the_token_and_updates_it(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("write_share", [0, 1])
-def test_a_refused_token_ends_the_session(monkeypatch: pytest.MonkeyPatch, write_share: float) -> None:
+def test_a_refused_token_ends_the_session_and_another_one_follows(
+    monkeypatch: pytest.MonkeyPatch, write_share: float
+) -> None:
     answer = WRITTEN if write_share else BEYOND
     plan = Plan("session", write_share=write_share)
-    sent = tokens(monkeypatch, plan, (200, answer), (412, FOREIGN), (200, answer))
+    recorder = Recorder(lambda: 0)
+    sent = tokens(monkeypatch, plan, (200, answer), (412, FOREIGN), (200, answer), recorder=recorder)
     assert sent == [None, answer["token"], None]
+    assert [found.session for found in recorder.operations] == [1, 1, 1 + workload.SESSIONS_APART]
 
 
 def test_other_levels_send_no_token(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,10 @@ from broker.entry import Entry
 from broker.position import Position
 from lab.checking import promises
 from lab.checking.history import History, Operation, Plan
+from lab.checking.workload import SESSIONS_APART
 from lab.torture import judge, losses
 from lab.torture.judge import Floors
-from lab.torture.ledger import Cut, Ledger
+from lab.torture.ledger import Ledger
 from lab.torture.losses import Named
 
 
@@ -23,7 +24,6 @@ class Run:
         self.kills_us: list[int] = []
         self.named: list[dict[str, str]] = []
         self.changed: list[Position] = []
-        self.former_cuts: list[Cut] = []
         self.entries = [
             Entry(Position(1, version), "set", "k", f'"v{version}"', f"w{version}", 0) for version in (1, 2, 3)
         ]
@@ -66,7 +66,7 @@ class Run:
     def verdicts(self, least_ms: float = 100) -> dict[str, str]:
         floors = Floors(0)
         floors.add("replica", 0, least_ms)
-        ledger = Ledger(Position(1, 0), self.entries, self.changed, self.former_cuts)
+        ledger = Ledger(Position(1, 0), self.entries, self.changed)
         kept, gone = losses.split(self.operations, ledger)
         history = History(Plan("eventual"), judge.placed(kept, ledger))
         self.losses = losses.weigh(kept, gone, ledger, Named.of(self.named), self.kills_us)
@@ -201,9 +201,9 @@ def test_a_named_write_that_the_log_has_is_a_violation() -> None:
 
 def test_a_write_that_was_lost_and_came_back_with_its_server_is_no_violation() -> None:
     run = Run()
+    run.go_on(after=3, epoch=3)
     run.name("1-3")
-    run.former_cuts = [Cut(Position(1, 2), Position(2, 2))]
-    assert run.verdicts() == {}
+    assert run.verdicts() == ROLLED_BACK
 
 
 def test_further_ranges_of_a_long_text_count_as_named() -> None:
@@ -271,6 +271,17 @@ def test_a_node_that_serves_an_old_state_is_stalled() -> None:
     assert run.verdicts() == {"stalled": "violated", **ROLLED_BACK}
 
 
+def test_a_session_that_goes_on_as_another_one_has_the_same_level() -> None:
+    reads = [
+        Operation(index, session, "read", "ok", index, index, key="k", position=Position(1, 1), node="r")
+        for index, session in enumerate((3, 3 + SESSIONS_APART, 4))
+    ]
+    plans = {3: Plan("session"), 4: Plan("eventual")}
+    found = judge.by_level(plans, History(Plan("eventual"), reads))
+    tested = {level: max(one.tested for one in verdicts) for level, verdicts in found.items()}
+    assert tested == {"session": 2, "eventual": 1}
+
+
 def test_a_delay_counts_until_every_replica_must_have_learned_the_next() -> None:
     floors = Floors(ahead_ms=80)
     assert floors.least_ms("r", 0, 10**9) == 0
@@ -281,3 +292,11 @@ def test_a_delay_counts_until_every_replica_must_have_learned_the_next() -> None
     assert floors.least_ms("r", 40_000_000, 41_000_000) == 820
     assert floors.least_ms("r", 500_000, 600_000) == 0
     assert floors.least_ms("r", 19_000_000, 41_000_000) == 120
+
+
+def test_a_delay_whose_change_a_failover_can_lose_counts_for_ever() -> None:
+    floors = Floors(0, can_return=True)
+    floors.add("r", 1_000_000, 200)
+    floors.add("r", 20_000_000, 900)
+    assert floors.least_ms("r", 90_000_000, 91_000_000) == 200
+    assert floors.least_ms("r", 500_000, 600_000) == 0

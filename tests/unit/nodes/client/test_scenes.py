@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import fakeredis
 import pytest
 
+from broker.errors import LogUnreachable
 from nodes.client.controls import Controls, Faults
 from nodes.client.directory import Directory
 from nodes.client.errors import ExperimentRunning, NoSuchScene, NotRestored, SceneRunning
@@ -78,13 +79,14 @@ class StubLab(StubPeers):
 class Bench:
     def __init__(self, directory: Path) -> None:
         self.lab, self.clock = StubLab(), FakeClock()
+        self.log = Mock(are_possible=False)
         self.queue = ExperimentQueue(fakeredis.FakeRedis(protocol=2))
         self.experiments = Experiments(self.queue, ExperimentStore(directory))
         self.scenes = self.process()
 
     def process(self) -> Scenes:
         controls = Controls(self.lab, PRIMARY, lambda: "Bearer t")
-        faults = Faults(self.lab, Directory(self.lab, PRIMARY), None, Mock(are_possible=False))
+        faults = Faults(self.lab, Directory(self.lab, PRIMARY), None, self.log)
         return Scenes(self.queue, self.experiments, controls, faults, lambda: self.clock.us / 1e6, lambda: NOW_US)
 
     def begin(self) -> str:
@@ -140,6 +142,32 @@ def test_faults_that_the_scene_ended_start_again_for_the_rest_of_their_duration(
         ("POST", "admin/faults", {"fault": "skew", "skew_ms": 300}),
         ("POST", "admin/faults", {"fault": "pause", "duration_ms": 2000}),
     ]
+
+
+@pytest.mark.parametrize(("before", "healed"), [([], True), ([fault("isolate-master", master="m")], False)])
+def test_the_log_server_is_healed_unless_it_was_isolated_before_the_scene(
+    bench: Bench, before: list[Any], healed: bool
+) -> None:
+    bench.log.are_possible = True
+    bench.log.show.return_value = {"faults": before, "available": []}
+    name = bench.begin()
+    bench.log.show.return_value = {"faults": [fault("isolate-master", master="m")], "available": []}
+    bench.scenes.end(name)
+    assert bench.log.end.called == healed
+    bench.log.start.assert_not_called()
+
+
+def test_a_scene_that_lapses_heals_the_log_server(bench: Bench) -> None:
+    bench.log.are_possible = True
+    bench.log.show.return_value = {"faults": [], "available": []}
+    bench.begin()
+    bench.log.end.side_effect = [LogUnreachable("no Sentinel can be reached"), []]
+    bench.clock.advance_ms(10_000)
+    with pytest.raises(LogUnreachable):
+        bench.step()
+    assert bench.scenes.current()["scene"] is not None
+    bench.step()
+    assert (bench.log.end.call_count, bench.scenes.current()["scene"]) == (2, None)
 
 
 def test_a_scene_that_is_not_renewed_ends(bench: Bench) -> None:
