@@ -115,7 +115,11 @@ class _Lab:
             raise
         except (exceptions.ConnectionError, exceptions.TimeoutError, OSError, NotLocated) as error:
             raise _NotConnected(str(error)) from error
-        self.link.made(self)
+        try:
+            self.link.made(self)
+        except _NotConnected:
+            self.disconnect()  # type: ignore[attr-defined]  # the pool keeps it: the next attempt must connect again
+            raise
 
     def on_connect_check_health(self, *, check_health: bool = True) -> None:
         super().on_connect_check_health(check_health=check_health)  # type: ignore[misc]
