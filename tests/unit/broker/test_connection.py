@@ -181,3 +181,13 @@ def test_a_connection_to_a_server_that_was_replaced_meanwhile_is_not_kept(server
     with pytest.raises(LogUnreachable, match="another server has taken over"), translated():
         client.ping()
     assert client.ping()
+
+
+def test_an_idle_connection_to_a_server_that_was_replaced_costs_no_request(server: LogServer) -> None:
+    at = At(Server("127.0.0.1", server.port))
+    link = Link(at)
+    client = connect(link)
+    assert client.ping()
+    at.servers = [Server("localhost", server.port)]
+    link.follow()
+    assert client.ping()
