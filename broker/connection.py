@@ -65,9 +65,13 @@ class Link:
         with self._lock:
             self._connections.add(connection)
             self.require()
-            if self._server is not None and (connection.host, connection.port) != self._server:
+            if self.has_left(connection):
                 connection.sever()
                 raise _NotConnected("another server has taken over")
+
+    def has_left(self, connection: Any) -> bool:
+        """Whether another server has taken over from the one of this connection."""
+        return self._server is not None and (connection.host, connection.port) != self._server
 
     def follow(self) -> None:
         """Find the server that takes writes now, as ``locate``. Raises ``LogUnreachable``."""
@@ -87,7 +91,7 @@ class Link:
         if server is not None and server != self._server:
             self._server = server
             with self._lock:
-                others = [one for one in self._connections if (one.host, one.port) != server]
+                others = [one for one in self._connections if self.has_left(one)]
             for connection in others:
                 connection.sever()
         return server
@@ -104,7 +108,7 @@ class _Lab:
 
     def connect(self) -> None:
         self.link.require()
-        if self._is_wrong:
+        if self._is_wrong or self.link.has_left(self):  # it comes from the pool
             self._is_wrong = False
             self.disconnect()  # type: ignore[attr-defined]
         try:

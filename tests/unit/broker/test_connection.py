@@ -5,13 +5,16 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from redis import exceptions
 
-from broker.connection import connect, translated
+from broker.address import Address, Server
+from broker.connection import Link, connect, translated
 from broker.errors import LogMissing, LogMoved, LogRefused, LogUnreachable, LogUnverified, NotApplied, OutcomeUnknown
 from broker.log import ReplicationLog
+from tests.support.logserver import LogServer
 
 
 @pytest.fixture
@@ -151,3 +154,40 @@ def test_an_option_that_is_not_allowed_is_rejected_by_name(option: str) -> None:
 )
 def test_an_allowed_option_is_accepted(url: str) -> None:
     connect(url).connection_pool.make_connection()
+
+
+class At(Address):
+    """An address at which another server takes over while the first connection is made."""
+
+    moves = True
+
+    def __init__(self, *servers: Server) -> None:
+        super().__init__("redis://h")
+        self.servers = list(servers)
+
+    def locate(self) -> Server:
+        return self.servers.pop(0) if len(self.servers) > 1 else self.servers[0]
+
+
+class Overtaken(Link):
+    def made(self, connection: Any) -> None:
+        self.locate()  # as the thread that follows the server does meanwhile
+        super().made(connection)
+
+
+def test_a_connection_to_a_server_that_was_replaced_meanwhile_is_not_kept(server: LogServer) -> None:
+    at = At(Server("127.0.0.1", server.port), Server("localhost", server.port))
+    client = connect(Overtaken(at))
+    with pytest.raises(LogUnreachable, match="another server has taken over"), translated():
+        client.ping()
+    assert client.ping()
+
+
+def test_an_idle_connection_to_a_server_that_was_replaced_costs_no_request(server: LogServer) -> None:
+    at = At(Server("127.0.0.1", server.port))
+    link = Link(at)
+    client = connect(link)
+    assert client.ping()
+    at.servers = [Server("localhost", server.port)]
+    link.follow()
+    assert client.ping()
