@@ -18,7 +18,7 @@ COMMANDS = {
     "demo": "Walk through the lab with live numbers, on a temporary lab.",
     "down": "Stop the lab; its data stays.",
     "experiment": "Measure the running lab in the background, and compare with the prediction.",
-    "fault": "Inject faults into replicas, and repair them.",
+    "fault": "Inject faults into replicas and the log server, and repair them.",
     "load": "Write every item of FILE.",
     "logs": "Show the logs of all processes.",
     "predict": "Predict the staleness of reads from delay models alone.",
