@@ -63,8 +63,8 @@ async function answer(response, given) {
 const writeId = () => ({ "Idempotency-Key": Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("-") });
 
 export function write(endpoint, key, value, { repeatable = true, acks = 0, copies = 0, timeoutMs = 5000 } = {}) {
-  const query = new URLSearchParams({ ...(acks && { acks, timeout_ms: timeoutMs }), ...(copies && { copies }) });
-  return request("POST", `/${endpoint}?${query}`, { key, value }, { repeatable, headers: writeId() });
+  const query = new URLSearchParams({ ...(acks && { acks, timeout_ms: timeoutMs }), ...(copies && { copies }) }).toString();
+  return request("POST", `/${endpoint}${query && `?${query}`}`, { key, value }, { repeatable, headers: writeId() });
 }
 
 export function read(key, level, replica, { r = 2 } = {}) {

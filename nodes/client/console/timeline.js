@@ -76,6 +76,7 @@ export class Timeline {
     const known = this.writes.get(write.position);
     if (known) Object.assign(known, write, { seen: true, earlier: false });
     else this._remember({ ...write, epoch, version, seen: true });
+    this._continue({ ...write, epoch });
   }
 
   // An entry from before the page was opened: when it was applied may not be known, so it is not observed.
@@ -84,6 +85,7 @@ export class Timeline {
     const { epoch, version } = parsePosition(write.position);
     if (!this.head || reached({ epoch, version }, this.head)) this.head = { epoch, version };
     this._remember({ ...write, epoch, version, seen: true, earlier: true });
+    this._continue({ ...write, epoch });
   }
 
   _progress(kind, { position, replica, [`${kind}_ms`]: at, [`${kind}_after_ms`]: after }) {
@@ -99,12 +101,13 @@ export class Timeline {
     this.writes.set(write.position, write);
     this.list.splice(this.list.findLastIndex((other) => reached(write, other)) + 1, 0, write);
     for (const start of this._starts) lose(start, write);
-    const origin = write.op === "epoch" ? ORIGIN.exec(write.value)?.[1] : null; // a reset has none
-    if (origin) this._continue({ epoch: write.epoch, origin: parsePosition(origin), at_ms: write.at_ms });
   }
 
   // An epoch that goes on from an earlier one: entries after its origin are no longer in the log.
-  _continue(start) {
+  _continue({ op, value, epoch, at_ms }) {
+    const origin = op === "epoch" ? ORIGIN.exec(value)?.[1] : null; // a reset has none
+    if (!origin) return;
+    const start = { epoch, origin: parsePosition(origin), at_ms };
     this._starts.push(start);
     this._starts.splice(0, this._starts.length - BREAKS_MAX);
     for (const write of [...this.older, ...this.list]) lose(start, write);
