@@ -10,6 +10,8 @@ import psutil
 import pytest
 import urllib3
 
+from broker.connection import connect
+from broker.registry import Registry
 from lab.local.layout import Options
 from lab.local.supervisor import Lab
 from tests.support.http import POOL, ask, get, post
@@ -89,6 +91,17 @@ def set_delays(lab: Lab, *delays_ms: float) -> None:
     """Set the delays of the replicas, in order."""
     delays = dict(zip(lab.replica_urls, delays_ms, strict=True))
     post(f"{lab.primary_url}/admin/replication-delays", {"delays": delays})
+
+
+def wait_for_settings(lab: Lab) -> None:
+    """Wait until every replica has made its present settings active, which takes a busy machine a while."""
+    current = {name: found.as_text() for name, found in Registry(connect(lab.redis_url)).settings().items()}
+
+    def active(replica: str) -> str:
+        log = (lab.data_dir / "logs" / f"{replica}.log").read_text(errors="replace")
+        return log.rpartition("active settings: ")[2].partition("\n")[0]
+
+    until(lambda: all(active(replica) == current.get(replica) for replica in lab.replica_urls))
 
 
 def node_urls(lab: Lab) -> list[str]:

@@ -19,7 +19,7 @@ from broker.position import Position
 from broker.stats import quantile
 from lab.bench import load
 from lab.local.supervisor import Lab
-from tests.integration.conftest import metric, processes, set_delays
+from tests.integration.conftest import metric, processes, set_delays, wait_for_settings
 from tests.support.http import ask, get, post
 from tests.support.until import until
 
@@ -30,6 +30,7 @@ def configure(lab: Lab, model: DelayModel, order: Order = "log") -> None:
     for replica in lab.replica_urls:
         body = {"replica": replica, "ack_model": model.as_json(), "order": order}
         post(f"{lab.primary_url}/admin/replication-delay", body)
+    wait_for_settings(lab)
 
 
 @pytest.fixture

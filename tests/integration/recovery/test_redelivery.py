@@ -12,7 +12,7 @@ import urllib3
 from broker.connection import connect
 from lab.local import processes
 from lab.local.supervisor import Lab
-from tests.integration.conftest import applied, converge, metric, running_lab
+from tests.integration.conftest import applied, converge, metric, running_lab, wait_for_settings
 from tests.integration.recovery.conftest import REPLICA, kill
 from tests.support.figures import spread
 from tests.support.http import get, post
@@ -37,6 +37,7 @@ def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 def set_ack(lab: Lab, ack_delay_ms: float) -> None:
     post(f"{lab.primary_url}/admin/replication-delay", {"replica": REPLICA, "ack_delay_ms": ack_delay_ms})
+    wait_for_settings(lab)
 
 
 def write_many(lab: Lab, prefix: str) -> list[str]:
