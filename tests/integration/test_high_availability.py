@@ -101,6 +101,7 @@ def test_a_damaged_file_of_a_replica_is_repaired_and_replaced_by_the_masters(ha_
     assert master(ha_lab) != name
 
 
+@pytest.mark.needs("minutes")
 def test_a_frozen_master_is_replaced_and_a_restarted_lab_keeps_the_new_one(tmp_path: Path) -> None:
     with running_lab(tmp_path, ha=True) as lab:
         write(lab, "before")

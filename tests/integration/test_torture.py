@@ -29,6 +29,7 @@ def test_under_faults_nothing_is_lost_doubled_reordered_early_regressed_or_diver
     assert all(one["tested"] >= 2 for one in found["verdicts"]), "enough was done to have tested each guarantee"
 
 
+@pytest.mark.needs("minutes")
 def test_a_log_that_is_failed_over_and_isolated_names_what_it_loses() -> None:
     faults = "failover,failback,isolate-master,kill"
     status, found = torture("--ha", "--seed", "5", "--seconds", "10", "--faults", faults)

@@ -140,7 +140,7 @@ def test_a_saved_moment_looks_the_same_without_the_lab(browser: Browser, seen: S
 def test_a_link_opens_the_page_at_the_same_moment(page: Page, browser: Browser, fresh: Lab, seconds_back: int) -> None:
     page.set_viewport_size(VIEW)  # type: ignore[arg-type]
     page.select_option("#span", "5")
-    busy(fresh, 4)
+    busy(fresh, 6 + seconds_back)  # what was before the page, such as the reset, is out of the picture then
     page.click("#pause")
     step_back(page, seconds_back)
     address, picture = link(page), saved(page, "picture")
