@@ -36,7 +36,7 @@ class Server(NamedTuple):
 
 
 class NotLocated(Exception):
-    """Raised if nobody says which server takes writes now."""
+    """Raised if no answer names the server that takes writes now."""
 
 
 class Address:

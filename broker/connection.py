@@ -83,7 +83,7 @@ class Link:
     def locate(self) -> Server | None:
         """Return the server that takes writes now, ``None`` if it cannot change; break the connections to all others.
 
-        Otherwise a read that is blocked at a server that hangs, or at a former master that nobody has told yet, would
+        Otherwise a read that is blocked at a server that hangs, or at a former master that was not demoted yet, would
         wait for its time-out, and a write could go there after another one went to its successor. Raises
         ``NotLocated``.
         """

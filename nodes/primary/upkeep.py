@@ -43,7 +43,7 @@ class Verification:
     def compare(self, members: list[Member]) -> None:
         """Continue the log in a new epoch if a replica, this primary or a foreign entry is ahead of it.
 
-        So it is where a former master has become master again that no one had told. Raises ``LogError``.
+        So it is if a former master that was never demoted is master again. Raises ``LogError``.
         """
         ahead = max((self._parts.gate.state.position, *(member.position for member in members)))
         with self._lock:

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Self
 
-_NOWHERE = "02:00:00:00:00:99"  # nobody's address in the local network
+_NOWHERE = "02:00:00:00:00:99"  # no host of the local network has it
 
 
 class Network:

@@ -329,7 +329,7 @@ def test_a_replay_and_a_notice_fit_the_screen(browser: Browser, fresh: Lab, quer
     page.evaluate("document.getElementById('save').open = true")
     for size, (width, height) in SIZES.items():
         page.set_viewport_size({"width": width, "height": height})
-        # Charts are drawn anew a moment after the window has changed.
+        # Charts are drawn again a moment after the window has changed.
         waited(page, lambda: page.evaluate(CUT_OFF) == [])
         if size in WALLS:
             assert page.evaluate("document.scrollingElement.scrollHeight <= innerHeight"), size
