@@ -87,13 +87,13 @@ BUILDS = (
     Build(
         "does not renew the fence when another log server takes over",
         "broker/append.lua",
-        "if not head[6] or head[6] ~= replication_ids() then",
-        "if not head[6] then",
+        "if not head[6] or head[6] ~= replication_id() or",
+        "if not head[6] or",
     ),
     Build(
         "acknowledges without awaiting the copies",
         "broker/log.py",
-        "not isinstance(confirmed, int) or confirmed < copies",
+        "not (isinstance(confirmed, int) and confirmed >= copies)",
         "not isinstance(confirmed, int)",
     ),
     Build(
