@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-_COPIED = ("broker", "nodes", "lab", "tests", "setup.cfg", "pyproject.toml")
+_COPIED = ("broker", "nodes", "lab", "tests", "docs", "deploy", "setup.cfg", "pyproject.toml")
 _FAST = ("tests/unit/nodes", "tests/unit/broker", "tests/contract")
 _TESTS_SECONDS, _TORTURE_SECONDS = 300, 300
 
@@ -109,12 +109,7 @@ BUILDS = (
 
 def make(build: Build, directory: Path) -> None:
     """Write a copy of the lab with the bug."""
-    for name in _COPIED:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, directory / name)
+    copy(directory)
     file = directory / build.path
     text = file.read_text(encoding="utf-8")
     if text.count(build.before) != 1:
@@ -122,6 +117,16 @@ def make(build: Build, directory: Path) -> None:
             f"{build.path} does not contain exactly once what {build.name!r} changes: update the build"
         )
     file.write_text(text.replace(build.before, build.after), encoding="utf-8")
+
+
+def copy(directory: Path) -> None:
+    """Copy what the tests need."""
+    for name in _COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, directory / name)
 
 
 def failing_tests(directory: Path) -> list[str]:
@@ -158,7 +163,12 @@ def _run(directory: Path, line: list[str], seconds: float) -> subprocess.Complet
 
 
 def main() -> int:
-    """Test each build; return 1 if any is not caught."""
+    """Test each build; return 1 if any is not caught, or if the tests fail without a bug."""
+    with tempfile.TemporaryDirectory(prefix="lab-broken-") as name:
+        copy(Path(name))
+        if failing := failing_tests(Path(name)):
+            sys.stdout.write(f"without a bug, {', '.join(failing)} fails\n")
+            return 1
     missed = 0
     for build in BUILDS:
         with tempfile.TemporaryDirectory(prefix="lab-broken-") as name:
