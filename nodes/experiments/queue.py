@@ -45,11 +45,10 @@ class Stop(NamedTuple):
 
 def queue_link(config: ClientConfig | WorkerConfig, log: Link) -> Link:
     """Return the link to the server of the queue, which is the log's unless another one is configured."""
-    if config.queue_url != config.redis_url:
-        return Link(parse(config.queue_url))
-    if isinstance(log.address, Cluster):
+    address = parse(config.queue_url)
+    if isinstance(address, Cluster):
         return Link(Nowhere("experiments do not run on a cluster; set LAB_QUEUE_URL to the URL of a single server"))
-    return log
+    return log if config.queue_url == config.redis_url else Link(address)
 
 
 class ExperimentQueue:

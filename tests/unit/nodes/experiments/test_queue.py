@@ -5,7 +5,11 @@ from typing import Any
 import fakeredis
 import pytest
 
-from nodes.experiments.queue import ExperimentQueue
+from broker.address import parse
+from broker.connection import Link, connect
+from broker.errors import LogUnreachable
+from nodes.experiments.queue import ExperimentQueue, queue_link
+from nodes.runtime.config import WorkerConfig, load
 
 
 @pytest.fixture
@@ -68,3 +72,20 @@ def test_ending_a_turn_does_not_end_the_turn_that_another_worker_has_taken_meanw
     monkeypatch.setattr(queue._client, "execute_command", then_the_lease_ends)
     turn.end()
     assert other.get(key) == b"b"
+
+
+@pytest.mark.parametrize("queue_url", ["", "redis+cluster://127.0.0.1:2"])
+def test_experiments_are_refused_on_a_cluster_with_what_to_set(queue_url: str) -> None:
+    config = load("worker", {"LAB_REDIS_URL": "redis+cluster://127.0.0.1:1", "LAB_QUEUE_URL": queue_url})
+    assert isinstance(config, WorkerConfig)
+    queue = ExperimentQueue(connect(queue_link(config, Link(parse(config.redis_url))), as_text=False))
+    with pytest.raises(LogUnreachable, match="experiments do not run on a cluster; set LAB_QUEUE_URL"):
+        queue.submit({"id": "e"})  # type: ignore[typeddict-item]
+
+
+def test_the_queue_is_where_the_log_is_unless_another_server_is_set() -> None:
+    log = Link(parse("redis://127.0.0.1:1"))
+    for queue_url, shared in (("", True), ("redis://127.0.0.1:2", False)):
+        config = load("worker", {"LAB_REDIS_URL": "redis://127.0.0.1:1", "LAB_QUEUE_URL": queue_url})
+        assert isinstance(config, WorkerConfig)
+        assert (queue_link(config, log) is log) is shared
