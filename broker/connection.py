@@ -144,8 +144,8 @@ class _Lab:
     def sever(self) -> None:
         sock = self._sock
         if sock is not None:
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # not TLS's own method, after which what has arrived is read without deciphering
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def connect(
@@ -192,7 +192,7 @@ def translated() -> Iterator[None]:
         raise LogRefused(f"the log server refused the user or its password: {error}") from error
     except (_NotConnected, exceptions.BusyLoadingError, exceptions.MaxConnectionsError) as error:
         raise LogUnreachable(f"the log server cannot be reached: {error}") from error
-    except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
+    except (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.InvalidResponse, OSError) as error:
         raise OutcomeUnknown(f"the log server did not answer: {error}") from error
     except exceptions.ResponseError as error:
         raise _meaning(error, str(error)) from error

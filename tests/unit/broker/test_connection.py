@@ -54,6 +54,7 @@ def test_a_handshake_that_fails_is_not_a_write_in_doubt(deaf: int) -> None:
     [
         (exceptions.ConnectionError("Connection closed by server."), OutcomeUnknown),
         (exceptions.TimeoutError("Timeout reading from socket"), OutcomeUnknown),
+        (exceptions.InvalidResponse('Protocol error, got "H" as reply type byte'), OutcomeUnknown),
         (exceptions.BusyLoadingError("loading"), LogUnreachable),
         (exceptions.MaxConnectionsError("too many"), LogUnreachable),
         (exceptions.OutOfMemoryError("OOM"), LogRefused),

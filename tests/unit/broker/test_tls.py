@@ -1,8 +1,12 @@
 """TLS connections share a context that trusts the given authorities only."""
 
 import os
+import select
+import socket
 import ssl
 import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +14,51 @@ import pytest
 from redis.connection import Connection, SSLConnection
 
 from broker import tls
+from broker.address import parse
+from broker.connection import Link, connect, translated
+from broker.errors import OutcomeUnknown
+
+ROLE = b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
 
 
-def authority(directory: Path, name: str) -> str:
+def authority(directory: Path, name: str, key: str = os.devnull) -> str:
     path = directory / "ca.crt"
     new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    files = ["-subj", f"/CN={name}", "-keyout", os.devnull, "-out", str(path)]
+    files = ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", str(path)]
     subprocess.run([*new, *files], check=True, capture_output=True)
     return str(path)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """The URL of a server that says that it is a master, and then answers each command with 1."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path := authority(tmp_path, "own", str(tmp_path / "key")), tmp_path / "key")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            with context.wrap_socket(listening.accept()[0], server_side=True) as client:
+                answer = ROLE
+                while client.recv(100):
+                    client.sendall(answer)
+                    answer = b":1\r\n"
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"rediss://127.0.0.1:{listening.getsockname()[1]}?ssl_ca_certs={path}"
+        thread.join(10)
+
+
+@pytest.mark.needs("openssl")
+def test_a_connection_that_is_cut_reads_the_response_that_has_arrived_and_no_more(server: str) -> None:
+    link = Link(parse(server))
+    connection = connect(link).connection_pool.get_connection()
+    connection.send_command("INCR", "k")
+    assert select.select([connection._sock], [], [], 10)[0]
+    link.cut()
+    assert connection.read_response() == 1
+    with pytest.raises(OutcomeUnknown), translated():
+        connection.read_response()
 
 
 @pytest.fixture
