@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Protocol
 
@@ -54,7 +54,10 @@ class Replica:
 
 @dataclass(frozen=True)
 class Run:
-    """What was measured. ``ended``: why the run ended early, or an empty string; ``late_seconds``: of each write."""
+    """What was measured. ``late_seconds``: of each write.
+
+    ``ended``: why the run ended early; ``not_removed``: why something is still in the store. Both are usually empty.
+    """
 
     primary: str
     settings: Settings
@@ -66,6 +69,7 @@ class Run:
     errors: int
     ended: str
     seconds: float
+    not_removed: str = ""
 
 
 class Step(Protocol):
@@ -86,6 +90,7 @@ class Shared:
     def __init__(self, limits: Limits, now: Callable[[], float], replicas: Sequence[Brackets]) -> None:
         self.limits = limits
         self.now = now
+        self.first = first_number()
         self.started = now()
         self.replicas = replicas
         self.changed = threading.Condition()
@@ -130,6 +135,11 @@ class _Operations:
             raise _Ended(f"{self._name}: {failed}, the last one with: {error}")
 
 
+def first_number() -> int:
+    """Return a number above those of every earlier run, so that what one has left behind is not taken for a write."""
+    return time.time_ns() // 1_000_000
+
+
 class Writer:
     """Open loop: the moments of the writes are fixed in advance, and a late one is sent at once."""
 
@@ -148,7 +158,7 @@ class Writer:
             return due
         self._require_time(now)
         self.late_seconds.append(now - due)
-        self._write(len(self.writes) + 1)
+        self._write(self._shared.first + len(self.writes))
         if len(self.writes) < self._shared.limits.writes:
             return self._due()
         with self._shared.changed:
@@ -254,6 +264,8 @@ class Reader:
         received = self._shared.now()
         self.operations.round_trip_seconds.append(received - sent)
         self._require_role(is_replica=shown.is_replica)
+        if max(shown.numbers.values(), default=0) >= self._shared.first + self._shared.limits.writes:
+            raise _Ended(f"{self._target.name} shows another probe's writes; only one can run on a store")
         with self._shared.changed:
             self._brackets.read(sent, received, shown.numbers)
 
@@ -330,13 +342,26 @@ def run(
 ) -> Run:
     """Measure until every write was seen or given up, or ``stop`` is set. ``on_step`` gets the writes so far.
 
-    The store must be prepared. The nodes' connections stay open. Raises ``TargetError`` before anything is written.
+    What is created in the store is removed at the end; the connections stay open. Raises ``TargetError`` if nothing was
+    created.
     """
     instrument = Instrument(primary, replicas, limits)
-    threads = [
-        threading.Thread(target=_repeat, args=(one, instrument.shared), name=f"probe-{number}", daemon=True)
-        for number, one in enumerate(instrument.start())
-    ]
+    primary.prepare()
+    not_removed = ""
+    try:
+        _measure(instrument, stop or threading.Event(), on_step)
+    finally:
+        try:
+            primary.remove()
+        except (TargetError, NotNow) as error:
+            not_removed = str(error)
+    return replace(instrument.result(), not_removed=not_removed)
+
+
+def _measure(instrument: Instrument, stop: threading.Event, on_step: Callable[[int], None]) -> None:
+    steps = instrument.start()
+    shared = instrument.shared
+    threads = [threading.Thread(target=_repeat, args=(one, shared), daemon=True) for one in steps]
     for thread in threads:
         thread.start()
     try:
@@ -344,15 +369,14 @@ def run(
             while thread.is_alive():
                 thread.join(_SHOW_SECONDS)
                 on_step(len(instrument.writer.writes))
-                if stop is not None and stop.is_set():
-                    instrument.shared.end("it was interrupted")
+                if stop.is_set():
+                    shared.end("it was interrupted")
     finally:
-        instrument.shared.end()
+        shared.end()
         for thread in threads:  # each operation has a timeout
             thread.join()
-    if instrument.shared.failure is not None:
-        raise instrument.shared.failure
-    return instrument.result()
+    if shared.failure is not None:
+        raise shared.failure
 
 
 def _repeat(one: Step, shared: Shared) -> None:

@@ -8,7 +8,7 @@ import pytest
 from lab.probe import instrument
 from lab.probe.instrument import Instrument, Limits, Run
 from lab.probe.target import NotNow, TargetError
-from tests.unit.lab.probe.store import Node, simulate, store
+from tests.unit.lab.probe.store import Node, Visible, simulate, store
 
 SHORT = Limits(seconds=10.0)
 
@@ -176,6 +176,45 @@ def test_in_real_time_the_run_ends_when_it_is_stopped() -> None:
     assert run.ended == "it was interrupted"
     assert 5 <= len(run.writes) < 600
     assert threading.active_count() == 1
+    assert primary.statements == ["prepare", "remove"]
+
+
+def test_what_cannot_be_removed_is_reported_with_the_result() -> None:
+    primary, replicas = store(lambda _: 0.0)
+
+    def remove() -> None:
+        raise TargetError("the connection is gone")
+
+    primary.remove = remove  # type: ignore[method-assign]
+    run = instrument.run(primary, replicas, Limits(writes_per_second=100.0, writes_max=3))
+    assert (len(run.writes), run.not_removed) == (3, "the connection is gone")
+
+
+def test_what_another_probe_has_created_is_not_removed() -> None:
+    primary, replicas = store(lambda _: 0.0)
+
+    def prepare() -> None:
+        raise TargetError("the schema exists")
+
+    primary.prepare = prepare  # type: ignore[method-assign]
+    with pytest.raises(TargetError, match="the schema exists"):
+        instrument.run(primary, replicas, SHORT)
+    assert primary.statements == []
+
+
+def test_what_an_earlier_run_left_behind_is_not_taken_for_a_write() -> None:
+    primary, replicas = store(lambda _: 0.2)
+    replicas[0].log = [Visible(f"k{index:04}", instrument.first_number() - 1, 0.0) for index in range(1, 20)]
+    run = simulate(primary, replicas, SHORT)
+    require_truth(run, replicas)
+    assert run.ended == ""
+
+
+def test_another_probe_at_the_same_time_ends_the_run() -> None:
+    primary, replicas = store(lambda _: 0.2)
+    replicas[0].log = [Visible("k0001", instrument.first_number() + 10_000_000, 1003.0)]
+    run = simulate(primary, replicas, SHORT)
+    assert run.ended == "replica1 shows another probe's writes; only one can run on a store"
 
 
 def test_a_bug_in_a_thread_is_raised() -> None:
