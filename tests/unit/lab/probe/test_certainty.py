@@ -108,6 +108,10 @@ def test_bursts_are_worth_few_writes_and_independent_ones_all() -> None:
     assert (at_least, at_most) == (pytest.approx(0.08, abs=0.005), pytest.approx(0.08, abs=0.005))
     assert low < 0.03
     assert high > 0.2
+    beyond = found.stale(10.0)
+    assert beyond[:3] == (0.0, 0.0, 0.0)
+    assert beyond.high is not None
+    assert beyond.high > 0.1
 
 
 def test_the_upper_end_of_a_high_quantile_needs_enough_writes() -> None:
