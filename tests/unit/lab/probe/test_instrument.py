@@ -2,12 +2,13 @@
 
 import random
 import threading
+from collections.abc import Sequence
 
 import pytest
 
 from lab.probe import instrument
 from lab.probe.instrument import Instrument, Limits, Run
-from lab.probe.target import NotNow, TargetError
+from lab.probe.target import NotNow, Shown, TargetError
 from tests.unit.lab.probe.store import Node, Visible, simulate, store
 
 SHORT = Limits(seconds=10.0)
@@ -44,6 +45,23 @@ def test_reads_stay_within_their_budget() -> None:
     primary, replicas = store(lambda _: 0.1)
     run = simulate(primary, replicas, Limits(seconds=10.0, writes_per_second=50.0, reads_per_second=20.0))
     assert run.replicas[0].reads <= 20 * (run.seconds + 1)
+    require_truth(run, replicas)
+
+
+def test_a_read_of_several_requests_takes_as_much_of_the_budget() -> None:
+    primary, replicas = store(lambda _: 3.0)
+    replicas[0].requests_per_key = 1
+    requests = 0
+    read = replicas[0].read
+
+    def counted(keys: Sequence[str]) -> Shown:
+        nonlocal requests
+        requests += len(keys)
+        return read(keys)
+
+    replicas[0].read = counted  # type: ignore[method-assign]
+    run = simulate(primary, replicas, Limits(seconds=20.0))
+    assert requests <= 100 * (run.seconds + 1)
     require_truth(run, replicas)
 
 
