@@ -174,12 +174,12 @@ def without_positions(*operations: Operation, **plan: Any) -> dict[str, Verdict]
 
 
 def test_without_positions_nothing_that_needs_the_log_is_tested() -> None:
-    later, earlier = write(0, 1, "x", 7, 0), write(1, 1, "y", 3, 5)
-    found = without_positions(later, earlier, read(2, 1, "x", 7, 9, "1-9"), max_lag_versions=0)
+    operations = (write(0, 1, "x", 7, 0), write(1, 1, "y", 3, 5), read(2, 1, "x", 7, 9, "1-9"), write(3, 1, "z", 4, 12))
+    found = without_positions(*operations, max_lag_versions=0)
     tested = {name for name, verdict in found.items() if verdict.tested}
     assert tested == {"read_your_writes", "real_time", "no_phantom_write"}
     assert not violated(found)
-    assert violated(judged(later, earlier)) == {"monotonic_writes", "real_time"}
+    assert violated(judged(*operations)) == {"monotonic_writes", "writes_follow_reads", "real_time"}
 
 
 def test_without_positions_a_node_must_still_show_the_writes_before_the_one_it_shows() -> None:
