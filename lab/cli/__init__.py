@@ -22,6 +22,7 @@ COMMANDS = {
     "load": "Write every item of FILE.",
     "logs": "Show the logs of all processes.",
     "predict": "Predict the staleness of reads from delay models alone.",
+    "probe": "Measure how stale the reads of a store's replicas are.",
     "status": "Show the health, position and lag of every node.",
     "stream": "Show the log: newest entries, groups, and pending entries.",
     "torture": "Run the chaos test: inject faults under load, then check the history.",

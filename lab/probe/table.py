@@ -1,0 +1,69 @@
+"""A run's figures for a terminal."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from broker.stats import Spread
+from lab import terminal
+from lab.probe.figures import Figures, Interval, ReplicaFigures
+
+_COLUMNS = ("at least", "at most", "95 % from", "to")
+UNKNOWN = "?"
+
+
+def picture(found: Figures) -> Group:
+    """``at least`` and ``at most``: for certain, of the run's writes; the last two columns: of the store."""
+    parts: list[Table | Text] = [Text(line) for line in _about_run(found)]
+    for replica in found["replicas"]:
+        parts += [Text(""), _bounds(replica), *map(Text, _about_replica(replica))]
+    return Group(*parts)
+
+
+def _about_run(found: Figures) -> Iterator[str]:
+    if found["ended"]:
+        yield f"The run ended after {found['seconds']:.0f} s: {found['ended']}."
+    acknowledged = found["writes"] - found["errors"]
+    yield f"{found['primary']}: {acknowledged:,} of {found['writes']:,} writes in {found['seconds']:.0f} s"
+    yield f"  a write took {_spread(found['write_ms'])}; it was late by {_spread(found['late_ms'])}"
+    yield from _settings(found["settings"], found["warnings"])
+
+
+def _about_replica(found: ReplicaFigures) -> Iterator[str]:
+    if found["unseen"]:
+        longest = f"the longest for at least {found['unseen_at_least_ms']:,.0f} ms"
+        yield f"  {found['unseen']:,} writes were not visible by the end, {longest}"
+    yield f"  brackets {_spread(found['bracket_ms'])}"
+    yield f"  a read took {_spread(found['read_ms'])}; {found['reads']:,} reads, {found['errors']:,} errors"
+    yield from _settings(found["settings"], found["warnings"])
+
+
+def _settings(values: Mapping[str, str], warnings: Sequence[str]) -> Iterator[str]:
+    if values:
+        yield f"  {', '.join(f'{name} {value}' for name, value in values.items())}"
+    yield from (f"  warning: {sentence}" for sentence in warnings)
+
+
+def _bounds(found: ReplicaFigures) -> Table:
+    title = f"{found['name']}: {found['writes']:,} writes, worth {found['effective']:,} independent ones"
+    shown = terminal.table("", *_COLUMNS, right=_COLUMNS)
+    shown.title = Text(title)  # text, not markup
+    for name, interval in found["quantiles_ms"].items():
+        shown.add_row(f"{name} of the window", *_cells(interval, "{:,.1f} ms", 1))
+    for stale in found["stale"]:
+        after = f"{stale['after_ms']:,.0f} ms later" if stale["after_ms"] else "at the acknowledgement"
+        shown.add_row(f"stale {after}", *_cells(stale, "{:.1f} %", 100))
+    return shown
+
+
+def _cells(interval: Interval, form: str, factor: float) -> list[str]:
+    ends = (interval["at_least"], interval["at_most"], interval["low"], interval["high"])
+    return [UNKNOWN if end is None else form.format(end * factor) for end in ends]
+
+
+def _spread(found: Spread) -> str:
+    if not found["count"]:
+        return UNKNOWN
+    return ", ".join(f"{name} {found[name]:,.1f} ms" for name in ("p50", "p95", "max"))

@@ -1,0 +1,174 @@
+"""``lab probe``: addresses, passwords, the dry run, removal, the table, the JSON and the trace."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from lab.cli import main
+from lab.cli import probe as command
+from lab.probe import http
+from lab.probe.target import Description, NotNow, TargetError
+from tests.unit.lab.probe.store import Node, store
+
+HTTP = ("http", "--write", "PUT http://a/{key}", "--read", "GET http://b/{key}", "--read", "GET http://c/{key}")
+FAST = ("--rate", "100", "--seconds", "1", "--writes", "20")
+
+
+def run(*arguments: str, **environment: str) -> Result:
+    return CliRunner().invoke(main, ["probe", *arguments], env=environment)
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> list[Node]:
+    """A store in place of the nodes that the addresses of ``HTTP`` name, in their order."""
+    primary, replicas = store(lambda _: 0.0, lambda _: 0.0)
+    found = [primary, *replicas]
+    made = iter(found)
+    monkeypatch.setattr(http, "node", lambda *_: next(made))
+    return found
+
+
+def test_the_table_shows_every_replica_with_its_bounds(nodes: list[Node]) -> None:
+    done = run(*HTTP, *FAST)
+    assert done.exit_code == 0, done.output
+    assert "primary: 20 of 20 writes" in done.stdout
+    for name in ("replica1: 20 writes, worth", "replica2: 20 writes, worth", "p99 of the window", "stale 10 ms later"):
+        assert name in done.stdout
+    assert "this describes these seconds only" in done.stdout
+    assert nodes[0].statements == ["prepare", "remove", "close"]
+    assert nodes[1].statements == ["close"]
+
+
+def test_the_json_has_every_bracket_and_no_number_for_what_is_unknown(nodes: list[Node]) -> None:
+    found: dict[str, Any] = json.loads(run(*HTTP, *FAST, "--json").stdout)
+    replica = found["replicas"][0]
+    assert len(replica["brackets"]) == found["writes"] == 20
+    assert replica["quantiles_ms"]["p99"]["high"] is None
+    assert found["ended"] is None
+
+
+def test_the_trace_of_each_replica_is_taken_by_predict(nodes: list[Node], tmp_path: Path) -> None:
+    done = run(*HTTP, *FAST, "--trace", str(tmp_path / "lag.csv"))
+    assert done.exit_code == 0, done.output
+    for number in (1, 2):
+        file = str(tmp_path / f"lag-{number}.csv")
+        predicted = CliRunner().invoke(main, ["predict", "replicas", "--replica", file])
+        assert predicted.exit_code == 0, predicted.output
+        assert "20 delays" in predicted.stderr
+
+
+def test_the_dry_run_shows_statements_and_missing_rights_and_changes_nothing(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes[0], "describe", lambda: Description(["WRITE [x]"], ["GRANT CREATE ON a TO b"]))
+    done = run(*HTTP, "--dry-run")
+    assert done.exit_code == 1
+    assert "WRITE [x]" in done.stdout
+    assert "missing: GRANT CREATE ON a TO b" in done.stdout
+    assert nodes[0].statements == ["close"]
+
+
+def test_the_dry_run_succeeds_if_nothing_is_missing(nodes: list[Node]) -> None:
+    assert run(*HTTP, "--dry-run").exit_code == 0
+
+
+def test_remove_only_removes(nodes: list[Node]) -> None:
+    done = run("http", "--write", "PUT http://a/{key}", "--remove")
+    assert (done.exit_code, done.stdout) == (0, "Removed.\n")
+    assert nodes[0].statements == ["remove", "close"]
+
+
+def test_what_could_not_be_removed_is_reported_after_the_result(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise TargetError("the connection is gone")
+
+    monkeypatch.setattr(nodes[0], "remove", fail)
+    done = run(*HTTP, *FAST)
+    assert done.exit_code == 1
+    assert "p99 of the window" in done.stdout
+    assert "Not removed: the connection is gone. Run the same command with --remove." in done.stderr
+
+
+def test_a_run_that_ended_early_shows_why_and_what_it_measured(nodes: list[Node]) -> None:
+    nodes[0].fails = lambda number: TargetError("the disk is full") if number == 10 else None
+    done = run(*HTTP, *FAST)
+    assert done.exit_code == 1
+    assert "the disk is full" in done.stdout
+    assert "replica1: 9 writes" in done.stdout
+
+
+def test_a_node_that_does_not_answer_is_one_sentence(nodes: list[Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise NotNow("no answer within 5 s")
+
+    monkeypatch.setattr(nodes[2], "settings", fail)
+    done = run(*HTTP, *FAST)
+    assert (done.exit_code, done.stderr) == (1, "Error: no answer within 5 s\n")
+    assert nodes[0].statements == ["close"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://user:secret@host/db",
+        "host=db1 user=x password=secret",
+        "host=db1 PASSWORD = 'secret'",
+        "redis://:secret@host:6379",
+        "postgresql://host/db?password=secret",
+    ],
+)
+@pytest.mark.parametrize("option", ["--primary", "--replica"])
+def test_a_password_in_an_address_is_refused_and_not_repeated(address: str, option: str) -> None:
+    done = run("redis", "--primary", "redis://a", option, address)
+    assert done.exit_code == 1
+    assert "LAB_PROBE_PASSWORD" in done.stderr
+    assert "secret" not in done.output
+
+
+def test_the_password_comes_from_the_environment_or_a_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str | None] = []
+
+    def node(_: str, password: str | None) -> Node:
+        given.append(password)
+        return store()[0]
+
+    monkeypatch.setattr(http, "node", node)
+    remove = ("http", "--write", "PUT http://a/{key}", "--remove")
+    run(*remove)
+    run(*remove, LAB_PROBE_PASSWORD="one")
+    CliRunner().invoke(main, ["probe", *remove, "--password"], input="two\n")
+    assert given == [None, "one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("http",), "Give --write"),
+        (("redis",), "Give --primary"),
+        (("http", "--write", "PUT http://a/{key}"), "Give at least one --replica"),
+        (("http", "--write", "PUT a", "--remove"), "is not of a form such as"),
+        (("oracle",), "is not one of"),
+        (("http", "--rate", "1000"), "is not in the range"),
+    ],
+)
+def test_a_wrong_command_line_is_one_sentence(arguments: tuple[str, ...], said: str) -> None:
+    done = run(*arguments)
+    assert done.exit_code in {1, 2}
+    assert said in done.stderr
+
+
+def test_the_lab_must_run(tmp_path: Path) -> None:
+    done = run("lab", "--data-dir", str(tmp_path))
+    assert (done.exit_code, done.stderr[:21]) == (1, "Error: no lab runs in")
+
+
+def test_the_options_are_the_limits_of_the_run() -> None:
+    chosen = {"rate": 1.0, "seconds": 2.0, "writes": 3, "reads_per_second": 4.0, "give_up": 5.0}
+    found = command._limits(chosen)
+    assert (found.writes_per_second, found.seconds, found.writes_max) == (1.0, 2.0, 3)
+    assert (found.reads_per_second, found.give_up_seconds) == (4.0, 5.0)
