@@ -1,13 +1,20 @@
 """The probe's target on real servers of Valkey and Redis: a primary, a replica 200 ms late, and one without a delay."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
+from lab.checking import promises
+from lab.checking.history import History, Plan
+from lab.probe.instrument import Limits
 from lab.probe.redis import Node, node
+from lab.probe.sessions import WRITE_SHARE, run
 from lab.probe.target import PREFIX, NotNow, Shown, TargetError
 from tests.conftest import REAL_SERVERS
 from tests.support.delaying_proxy import DelayingProxy
@@ -166,6 +173,25 @@ def test_settings_that_surprise_a_reader_are_named(servers: Replicas, primary: N
     admin.config_set("min-replicas-to-write", 0)
     admin.config_set("repl-disable-tcp-nodelay", "no")
     primary.write("a", 1)
+
+
+def test_sessions_that_read_all_nodes_in_turn_miss_their_own_writes_and_go_back_in_time(servers: Replicas) -> None:
+    servers.attach()
+    plan = Plan("observed", sessions=3, keys=3, seconds=3.0, write_share=WRITE_SHARE, positions=False)
+    nodes = [partial(node, address(server), None) for server in (servers.primary, servers.slow, servers.fast)]
+    found = run(nodes, plan, "round-robin", Limits(writes_per_second=30.0), stop=threading.Event())
+    assert (found.ended, found.not_removed) == ("", "")
+    plan = replace(plan, max_lag_ms=10_000.0)
+    verdicts = promises.judge(History(plan, found.history.operations))
+    judgements = {verdict.guarantee: verdict.judgement for verdict in verdicts}
+    stale = ("read_your_writes", "monotonic_reads", "real_time")
+    assert judgements == {
+        **dict.fromkeys(judgements, "held"),
+        **dict.fromkeys(stale, "violated"),
+        "consistent_prefix": "not tested",
+    }
+    assert servers.primary.client.keys() == []
+    until(lambda: len(servers.primary.client.client_list(_type="normal")) == 1)
 
 
 def test_a_lost_connection_is_opened_again(servers: Replicas, primary: Node) -> None:
