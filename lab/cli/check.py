@@ -1,6 +1,7 @@
 """``lab check``: run a workload or load a recorded history, and check it."""
 
 import secrets
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def check(data_dir: Path, recorded: Path | None, client_url: str | None, *, as_j
         history = _record(plan, client_url or state.url(data_dir, "client"), out)
     if export_to is not None:
         export(history, export_to)
-    conclude(history, out, save_to, as_json=as_json)
+    sys.exit(conclude(history, out, save_to, as_json=as_json))
 
 
 def _record(plan: Plan, client_url: str, out: Console) -> History:

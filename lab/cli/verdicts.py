@@ -1,7 +1,6 @@
 """What ``lab check`` and ``lab probe --sessions`` do with a recorded history."""
 
 from pathlib import Path
-from typing import NoReturn
 
 import click
 from rich.console import Console
@@ -20,8 +19,8 @@ expect_option = click.option(
 )
 
 
-def conclude(history: History, out: Console, save_to: Path | None, *, as_json: bool) -> NoReturn:
-    """Save the history, print its verdicts and exit: 1 if what was promised or expected did not hold.
+def conclude(history: History, out: Console, save_to: Path | None, *, as_json: bool) -> int:
+    """Save the history and print its verdicts. Return the exit status: 1 if what was promised or expected did not hold.
 
     Raises ``NothingTestedError`` if nothing was tested, or not everything that was expected.
     """
@@ -34,7 +33,7 @@ def conclude(history: History, out: Console, save_to: Path | None, *, as_json: b
     if all(found.judgement == "not tested" for found in verdicts):
         raise NothingTestedError("nothing was tested: no operation relevant to a guarantee succeeded")
     if promises.broken(history.plan, verdicts):
-        raise click.exceptions.Exit(1)
+        return 1
     if untested := promises.untested(history.plan, verdicts):
         raise NothingTestedError(f"expected, but not tested: {', '.join(untested)}")
-    raise click.exceptions.Exit(0)
+    return 0

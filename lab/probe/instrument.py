@@ -215,6 +215,15 @@ class Reader:
             self._brackets.read(sent, received, shown.numbers)
 
 
+def settings_of(primary: Target, replicas: Sequence[Target]) -> list[Settings]:
+    """Return the settings of all nodes. Raises ``TargetError`` if they are not nodes of one store."""
+    own, *others = (node.settings() for node in (primary, *replicas))
+    for node, settings in zip(replicas, others, strict=True):
+        if None not in {own.identity, settings.identity} and settings.identity != own.identity:
+            raise TargetError(f"{node.name} is not a replica of {primary.name}: it belongs to another store")
+    return [own, *others]
+
+
 @dataclass
 class Instrument:
     """A run: its steps, and its result at any time."""
@@ -227,11 +236,7 @@ class Instrument:
 
     def __post_init__(self) -> None:
         """Ask every node for its settings. Raises ``TargetError``, also if they are not nodes of one store."""
-        self.settings = [node.settings() for node in (self.primary, *self.replicas)]
-        own = self.settings[0].identity
-        for node, settings in zip(self.replicas, self.settings[1:], strict=True):
-            if None not in {own, settings.identity} and settings.identity != own:
-                raise TargetError(f"{node.name} is not a replica of {self.primary.name}: it belongs to another store")
+        self.settings = settings_of(self.primary, self.replicas)
 
     def start(self) -> Sequence[Step]:
         """Set the start of the run to now, and return its steps: the writer's and the readers'."""

@@ -36,6 +36,10 @@ _SETTINGS = (
     "replica-read-only",
     "repl-disable-tcp-nodelay",
 )
+_WRITE = f"ZADD {PREFIX} GT <number> <key>; PEXPIRE {PREFIX} {_EXPIRY_MS}"
+_READ = f"ZMSCORE {PREFIX} <keys>; ROLE"
+_SETTING = f"INFO replication; INFO server; CONFIG GET {', '.join(_SETTINGS)}"
+_REMOVE = f"EXISTS {PREFIX}; ZMSCORE {PREFIX} <mark>; PEXPIRE {PREFIX} 0"
 _NOT_NOW = ("NOREPLICAS", "TRYAGAIN", "BUSY", "UNBLOCKED")  # whose text starts so, beside the classes of redis-py
 _NOT_NOW_CLASSES = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ClusterDownError)
 
@@ -63,7 +67,8 @@ class Node:
         self._checked([found[name] for name in _READS if name not in denied])
         is_replica = "role" not in denied and found["role"][0] != "master"
         missing = [name for name in (_READS if is_replica else _RIGHTS) if name in denied]
-        return Description(_STATEMENTS, [self._rule(missing)] if missing else [])
+        statements = (_READ, _SETTING) if is_replica else (_WRITE, _READ, _SETTING, _REMOVE)
+        return Description(statements, [self._rule(missing)] if missing else [])
 
     def settings(self) -> Settings:
         (info, server) = self._require(["INFO", "replication"], ["INFO", "server"])
@@ -155,14 +160,6 @@ class Node:
     def _rule(self, rights: Sequence[str]) -> str:
         names = (*rights, *["select"] * self._selects)
         return f"ACL SETUSER {self._user} ~{PREFIX} {' '.join(f'+{name}' for name in names)}"
-
-
-_STATEMENTS = (
-    f"ZADD {PREFIX} GT <number> <key>; PEXPIRE {PREFIX} {_EXPIRY_MS}",
-    f"ZMSCORE {PREFIX} <keys>; ROLE",
-    f"INFO replication; INFO server; CONFIG GET {', '.join(_SETTINGS)}",
-    f"EXISTS {PREFIX}; PEXPIRE {PREFIX} 0",
-)
 
 
 def _warnings(info: dict[str, Any], values: dict[str, str]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, get_args
 
 from lab.checking.history import History, Plan
 from lab.checking.workload import Recorder
-from lab.probe.instrument import Limits
+from lab.probe.instrument import Limits, settings_of
 from lab.probe.steps import Course, Operations, created, first_number, run_all
 from lab.probe.target import NotNow, Target
 
@@ -195,6 +195,7 @@ def run(
             return found
 
         own = opened()
+        settings_of(own[0], own[1:])
         found, end = Observation(plan, route, limits), Course(time.monotonic)
 
         def show() -> None:
