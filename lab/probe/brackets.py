@@ -54,7 +54,6 @@ class Brackets:
     def failed(self, number: int) -> None:
         """Forget a write that was not acknowledged: it may or may not take effect."""
         self._unseen.pop(number, None)
-        self._found.pop(number, None)
 
     def read(self, sent: float, received: float, numbers: Mapping[str, int]) -> None:
         """Judge the writes that were sent before the read."""

@@ -102,7 +102,7 @@ class Http:
     def read(self, keys: Sequence[str]) -> Shown:
         """Read the keys one after another: HTTP has no read of several keys."""
         found = {key: number for key in keys if (number := self._number(key)) is not None}
-        return Shown(found, is_replica=self._reads)
+        return Shown(found, is_replica=self._reads, requests=len(keys))
 
     def remove(self) -> None:
         """Delete the keys that this object wrote; without any, those that an earlier run can have written."""

@@ -157,7 +157,7 @@ class Writer:
 
 
 class _Budget:
-    """Tokens for reads: an average rate, of which one second can be saved up."""
+    """Tokens for requests that read: an average rate, of which one second can be saved up."""
 
     def __init__(self, per_second: float, now: float) -> None:
         self._per_second, self._tokens, self._at = per_second, per_second, now
@@ -166,8 +166,8 @@ class _Budget:
         """Return the moment of the next token."""
         return self._at + max(0.0, 1 - self._tokens) / self._per_second
 
-    def take(self, now: float) -> None:
-        self._tokens = min(self._per_second, self._tokens + (now - self._at) * self._per_second) - 1
+    def take(self, now: float, count: int) -> None:
+        self._tokens = min(self._per_second, self._tokens + (now - self._at) * self._per_second) - count
         self._at = now
 
 
@@ -200,13 +200,14 @@ class Reader:
 
     def _read(self, keys: Sequence[str]) -> None:
         sent = self._last_sent = self._shared.now()
-        self._budget.take(sent)
         try:
             shown = self._target.read(keys)
         except NotNow as error:
+            self._budget.take(sent, 1)
             self.operations.failed(error)
             return
         received = self._shared.now()
+        self._budget.take(sent, shown.requests)
         self.operations.round_trip_seconds.append(received - sent)
         self.operations.require_role(is_replica=shown.is_replica)
         if max(shown.numbers.values(), default=0) >= self._shared.first + self._shared.limits.writes:

@@ -20,6 +20,7 @@ from broker.history import History
 from broker.position import Position
 from lab.cli import main
 from lab.local.supervisor import Lab
+from lab.probe import instrument
 from lab.probe.certainty import TIMES_SECONDS, Certainty
 from lab.probe.instrument import Limits, Replica, Run, run
 from lab.probe.lab import node
@@ -31,6 +32,12 @@ LIMITS = Limits(writes_per_second=40.0, seconds=2.0)
 EXPONENTIAL = {"kind": "exponential", "mean_ms": 100}
 SEED = 7
 Settings = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def _on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let other tests slow down the writes, which would end a run."""
+    monkeypatch.setattr(instrument, "_SLOWER_SECONDS", 10.0)
 
 
 class Moments(NamedTuple):

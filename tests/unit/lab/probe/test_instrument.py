@@ -2,12 +2,13 @@
 
 import random
 import threading
+from collections.abc import Sequence
 
 import pytest
 
 from lab.probe import instrument
 from lab.probe.instrument import Instrument, Limits, Run
-from lab.probe.target import NotNow, TargetError
+from lab.probe.target import NotNow, Shown, TargetError
 from tests.unit.lab.probe.store import Node, Visible, simulate, store
 
 SHORT = Limits(seconds=10.0)
@@ -21,8 +22,8 @@ def require_truth(run: Run, replicas: list[Node]) -> None:
             assert found.high is None or visible <= found.high
 
 
-@pytest.mark.parametrize("delay_seconds", [0.0, 0.003, 0.2, 3.0])
-def test_the_cadence_is_a_share_of_the_age(delay_seconds: float) -> None:
+@pytest.mark.parametrize(("delay_seconds", "reads_per_write"), [(0.0, 2), (0.003, 4), (0.2, 12), (3.0, 2)])
+def test_the_cadence_is_a_share_of_the_age(delay_seconds: float, reads_per_write: int) -> None:
     primary, replicas = store(lambda _: delay_seconds)
     run = simulate(primary, replicas, SHORT)
     require_truth(run, replicas)
@@ -30,7 +31,7 @@ def test_the_cadence_is_a_share_of_the_age(delay_seconds: float) -> None:
     widths = sorted(found.high - found.low for found in seen.brackets if found.high is not None)
     assert len(widths) == 100
     assert widths[50] <= max(0.004, 0.08 * delay_seconds)
-    assert seen.reads <= 100 * run.seconds + 100
+    assert seen.reads <= reads_per_write * 100
     assert run.ended == ""
 
 
@@ -44,6 +45,23 @@ def test_reads_stay_within_their_budget() -> None:
     primary, replicas = store(lambda _: 0.1)
     run = simulate(primary, replicas, Limits(seconds=10.0, writes_per_second=50.0, reads_per_second=20.0))
     assert run.replicas[0].reads <= 20 * (run.seconds + 1)
+    require_truth(run, replicas)
+
+
+def test_a_read_of_several_requests_takes_as_much_of_the_budget() -> None:
+    primary, replicas = store(lambda _: 3.0)
+    replicas[0].requests_per_key = 1
+    requests = 0
+    read = replicas[0].read
+
+    def counted(keys: Sequence[str]) -> Shown:
+        nonlocal requests
+        requests += len(keys)
+        return read(keys)
+
+    replicas[0].read = counted  # type: ignore[method-assign]
+    run = simulate(primary, replicas, Limits(seconds=20.0))
+    assert requests <= 100 * (run.seconds + 1)
     require_truth(run, replicas)
 
 
