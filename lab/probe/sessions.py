@@ -44,15 +44,17 @@ class Shared(Course):
         self.limits, self.version = limits, version
         self.keys = [f"k{number:04}" for number in range(1, plan.keys + 1)]
         self.until = now() + plan.seconds
-        self.gap_seconds = plan.sessions * plan.write_share / limits.writes_per_second  # between a session's operations
+        share = plan.write_share
+        per_second = min(limits.writes_per_second / share, limits.reads_per_second / (1 - share))
+        self.gap_seconds = plan.sessions / per_second  # between two operations of a session
         self.base = first_number() - 1  # of the numbers in the store, for version 0
         self.recorder = Recorder(lambda: int(now() * 1e6))
         self.writes_left = iter(range(limits.writes))
 
     def shown(self, node: Target, keys: Sequence[str]) -> tuple[dict[str, int], bool]:
         """Return the versions of the keys, without those that an earlier run has left behind, and the node's role."""
-        numbers, is_replica = node.read(keys)
-        return {key: max(0, numbers.get(key, 0) - self.base) for key in keys}, is_replica
+        found = node.read(keys)
+        return {key: max(0, found.numbers.get(key, 0) - self.base) for key in keys}, found.is_replica
 
 
 class Session:

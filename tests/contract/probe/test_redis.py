@@ -13,6 +13,7 @@ import pytest
 from lab.checking import promises
 from lab.checking.history import History, Plan
 from lab.probe.instrument import Limits
+from lab.probe.instrument import run as measure
 from lab.probe.redis import Node, node
 from lab.probe.sessions import WRITE_SHARE, run
 from lab.probe.target import PREFIX, NotNow, Shown, TargetError
@@ -173,6 +174,19 @@ def test_settings_that_surprise_a_reader_are_named(servers: Replicas, primary: N
     admin.config_set("min-replicas-to-write", 0)
     admin.config_set("repl-disable-tcp-nodelay", "no")
     primary.write("a", 1)
+
+
+def test_every_bracket_ends_after_the_delay(servers: Replicas, opened: Any) -> None:
+    servers.attach()
+    limits = Limits(writes_per_second=50.0, seconds=2.0)
+    found = measure(opened(servers.primary), [opened(servers.slow), opened(servers.fast)], limits)
+    assert (found.ended, found.not_removed, found.errors) == ("", "", 0)
+    for replica, delay_seconds in zip(found.replicas, (DELAY_SECONDS, 0.0), strict=True):
+        assert len(replica.brackets) == 100
+        for bracket in replica.brackets:
+            assert bracket.high is not None
+            assert bracket.high >= bracket.sent + delay_seconds
+    assert servers.primary.client.keys() == []
 
 
 def test_sessions_that_read_all_nodes_in_turn_miss_their_own_writes_and_go_back_in_time(servers: Replicas) -> None:

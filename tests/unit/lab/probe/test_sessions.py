@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from lab.checking import promises
 from lab.checking.history import History, Plan
 from lab.checking.verdict import Verdict
 from lab.probe.instrument import Limits
-from lab.probe.sessions import End, Observation, Route, reads_of
+from lab.probe.sessions import End, Observation, Route, reads_of, run
 from lab.probe.steps import Step, perform
 from lab.probe.target import NotNow
 from tests.unit.lab.probe.store import Node, Visible, store
@@ -130,6 +131,10 @@ def test_the_load_stays_within_its_limits() -> None:
     limits = Limits(writes_per_second=10.0, writes_max=50)
     history = simulate(Observation(PLAN, "round-robin", limits, stored[0].clock.now), stored)
     assert len(history.writes) == 50
+    few_reads = Limits(reads_per_second=5.0)
+    stored = nodes(SLOW)
+    history = simulate(Observation(PLAN, "round-robin", few_reads, stored[0].clock.now), stored)
+    assert 3 * PLAN.seconds < len(history.reads) < 6 * PLAN.seconds
     history = observed("round-robin", SLOW)
     assert 5 * PLAN.seconds < len(history.writes) < 12 * PLAN.seconds
 
@@ -149,6 +154,18 @@ def test_what_an_earlier_run_has_left_behind_is_nothing() -> None:
     history = simulate(Observation(PLAN, "round-robin", Limits(), stored[0].clock.now), stored)
     assert judged(history)["no_phantom_write"].judgement == "held"
     assert min(found.version for found in history.reads) == 0
+
+
+def test_an_interrupted_run_keeps_what_was_seen_and_removes_what_was_created() -> None:
+    stored = nodes(FAST)
+    stop = threading.Event()
+    opened = [(lambda node=node: node) for node in stored]
+    found = run(opened, PLAN, "round-robin", Limits(), stop=stop, on_step=lambda done: done and stop.set())
+    assert found.ended == "it was interrupted"
+    assert found.history.operations
+    assert not found.history.finals
+    assert stored[0].statements[:2] == ["prepare", "remove"]
+    assert [node.statements.count("close") for node in stored] == [1 + PLAN.sessions] * 2
 
 
 # -- what goes wrong ---------------------------------------------------------------------------------------------------
