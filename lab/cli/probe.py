@@ -108,7 +108,7 @@ def probe(*, dry_run: bool, remove: bool, as_json: bool, trace_to: Path | None, 
     if chosen["system"] == "lab":
         from lab.probe.lab import configured
 
-        calibrate(found, [configured(replica.settings, chosen["rate"]) for replica in run.replicas])
+        calibrate(found, [configured(replica, chosen["rate"]) for replica in run.replicas])
     if as_json:
         print_json(found)
     else:

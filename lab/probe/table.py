@@ -8,7 +8,7 @@ from rich.text import Text
 
 from broker.stats import Spread
 from lab import terminal
-from lab.probe.figures import Figures, Interval, ReplicaFigures
+from lab.probe.figures import Figures, Interval, ReplicaFigures, Stale
 
 _COLUMNS = ("at least", "at most", "95 % from", "to")
 UNKNOWN = "?"
@@ -56,9 +56,15 @@ def _bounds(found: ReplicaFigures) -> Table:
         shown.add_row(f"{name} of the window", *_cells(interval, "{:,.1f} ms", 1))
     for stale in found["stale"]:
         after = f"{stale['after_ms']:,.0f} ms later" if stale["after_ms"] else "at the acknowledgement"
-        configured = "" if stale["configured"] is None else f"{stale['configured']:.1%}"
-        shown.add_row(f"stale {after}", *_cells(stale, "{:.1%}", 1), *[configured][: len(known)])
+        shown.add_row(f"stale {after}", *_cells(stale, "{:.1%}", 1), *_configured(stale))
     return shown
+
+
+def _configured(stale: Stale) -> list[str]:
+    if stale["configured"] is None:
+        return []
+    at_least, at_most = (f"{share:.1%}" for share in stale["configured"])
+    return [at_least if at_least == at_most else f"{at_least}..{at_most}"]
 
 
 def _cells(interval: Interval, form: str, factor: float) -> list[str]:

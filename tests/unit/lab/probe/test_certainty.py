@@ -16,12 +16,12 @@ Source = Callable[[np.random.Generator, int], Floats]
 WRITES, RUNS = 600, 60
 
 
-def bursts(random: np.random.Generator, count: int) -> Floats:
-    """10 % of the time 500 ms, in bursts of 1.25 s at 10 writes/s on average, else 5 ms."""
+def bursts(random: np.random.Generator, count: int, mean: float = 12.5) -> Floats:
+    """10 % of the time 500 ms, in bursts of this many writes on average (12.5: 1.25 s at 10 writes/s), else 5 ms."""
     found, late = np.empty(count), random.random() < 0.1
     at = 0
     while at < count:
-        length = random.geometric(1 / 12.5 if late else 1 / 112.5)
+        length = random.geometric(1 / mean if late else 1 / (9 * mean))
         found[at : at + length] = 0.5 if late else 0.005
         at, late = at + length, not late
     return found * (1 + 0.1 * random.random(count))
@@ -74,6 +74,21 @@ def test_the_confidence_bounds_cover_the_truth(name: str) -> None:
             covered_quantiles[index] += low <= quantile_of_sorted(store, share) <= (high or np.inf)
     assert (covered_stale >= 0.9 * RUNS).all()
     assert (covered_quantiles >= 0.9 * RUNS).all()
+
+
+def test_the_confidence_bounds_cover_the_truth_in_long_bursts_if_the_run_saw_one() -> None:
+    """With 25 writes a burst, 1 run of 15 sees none, and nothing in it says that there are any."""
+    covered = []
+    for seed in range(2 * RUNS):
+        random = np.random.default_rng(seed)
+        windows = bursts(random, WRITES, 25)
+        low, high = Certainty(bracketed(random, windows)).stale(0.1)[2:]
+        assert low is not None
+        assert high is not None
+        if windows.max() > 0.1:
+            covered.append(low <= 0.1 <= high)
+    assert len(covered) > 1.8 * RUNS
+    assert np.mean(covered) >= 0.9
 
 
 @pytest.mark.parametrize("name", SOURCES)

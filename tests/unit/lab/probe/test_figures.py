@@ -79,11 +79,12 @@ def test_the_configured_staleness_stands_beside_the_measured_one() -> None:
     run = run_of(SEEN)
     found = figures(run)
     assert "configured" not in shown(run)
-    calibrate(found, [[0.125] * len(found["replicas"][0]["stale"])])
+    calibrate(found, [[(0.125, 0.125)] + [(0.125, 0.25)] * (len(found["replicas"][0]["stale"]) - 1)])
     console = Console(width=200)
     with console.capture() as captured:
         console.print(picture(found))
     assert captured.get().count("12.5%") == len(found["replicas"][0]["stale"])
+    assert captured.get().count("12.5%..25.0%") == len(found["replicas"][0]["stale"]) - 1
 
 
 @pytest.mark.parametrize("ended", ["", "the disk is full"])
