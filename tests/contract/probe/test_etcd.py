@@ -159,7 +159,7 @@ def test_a_dry_run_changes_nothing(members: list[Member], opened: Any) -> None:
 
 
 def test_sessions_that_read_all_members_in_turn_miss_their_own_writes(members: list[Member], delayed: None) -> None:
-    plan = Plan("observed", sessions=3, keys=3, seconds=3.0, write_share=WRITE_SHARE, positions=False)
+    plan = Plan("observed", sessions=3, keys=3, seconds=2.0, write_share=WRITE_SHARE, positions=False)
     nodes = [partial(node, member.url, None) for member in members]
     found = run(nodes, plan, "round-robin", Limits(writes_per_second=30.0), stop=threading.Event())
     assert (found.ended, found.not_removed) == ("", "")

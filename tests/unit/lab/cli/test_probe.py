@@ -193,8 +193,6 @@ def late(monkeypatch: pytest.MonkeyPatch) -> list[Node]:
 @pytest.mark.parametrize(
     ("expected", "status", "said"),
     [
-        ([], 0, ""),
-        (["no_lost_write"], 0, ""),
         (["no_lost_write", "read_your_writes"], 1, ""),
         (["consistent_prefix"], 2, "Error: expected, but not tested: consistent_prefix\n"),
     ],
