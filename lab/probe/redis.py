@@ -202,7 +202,7 @@ def node(address: str, password: str | None) -> Node:
             raise ValueError(f"{database[:40]!r} is not the number of a database")
     except ValueError as error:
         raise TargetError(f"not an address such as redis://host:{_PORT}: {error}") from None
-    if "password" in options:
+    if any("password" in name for name in options):
         raise TargetError(f"{_name(options)}: an address with a password is visible to others; use LAB_PROBE_PASSWORD")
     tls = "ssl_" if address.startswith("rediss:") else "?"
     if unknown := {name for name in options if name not in _ALLOWED and not name.startswith(tls)}:

@@ -306,6 +306,7 @@ def test_a_wrong_host_is_an_error_of_one_line(host: str) -> None:
         ("redis://db1/x", "'x' is not the number of a database"),
         ("redis://me:secret@db1", "db1:6379: an address with a password is visible to others; use LAB_PROBE_PASSWORD"),
         ("redis://db1?password=secret", "db1:6379: an address with a password is visible"),
+        ("rediss://db1?ssl_password=secret", "db1:6379: an address with a password is visible"),
         ("redis://db1?protocol=3", "db1:6379: unknown options in the address: protocol"),
         ("redis://db1?ssl_ca_certs=x", "db1:6379: unknown options in the address: ssl_ca_certs"),
     ],
