@@ -69,6 +69,16 @@ class Certainty:
         _, high = wilson(at_most, self.count / (tau(late_high) or self._tau_high))
         return Bounds(at_least, at_most, low, high)
 
+    def curve(self) -> list[Bounds]:
+        """The bounds at each of ``TIMES_SECONDS``: staleness only falls, so one time's bounds also hold for others."""
+        found = [self.stale(at) for at in TIMES_SECONDS]
+        if not self.count:
+            return found
+        ends = np.array(found, dtype=float)
+        ends[:, 2] = np.maximum.accumulate(ends[::-1, 2])[::-1]
+        ends[:, 3] = np.minimum.accumulate(ends[:, 3])
+        return [Bounds(*map(float, row)) for row in ends]
+
     def quantile(self, share: float) -> Bounds:
         """The seconds within which this share of writes becomes visible."""
         if not self.count:

@@ -133,7 +133,8 @@ def _of_replica(replica: Replica, run: Run) -> ReplicaFigures:
         "unseen_at_least_ms": _ms(max((one.low - one.acked for one in unseen), default=None)),
         "quantiles_ms": {f"p{share * 100:g}": _interval(found.quantile(share), 1000, 3) for share in SHARES},
         "stale": [
-            {"after_ms": at * 1000, **_interval(found.stale(at), 1, 6), "configured": None} for at in TIMES_SECONDS
+            {"after_ms": at * 1000, **_interval(bounds, 1, 6), "configured": None}
+            for at, bounds in zip(TIMES_SECONDS, found.curve(), strict=True)
         ],
         "bracket_ms": spread([width for one in replica.brackets if (width := _width_ms(one)) is not None]),
         "read_ms": spread(_ms_all(replica.round_trip_seconds)),

@@ -63,8 +63,8 @@ def test_the_confidence_bounds_cover_the_truth(name: str) -> None:
     for seed in range(RUNS):
         random = np.random.default_rng(seed)
         found = Certainty(bracketed(random, source(random, WRITES)))
-        for index, at in enumerate(TIMES_SECONDS):
-            low, high = found.stale(at)[2:]
+        for index, (at, bounds) in enumerate(zip(TIMES_SECONDS, found.curve(), strict=True)):
+            low, high = bounds[2:]
             assert low is not None
             assert high is not None
             covered_stale[index] += low <= float((store > at).mean()) <= high
@@ -126,6 +126,12 @@ def test_bursts_are_worth_few_writes_and_independent_ones_all() -> None:
     assert beyond[:3] == (0.0, 0.0, 0.0)
     assert beyond.high is not None
     assert beyond.high > 0.1
+    highs = [bounds.high for bounds in found.curve() if bounds.high is not None]
+    lows = [bounds.low for bounds in found.curve() if bounds.low is not None]
+    assert len(highs) == len(lows) == len(TIMES_SECONDS)
+    assert highs == sorted(highs, reverse=True)
+    assert lows == sorted(lows, reverse=True)
+    assert highs[-1] < beyond.high
 
 
 def test_the_upper_end_of_a_high_quantile_needs_enough_writes() -> None:
@@ -176,6 +182,6 @@ def test_tau_of_a_constant_series_is_unknown() -> None:
 @given(st.lists(st.tuples(st.floats(-1, 20), st.none() | st.floats(0, 5)), max_size=50))
 def test_bounds_are_ordered_whatever_the_windows(given_windows: list[tuple[float, float | None]]) -> None:
     found = Certainty([(low, None if width is None else low + width) for low, width in given_windows])
-    for bounds in [*map(found.stale, TIMES_SECONDS), *map(found.quantile, SHARES)]:
+    for bounds in [*found.curve(), *map(found.quantile, SHARES)]:
         known = [one for one in (bounds.low, bounds.at_least, bounds.at_most, bounds.high) if one is not None]
         assert known == sorted(known)

@@ -99,7 +99,17 @@ def test_an_answer_without_the_number_is_one_sentence(server: Server, text: str)
 
 
 @pytest.mark.parametrize(
-    "address", ["", "PUT", "GET /{key}", "GET http://a/", "DELETE http://a/{key}", "get http://a/{key}", "GET ftp://a"]
+    "address",
+    [
+        "",
+        "PUT",
+        "POST http://a/kv {key}",
+        "GET /{key}",
+        "GET http://a/",
+        "DELETE http://a/{key}",
+        "get http://a/{key}",
+        "GET ftp://a",
+    ],
 )
 def test_an_invalid_template_is_one_sentence(address: str) -> None:
     with pytest.raises(TargetError, match="is not of a form such as"):
