@@ -293,8 +293,7 @@ def run(
     ended = stop or threading.Event()
 
     def measure() -> None:
-        steps = instrument.start()
-        run_all(steps, instrument.shared, ended, lambda: on_step(len(instrument.writer.writes)))
+        run_all(instrument.start(), instrument.shared, ended, lambda: on_step(len(instrument.writer.writes)))
 
     not_removed = created(primary, measure)
     return replace(instrument.result(), not_removed=not_removed)
