@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -14,12 +15,16 @@ from typing import Any, NamedTuple
 import click
 from rich.console import Console
 
+from lab.checking.history import Plan
 from lab.cli.options import Number, OutputFile, data_dir_option, json_option, timed_run
+from lab.cli.verdicts import conclude, expect_option
 from lab.errors import LabError
 from lab.local import state
 from lab.probe.figures import calibrate, figures, trace
 from lab.probe.instrument import Limits, Run
 from lab.probe.instrument import run as measure
+from lab.probe.sessions import ROUTES, WRITE_SHARE
+from lab.probe.sessions import run as observe
 from lab.probe.table import picture
 from lab.probe.target import NotNow, Target
 from lab.terminal import console, plain, print_json
@@ -28,6 +33,7 @@ SYSTEMS = ("postgresql", "mysql", "redis", "etcd", "http", "lab")
 _PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@|\b(?:ssl)?(?:password|passwd|pwd)\s*=", re.IGNORECASE)
 _FINISHING_SECONDS = 1.0  # of the progress bar, for the last writes to become visible
 _WRITES_PER_SECOND_MAX = 100.0
+_SESSIONS_MAX = 20  # each has a connection to every node
 Open = Callable[[], Target]
 
 
@@ -59,6 +65,10 @@ class Nodes(NamedTuple):
 @click.option("--trace", "trace_to", type=OutputFile(), help="Output file for the delays, as CSV for `lab predict`.")
 @click.option("--dry-run", is_flag=True, help="Only show the statements, and the rights that are missing.")
 @click.option("--remove", is_flag=True, help="Only remove what an earlier run could not remove.")
+@click.option("--sessions", type=click.IntRange(1, _SESSIONS_MAX), help="Check what as many sessions see instead.")
+@click.option("--route", type=click.Choice(ROUTES), help="Nodes that sessions read.  [default: round-robin]")
+@click.option("--history", "history_to", type=OutputFile(), help="Output file for what they saw, for `lab check`.")
+@expect_option
 @data_dir_option
 @json_option(", with the bracket of every write")
 def probe(*, dry_run: bool, remove: bool, as_json: bool, trace_to: Path | None, **chosen: Any) -> None:
@@ -68,11 +78,17 @@ def probe(*, dry_run: bool, remove: bool, as_json: bool, trace_to: Path | None, 
     the sending of the last stale read and the receipt of the first fresh one. What the probe creates is removed at the
     end. Exit status 1 if the run ended early.
 
+    With --sessions it is checked which guarantees users have that write to the primary, and read from all nodes in turn
+    (--route round-robin), from one node each (sticky), or from all replicas in turn (primary-writes). Exit status 1
+    also if an expected guarantee was violated; 2 if it was not tested.
+
     \b
     Example: lab probe lab --seconds 20
              lab probe postgresql --primary service=p --replica service=r1 --dry-run
+             lab probe redis --primary redis://a --replica redis://b --sessions 3 --expect read_your_writes
     """
     out = console(quiet=as_json)
+    _require_consistent(chosen, trace_to)
     nodes = _nodes(chosen)
     if dry_run:
         sys.exit(_describe(nodes, out))
@@ -83,6 +99,8 @@ def probe(*, dry_run: bool, remove: bool, as_json: bool, trace_to: Path | None, 
         return
     if not nodes.replicas:
         raise click.UsageError("Give at least one --replica, or for http one --read.")
+    if chosen["sessions"] is not None:
+        sys.exit(_check_sessions(nodes, chosen, out, as_json=as_json))
     run = _measured(nodes, _limits(chosen), out)
     if trace_to is not None:
         _write_traces(run, trace_to)
@@ -95,21 +113,64 @@ def probe(*, dry_run: bool, remove: bool, as_json: bool, trace_to: Path | None, 
         print_json(found)
     else:
         out.print(picture(found))
-    if run.not_removed:
-        click.echo(plain(f"Not removed: {run.not_removed}. Run the same command with --remove."), err=True)
+    _warn_of(run.not_removed)
     sys.exit(1 if run.ended or run.not_removed else 0)
 
 
 def _measured(nodes: Nodes, limits: Limits, out: Console) -> Run:
     seconds = limits.writes / limits.writes_per_second + _FINISHING_SECONDS
-    # Ctrl-C only ends the run, from before anything is created until it is removed.
     with (
         _opened([nodes.primary, *nodes.replicas]) as (primary, *replicas),
-        timed_run(out, seconds, f"{limits.writes} writes") as (stop, show),
+        _stoppable(out, seconds, f"{limits.writes} writes") as (stop, show),
     ):
+        return measure(primary, replicas, limits, stop=stop, on_step=lambda done: show(f"{done:,} writes"))
+
+
+def _require_consistent(chosen: dict[str, Any], trace_to: Path | None) -> None:
+    given = [name for name in ("route", "history_to", "expected") if chosen[name]]
+    if chosen["sessions"] is None and given:
+        raise click.UsageError("--route, --history and --expect require --sessions.")
+    if chosen["sessions"] is not None and trace_to is not None:
+        raise click.UsageError("--trace is of a measurement, which --sessions replaces.")
+    if chosen["sessions"] is not None and chosen["system"] == "http":
+        raise click.UsageError("--sessions require a primary that they can read, and http only writes to it.")
+
+
+def _check_sessions(nodes: Nodes, chosen: dict[str, Any], out: Console, *, as_json: bool) -> int:
+    limits, count = _limits(chosen), chosen["sessions"]
+    plan = Plan(
+        "observed",
+        sessions=count,
+        seconds=limits.seconds,
+        keys=count,
+        write_share=WRITE_SHARE,
+        positions=False,
+        expected=chosen["expected"],
+    )
+    route, opened = chosen["route"] or ROUTES[0], [nodes.primary, *nodes.replicas]
+    with _stoppable(out, limits.seconds + _FINISHING_SECONDS, f"{count} sessions") as (stop, show):
+        found = observe(opened, plan, route, limits, stop=stop, on_step=lambda done: show(f"{done:,} operations"))
+    if found.ended:
+        click.echo(plain(f"Ended early: {found.ended}."), err=True)
+    _warn_of(found.not_removed)
+    status = conclude(found.history, out, chosen["history_to"], as_json=as_json)
+    return max(status, 1 if found.ended or found.not_removed else 0)
+
+
+def _warn_of(not_removed: str) -> None:
+    if not_removed:
+        click.echo(plain(f"Not removed: {not_removed}. Run the same command with --remove."), err=True)
+
+
+@contextmanager
+def _stoppable(
+    out: Console, seconds: float, description: str
+) -> Iterator[tuple[threading.Event, Callable[[str], None]]]:
+    """Ctrl-C and SIGTERM only end the run, from before anything is created until it is removed."""
+    with timed_run(out, seconds, description) as (stop, show):
         before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
         try:
-            return measure(primary, replicas, limits, stop=stop, on_step=lambda done: show(f"{done:,} writes"))
+            yield stop, show
         finally:
             signal.signal(signal.SIGTERM, before)
 

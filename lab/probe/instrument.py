@@ -9,18 +9,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Protocol
 
 from lab.probe.brackets import Bracket, Brackets, Write
+from lab.probe.steps import Course, Ended, Operations, Step, created, first_number, run_all
 from lab.probe.target import NotNow, Settings, Target, TargetError
 
 _GAP_SECONDS_MIN = 0.001
 _GAP_SHARE = 0.05  # of the age of the oldest unseen write: short lags get narrow brackets, long ones few reads
-_ERRORS_SHARE_MAX = 0.1
-_ERRORS_OF = 20  # operations, before their share of errors means anything
 _COMPARED = 20  # round trips at the start, and at the end
 _SLOWER_SECONDS = 0.005  # a round trip that doubles within this is noise
-_SHOW_SECONDS = 0.1
 _LATE_MAX = 2  # times the planned duration, after which late writes are not sent any more
 
 
@@ -72,43 +69,16 @@ class Run:
     not_removed: str = ""
 
 
-class Step(Protocol):
-    def step(self) -> float | None:
-        """Do what is due. Return the moment of the next step, infinity for the next change, or ``None`` at the end."""
-
-
-class _Ended(Exception):
-    """Raised with the sentence that says why the run ends."""
-
-
-class Shared:
-    """What writer and readers share. ``changed`` guards it, and is notified at every write and at the end.
-
-    ``changes`` counts the notifications, so that a thread does not wait for one that it has just missed.
-    """
+class Shared(Course):
+    """What writer and readers share."""
 
     def __init__(self, limits: Limits, now: Callable[[], float], replicas: Sequence[Brackets]) -> None:
+        super().__init__(now)
         self.limits = limits
-        self.now = now
         self.first = first_number()
         self.started = now()
         self.replicas = replicas
-        self.changed = threading.Condition()
-        self.changes = 0
-        self.ended: str | None = None  # the sentence, or empty; None while the run goes on
         self.all_written = False
-        self.failure: Exception | None = None
-
-    def notify(self) -> None:
-        with self.changed:
-            self.changes += 1
-            self.changed.notify_all()
-
-    def end(self, sentence: str = "") -> None:
-        with self.changed:
-            if self.ended is None:
-                self.ended = sentence
-            self.notify()
 
     def free_key(self) -> str:
         """The lowest key that no replica still lacks."""
@@ -116,36 +86,12 @@ class Shared:
         return next(key for key in (f"k{index:04}" for index in range(1, len(used) + 2)) if key not in used)
 
 
-class _Operations:
-    """Counts a node's operations, and ends the run when too many failed."""
-
-    def __init__(self, name: str, kind: str) -> None:
-        self._name, self._kind = name, kind
-        self.round_trip_seconds: list[float] = []
-        self.errors = 0
-
-    @property
-    def count(self) -> int:
-        return len(self.round_trip_seconds) + self.errors
-
-    def failed(self, error: NotNow) -> None:
-        self.errors += 1
-        if self.count >= _ERRORS_OF and self.errors > _ERRORS_SHARE_MAX * self.count:
-            failed = f"{self.errors} of {self.count} {self._kind} failed"
-            raise _Ended(f"{self._name}: {failed}, the last one with: {error}")
-
-
-def first_number() -> int:
-    """Return a number above those of every earlier run, so that what one has left behind is not taken for a write."""
-    return time.time_ns() // 1_000_000
-
-
 class Writer:
     """Open loop: the moments of the writes are fixed in advance, and a late one is sent at once."""
 
     def __init__(self, target: Target, shared: Shared) -> None:
         self._target, self._shared = target, shared
-        self.operations = _Operations(target.name, "writes")
+        self.operations = Operations(target.name, "writes")
         self.writes: list[Write] = []
         self.late_seconds: list[float] = []
 
@@ -198,7 +144,7 @@ class Writer:
             return
         before, now = median(took[:_COMPARED]), median(took[-_COMPARED:])
         if now > 2 * before and now - before > _SLOWER_SECONDS:
-            raise _Ended(
+            raise Ended(
                 f"{self._target.name}: a write takes {now * 1000:.0f} ms, at the start {before * 1000:.0f} ms; "
                 "the run must not slow down the store"
             )
@@ -207,7 +153,7 @@ class Writer:
         limits = self._shared.limits
         if now - self._shared.started > _LATE_MAX * limits.seconds:
             sent = f"{len(self.writes)} of {limits.writes} writes in {now - self._shared.started:.0f} s"
-            raise _Ended(f"{self._target.name}: only {sent}; choose a lower --rate")
+            raise Ended(f"{self._target.name}: only {sent}; choose a lower --rate")
 
 
 class _Budget:
@@ -232,8 +178,7 @@ class Reader:
         self._target, self._shared, self._brackets = target, shared, brackets
         self._budget = _Budget(shared.limits.reads_per_second, shared.started)
         self._last_sent = -math.inf
-        self.was_replica: bool | None = None
-        self.operations = _Operations(target.name, "reads")
+        self.operations = Operations(target.name, "reads")
 
     def step(self) -> float | None:
         now = self._shared.now()
@@ -264,18 +209,20 @@ class Reader:
         received = self._shared.now()
         self._budget.take(sent, shown.requests)
         self.operations.round_trip_seconds.append(received - sent)
-        self._require_role(is_replica=shown.is_replica)
+        self.operations.require_role(is_replica=shown.is_replica)
         if max(shown.numbers.values(), default=0) >= self._shared.first + self._shared.limits.writes:
-            raise _Ended(f"{self._target.name} shows another probe's writes; only one can run on a store")
+            raise Ended(f"{self._target.name} shows another probe's writes; only one can run on a store")
         with self._shared.changed:
             self._brackets.read(sent, received, shown.numbers)
 
-    def _require_role(self, *, is_replica: bool) -> None:
-        if self.was_replica is None:
-            self.was_replica = is_replica
-        if is_replica != self.was_replica:
-            role = "replica" if is_replica else "primary"
-            raise _Ended(f"{self._target.name} became a {role} during the run")
+
+def settings_of(primary: Target, replicas: Sequence[Target]) -> list[Settings]:
+    """Return the settings of all nodes. Raises ``TargetError`` if they are not nodes of one store."""
+    own, *others = (node.settings() for node in (primary, *replicas))
+    for node, settings in zip(replicas, others, strict=True):
+        if None not in {own.identity, settings.identity} and settings.identity != own.identity:
+            raise TargetError(f"{node.name} is not a replica of {primary.name}: it belongs to another store")
+    return [own, *others]
 
 
 @dataclass
@@ -290,11 +237,7 @@ class Instrument:
 
     def __post_init__(self) -> None:
         """Ask every node for its settings. Raises ``TargetError``, also if they are not nodes of one store."""
-        self.settings = [node.settings() for node in (self.primary, *self.replicas)]
-        own = self.settings[0].identity
-        for node, settings in zip(self.replicas, self.settings[1:], strict=True):
-            if None not in {own, settings.identity} and settings.identity != own:
-                raise TargetError(f"{node.name} is not a replica of {self.primary.name}: it belongs to another store")
+        self.settings = settings_of(self.primary, self.replicas)
 
     def start(self) -> Sequence[Step]:
         """Set the start of the run to now, and return its steps: the writer's and the readers'."""
@@ -321,7 +264,7 @@ class Instrument:
                     round_trip_seconds=reader.operations.round_trip_seconds,
                     reads=reader.operations.count,
                     errors=reader.operations.errors,
-                    was_replica=reader.was_replica,
+                    was_replica=reader.operations.was_replica,
                 )
                 for node, settings, brackets, reader in parts
             ],
@@ -347,57 +290,10 @@ def run(
     created.
     """
     instrument = Instrument(primary, replicas, limits)
-    primary.prepare()
-    not_removed = ""
-    try:
-        _measure(instrument, stop or threading.Event(), on_step)
-    finally:
-        try:
-            primary.remove()
-        except (TargetError, NotNow) as error:
-            not_removed = str(error)
+    ended = stop or threading.Event()
+
+    def measure() -> None:
+        run_all(instrument.start(), instrument.shared, ended, lambda: on_step(len(instrument.writer.writes)))
+
+    not_removed = created(primary, measure)
     return replace(instrument.result(), not_removed=not_removed)
-
-
-def _measure(instrument: Instrument, stop: threading.Event, on_step: Callable[[int], None]) -> None:
-    steps = instrument.start()
-    shared = instrument.shared
-    threads = [threading.Thread(target=_repeat, args=(one, shared), daemon=True) for one in steps]
-    for thread in threads:
-        thread.start()
-    try:
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(_SHOW_SECONDS)
-                on_step(len(instrument.writer.writes))
-                if stop.is_set():
-                    shared.end("it was interrupted")
-    finally:
-        shared.end()
-        for thread in threads:  # each operation has a timeout
-            thread.join()
-    if shared.failure is not None:
-        raise shared.failure
-
-
-def _repeat(one: Step, shared: Shared) -> None:
-    while shared.ended is None:
-        changes = shared.changes
-        if (due := perform(one, shared)) is None:
-            return
-        with shared.changed:
-            wait_seconds = due - shared.now()
-            if wait_seconds > 0 and shared.changes == changes:
-                shared.changed.wait(None if math.isinf(due) else wait_seconds)
-
-
-def perform(one: Step, shared: Shared) -> float | None:
-    """Perform one step; an error of the node ends the run."""
-    try:
-        return one.step()
-    except (_Ended, TargetError) as error:
-        shared.end(str(error))
-    except Exception as error:  # noqa: BLE001 - run raises it
-        shared.failure = error
-        shared.end()
-    return None

@@ -22,6 +22,7 @@ _SUITE_OF = {
     "chromium": "browser",
     **dict.fromkeys(
         (
+            *("etcd", "mariadbd", "pgbouncer", "postgresql"),
             *("docker", "go", "helm", "index", "jq", "kube-apiserver", "kube-score", "kubeconform"),
             *("minutes", "mount", "netns", "openssl", "prometheus", "redis-server", "runme", "schemathesis"),
         ),

@@ -5,7 +5,8 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from lab.probe.instrument import Instrument, Limits, Run, Step, perform
+from lab.probe.instrument import Instrument, Limits, Run
+from lab.probe.steps import Step, perform
 from lab.probe.target import Description, Settings, Shown
 
 Delay = Callable[[float], float]  # seconds until a write at this moment is visible
