@@ -1,0 +1,32 @@
+"""Fixtures: each system's servers are started once per session, when a test needs them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.support.databases import postgresql as pg
+
+
+@pytest.fixture(scope="session")
+def postgresql_servers() -> Iterator[Callable[[str], pg.Servers]]:
+    """PostgreSQL with two standbys, by which build: ``wheel`` or ``debian``."""
+    running: dict[str, pg.Servers] = {}
+    with ExitStack() as stack:
+
+        def get(which: str) -> pg.Servers:
+            if which not in running:
+                running[which] = stack.enter_context(pg.Servers.running(which))
+            return running[which]
+
+        yield get
+
+
+@pytest.fixture(params=["wheel", pytest.param("debian", marks=pytest.mark.needs("postgresql"))])
+def postgresql(request: pytest.FixtureRequest, postgresql_servers: Callable[[str], pg.Servers]) -> Iterator[pg.Servers]:
+    """The same servers, without anything of a probe. Afterwards no connection of a probe is open."""
+    found = postgresql_servers(request.param)
+    yield found
+    for server in (found.primary, found.slow, found.fast):
+        server.wait_until_left()
+    found.primary.sql("DROP SCHEMA IF EXISTS lab_probe CASCADE; ALTER ROLE prober RESET ALL")
