@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.support.databases import mariadb as maria
 from tests.support.databases import postgresql as pg
 
 
@@ -30,3 +31,19 @@ def postgresql(request: pytest.FixtureRequest, postgresql_servers: Callable[[str
     for server in (found.primary, found.slow, found.fast):
         server.wait_until_left()
     found.primary.sql("DROP SCHEMA IF EXISTS lab_probe CASCADE; ALTER ROLE prober RESET ALL")
+
+
+@pytest.fixture(scope="session")
+def mariadb_servers() -> Iterator[maria.Servers]:
+    """MariaDB with two replicas."""
+    with maria.Servers.running() as started:
+        yield started
+
+
+@pytest.fixture
+def mariadb(mariadb_servers: maria.Servers) -> Iterator[maria.Servers]:
+    """The same servers, without anything of a probe. Afterwards no connection of a probe is open."""
+    yield mariadb_servers
+    for server in (mariadb_servers.primary, mariadb_servers.slow, mariadb_servers.fast):
+        server.wait_until_left()
+    mariadb_servers.primary.sql("DROP DATABASE IF EXISTS lab_probe")

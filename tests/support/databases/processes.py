@@ -74,11 +74,6 @@ class Process:
             self._process.send_signal(self._end)
             self._process.wait(20)
 
-    def signal_all(self, number: signal.Signals) -> None:
-        """Send a signal to the server's whole process group, such as SIGSTOP to freeze it."""
-        assert self._process is not None
-        os.killpg(self._process.pid, number)
-
     def _end_with_parent(self) -> None:
         if _LIBC is not None:
             _LIBC.prctl(_PR_SET_PDEATHSIG, self._end)
