@@ -12,7 +12,8 @@ try:
     import pymysql
 except ModuleNotFoundError:
     raise LabError(
-        "Probing MySQL needs PyMySQL: install it with `pip install 'eventual-consistency-lab[probe]'`."
+        "Probing MySQL needs PyMySQL: install it with `pip install 'eventual-consistency-lab[probe]'`, "
+        "or in a checkout with `make up`."
     ) from None
 
 Row = tuple[Any, ...]

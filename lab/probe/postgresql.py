@@ -13,7 +13,8 @@ try:
     from psycopg.abc import PQGen
 except ImportError:  # also raised if psycopg has neither its binary nor libpq
     raise LabError(
-        "Probing PostgreSQL needs psycopg: install it with `pip install 'eventual-consistency-lab[probe]'`."
+        "Probing PostgreSQL needs psycopg: install it with `pip install 'eventual-consistency-lab[probe]'`, "
+        "or in a checkout with `make up`."
     ) from None
 
 _MARK = "Created by lab probe, which removes it."
