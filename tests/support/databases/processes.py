@@ -5,6 +5,7 @@ import os
 import pwd
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,11 @@ _NOBODY = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 _USER = {"user": _NOBODY.pw_uid, "group": _NOBODY.pw_gid, "extra_groups": []} if _NOBODY else {}
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-IS_ROOT = _NOBODY is not None
+
+
+def can_enter(path: Path) -> bool:
+    """Whether the servers' user can run what is in the directory, which is, for example, not below ``/root``."""
+    return _NOBODY is None or all(folder.stat().st_mode & stat.S_IXOTH for folder in (path, *path.parents))
 
 
 @contextmanager
@@ -35,7 +40,7 @@ def directory() -> Iterator[Path]:
 
 def run(*command: str | Path) -> None:
     """Run a command to its end as the servers' user; fail the test with its output if it fails."""
-    done = subprocess.run(command, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **_USER)  # type: ignore[call-overload]
+    done = subprocess.run(command, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **_USER)
     assert done.returncode == 0, done.stdout.decode(errors="replace")
 
 
@@ -50,7 +55,7 @@ class Process:
 
     def launch(self) -> None:
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(  # type: ignore[call-overload]
+            self._process = subprocess.Popen(
                 self._command,
                 cwd="/",
                 stdin=subprocess.DEVNULL,
