@@ -229,8 +229,9 @@ class MySQL:
         said = _SENTENCES.get(code) if isinstance(code, int) else None
         if said is None:
             said = " ".join(str(error.args[-1] if error.args else error).split())[:_MESSAGE_MAX]
-        if code in _DENIED and self._connection is not None:
-            return f"{said}; as an administrator: {self._missing_grant(is_replica=self._is_read_only())}"
+        if code in _DENIED:
+            with suppress(pymysql.MySQLError):  # only the GRANT is unknown then
+                return f"{said}; as an administrator: {self._missing_grant(is_replica=self._is_read_only())}"
         return f"{said}; give the password in LAB_PROBE_PASSWORD" if code == 1045 and not self._password else said
 
 

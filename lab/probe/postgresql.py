@@ -1,7 +1,7 @@
 """A PostgreSQL server, directly or through PgBouncer."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from lab.errors import LabError
@@ -203,8 +203,9 @@ class PostgreSQL:
             raise TargetError(sentence) from error
 
     def _sentence(self, error: psycopg.Error) -> str:
-        if isinstance(error, errors.InsufficientPrivilege) and self._connection is not None:
-            return f"{_one_line(error)}; as an administrator: {self._rows(_GRANT)[0][0]}"
+        if isinstance(error, errors.InsufficientPrivilege):
+            with suppress(psycopg.Error):  # only the GRANT is unknown then
+                return f"{_one_line(error)}; as an administrator: {self._rows(_GRANT)[0][0]}"
         if isinstance(error, errors._WaitTimeout):
             return f"no answer within {self._answer_seconds:g} s"
         said = _SENTENCES.get(type(error)) or _one_line(error)

@@ -1,6 +1,7 @@
 """The probe's PostgreSQL target against real servers: a primary, a standby, and one that is 200 ms late."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from lab.probe.postgresql import PostgreSQL, node
 from lab.probe.target import NotNow, Shown, TargetError
 from tests.support.databases.pgbouncer import pooled
-from tests.support.databases.postgresql import PASSWORD, Server, Servers
+from tests.support.databases.postgresql import DELAY_SECONDS, PASSWORD, Server, Servers
 from tests.support.disks import disk, full
 from tests.support.until import until
 
@@ -72,6 +73,16 @@ def test_a_read_is_stale_until_the_standby_applies_the_write(postgresql: Servers
             primary.write("k", 2)
             assert fast.read(["k"]) == Shown({"k": 1}, is_replica=True)
         until(lambda: shows(fast, "k", 2))
+
+
+def test_the_slow_standby_shows_a_write_when_the_delay_after_its_commit_has_passed(postgresql: Servers) -> None:
+    """Known delays calibrate the probe."""
+    with prepared(postgresql.primary) as primary, at(postgresql.slow) as slow:
+        primary.write("k", 1)
+        committed = "SELECT extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM lab_probe.numbers"
+        ((committed_at,),) = postgresql.primary.sql(committed)
+        until(lambda: shows(slow, "k", 1))
+        assert time.time() >= committed_at + DELAY_SECONDS
 
 
 def test_a_standby_that_has_not_applied_the_creation_shows_no_number(postgresql: Servers) -> None:
