@@ -113,7 +113,7 @@ class PostgreSQL:
 
     def settings(self) -> Settings:
         with self._errors():
-            values = {name: value for name, value in self._rows(_SETTINGS, list(_NAMES)) if value is not None}
+            values = {name: value for name, value in self._rows(_SETTINGS, list(_NAMES)) if value}
             ((is_replica,),) = self._rows(_ROLE)
             if standbys := self._rows(_STANDBYS):
                 values["sync_state"] = ", ".join(f"{name}: {state}" for name, state in standbys)

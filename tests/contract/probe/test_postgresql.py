@@ -78,10 +78,10 @@ def test_a_read_is_stale_until_the_standby_applies_the_write(postgresql: Servers
 def test_the_slow_standby_shows_a_write_when_the_delay_after_its_commit_has_passed(postgresql: Servers) -> None:
     """Known delays calibrate the probe."""
     with prepared(postgresql.primary) as primary, at(postgresql.slow) as slow:
-        primary.write("k", 1)
+        primary.write("k", 200)  # a number of this test only
         committed = "SELECT extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM lab_probe.numbers"
         ((committed_at,),) = postgresql.primary.sql(committed)
-        until(lambda: shows(slow, "k", 1))
+        until(lambda: shows(slow, "k", 200))
         assert time.time() >= committed_at + DELAY_SECONDS
 
 

@@ -25,12 +25,13 @@ def postgresql_servers() -> Iterator[Callable[[str], pg.Servers]]:
 
 @pytest.fixture(params=["wheel", pytest.param("debian", marks=pytest.mark.needs("postgresql"))])
 def postgresql(request: pytest.FixtureRequest, postgresql_servers: Callable[[str], pg.Servers]) -> Iterator[pg.Servers]:
-    """The same servers, without anything of a probe. Afterwards no connection of a probe is open."""
+    """The same servers, of which only ``slow`` can still show an earlier test. No connection of a probe stays open."""
     found = postgresql_servers(request.param)
     yield found
     for server in (found.primary, found.slow, found.fast):
         server.wait_until_left()
     found.primary.sql("DROP SCHEMA IF EXISTS lab_probe CASCADE; ALTER ROLE prober RESET ALL")
+    found.wait_for_replay(found.fast)
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +43,9 @@ def mariadb_servers() -> Iterator[maria.Servers]:
 
 @pytest.fixture
 def mariadb(mariadb_servers: maria.Servers) -> Iterator[maria.Servers]:
-    """The same servers, without anything of a probe. Afterwards no connection of a probe is open."""
+    """The same servers, of which only ``slow`` can still show an earlier test. No connection of a probe stays open."""
     yield mariadb_servers
     for server in (mariadb_servers.primary, mariadb_servers.slow, mariadb_servers.fast):
         server.wait_until_left()
     mariadb_servers.primary.sql("DROP DATABASE IF EXISTS lab_probe")
+    mariadb_servers.wait_for_replay(mariadb_servers.fast)
