@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+DISK_BYTES = 64 * 2**20
+
 
 @contextmanager
-def disk(path: Path, size_bytes: int, owner: int = 0) -> Iterator[None]:
+def disk(path: Path, size_bytes: int = DISK_BYTES, owner: int = 0) -> Iterator[None]:
     path.mkdir(parents=True)
     options = f"size={size_bytes},mode=700,uid={owner}"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(path)], check=True)

@@ -20,7 +20,6 @@ from tests.support.load import Writers
 from tests.support.ports import base_port
 from tests.support.until import until
 
-DISK_BYTES = 64 * 2**20
 pytestmark = pytest.mark.needs("mount")
 
 
@@ -28,8 +27,8 @@ pytestmark = pytest.mark.needs("mount")
 def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     directory = tmp_path_factory.mktemp("lab")
     with (
-        disk(directory / "log", DISK_BYTES),
-        disk(directory / "replicas" / REPLICA, DISK_BYTES),
+        disk(directory / "log"),
+        disk(directory / "replicas" / REPLICA),
         short_lab(directory) as running,
     ):
         yield running
