@@ -4,6 +4,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -14,7 +15,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from lab.errors import LabError
-from lab.report.tables import rows_of
+from lab.report.tables import Rows, rows_of
 
 try:
     import matplotlib as mpl
@@ -46,30 +47,51 @@ _BINS = 40
 _BAR = 0.4  # width, of the distance between two
 
 
+@dataclass(frozen=True)
+class Document:
+    """What a page shows: text, and markup only in charts. ``data``: everything that was measured."""
+
+    title: str
+    heading: str
+    introduction: str
+    charts: list[Chart]
+    tables: list[Rows]
+    texts: list[tuple[str, str]]
+    data: Any
+
+    def html(self) -> str:
+        source = files("lab.report").joinpath("report.html").read_text(encoding="utf-8")
+        shown = {
+            **vars(self),
+            "charts": [(title, Markup(picture)) for title, picture in self.charts],  # noqa: S704 - our own SVG
+            # Its text cannot end the surrounding script element.
+            "data": Markup(json.dumps(self.data, separators=(",", ":")).replace("<", "\\u003c")),  # noqa: S704
+        }
+        return Environment(autoescape=True, trim_blocks=True).from_string(source).render(shown)
+
+
 def page(experiment: dict[str, Any]) -> str:
     """The page of an experiment with its raw measurements. Raises ``LabError`` if there is nothing to show yet."""
     result = experiment["result"]
-    if experiment["state"] != "finished" or result is None:
-        raise LabError(f"experiment {experiment['id']} is {experiment['state']}: only a finished one has a report")
-    kind, spec = experiment["kind"], experiment["spec"]
-    source = files("lab.report").joinpath("report.html").read_text(encoding="utf-8")
-    data = json.dumps(experiment, separators=(",", ":"))
-    return (
-        Environment(autoescape=True, trim_blocks=True)
-        .from_string(source)
-        .render(
-            experiment=experiment,
-            charts=[(title, Markup(picture)) for title, picture in charts(kind, spec, result)],  # noqa: S704 - our own SVG
-            tables=rows_of(kind, spec, result),
-            specification=_yaml(spec),
-            settings=_yaml(result.get("settings")),
-            versions=result.get("versions"),
-            data=Markup(data.replace("<", "\\u003c")),  # noqa: S704 - cannot end the surrounding script element
-        )
-    )
+    name, state, kind, spec = (experiment[key] for key in ("id", "state", "kind", "spec"))
+    if state != "finished" or result is None:
+        raise LabError(f"experiment {name} is {state}: only a finished one has a report")
+    reason = f": {experiment['reason']}" if experiment["reason"] else ""
+    times = f"Started {experiment['started_at'] or 'never'}, ended {experiment['ended_at'] or 'not yet'}."
+    texts = {"Configuration": spec, "Replicas while it ran": result.get("settings")}
+    versions: Rows = ("Versions", ["", ""], [list(one) for one in result.get("versions", {}).items()])
+    return Document(
+        f"{kind} {name}",
+        f"Experiment: {kind}",
+        f"{name}, {state}{reason}. {times}",
+        charts(kind, spec, result),
+        [*rows_of(kind, spec, result), versions],
+        [(title, yaml_text(found)) for title, found in texts.items()],
+        experiment,
+    ).html()
 
 
-def _yaml(found: Any) -> str:
+def yaml_text(found: Any) -> str:
     return "" if found is None else yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
 
 

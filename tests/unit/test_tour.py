@@ -15,6 +15,7 @@ from nodes.primary.app import create_app
 from nodes.replica.history import Done
 from nodes.runtime.config import PrimaryConfig, load
 from nodes.runtime.gate import State
+from tests.support.logserver import LogServer
 from tests.support.replica import Bench
 
 ROOT = Path(__file__).parents[2]
@@ -74,8 +75,8 @@ def section(title: str) -> list[str]:
     return re.findall(r"^\*\*\[([\w./]+)\]\(\.\./\1\)", text, re.MULTILINE)
 
 
-def test_the_tour_names_the_modules_that_a_write_runs_through_in_their_order(servers: Any, tmp_path: Path) -> None:
-    url = servers("valkey").url
+def test_the_tour_names_the_modules_that_a_write_runs_through_in_their_order(server: LogServer, tmp_path: Path) -> None:
+    url = server.url
     app = create_app(cast("PrimaryConfig", load("primary", {"LAB_REDIS_URL": url})))
     app.extensions["node"]._step()
     http = app.test_client()
