@@ -1,6 +1,5 @@
 """Anything over HTTP, by templates: how to write a key's number to a URL, or how to read it from another one."""
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,9 +8,11 @@ from urllib.parse import quote, urlsplit
 import urllib3
 
 from lab.probe.target import PREFIX, Description, NotNow, Settings, Shown, TargetError
+from nodes.http import strict_json
 
 _TIMEOUT = urllib3.Timeout(connect=2.0, read=10.0)
 _PASSING = {408, 425, 429, 500, 502, 503, 504}  # status codes of an overloaded or restarting server
+_BYTES_MAX = 2**20  # of an answer
 _SHOWN_MAX = 200  # characters of an answer that an error quotes
 _METHODS = {"PUT", "POST", "PATCH", "GET"}
 EXAMPLES = "'PUT http://a/kv/{key}' or 'GET http://b/kv/{key}'"
@@ -37,15 +38,19 @@ class Connection:
         kind = "application/json" if body is not None and body.startswith(("{", "[")) else "text/plain"
         headers = {**self._headers, "Content-Type": kind}
         try:
-            answer = self._pool.request(method, url, body=body, headers=headers, redirect=False)
+            answer = self._pool.request(method, url, body=body, headers=headers, redirect=False, preload_content=False)
+            said = answer.read(_BYTES_MAX + 1)
+            answer.release_conn()
         except urllib3.exceptions.HTTPError as error:
             raise NotNow(f"{_place(url)} does not answer: {error}") from error
         if answer.status in _PASSING:
             raise NotNow(f"{method} {url} answered {answer.status}")
         if answer.status >= 300 and answer.status != 404:
-            said = answer.data[:_SHOWN_MAX].decode(errors="replace")
-            raise TargetError(f"{method} {url} answered {answer.status}: {said}")
-        return answer.status, answer.data
+            shown = said[:_SHOWN_MAX].decode(errors="replace")
+            raise TargetError(f"{method} {url} answered {answer.status}: {shown}")
+        if len(said) > _BYTES_MAX:
+            raise TargetError(f"{method} {url} answered with more than {_BYTES_MAX:,} bytes")
+        return answer.status, said
 
     def close(self) -> None:
         self._pool.clear()
@@ -124,7 +129,7 @@ class Http:
 def number_in(raw: bytes, field: str, url: str) -> int | None:
     """The number in an answer: the whole of it, or the field of this path. Raises ``TargetError``."""
     try:
-        found: Any = json.loads(raw)
+        found: Any = strict_json.loads(raw)
         for name in filter(None, field.split(".")):
             found = found[int(name)] if isinstance(found, list) else found[name]
         return None if found is None else int(found)

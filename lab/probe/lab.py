@@ -13,6 +13,7 @@ from lab import client
 from lab.local.state import LabState
 from lab.probe.http import Connection
 from lab.probe.target import PREFIX, Description, NotNow, Settings, Shown, Target, TargetError
+from nodes.http import strict_json
 
 _AFTER = f"{PREFIX}:"  # a key's name begins with it; a page of data begins after it
 
@@ -80,7 +81,7 @@ class LabNode:
         cursor = base64.urlsafe_b64encode(_AFTER.encode()).decode()
         _, raw = self._connection.request("GET", f"{self.name}/data?cursor={cursor}&limit={limit}")
         try:
-            found = json.loads(raw)["data"]
+            found = strict_json.loads(raw)["data"]
         except (ValueError, LookupError, TypeError):
             raise NotNow(f"{self.name} did not answer with data") from None
         return {key.removeprefix(_AFTER): number for key, number in found.items() if key.startswith(_AFTER)}

@@ -46,7 +46,7 @@ def serving(answer: Callable[[BaseHTTPRequestHandler], tuple[int, bytes]], port:
             self.end_headers()
             self.wfile.write(body)
 
-        do_POST = do_GET  # noqa: N815 - as the library names it
+        do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - as the library names it
 
         def log_message(self, *_: Any) -> None: ...
 
