@@ -17,7 +17,7 @@ from rich.console import Console
 from lab.cli.options import Number, OutputFile, data_dir_option, json_option, timed_run
 from lab.errors import LabError
 from lab.local import state
-from lab.probe.figures import figures, trace, with_brackets
+from lab.probe.figures import calibrate, figures, trace
 from lab.probe.instrument import Limits, Run
 from lab.probe.instrument import run as measure
 from lab.probe.table import picture
@@ -86,9 +86,15 @@ def probe(*, dry_run: bool, remove: bool, as_json: bool, trace_to: Path | None, 
     run = _measured(nodes, _limits(chosen), out)
     if trace_to is not None:
         _write_traces(run, trace_to)
+    found = figures(run)
+    if chosen["system"] == "lab":
+        from lab.probe.lab import configured
+
+        calibrate(found, [configured(replica.settings, chosen["rate"]) for replica in run.replicas])
     if as_json:
-        print_json(with_brackets(run))
-    out.print(picture(figures(run)))
+        print_json(found)
+    else:
+        out.print(picture(found))
     if run.not_removed:
         click.echo(plain(f"Not removed: {run.not_removed}. Run the same command with --remove."), err=True)
     sys.exit(1 if run.ended or run.not_removed else 0)

@@ -1,7 +1,10 @@
-"""A run as figures, for the table, for scripts and for a report; and as delays, for the lab."""
+"""A run as figures, for the table, for scripts and for a report; and as delays, for the lab.
+
+``None`` stands for what is not known.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from broker.stats import Spread, spread
 from lab.probe.brackets import Bracket
@@ -21,9 +24,23 @@ class Interval(TypedDict):
 
 
 class Stale(Interval):
-    """Share of the writes not visible ``after_ms`` milliseconds after their acknowledgement."""
+    """Share of the writes not visible ``after_ms`` milliseconds after their acknowledgement.
+
+    ``configured``: what the settings of a lab predict, from the commit on; ``None`` for every other store.
+    """
 
     after_ms: float
+    configured: float | None
+
+
+class BracketFigures(TypedDict):
+    """``sent_seconds``: since the start of the run; ``low_ms`` and ``high_ms``: since the acknowledgement."""
+
+    number: int
+    sent_seconds: float
+    write_ms: float | None
+    low_ms: float | None
+    high_ms: float | None
 
 
 class ReplicaFigures(TypedDict):
@@ -45,6 +62,7 @@ class ReplicaFigures(TypedDict):
     read_ms: Spread
     reads: int
     errors: int
+    brackets: list[BracketFigures]
 
 
 class Figures(TypedDict):
@@ -75,25 +93,15 @@ def figures(run: Run) -> Figures:
         "errors": run.errors,
         "write_ms": spread(_ms_all(run.round_trip_seconds)),
         "late_ms": spread(_ms_all(run.late_seconds)),
-        "replicas": [_of_replica(replica) for replica in run.replicas],
+        "replicas": [_of_replica(replica, run) for replica in run.replicas],
     }
 
 
-def with_brackets(run: Run) -> dict[str, Any]:
-    """Return the figures, and the brackets of every replica: milliseconds since the write's acknowledgement."""
-    found: dict[str, Any] = dict(figures(run))
-    for replica, measured in zip(found["replicas"], run.replicas, strict=True):
-        replica["brackets"] = [
-            {
-                "number": one.number,
-                "sent_seconds": round(one.sent - run.started, 6),
-                "write_ms": _ms(one.acked - one.sent),
-                "low_ms": _ms(one.window[0]),
-                "high_ms": _ms(one.window[1]),
-            }
-            for one in measured.brackets
-        ]
-    return found
+def calibrate(found: Figures, configured: Sequence[Sequence[float]]) -> None:
+    """Add the configured staleness of each replica at each time."""
+    for replica, shares in zip(found["replicas"], configured, strict=True):
+        for stale, share in zip(replica["stale"], shares, strict=True):
+            stale["configured"] = round(share, 6)
 
 
 def trace(run: Run, replica: Replica) -> str:
@@ -112,7 +120,7 @@ def trace(run: Run, replica: Replica) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _of_replica(replica: Replica) -> ReplicaFigures:
+def _of_replica(replica: Replica, run: Run) -> ReplicaFigures:
     found = Certainty([one.window for one in replica.brackets])
     unseen = [one for one in replica.brackets if one.high is None]
     return {
@@ -124,11 +132,24 @@ def _of_replica(replica: Replica) -> ReplicaFigures:
         "unseen": len(unseen),
         "unseen_at_least_ms": _ms(max((one.low - one.acked for one in unseen), default=None)),
         "quantiles_ms": {f"p{share * 100:g}": _interval(found.quantile(share), 1000, 3) for share in SHARES},
-        "stale": [{"after_ms": at * 1000, **_interval(found.stale(at), 1, 6)} for at in TIMES_SECONDS],
+        "stale": [
+            {"after_ms": at * 1000, **_interval(found.stale(at), 1, 6), "configured": None} for at in TIMES_SECONDS
+        ],
         "bracket_ms": spread([width for one in replica.brackets if (width := _width_ms(one)) is not None]),
         "read_ms": spread(_ms_all(replica.round_trip_seconds)),
         "reads": replica.reads,
         "errors": replica.errors,
+        "brackets": [_bracket(one, run) for one in replica.brackets],
+    }
+
+
+def _bracket(one: Bracket, run: Run) -> BracketFigures:
+    return {
+        "number": one.number,
+        "sent_seconds": round(one.sent - run.started, 6),
+        "write_ms": _ms(one.acked - one.sent),
+        "low_ms": _ms(one.window[0]),
+        "high_ms": _ms(one.window[1]),
     }
 
 

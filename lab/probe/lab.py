@@ -9,12 +9,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from broker.delay.models import from_json
+from broker.delay.prediction import Replicated
 from lab import client
 from lab.local.state import LabState
+from lab.probe.certainty import TIMES_SECONDS
 from lab.probe.http import Connection
 from lab.probe.target import PREFIX, Description, NotNow, Settings, Shown, Target, TargetError
 from nodes.http import strict_json
 
+_DELAY = "delay"
 _AFTER = f"{PREFIX}:"  # a key's name begins with it; a page of data begins after it
 
 
@@ -29,6 +32,13 @@ def nodes(running: LabState) -> tuple[Callable[[], Target], list[Callable[[], Ta
 
 def node(address: str, primary_url: str) -> "LabNode":
     return LabNode(address, primary_url)
+
+
+def configured(settings: Settings, rate: float) -> list[float]:
+    """Return P(stale) at each of ``TIMES_SECONDS`` after the commit, as a replica's settings predict it."""
+    model, order = from_json(json.loads(settings.values[_DELAY])), settings.values["order"]
+    replicated = Replicated(model, "arrival" if order == "arrival" else "log", rate)
+    return [1 - replicated.fresh(at * 1000) for at in TIMES_SECONDS]
 
 
 class LabNode:
@@ -55,7 +65,7 @@ class LabNode:
         if url is None:
             raise TargetError(f"{self.name} is not a replica of {self._primary_url}")
         model = from_json(found["models"][url])
-        values = {"delay": json.dumps(model.as_json())[:200], "mean": f"{model.mean_ms:g} ms"}
+        values = {_DELAY: json.dumps(model.as_json()), "mean": f"{model.mean_ms:g} ms"}
         return Settings(values={**values, "order": found["orders"][url]})
 
     def prepare(self) -> None:

@@ -12,6 +12,7 @@ from lab.probe.figures import Figures, Interval, ReplicaFigures
 
 _COLUMNS = ("at least", "at most", "95 % from", "to")
 UNKNOWN = "?"
+_VALUE_MAX = 100  # characters of a setting, which can be a trace of thousands of delays
 
 
 def picture(found: Figures) -> Group:
@@ -42,19 +43,21 @@ def _about_replica(found: ReplicaFigures) -> Iterator[str]:
 
 def _settings(values: Mapping[str, str], warnings: Sequence[str]) -> Iterator[str]:
     if values:
-        yield f"  {', '.join(f'{name} {value}' for name, value in values.items())}"
+        yield f"  {', '.join(f'{name} {value[:_VALUE_MAX]}' for name, value in values.items())}"
     yield from (f"  warning: {sentence}" for sentence in warnings)
 
 
 def _bounds(found: ReplicaFigures) -> Table:
     title = f"{found['name']}: {found['writes']:,} writes, worth {found['effective']:,} independent ones"
-    shown = terminal.table("", *_COLUMNS, right=_COLUMNS)
+    known = ("configured",) if any(stale["configured"] is not None for stale in found["stale"]) else ()
+    shown = terminal.table("", *_COLUMNS, *known, right=(*_COLUMNS, *known))
     shown.title = Text(title)  # text, not markup
     for name, interval in found["quantiles_ms"].items():
         shown.add_row(f"{name} of the window", *_cells(interval, "{:,.1f} ms", 1))
     for stale in found["stale"]:
         after = f"{stale['after_ms']:,.0f} ms later" if stale["after_ms"] else "at the acknowledgement"
-        shown.add_row(f"stale {after}", *_cells(stale, "{:.1f} %", 100))
+        configured = "" if stale["configured"] is None else f"{stale['configured']:.1%}"
+        shown.add_row(f"stale {after}", *_cells(stale, "{:.1%}", 1), *[configured][: len(known)])
     return shown
 
 

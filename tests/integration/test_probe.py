@@ -128,6 +128,7 @@ def test_a_lab_with_the_measured_trace_shows_the_same_distribution(fresh: Lab, t
     wait_for_settings(fresh)
     twin = probe(fresh)["replicas"][1]
     assert twin["settings"]["mean"] != "0 ms"
+    assert twin["stale"][-1]["configured"] == 0 < twin["stale"][2]["configured"] < 1
     pairs = [*zip(original["stale"], twin["stale"], strict=True)]
     pairs += [(interval, twin["quantiles_ms"][name]) for name, interval in original["quantiles_ms"].items()]
     for one, other in pairs:
@@ -144,5 +145,6 @@ def test_ctrl_c_shows_what_was_measured_and_leaves_nothing(fresh: Lab, sent: sig
         shown, errors = started.communicate(timeout=30)
     assert "it was interrupted" in shown
     assert "p99 of the window" in shown
+    assert "configured" in shown
     assert (errors, started.returncode) == ("", 1)
     assert get(f"{fresh.primary_url}/data")["data"] == {}
