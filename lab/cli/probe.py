@@ -24,6 +24,7 @@ from lab.probe.table import picture
 from lab.probe.target import NotNow, Target
 from lab.terminal import console, plain, print_json
 
+STANDARD_OUTPUT = Path("-")
 SYSTEMS = ("postgresql", "mysql", "redis", "etcd", "http", "lab")
 _PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@|\b(?:ssl)?(?:password|passwd|pwd)\s*=", re.IGNORECASE)
 _FINISHING_SECONDS = 1.0  # of the progress bar, for the last writes to become visible
@@ -57,11 +58,14 @@ class Nodes(NamedTuple):
 @click.option("--give-up", type=Number(1, 600), default=30.0, help="Seconds after which an unseen write is given up.")
 @click.option("--password", "prompt", is_flag=True, help="Ask for the password; by default LAB_PROBE_PASSWORD.")
 @click.option("--trace", "trace_to", type=OutputFile(), help="Output file for the delays, as CSV for `lab predict`.")
+@click.option(
+    "--report", "report_to", type=OutputFile(allow_dash=True), help="Output file for a page; - for standard output."
+)
 @click.option("--dry-run", is_flag=True, help="Only show the statements, and the rights that are missing.")
 @click.option("--remove", is_flag=True, help="Only remove what an earlier run could not remove.")
 @data_dir_option
 @json_option(", with the bracket of every write")
-def probe(*, dry_run: bool, remove: bool, as_json: bool, trace_to: Path | None, **chosen: Any) -> None:
+def probe(*, dry_run: bool, remove: bool, **chosen: Any) -> None:
     """Measure how stale the reads of a store's replicas are.
 
     One writer raises a number, and one reader per replica looks for it. A write becomes visible, for certain, between
@@ -72,17 +76,25 @@ def probe(*, dry_run: bool, remove: bool, as_json: bool, trace_to: Path | None, 
     Example: lab probe lab --seconds 20
              lab probe postgresql --primary service=p --replica service=r1 --dry-run
     """
-    out = console(quiet=as_json)
     nodes = _nodes(chosen)
     if dry_run:
-        sys.exit(_describe(nodes, out))
+        sys.exit(_describe(nodes, console()))
     if remove:
         with _opened([nodes.primary]) as (primary,):
             primary.remove()
-        out.print("Removed.")
+        console().print("Removed.")
         return
     if not nodes.replicas:
         raise click.UsageError("Give at least one --replica, or for http one --read.")
+    sys.exit(_run(nodes, chosen, **{name: chosen[name] for name in ("as_json", "trace_to", "report_to")}))
+
+
+def _run(nodes: Nodes, chosen: dict[str, Any], *, as_json: bool, trace_to: Path | None, report_to: Path | None) -> int:
+    if report_to is not None:
+        from lab.probe.report import page  # requires matplotlib, which is optional
+    if as_json and report_to == STANDARD_OUTPUT:
+        raise click.UsageError("Only one of --json and --report can go to standard output.")
+    out = console(quiet=as_json or report_to == STANDARD_OUTPUT)
     run = _measured(nodes, _limits(chosen), out)
     if trace_to is not None:
         _write_traces(run, trace_to)
@@ -91,13 +103,14 @@ def probe(*, dry_run: bool, remove: bool, as_json: bool, trace_to: Path | None, 
         from lab.probe.lab import configured
 
         calibrate(found, [configured(replica.settings, chosen["rate"]) for replica in run.replicas])
+    if report_to is not None:
+        _write(report_to, page(found))
     if as_json:
         print_json(found)
-    else:
-        out.print(picture(found))
+    out.print(picture(found))
     if run.not_removed:
         click.echo(plain(f"Not removed: {run.not_removed}. Run the same command with --remove."), err=True)
-    sys.exit(1 if run.ended or run.not_removed else 0)
+    return 1 if run.ended or run.not_removed else 0
 
 
 def _measured(nodes: Nodes, limits: Limits, out: Console) -> Run:
@@ -174,8 +187,15 @@ def _write_traces(run: Run, path: Path) -> None:
     several = len(run.replicas) > 1
     for number, replica in enumerate(run.replicas, 1):
         of = path.with_name(f"{path.stem}-{number}{path.suffix}") if several else path
-        try:
-            of.write_text(trace(run, replica))
-        except OSError as error:
-            raise LabError(f"{of} cannot be written: {error.strerror}") from None
+        _write(of, trace(run, replica))
         click.echo(plain(f"{of}: {len(replica.brackets)} delays of {replica.name}"), err=True)
+
+
+def _write(path: Path, text: str) -> None:
+    if path == STANDARD_OUTPUT:
+        click.echo(text)
+        return
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise LabError(f"{path} cannot be written: {error.strerror}") from None
