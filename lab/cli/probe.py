@@ -1,9 +1,11 @@
 """``lab probe``: measure the staleness of a replicated store."""
 
+import math
 import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from lab.cli.options import Number, OutputFile, data_dir_option, json_option, timed_run
@@ -29,6 +32,8 @@ SYSTEMS = ("postgresql", "mysql", "redis", "etcd", "http", "lab")
 _PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@|\b(?:ssl)?(?:password|passwd|pwd)\s*=", re.IGNORECASE)
 _FINISHING_SECONDS = 1.0  # of the progress bar, for the last writes to become visible
 _WRITES_PER_SECOND_MAX = 100.0
+_RATES = {False: 10.0, True: 1.0}  # writes per second, by whether the run is endless
+_OF_AN_END = ("seconds", "writes", "as_json", "trace_to", "report_to")
 Open = Callable[[], Target]
 
 
@@ -52,7 +57,9 @@ class Nodes(NamedTuple):
     help="http: how to read, 'GET http://b/kv/{key}' (repeatable).",
 )
 @click.option("--seconds", type=Number(1, 3600), default=60.0, help="Duration of the writes.")
-@click.option("--rate", type=Number(0.1, _WRITES_PER_SECOND_MAX), default=10.0, help="Writes per second.")
+@click.option(
+    "--rate", type=Number(0.1, _WRITES_PER_SECOND_MAX), help="Writes per second: by default 10, and 1 with --listen."
+)
 @click.option("--writes", type=click.IntRange(1, 10_000), default=600, help="Writes at most.")
 @click.option("--reads-per-second", type=Number(1, 1000), default=100.0, help="Reads per second and replica at most.")
 @click.option("--give-up", type=Number(1, 600), default=30.0, help="Seconds after which an unseen write is given up.")
@@ -61,6 +68,7 @@ class Nodes(NamedTuple):
 @click.option(
     "--report", "report_to", type=OutputFile(allow_dash=True), help="Output file for a page; - for standard output."
 )
+@click.option("--listen", metavar="[HOST:]PORT", help="Address of an exporter for Prometheus, which runs until Ctrl-C.")
 @click.option("--dry-run", is_flag=True, help="Only show the statements, and the rights that are missing.")
 @click.option("--remove", is_flag=True, help="Only remove what an earlier run could not remove.")
 @data_dir_option
@@ -75,6 +83,7 @@ def probe(*, dry_run: bool, remove: bool, **chosen: Any) -> None:
     \b
     Example: lab probe lab --seconds 20
              lab probe postgresql --primary service=p --replica service=r1 --dry-run
+             lab probe lab --listen 127.0.0.1:9109
     """
     nodes = _nodes(chosen)
     if dry_run:
@@ -86,6 +95,9 @@ def probe(*, dry_run: bool, remove: bool, **chosen: Any) -> None:
         return
     if not nodes.replicas:
         raise click.UsageError("Give at least one --replica, or for http one --read.")
+    chosen["rate"] = chosen["rate"] or _RATES[chosen["listen"] is not None]
+    if chosen["listen"] is not None:
+        sys.exit(_export(nodes, chosen))
     sys.exit(_run(nodes, chosen, **{name: chosen[name] for name in ("as_json", "trace_to", "report_to")}))
 
 
@@ -108,9 +120,7 @@ def _run(nodes: Nodes, chosen: dict[str, Any], *, as_json: bool, trace_to: Path 
     if as_json:
         print_json(found)
     out.print(picture(found))
-    if run.not_removed:
-        click.echo(plain(f"Not removed: {run.not_removed}. Run the same command with --remove."), err=True)
-    return 1 if run.ended or run.not_removed else 0
+    return _not_removed(run) or int(bool(run.ended))
 
 
 def _measured(nodes: Nodes, limits: Limits, out: Console) -> Run:
@@ -119,12 +129,50 @@ def _measured(nodes: Nodes, limits: Limits, out: Console) -> Run:
     with (
         _opened([nodes.primary, *nodes.replicas]) as (primary, *replicas),
         timed_run(out, seconds, f"{limits.writes} writes") as (stop, show),
+        _set_by(stop, signal.SIGTERM),
     ):
-        before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
-        try:
-            return measure(primary, replicas, limits, stop=stop, on_step=lambda done: show(f"{done:,} writes"))
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        return measure(primary, replicas, limits, stop=stop, on_step=lambda done: show(f"{done:,} writes"))
+
+
+def _export(nodes: Nodes, chosen: dict[str, Any]) -> int:
+    from lab.probe.exporter import serving
+
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = (
+            option.name in _OF_AN_END and context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+        )
+        if given:
+            raise click.UsageError(f"{option.opts[0]} is for a run with an end, and --listen has none.")
+    stop = threading.Event()
+    limits = _limits({**chosen, "seconds": math.inf, "writes": sys.maxsize})
+    with (
+        _opened([nodes.primary, *nodes.replicas]) as (primary, *replicas),
+        serving(chosen["listen"], replicas) as (exporter, url),
+        _set_by(stop, signal.SIGINT, signal.SIGTERM),
+    ):
+        console().print(f"Metrics at {url}/metrics; Ctrl-C ends.")
+        run = measure(primary, replicas, limits, stop=stop, observer=exporter)
+    if not stop.is_set():
+        click.echo(plain(f"Ended: {run.ended}."), err=True)
+    return _not_removed(run) or int(not stop.is_set())
+
+
+@contextmanager
+def _set_by(stop: threading.Event, *signals: signal.Signals) -> Iterator[None]:
+    before = {one: signal.signal(one, lambda *_: stop.set()) for one in signals}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _not_removed(run: Run) -> int:
+    """Report what is still in the store, and return the exit status."""
+    if run.not_removed:
+        click.echo(plain(f"Not removed: {run.not_removed}. Run the same command with --remove."), err=True)
+    return 1 if run.not_removed else 0
 
 
 def _describe(nodes: Nodes, out: Console) -> int:
