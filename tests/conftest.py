@@ -14,7 +14,7 @@ from tests.support.fake import fake_client
 from tests.support.logserver import LogServer
 from tests.support.sentinel import SentinelServers
 
-pytest_plugins = ["tests.support.suites"]
+pytest_plugins = ["tests.support.suites", "tests.support.databases.fixtures"]
 REAL_SERVERS = ["valkey", pytest.param("redis-server", marks=pytest.mark.needs("redis-server"))]
 
 

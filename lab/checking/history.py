@@ -9,7 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, PlainValidator, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 
 from broker.delay.models import Order
 from broker.position import START, Position
@@ -19,6 +19,19 @@ from nodes.http.level import Level
 
 Kind = Literal["write", "read", "final", "digest"]
 Outcome = Literal["ok", "fail", "unknown"]
+PlanLevel = Literal[Level, "observed"]
+Guarantee = Literal[
+    "read_your_writes",
+    "monotonic_reads",
+    "monotonic_writes",
+    "writes_follow_reads",
+    "consistent_prefix",
+    "bounded_staleness",
+    "real_time",
+    "no_lost_write",
+    "no_phantom_write",
+    "convergence",
+]
 OPERATIONS_MAX = 2_000_000  # bounds the memory of a run, and of a file that is read
 _LINE_BYTES_MAX = 4 * 2**20
 _PLACE_MAX = 40  # characters of a field's name in an error
@@ -36,6 +49,9 @@ class Operation:
     the record's epoch if known, otherwise the store's is assumed: a log can continue in a later epoch and keep its
     records. ``acks``: how many replicas had acknowledged a write when it returned, if it waited for any. ``fail`` had
     no effect, ``unknown`` may have had one.
+
+    In a history without positions, ``version`` is also what a write gave the record. The versions of a key are in
+    the order of its writes. ``token`` is what a store returned to identify its state: shown, never compared.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -51,26 +67,27 @@ class Operation:
     position: Annotated[
         Position | None, PlainValidator(lambda text: None if text is None else Position.parse(str(text)))
     ] = None
-    version: int = 0
+    version: Annotated[int, Field(ge=0)] = 0
     node: str = ""
     digest: str = ""
     waited_ms: float = 0.0
     epoch: int | None = None
     acks: int | None = None
+    token: str = ""
 
     @property
     def seen(self) -> Position:
         """The position of the written or shown record. A store of a later epoch correctly lacks earlier records."""
         if self.position is None:
-            raise ValueError(f"operation {self.index} has no position")
+            return Position(self.epoch or 0, self.version)
         if self.kind == "write":
             return self.position
         return Position(self.position.epoch if self.epoch is None else self.epoch, self.version)
 
     def as_json(self) -> dict[str, Any]:
         found = {**asdict(self), "position": None if self.position is None else str(self.position)}
-        left_out = {"digest": not self.digest, "waited_ms": self.kind != "read", "epoch": self.epoch is None}
-        left_out["acks"] = self.acks is None
+        left_out = {"digest": not self.digest, "waited_ms": not self.waited_ms, "epoch": self.epoch is None}
+        left_out |= {"acks": self.acks is None, "token": not self.token}
         return {name: value for name, value in found.items() if not left_out.get(name)}
 
 
@@ -78,12 +95,13 @@ class Operation:
 class Plan:
     """Parameters of a workload. ``max_lag_…``: for level ``bounded``. ``order``: ``arrival`` if any replica used it.
 
-    For level ``quorum``, reads ask ``r`` of ``n`` replicas, and writes wait for the acknowledgements of ``w``.
+    For level ``quorum``, reads ask ``r`` of ``n`` replicas, and writes wait for the acknowledgements of ``w``. Level
+    ``observed`` is that of another store, and promises nothing; what is ``expected`` of it must hold all the same.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
-    level: Level
+    level: PlanLevel
     sessions: int = 10
     seconds: float = 10.0
     keys: int = 10
@@ -95,6 +113,8 @@ class Plan:
     r: int | None = None
     w: int | None = None
     n: int | None = None
+    positions: bool = True
+    expected: tuple[Guarantee, ...] = ()
 
     @property
     def quorums_overlap(self) -> bool:
@@ -190,7 +210,7 @@ def load(path: Path) -> History:
                 if number == 1 and line.startswith(b'{"plan"'):
                     plan = _parse(_HEAD, line)["plan"]
                 else:
-                    operations.append(_operation(line))
+                    operations.append(_operation(line, plan))
         except (OSError, ValueError) as error:
             raise LabError(f"{path}, line {number}: {error}") from None
     if not operations:
@@ -198,12 +218,16 @@ def load(path: Path) -> History:
     return History(plan, operations)
 
 
-def _operation(line: bytes) -> Operation:
+def _operation(line: bytes, plan: Plan) -> Operation:
     operation: Operation = _parse(_OPERATION, line)
     if operation.returned_us < operation.invoked_us:
         raise ValueError("returned_us: before invoked_us")
-    if operation.outcome == "ok" and operation.position is None:
+    if plan.positions and operation.outcome == "ok" and operation.position is None:
         raise ValueError('position: missing, although outcome is "ok"')
+    if not plan.positions and operation.position is not None:
+        raise ValueError("position: given, although the plan has no positions")
+    if not plan.positions and operation.kind == "write" and operation.outcome == "ok" and not operation.version:
+        raise ValueError('version: missing, although outcome is "ok"')
     return operation
 
 

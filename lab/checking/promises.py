@@ -40,7 +40,7 @@ def judge(history: History) -> list[Verdict]:
 
 
 def promised(plan: Plan) -> set[str]:
-    """Return the guarantees of a plan's level if replicas apply in its order.
+    """Return the guarantees of a plan's level if replicas apply in its order, and what is expected beyond them.
 
     In order of arrival a replica shows some writes without earlier ones. Level ``prefix`` does not read from it;
     ``session`` and ``bounded`` do, and then make only promises that do not depend on the order. Quorums that overlap
@@ -48,9 +48,16 @@ def promised(plan: Plan) -> set[str]:
     """
     ordered = plan.order == "log" or plan.level in {"strong", "prefix"}
     overlapping = {"read_your_writes"} if plan.level == "quorum" and plan.quorums_overlap else set()
-    return (PROMISES[plan.level] if ordered else PROMISES[plan.level] - _ORDERED) | overlapping
+    kept = PROMISES.get(plan.level, set())
+    return (kept if ordered else kept - _ORDERED) | overlapping | set(plan.expected)
 
 
 def broken(plan: Plan, verdicts: list[Verdict]) -> list[Verdict]:
     kept = promised(plan)
     return [found for found in verdicts if found.judgement == "violated" and found.guarantee in kept]
+
+
+def untested(plan: Plan, verdicts: list[Verdict]) -> list[str]:
+    """Return the expected guarantees that are neither held nor violated."""
+    open_ones = {found.guarantee for found in verdicts if found.judgement not in {"held", "violated"}}
+    return [guarantee for guarantee in plan.expected if guarantee in open_ones]

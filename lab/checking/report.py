@@ -28,7 +28,8 @@ def numbers(found: Verdict) -> tuple[str, str]:
 
 def picture(history: History, verdicts: list[Verdict]) -> Group:
     level, kept = history.plan.level, promised(history.plan)
-    shown = table(f"level {level}: {counted(operations(history))}", "guarantee", "promised", "verdict")
+    word = "expected" if level == "observed" else "promised"
+    shown = table(f"level {level}: {counted(operations(history))}", "guarantee", word, "verdict")
     bad = {found.guarantee for found in broken(history.plan, verdicts)}
     for found in verdicts:
         style = "bold red" if found.guarantee in bad else _STYLES[found.judgement]
@@ -42,7 +43,8 @@ def picture(history: History, verdicts: list[Verdict]) -> Group:
             parts += [f"  {since(history, operation)}" for operation in found.operations]
             parts.append(escape(f"  {found.words}"))
     if bad:
-        parts.append(f"\n[bold red]{level} promises {', '.join(sorted(bad))}, which did not hold.[/]")
+        told = "expected" if level == "observed" else f"{level} promises"
+        parts.append(f"\n[bold red]{told} {', '.join(sorted(bad))}, which did not hold.[/]")
     return Group(*parts)
 
 
@@ -58,10 +60,11 @@ def as_json(history: History, verdicts: list[Verdict]) -> dict[str, Any]:
 
 
 def took_ms(history: History, kind: str) -> Spread:
-    """Return the time that reads waited for their level, or writes for their acknowledgement."""
-    if kind == "read":
+    """Return the time that reads waited for their level, or for any response, and writes for their acknowledgement."""
+    if kind == "read" and history.plan.level != "observed":
         return spread([found.waited_ms for found in history.reads])
-    return spread([(found.returned_us - found.invoked_us) / 1000 for found in history.writes])
+    answered = history.reads if kind == "read" else history.writes
+    return spread([(found.returned_us - found.invoked_us) / 1000 for found in answered])
 
 
 def _waited(found: Spread) -> str:

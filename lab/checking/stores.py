@@ -13,7 +13,8 @@ def bounded_staleness(tally: Tally, history: History) -> None:
     acknowledged ``max_lag_ms`` before, and every write but the newest ``max_lag_versions``.
     """
     plan = history.plan
-    if plan.max_lag_ms is None and plan.max_lag_versions is None:
+    versions = plan.max_lag_versions if plan.positions else None
+    if plan.max_lag_ms is None and versions is None:
         return
     by_key = history.writes_by_key()
     timelines = {key: Timeline(writes) for key, writes in by_key.items()}
@@ -28,8 +29,8 @@ def bounded_staleness(tally: Tally, history: History) -> None:
                 tally.violated(words, old, read)
                 continue
         newest = everything.by(read.invoked_us)
-        if plan.max_lag_versions is not None and newest is not None:
-            missed = _missed(by_key.get(read.key, []), read, newest.seen, plan.max_lag_versions)
+        if versions is not None and newest is not None:
+            missed = _missed(by_key.get(read.key, []), read, newest.seen, versions)
             if missed is not None:
                 count = newest.seen.version - missed.seen.version
                 words = f"{describe(missed)}; {count} versions later, {describe(newest)}; then {describe(read)}"
@@ -60,7 +61,7 @@ def real_time(tally: Tally, history: History) -> None:
         if write is not None and write.invoked_us > read.returned_us:
             tally.violated(f"{describe(read)}; after that had returned, {describe(write)}", read, write)
     log = Timeline(history.writes)
-    for write in history.writes:
+    for write in history.writes if history.plan.positions else ():
         _check_precedes(tally, log.before(write.invoked_us), write)
 
 
@@ -93,7 +94,7 @@ def no_lost_write(tally: Tally, history: History) -> None:
             continue
         tally.test(final.seen >= write.seen, "{}; {}", write, final)
         other = holder.setdefault(write.position, write)
-        if other is not write:
+        if write.position is not None and other is not write:
             tally.violated(f"{describe(other)}, and {describe(write)}: two writes at one position", other, write)
 
 
@@ -131,4 +132,5 @@ def convergence(tally: Tally, history: History) -> None:
             return
         tally.tested += 1
         if found.digest != first.digest:
-            tally.violated(f"at {first.position}, {first.node} and {found.node} hold different data", first, found)
+            where = "" if first.position is None else f"at {first.position}, "
+            tally.violated(f"{where}{first.node} and {found.node} hold different data", first, found)

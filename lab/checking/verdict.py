@@ -72,10 +72,11 @@ def verdict(guarantee: str, check: Callable[Concatenate[Tally, P], None], *args:
 
 
 def describe(operation: Operation) -> str:
-    session = f"session {operation.session}"
+    session, at = f"session {operation.session}", operation.position
+    version = f"{operation.version if at is None else operation.seen}{operation.token and f' ({operation.token})'}"
     if operation.kind == "write":
-        return f"{session} wrote {operation.key} as {operation.seen}"
-    shown = f"version {operation.seen}" if operation.version else f"nothing, at {operation.position}"
+        return f"{session} wrote {operation.key} as {'version ' if at is None else ''}{version}"
+    shown = f"version {version}" if operation.version else "nothing" if at is None else f"nothing, at {at}"
     if operation.kind == "final":
         return f"at the end {operation.node} had {shown} of {operation.key}"
     return f"{session} read {operation.key} from {operation.node} and was shown {shown}"

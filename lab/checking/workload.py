@@ -15,7 +15,6 @@ from broker.position import Position
 from lab.checking.history import OPERATIONS_MAX, History, Kind, Operation, Outcome, Plan
 from lab.client import NodeUnreachable, call
 from lab.errors import LabError
-from nodes.http.level import Level
 
 _TIMEOUT_MS = 10_000  # for a read to have its level, or for a write to have its acknowledgements
 _ANSWER_SECONDS = 30.0  # longer than a read can wait for its level
@@ -23,7 +22,7 @@ _SETTLE_SECONDS = 60.0
 _PAUSE_SECONDS = 0.2
 _NO_SESSION = -1
 SESSIONS_APART = 100_000  # a session that ended goes on as a new one, with a number greater by this
-PARAMETERS: dict[Level, tuple[str, ...]] = {"bounded": ("max_lag_ms", "max_lag_versions"), "quorum": ("r",)}
+PARAMETERS: dict[str, tuple[str, ...]] = {"bounded": ("max_lag_ms", "max_lag_versions"), "quorum": ("r",)}
 
 
 @dataclass

@@ -9,13 +9,14 @@ from typing import Any
 import click
 from rich.console import Console
 
-from lab.checking import promises, report, workload
-from lab.checking.history import History, Plan, export, load, save
+from lab.checking import workload
+from lab.checking.history import History, Plan, export, load
 from lab.cli.options import Number, OutputFile, client_url_option, data_dir_option, json_option, timed_run
+from lab.cli.verdicts import conclude, expect_option
 from lab.client import call
 from lab.errors import LabError, NothingTestedError
 from lab.local import state
-from lab.terminal import console, print_json
+from lab.terminal import console
 from nodes.http.level import LEVELS, QUORUM_MAX
 
 
@@ -32,6 +33,7 @@ from nodes.http.level import LEVELS, QUORUM_MAX
 @click.option("--seconds", type=Number(0.1, 86_400), default=10.0, help="Duration in seconds.")
 @click.option("--keys", type=click.IntRange(1, 10_000), default=10, help="Number of keys.")
 @click.option("--seed", type=int, default=0, help="Random seed of the sessions' operations.")
+@expect_option
 @client_url_option
 @click.option("--history", "recorded", type=click.Path(path_type=Path), help="Recorded history to check instead.")
 @click.option("--save", type=OutputFile(), help="Output file for the history, one JSON line per operation.")
@@ -40,8 +42,8 @@ from nodes.http.level import LEVELS, QUORUM_MAX
 def check(data_dir: Path, recorded: Path | None, client_url: str | None, *, as_json: bool, **chosen: Any) -> None:
     """Run sessions through a consistency level, and check which guarantees held.
 
-    Exit status 1 if a guarantee that the level promises was violated, with the smallest counterexample; 2 if nothing
-    was tested.
+    Exit status 1 if a guarantee that the level promises, or that is expected, was violated, with the smallest
+    counterexample; 2 if nothing was tested, or not what is expected.
 
     \b
     Example: lab check --level eventual --seconds 5
@@ -54,20 +56,13 @@ def check(data_dir: Path, recorded: Path | None, client_url: str | None, *, as_j
         history = load(recorded)
         bounds: dict[str, Any] = {"max_lag_ms": plan.max_lag_ms, "max_lag_versions": plan.max_lag_versions}
         given = {name: value for name, value in bounds.items() if value is not None}
-        history = History(replace(history.plan, **given), history.operations)
+        expected = plan.expected or history.plan.expected
+        history = History(replace(history.plan, expected=expected, **given), history.operations)
     else:
         history = _record(plan, client_url or state.url(data_dir, "client"), out)
-    verdicts = promises.judge(history)
-    if as_json:
-        print_json(report.as_json(history, verdicts))
-    out.print(report.picture(history, verdicts))
-    if save_to is not None:
-        save(history, save_to)
     if export_to is not None:
         export(history, export_to)
-    if all(found.judgement == "not tested" for found in verdicts):
-        raise NothingTestedError("nothing was tested: no operation relevant to a guarantee succeeded")
-    sys.exit(1 if promises.broken(history.plan, verdicts) else 0)
+    sys.exit(conclude(history, out, save_to, as_json=as_json))
 
 
 def _record(plan: Plan, client_url: str, out: Console) -> History:

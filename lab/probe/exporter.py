@@ -20,7 +20,8 @@ from werkzeug.wrappers import Request, Response
 
 from lab.errors import LabError
 from lab.probe.brackets import Bracket, Write
-from lab.probe.instrument import Instrument, Observer
+from lab.probe.instrument import Instrument
+from lab.probe.observer import Observer
 from lab.probe.target import NotNow, Target
 from nodes.client.metrics import WINDOW
 from nodes.primary.metrics import APPLIED, LAG, LAG_VERSIONS, VERSION, WRITE, WRITES, by_replica

@@ -26,11 +26,11 @@ class Interval(TypedDict):
 class Stale(Interval):
     """Share of the writes not visible ``after_ms`` milliseconds after their acknowledgement.
 
-    ``configured``: what the settings of a lab predict, from the commit on; ``None`` for every other store.
+    ``configured``: what the settings of a lab predict, at least and at most; ``None`` for every other store.
     """
 
     after_ms: float
-    configured: float | None
+    configured: tuple[float, float] | None
 
 
 class BracketFigures(TypedDict):
@@ -97,11 +97,11 @@ def figures(run: Run) -> Figures:
     }
 
 
-def calibrate(found: Figures, configured: Sequence[Sequence[float]]) -> None:
+def calibrate(found: Figures, configured: Sequence[Sequence[tuple[float, float]]]) -> None:
     """Add the configured staleness of each replica at each time."""
     for replica, shares in zip(found["replicas"], configured, strict=True):
-        for stale, share in zip(replica["stale"], shares, strict=True):
-            stale["configured"] = round(share, 6)
+        for stale, (at_least, at_most) in zip(replica["stale"], shares, strict=True):
+            stale["configured"] = round(at_least, 6), round(at_most, 6)
 
 
 def trace(run: Run, replica: Replica) -> str:
@@ -133,7 +133,8 @@ def _of_replica(replica: Replica, run: Run) -> ReplicaFigures:
         "unseen_at_least_ms": _ms(max((one.low - one.acked for one in unseen), default=None)),
         "quantiles_ms": {f"p{share * 100:g}": _interval(found.quantile(share), 1000, 3) for share in SHARES},
         "stale": [
-            {"after_ms": at * 1000, **_interval(found.stale(at), 1, 6), "configured": None} for at in TIMES_SECONDS
+            {"after_ms": at * 1000, **_interval(bounds, 1, 6), "configured": None}
+            for at, bounds in zip(TIMES_SECONDS, found.curve(), strict=True)
         ],
         "bracket_ms": spread([width for one in replica.brackets if (width := _width_ms(one)) is not None]),
         "read_ms": spread(_ms_all(replica.round_trip_seconds)),

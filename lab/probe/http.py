@@ -59,11 +59,12 @@ class Connection:
 def node(address: str, password: str | None) -> "Http":
     """``address``: method and URL with {key}, and a body with {number}, or the field of the answer with the number.
 
-    For example ``POST http://a/kv/{key} {"value": {number}}``, and ``GET http://b/kv/{key} data.value``.
+    The URL needs the key also for a write, because DELETE removes it. For example
+    ``POST http://a/kv/{key} {"value": {number}}``, and ``GET http://b/kv/{key} data.value``.
     """
     method, _, rest = address.strip().partition(" ")
     url, _, last = rest.strip().partition(" ")
-    if method not in _METHODS or not re.match(r"https?://[^/]", url) or "{key}" not in url + last:
+    if method not in _METHODS or not re.match(r"https?://[^/]", url) or "{key}" not in url:
         raise TargetError(f"{address[:_SHOWN_MAX]!r} is not of a form such as {EXAMPLES}")
     return Http(Template(method, url, last.strip()), password)
 
@@ -102,7 +103,7 @@ class Http:
     def read(self, keys: Sequence[str]) -> Shown:
         """Read the keys one after another: HTTP has no read of several keys."""
         found = {key: number for key in keys if (number := self._number(key)) is not None}
-        return Shown(found, is_replica=self._reads)
+        return Shown(found, is_replica=self._reads, requests=len(keys))
 
     def remove(self) -> None:
         """Delete the keys that this object wrote; without any, those that an earlier run can have written."""

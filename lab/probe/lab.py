@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from statistics import mean
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from lab import client
 from lab.local.state import LabState
 from lab.probe.certainty import TIMES_SECONDS
 from lab.probe.http import Connection
+from lab.probe.instrument import Replica
 from lab.probe.target import PREFIX, Description, NotNow, Settings, Shown, Target, TargetError
 from nodes.http import strict_json
 
@@ -34,11 +36,21 @@ def node(address: str, primary_url: str) -> "LabNode":
     return LabNode(address, primary_url)
 
 
-def configured(settings: Settings, rate: float) -> list[float]:
-    """Return P(stale) at each of ``TIMES_SECONDS`` after the commit, as a replica's settings predict it."""
-    model, order = from_json(json.loads(settings.values[_DELAY])), settings.values["order"]
-    replicated = Replicated(model, "arrival" if order == "arrival" else "log", rate)
-    return [1 - replicated.fresh(at * 1000) for at in TIMES_SECONDS]
+def configured(replica: Replica, rate: float) -> list[tuple[float, float]]:
+    """Return P(stale) at each of ``TIMES_SECONDS`` as a replica's settings predict it: at least, and at most.
+
+    A delay starts at the commit, which lies between the sending of the write and its acknowledgement.
+    """
+    values = replica.settings.values
+    model = Replicated(
+        from_json(json.loads(values[_DELAY])), "arrival" if values["order"] == "arrival" else "log", rate
+    )
+    took = [one.acked - one.sent for one in replica.brackets] or [0.0]
+
+    def stale(seconds: float) -> float:
+        return 1 - model.fresh(seconds * 1000)
+
+    return [(mean(stale(at + one) for one in took), stale(at)) for at in TIMES_SECONDS]
 
 
 class LabNode:

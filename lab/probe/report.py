@@ -55,15 +55,17 @@ def _stale(replica: ReplicaFigures) -> Callable[[Axes], None]:
     found = Certainty(windows)
     largest = max(end for window in windows for end in window if end is not None)
     times = np.geomspace(_FIRST_SECONDS, max(_LAST_SECONDS_MIN, _BEYOND * largest), _TIMES)
-    at_least, at_most, low, high = zip(*map(found.stale, times), strict=True)
-    calibrated = [(stale["after_ms"], stale["configured"]) for stale in replica["stale"] if stale["after_ms"]]
+    at_least, at_most, low, high = zip(*found.curve(times), strict=True)
+    calibrated = [(stale["after_ms"], *stale["configured"]) for stale in replica["stale"] if stale["configured"]]
 
     def draw(axes: Axes) -> None:
         ms = times * 1000
         axes.fill_between(ms, low, high, color=MEASURED, alpha=0.2, linewidth=0, label="95 % interval")
         axes.fill_between(ms, at_least, at_most, color=MEASURED, alpha=0.6, linewidth=1, label="certain, of this run")
-        if any(share is not None for _, share in calibrated):
-            axes.plot(*zip(*calibrated, strict=True), "o", color=PREDICTED, markersize=5, label="configured")
+        if calibrated:
+            after_ms, lowest, highest = zip(*calibrated, strict=True)
+            axes.vlines(after_ms, lowest, highest, color=PREDICTED, linewidth=3)
+            axes.plot(after_ms, lowest, "o", color=PREDICTED, markersize=5, label="configured")
         axes.set(xscale="log", xlim=(ms[0], ms[-1]), ylim=(-0.03, 1.03))
         axes.set(xlabel="milliseconds after the acknowledgement", ylabel="P(a read is stale)")
         axes.xaxis.set_major_formatter(_PLAIN)

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from broker.stats import Spread
 from lab import terminal
-from lab.probe.figures import Figures, Interval, ReplicaFigures
+from lab.probe.figures import Figures, Interval, ReplicaFigures, Stale
 from lab.report.tables import Rows
 
 _COLUMNS = ("at least", "at most", "95 % from", "to")
@@ -54,10 +54,16 @@ def bounds(found: ReplicaFigures) -> Rows:
     rows = [[f"{name} of the window", *_cells(it, "{:,.1f} ms")] for name, it in found["quantiles_ms"].items()]
     for stale in found["stale"]:
         after = f"{stale['after_ms']:,.0f} ms later" if stale["after_ms"] else "at the acknowledgement"
-        configured = "" if stale["configured"] is None else f"{stale['configured']:.1%}"
-        rows.append([f"stale {after}", *_cells(stale, "{:.1%}"), configured])
+        rows.append([f"stale {after}", *_cells(stale, "{:.1%}"), *_configured(stale)])
     headings = ["", *_COLUMNS, *known]
     return title, headings, [[*row, ""][: len(headings)] for row in rows]
+
+
+def _configured(stale: Stale) -> list[str]:
+    if stale["configured"] is None:
+        return []
+    at_least, at_most = (f"{share:.1%}" for share in stale["configured"])
+    return [at_least if at_least == at_most else f"{at_least}..{at_most}"]
 
 
 def _drawn(found: Rows) -> Table:

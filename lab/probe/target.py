@@ -21,10 +21,14 @@ class NotNow(Exception):
 
 
 class Shown(NamedTuple):
-    """A read's numbers by key; a key without a number is absent. ``is_replica``: the node's role at the read."""
+    """A read's numbers by key; a key without a number is absent. ``is_replica``: the node's role at the read.
+
+    ``requests``: more than one if the store has no statement that reads several keys.
+    """
 
     numbers: dict[str, int]
     is_replica: bool
+    requests: int = 1
 
 
 @dataclass(frozen=True)

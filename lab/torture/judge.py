@@ -9,13 +9,12 @@ from itertools import pairwise
 
 from broker.position import START, Position
 from lab.checking import promises
-from lab.checking.history import History, Operation, Plan, Timeline
+from lab.checking.history import History, Operation, Plan, PlanLevel, Timeline
 from lab.checking.stores import convergence
 from lab.checking.verdict import Tally, Verdict, describe, verdict
 from lab.checking.workload import SESSIONS_APART
 from lab.torture.ledger import Ledger
 from lab.torture.losses import Losses
-from nodes.http.level import Level
 
 # A replica that is partitioned or restarting keeps its previous delay until it learns the new one.
 _LEARNS_WITHIN_US = 15_000_000
@@ -163,9 +162,9 @@ def stalled(tally: Tally, history: History, losses: Losses) -> None:
             tally.test(_position(read) >= _position(write), "{}; 30 s after that had returned, {}", write, read)
 
 
-def by_level(plans: dict[int, Plan], history: History) -> dict[Level, list[Verdict]]:
+def by_level(plans: dict[int, Plan], history: History) -> dict[PlanLevel, list[Verdict]]:
     """Return the verdicts on each level, from the reads of its sessions and the writes of all sessions."""
-    found: dict[Level, list[Verdict]] = {}
+    found: dict[PlanLevel, list[Verdict]] = {}
     for plan in dict.fromkeys(plans.values()):
         own = [op for op in history.operations if op.kind != "read" or plans.get(op.session % SESSIONS_APART) == plan]
         found[plan.level] = promises.judge(History(plan, own))

@@ -9,11 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from lab.checking import promises, report
-from lab.checking.history import Plan
+from lab.checking.history import Plan, PlanLevel
 from lab.checking.verdict import Verdict
 from lab.torture.run import Order, Record
 from lab.torture.schedule import DELAY
-from nodes.http.level import Level
 
 
 @dataclass(frozen=True)
@@ -23,11 +22,11 @@ class Judged:
     order: Order
     record: Record
     verdicts: list[Verdict]
-    levels: dict[Level, list[Verdict]]
+    levels: dict[PlanLevel, list[Verdict]]
     again: str
 
     @property
-    def broken(self) -> dict[Level, list[Verdict]]:
+    def broken(self) -> dict[PlanLevel, list[Verdict]]:
         found = {level: promises.broken(Plan(level), judged) for level, judged in self.levels.items()}
         return {level: broken for level, broken in found.items() if broken}
 

@@ -1,19 +1,15 @@
 """Blocks of the runbook on a lab without Docker, unchanged except for the ports and the way to redis-cli."""
 
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from lab.cli import main
 from lab.local.supervisor import Lab
 from tests.e2e.promises import PROMISES
 from tests.integration.conftest import running_lab
 from tests.support import runbook
-from tests.support.ports import base_port
 
 ROOT = Path(__file__).parents[2]
 REDIS_CLI = "docker compose exec -T lab14-redis redis-cli"
@@ -26,29 +22,6 @@ pytestmark = [pytest.mark.needs("jq", "redis-server"), pytest.mark.xdist_group("
 def own_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with running_lab(tmp_path_factory.mktemp("runbook")) as lab:
         yield lab
-
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A directory that looks like a checkout; the lab that the blocks start in it is stopped in any case."""
-    directory = tmp_path_factory.mktemp("checkout")
-    (directory / ".venv").mkdir()
-    (directory / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
-    yield directory
-    CliRunner().invoke(main, ["down", "--data-dir", str(directory / ".lab" / "ha")])
-
-
-HA_PORT = base_port()
-
-
-@pytest.mark.parametrize("name", [block.name for block in BLOCKS if block.name.startswith("failover-")])
-@pytest.mark.timeout(120)
-def test_a_block_on_the_failover_has_its_expected_result(checkout: Path, name: str) -> None:
-    (block,) = (block for block in BLOCKS if block.name == name)
-    script = re.sub(r"\b91(0\d)\b", lambda port: str(HA_PORT + int(port[1])), block.script)
-    done = runbook.run(script, checkout, timeout_seconds=80)
-    print(done.output)
-    PROMISES[name](done)
 
 
 @pytest.mark.parametrize("name", ["redelivery-hold", "redelivery-crash", "redelivery-end"])

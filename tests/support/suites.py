@@ -11,6 +11,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ _SUITE_OF = {
     "chromium": "browser",
     **dict.fromkeys(
         (
+            *("etcd", "mariadbd", "pgbouncer", "postgresql"),
             *("docker", "go", "helm", "index", "jq", "kube-apiserver", "kube-score", "kubeconform"),
             *("minutes", "mount", "netns", "openssl", "prometheus", "redis-server", "runme", "schemathesis"),
         ),
@@ -40,6 +42,11 @@ def _engine() -> bool:
     )
 
 
+def _server(program: str) -> Callable[[], bool]:
+    """Whether Debian's package is installed; its directory of servers is not in every user's ``PATH``."""
+    return lambda: shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is not None
+
+
 def _runs(*command: str) -> bool:
     return (
         shutil.which(command[0]) is not None
@@ -52,7 +59,10 @@ _CHECKS: dict[str, Callable[[], bool]] = {
     "docker": _engine,
     "index": lambda: True,
     "kube-apiserver": lambda: all(map(shutil.which, ("kube-apiserver", "etcd", "kubectl"))),
+    "mariadbd": _server("mariadbd"),
     "minutes": lambda: True,
+    "pgbouncer": _server("pgbouncer"),
+    "postgresql": lambda: any(Path("/usr/lib/postgresql").glob("*/bin/initdb")),
     "schemathesis": lambda: find_spec("schemathesis") is not None,
     "mount": lambda: os.geteuid() == 0 and shutil.which("mount") is not None,
     "netns": lambda: _runs("unshare", "--net", "ip", "link"),
@@ -137,7 +147,7 @@ def _not_run(left_out: Counter[str], skipped: list[pytest.TestReport]) -> Iterat
 _NEEDS = {
     "test": "Python only",
     "browser": "Chromium",
-    "stack": "Docker, Prometheus, redis-server, Helm, jq, schemathesis, root, a package index, or minutes",
+    "stack": "Docker, Prometheus, servers of databases, Helm, jq, schemathesis, root, a package index, or minutes",
 }
 
 

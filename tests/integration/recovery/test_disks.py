@@ -1,11 +1,8 @@
 """Full disks of a replica and of the log server."""
 
-import errno
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,46 +14,24 @@ from lab.local.layout import Options
 from lab.local.supervisor import Lab
 from tests.integration.conftest import applied, is_healthy
 from tests.integration.recovery.conftest import OTHER, REPLICA, all_there, short_lab, status
+from tests.support.disks import disk, full
 from tests.support.http import ask, get
 from tests.support.load import Writers
 from tests.support.ports import base_port
 from tests.support.until import until
 
-DISK_BYTES = 64 * 2**20
 pytestmark = pytest.mark.needs("mount")
 
 
 @pytest.fixture(scope="module")
 def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     directory = tmp_path_factory.mktemp("lab")
-    with disk(directory / "log"), disk(directory / "replicas" / REPLICA), short_lab(directory) as running:
+    with (
+        disk(directory / "log"),
+        disk(directory / "replicas" / REPLICA),
+        short_lab(directory) as running,
+    ):
         yield running
-
-
-@contextmanager
-def disk(path: Path) -> Iterator[None]:
-    path.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", "none", str(path)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(path)], check=True)
-
-
-@contextmanager
-def full(path: Path) -> Iterator[None]:
-    ballast = path / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(2**16))
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-    try:
-        yield
-    finally:
-        ballast.unlink()
 
 
 def test_a_replica_with_a_full_disk_continues_where_it_stopped(quick: Lab) -> None:

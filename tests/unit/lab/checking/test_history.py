@@ -59,7 +59,7 @@ def test_an_error_names_the_invalid_line(line: str, tmp_path: Path) -> None:
     [
         (
             {"plan": {"level": "foo"}},
-            "line 1: plan.level: .*'prefix', 'quorum' or 'eventual'",
+            "line 1: plan.level: .*'quorum', 'eventual' or 'observed'",
         ),
         ({"plan": {"level": "strong", "keys": "1"}}, "line 1: plan.keys: .*integer"),
         ({"plan": 5}, "line 1: plan: "),
@@ -115,6 +115,39 @@ def test_every_operation_that_loads_can_be_judged(tmp_path: Path) -> None:
             assert elle_events(history)
             taken += 1
     assert taken > 100
+
+
+OBSERVED = {"plan": {"level": "observed", "positions": False, "expected": ["read_your_writes"]}}
+SHOWN = {**GOOD, "outcome": "ok", "key": "k", "value": "26", "version": 26}
+
+
+def test_a_history_without_positions_loads_unchanged(tmp_path: Path) -> None:
+    (tmp_path / "given.jsonl").write_text(json.dumps(OBSERVED) + "\n" + json.dumps({**SHOWN, "token": "0/16B3748"}))
+    given = load(tmp_path / "given.jsonl")
+    save(given, tmp_path / "saved.jsonl")
+    found = load(tmp_path / "saved.jsonl")
+    assert (found.plan, found.operations) == (given.plan, given.operations)
+    assert (found.plan.expected, found.operations[0].token) == (("read_your_writes",), "0/16B3748")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({**SHOWN, "position": "1-26"}, "line 2: position: given, although the plan has no positions"),
+        ({**SHOWN, "kind": "write", "version": 0}, "line 2: version: missing"),
+        ({**SHOWN, "version": -1}, "line 2: version: .*greater than or equal to 0"),
+    ],
+)
+def test_an_operation_without_a_position_needs_a_version(line: Any, said: str, tmp_path: Path) -> None:
+    (tmp_path / "h.jsonl").write_text(json.dumps(OBSERVED) + "\n" + json.dumps(line))
+    with pytest.raises(LabError, match=said):
+        load(tmp_path / "h.jsonl")
+
+
+def test_an_unknown_guarantee_cannot_be_expected(tmp_path: Path) -> None:
+    (tmp_path / "h.jsonl").write_text(json.dumps({"plan": {"level": "observed", "expected": ["luck"]}}))
+    with pytest.raises(LabError, match=r"line 1: plan.expected.0: .*'read_your_writes', "):
+        load(tmp_path / "h.jsonl")
 
 
 def test_values_with_line_separators_load_unchanged(tmp_path: Path) -> None:

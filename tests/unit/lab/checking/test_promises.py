@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -160,6 +161,69 @@ def test_a_write_without_its_acknowledgements_need_not_be_shown_by_a_quorum() ->
     for version, judgement in ((1, "held"), (0, "violated")):
         history = History(Plan("quorum", r=2, w=2, n=3), (acknowledged, late, read(2, 1, "k", version, 9, "1-1")))
         assert promises.judge(history)[0].judgement == judgement
+
+
+# -- without positions -------------------------------------------------------------------------------------------------
+
+OBSERVED = Plan("observed", positions=False)
+
+
+def without_positions(*operations: Operation, **plan: Any) -> dict[str, Verdict]:
+    history = History(replace(OBSERVED, **plan), [replace(found, position=None) for found in operations])
+    return {found.guarantee: found for found in promises.judge(history)}
+
+
+def test_without_positions_nothing_that_needs_the_log_is_tested() -> None:
+    operations = (write(0, 1, "x", 7, 0), write(1, 1, "y", 3, 5), read(2, 1, "x", 7, 9, "1-9"), write(3, 1, "z", 4, 12))
+    found = without_positions(*operations, max_lag_versions=0)
+    tested = {name for name, verdict in found.items() if verdict.tested}
+    assert tested == {"read_your_writes", "real_time", "no_phantom_write"}
+    assert not violated(found)
+    assert violated(judged(*operations)) == {"monotonic_writes", "writes_follow_reads", "real_time"}
+
+
+def test_without_positions_a_node_must_still_show_the_writes_before_the_one_it_shows() -> None:
+    first, second = write(0, 1, "x", 1, 0), write(1, 1, "y", 2, 5)
+    shown, lacking = read(2, 7, "y", 2, 10, "1-2"), read(3, 8, "x", 0, 20, "1-0")
+    assert violated(without_positions(first, second, shown, lacking)) == {"monotonic_writes", "real_time"}
+
+
+def test_writes_without_positions_do_not_share_one() -> None:
+    last = replace(read(2, -1, "x", 1, 9, "1-1"), kind="final")
+    found = without_positions(write(0, 1, "x", 1, 0), write(1, 1, "y", 2, 5), last, replace(last, key="y", version=2))
+    assert (found["no_lost_write"].judgement, found["no_lost_write"].tested) == ("held", 2)
+    lost = without_positions(write(0, 1, "x", 1, 0), replace(last, version=0))["no_lost_write"]
+    assert lost.words == "session 1 wrote x as version 1; at the end a had nothing of x"
+
+
+def test_without_positions_nodes_are_compared_by_their_digests() -> None:
+    digests = [Operation(n, -1, "digest", "ok", n, n, node=f"n{n}", digest="same") for n in range(2)]
+    assert without_positions(*digests)["convergence"].judgement == "held"
+    other = without_positions(digests[0], replace(digests[1], digest="other"))["convergence"]
+    assert other.words == "n0 and n1 hold different data"
+
+
+def test_a_counterexample_without_positions_names_versions_and_tokens() -> None:
+    own = replace(write(0, 1, "k", 26, 0), token="0/16B3748")
+    found = without_positions(own, read(1, 1, "k", 25, 5, "1-0"))["read_your_writes"]
+    assert found.words == (
+        "session 1 wrote k as version 26 (0/16B3748); "
+        "then session 1 read k from a and was shown version 25, which is older"
+    )
+
+
+def test_an_observed_history_breaks_only_what_was_expected_of_it() -> None:
+    operations = [replace(found, position=None) for found in (write(0, 1, "k", 1, 0), read(1, 1, "k", 0, 5, "1-0"))]
+    for expected in (), ("monotonic_reads",), ("read_your_writes",):
+        history = History(replace(OBSERVED, expected=expected), operations)
+        broken = [found.guarantee for found in promises.broken(history.plan, promises.judge(history))]
+        assert broken == [name for name in expected if name == "read_your_writes"]
+
+
+def test_expectations_must_be_tested() -> None:
+    history = History(replace(OBSERVED, expected=("read_your_writes", "convergence")), [])
+    assert promises.untested(history.plan, promises.judge(history)) == ["read_your_writes", "convergence"]
+    assert promises.untested(OBSERVED, promises.judge(history)) == []
 
 
 # -- correct histories -------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """``lab probe``: addresses, passwords, the dry run, removal, the table, the JSON and the trace."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from lab.cli import main
 from lab.cli import probe as command
-from lab.probe import http
+from lab.probe import http, redis
 from lab.probe.target import Description, NotNow, TargetError
 from tests.unit.lab.probe.store import Node, store
 
@@ -200,3 +201,85 @@ def test_the_options_are_the_limits_of_the_run() -> None:
     found = command._limits(chosen)
     assert (found.writes_per_second, found.seconds, found.writes_max) == (1.0, 2.0, 3)
     assert (found.reads_per_second, found.give_up_seconds) == (4.0, 5.0)
+
+
+# -- sessions ----------------------------------------------------------------------------------------------------------
+
+STORE = ("redis", "--primary", "redis://a", "--replica", "redis://b")
+SESSIONS = (*STORE, "--sessions", "2", "--rate", "100", "--seconds", "1", "--route", "primary-writes")
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> list[Node]:
+    """A store in place of the nodes of ``STORE``, with a replica that never shows a write."""
+    primary, (replica,) = store(lambda _: 1e9)
+    primary.replicas.append((primary, lambda _: 0.0))
+    monkeypatch.setattr(redis, "node", lambda address, _: primary if address == "redis://a" else replica)
+    return [primary, replica]
+
+
+@pytest.mark.parametrize(
+    ("expected", "status", "said"),
+    [
+        (["no_lost_write", "read_your_writes"], 1, ""),
+        (["consistent_prefix"], 2, "Error: expected, but not tested: consistent_prefix\n"),
+    ],
+)
+def test_what_is_expected_of_sessions_decides(
+    expected: list[str], status: int, said: str, late: list[Node], tmp_path: Path
+) -> None:
+    saved = str(tmp_path / "seen.jsonl")
+    options = [word for guarantee in expected for word in ("--expect", guarantee)]
+    done = run(*SESSIONS, "--give-up", "1", "--history", saved, *options)
+    assert (done.exit_code, done.stderr) == (status, said)
+    assert "read_your_writes, smallest counterexample:" in done.stdout
+    assert "and was shown nothing, which is older" in done.stdout
+    assert late[0].statements[0] == "prepare"
+    assert late[0].statements[-1] == "close"
+    assert late[0].statements.count("remove") == 1
+    again = CliRunner().invoke(main, ["check", "--history", saved])
+    assert (again.exit_code, again.stderr) == (status, said)
+
+
+def test_sessions_that_end_early_say_why(late: list[Node]) -> None:
+    late[1].fails = lambda _: NotNow("it is gone")
+    done = run(*SESSIONS, "--json")
+    assert done.exit_code == 2
+    why, nothing = done.stderr.splitlines()
+    assert re.fullmatch(r"Ended early: replica1: \d+ of \d+ reads failed, the last one with: it is gone\.", why)
+    assert nothing == "Error: nothing was tested: no operation relevant to a guarantee succeeded"
+    assert {found["verdict"] for found in json.loads(done.stdout)["verdicts"]} == {"not tested"}
+
+
+def test_a_promotion_ends_sessions_with_what_was_seen_until_then(late: list[Node]) -> None:
+    def promote(operation: int) -> None:
+        late[1].is_replica = operation < 40
+
+    late[1].fails = promote
+    done = run(*SESSIONS)
+    assert (done.exit_code, done.stderr) == (1, "Ended early: replica1 became a primary during the run.\n")
+    assert "read_your_writes, smallest counterexample:" in done.stdout
+
+
+def test_nodes_of_two_stores_are_refused_before_anything_is_created(late: list[Node]) -> None:
+    late[1].identity = "other"
+    done = run(*SESSIONS)
+    assert (done.exit_code, done.stderr) == (
+        1,
+        "Error: replica1 is not a replica of primary: it belongs to another store\n",
+    )
+    assert late[0].statements == ["close"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([*STORE, "--expect", "read_your_writes"], "--route, --history and --expect require --sessions"),
+        ([*STORE, "--route", "sticky"], "--route, --history and --expect require --sessions"),
+        ([*STORE, "--sessions", "2", "--trace", "lag.csv"], "--trace and --report are of a measurement"),
+        ([*HTTP, "--sessions", "2"], "--sessions require a primary that they can read"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(arguments: list[str], said: str) -> None:
+    done = run(*arguments)
+    assert (done.exit_code, said in done.stderr) == (2, True)

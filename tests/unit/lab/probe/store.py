@@ -5,7 +5,9 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from lab.probe.instrument import Instrument, Limits, Observer, Run, Step, perform
+from lab.probe.instrument import Instrument, Limits, Run
+from lab.probe.observer import Observer
+from lab.probe.steps import Step, perform
 from lab.probe.target import Description, Settings, Shown
 
 Delay = Callable[[float], float]  # seconds until a write at this moment is visible
@@ -38,6 +40,7 @@ class Node:
         self.identity: str | None = "one"
         self.fails: Callable[[int], Exception | None] = lambda _: None
         self.operations = 0
+        self.requests_per_key = 0  # none: one request for all keys
         self.statements: list[str] = []
 
     def _half_way(self) -> None:
@@ -77,7 +80,7 @@ class Node:
             if at <= self.clock.at and key in keys:
                 shown[key] = max(number, shown.get(key, 0))
         self._half_way()
-        return Shown(shown, self.is_replica)
+        return Shown(shown, self.is_replica, self.requests_per_key * len(keys) or 1)
 
     def visible_at(self, number: int) -> float:
         return next(found.at for found in self.log if found.number == number)

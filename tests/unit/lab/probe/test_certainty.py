@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from broker.stats import quantile_of_sorted
 from lab.probe.certainty import EFFECTIVE_MIN, SHARES, TIMES_SECONDS, Certainty, Window, tau, wilson
 
 Floats = NDArray[np.float64]
@@ -15,12 +16,12 @@ Source = Callable[[np.random.Generator, int], Floats]
 WRITES, RUNS = 600, 60
 
 
-def bursts(random: np.random.Generator, count: int) -> Floats:
-    """10 % of the time 500 ms, in bursts of 1.25 s at 10 writes/s on average, else 5 ms."""
+def bursts(random: np.random.Generator, count: int, mean: float = 12.5) -> Floats:
+    """10 % of the time 500 ms, in bursts of this many writes on average (12.5: 1.25 s at 10 writes/s), else 5 ms."""
     found, late = np.empty(count), random.random() < 0.1
     at = 0
     while at < count:
-        length = random.geometric(1 / 12.5 if late else 1 / 112.5)
+        length = random.geometric(1 / mean if late else 1 / (9 * mean))
         found[at : at + length] = 0.5 if late else 0.005
         at, late = at + length, not late
     return found * (1 + 0.1 * random.random(count))
@@ -56,25 +57,38 @@ def bracketed(random: np.random.Generator, windows: Floats) -> list[Window]:
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_confidence_bounds_cover_the_truth(name: str) -> None:
     source = SOURCES[name]
-    store = source(np.random.default_rng(1), 400_000)
+    store = np.sort(source(np.random.default_rng(1), 400_000))
     covered_stale = np.zeros(len(TIMES_SECONDS))
     covered_quantiles = np.zeros(len(SHARES))
     for seed in range(RUNS):
         random = np.random.default_rng(seed)
         found = Certainty(bracketed(random, source(random, WRITES)))
-        for index, at in enumerate(TIMES_SECONDS):
-            low, high = found.stale(at)[2:]
+        for index, (at, bounds) in enumerate(zip(TIMES_SECONDS, found.curve(), strict=True)):
+            low, high = bounds[2:]
             assert low is not None
             assert high is not None
             covered_stale[index] += low <= float((store > at).mean()) <= high
         for index, share in enumerate(SHARES):
             low, high = found.quantile(share)[2:]
             assert low is not None
-            covered_quantiles[index] += low <= np.quantile(store, share) and (
-                high is None or np.quantile(store, share) <= high
-            )
+            covered_quantiles[index] += low <= quantile_of_sorted(store, share) <= (high or np.inf)
     assert (covered_stale >= 0.9 * RUNS).all()
     assert (covered_quantiles >= 0.9 * RUNS).all()
+
+
+def test_the_confidence_bounds_cover_the_truth_in_long_bursts_if_the_run_saw_one() -> None:
+    """With 25 writes a burst, 1 run of 15 sees none, and nothing in it says that there are any."""
+    covered = []
+    for seed in range(2 * RUNS):
+        random = np.random.default_rng(seed)
+        windows = bursts(random, WRITES, 25)
+        low, high = Certainty(bracketed(random, windows)).stale(0.1)[2:]
+        assert low is not None
+        assert high is not None
+        if windows.max() > 0.1:
+            covered.append(low <= 0.1 <= high)
+    assert len(covered) > 1.8 * RUNS
+    assert np.mean(covered) >= 0.9
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -108,6 +122,16 @@ def test_bursts_are_worth_few_writes_and_independent_ones_all() -> None:
     assert (at_least, at_most) == (pytest.approx(0.08, abs=0.005), pytest.approx(0.08, abs=0.005))
     assert low < 0.03
     assert high > 0.2
+    beyond = found.stale(10.0)
+    assert beyond[:3] == (0.0, 0.0, 0.0)
+    assert beyond.high is not None
+    assert beyond.high > 0.1
+    highs = [bounds.high for bounds in found.curve() if bounds.high is not None]
+    lows = [bounds.low for bounds in found.curve() if bounds.low is not None]
+    assert len(highs) == len(lows) == len(TIMES_SECONDS)
+    assert highs == sorted(highs, reverse=True)
+    assert lows == sorted(lows, reverse=True)
+    assert highs[-1] < beyond.high
 
 
 def test_the_upper_end_of_a_high_quantile_needs_enough_writes() -> None:
@@ -158,6 +182,6 @@ def test_tau_of_a_constant_series_is_unknown() -> None:
 @given(st.lists(st.tuples(st.floats(-1, 20), st.none() | st.floats(0, 5)), max_size=50))
 def test_bounds_are_ordered_whatever_the_windows(given_windows: list[tuple[float, float | None]]) -> None:
     found = Certainty([(low, None if width is None else low + width) for low, width in given_windows])
-    for bounds in [*map(found.stale, TIMES_SECONDS), *map(found.quantile, SHARES)]:
+    for bounds in [*found.curve(), *map(found.quantile, SHARES)]:
         known = [one for one in (bounds.low, bounds.at_least, bounds.at_most, bounds.high) if one is not None]
         assert known == sorted(known)

@@ -52,9 +52,9 @@ def export(
 
     def on_step(run: Instrument) -> None:
         ends_at(seconds)(run)
-        samples = {name: registry.get_sample_value(name, {"replica": "replica1"}) for name in GAUGES}
-        known = {name: value for name, value in samples.items() if value is not None}
-        values[int(run.now() - run.shared.started)] = known
+        samples = [sample for family in found.collect() for sample in family.samples]
+        own = {sample.name: sample.value for sample in samples if sample.labels.get("replica") == "replica1"}
+        values[int(run.now() - run.shared.started)] = own
 
     simulate(primary, replicas, limits, on_step, found)
     return Exported(registry, values)

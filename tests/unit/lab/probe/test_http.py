@@ -46,10 +46,10 @@ def server() -> Iterator[Server]:
 def test_a_number_is_written_read_and_removed(server: Server) -> None:
     writer = http.node(f"PUT {server.url}/kv/{{key}}", None)
     reader = http.node(f"GET {server.url}/kv/{{key}}", "secret")
-    assert reader.read(["k0001"]) == ({}, True)
+    assert reader.read(["k0001"]) == ({}, True, 1)
     writer.write("k0001", 7)
     assert server.texts == {"/kv/lab_probe_k0001": "7"}
-    assert reader.read(["k0001", "k0002"]) == ({"k0001": 7}, True)
+    assert reader.read(["k0001", "k0002"]) == ({"k0001": 7}, True, 2)
     writer.remove()
     assert server.texts == {}
     assert server.tokens == {None, "Bearer secret"}
@@ -99,7 +99,17 @@ def test_an_answer_without_the_number_is_one_sentence(server: Server, text: str)
 
 
 @pytest.mark.parametrize(
-    "address", ["", "PUT", "GET /{key}", "GET http://a/", "DELETE http://a/{key}", "get http://a/{key}", "GET ftp://a"]
+    "address",
+    [
+        "",
+        "PUT",
+        "POST http://a/kv {key}",
+        "GET /{key}",
+        "GET http://a/",
+        "DELETE http://a/{key}",
+        "get http://a/{key}",
+        "GET ftp://a",
+    ],
 )
 def test_an_invalid_template_is_one_sentence(address: str) -> None:
     with pytest.raises(TargetError, match="is not of a form such as"):

@@ -4,12 +4,13 @@ import math
 import random
 import sys
 import threading
+from collections.abc import Sequence
 
 import pytest
 
-from lab.probe import brackets, instrument
+from lab.probe import brackets, instrument, steps
 from lab.probe.instrument import Instrument, Limits, Run
-from lab.probe.target import NotNow, Settings, TargetError
+from lab.probe.target import NotNow, Settings, Shown, TargetError
 from tests.unit.lab.probe.store import Node, Visible, ends_at, simulate, store
 
 SHORT = Limits(seconds=10.0)
@@ -24,8 +25,8 @@ def require_truth(run: Run, replicas: list[Node]) -> None:
             assert found.high is None or visible <= found.high
 
 
-@pytest.mark.parametrize("delay_seconds", [0.0, 0.003, 0.2, 3.0])
-def test_the_cadence_is_a_share_of_the_age(delay_seconds: float) -> None:
+@pytest.mark.parametrize(("delay_seconds", "reads_per_write"), [(0.0, 2), (0.003, 4), (0.2, 12), (3.0, 2)])
+def test_the_cadence_is_a_share_of_the_age(delay_seconds: float, reads_per_write: int) -> None:
     primary, replicas = store(lambda _: delay_seconds)
     run = simulate(primary, replicas, SHORT)
     require_truth(run, replicas)
@@ -33,7 +34,7 @@ def test_the_cadence_is_a_share_of_the_age(delay_seconds: float) -> None:
     widths = sorted(found.high - found.low for found in seen.brackets if found.high is not None)
     assert len(widths) == 100
     assert widths[50] <= max(0.004, 0.08 * delay_seconds)
-    assert seen.reads <= 100 * run.seconds + 100
+    assert seen.reads <= reads_per_write * 100
     assert run.ended == ""
 
 
@@ -47,6 +48,23 @@ def test_reads_stay_within_their_budget() -> None:
     primary, replicas = store(lambda _: 0.1)
     run = simulate(primary, replicas, Limits(seconds=10.0, writes_per_second=50.0, reads_per_second=20.0))
     assert run.replicas[0].reads <= 20 * (run.seconds + 1)
+    require_truth(run, replicas)
+
+
+def test_a_read_of_several_requests_takes_as_much_of_the_budget() -> None:
+    primary, replicas = store(lambda _: 3.0)
+    replicas[0].requests_per_key = 1
+    requests = 0
+    read = replicas[0].read
+
+    def counted(keys: Sequence[str]) -> Shown:
+        nonlocal requests
+        requests += len(keys)
+        return read(keys)
+
+    replicas[0].read = counted  # type: ignore[method-assign]
+    run = simulate(primary, replicas, Limits(seconds=20.0))
+    assert requests <= 100 * (run.seconds + 1)
     require_truth(run, replicas)
 
 
@@ -169,7 +187,7 @@ def test_nodes_of_two_stores_are_refused() -> None:
 
 def test_in_real_time_the_run_ends_when_it_is_stopped() -> None:
     primary, replicas = store(lambda _: 0.0)
-    stop = threading.Event()
+    stop, threads = threading.Event(), threading.active_count()
 
     def on_step(writes: int) -> None:
         if writes >= 5:
@@ -178,7 +196,7 @@ def test_in_real_time_the_run_ends_when_it_is_stopped() -> None:
     run = instrument.run(primary, replicas, Limits(writes_per_second=100.0), stop=stop, on_step=on_step)
     assert run.ended == "it was interrupted"
     assert 5 <= len(run.writes) < 600
-    assert threading.active_count() == 1
+    assert threading.active_count() == threads
     assert primary.statements == ["prepare", "remove"]
 
 
@@ -228,7 +246,7 @@ def test_a_bug_in_a_thread_is_raised() -> None:
 
 
 def test_an_endless_run_keeps_the_newest_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (brackets, instrument):
+    for module in (brackets, instrument, steps):
         monkeypatch.setattr(module, "KEPT", 20)
     primary, replicas = store(lambda _: 0.2)
     primary.fails = lambda number: NotNow("busy") if number % 10 == 0 else None

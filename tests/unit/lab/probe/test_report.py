@@ -61,7 +61,9 @@ def test_a_write_that_was_not_seen_is_marked_as_such() -> None:
 
 def test_what_is_configured_is_shown_beside_what_is_measured() -> None:
     found = measured(lambda _: 0.2)
-    calibrate(found, [[1.0 if stale["after_ms"] < 200 else 0.0 for stale in found["replicas"][0]["stale"]]])
+    calibrate(
+        found, [[(0.9, 1.0) if stale["after_ms"] < 200 else (0.0, 0.0) for stale in found["replicas"][0]["stale"]]]
+    )
     text = page(found)
     assert "configured" in texts(text)
     assert '<th scope="col">configured</th>' in text

@@ -1,0 +1,1 @@
+"""Real database servers for tests, with replicas whose delay is known."""
