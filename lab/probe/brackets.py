@@ -1,7 +1,10 @@
 """The moment a write became visible on a replica: for certain after one moment and at or before another."""
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
+
+KEPT = 10_000  # newest brackets, of a run that can be without an end
 
 
 class Write(NamedTuple):
@@ -37,23 +40,46 @@ class _Unseen(NamedTuple):
     low: float
 
 
-class Brackets:
-    """What the reads of one replica show about the writes. Each key has at most one write that was not seen yet."""
+class Behind(NamedTuple):
+    """How far a replica is behind: the acknowledged writes that no read has shown yet.
 
-    def __init__(self) -> None:
+    ``since``: the acknowledgement of the oldest of them. ``newest``: the newest write that a read has shown.
+    """
+
+    writes: int
+    since: float | None
+    newest: int
+
+
+class Brackets:
+    """What the reads of one replica show about the writes. Each key has at most one write that was not seen yet.
+
+    ``on_found`` is called with each bracket when its write is acknowledged, and seen or given up.
+    """
+
+    def __init__(self, on_found: Callable[[Bracket], None] = lambda _: None) -> None:
+        self._on_found = on_found
         self._unseen: dict[int, _Unseen] = {}
-        self._acked: dict[int, float] = {}
-        self._found: dict[int, tuple[float, float, float | None]] = {}
+        self._acked: dict[int, float] = {}  # of the unseen ones
+        self._ended: dict[int, tuple[float, float, float | None]] = {}  # of the ones that are not acknowledged
+        self._found: deque[Bracket] = deque(maxlen=KEPT)
+        self._newest = 0
+        self._given_up = 0  # since a write was seen
+        self._given_up_since: float | None = None  # acknowledgement of the first of them
 
     def sent(self, number: int, key: str, at: float) -> None:
         self._unseen[number] = _Unseen(key, at, at)
 
     def acked(self, number: int, at: float) -> None:
-        self._acked[number] = at
+        if number in self._unseen:
+            self._acked[number] = at
+        elif number in self._ended:
+            self._add(number, at, *self._ended.pop(number))
 
     def failed(self, number: int) -> None:
         """Forget a write that was not acknowledged: it may or may not take effect."""
         self._unseen.pop(number, None)
+        self._ended.pop(number, None)
 
     def read(self, sent: float, received: float, numbers: Mapping[str, int]) -> None:
         """Judge the writes that were sent before the read."""
@@ -61,6 +87,8 @@ class Brackets:
             if write_sent > sent:
                 continue
             if numbers.get(key, 0) >= number:
+                self._newest = max(self._newest, number)
+                self._given_up, self._given_up_since = 0, None  # they are older
                 self._end(number, received)
             else:
                 self._unseen[number] = _Unseen(key, write_sent, sent)
@@ -73,7 +101,18 @@ class Brackets:
 
     def _end(self, number: int, high: float | None) -> None:
         _, sent, low = self._unseen.pop(number)
-        self._found[number] = sent, low, high
+        if (acked := self._acked.pop(number, None)) is None:
+            self._ended[number] = sent, low, high
+        else:
+            self._add(number, acked, sent, low, high)
+
+    def _add(self, number: int, acked: float, sent: float, low: float, high: float | None) -> None:
+        found = Bracket(number, sent, acked, low, high)
+        self._found.append(found)
+        if high is None:
+            self._given_up += 1
+            self._given_up_since = self._given_up_since or acked
+        self._on_found(found)
 
     @property
     def keys(self) -> list[str]:
@@ -84,12 +123,17 @@ class Brackets:
     def oldest_sent(self) -> float | None:
         return min((unseen.sent for unseen in self._unseen.values()), default=None)
 
+    @property
+    def behind(self) -> Behind:
+        """A write that was given up counts until a later one is seen."""
+        oldest = min(self._acked.values(), default=None)
+        return Behind(self._given_up + len(self._acked), self._given_up_since or oldest, self._newest)
+
     def all(self) -> list[Bracket]:
-        """Return the brackets of all acknowledged writes, in their order; what is unseen is censored."""
-        unseen = {number: (found.sent, found.low, None) for number, found in self._unseen.items()}
-        found = self._found | unseen
-        return [
-            Bracket(number, sent, self._acked[number], low, high)
-            for number, (sent, low, high) in sorted(found.items())
+        """Return the newest brackets of acknowledged writes, in their order; what is unseen is censored."""
+        unseen = (
+            Bracket(number, found.sent, self._acked[number], found.low, None)
+            for number, found in self._unseen.items()
             if number in self._acked
-        ]
+        )
+        return sorted((*self._found, *unseen))

@@ -69,9 +69,9 @@ class Certainty:
         _, high = wilson(at_most, self.count / (tau(late_high) or self._tau_high))
         return Bounds(at_least, at_most, low, high)
 
-    def curve(self) -> list[Bounds]:
-        """The bounds at each of ``TIMES_SECONDS``: staleness only falls, so one time's bounds also hold for others."""
-        found = [self.stale(at) for at in TIMES_SECONDS]
+    def curve(self, times: Iterable[float] = TIMES_SECONDS) -> list[Bounds]:
+        """The bounds at rising times: staleness only falls, so one time's bounds also hold for others."""
+        found = [self.stale(at) for at in times]
         if not self.count:
             return found
         ends = np.array(found, dtype=float)

@@ -38,8 +38,8 @@ class BracketFigures(TypedDict):
 
     number: int
     sent_seconds: float
-    write_ms: float | None
-    low_ms: float | None
+    write_ms: float
+    low_ms: float
     high_ms: float | None
 
 
@@ -148,8 +148,8 @@ def _bracket(one: Bracket, run: Run) -> BracketFigures:
     return {
         "number": one.number,
         "sent_seconds": round(one.sent - run.started, 6),
-        "write_ms": _ms(one.acked - one.sent),
-        "low_ms": _ms(one.window[0]),
+        "write_ms": round((one.acked - one.sent) * 1000, 3),
+        "low_ms": round(one.window[0] * 1000, 3),
         "high_ms": _ms(one.window[1]),
     }
 

@@ -90,7 +90,7 @@ class Session:
             self._writes.failed(error)
         else:
             recorder.add(self._number, "write", "ok", invoked_us, **known, version=version)
-            self._writes.round_trip_seconds.append(self._shared.now() - invoked_us / 1e6)
+            self._writes.succeeded(self._shared.now() - invoked_us / 1e6)
 
     def _read(self, key: str, at: int) -> None:
         recorder, node, operations = self._shared.recorder, self._nodes[at], self._operations[at]
@@ -102,7 +102,7 @@ class Session:
             operations.failed(error)
             return
         recorder.add(self._number, "read", "ok", invoked_us, node=node.name, **_content(key, versions[key]))
-        operations.round_trip_seconds.append(self._shared.now() - invoked_us / 1e6)
+        operations.succeeded(self._shared.now() - invoked_us / 1e6)
         operations.require_role(is_replica=is_replica)
 
 

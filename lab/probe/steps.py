@@ -3,9 +3,11 @@
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from lab.probe.brackets import KEPT
 from lab.probe.target import NotNow, Target, TargetError
 
 _ERRORS_SHARE_MAX = 0.1
@@ -50,19 +52,20 @@ class Course:
 class Operations:
     """Counts a node's operations, and ends the run when too many failed, or the node's role changes."""
 
-    def __init__(self, name: str, kind: str) -> None:
-        self._name, self._kind = name, kind
-        self.round_trip_seconds: list[float] = []
-        self.errors = 0
+    def __init__(self, name: str, kind: str, errors_share_max: float = _ERRORS_SHARE_MAX) -> None:
+        self._name, self._kind, self._errors_share_max = name, kind, errors_share_max
+        self.round_trip_seconds: deque[float] = deque(maxlen=KEPT)
+        self.count = self.errors = 0
         self.was_replica: bool | None = None  # at the first read
 
-    @property
-    def count(self) -> int:
-        return len(self.round_trip_seconds) + self.errors
+    def succeeded(self, seconds: float) -> None:
+        self.count += 1
+        self.round_trip_seconds.append(seconds)
 
     def failed(self, error: NotNow) -> None:
+        self.count += 1
         self.errors += 1
-        if self.count >= _ERRORS_OF and self.errors > _ERRORS_SHARE_MAX * self.count:
+        if self.count >= _ERRORS_OF and self.errors > self._errors_share_max * self.count:
             failed = f"{self.errors} of {self.count} {self._kind} failed"
             raise Ended(f"{self._name}: {failed}, the last one with: {error}")
 

@@ -1,4 +1,4 @@
-"""A run's figures for a terminal."""
+"""A run's figures as text, for the terminal and for a report."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -9,6 +9,7 @@ from rich.text import Text
 from broker.stats import Spread
 from lab import terminal
 from lab.probe.figures import Figures, Interval, ReplicaFigures, Stale
+from lab.report.tables import Rows
 
 _COLUMNS = ("at least", "at most", "95 % from", "to")
 UNKNOWN = "?"
@@ -17,13 +18,13 @@ _VALUE_MAX = 100  # characters of a setting, which can be a trace of thousands o
 
 def picture(found: Figures) -> Group:
     """``at least`` and ``at most``: for certain, of the run's writes; the last two columns: of the store."""
-    parts: list[Table | Text] = [Text(line) for line in _about_run(found)]
+    parts: list[Table | Text] = [Text(line) for line in about_run(found)]
     for replica in found["replicas"]:
-        parts += [Text(""), _bounds(replica), *map(Text, _about_replica(replica))]
+        parts += [Text(""), _drawn(bounds(replica)), *map(Text, about_replica(replica))]
     return Group(*parts)
 
 
-def _about_run(found: Figures) -> Iterator[str]:
+def about_run(found: Figures) -> Iterator[str]:
     if found["ended"]:
         yield f"The run ended after {found['seconds']:.0f} s: {found['ended']}."
     acknowledged = found["writes"] - found["errors"]
@@ -32,7 +33,7 @@ def _about_run(found: Figures) -> Iterator[str]:
     yield from _settings(found["settings"], found["warnings"])
 
 
-def _about_replica(found: ReplicaFigures) -> Iterator[str]:
+def about_replica(found: ReplicaFigures) -> Iterator[str]:
     if found["unseen"]:
         longest = f"the longest for at least {found['unseen_at_least_ms']:,.0f} ms"
         yield f"  {found['unseen']:,} writes were not visible by the end, {longest}"
@@ -47,17 +48,15 @@ def _settings(values: Mapping[str, str], warnings: Sequence[str]) -> Iterator[st
     yield from (f"  warning: {sentence}" for sentence in warnings)
 
 
-def _bounds(found: ReplicaFigures) -> Table:
+def bounds(found: ReplicaFigures) -> Rows:
     title = f"{found['name']}: {found['writes']:,} writes, worth {found['effective']:,} independent ones"
-    known = ("configured",) if any(stale["configured"] is not None for stale in found["stale"]) else ()
-    shown = terminal.table("", *_COLUMNS, *known, right=(*_COLUMNS, *known))
-    shown.title = Text(title)  # text, not markup
-    for name, interval in found["quantiles_ms"].items():
-        shown.add_row(f"{name} of the window", *_cells(interval, "{:,.1f} ms", 1))
+    known = ["configured"] if any(stale["configured"] is not None for stale in found["stale"]) else []
+    rows = [[f"{name} of the window", *_cells(it, "{:,.1f} ms")] for name, it in found["quantiles_ms"].items()]
     for stale in found["stale"]:
         after = f"{stale['after_ms']:,.0f} ms later" if stale["after_ms"] else "at the acknowledgement"
-        shown.add_row(f"stale {after}", *_cells(stale, "{:.1%}", 1), *_configured(stale))
-    return shown
+        rows.append([f"stale {after}", *_cells(stale, "{:.1%}"), *_configured(stale)])
+    headings = ["", *_COLUMNS, *known]
+    return title, headings, [[*row, ""][: len(headings)] for row in rows]
 
 
 def _configured(stale: Stale) -> list[str]:
@@ -67,9 +66,18 @@ def _configured(stale: Stale) -> list[str]:
     return [at_least if at_least == at_most else f"{at_least}..{at_most}"]
 
 
-def _cells(interval: Interval, form: str, factor: float) -> list[str]:
+def _drawn(found: Rows) -> Table:
+    title, headings, rows = found
+    shown = terminal.table(*headings, right=headings[1:])
+    shown.title = Text(title)  # text, not markup
+    for row in rows:
+        shown.add_row(*row)
+    return shown
+
+
+def _cells(interval: Interval, form: str) -> list[str]:
     ends = (interval["at_least"], interval["at_most"], interval["low"], interval["high"])
-    return [UNKNOWN if end is None else form.format(end * factor) for end in ends]
+    return [UNKNOWN if end is None else form.format(end) for end in ends]
 
 
 def _spread(found: Spread) -> str:

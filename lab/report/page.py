@@ -40,7 +40,7 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 _SIZE_INCHES = (8.0, 3.6)
-_MEASURED, _PREDICTED = "#0b6e99", "#c2410c"
+MEASURED, PREDICTED = "#0b6e99", "#c2410c"
 _CYCLE = ("#0b6e99", "#c2410c", "#4d7c0f", "#7e22ce", "#a16207", "#be185d")
 _MARKS = ("o", "s", "^", "D", "v", "P")
 _BINS = 40
@@ -115,8 +115,8 @@ def svg(draw: Callable[[Axes], None], size_inches: tuple[float, float] = _SIZE_I
 
 def _staleness_axes(axes: Axes, curve: dict[str, Any], name: str) -> None:
     if "predicted" in curve:
-        axes.plot(curve["t_ms"], curve["predicted"], color=_PREDICTED, linewidth=2, label=f"{name}: predicted")
-    axes.plot(curve["t_ms"], curve["measured"], "o", color=_MEASURED, markersize=5, label=f"{name}: measured")
+        axes.plot(curve["t_ms"], curve["predicted"], color=PREDICTED, linewidth=2, label=f"{name}: predicted")
+    axes.plot(curve["t_ms"], curve["measured"], "o", color=MEASURED, markersize=5, label=f"{name}: measured")
     axes.set(xlabel="milliseconds after the write", ylabel="P(a read is stale)", ylim=(-0.03, 1.03), xlim=(0, None))
     axes.legend()
 
@@ -126,16 +126,16 @@ def _windows(result: dict[str, Any]) -> list[Chart]:
     windows = [window for window in result["raw"]["window_ms"] if window is not None]
 
     def curve(axes: Axes) -> None:
-        axes.plot(converged["t_ms"], converged["predicted"], color=_PREDICTED, linewidth=2, label="predicted")
-        axes.plot(converged["t_ms"], converged["measured"], "o", color=_MEASURED, markersize=4, label="measured")
+        axes.plot(converged["t_ms"], converged["predicted"], color=PREDICTED, linewidth=2, label="predicted")
+        axes.plot(converged["t_ms"], converged["measured"], "o", color=MEASURED, markersize=4, label="measured")
         axes.set(xlabel="milliseconds after the write", ylabel="P(all replicas have it)", ylim=(-0.03, 1.03))
         axes.legend()
 
     def histogram(axes: Axes) -> None:
-        axes.hist(windows, bins=_BINS, color=_MEASURED)
+        axes.hist(windows, bins=_BINS, color=MEASURED)
         for name, style in (("p50", "-"), ("p95", "--"), ("p99", ":")):
             value = result["window_ms"][name]
-            axes.axvline(value, color=_PREDICTED, linestyle=style, label=f"{name} {value:.1f} ms")
+            axes.axvline(value, color=PREDICTED, linestyle=style, label=f"{name} {value:.1f} ms")
         axes.set(xlabel="consistency window in milliseconds", ylabel="writes")
         axes.legend()
 
@@ -157,7 +157,7 @@ def _quorum(result: dict[str, Any]) -> list[Chart]:
     places = np.arange(len(newest["k"]))
 
     def bars(axes: Axes) -> None:
-        for number, (how, color) in enumerate((("measured", _MEASURED), ("predicted", _PREDICTED))):
+        for number, (how, color) in enumerate((("measured", MEASURED), ("predicted", PREDICTED))):
             if how in newest:
                 axes.bar(places + (number - 0.5) * _BAR, newest[how], _BAR, color=color, label=how)
         axes.set(xlabel="k", ylabel="P(one of the newest k versions)", ylim=(0, 1.03))

@@ -23,7 +23,7 @@ _VIOLATIONS = _counter(
     "(monotonic_reads)",
     labels=("guarantee",),
 )
-_WINDOW = _histogram(
+WINDOW = _histogram(
     "ec_consistency_window_seconds",
     "time from a write to its apply on the last replica, by `outcome`: converged, timeout",
     labels=("outcome",),
@@ -33,7 +33,7 @@ _WINDOW = _histogram(
 class ClientMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.reads = _READS.on(registry)
-        self.window_seconds = _WINDOW.on(registry)
+        self.window_seconds = WINDOW.on(registry)
         for outcome in ("converged", "timeout"):
             self.window_seconds.labels(outcome)
         self._level_reads = _LEVEL_READS.on(registry)

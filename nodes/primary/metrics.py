@@ -81,21 +81,21 @@ class ReplicaCollector:
         if (memory := self._memory()) is not None:
             yield from (LOG_BYTES.family(memory[0]), LOG_MAX_BYTES.family(memory[1]))
         behind = [(member.replica, lags[member.replica]) for member in members]
-        yield _by_replica(APPLIED, {name: found.applied for name, found in behind})
-        yield _by_replica(LAG_VERSIONS, {name: found.versions for name, found in behind})
-        yield _by_replica(LAG, {name: found.seconds for name, found in behind})
-        yield _by_replica(ACKNOWLEDGED, {name: found.acknowledged for name, found in behind})
+        yield by_replica(APPLIED, {name: found.applied for name, found in behind})
+        yield by_replica(LAG_VERSIONS, {name: found.versions for name, found in behind})
+        yield by_replica(LAG, {name: found.seconds for name, found in behind})
+        yield by_replica(ACKNOWLEDGED, {name: found.acknowledged for name, found in behind})
         unacknowledged = {m.replica: self._parts.acknowledgements.unacknowledged(m) for m in members}
-        yield _by_replica(UNACKNOWLEDGED, {name: count for name, count in unacknowledged.items() if count is not None})
-        yield _by_replica(PENDING, {name: found.pending for name, found in behind})
-        yield _by_replica(UNDELIVERED, {name: found.undelivered for name, found in behind})
-        yield _by_replica(LAST_APPLIED, {m.replica: m.applied_at_us / 1e6 for m in members if m.applied_at_us})
+        yield by_replica(UNACKNOWLEDGED, {name: count for name, count in unacknowledged.items() if count is not None})
+        yield by_replica(PENDING, {name: found.pending for name, found in behind})
+        yield by_replica(UNDELIVERED, {name: found.undelivered for name, found in behind})
+        yield by_replica(LAST_APPLIED, {m.replica: m.applied_at_us / 1e6 for m in members if m.applied_at_us})
         configured = [(name, settings[name]) for name, _ in behind if name in settings]
-        yield _by_replica(DELAY, {name: found.delay.mean_ms / 1000 for name, found in configured})
-        yield _by_replica(ACK_DELAY, {name: found.ack.mean_ms / 1000 for name, found in configured})
+        yield by_replica(DELAY, {name: found.delay.mean_ms / 1000 for name, found in configured})
+        yield by_replica(ACK_DELAY, {name: found.ack.mean_ms / 1000 for name, found in configured})
 
 
-def _by_replica(metric: Metric[Gauge], values: dict[str, float]) -> Family:
+def by_replica(metric: Metric[Gauge], values: dict[str, float]) -> Family:
     family = metric.family()
     for replica, value in values.items():
         family.add_metric([replica], value)

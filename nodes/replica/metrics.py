@@ -9,7 +9,7 @@ from nodes.replica.queues import Unacknowledged
 from nodes.runtime.metrics import CHANGED, LATENESS_BUCKETS, SECONDS_BUCKETS, Distribution, Metric
 
 _ROLE = _REPLICA = ("replica",)
-_DELAY = Metric(
+DELAY = Metric(
     Histogram, "ec_replication_delay_seconds", "time from commit to apply", _ROLE, _REPLICA, SECONDS_BUCKETS
 )
 _LATENESS = Metric(
@@ -47,7 +47,7 @@ _DIVERGED = Metric(
 class ReplicaMetrics:
     def __init__(self, registry: CollectorRegistry, replica: str) -> None:
         self._replica = replica
-        self._delay = Distribution(_DELAY, replica)
+        self._delay = Distribution(DELAY, replica)
         self._lateness = Distribution(_LATENESS, replica)
         self._acknowledged = Distribution(_ACKNOWLEDGED, replica)
         for distribution in (self._delay, self._lateness, self._acknowledged):

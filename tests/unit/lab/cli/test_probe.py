@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,31 @@ def test_the_trace_of_each_replica_is_taken_by_predict(nodes: list[Node], tmp_pa
         predicted = CliRunner().invoke(main, ["predict", "replicas", "--replica", file])
         assert predicted.exit_code == 0, predicted.output
         assert "20 delays" in predicted.stderr
+
+
+def test_the_report_is_written_beside_the_table_or_instead_of_it(nodes: list[Node], tmp_path: Path) -> None:
+    page = tmp_path / "probe.html"
+    done = run(*HTTP, *FAST, "--report", str(page))
+    assert done.exit_code == 0, done.output
+    assert "p99 of the window" in done.stdout
+    assert page.read_text().count("<figure") == 4
+
+
+def test_the_report_can_go_to_standard_output(nodes: list[Node]) -> None:
+    done = run(*HTTP, *FAST, "--report", "-")
+    assert (done.exit_code, done.stdout[:15], done.stdout[-8:]) == (0, "<!doctype html>", "</html>\n")
+
+
+def test_without_matplotlib_a_report_is_refused_before_anything_is_created(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in ("lab.probe.report", "lab.report.page"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    done = run(*HTTP, *FAST, "--report", "-")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: Charts need matplotlib: install it with ")
+    assert nodes[0].statements == []
 
 
 def test_the_dry_run_shows_statements_and_missing_rights_and_changes_nothing(
@@ -155,6 +181,8 @@ def test_the_password_comes_from_the_environment_or_a_prompt(monkeypatch: pytest
         (("http", "--write", "PUT a", "--remove"), "is not of a form such as"),
         (("oracle",), "is not one of"),
         (("http", "--rate", "1000"), "is not in the range"),
+        (("http", "--report", "/none/x.html"), "cannot be written"),
+        ((*HTTP, "--json", "--report", "-"), "Only one of --json and --report"),
     ],
 )
 def test_a_wrong_command_line_is_one_sentence(arguments: tuple[str, ...], said: str) -> None:
@@ -248,7 +276,7 @@ def test_nodes_of_two_stores_are_refused_before_anything_is_created(late: list[N
     [
         ([*STORE, "--expect", "read_your_writes"], "--route, --history and --expect require --sessions"),
         ([*STORE, "--route", "sticky"], "--route, --history and --expect require --sessions"),
-        ([*STORE, "--sessions", "2", "--trace", "lag.csv"], "--trace is of a measurement, which --sessions replaces"),
+        ([*STORE, "--sessions", "2", "--trace", "lag.csv"], "--trace and --report are of a measurement"),
         ([*HTTP, "--sessions", "2"], "--sessions require a primary that they can read"),
     ],
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from lab.probe.instrument import Instrument, Limits, Run
+from lab.probe.observer import Observer
 from lab.probe.steps import Step, perform
 from lab.probe.target import Description, Settings, Shown
 
@@ -97,11 +98,15 @@ def store(*delays: Delay, round_trip: float = 0.001) -> tuple[Node, list[Node]]:
 
 
 def simulate(
-    primary: Node, replicas: Sequence[Node], limits: Limits, on_step: Callable[[Instrument], None] = lambda _: None
+    primary: Node,
+    replicas: Sequence[Node],
+    limits: Limits,
+    on_step: Callable[[Instrument], None] = lambda _: None,
+    observer: Observer | None = None,
 ) -> Run:
     """Run the steps in turn, each when it is due; while one waits for a node, the others are late."""
     clock, order = primary.clock, itertools.count()
-    instrument = Instrument(primary, replicas, limits, clock.now)
+    instrument = Instrument(primary, replicas, limits, clock.now, observer or Observer())
     steps: list[tuple[float, int, Step]] = [(clock.at, next(order), one) for one in instrument.start()]
     waiting: list[Step] = []
     changes = 0
@@ -122,3 +127,13 @@ def simulate(
             waiting.clear()
         on_step(instrument)
     return instrument.result()
+
+
+def ends_at(seconds: float) -> Callable[[Instrument], None]:
+    """For ``on_step``: ends an endless run this many seconds after its start."""
+
+    def on_step(instrument: Instrument) -> None:
+        if instrument.now() - instrument.shared.started >= seconds:
+            instrument.shared.end()
+
+    return on_step

@@ -1,17 +1,20 @@
 """The instrument: load, cadence, keys, and every way to end."""
 
+import math
 import random
+import sys
 import threading
 from collections.abc import Sequence
 
 import pytest
 
-from lab.probe import instrument
+from lab.probe import brackets, instrument, steps
 from lab.probe.instrument import Instrument, Limits, Run
-from lab.probe.target import NotNow, Shown, TargetError
-from tests.unit.lab.probe.store import Node, Visible, simulate, store
+from lab.probe.target import NotNow, Settings, Shown, TargetError
+from tests.unit.lab.probe.store import Node, Visible, ends_at, simulate, store
 
 SHORT = Limits(seconds=10.0)
+ENDLESS = Limits(writes_per_second=1.0, seconds=math.inf, writes_max=sys.maxsize)
 
 
 def require_truth(run: Run, replicas: list[Node]) -> None:
@@ -240,3 +243,112 @@ def test_a_bug_in_a_thread_is_raised() -> None:
     replicas[0].fails = lambda _: ZeroDivisionError()
     with pytest.raises(ZeroDivisionError):
         instrument.run(primary, replicas, Limits(writes_per_second=100.0))
+
+
+def test_an_endless_run_keeps_the_newest_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (brackets, instrument, steps):
+        monkeypatch.setattr(module, "KEPT", 20)
+    primary, replicas = store(lambda _: 0.2)
+    primary.fails = lambda number: NotNow("busy") if number % 10 == 0 else None
+    run = simulate(primary, replicas, ENDLESS, ends_at(60))
+    (seen,) = run.replicas
+    assert run.ended == ""
+    assert [len(kept) for kept in (run.writes, run.late_seconds, run.round_trip_seconds)] == [20, 20, 20]
+    assert len(seen.round_trip_seconds) == 20
+    assert 20 <= len(seen.brackets) <= 21
+    assert run.writes[-1].sent - run.started == pytest.approx(59, abs=1.1)
+    assert seen.brackets[-1].sent - run.started > 55
+
+
+def test_the_newest_measurements_are_all_of_a_run_with_an_end() -> None:
+    assert Limits(seconds=3600.0, writes_per_second=100.0, writes_max=10_000).writes <= brackets.KEPT
+
+
+def test_errors_and_slow_writes_do_not_end_an_endless_run() -> None:
+    primary, replicas = store(lambda _: 0.0)
+
+    def slow(number: int) -> None:
+        primary.clock.at += 0.02 if number > 60 else 0.0
+
+    primary.fails = slow
+    replicas[0].fails = lambda _: NotNow("connection refused")
+    run = simulate(primary, replicas, ENDLESS, ends_at(120))
+    assert run.ended == ""
+    assert run.replicas[0].errors == run.replicas[0].reads > 100
+
+
+@pytest.mark.parametrize("identity", ["one", None, "another"])
+def test_a_node_that_belongs_to_another_store_after_an_error_ends_the_run(identity: str | None) -> None:
+    primary, replicas = store(lambda _: 0.0)
+
+    def replace(number: int) -> Exception | None:
+        if number == 40:
+            replicas[0].identity = identity
+            return NotNow("connection lost")
+        return None
+
+    replicas[0].fails = replace
+    run = simulate(primary, replicas, ENDLESS, ends_at(120))
+    another = "replica1 belongs to another store since its connection was lost"
+    assert run.ended == (another if identity == "another" else "")
+
+
+def test_the_store_is_checked_again_until_its_settings_can_be_read() -> None:
+    primary, replicas = store(lambda _: 0.0)
+    asked = 0
+
+    def settings() -> Settings:
+        nonlocal asked
+        asked += 1
+        if asked in {2, 3}:  # the first time is at the start
+            raise TargetError("connection lost again")
+        return Settings("one")
+
+    replicas[0].settings = settings  # type: ignore[method-assign]
+    replicas[0].fails = lambda number: NotNow("connection lost") if number == 40 else None
+    assert simulate(primary, replicas, SHORT).ended == ""
+    assert asked == 4
+
+
+def test_after_a_pause_an_endless_run_does_not_send_all_late_writes() -> None:
+    primary, replicas = store(lambda _: 0.0)
+
+    def stall(operation: int) -> None:
+        primary.clock.at += 600.0 if operation == 30 else 0.0
+
+    primary.fails = stall
+    run = simulate(primary, replicas, ENDLESS, ends_at(700))
+    assert 30 + 70 <= len(run.writes) <= 30 + 70 + 15  # without a limit, 701
+
+
+def test_a_stopped_replica_is_the_further_behind_the_longer_it_is_stopped() -> None:
+    primary, replicas = store(lambda at: 0.2 if at < 1010 else max(0.2, 1210.2 - at))
+    ages: dict[int, float] = {}
+
+    def on_step(run: Instrument) -> None:
+        ends_at(250)(run)
+        found = run.readers[0].behind()
+        if found is not None:
+            assert (found.since is None) == (found.writes == 0)
+            ages[int(run.now() - 1000)] = 0.0 if found.since is None else run.now() - found.since
+
+    simulate(primary, replicas, ENDLESS, on_step)
+    assert ages[100] == pytest.approx(90, abs=2)
+    assert ages[200] == pytest.approx(190, abs=2)
+    assert ages[240] < 1
+
+
+def test_how_far_a_replica_that_cannot_be_read_is_behind_is_not_known() -> None:
+    primary, replicas = store(lambda _: 0.2)
+    replicas[0].fails = lambda _: NotNow("refused") if 1050 <= primary.clock.at < 1100 else None
+    known: dict[int, bool] = {}
+
+    def on_step(run: Instrument) -> None:
+        ends_at(150)(run)
+        known[int(run.now() - 1000)] = run.readers[0].behind() is not None
+
+    simulate(primary, replicas, ENDLESS, on_step)
+    unknown = [second for second, is_known in known.items() if not is_known]
+    assert unknown[0] in {60, 61}
+    assert unknown[-1] in {99, 100}
+    assert len(unknown) >= 38
