@@ -5,17 +5,22 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+import urllib3
+import yaml
 
 from lab.local.supervisor import Lab
 from lab.probe import etcd
 from tests.support import etcd_cluster, reader_settings, redis_replicas
 from tests.support.databases import mariadb as maria
 from tests.support.databases import postgresql as pg
-from tests.support.http import serving
+from tests.support.http import POOL, serving
+from tests.support.ports import base_port
+from tests.support.until import until
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs/probe.md").read_text(encoding="utf-8")
@@ -38,16 +43,28 @@ class Shell:
         self._environment = {**os.environ, **path, **environment}
 
     def run(self, block: str, status: int = 0) -> str:
-        shorter = "--seconds 1" if "--sessions" in block else "--seconds 1 --writes 5"
-        script = re.sub(r"--seconds \d+", shorter, block)
-        for place, real in self._places.items():
-            script = script.replace(place, real)
-        line = ["bash", "-e", "-o", "pipefail", "-c", script]
+        line = ["bash", "-e", "-o", "pipefail", "-c", self._script(block)]
         done = subprocess.run(
             line, capture_output=True, text=True, timeout=50, check=False, cwd=self.directory, env=self._environment
         )
         assert done.returncode == status, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
+
+    @contextmanager
+    def started(self, block: str) -> Iterator["subprocess.Popen[bytes]"]:
+        line = ["bash", "-c", f"exec {self._script(block)}"]
+        with subprocess.Popen(line, cwd=self.directory, env=self._environment) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def _script(self, block: str) -> str:
+        shorter = "--seconds 1" if "--sessions" in block else "--seconds 1 --writes 5"
+        script = re.sub(r"--seconds \d+", shorter, block)
+        for place, real in self._places.items():
+            script = script.replace(place, real)
+        return script
 
 
 def test_every_block_is_run_by_a_test() -> None:
@@ -56,7 +73,7 @@ def test_every_block_is_run_by_a_test() -> None:
     assert DOCUMENT.count("```bash") == sum(len(blocks(heading)) for heading in SECTIONS)
 
 
-# -- the lab -------------------------------------------------------------------------------------------------------------
+# -- the lab -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -73,7 +90,7 @@ def test_the_calibration_shows_what_is_configured(in_lab: Path) -> None:
     assert re.search(r"^stale at the acknowledgement +100.0% .*100.0%$", output, re.MULTILINE)
 
 
-# -- PostgreSQL ----------------------------------------------------------------------------------------------------------
+# -- PostgreSQL --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -88,12 +105,12 @@ def wheel(postgresql_servers: Callable[[str], pg.Servers]) -> Iterator[pg.Server
     found.primary.sql("DROP OWNED BY lab_probe; DROP ROLE lab_probe")
 
 
-def services(servers: pg.Servers, directory: Path) -> Shell:
+def services(servers: pg.Servers, directory: Path, places: Mapping[str, str] | None = None) -> Shell:
     (file,) = blocks("PostgreSQL", "ini")
     for host, server in (("db1", servers.primary), ("db2", servers.slow)):
         file = file.replace(f"host={host}\ndbname=app", f"host=127.0.0.1\nport={server.port}\ndbname=postgres")
     (directory / "services.conf").write_text(file)
-    return Shell(directory, {}, PGSERVICEFILE=str(directory / "services.conf"))
+    return Shell(directory, places or {}, PGSERVICEFILE=str(directory / "services.conf"))
 
 
 @pytest.mark.xdist_group("postgresql")
@@ -114,7 +131,9 @@ def test_postgresql_is_measured_with_the_privileges_of_the_document(wheel: pg.Se
 def test_a_lab_shows_the_lag_that_was_measured_on_postgresql(wheel: pg.Servers, in_lab: Path) -> None:
     (block,) = blocks("Your lag on the lab")
     output = services(wheel, in_lab).run(block)
-    assert re.search(r"^stale 100 ms later +100.0% .* 100.0%$", output, re.MULTILINE)
+    _, twin, _ = re.findall(r"^stale 100 ms later +(.*\S) *$", output, re.MULTILINE)
+    at_least, at_most, *_, configured = twin.split()
+    assert at_least == at_most == configured == "100.0%"
 
 
 @pytest.mark.xdist_group("postgresql")
@@ -125,6 +144,33 @@ def test_an_expected_guarantee_decides_the_exit_status(wheel: pg.Servers, tmp_pa
     check, judged = "lab check --history seen.jsonl --expect ", "smallest counterexample"
     assert judged in shell.run(f"{check} read_your_writes", status=1)
     shell.run(f"{check} consistent_prefix", status=2)
+
+
+@pytest.mark.xdist_group("postgresql")
+def test_a_run_becomes_a_page(wheel: pg.Servers, tmp_path: Path) -> None:
+    (block,) = blocks("The report")
+    services(wheel, tmp_path).run(block)
+    assert "service=app-replica" in (tmp_path / "probe.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.xdist_group("postgresql")
+def test_the_exporter_serves_what_prometheus_is_told_to_scrape(wheel: pg.Servers, tmp_path: Path) -> None:
+    (block,), (scraped,) = blocks("For ever, as an exporter"), blocks("For ever, as an exporter", "yaml")
+    (target,) = yaml.safe_load(scraped)["scrape_configs"][0]["static_configs"][0]["targets"]
+    assert target in block
+    own = f"127.0.0.1:{base_port()}"
+    shell = services(wheel, tmp_path, {target: own})
+    with shell.started(block) as process:
+        until(lambda: 'ec_replica_lag_seconds{replica="app-replica"}' in metrics(own), 30)
+        process.terminate()
+        assert process.wait(20) == 0
+    assert wheel.primary.probes() == []
+
+
+def metrics(address: str) -> str:
+    with suppress(urllib3.exceptions.HTTPError):
+        return POOL.request("GET", f"http://{address}/metrics").data.decode()
+    return ""
 
 
 @pytest.mark.xdist_group("postgresql")
@@ -152,7 +198,7 @@ def require_snapshots(found: Iterator[reader_settings.Snapshot]) -> None:
     assert list(stale.values()) == [0, 0, 0]
 
 
-# -- other systems -------------------------------------------------------------------------------------------------------
+# -- other systems -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -246,7 +292,7 @@ def test_etcd_is_measured_with_the_rights_of_the_document(
     require_stale(Shell(tmp_path, places), "etcd", after_ms=30)
 
 
-# -- HTTP ----------------------------------------------------------------------------------------------------------------
+# -- HTTP --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -270,7 +316,7 @@ def test_a_store_behind_http_is_measured(block: str, store: str, tmp_path: Path)
     assert "writes, worth" in Shell(tmp_path, {"app1": store, "app2": store}).run(block)
 
 
-# -- what the document quotes ---------------------------------------------------------------------------------------------
+# -- what the document quotes ------------------------------------------------------------------------------------------
 
 
 def test_the_tables_have_the_columns_of_the_script() -> None:

@@ -1,7 +1,7 @@
 """What a setting means for a reader, measured with the probe on real servers, as the tables of docs/probe.md.
 
-``python -m tests.support.reader_settings`` prints them in about ten minutes; ``--writes 10`` is a smoke run. Every store
-has a replica without a delay, and one that is 200 ms behind.
+``python -m tests.support.reader_settings`` prints them in about ten minutes; ``--writes 10`` is a smoke run. Every
+store has a replica without a delay, and one that is 200 ms behind.
 """
 
 import argparse
@@ -54,7 +54,7 @@ class Snapshot(NamedTuple):
     reads: int
 
 
-# -- stores of which a write can wait for replicas -----------------------------------------------------------------------
+# -- stores of which a write can wait for replicas ---------------------------------------------------------------------
 
 
 def reading(setting: str, primary: Open, fast: Open, slow: Open, writes: int) -> Reading:
@@ -139,7 +139,7 @@ def of_redis(servers: Replicas, writes: int, waits: Sequence[int] = (0, 1, 2)) -
         yield reading(setting, partial(waiting, waits_for), fast, slow, writes)
 
 
-# -- what a reader's own connection shows --------------------------------------------------------------------------------
+# -- what a reader's own connection shows ------------------------------------------------------------------------------
 
 READERS = tuple((autocommit, level) for autocommit in (True, False) for level in ("READ COMMITTED", "REPEATABLE READ"))
 
@@ -193,9 +193,11 @@ def of_mariadb_readers(servers: maria.Servers, writes: int) -> Iterator[Snapshot
         primary.close()
 
 
-# -- tables --------------------------------------------------------------------------------------------------------------
+# -- tables ------------------------------------------------------------------------------------------------------------
 
-_WINDOWS = "a write took | stale at the ack, undelayed | p95 of its window | stale at the ack, 200 ms | p95 of its window"
+_WINDOWS = (
+    "a write took | stale at the ack, undelayed | p95 of its window | stale at the ack, 200 ms | p95 of its window"
+)
 _READINGS = f"{_WINDOWS} | own writes missed, 200 ms"
 HEADINGS = {
     "postgresql": f"synchronous standby | `synchronous_commit` | {_READINGS}",
