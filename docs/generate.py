@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from lab.probe.exporter import PROBE
 from nodes.runtime.config import ROLES, VARIABLES
 from nodes.runtime.metrics import METRICS
 
@@ -21,7 +22,8 @@ def metrics() -> str:
     """The table of all metrics, in the order of the roles that export them."""
     for module in DECLARING:
         import_module(module)
-    found = sorted(METRICS.values(), key=lambda metric: [ROLES.index(role) for role in metric.roles])
+    order = (*ROLES, PROBE)
+    found = sorted(METRICS.values(), key=lambda metric: [order.index(role) for role in metric.roles])
     rows = (
         (f"`{metric.name}`", metric.kind.__name__.lower(), ", ".join(f"`{label}`" for label in metric.labels),
          ", ".join(metric.roles), metric.meaning)

@@ -29,6 +29,7 @@ from nodes.replica.metrics import DELAY
 from nodes.runtime.metrics import SECONDS_BUCKETS, Metric
 
 HOST, PORT = "127.0.0.1", 9109
+PROBE = "probe"  # the role in the table of metrics
 _CONNECTIONS_MAX = 16
 _REQUEST_SECONDS = 5  # to receive a request, and to send its answer
 _LABEL_MAX = 60  # characters
@@ -37,13 +38,12 @@ _PORT_IN_KEYWORDS = re.compile(r"\bport\s*=\s*'?(\d+)")
 _PORT_MAX = 65_535
 _JSON = "application/json"
 _WRITE = ("write", "")
-_ROLE = ("probe",)
 # fmt: off
 _BRACKET = Metric(Histogram, "ec_probe_bracket_seconds",
                   "time between the sending of the last stale read of a write and the receipt of its first fresh one",
-                  _ROLE, ("replica",), SECONDS_BUCKETS)
+                  (PROBE,), ("replica",), SECONDS_BUCKETS)
 _ERRORS = Metric(Counter, "ec_probe_errors_total", "failed operations of the probe, by `operation`: read, write",
-                 _ROLE, ("operation", "replica"))
+                 (PROBE,), ("operation", "replica"))
 # fmt: on
 
 

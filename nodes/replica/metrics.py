@@ -9,9 +9,7 @@ from nodes.replica.queues import Unacknowledged
 from nodes.runtime.metrics import CHANGED, LATENESS_BUCKETS, SECONDS_BUCKETS, Distribution, Metric
 
 _ROLE = _REPLICA = ("replica",)
-DELAY = Metric(
-    Histogram, "ec_replication_delay_seconds", "time from commit to apply", _ROLE, _REPLICA, SECONDS_BUCKETS
-)
+DELAY = Metric(Histogram, "ec_replication_delay_seconds", "time from commit to apply", _ROLE, _REPLICA, SECONDS_BUCKETS)
 _LATENESS = Metric(
     Histogram,
     "ec_apply_lateness_seconds",

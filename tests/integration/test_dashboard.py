@@ -55,7 +55,7 @@ def fresh(fresh: Lab) -> Lab:
 
 @pytest.fixture(scope="module")
 def prometheus(shared_lab: Lab) -> Iterator[Prometheus]:
-    with Prometheus(shared_lab) as running:
+    with Prometheus.of(shared_lab) as running:
         yield running
 
 

@@ -1,8 +1,11 @@
 """``lab probe``: addresses, passwords, the dry run, removal, the table, the JSON and the trace."""
 
 import json
+import os
 import re
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,9 @@ from click.testing import CliRunner, Result
 
 from lab.cli import main
 from lab.cli import probe as command
-from lab.probe import http, redis
-from lab.probe.target import Description, NotNow, TargetError
+from lab.probe import http, instrument, redis
+from lab.probe.instrument import Limits, Run
+from lab.probe.target import Description, NotNow, Settings, TargetError
 from tests.unit.lab.probe.store import Node, store
 
 HTTP = ("http", "--write", "PUT http://a/{key}", "--read", "GET http://b/{key}", "--read", "GET http://c/{key}")
@@ -283,3 +287,55 @@ def test_nodes_of_two_stores_are_refused_before_anything_is_created(late: list[N
 def test_options_that_do_not_go_together_are_refused(arguments: list[str], said: str) -> None:
     done = run(*arguments)
     assert (done.exit_code, said in done.stderr) == (2, True)
+
+
+@pytest.fixture
+def stopped_at_once(monkeypatch: pytest.MonkeyPatch) -> list[Limits]:
+    """Ctrl-C at the first write of a run; the limits of the runs."""
+    limits: list[Limits] = []
+
+    def measure(primary: Node, replicas: list[Node], chosen: Limits, *, stop: threading.Event, **given: Any) -> Run:
+        limits.append(chosen)
+        return instrument.run(
+            primary, replicas, chosen, stop=stop, on_step=lambda _: os.kill(os.getpid(), signal.SIGTERM), **given
+        )
+
+    monkeypatch.setattr(command, "measure", measure)
+    return limits
+
+
+def test_an_exporter_runs_until_it_is_stopped_and_leaves_nothing(
+    nodes: list[Node], stopped_at_once: list[Limits]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    done = run(*HTTP, "--listen", "127.0.0.1:0")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert re.fullmatch(r"Metrics at http://127\.0\.0\.1:\d+/metrics; Ctrl-C ends\.\n", done.stdout)
+    assert nodes[0].statements == ["prepare", "remove", "close"]
+    assert [(found.are_endless, found.writes_per_second) for found in stopped_at_once] == [(True, 1.0)]
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert threading.active_count() == 1
+
+
+def test_the_rate_of_an_exporter_can_be_chosen(nodes: list[Node], stopped_at_once: list[Limits]) -> None:
+    run(*HTTP, "--listen", "127.0.0.1:0", "--rate", "5")
+    assert stopped_at_once[0].writes_per_second == 5.0
+
+
+def test_an_exporter_that_cannot_go_on_fails_with_a_sentence(nodes: list[Node]) -> None:
+    nodes[1].fails = lambda number: NotNow("lost") if number == 1 else None
+    identities = iter(["one", "another"])
+    nodes[1].settings = lambda: Settings(next(identities))  # type: ignore[method-assign]
+    done = run(*HTTP, "--listen", "127.0.0.1:0")
+    assert done.exit_code == 1
+    assert done.stderr == "Ended: replica1 belongs to another store since its connection was lost.\n"
+    assert nodes[0].statements == ["prepare", "remove", "close"]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--seconds", "5"), ("--writes", "5"), ("--json",), ("--report", "-"), ("--trace", "x.csv"), ("--sessions", "2")],
+)
+def test_what_is_of_a_run_with_an_end_is_refused_for_an_exporter(option: tuple[str, ...]) -> None:
+    done = run("redis", "--primary", "a", "--replica", "b", "--listen", "0", *option)
+    assert (done.exit_code, f"{option[0]} is for a run with an end" in done.stderr) == (2, True)
