@@ -218,12 +218,12 @@ class MySQL:
         except (pymysql.MySQLError, RuntimeError) as error:  # RuntimeError: a way to log in needs another package
             code = error.args[0] if error.args else None
             is_lost = self._connection is None or not self._connection.open or code in _LOST
-            sentence = f"{self.name}: {self._sentence(code, error)}"
+            sentence = self._sentence(code, error)
             if is_lost:
                 self.close()
             if may_pass and (is_lost or code in _PASSING):
                 raise NotNow(sentence) from error
-            raise TargetError(sentence) from error
+            raise TargetError(f"{self.name}: {sentence}") from error
 
     def _sentence(self, code: object, error: Exception) -> str:
         said = _SENTENCES.get(code) if isinstance(code, int) else None

@@ -35,8 +35,13 @@ _READ = (
     "SELECT pg_is_in_recovery(), key, number "
     "FROM (VALUES (1)) AS one LEFT JOIN lab_probe.numbers ON key = ANY(%s::text[])"
 )
-# Without CASCADE: an object that someone else has put there is not removed.
-_REMOVE = ("DROP TABLE IF EXISTS lab_probe.numbers", "DROP SCHEMA lab_probe")
+# Without CASCADE: an object that someone else has put there is not removed. A primary can have become read-only by
+# default during the run; a standby cannot be written to.
+_REMOVE = (
+    "SELECT set_config('transaction_read_only', 'off', true) WHERE NOT pg_is_in_recovery()",
+    "DROP TABLE IF EXISTS lab_probe.numbers",
+    "DROP SCHEMA lab_probe",
+)
 _ROLE = "SELECT pg_is_in_recovery()"
 _COMMENT = "SELECT oid, obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = 'lab_probe'"
 _GRANT = (
@@ -195,12 +200,12 @@ class PostgreSQL:
             yield
         except psycopg.Error as error:
             is_lost = self._connection is None or self._connection.closed or isinstance(error, errors._WaitTimeout)
-            sentence = f"{self.name}: {self._sentence(error)}"
+            sentence = self._sentence(error)
             if is_lost:
                 self.close()
             if may_pass and (is_lost or error.sqlstate in _PASSING):
                 raise NotNow(sentence) from error
-            raise TargetError(sentence) from error
+            raise TargetError(f"{self.name}: {sentence}") from error
 
     def _sentence(self, error: psycopg.Error) -> str:
         if isinstance(error, errors.InsufficientPrivilege):
@@ -251,4 +256,6 @@ def _of_a_replica(values: Mapping[str, str]) -> Iterator[str]:
 
 def _one_line(error: Exception) -> str:
     primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    return " ".join((primary or str(error)).split())[:_MESSAGE_MAX]
+    lines = (primary or str(error)).splitlines()
+    # A line of libpq that starts with a tab is a hint, "Is the server running on that host …?"
+    return " ".join(" ".join(line for line in lines if not line.startswith("\t")).split())[:_MESSAGE_MAX]

@@ -50,6 +50,11 @@ class Shared(Course):
         self.base = first_number() - 1  # of the numbers in the store, for version 0
         self.recorder = Recorder(lambda: int(now() * 1e6))
         self.writes_left = iter(range(limits.writes))
+        self._operations: dict[tuple[str, str], Operations] = {}
+
+    def operations(self, node: Target, kind: str) -> Operations:
+        """The operations of all sessions on a node: one session has too few to end a run."""
+        return self._operations.setdefault((node.name, kind), Operations(node.name, kind))
 
     def shown(self, node: Target, keys: Sequence[str]) -> tuple[dict[str, int], bool]:
         """Return the versions of the keys, without those that an earlier run has left behind, and the node's role."""
@@ -64,8 +69,8 @@ class Session:
         self._number, self._plan, self._nodes, self._shared = number, plan, nodes, shared
         self._random = Random(f"{plan.seed}-{number}")  # noqa: S311 - repeatable, not secret
         self._reads = reads_of(route, number, len(nodes) - 1)
-        self._writes = Operations(nodes[0].name, "writes")
-        self._operations = [Operations(node.name, "reads") for node in nodes]
+        self._writes = shared.operations(nodes[0], "writes")
+        self._operations = [shared.operations(node, "reads") for node in nodes]
 
     def step(self) -> float | None:
         if self._shared.now() >= self._shared.until:
@@ -87,7 +92,8 @@ class Session:
             self._nodes[0].write(key, self._shared.base + version)
         except NotNow as error:
             recorder.add(self._number, "write", "unknown", invoked_us, **known)
-            self._writes.failed(error)
+            with self._shared.changed:
+                self._writes.failed(error)
         else:
             recorder.add(self._number, "write", "ok", invoked_us, **known, version=version)
             self._writes.succeeded(self._shared.now() - invoked_us / 1e6)
@@ -99,7 +105,8 @@ class Session:
             versions, is_replica = self._shared.shown(node, [key])
         except NotNow as error:
             recorder.add(self._number, "read", "fail", invoked_us, key=key, node=node.name)
-            operations.failed(error)
+            with self._shared.changed:
+                operations.failed(error)
             return
         recorder.add(self._number, "read", "ok", invoked_us, node=node.name, **_content(key, versions[key]))
         operations.succeeded(self._shared.now() - invoked_us / 1e6)

@@ -74,7 +74,8 @@ class Operations:
             self.was_replica = is_replica
         if is_replica != self.was_replica:
             role = "replica" if is_replica else "primary"
-            raise Ended(f"{self._name} became a {role} during the run")
+            kept = "" if is_replica else "; if it is a store of its own now, clean it up with --primary and --remove"
+            raise Ended(f"{self._name} became a {role} during the run{kept}")
 
 
 def first_number() -> int:

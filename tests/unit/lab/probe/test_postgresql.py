@@ -76,8 +76,14 @@ def test_an_error_of_a_write_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, error: psycopg.Error, raised: type[Exception], said: str
 ) -> None:
     monkeypatch.setattr(postgresql._Connection, "connect", lambda **_: Failing(error))
-    with pytest.raises(raised, match=f"^host=db1: {said}"):
+    name = "host=db1: " if raised is TargetError else ""  # whoever catches the other one names the node
+    with pytest.raises(raised, match=f"^{name}{said}"):
         postgresql.node("host=db1", None).write("k", 1)
+
+
+def test_a_hint_of_libpq_is_left_out() -> None:
+    error = psycopg.OperationalError("port 1 failed: Connection refused\n\tIs the server running on that host?\n")
+    assert postgresql._one_line(error) == "port 1 failed: Connection refused"
 
 
 class Failing:

@@ -197,6 +197,16 @@ def test_too_many_errors_end_the_run() -> None:
     assert judged(history)["read_your_writes"].tested
 
 
+def test_errors_of_all_sessions_on_a_node_end_the_run() -> None:
+    """Each of many sessions has too few operations on a node."""
+    stored = nodes(FAST)
+    stored[1].fails = lambda _: NotNow("lost")
+    plan = replace(PLAN, sessions=20, keys=20, seconds=5.0)
+    observation = Observation(plan, "round-robin", Limits(), stored[0].clock.now)
+    simulate(observation, stored, plan)
+    assert observation.shared.ended == "replica1: 20 of 20 reads failed, the last one with: lost"
+
+
 def test_a_promotion_ends_the_run() -> None:
     stored = nodes(FAST)
 
@@ -206,7 +216,8 @@ def test_a_promotion_ends_the_run() -> None:
     stored[1].fails = promote
     observation = Observation(PLAN, "round-robin", Limits(), stored[0].clock.now)
     simulate(observation, stored)
-    assert observation.shared.ended == "replica1 became a primary during the run"
+    assert observation.shared.ended is not None
+    assert observation.shared.ended.startswith("replica1 became a primary during the run; ")
 
 
 def test_nodes_that_differ_at_the_end_have_not_converged() -> None:
