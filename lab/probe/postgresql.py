@@ -35,10 +35,10 @@ _READ = (
     "SELECT pg_is_in_recovery(), key, number "
     "FROM (VALUES (1)) AS one LEFT JOIN lab_probe.numbers ON key = ANY(%s::text[])"
 )
-# Without CASCADE: an object that someone else has put there is not removed. A primary can have become read-only by
-# default during the run; a standby cannot be written to.
+# A primary can have become read-only by default during the run. Without CASCADE: an object that someone else has put
+# there is not removed.
 _REMOVE = (
-    "SELECT set_config('transaction_read_only', 'off', true) WHERE NOT pg_is_in_recovery()",
+    "SET TRANSACTION READ WRITE",
     "DROP TABLE IF EXISTS lab_probe.numbers",
     "DROP SCHEMA lab_probe",
 )
@@ -68,10 +68,9 @@ _ANSWER_SECONDS = 10.0  # a synchronous standby that is down blocks a write with
 _MESSAGE_MAX = 500  # characters of an error
 # Serialization failure, which on a standby is a conflict with replication; deadlock; lock not available; canceled.
 _PASSING = {"40001", "40P01", "55P03", "57014"}
+_READ_ONLY = "it accepts no writes: it is a standby, or default_transaction_read_only is on; give the primary's address"
 _SENTENCES: Mapping[type[psycopg.Error], str] = {
-    errors.ReadOnlySqlTransaction: (
-        "it accepts no writes: it is a standby, or default_transaction_read_only is on; give the primary's address"
-    ),
+    errors.ReadOnlySqlTransaction: _READ_ONLY,
     errors.DiskFull: "its disk is full",
     errors.UndefinedTable: f"the table {PREFIX}.numbers does not exist; it was removed during the run",
 }
@@ -112,14 +111,14 @@ class PostgreSQL:
     def describe(self) -> Description:
         with self._errors():
             ((grant, is_granted),) = self._rows(_GRANT)
-            is_replica = self._rows(_ROLE) == [(True,)]
+            is_replica = self._is_replica()
         changes = () if is_replica else (_COMMENT, *_CREATE, _WRITE, *_REMOVE)
         return Description((_ROLE, _IDENTITY, _SETTINGS, _STANDBYS, *changes, _READ), () if is_granted else (grant,))
 
     def settings(self) -> Settings:
         with self._errors():
             values = {name: value for name, value in self._rows(_SETTINGS, list(_NAMES)) if value}
-            ((is_replica,),) = self._rows(_ROLE)
+            is_replica = self._is_replica()
             if standbys := self._rows(_STANDBYS):
                 values["sync_state"] = ", ".join(f"{name}: {state}" for name, state in standbys)
             return Settings(self._identity(), values, tuple(warnings(values, is_replica=is_replica)))
@@ -139,13 +138,15 @@ class PostgreSQL:
             try:
                 rows = self._rows(_READ, list(keys))
             except errors.UndefinedTable:  # a replica that has not applied its creation yet
-                rows = [(is_replica, None, None) for (is_replica,) in self._rows(_ROLE)]
+                rows = [(self._is_replica(), None, None)]
         return Shown({key: number for _, key, number in rows if key is not None}, is_replica=rows[0][0])
 
     def remove(self) -> None:
         with self._errors():
             comment = self._comment()
             if comment == _MARK:
+                if self._is_replica():
+                    raise TargetError(f"{self.name}: {_READ_ONLY}")
                 self._transaction(_REMOVE)
             elif comment:
                 raise TargetError(self._in_the_way(comment))
@@ -175,6 +176,9 @@ class PostgreSQL:
         with connection.transaction():
             for statement in statements:
                 connection.execute(statement)
+
+    def _is_replica(self) -> bool:
+        return self._rows(_ROLE) == [(True,)]
 
     def _identity(self) -> str | None:
         try:

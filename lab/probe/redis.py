@@ -36,7 +36,7 @@ _SETTINGS = (
     "replica-read-only",
     "repl-disable-tcp-nodelay",
 )
-_WRITE = f"ZADD {PREFIX} GT <number> <key>; PEXPIRE {PREFIX} {_EXPIRY_MS}"
+_WRITE = f"ZADD {PREFIX} GT <number> <key> 0 <mark>; PEXPIRE {PREFIX} {_EXPIRY_MS}"
 _READ = f"ZMSCORE {PREFIX} <keys>; ROLE"
 _SETTING = f"INFO replication; INFO server; CONFIG GET {', '.join(_SETTINGS)}"
 _REMOVE = f"EXISTS {PREFIX}; ZMSCORE {PREFIX} <mark>; PEXPIRE {PREFIX} 0"
@@ -84,7 +84,8 @@ class Node:
         self._require(["ZADD", PREFIX, "GT", 0, _MARKER], ["PEXPIRE", PREFIX, _EXPIRY_MS])
 
     def write(self, key: str, number: int) -> None:
-        self._ask(["ZADD", PREFIX, "GT", number, key], ["PEXPIRE", PREFIX, _EXPIRY_MS])
+        # The mark as well: another probe's end, or an eviction, can have removed the set.
+        self._ask(["ZADD", PREFIX, "GT", number, key, 0, _MARKER], ["PEXPIRE", PREFIX, _EXPIRY_MS])
 
     def read(self, keys: Sequence[str]) -> Shown:
         scores, role = self._ask(["ZMSCORE", PREFIX, *keys], ["ROLE"])

@@ -18,9 +18,11 @@ from lab.probe.sessions import WRITE_SHARE, run
 from lab.probe.target import NotNow, Shown, TargetError
 from tests.support.delaying_proxy import DelayingProxy
 from tests.support.etcd_cluster import DELAY_SECONDS, Member, running
+from tests.support.probing import require_calibrated
 from tests.support.until import until
 
 PASSWORD = "a-password"
+SLOWLY = Limits(writes_per_second=6.0, seconds=2.0)  # a write takes two delays, and more on a busy machine
 pytestmark = [pytest.mark.needs("etcd"), pytest.mark.xdist_group("etcd")]
 
 
@@ -156,6 +158,13 @@ def test_a_dry_run_changes_nothing(members: list[Member], opened: Any) -> None:
     found = opened(members[0]).describe()
     assert (found.missing, len(found.statements)) == ((), 4)
     assert members[0].status()["header"]["revision"] == before
+
+
+def test_every_bracket_ends_after_three_delays(members: list[Member], opened: Any, delayed: None) -> None:
+    """To a follower, back, and to the followers again; the writer waits for the first two."""
+    found = require_calibrated(opened(members[0]), opened(members[1]), opened(members[2]), 3 * DELAY_SECONDS, SLOWLY)
+    assert all(one.acked >= one.sent + 2 * DELAY_SECONDS for one in found.replicas[0].brackets)
+    assert everything(members[0]) == ([], [])
 
 
 def test_sessions_that_read_all_members_in_turn_miss_their_own_writes(members: list[Member], delayed: None) -> None:

@@ -10,6 +10,7 @@ import pytest
 from lab.probe.mysql import MySQL, node
 from lab.probe.target import NotNow, Shown, TargetError
 from tests.support.databases.mariadb import DELAY_SECONDS, PASSWORD, Server, Servers
+from tests.support.probing import interrupted, require_calibrated
 from tests.support.until import until
 
 pytestmark = [pytest.mark.xdist_group("mariadb"), pytest.mark.integration, pytest.mark.needs("mariadbd")]
@@ -97,6 +98,12 @@ def test_a_connection_without_autocommit_never_sees_the_write(mariadb: Servers) 
             trapped.commit()
             cursor.execute("SELECT number FROM lab_probe.numbers")
             assert cursor.fetchall() == ((3,),)
+
+
+def test_every_bracket_ends_after_the_delay(mariadb: Servers) -> None:
+    nodes = (node(server.address(), None) for server in (mariadb.primary, mariadb.slow, mariadb.fast))
+    require_calibrated(*nodes, DELAY_SECONDS)
+    assert mariadb.primary.sql(DATABASE) == ((0,),)
 
 
 # -- what exists already, and rights -----------------------------------------------------------------------------------
@@ -258,6 +265,26 @@ def test_a_canceled_read_and_a_dropped_connection_fail_once(mariadb: Servers) ->
         assert primary.read(["k"]).numbers == {"k": 2}
 
 
+@pytest.mark.parametrize(
+    ("act", "said", "status"),
+    [
+        ("SET GLOBAL read_only = 1", "it accepts no writes: it is read-only", 1),
+        ("DROP DATABASE lab_probe", "it was removed during the run", 1),
+        ("KILL USER prober", "of 75 writes in", 0),
+    ],
+)
+def test_a_run_that_something_disturbs_is_one_sentence(mariadb: Servers, act: str, said: str, status: int) -> None:
+    line = ("mysql", "--primary", mariadb.primary.address(), "--replica", mariadb.fast.address())
+    created = lambda: mariadb.primary.sql(CREATED) == ((1,),)  # noqa: E731
+    try:
+        done = interrupted(lambda: mariadb.primary.sql(act), created, *line, "--rate", "50", "--seconds", "1.5")
+    finally:
+        mariadb.primary.sql("SET GLOBAL read_only = 0")
+    assert (done.exit_code, said in " ".join(done.stdout.split())) == (status, True), done.output
+    assert bool(done.stderr) == ("read_only" in act), "what its user cannot remove from a read-only server is named"
+
+
+CREATED = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'lab_probe'"
 BLOCKED = "SELECT id FROM information_schema.processlist WHERE user = 'prober' AND state LIKE 'Waiting for table%'"
 
 
@@ -287,7 +314,7 @@ def test_a_read_without_an_answer_has_a_bound(mariadb: Servers) -> None:
         primary.write("k", 1)
         with closing(mariadb.primary.connect()) as blocking, blocking.cursor() as cursor:
             cursor.execute("LOCK TABLES lab_probe.numbers WRITE")
-            with pytest.raises(NotNow, match=r"hasty: Lost connection to MySQL server during query .*timed out"):
+            with pytest.raises(NotNow, match=r"^Lost connection to MySQL server during query .*timed out"):
                 hasty.read(["k"])
         assert hasty.read(["k"]).numbers == {"k": 1}
 

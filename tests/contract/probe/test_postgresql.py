@@ -14,6 +14,7 @@ from lab.probe.target import NotNow, Shown, TargetError
 from tests.support.databases.pgbouncer import pooled
 from tests.support.databases.postgresql import DELAY_SECONDS, PASSWORD, Server, Servers
 from tests.support.disks import disk, full
+from tests.support.probing import require_calibrated
 from tests.support.until import until
 
 pytestmark = [pytest.mark.xdist_group("postgresql"), pytest.mark.integration]
@@ -105,6 +106,13 @@ def test_repeatable_read_without_autocommit_never_sees_the_write(postgresql: Ser
             assert trapped.execute(select).fetchall() == [(1,)]
             trapped.commit()
             assert trapped.execute(select).fetchall() == [(2,)]
+
+
+def test_every_bracket_ends_after_the_delay(postgresql: Servers) -> None:
+    """The delay counts from the commit, which is after the sending."""
+    nodes = (node(server.address(), None) for server in (postgresql.primary, postgresql.slow, postgresql.fast))
+    require_calibrated(*nodes, DELAY_SECONDS)
+    assert postgresql.primary.sql(SCHEMA) == [(0,)]
 
 
 # -- what exists already, and rights -----------------------------------------------------------------------------------
@@ -218,6 +226,12 @@ def test_a_password_is_given_beside_the_address(postgresql: Servers) -> None:
 
 
 def test_a_standby_is_refused_as_primary(postgresql: Servers) -> None:
+    with prepared(postgresql.primary), at(postgresql.fast) as standby:
+        postgresql.wait_for_replay(postgresql.fast)
+        with pytest.raises(TargetError, match="accepts no writes: it is a standby, or"):
+            standby.remove()
+    postgresql.primary.sql("DROP SCHEMA lab_probe CASCADE")
+    postgresql.wait_for_replay(postgresql.fast)
     with at(postgresql.fast) as standby, pytest.raises(TargetError, match="accepts no writes: it is a standby, or"):
         standby.prepare()
 
@@ -328,7 +342,7 @@ def test_a_full_disk_ends_the_run(postgresql: Servers) -> None:
 @contextmanager
 def on_small_disk(server: Server) -> Iterator[Path]:
     """Let the server create tables on a disk of 1 MiB."""
-    path = server.directory / "disk"
+    path = server.directory / f"disk-{server.port}"
     with disk(path, 2**20, owner=server.directory.stat().st_uid):
         server.sql(f"CREATE TABLESPACE small LOCATION '{path}'")
         server.sql("ALTER SYSTEM SET default_tablespace = 'small'")

@@ -13,13 +13,13 @@ import pytest
 from lab.checking import promises
 from lab.checking.history import History, Plan
 from lab.probe.instrument import Limits
-from lab.probe.instrument import run as measure
 from lab.probe.redis import Node, node
 from lab.probe.sessions import WRITE_SHARE, run
 from lab.probe.target import PREFIX, NotNow, Shown, TargetError
 from tests.conftest import REAL_SERVERS
 from tests.support.delaying_proxy import DelayingProxy
 from tests.support.logserver import Server
+from tests.support.probing import interrupted, require_calibrated
 from tests.support.redis_replicas import DELAY_SECONDS, Replicas, address, running
 from tests.support.until import until
 
@@ -178,14 +178,7 @@ def test_settings_that_surprise_a_reader_are_named(servers: Replicas, primary: N
 
 def test_every_bracket_ends_after_the_delay(servers: Replicas, opened: Any) -> None:
     servers.attach()
-    limits = Limits(writes_per_second=50.0, seconds=1.0)
-    found = measure(opened(servers.primary), [opened(servers.slow), opened(servers.fast)], limits)
-    assert (found.ended, found.not_removed, found.errors) == ("", "", 0)
-    for replica, delay_seconds in zip(found.replicas, (DELAY_SECONDS, 0.0), strict=True):
-        assert len(replica.brackets) == 50
-        for bracket in replica.brackets:
-            assert bracket.high is not None
-            assert bracket.high >= bracket.sent + delay_seconds
+    require_calibrated(*map(opened, (servers.primary, servers.slow, servers.fast)), DELAY_SECONDS)
     assert servers.primary.client.keys() == []
 
 
@@ -205,6 +198,30 @@ def test_sessions_that_read_all_nodes_in_turn_miss_their_own_writes_and_go_back_
         "consistent_prefix": "not tested",
     }
     assert servers.primary.client.keys() == []
+    until(lambda: len(servers.primary.client.client_list(_type="normal")) == 1)
+
+
+@pytest.mark.parametrize(
+    ("act", "said", "status"),
+    [
+        (lambda servers: servers.fast.client.replicaof("NO", "ONE"), "became a primary during the run", 1),
+        (lambda servers: servers.primary.client.replicaof("127.0.0.1", servers.fast.port), "has become a replica", 1),
+        (lambda servers: servers.primary.client.client_kill_filter(_type="normal"), "of 75 writes in", 0),
+        (lambda servers: servers.primary.client.delete(PREFIX), "75 of 75 writes in", 0),
+    ],
+    ids=["promotion", "demotion", "connections killed", "key deleted"],
+)
+def test_a_run_that_something_disturbs_is_one_sentence(servers: Replicas, act: Any, said: str, status: int) -> None:
+    servers.attach()
+    line = ("redis", "--primary", address(servers.primary), "--replica", address(servers.fast))
+    created = partial(servers.primary.client.exists, PREFIX)
+    try:
+        done = interrupted(lambda: act(servers), created, *line, "--rate", "50", "--seconds", "1.5")
+    finally:
+        servers.primary.client.replicaof("NO", "ONE")
+    assert (done.exit_code, said in " ".join(done.stdout.split())) == (status, True), done.output
+    assert bool(servers.primary.client.delete(PREFIX)) == done.stderr.startswith("Not removed: ")
+    assert bool(done.stderr) == (said == "has become a replica"), "which cannot be cleaned up"
     until(lambda: len(servers.primary.client.client_list(_type="normal")) == 1)
 
 
