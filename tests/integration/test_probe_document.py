@@ -113,7 +113,7 @@ def services(servers: pg.Servers, directory: Path, places: Mapping[str, str] | N
     return Shell(directory, places or {}, PGSERVICEFILE=str(directory / "services.conf"))
 
 
-@pytest.mark.xdist_group("postgresql")
+@pytest.mark.xdist_group("probe document")
 def test_postgresql_is_measured_with_the_privileges_of_the_document(wheel: pg.Servers, tmp_path: Path) -> None:
     shell = services(wheel, tmp_path)
     block, with_a_level = blocks("PostgreSQL")
@@ -127,7 +127,7 @@ def test_postgresql_is_measured_with_the_privileges_of_the_document(wheel: pg.Se
     assert shell.run(remove) == "Removed.\n"
 
 
-@pytest.mark.xdist_group("postgresql")
+@pytest.mark.xdist_group("probe document")
 def test_a_lab_shows_the_lag_that_was_measured_on_postgresql(wheel: pg.Servers, in_lab: Path) -> None:
     (block,) = blocks("Your lag on the lab")
     output = services(wheel, in_lab).run(block)
@@ -136,7 +136,7 @@ def test_a_lab_shows_the_lag_that_was_measured_on_postgresql(wheel: pg.Servers, 
     assert at_least == at_most == configured == "100.0%"
 
 
-@pytest.mark.xdist_group("postgresql")
+@pytest.mark.xdist_group("probe document")
 def test_an_expected_guarantee_decides_the_exit_status(wheel: pg.Servers, tmp_path: Path) -> None:
     shell = services(wheel, tmp_path)
     (block,) = blocks("What users see, and CI")
@@ -146,14 +146,14 @@ def test_an_expected_guarantee_decides_the_exit_status(wheel: pg.Servers, tmp_pa
     shell.run(f"{check} consistent_prefix", status=2)
 
 
-@pytest.mark.xdist_group("postgresql")
+@pytest.mark.xdist_group("probe document")
 def test_a_run_becomes_a_page(wheel: pg.Servers, tmp_path: Path) -> None:
     (block,) = blocks("The report")
     services(wheel, tmp_path).run(block)
     assert "service=app-replica" in (tmp_path / "probe.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.xdist_group("postgresql")
+@pytest.mark.xdist_group("probe document")
 def test_the_exporter_serves_what_prometheus_is_told_to_scrape(wheel: pg.Servers, tmp_path: Path) -> None:
     (block,), (scraped,) = blocks("For ever, as an exporter"), blocks("For ever, as an exporter", "yaml")
     (target,) = yaml.safe_load(scraped)["scrape_configs"][0]["static_configs"][0]["targets"]
@@ -173,7 +173,7 @@ def metrics(address: str) -> str:
     return ""
 
 
-@pytest.mark.xdist_group("postgresql")
+@pytest.mark.xdist_group("probe document")
 def test_a_standby_is_fresh_only_if_the_write_waited_for_its_replay(
     postgresql_servers: Callable[[str], pg.Servers],
 ) -> None:
@@ -185,7 +185,7 @@ def test_a_standby_is_fresh_only_if_the_write_waited_for_its_replay(
     assert fresh.slow["stale"][0]["at_least"] == fresh.own_writes_missed == 0
 
 
-@pytest.mark.xdist_group("postgresql")
+@pytest.mark.xdist_group("probe document")
 def test_only_a_transaction_at_repeatable_read_misses_acknowledged_writes(
     postgresql_servers: Callable[[str], pg.Servers],
 ) -> None:
