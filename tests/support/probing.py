@@ -12,6 +12,7 @@ from lab.probe.instrument import Limits, Run, run
 from lab.probe.target import Target
 from tests.support.until import until
 
+_CHANGES = 4  # the first ones come before the first write, and before the first read
 LIMITS = Limits(writes_per_second=50.0, seconds=1.0)
 
 
@@ -19,13 +20,18 @@ def command(*arguments: str, password: str | None = None) -> Result:
     return CliRunner().invoke(main, ["probe", *arguments], env={"LAB_PROBE_PASSWORD": password})
 
 
-def interrupted(act: Callable[[], object], when: Callable[[], object], *arguments: str) -> Result:
-    """Run the command for 30 s at most, and do something to its servers when the condition is met."""
+def interrupted(act: Callable[[], object], numbers: Callable[[], object], *arguments: str) -> Result:
+    """Run the command, and do something to its servers when several writes have changed the numbers on the primary."""
     failures: list[BaseException] = []
+    seen: set[object] = set()
+
+    def has_written() -> bool:
+        seen.add(numbers())
+        return len(seen) > _CHANGES
 
     def wait_and_act() -> None:
         try:
-            until(when)
+            until(has_written)
             act()
         except BaseException as error:  # noqa: BLE001 - raised below
             failures.append(error)
