@@ -25,6 +25,7 @@ PANELS = {
     "Version race": [0, 1],
     "Seconds behind": [0],
     "Versions behind": [0],
+    "State": [0],
     "Commit to apply, p50 and p95": [0, 1],
     "Applied and acknowledged": [0, 1],
     "Consistency window": [0, 1, 2],

@@ -4,12 +4,13 @@ import math
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
+from urllib3.exceptions import HTTPError
 
 from lab.errors import LabError
 from lab.probe import exporter
@@ -17,6 +18,7 @@ from lab.probe.exporter import Exporter, labels, parsed, serving
 from lab.probe.instrument import Instrument, Limits
 from lab.probe.target import NotNow
 from tests.support.http import POOL
+from tests.support.until import until
 from tests.unit.lab.probe.store import Delay, Node, ends_at, simulate, store
 
 ENDLESS = Limits(writes_per_second=1.0, seconds=math.inf, writes_max=sys.maxsize)
@@ -153,20 +155,36 @@ def test_the_server_has_metrics_health_and_nothing_else(served: tuple[Exporter, 
         assert POOL.request(method, f"{url}{path}", retries=False).status == status
 
 
-def test_idle_connections_do_not_keep_it_from_answering(
+def connected(url: str) -> socket.socket:
+    host, _, port = url.removeprefix("http://").partition(":")
+    return socket.create_connection((host, int(port)), timeout=5)
+
+
+def test_a_connection_beyond_the_maximum_is_closed_at_once(
     served: tuple[Exporter, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporter._Handler, "timeout", 1)
+    monkeypatch.setattr(exporter._Handler, "timeout", 60)
     _, url = served
-    host, _, port = url.removeprefix("http://").partition(":")
-    idle = [socket.create_connection((host, int(port)), timeout=10) for _ in range(exporter._CONNECTIONS_MAX - 1)]
-    assert POOL.request("GET", f"{url}/health").status == 200
-    idle += [socket.create_connection((host, int(port)), timeout=10) for _ in range(2)]
-    with closing(idle[-1]) as beyond:
-        assert beyond.recv(1) == b""
-    for one in idle[:-1]:
-        with closing(one):
-            assert one.recv(1) == b""  # after the time for a request
+    with ExitStack() as stack:
+        for _ in range(exporter._CONNECTIONS_MAX):
+            stack.enter_context(connected(url))
+        assert stack.enter_context(connected(url)).recv(1) == b""
+    until(lambda: status(url) == 200)
+
+
+def test_a_connection_without_a_request_is_closed(
+    served: tuple[Exporter, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter._Handler, "timeout", 0.1)
+    with connected(served[1]) as idle:
+        assert idle.recv(1) == b""
+
+
+def status(url: str) -> int:
+    try:
+        return POOL.request("GET", f"{url}/health", retries=False).status
+    except HTTPError:  # the others are still being closed
+        return 0
 
 
 def test_an_address_that_is_taken_is_one_sentence() -> None:
