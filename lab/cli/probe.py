@@ -21,7 +21,7 @@ from lab.errors import LabError
 from lab.probe.figures import calibrate, figures, trace
 from lab.probe.instrument import Limits, Run
 from lab.probe.instrument import run as measure
-from lab.probe.sessions import ROUTES, WRITE_SHARE
+from lab.probe.sessions import ROUTES, WRITE_SHARE, Observed
 from lab.probe.sessions import run as observe
 from lab.probe.table import picture
 from lab.terminal import console, plain, print_json
@@ -103,10 +103,13 @@ def probe(*, dry_run: bool, remove: bool, **chosen: Any) -> None:
 
 def _run(nodes: Nodes, chosen: dict[str, Any], *, as_json: bool, trace_to: Path | None, report_to: Path | None) -> int:
     out = console(quiet=as_json or report_to == STANDARD_OUTPUT)
-    if chosen["sessions"] is not None:
-        return _check_sessions(nodes, chosen, out, as_json=as_json)
     if report_to is not None:
-        from lab.probe.report import page  # requires matplotlib, which is optional
+        from lab.probe.report import page, sessions_page  # requires matplotlib, which is optional
+    if chosen["sessions"] is not None:
+        found_by_sessions = _observed(nodes, chosen, out)
+        if report_to is not None:
+            _write(report_to, sessions_page(found_by_sessions.history))
+        return _conclude(found_by_sessions, chosen, out, as_json=as_json)
     run = _measured(nodes, _limits(chosen), out)
     if trace_to is not None:
         _write_traces(run, trace_to)
@@ -165,8 +168,8 @@ def _require_consistent(chosen: dict[str, Any]) -> None:
     given = [name for name in ("route", "history_to", "expected") if chosen[name]]
     if chosen["sessions"] is None and given:
         raise click.UsageError("--route, --history and --expect require --sessions.")
-    if chosen["sessions"] is not None and (chosen["trace_to"] or chosen["report_to"]):
-        raise click.UsageError("--trace and --report are of a measurement, which --sessions replaces.")
+    if chosen["sessions"] is not None and chosen["trace_to"]:
+        raise click.UsageError("--trace is of a measurement, which --sessions replaces.")
     if chosen["sessions"] is not None and chosen["system"] == "http":
         raise click.UsageError("--sessions require a primary that they can read, and http only writes to it.")
     if chosen["as_json"] and chosen["report_to"] == STANDARD_OUTPUT:
@@ -178,7 +181,7 @@ def _require_consistent(chosen: dict[str, Any]) -> None:
             raise click.UsageError(f"{option.opts[0]} is for a run with an end, and --listen has none.")
 
 
-def _check_sessions(nodes: Nodes, chosen: dict[str, Any], out: Console, *, as_json: bool) -> int:
+def _observed(nodes: Nodes, chosen: dict[str, Any], out: Console) -> Observed:
     limits, count = _limits(chosen), chosen["sessions"]
     plan = Plan(
         "observed",
@@ -191,7 +194,10 @@ def _check_sessions(nodes: Nodes, chosen: dict[str, Any], out: Console, *, as_js
     )
     route, every = chosen["route"] or ROUTES[0], [nodes.primary, *nodes.replicas]
     with _stoppable(out, limits.seconds + _FINISHING_SECONDS, f"{count} sessions") as (stop, show):
-        found = observe(every, plan, route, limits, stop=stop, on_step=lambda done: show(f"{done:,} operations"))
+        return observe(every, plan, route, limits, stop=stop, on_step=lambda done: show(f"{done:,} operations"))
+
+
+def _conclude(found: Observed, chosen: dict[str, Any], out: Console, *, as_json: bool) -> int:
     if found.ended:
         click.echo(plain(f"Ended early: {found.ended}."), err=True)
     _warn_of(found.not_removed)

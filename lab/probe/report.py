@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lab.checking.history import History, Operation
+from lab.checking.promises import judge
+from lab.checking.report import as_json, counted, numbers, operations, since
 from lab.probe.certainty import Certainty
 from lab.probe.figures import Figures, ReplicaFigures
 from lab.probe.table import about_replica, about_run, bounds
-from lab.report.page import MEASURED, PREDICTED, Chart, Document, svg
-from lab.report.tables import Rows
+from lab.report.page import CYCLE, MARKS, MEASURED, PREDICTED, Chart, Document, svg
 
 if TYPE_CHECKING:  # lab.report.page says how to install it
     from matplotlib.axes import Axes
@@ -23,8 +25,7 @@ _PLAIN = "{x:,g}"  # not powers of ten
 _BEYOND = 2  # times the largest value, where an axis ends
 
 
-def page(found: Figures, verdicts: Sequence[Rows] = ()) -> str:
-    """``verdicts``: tables about the guarantees of sessions."""
+def page(found: Figures) -> str:
     replicas = found["replicas"]
     return Document(
         title=f"lab probe: {found['primary']}",
@@ -35,13 +36,68 @@ def page(found: Figures, verdicts: Sequence[Rows] = ()) -> str:
             "run's writes; the 95 % interval is about the store."
         ),
         charts=[chart for replica in replicas if replica["brackets"] for chart in _charts(replica)],
-        tables=[*map(bounds, replicas), *verdicts],
+        tables=list(map(bounds, replicas)),
         texts=[
             ("Run", "\n".join(about_run(found))),
             *((replica["name"], "\n".join(about_replica(replica))) for replica in replicas),
         ],
         data=found,
     ).html()
+
+
+def sessions_page(history: History) -> str:
+    """The page of what sessions saw: the verdict on each guarantee, and its smallest counterexample."""
+    verdicts = judge(history)
+    rows = [[found.guarantee, found.judgement, *numbers(found)] for found in verdicts]
+    primary = next((found.node for found in history.finals), "a store")
+    return Document(
+        title=f"lab probe: sessions on {primary}",
+        heading="Which guarantees the sessions had",
+        introduction=(
+            f"{history.plan.sessions} sessions made {counted(operations(history))}. Each writes its own key to the "
+            "primary, and reads the keys of all. A guarantee that held did so in this run."
+        ),
+        charts=[("Staleness of each read", svg(_reads(history)))] if history.reads else [],
+        tables=[("Session guarantees", ["guarantee", "verdict", "tested on", "violations"], rows)],
+        texts=[
+            (
+                f"{found.guarantee}: {'smallest counterexample' if found.judgement == 'violated' else found.judgement}",
+                "\n".join([*(since(history, one) for one in found.operations), found.words]),
+            )
+            for found in verdicts
+            if found.words
+        ],
+        data={
+            **as_json(history, verdicts),
+            "history": [found.as_json() for found in history.operations],
+        },
+    ).html()
+
+
+def _reads(history: History) -> Callable[[Axes], None]:
+    writes = history.writes_by_key()
+    points: dict[str, list[tuple[float, float]]] = {}
+    for read in history.reads:
+        stale_ms = max((_age_ms(write, read) for write in writes.get(read.key, ())), default=0.0)
+        points.setdefault(read.node, []).append(((read.invoked_us - history.began_us) / 1e6, stale_ms))
+
+    def draw(axes: Axes) -> None:
+        for number, (node, shown) in enumerate(points.items()):
+            seconds, ms = zip(*shown, strict=True)
+            mark, color = MARKS[number % len(MARKS)], CYCLE[number % len(CYCLE)]
+            axes.plot(seconds, ms, mark, color=color, markersize=4, label=node)
+        axes.set_yscale("symlog", linthresh=1)  # as a log scale, but with 0, for fresh reads
+        axes.set(xlabel="seconds since the first operation", ylabel="milliseconds since the oldest\nmissing write")
+        axes.set_ylim(0, _BEYOND * max(1.0, *(ms for shown in points.values() for _, ms in shown)))
+        axes.yaxis.set_major_formatter(_PLAIN)
+        _legend(axes)
+
+    return draw
+
+
+def _age_ms(write: Operation, read: Operation) -> float:
+    """The time from the acknowledgement of a write to a read that does not show it; 0 if it does, or need not."""
+    return max(0, read.invoked_us - write.returned_us) / 1000 if write.version > read.version else 0.0
 
 
 def _charts(replica: ReplicaFigures) -> Iterator[Chart]:

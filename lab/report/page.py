@@ -41,8 +41,8 @@ _STYLE: dict[Any, Any] = {
 }
 _SIZE_INCHES = (8.0, 3.6)
 MEASURED, PREDICTED = "#0b6e99", "#c2410c"
-_CYCLE = ("#0b6e99", "#c2410c", "#4d7c0f", "#7e22ce", "#a16207", "#be185d")
-_MARKS = ("o", "s", "^", "D", "v", "P")
+CYCLE = ("#0b6e99", "#c2410c", "#4d7c0f", "#7e22ce", "#a16207", "#be185d")
+MARKS = ("o", "s", "^", "D", "v", "P")
 _BINS = 40
 _BAR = 0.4  # width, of the distance between two
 
@@ -177,7 +177,7 @@ def _levels(result: dict[str, Any]) -> list[Chart]:
         for number, (level, waited) in enumerate(result["raw"]["waited_ms"].items()):
             ordered = np.sort(np.maximum(waited, 0.1))
             share = np.arange(1, len(ordered) + 1) / max(1, len(ordered))
-            axes.step(ordered, share, where="post", label=level, color=_CYCLE[number], linewidth=2)
+            axes.step(ordered, share, where="post", label=level, color=CYCLE[number], linewidth=2)
         axes.set(xscale="log", xlabel="milliseconds until the answer", ylabel="share of the reads", ylim=(-0.03, 1.03))
         axes.legend()
 
@@ -191,7 +191,7 @@ def _sweep(kind: str, result: dict[str, Any]) -> Chart:
     def over_values(axes: Axes, lines: dict[str, list[float | None]], label: str) -> None:
         for number, (name, values) in enumerate(lines.items()):
             shown = [np.nan if value is None else value for value in values]
-            axes.plot(range(len(values)), shown, marker=_MARKS[number], color=_CYCLE[number], label=name)
+            axes.plot(range(len(values)), shown, marker=MARKS[number], color=CYCLE[number], label=name)
         axes.set(xlabel=result["parameter"], ylabel=label, ylim=(0, None))
         axes.set_xticks(range(len(steps)), names)
         axes.legend()
@@ -206,7 +206,7 @@ def _sweep(kind: str, result: dict[str, Any]) -> Chart:
 
     def curves(axes: Axes) -> None:
         for number, step in enumerate(steps):
-            curve, color, mark = step["result"]["stale"], _CYCLE[number % len(_CYCLE)], _MARKS[number % len(_MARKS)]
+            curve, color, mark = step["result"]["stale"], CYCLE[number % len(CYCLE)], MARKS[number % len(MARKS)]
             axes.plot(curve["t_ms"], curve.get("predicted", []), color=color)
             axes.plot(curve["t_ms"], curve["measured"], mark, color=color, markersize=4, label=names[number])
         axes.set(xlabel="milliseconds after the write", ylabel="P(a read is stale)", ylim=(-0.03, 1.03), xlim=(0, None))

@@ -17,6 +17,7 @@ from lab.cli import probe as command
 from lab.probe import http, instrument, redis
 from lab.probe.instrument import Limits, Run
 from lab.probe.target import Description, NotNow, Settings, TargetError
+from tests.support.pages import require_self_contained
 from tests.unit.lab.probe.store import Node, store
 
 HTTP = ("http", "--write", "PUT http://a/{key}", "--read", "GET http://b/{key}", "--read", "GET http://c/{key}")
@@ -245,6 +246,17 @@ def test_what_is_expected_of_sessions_decides(
     assert (again.exit_code, again.stderr) == (status, said)
 
 
+def test_sessions_have_a_report_of_their_own(late: list[Node], tmp_path: Path) -> None:
+    done = run(*SESSIONS, "--give-up", "1", "--report", "-")
+    assert (done.exit_code, done.stderr) == (0, "")
+    shown = require_self_contained(done.stdout)
+    assert shown.names.count("figure") == 1
+    found = json.loads(shown.data)
+    assert {one["guarantee"] for one in found["verdicts"] if one["verdict"] == "violated"} >= {"read_your_writes"}
+    assert "read_your_writes: smallest counterexample" in done.stdout
+    assert len(found["history"]) == sum(found["operations"].values())
+
+
 def test_sessions_that_end_early_say_why(late: list[Node]) -> None:
     late[1].fails = lambda _: NotNow("it is gone")
     done = run(*SESSIONS, "--json")
@@ -283,7 +295,7 @@ def test_nodes_of_two_stores_are_refused_before_anything_is_created(late: list[N
     [
         ([*STORE, "--expect", "read_your_writes"], "--route, --history and --expect require --sessions"),
         ([*STORE, "--route", "sticky"], "--route, --history and --expect require --sessions"),
-        ([*STORE, "--sessions", "2", "--trace", "lag.csv"], "--trace and --report are of a measurement"),
+        ([*STORE, "--sessions", "2", "--trace", "lag.csv"], "--trace is of a measurement"),
         ([*HTTP, "--sessions", "2"], "--sessions require a primary that they can read"),
     ],
 )
