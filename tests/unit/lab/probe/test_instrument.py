@@ -197,7 +197,7 @@ def test_in_real_time_the_run_ends_when_it_is_stopped() -> None:
     run = instrument.run(primary, replicas, Limits(writes_per_second=100.0), stop=stop, on_step=on_step)
     assert run.ended == "it was interrupted"
     assert 5 <= len(run.writes) < 600
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
     assert primary.statements == ["prepare", "remove"]
 
 
