@@ -62,7 +62,9 @@ def truth(lab: Lab, replica: str, settings: Settings) -> dict[int, Moments]:
     """Return the moments of every write: due as the log's entry and the schedule say, applied as the replica says."""
     offset = time.time() - time.monotonic()  # the log server's clock is this machine's
     schedule = Schedule(from_json(settings["model"]), settings["order"], SEED, replica)
-    applied = {entry["position"]: entry for entry in get(f"{lab.replica_urls[replica]}/applied?limit=10000")["applied"]}
+    epoch = Position.parse(get(f"{lab.primary_url}/version")["position"]).epoch
+    shown = get(f"{lab.replica_urls[replica]}/applied?after={epoch}-0&limit=10000")["applied"]
+    applied = {entry["position"]: entry for entry in shown}
     found: dict[int, Moments] = {}
     ahead_us = 0
     for entry in History(connect(lab.redis_url)).after(Position(0, 0), 10_000):
