@@ -20,17 +20,18 @@ _UNKNOWN_SECONDS = 10.0  # without a successful read, after which it is not know
 
 
 class _Budget:
-    """Tokens for requests that read: an average rate, of which one second can be saved up."""
+    """Tokens for requests that read: an average rate, of which a tenth of a second can be saved up."""
 
     def __init__(self, per_second: float, now: float) -> None:
-        self._per_second, self._tokens, self._at = per_second, per_second, now
+        self._per_second, self._saved_max, self._at = per_second, max(1.0, per_second / 10), now
+        self._tokens = self._saved_max
 
     def ready(self) -> float:
         """Return the moment of the next token."""
         return self._at + max(0.0, 1 - self._tokens) / self._per_second
 
     def take(self, now: float, count: int) -> None:
-        self._tokens = min(self._per_second, self._tokens + (now - self._at) * self._per_second) - count
+        self._tokens = min(self._saved_max, self._tokens + (now - self._at) * self._per_second) - count
         self._at = now
 
 

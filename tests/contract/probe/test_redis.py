@@ -27,6 +27,9 @@ USER, PASSWORD = "lab_probe", "a-password"
 RULE = f"ACL SETUSER {USER} ~{PREFIX} +zmscore +role +info +exists +zadd +pexpire"
 
 
+pytestmark = pytest.mark.xdist_group("probe of redis")  # the order of the file, and one start of the servers
+
+
 @pytest.fixture(scope="module", params=REAL_SERVERS)
 def servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
     with running(request.param, tmp_path_factory.mktemp(request.param)) as found:
@@ -250,6 +253,7 @@ def test_a_lost_connection_is_opened_again(servers: Replicas, primary: Node) -> 
 @pytest.fixture
 def user(servers: Replicas) -> Iterator[Any]:
     """A user without rights on every node."""
+    servers.attach()
     nodes = [server.client for server in (servers.primary, servers.slow, servers.fast)]
 
     def allow(*rules: str) -> None:
