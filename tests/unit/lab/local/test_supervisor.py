@@ -176,10 +176,10 @@ def test_a_lab_on_a_full_disk_is_refused_with_a_message(options: Options, monkey
 
 
 def test_a_failed_supervisor_is_reported(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: Lab) -> None:
+    def fail() -> None:
         raise RuntimeError("unexpected")
 
-    monkeypatch.setattr(Lab, "_watch", fail)
+    monkeypatch.setattr(idle.lab, "_watch", fail)  # not that of another lab in this process
     with pytest.raises(LabError, match="the supervisor failed: RuntimeError: unexpected"):
         idle.lab.wait()
     assert idle.lab.pids == {}
