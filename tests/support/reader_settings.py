@@ -8,7 +8,7 @@ import argparse
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -171,11 +171,8 @@ def of_postgresql_readers(servers: pg.Servers, writes: int) -> Iterator[Snapshot
         found.isolation_level = psycopg.IsolationLevel[isolation.replace(" ", "_")]
         return found
 
-    primary = postgresql.node(servers.primary.address(), None)
-    try:
+    with closing(postgresql.node(servers.primary.address(), None)) as primary:
         yield from snapshots(primary, connect, writes)
-    finally:
-        primary.close()
 
 
 def of_mariadb_readers(servers: maria.Servers, writes: int) -> Iterator[Snapshot]:
@@ -186,11 +183,8 @@ def of_mariadb_readers(servers: maria.Servers, writes: int) -> Iterator[Snapshot
         found.cursor().execute(f"SET SESSION TRANSACTION ISOLATION LEVEL {isolation}")
         return found
 
-    primary = mysql.node(servers.primary.address(), None)
-    try:
+    with closing(mysql.node(servers.primary.address(), None)) as primary:
         yield from snapshots(primary, connect, writes)
-    finally:
-        primary.close()
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
