@@ -70,13 +70,15 @@ def fresh(lab: Lab) -> Lab:
 
 
 def empty(lab: Lab) -> None:
-    """End all faults, restore short delays in log order, and reset the lab."""
+    """End all faults, restore short delays in log order, reset the lab, and wait until nothing is pending."""
     post(f"{lab.client_url}/faults/reset")
     for replica in lab.replica_urls:
         settings = {"order": "log", "seed": 0, "ack_delay_ms": 0}
         post(f"{lab.primary_url}/admin/replication-delay", {"replica": replica, **settings})
     set_delays(lab, *DELAYS_MS)
     post(f"{lab.primary_url}/admin/reset")
+    # A replica shows the reset as soon as it has read it, and acknowledges it later.
+    until(lambda: not any(one["pending"] for one in get(f"{lab.primary_url}/replicas")["replicas"]))
 
 
 def is_healthy(lab: Lab) -> bool:
