@@ -111,7 +111,7 @@ class Brackets:
         self._found.append(found)
         if high is None:
             self._given_up += 1
-            self._given_up_since = self._given_up_since or acked
+            self._given_up_since = acked if self._given_up_since is None else self._given_up_since
         self._on_found(found)
 
     @property
@@ -127,7 +127,8 @@ class Brackets:
     def behind(self) -> Behind:
         """A write that was given up counts until a later one is seen."""
         oldest = min(self._acked.values(), default=None)
-        return Behind(self._given_up + len(self._acked), self._given_up_since or oldest, self._newest)
+        since = oldest if self._given_up_since is None else self._given_up_since
+        return Behind(self._given_up + len(self._acked), since, self._newest)
 
     def all(self) -> list[Bracket]:
         """Return the newest brackets of acknowledged writes, in their order; what is unseen is censored."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.probe.brackets import Bracket, Brackets
+from lab.probe.brackets import Behind, Bracket, Brackets
 
 
 @pytest.fixture
@@ -50,6 +50,15 @@ def test_a_write_that_is_given_up_is_censored_and_frees_its_key(brackets: Bracke
     brackets.read(10.4, 10.5, {"k0001": 1})
     assert brackets.all() == [Bracket(1, 10.0, 10.1, 10.2, None)]
     assert brackets.all()[0].window[1] is None
+
+
+def test_a_replica_is_behind_since_the_first_write_that_was_given_up_also_at_time_0() -> None:
+    brackets = Brackets()
+    for number, at in ((1, 0.0), (2, 1.0)):
+        brackets.sent(number, f"k000{number}", at)
+        brackets.acked(number, at)
+    brackets.give_up(2.0)
+    assert brackets.behind == Behind(2, 0.0, 0)
 
 
 def test_a_write_that_failed_has_no_bracket_even_if_it_was_seen(brackets: Brackets) -> None:
