@@ -36,9 +36,9 @@ def short_lab(directory: Path) -> Iterator[Lab]:
     """A lab that keeps 50 entries in its log, and 100 in a delay line, and restarts a process soon, however often."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "_BACKOFF_SECONDS", (0.1,))
-        patch.setenv("LAB_LOG_KEEP", "50")
-        patch.setenv("LAB_LINE_MAX_ENTRIES", "100")
-        with running_lab(directory) as running:
+        # Not through os.environ, which labs that start later in this process would inherit.
+        bounds = {"LAB_LOG_KEEP": "50", "LAB_LINE_MAX_ENTRIES": "100"}
+        with running_lab(directory, environment=bounds) as running:
             yield running
 
 

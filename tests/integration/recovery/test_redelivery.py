@@ -29,8 +29,6 @@ def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A lab whose log keeps all entries, and that restarts a process as if it had not just ended several times."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "_BACKOFF_SECONDS", (0.1,))
-        for bound in ("LAB_LOG_KEEP", "LAB_LINE_MAX_ENTRIES"):  # of the folder's shared lab
-            patch.delenv(bound, raising=False)
         with running_lab(tmp_path_factory.mktemp("redelivery")) as running:
             yield running
 
