@@ -1,13 +1,14 @@
 """Names and ports of a local lab's processes."""
 
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Literal
 
 from lab.errors import LabError
+from lab.local.processes import RESTART_PAUSES_SECONDS
 from nodes.runtime.config import Role
 
 NAMESPACE = "lab14"
@@ -39,6 +40,7 @@ class Options:
     fsync: Literal["everysec", "always"] = "everysec"
     ha: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
+    restart_pauses_seconds: Sequence[float] = RESTART_PAUSES_SECONDS
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from lab.local import files, logs
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-_BACKOFF_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)
+RESTART_PAUSES_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)
 _SETTLED_SECONDS = 10.0  # after which an exit does not count as repeated
 
 
@@ -33,6 +33,7 @@ class Child:
     environment: Mapping[str, str]
     log: Path
     monotonic: Callable[[], float]
+    restart_pauses_seconds: Sequence[float] = RESTART_PAUSES_SECONDS  # the first: after an exit that is no repetition
     restarts: int = 0
     _process: subprocess.Popen[bytes] | None = None
     _started_at: float = 0.0
@@ -96,7 +97,7 @@ class Child:
 
     def _try_again(self, now: float) -> str:
         self._failures += 1
-        pause = _BACKOFF_SECONDS[min(self._failures, len(_BACKOFF_SECONDS) - 1)]
+        pause = self.restart_pauses_seconds[min(self._failures, len(self.restart_pauses_seconds) - 1)]
         self._restart_at = now + pause
         return f"restarting it in {pause:g} s"
 

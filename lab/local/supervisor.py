@@ -162,7 +162,8 @@ class Lab:
 
     def _add(self, name: str, command: list[str], environment: dict[str, str]) -> None:
         log = self.data_dir / "logs" / f"{name}.log"
-        self._children[name] = Child(name, command, environment, log, time.monotonic)
+        pauses = self.options.restart_pauses_seconds
+        self._children[name] = Child(name, command, environment, log, time.monotonic, pauses)
 
     def _environment(self, place: Place, directory: Path) -> dict[str, str]:
         return {

@@ -9,7 +9,6 @@ import pytest
 
 from broker.connection import connect
 from broker.registry import Events
-from lab.local import processes as runner
 from lab.local.supervisor import Lab
 from tests.integration.conftest import converge, empty, is_healthy, metric, node_urls, processes, running_lab
 from tests.support.http import get, post
@@ -34,12 +33,9 @@ def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @contextmanager
 def short_lab(directory: Path) -> Iterator[Lab]:
     """A lab that keeps 50 entries in its log, and 100 in a delay line, and restarts a process soon, however often."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "_BACKOFF_SECONDS", (0.1,))
-        # Not through os.environ, which labs that start later in this process would inherit.
-        bounds = {"LAB_LOG_KEEP": "50", "LAB_LINE_MAX_ENTRIES": "100"}
-        with running_lab(directory, environment=bounds) as running:
-            yield running
+    bounds = {"LAB_LOG_KEEP": "50", "LAB_LINE_MAX_ENTRIES": "100"}
+    with running_lab(directory, environment=bounds, restart_pauses_seconds=(0.1,)) as running:
+        yield running
 
 
 @pytest.fixture

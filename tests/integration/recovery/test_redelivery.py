@@ -10,7 +10,6 @@ import pytest
 import urllib3
 
 from broker.connection import connect
-from lab.local import processes
 from lab.local.supervisor import Lab
 from tests.integration.conftest import applied, converge, metric, running_lab, wait_for_settings
 from tests.integration.recovery.conftest import REPLICA, kill
@@ -27,10 +26,8 @@ APPLIED_SLOWLY_MIN = 20  # of each 100 entries, at the kill
 @pytest.fixture(scope="module")
 def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A lab whose log keeps all entries, and that restarts a process as if it had not just ended several times."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes, "_BACKOFF_SECONDS", (0.1,))
-        with running_lab(tmp_path_factory.mktemp("redelivery")) as running:
-            yield running
+    with running_lab(tmp_path_factory.mktemp("redelivery"), restart_pauses_seconds=(0.1,)) as running:
+        yield running
 
 
 def set_ack(lab: Lab, ack_delay_ms: float) -> None:

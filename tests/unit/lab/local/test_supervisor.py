@@ -8,6 +8,7 @@ import socketserver
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -94,11 +95,10 @@ class Idle:
 
 @pytest.fixture
 def idle(options: Options, monkeypatch: pytest.MonkeyPatch) -> Iterator[Idle]:
-    monkeypatch.setattr(processes, "_BACKOFF_SECONDS", (0.0,))
     monkeypatch.setattr(existing, "require_usable", lambda *_: None)
     monkeypatch.setattr(Lab, "_await_health", lambda lab: lab._all_started.wait(10))
     sleeping(monkeypatch)
-    found = Idle(Options(options.data_dir, options.base_port, replicas=1, redis_url="redis://x"))
+    found = Idle(replace(options, redis_url="redis://x", restart_pauses_seconds=(0.0,)))
     found.lab.start()
     yield found
     found.lab.stop()
