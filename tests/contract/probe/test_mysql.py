@@ -1,8 +1,7 @@
 """The probe's MySQL target against real MariaDB servers: a primary, a replica, and one that is 200 ms late."""
 
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 
 import pymysql
@@ -11,7 +10,15 @@ import pytest
 from lab.probe.mysql import MySQL, node
 from lab.probe.target import NotNow, Shown, TargetError
 from tests.support.databases.mariadb import DELAY_SECONDS, PASSWORD, Server, Servers
-from tests.support.probing import interrupted, require_calibrated
+from tests.support.probing import (
+    failing,
+    interrupted,
+    require_calibrated,
+    require_numbers,
+    require_one_probe,
+    require_sentence,
+    shows,
+)
 from tests.support.until import until
 
 pytestmark = [pytest.mark.xdist_group("mariadb"), pytest.mark.integration, pytest.mark.needs("mariadbd")]
@@ -38,25 +45,9 @@ def paused(replica: Server) -> Iterator[None]:
         replica.sql("START SLAVE SQL_THREAD")
 
 
-def shows(target: MySQL, key: str, number: int) -> bool:
-    with suppress(NotNow):
-        return target.read([key]).numbers == {key: number}
-    return False
-
-
 def test_numbers_are_written_read_from_every_node_and_removed(mariadb: Servers) -> None:
     with prepared(mariadb.primary) as primary, at(mariadb.slow) as slow, at(mariadb.fast, "reader") as fast:
-        assert primary.read(["a", "b"]) == Shown({}, is_replica=False)
-        primary.write("a", 1)
-        primary.write("b", 3)
-        primary.write("b", 2)
-        assert primary.read(["a", "b", "c"]) == Shown({"a": 1, "b": 3}, is_replica=False)
-        assert primary.read(["a"]).numbers == {"a": 1}
-        for replica in (slow, fast):
-            until(lambda replica=replica: shows(replica, "b", 3))
-            assert replica.read(["a", "b"]) == Shown({"a": 1, "b": 3}, is_replica=True)
-        primary.remove()
-        primary.remove()
+        require_numbers(primary, slow, fast)
         assert mariadb.primary.sql(DATABASE) == ((0,),)
 
 
@@ -126,14 +117,7 @@ def test_a_foreign_database_is_refused_and_kept(mariadb: Servers, mine: str) -> 
 
 def test_a_database_of_another_run_is_refused_and_can_be_removed(mariadb: Servers) -> None:
     with prepared(mariadb.primary) as first, at(mariadb.primary) as second:
-        first.write("k", 7)
-        with pytest.raises(TargetError, match=r"another probe is running, or one could not remove it.*--remove"):
-            second.prepare()
-        assert first.read(["k"]).numbers == {"k": 7}
-        second.remove()
-        with pytest.raises(TargetError, match=r"lab_probe\.numbers does not exist; it was removed during the run"):
-            first.write("k", 8)
-        second.prepare()
+        require_one_probe(first, second)
 
 
 def test_missing_privileges_are_reported_with_the_grant_that_gives_them(mariadb: Servers) -> None:
@@ -202,13 +186,7 @@ def test_a_failure_to_connect_is_one_sentence(
     mariadb: Servers, user: str, where: str, password: str | None, reason: str
 ) -> None:
     with closing(node(f"mysql://{user}@{where or f'127.0.0.1:{mariadb.primary.port}'}/", password)) as target:
-        for attempt in (target.settings, target.prepare, target.describe, target.remove):
-            with pytest.raises(TargetError, match=reason) as raised:
-                attempt()
-            assert "\n" not in str(raised.value)
-            assert "wrong-password" not in str(raised.value)
-        with pytest.raises(NotNow, match=reason):
-            target.read(["k"])
+        require_sentence(target, reason)
 
 
 def test_a_password_is_given_beside_the_address(mariadb: Servers) -> None:
@@ -294,26 +272,6 @@ def test_a_run_that_something_disturbs_is_one_sentence(mariadb: Servers, act: st
 
 
 BLOCKED = "SELECT id FROM information_schema.processlist WHERE user = 'prober' AND state LIKE 'Waiting for table%'"
-
-
-@contextmanager
-def failing(read: Callable[[], object]) -> Iterator[list[str]]:
-    """Read in another thread; the read must have failed with ``NotNow`` when the block and the read have ended."""
-    failures: list[str] = []
-
-    def attempt() -> None:
-        try:
-            read()
-        except NotNow as error:
-            failures.append(str(error))
-
-    thread = threading.Thread(target=attempt)
-    thread.start()
-    try:
-        yield failures
-    finally:
-        thread.join(20)
-    assert failures
 
 
 def test_a_read_without_an_answer_has_a_bound(mariadb: Servers) -> None:

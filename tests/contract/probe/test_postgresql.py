@@ -1,9 +1,8 @@
 """The probe's PostgreSQL target against real servers: a primary, a standby, and one that is 200 ms late."""
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -14,7 +13,14 @@ from lab.probe.target import NotNow, Shown, TargetError
 from tests.support.databases.pgbouncer import pooled
 from tests.support.databases.postgresql import DELAY_SECONDS, PASSWORD, Server, Servers
 from tests.support.disks import disk, full
-from tests.support.probing import require_calibrated
+from tests.support.probing import (
+    failing,
+    require_calibrated,
+    require_numbers,
+    require_one_probe,
+    require_sentence,
+    shows,
+)
 from tests.support.until import until
 
 pytestmark = [pytest.mark.xdist_group("postgresql"), pytest.mark.integration]
@@ -44,25 +50,9 @@ def paused(standby: Server) -> Iterator[None]:
         standby.sql("SELECT pg_wal_replay_resume()")
 
 
-def shows(target: PostgreSQL, key: str, number: int) -> bool:
-    with suppress(NotNow):
-        return target.read([key]).numbers == {key: number}
-    return False
-
-
 def test_numbers_are_written_read_from_every_node_and_removed(postgresql: Servers) -> None:
     with prepared(postgresql.primary) as primary, at(postgresql.slow) as slow, at(postgresql.fast) as fast:
-        assert primary.read(["a", "b"]) == Shown({}, is_replica=False)
-        primary.write("a", 1)
-        primary.write("b", 3)
-        primary.write("b", 2)
-        assert primary.read(["a", "b", "c"]) == Shown({"a": 1, "b": 3}, is_replica=False)
-        assert primary.read(["a"]).numbers == {"a": 1}
-        for replica in (slow, fast):
-            until(lambda replica=replica: shows(replica, "b", 3))
-            assert replica.read(["a", "b"]) == Shown({"a": 1, "b": 3}, is_replica=True)
-        primary.remove()
-        primary.remove()
+        require_numbers(primary, slow, fast)
         assert postgresql.primary.sql(SCHEMA) == [(0,)]
 
 
@@ -129,14 +119,7 @@ def test_a_foreign_schema_is_refused_and_kept(postgresql: Servers) -> None:
 
 def test_a_schema_of_another_run_is_refused_and_can_be_removed(postgresql: Servers) -> None:
     with prepared(postgresql.primary) as first, at(postgresql.primary) as second:
-        first.write("k", 7)
-        with pytest.raises(TargetError, match=r"another probe is running, or one could not remove it.*--remove"):
-            second.prepare()
-        assert first.read(["k"]).numbers == {"k": 7}
-        second.remove()
-        with pytest.raises(TargetError, match=r"lab_probe\.numbers does not exist; it was removed during the run"):
-            first.write("k", 8)
-        second.prepare()
+        require_one_probe(first, second)
 
 
 def test_what_was_added_to_the_schema_is_not_removed(postgresql: Servers) -> None:
@@ -207,13 +190,7 @@ def test_a_failure_to_connect_is_one_sentence(
     postgresql: Servers, change: str, password: str | None, reason: str
 ) -> None:
     with closing(node(f"{postgresql.primary.address()} {change}", password)) as target:
-        for attempt in (target.settings, target.prepare, target.describe, target.remove):
-            with pytest.raises(TargetError, match=reason) as raised:
-                attempt()
-            assert "\n" not in str(raised.value)
-            assert "wrong-password" not in str(raised.value)
-        with pytest.raises(NotNow, match=reason):
-            target.read(["k"])
+        require_sentence(target, reason)
 
 
 def test_a_password_is_given_beside_the_address(postgresql: Servers) -> None:
@@ -285,26 +262,6 @@ def test_a_read_that_conflicts_with_replication_fails_once(postgresql: Servers) 
         assert "conflict with recovery" in failures[0]
         postgresql.primary.sql("DROP VIEW lab_probe.numbers; ALTER TABLE lab_probe.rows RENAME TO numbers")
         until(lambda: shows(fast, "k", 2))
-
-
-@contextmanager
-def failing(read: Callable[[], object]) -> Iterator[list[str]]:
-    """Read in another thread; the read must have failed with ``NotNow`` when the block and the read have ended."""
-    failures: list[str] = []
-
-    def attempt() -> None:
-        try:
-            read()
-        except NotNow as error:
-            failures.append(str(error))
-
-    thread = threading.Thread(target=attempt)
-    thread.start()
-    try:
-        yield failures
-    finally:
-        thread.join(20)
-    assert failures
 
 
 def test_a_read_without_an_answer_has_a_bound(postgresql: Servers) -> None:
