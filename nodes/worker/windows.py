@@ -27,8 +27,8 @@ class Measured:
     def add(self, found: dict[str, Any]) -> None:
         self.window_ms.append(found["consistency_time_ms"])
         for replica, wait in found["replicas"].items():
-            if "applied_after_ms" in wait:
-                self.applied_ms.setdefault(replica, []).append(wait["applied_after_ms"])
+            if (applied_ms := wait.get("applied_after_ms")) is not None:  # None: it has restarted since
+                self.applied_ms.setdefault(replica, []).append(applied_ms)
 
     def converged_ms(self) -> list[float]:
         return [window for window in list(self.window_ms) if window is not None]
