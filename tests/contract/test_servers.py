@@ -1,5 +1,7 @@
 """The groups of real servers that other tests fail over: Sentinel and Cluster do what those tests take for granted."""
 
+import pytest
+
 from tests.support.cluster import ClusterServers
 from tests.support.logserver import Server
 from tests.support.sentinel import SentinelServers
@@ -18,10 +20,10 @@ def test_a_killed_master_is_replaced_and_comes_back_as_a_replica(sentinel_server
     assert sentinel_servers.master() is second
 
 
+@pytest.mark.timeout(120)
 def test_a_failover_and_a_failback_by_command(sentinel_servers: SentinelServers) -> None:
     first = sentinel_servers.master()
-    while sentinel_servers.failover() is not first:
-        sentinel_servers.wait_until_settled()
+    assert sentinel_servers.failover_and_back() is first
     sentinel_servers.wait_until_settled()
     assert first.is_master()
 

@@ -184,12 +184,7 @@ def _on_sentinels(servers: SentinelServers) -> dict[str, Callable[[], object]]:
         finally:
             before.cont()
 
-    def back() -> None:
-        first = servers.master()
-        while servers.failover() is not first:
-            servers.wait_until_settled()
-
-    return {"kill": kill, "freeze": freeze, "command": servers.failover, "back": back}
+    return {"kill": kill, "freeze": freeze, "command": servers.failover, "back": servers.failover_and_back}
 
 
 def _on_cluster(servers: ClusterServers) -> dict[str, Callable[[], object]]:

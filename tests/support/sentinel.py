@@ -18,6 +18,7 @@ PASSWORD = "a-password-of-tests"
 SWITCH_SECONDS = 30.0
 _ATTEMPT_SECONDS = 8.0
 _SENTINELS = 3
+_PREFERRED, _PRIORITY = 1, 100  # the default
 # Not the defaults of 10, 2, 1 and 1 s: a demoted master stops to take writes 1 s after the switch instead of 10 s.
 _FAST = ["INFO-PERIOD", "300", "PUBLISH-PERIOD", "200", "PING-PERIOD", "200", "ASK-PERIOD", "300"]
 
@@ -128,6 +129,20 @@ class SentinelServers:
         assert found is not None
         return found
 
+    def failover_and_back(self) -> Server:
+        """Make another server master by command, then the first one again, and return it."""
+        first = self.master()
+        self.failover()
+        self.wait_until_settled()
+        self._set_priority(first, _PREFERRED)
+        found = self.failover()
+        self._set_priority(first, _PRIORITY)
+        return found
+
+    def _set_priority(self, server: Server, priority: int) -> None:
+        server.client.config_set("replica-priority", priority)
+        until(lambda: all(_priorities(one).get(server.port, priority) == priority for one in self.sentinels))
+
     def restart(self, server: Server) -> None:
         """Start a killed server with the configuration that it, or a Sentinel, wrote."""
         server.start()
@@ -165,6 +180,12 @@ def _is_quiet(sentinel: Server, servers: int) -> bool:
         return False
     flags = [found["flags"], *(_as_dict(one)["flags"] for one in replicas)]
     return int(found["num-other-sentinels"]) == _SENTINELS - 1 and flags == ["master", *["slave"] * (servers - 1)]
+
+
+def _priorities(sentinel: Server) -> dict[int, int]:
+    """What this Sentinel knows of the replicas: of two, the one with the lower priority is promoted."""
+    found = [_as_dict(one) for one in sentinel.client.execute_command("SENTINEL", "REPLICAS", MASTER_NAME)]
+    return {int(one["port"]): int(one["slave-priority"]) for one in found}
 
 
 def _as_dict(words: list[str]) -> dict[str, str]:
