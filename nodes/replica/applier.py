@@ -73,9 +73,9 @@ class Applier:
             raise
         applied_us = parts.clock.now_us()
         parts.applied.extend([Done(entry.position, entry.at_us, due_us, applied_us) for entry, due_us in due])
-        parts.acknowledger.add(entries, state.position)
-        parts.gate.advance(state)
-        parts.inbox.take(due)
+        with parts.inbox.taking(due):
+            parts.acknowledger.add(entries, state.position)
+            parts.gate.advance(state)
         parts.metrics.applied(due, applied_us)
         parts.tracing.processed(due, started_us, applied_us)
         return len(due)

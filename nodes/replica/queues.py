@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from heapq import heappop, heappush
+from itertools import islice
 from typing import NamedTuple
 
 from broker.delay.line import DelayLine, Schedule
@@ -75,8 +76,15 @@ class Inbox(_Queue):
                 return []
             return self._line.due(now_us, 1 if self._rest_us else limit)
 
-    def take(self, due: list[tuple[Entry, int]]) -> None:
+    def __contains__(self, position: Position) -> bool:
+        with self._condition:
+            return position in self._line
+
+    @contextmanager
+    def taking(self, due: list[tuple[Entry, int]]) -> Iterator[None]:
+        """Take applied entries in one step with the block: to other threads, they wait until it has ended."""
         with self._change():
+            yield
             self._line.take(due)
             self._rest_until_us = self._now_us() + self._rest_us if self._rest_us else 0
 
@@ -157,12 +165,7 @@ class Acknowledger(_Queue):
     """
 
     def __init__(
-        self,
-        group: Group,
-        now_us: Callable[[], int],
-        gate: PositionGate,
-        history: Recent,
-        is_lost: Callable[[], bool] = lambda: False,
+        self, group: Group, now_us: Callable[[], int], gate: PositionGate, history: Recent, is_lost: Callable[[], bool]
     ) -> None:
         """``is_lost`` decides for each acknowledgement whether to drop it; the entry then waits for ``add``."""
         super().__init__()
@@ -173,7 +176,7 @@ class Acknowledger(_Queue):
         self._is_lost = is_lost
         self._line: DelayLine[Unacknowledged] = DelayLine(max_entries=_QUEUED_MAX, max_bytes=_QUEUED_MAX * _ENTRY_BYTES)
         self._lost: set[Position] = set()
-        self._void: list[Position] = []
+        self._void: set[Position] = set()
         self._oldest: list[Position] = []  # a heap, in which acknowledged positions stay until they reach the top
         self._through: Position | None = None
         self._reported = (0, 0)  # when, and how many unacknowledged entries
@@ -210,7 +213,7 @@ class Acknowledger(_Queue):
     def discard(self, positions: Iterable[Position]) -> None:
         """Acknowledge entries immediately that have no effect here: void, or gone from the log."""
         with self._change():
-            self._void += positions
+            self._void.update(positions)
 
     def recovered(self, applied: Position) -> None:
         """Every pending entry up to ``applied`` has been added, so the acknowledged position is known."""
@@ -222,16 +225,18 @@ class Acknowledger(_Queue):
         """Drop everything: a snapshot replaces the content, and what is still pending is added again."""
         with self._change():
             self._line.clear()
-            for entries in (self._lost, self._void, self._oldest):
-                entries.clear()
+            self._lost, self._void, self._oldest = set(), set(), []
             self._through = None
             self.gate.replace(EMPTY_STATE)
 
     def step(self) -> tuple[list[Unacknowledged], int]:
         """Acknowledge what is due, at most a batch; return it, and when that was. Raises ``LogError``."""
-        with self._condition:
-            due, void = self._line.due(self._now_us(), _BATCH), self._void[:_BATCH]
-        sent = [pair for pair in due if not self._is_lost()]
+        with self._change():
+            due, void = self._line.due(self._now_us(), _BATCH), list(islice(self._void, _BATCH))
+            lost = [pair for pair in due if self._is_lost()]
+            self._line.take(lost)
+            self._lost.update(one.position for one, _ in lost)
+        sent = [pair for pair in due if pair[0].position not in self._lost]
         positions = [one.position for one, _ in sent]
         now_us, left = self._now_us(), len(self) - len(positions)
         if due or void or self._unreported():
@@ -240,10 +245,8 @@ class Acknowledger(_Queue):
         self.history.extend([Done(one.position, one.published_us, due_us, acknowledged_us) for one, due_us in sent])
         with self._change():
             self._reported = now_us, left
-            del self._void[: len(void)]
-            self._line.take(due)
-            if len(sent) < len(due):
-                self._lost |= {one.position for one, _ in due} - set(positions)
+            self._void.difference_update(void)
+            self._line.take(sent)
             self._advance(positions)
         return [one for one, _ in sent], acknowledged_us
 

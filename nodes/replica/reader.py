@@ -139,21 +139,24 @@ class Reader:
         return bool(found) and found[0].goes_on_from is None and found[0].write_id != state.write_id
 
     def _take_pending(self, page: list[tuple[Position, Entry | None]]) -> None:
-        applied = self._count_redelivered([position for position, _ in page])
+        done = self._count_redelivered([position for position, _ in page])
         # A trimmed entry is lost unless it has been applied or waits in the line.
         lost = [position for position, entry in page if entry is None and position > self.state.last]
         if lost and lost[-1].epoch >= self._log.head().position.epoch:  # otherwise a reset has invalidated it
             raise PositionLost(f"{lost[0]} was trimmed before this replica could read it")
-        self._acknowledger.add([entry for _, entry in page if entry is not None and entry.position in applied])
-        gone = [position for position, entry in page if entry is None and position in applied]
+        self._acknowledger.add([entry for _, entry in page if entry is not None and entry.position in done])
+        gone = [position for position, entry in page if entry is None and position in done]
         self._acknowledger.discard(gone + lost)
         self._take([entry for _, entry in page if entry is not None], redelivered=True)
 
     def _count_redelivered(self, positions: list[Position]) -> set[Position]:
-        """Count entries that were delivered again; return those that are applied but not acknowledged."""
-        applied = {position for position in positions if position <= self._gate.state.position}
-        self._parts.metrics.redelivered(len(positions), applied=len(applied))
-        return applied
+        """Count entries that were delivered again; return those that only have to be acknowledged.
+
+        These wait no longer: they are applied, or void. An acknowledgement before this delivery does not count.
+        """
+        done = {position for position in positions if position <= self.state.last and position not in self._inbox}
+        self._parts.metrics.redelivered(len(positions), applied=len(done))
+        return done
 
     def _take(self, entries: list[Entry], *, redelivered: bool = False) -> None:
         fresh: list[Entry] = []

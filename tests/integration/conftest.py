@@ -78,7 +78,19 @@ def empty(lab: Lab) -> None:
     set_delays(lab, *DELAYS_MS)
     post(f"{lab.primary_url}/admin/reset")
     # A replica shows the reset as soon as it has read it, and acknowledges it later.
-    until(lambda: not any(one["pending"] for one in get(f"{lab.primary_url}/replicas")["replicas"]))
+    until(lambda: not any(one["pending"] for one in replicas(lab)), state=lambda: (replicas(lab), pending(lab)))
+
+
+def replicas(lab: Lab) -> list[dict[str, Any]]:
+    """Return what the primary knows of each replica."""
+    found: list[dict[str, Any]] = get(f"{lab.primary_url}/replicas")["replicas"]
+    return found
+
+
+def pending(lab: Lab) -> dict[str, list[dict[str, Any]]]:
+    """Return the oldest pending entries of each replica."""
+    log = connect(lab.redis_url)
+    return {name: log.xpending_range("lab14:log", name, "-", "+", 3) for name in lab.replica_urls}
 
 
 def is_healthy(lab: Lab) -> bool:

@@ -16,7 +16,7 @@ from broker.position import Position
 from nodes.replica.applier import Progress
 from nodes.runtime.gate import State
 from nodes.runtime.store import StoreError
-from tests.support.replica import Bench
+from tests.support.replica import REPLICA, Bench
 
 BEGAN = State(Position(1, 0), "w0", 0)
 
@@ -99,6 +99,19 @@ def test_in_the_end_the_store_is_the_primarys(bench: Bench, seed: int) -> None:
     assert bench.position() == str(bench.log.head().position)
     assert bench.store.digest()[2] == bench.log.head().digest
     assert bench.pending() == 0
+
+
+def test_an_entry_applied_beyond_the_position_and_delivered_again_is_acknowledged_again(bench: Bench) -> None:
+    write_and_read(bench, 1)
+    step_through(bench, steps=10)
+    beyond = [position for position in bench.applier._progress.beyond if position not in bench.inbox]
+    assert beyond
+    waiting = bench.pending()
+    bench.log.group(REPLICA).rewind(bench.store.state().position)
+    bench.read()
+    assert bench.pending() == waiting + len(beyond)
+    bench.acknowledge()
+    assert bench.pending() == waiting
 
 
 def test_after_a_restart_entries_beyond_the_position_come_again(bench: Bench, fake: Any, tmp_path: Path) -> None:

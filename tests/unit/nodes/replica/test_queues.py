@@ -1,7 +1,8 @@
 """The queues: their threads wait for each other; acknowledgements go out in batches, are retried, and are bounded."""
 
 import itertools
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
@@ -49,8 +50,20 @@ def test_room_in_the_line_wakes_the_reader() -> None:
     with ThreadPoolExecutor(1) as threads:
         waiter = threads.submit(inbox.wait_for_room)
         clock.us += 10**9
-        inbox.take(inbox.due(1))
+        with inbox.taking(inbox.due(1)):
+            pass
         assert waiter.result(5) == 1
+
+
+def test_entries_wait_until_the_step_that_takes_them_has_ended() -> None:
+    clock = FakeClock()
+    inbox = make_inbox(clock)
+    inbox.offer([entry(1, clock.us - 1_000_000)])
+    with ThreadPoolExecutor(1) as threads:
+        with inbox.taking(inbox.due(1)):
+            asked = threads.submit(inbox.__contains__, Position(1, 1))
+            assert wait([asked], 0.1).not_done
+        assert asked.result(5) is False
 
 
 def test_closing_the_inbox_wakes_both_threads_and_a_held_snapshot() -> None:
@@ -206,6 +219,52 @@ def test_a_lost_acknowledgement_keeps_the_position_until_the_entry_is_delivered_
     bench.acknowledger.add(redelivered(log))
     assert len(bench.step()) == 3
     assert (len(bench.acknowledger), bench.pending(), bench.acknowledger.position) == (0, 0, Position(1, 2))
+
+
+def during_the_request(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
+    """Act once, between the choice of what to acknowledge and the answer of the log server."""
+    acknowledge = Group.acknowledge
+
+    def patched(group: Group, *arguments: Any) -> None:
+        monkeypatch.setattr(Group, "acknowledge", acknowledge)
+        act()
+        acknowledge(group, *arguments)
+
+    monkeypatch.setattr(Group, "acknowledge", patched)
+
+
+def test_an_entry_delivered_again_while_its_acknowledgement_is_lost_is_acknowledged(
+    log: ReplicationLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(log)
+    bench.lost = True
+    bench.add(2)
+
+    def end_fault() -> None:
+        bench.lost = False
+        bench.acknowledger.add(redelivered(log))
+
+    during_the_request(monkeypatch, end_fault)
+    assert bench.step() == []
+    assert len(bench.step()) == 3
+    assert (len(bench.acknowledger), bench.pending()) == (0, 0)
+
+
+def test_a_void_entry_found_while_others_are_acknowledged_is_acknowledged_too(
+    log: ReplicationLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(log)
+    first, *others = [entry.position for entry in deliver(log, 2)]
+    bench.acknowledger.discard([first])
+
+    def install() -> None:
+        bench.acknowledger.forget()
+        bench.acknowledger.discard(others)
+
+    during_the_request(monkeypatch, install)
+    bench.step()
+    bench.step()
+    assert bench.pending() == 0
 
 
 def test_an_entry_delivered_again_keeps_the_time_of_its_acknowledgement(log: ReplicationLog) -> None:
