@@ -1,7 +1,7 @@
 """The queues between a replica's threads: entries until they are applied, and then until acknowledged."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from heapq import heappop, heappush
 from itertools import islice
@@ -176,6 +176,7 @@ class Acknowledger(_Queue):
         self._is_lost = is_lost
         self._line: DelayLine[Unacknowledged] = DelayLine(max_entries=_QUEUED_MAX, max_bytes=_QUEUED_MAX * _ENTRY_BYTES)
         self._lost: set[Position] = set()
+        self._sent: set[Position] = set()  # without those delivered again since: they stay in the line
         self._void: set[Position] = set()
         self._oldest: list[Position] = []  # a heap, in which acknowledged positions stay until they reach the top
         self._through: Position | None = None
@@ -194,16 +195,13 @@ class Acknowledger(_Queue):
         with self._change():
             self._line.set_schedule(schedule, self._now_us())
 
-    def add(self, entries: Iterable[Entry], through: Position | None = None) -> None:
+    def add(self, entries: Sequence[Entry], through: Position | None = None) -> None:
         """Add applied entries; everything up to ``through`` is now applied."""
         now_us = self._now_us()
         with self._change():
-            fresh = [
-                Unacknowledged(entry.position, now_us, entry.at_us, entry.traceparent)
-                for entry in entries
-                if entry.position not in self._line
-            ]
-            self._line.offer(fresh)
+            self._sent.difference_update(entry.position for entry in entries)
+            fresh = [entry for entry in entries if entry.position not in self._line]
+            self._line.offer([Unacknowledged(one.position, now_us, one.at_us, one.traceparent) for one in fresh])
             for one in fresh:
                 self._lost.discard(one.position)
                 heappush(self._oldest, one.position)
@@ -233,10 +231,11 @@ class Acknowledger(_Queue):
         """Acknowledge what is due, at most a batch; return it, and when that was. Raises ``LogError``."""
         with self._change():
             due, void = self._line.due(self._now_us(), _BATCH), list(islice(self._void, _BATCH))
-            lost = [pair for pair in due if self._is_lost()]
+            sent = [pair for pair in due if not self._is_lost()]
+            self._sent = {one.position for one, _ in sent}
+            lost = [pair for pair in due if pair[0].position not in self._sent]
             self._line.take(lost)
             self._lost.update(one.position for one, _ in lost)
-        sent = [pair for pair in due if pair[0].position not in self._lost]
         positions = [one.position for one, _ in sent]
         now_us, left = self._now_us(), len(self) - len(positions)
         if due or void or self._unreported():
@@ -246,7 +245,7 @@ class Acknowledger(_Queue):
         with self._change():
             self._reported = now_us, left
             self._void.difference_update(void)
-            self._line.take(sent)
+            self._line.take([pair for pair in sent if pair[0].position in self._sent])
             self._advance(positions)
         return [one for one, _ in sent], acknowledged_us
 

@@ -222,13 +222,13 @@ def test_a_lost_acknowledgement_keeps_the_position_until_the_entry_is_delivered_
 
 
 def during_the_request(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
-    """Act once, between the choice of what to acknowledge and the answer of the log server."""
+    """Act once, between the execution of the acknowledgement on the log server and the reception of its reply."""
     acknowledge = Group.acknowledge
 
     def patched(group: Group, *arguments: Any) -> None:
         monkeypatch.setattr(Group, "acknowledge", acknowledge)
-        act()
         acknowledge(group, *arguments)
+        act()
 
     monkeypatch.setattr(Group, "acknowledge", patched)
 
@@ -248,6 +248,24 @@ def test_an_entry_delivered_again_while_its_acknowledgement_is_lost_is_acknowled
     assert bench.step() == []
     assert len(bench.step()) == 3
     assert (len(bench.acknowledger), bench.pending()) == (0, 0)
+
+
+def test_an_entry_delivered_again_before_the_reply_to_its_acknowledgement_is_acknowledged_again(
+    log: ReplicationLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(log)
+    bench.add(2)
+
+    def deliver_again() -> None:
+        group = log.group("r1")
+        group.rewind(START)
+        bench.acknowledger.add(group.read(10, 1))
+
+    during_the_request(monkeypatch, deliver_again)
+    assert len(bench.step()) == 3
+    assert (len(bench.acknowledger), bench.pending()) == (3, 3)
+    assert len(bench.step()) == 3
+    assert (len(bench.acknowledger), bench.pending(), bench.acknowledger.position) == (0, 0, Position(1, 2))
 
 
 def test_a_void_entry_found_while_others_are_acknowledged_is_acknowledged_too(
