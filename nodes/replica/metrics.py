@@ -19,12 +19,7 @@ _LATENESS = Metric(
     LATENESS_BUCKETS,
 )
 _ACKNOWLEDGED = Metric(
-    Histogram,
-    "ec_acknowledgement_delay_seconds",
-    "time from commit to acknowledged",
-    _ROLE,
-    _REPLICA,
-    SECONDS_BUCKETS,
+    Histogram, "ec_acknowledgement_delay_seconds", "time from commit to acknowledged", _ROLE, _REPLICA, SECONDS_BUCKETS
 )
 _APPLIED = Metric(
     Counter, "ec_applied_total", "entries by `result`: applied, duplicate, error", _ROLE, ("replica", "result")

@@ -31,8 +31,7 @@ def classify(last: Position, entry: Entry) -> Arrival:
         return Arrival.NEXT
     if entry.position <= last:
         return Arrival.REPEATED
-    origin = entry.goes_on_from
-    if origin is None:
+    if (origin := entry.goes_on_from) is None:
         return Arrival.NEXT if last.is_followed_by(entry.position) else Arrival.GAP
     if last == origin:
         return Arrival.CONTINUATION
@@ -96,6 +95,7 @@ class Reader:
             if self.state.phase is Phase.RECOVERING or self._parts.recheck_requested.is_set():
                 self._parts.recheck_requested.clear()
                 self._recover()
+                self._require_rest()
                 self._move(phase=Phase.READING)
             if self._parts.resync_requested.is_set():
                 self._parts.resync_requested.clear()
@@ -107,13 +107,19 @@ class Reader:
 
     def _read_new(self, block_ms: int) -> None:
         self._acknowledger.wait_for_room()
-        room = self._inbox.wait_for_room()
-        if room:
+        if room := self._inbox.wait_for_room():
             before = self.state.last
-            entries = self._group.read(min(room, _BATCH), block_ms)
+            entries = self._group.read(min(room, _BATCH), 1 if self.state.phase is Phase.REWOUND else block_ms)
             self._take(entries)
-            if entries and self._parts.reads_again():
+            if not entries:
+                self._require_rest()
+            elif self._parts.reads_again():
                 self._group.rewind(before)
+
+    def _require_rest(self) -> None:
+        """Raise ``PositionLost`` if all that the log still has is behind it: then no entry shows the gap."""
+        if self._log.head().position > self.state.last and not self._log.history.after(self.state.last, 1):
+            raise PositionLost(f"what follows {self.state.last} was trimmed")
 
     def _recover(self) -> None:
         head, last = self._log.head().position, self.state.last

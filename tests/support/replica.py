@@ -67,9 +67,9 @@ class Bench:
         while self.acknowledger.step()[0]:
             pass
 
-    def catch_up(self) -> Bench:
-        """Read, apply and acknowledge until nothing changes; return this bench."""
-        for _ in range(5):
+    def catch_up(self, rounds: int = 5) -> Bench:
+        """Read, apply and acknowledge, by default until nothing changes; return this bench."""
+        for _ in range(rounds):
             self.read()
             self.clock.us = max(self.clock.us, self.log.history.now_us())
             self.apply()

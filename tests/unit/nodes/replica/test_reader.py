@@ -194,6 +194,16 @@ def test_a_gap_is_closed_by_reading_again_from_before_it(log: ReplicationLog, ma
     assert bench.count("ec_resyncs_total", reason="gap") == 0
 
 
+def test_a_gap_after_which_nothing_was_written_is_closed_by_a_snapshot(log: ReplicationLog, make: Make) -> None:
+    log.append("set", "k", "1", "w1")
+    bench = make().catch_up()
+    log.append("set", "k", "2", "w2")
+    log.trim(Position(1, 2))
+    bench.catch_up()
+    assert bench.position() == "1-2"
+    assert bench.count("ec_resyncs_total", reason="gap") == 1
+
+
 def test_a_gap_that_the_log_cannot_close_is_closed_by_a_snapshot(log: ReplicationLog, make: Make) -> None:
     write(log, "old")
     bench = make().catch_up()
