@@ -162,9 +162,10 @@ class Client:
             reply = self.peers.attempt(Ask(f"{url}/version", fields=fields, wait_ms=left_ms))
             problem = failure(reply)
             if isinstance(reply, Reply) and reply.status == 200:
-                if reply.body.get("reached"):
+                # A replica of another program can answer at once, without these two members.
+                if reply.body.get("reached", Position.parse(reply.body["position"]) >= Position.parse(position)):
                     observed_ms = ms((reply.received_at - written.received_at) * 1e6)
-                    applied_ms = reply.body["applied_after_ms"]
+                    applied_ms = reply.body.get("applied_after_ms")
                     return {"applied_after_ms": applied_ms, "observed_after_ms": observed_ms, "attempts": attempts}
                 problem = f"is at {reply.body['position']}"
                 if reply.body["epoch"] > Position.parse(position).epoch:
@@ -202,4 +203,4 @@ class Client:
         fresh = position >= head
         self.on_read(VersionRead("write-and-read", replica, cast("Reply", reply), versions_behind(position, head)))
         self.metrics.reads.labels(replica, "fresh" if fresh else "stale").inc()
-        return {"version": answer["version"], "has_new_data": fresh, "data_age_ms": answer["data_age_ms"]}
+        return {"version": answer["version"], "has_new_data": fresh, "data_age_ms": answer.get("data_age_ms")}

@@ -231,7 +231,7 @@ def _status(name: str, answer: dict[str, Any], primary: dict[str, Any], known: K
     }
     if "error" in answer:
         found["error"] = answer["error"]
-    elif answer["acknowledged_position"] is not None:  # its own numbers are newer than the primary's
+    elif answer.get("acknowledged_position") is not None:  # its own numbers are newer than the primary's
         acknowledged = Position.parse(answer["acknowledged_position"])
         waiting, unacknowledged = answer["waiting"], answer["applied_unacknowledged"]
         found |= {"waiting": waiting, "applied_unacknowledged": unacknowledged, "pending": waiting + unacknowledged}

@@ -116,6 +116,8 @@ class Nodes:
         reply = self.peers.ask(Ask(f"{place.url}/data/{quote(read.key, safe='')}", fields=fields, wait_ms=wait_ms))
         if reply.status in {200, 404} and "source" in reply.body:
             return Served(reply.body, Position.parse(reply.body["position"]), reply.received_at, place)
+        if reply.status in {200, 404}:  # it ignores the position: docs/bring-your-own.md
+            raise PeerError(f"{place.url} does not read at consistency levels", sent=True)
         raise PeerRefused(reply.status, reply.body)
 
 

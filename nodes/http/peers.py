@@ -33,6 +33,10 @@ class PeerError(Exception):
         self.sent, self.role, self.extra = sent, role, extra
 
 
+class NotJson(PeerError):
+    """Raised when a node answered, but not with a JSON object: it may not have the endpoint."""
+
+
 class PeerRefused(Exception):
     """Raised when a node returned problem details (``body``), which are passed to the caller unchanged."""
 
@@ -132,14 +136,14 @@ class Peers:
         except (urllib3.exceptions.HTTPError, ValueError) as error:
             refused = isinstance(error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
             if isinstance(error, ValueError):
-                sentence = f"{ask.url} did not answer with JSON"
-            elif isinstance(error, urllib3.exceptions.ReadTimeoutError):
+                raise NotJson(f"{ask.url} did not answer with JSON", sent=True) from error
+            if isinstance(error, urllib3.exceptions.ReadTimeoutError):
                 sentence = f"{ask.url} did not answer in time"
             else:
                 sentence = f"{ask.url} cannot be reached"
             raise PeerError(sentence, sent=repeated or not refused) from error
         if not isinstance(found, dict):
-            raise PeerError(f"{ask.url} did not answer with a JSON object", sent=True)
+            raise NotJson(f"{ask.url} did not answer with a JSON object", sent=True)
         return Reply(answer.status, found, received_at, repeated, sent_at)
 
     def require(self, ask: Ask, role: str = "node", **extra: Any) -> Reply:

@@ -6,6 +6,7 @@ from nodes.http.peers import Ask, PeerError, Peers, Reply
 
 LAB = "3f9a1c07"
 PRIMARY = "http://127.0.0.1:8000"
+CONTRACT_ONLY = {"position": "1-7", "version": 7, "epoch": 1}  # docs/bring-your-own.md
 GONE = PeerError("http://r2 cannot be reached", sent=False)
 
 

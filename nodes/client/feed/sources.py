@@ -18,7 +18,7 @@ from broker.log import ReplicationLog
 from broker.position import Position
 from broker.registry import Events
 from nodes.client.feed.feed import INTERVAL_SECONDS, Before, Feed
-from nodes.http.peers import Ask, PeerError, Peers
+from nodes.http.peers import Ask, NotJson, PeerError, Peers
 from nodes.runtime.background import Background
 
 WAIT_MS = 4000
@@ -150,7 +150,7 @@ def follow_replica(
     """Wait for the entries that a replica applies or acknowledges next; see ``Step``."""
     wait = {"cursor": cursor or "", "timeout_ms": str(WAIT_MS), "limit": str(_PAGE)}
     reply = peers.attempt(Ask(f"{url}/{kind}", fields=wait if cursor else {"limit": "1"}, wait_ms=WAIT_MS))
-    if isinstance(reply, PeerError):
+    if isinstance(reply, PeerError) and not isinstance(reply, NotJson):
         feed.publish("unreachable", {"node": replica, "detail": str(reply)})
     if isinstance(reply, PeerError) or reply.status != 200:
         return cursor, _STATE_SECONDS

@@ -12,7 +12,7 @@ from nodes.client.metrics import ClientMetrics
 from nodes.http.peers import PeerError, PeerRefused, Reply
 from nodes.http.writing import WriteBody
 from nodes.runtime.tracing import Tracing
-from tests.support.peers import GONE, PRIMARY, StubPeers, at, replicas
+from tests.support.peers import CONTRACT_ONLY, GONE, PRIMARY, StubPeers, at, replicas
 from tests.support.problems import answered
 
 
@@ -52,6 +52,15 @@ def test_a_window_ends_when_the_last_replica_has_the_write() -> None:
     assert registry.get_sample_value("ec_consistency_window_seconds_count", {"outcome": "converged"}) == 1
     waits = [ask.fields for ask in peers.asked if ask.url.endswith("/version")]
     assert all(fields is not None and fields["min_position"] == "1-7" for fields in waits)
+
+
+def test_a_replica_that_reports_only_its_position_is_read_and_waited_for() -> None:
+    reached = at(7, reached=True, applied_after_ms=1)
+    client, _, _ = make(**{"primary/data": WRITTEN, "r1/version": CONTRACT_ONLY, "r2/version": reached})
+    read = client.write_and_read(BODY, "w")["immediate_reads"]["r1"]
+    assert read == {"version": 7, "has_new_data": True, "data_age_ms": None}
+    waited = client.write_and_wait(BODY, "w", 5000)["replicas"]["r1"]
+    assert waited == {"applied_after_ms": None, "observed_after_ms": 0.0, "attempts": 1}
 
 
 def test_a_reset_ends_the_wait() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from nodes.client.comparison import CompareQuery, Comparison
 from nodes.client.directory import Directory
-from tests.support.peers import GONE, PRIMARY, StubPeers, at, replicas
+from tests.support.peers import CONTRACT_ONLY, GONE, PRIMARY, StubPeers, at, replicas
 
 
 def make(**answers: Any) -> Comparison:
@@ -91,3 +91,14 @@ def test_a_replica_that_registers_during_a_comparison_is_not_part_of_it() -> Non
 
     found = Comparison(peers, Registering(peers, PRIMARY), PRIMARY).compare(CompareQuery(digest=True))
     assert list(found["replicas"]) == ["r1"]
+
+
+def test_what_a_replica_does_not_report_is_unknown_and_no_error() -> None:
+    comparison = make(**{"primary/version": at(7), "r1/version": CONTRACT_ONLY, "r2/version": at(7)})
+    compared = comparison.compare(CompareQuery())
+    assert compared["replicas"]["r1"] == CONTRACT_ONLY
+    assert compared["analysis"]["consistent_replicas"] == ["r1", "r2"]
+    shown = comparison.status()["replicas"][0]
+    assert "error" not in shown
+    assert (shown["version"], shown["is_consistent"], shown["data_age_ms"]) == (7, True, None)
+    assert (shown["acknowledged_version"], shown["pending"]) == (4, 3)  # as the primary reports them

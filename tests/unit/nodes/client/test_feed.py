@@ -21,7 +21,7 @@ from nodes.client.feed import feed as module
 from nodes.client.feed.feed import INTERVAL_SECONDS, LISTENERS_MAX, Feed, Listener
 from nodes.client.feed.sources import PROGRESS, Progress, Sources, follow_replica, write_item
 from nodes.http.app import make_app
-from nodes.http.peers import PeerError
+from nodes.http.peers import NotJson, PeerError
 from nodes.runtime.config import load
 from nodes.runtime.gate import Places
 from nodes.runtime.tracing import Tracing
@@ -375,6 +375,7 @@ def test_what_is_delivered_is_published_when_it_has_changed_and_once_a_second(fa
     [
         (PeerError("gone", sent=False), {"unreachable": [{"node": "r1", "detail": "gone"}]}),
         ((503, {"detail": "no"}), {}),
+        (NotJson("no such page", sent=True), {}),  # a replica of another program does not have the endpoint
     ],
 )
 def test_a_replica_that_does_not_answer_is_asked_again_after_a_pause(

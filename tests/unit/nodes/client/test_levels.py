@@ -248,6 +248,18 @@ def test_if_one_replica_does_not_answer_another_is_read() -> None:
         levels.read("k", LevelQuery(replica="r1"), Session())
 
 
+@pytest.mark.parametrize(
+    "contract_only", [{"key": "k", "value": 2, "version": 2, "position": "1-9"}, (404, {"position": "1-9"})]
+)
+def test_a_replica_that_does_not_read_at_levels_is_left_out(contract_only: Any) -> None:
+    answers = {"primary/replicas": replicas("r1", "r2"), HEAD: at(9), "r2/data/k": record("r2", 2, "1-9")}
+    levels, _, _ = make(**answers, **{"r1/data/k": contract_only})
+    for _ in range(5):
+        assert levels.read("k", LevelQuery(), Session())["source"] == "r2"
+    with pytest.raises(PeerError, match="does not read at consistency levels"):
+        levels.read("k", LevelQuery(replica="r1"), Session())
+
+
 def test_a_missing_key_has_version_0_and_a_position() -> None:
     missing = (404, {"status": 404, "detail": "no", "source": "r1", "position": "1-9"})
     levels, _, _ = make(**{HEAD: at(9), "r1/data/a%2Fb": missing})

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from nodes.http import peers as module
-from nodes.http.peers import Ask, PeerError, PeerRefused, Peers, PeersBusy, Reply
+from nodes.http.peers import Ask, NotJson, PeerError, PeerRefused, Peers, PeersBusy, Reply
 from nodes.http.problem import problem_of
 from tests.support.until import until
 
@@ -147,6 +147,7 @@ def test_an_invalid_answer_leaves_a_sent_request_in_doubt(peers: Peers, way: Ser
     with pytest.raises(PeerError) as failed:
         ask(peers, way)
     assert failed.value.sent is True
+    assert isinstance(failed.value, NotJson) == (way is not hang_up)
 
 
 def test_a_silent_node_times_out_and_leaves_a_doubt(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
