@@ -92,8 +92,7 @@ class Child:
             return None
         if now - self._started_at >= _SETTLED_SECONDS:
             self._failures = -1
-        reason = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        return f"{self.name} ended ({reason}); {self._try_again(now)}"
+        return f"{self.name} ended ({ending(code)}); {self._try_again(now)}"
 
     def _try_again(self, now: float) -> str:
         self._failures += 1
@@ -117,6 +116,16 @@ class Child:
 
     def last_words(self) -> str:
         return last_line(self.log) or f"{self.log} is empty"
+
+
+def ending(code: int) -> str:
+    """Words for the exit status of a process, negative for a signal."""
+    if code >= 0:
+        return f"exit status {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:  # a real-time signal
+        return f"killed by signal {-code}"
 
 
 def last_line(log: Path) -> str:
