@@ -38,8 +38,10 @@ class Recorder:
     def full(self) -> bool:
         return len(self.operations) >= self.operations_max
 
-    def add(self, session: int, kind: Kind, outcome: Outcome, invoked_us: int, **found: Any) -> None:
-        self.operations.append(Operation(next(self._index), session, kind, outcome, invoked_us, self.now_us(), **found))
+    def add(self, session: int, kind: Kind, outcome: Outcome, invoked_us: int, **found: Any) -> Operation:
+        operation = Operation(next(self._index), session, kind, outcome, invoked_us, self.now_us(), **found)
+        self.operations.append(operation)
+        return operation
 
 
 class Session:

@@ -46,11 +46,14 @@ class Ledger:
 
     def newest(self, key: str, position: Position) -> Entry | None:
         """Return the entry that a store at ``position`` shows for the key; ``None`` if the ledger has none."""
-        entries = self._by_key.get(key, [])
+        entries = self.of_key(key)
         found = bisect_right(entries, position, key=lambda entry: entry.position)
         entry = entries[found - 1] if found else None
         cut = entry and self.lost_at(entry.position)
         return None if entry is None or entry.op == "delete" or (cut and cut.start <= position) else entry
+
+    def of_key(self, key: str) -> list[Entry]:
+        return self._by_key.get(key, [])
 
     def lost_at(self, position: Position) -> Cut | None:
         """Return when the log lost what it had at this position; ``None`` if it did not."""
@@ -96,6 +99,11 @@ class Follower:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+
+    @property
+    def position(self) -> Position:
+        """The last entry that was read."""
+        return self._last
 
     def finish(self) -> Ledger:
         """Return all entries up to now. Raises ``LabError`` if the log cannot be read without a gap."""
