@@ -19,6 +19,7 @@ COMMANDS = {
     "down": "Stop the lab; its data stays.",
     "experiment": "Measure the running lab in the background, and compare with the prediction.",
     "fault": "Inject faults into replicas and the log server, and repair them.",
+    "grade": "Grade a program that consumes the log, on a lab of its own.",
     "load": "Write every item of FILE.",
     "logs": "Show the logs of all processes.",
     "predict": "Predict the staleness of reads from delay models alone.",

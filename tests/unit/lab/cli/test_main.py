@@ -53,6 +53,7 @@ def test_help_loads_no_command() -> None:
     [
         ["load", "--primary-url", "http://127.0.0.1:9"],
         ["check", "--history"],
+        ["grade", "--table"],
         ["experiment", "run", "--client-url", "http://127.0.0.1:9"],
         ["predict", "replicas", "--replica"],
     ],
@@ -89,7 +90,9 @@ def test_nan_is_rejected_by_every_range(command: list[str]) -> None:
     assert (done.exit_code, "is not a number" in done.output) == (2, True)
 
 
-@pytest.mark.parametrize("command", [["check", "--save"], ["check", "--export"], ["torture", "--save"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [["check", "--save"], ["check", "--export"], ["torture", "--save"], ["grade", "--out"]], ids=" ".join
+)
 def test_an_output_file_that_cannot_be_written_is_rejected_before_any_work(command: list[str]) -> None:
     done = CliRunner().invoke(main, [*command, "/none/of/these"])
     assert (done.exit_code, "is not a writable directory" in done.output) == (2, True)
