@@ -25,7 +25,7 @@ _SUITE_OF = {
         (
             *("etcd", "mariadbd", "pgbouncer", "postgresql"),
             *("docker", "go", "helm", "index", "jq", "kube-apiserver", "kube-score", "kubeconform"),
-            *("minutes", "mount", "netns", "openssl", "prometheus", "redis-server", "runme", "schemathesis"),
+            *("minutes", "mount", "netns", "node", "openssl", "prometheus", "redis-server", "runme", "schemathesis"),
         ),
         "stack",
     ),
