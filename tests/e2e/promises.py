@@ -428,6 +428,12 @@ def the_lab_is_stopped(done: Done) -> None:
     assert "The lab is stopped." in done.output
 
 
+@promise("grade-first-try")
+def the_first_try_fails_with_a_counterexample(done: Done) -> None:
+    assert re.search(r"\d+-\d+ was acknowledged at .*; killed at ", done.output)
+    assert done.output.endswith("exit status 1\n")
+
+
 @promise("reset-data")
 def every_node_is_empty(done: Done) -> None:
     assert (done.answers[0]["status"], done.answers[0]["version"]) == ("reset", 0)
