@@ -2,7 +2,6 @@
 
 import json
 import re
-import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -13,8 +12,9 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from broker.errors import LogError
 from lab.checking import history as histories
-from lab.cli.options import OutputFile, interrupt_on_sigterm, json_option
+from lab.cli.options import OutputFile, interrupt_on_sigterm, json_option, seed_option
 from lab.errors import LabError, NothingTestedError
 from lab.grade import report, run, table
 from lab.grade.levels import LEVELS, Level
@@ -38,13 +38,7 @@ def _levels(_ctx: click.Context, _param: click.Parameter, value: str) -> Sequenc
 @click.argument("command", nargs=-1)
 @click.option("--level", "levels", default=f"1-{len(LEVELS)}", callback=_levels, help="Level, or range of levels.")
 @click.option("--all", "every", is_flag=True, help="Go on after a failed level.")
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=lambda: secrets.randbelow(10**6),
-    show_default="random",
-    help="Random seed of the load and of what is done to the program.",
-)
+@seed_option("Random seed of the load and of what is done to the program.")
 @click.option("--out", "out_to", type=OutputFile(), help="Output file for the result, for --table.")
 @click.option("--save", "save_to", type=OutputFile(), help="Output file for the history, for `lab check --history`.")
 @click.option("--log", "log_to", type=OutputFile(), help="Output file for what the program prints.")
@@ -102,6 +96,8 @@ def _graded(command: tuple[str, ...], chosen: dict[str, Any], out: Console) -> t
             raise NothingTestedError(f"{error}{error.advice}") from None
         result.outcomes.append(Outcome(levels[len(result.outcomes)], passed=False, words=str(error)))
         return result, error
+    except LogError as error:
+        raise NothingTestedError(f"the lab's log server failed: {error}") from None
     except KeyboardInterrupt:
         raise click.exceptions.Exit(130) from None  # not 1, which would be a failed level
     return result, None

@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+import secrets
 import signal
 import threading
 import time
@@ -79,6 +80,17 @@ data_dir_option = click.option(
 client_url_option = click.option(
     "--client-url", help="URL of the client service, if the lab does not run from the data directory."
 )
+
+
+def seed_option(meaning: str) -> Callable[[Command], Command]:
+    """Pass a seed as ``seed``: the option's value, or a random one."""
+    return click.option(
+        "--seed",
+        type=click.IntRange(0),
+        default=lambda: secrets.randbelow(10**6),
+        show_default="random",
+        help=meaning,
+    )
 
 
 def client_option(command: Command) -> Command:

@@ -1,6 +1,5 @@
 """``lab torture``: draw a schedule, run it and check the outcome."""
 
-import secrets
 import shutil
 import sys
 import tempfile
@@ -14,7 +13,7 @@ import click
 from rich.console import Console
 
 from lab.checking import history as histories
-from lab.cli.options import Number, OutputFile, interrupt_on_sigterm, json_option, timed_run
+from lab.cli.options import Number, OutputFile, interrupt_on_sigterm, json_option, seed_option, timed_run
 from lab.local.layout import NAMESPACE, REPLICAS_MAX
 from lab.local.supervisor import Lab
 from lab.terminal import console, print_json
@@ -58,13 +57,7 @@ class _Chosen:
 
 
 @click.command()
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=lambda: secrets.randbelow(10**6),
-    show_default="random",
-    help="Random seed of the schedule.",
-)
+@seed_option("Random seed of the schedule.")
 @click.option("--seconds", type=Number(5, 86_400), default=60.0, help="Duration in seconds.")
 @click.option(
     "--faults",

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from broker.errors import LogUnreachable
 from lab.checking.history import load
 from lab.cli import grade, main
 from lab.errors import LabError
@@ -141,8 +142,11 @@ def test_without_a_failed_level_nothing_is_drawn(run_with: Any, tmp_path: Path) 
     assert not (tmp_path / "x.svg").exists()
 
 
-@pytest.mark.parametrize("error", [Nonsense("GET /version was answered with 200, but \x1b[2J"), LabError("no log")])
-def test_a_program_that_cannot_be_graded_gets_one_sentence(run_with: Any, error: LabError, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [Nonsense("GET /version was answered with 200, but \x1b[2J"), LabError("no log"), LogUnreachable("it is down")],
+)
+def test_a_program_that_cannot_be_graded_gets_one_sentence(run_with: Any, error: Exception, tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     done, stub = run_with(right, "--all", "--out", str(out), "--", "my", error=error)
     assert (done.exit_code, stub.closed) == (2, True)
