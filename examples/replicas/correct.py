@@ -125,7 +125,7 @@ class Replica:
     def start(self) -> None:
         """Begin as after a restart, also on each new connection: the reply that was lost may have contained entries.
 
-        Nobody else will get these: they are pending for us. So what is pending comes before what is new.
+        They are pending for this consumer, and no other one gets them. So pending entries come before new ones.
         """
         try:
             self.redis.xgroup_create(self.log, self.name, "0", mkstream=True)

@@ -18,15 +18,13 @@ class Load:
 
     def __init__(self, primary_url: str, keys: Sequence[str], random: Random) -> None:
         self._url = primary_url
-        self._keys = keys
         self._chosen = keys
         self._random = random
         self._written = 0
-        self._lock = threading.Lock()
 
     def write(self, keys: Sequence[str]) -> None:
         """Write these keys, in this order, in one request."""
-        with self._lock, suppress(NodeUnreachable):
+        with suppress(NodeUnreachable):
             items = [{"key": key, "value": f"v{self._written + n}"} for n, key in enumerate(keys, 1)]
             self._written += len(items)
             call("POST", f"{self._url}/data/batch", items)

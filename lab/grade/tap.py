@@ -196,7 +196,7 @@ class Tap:
         pair.to_server += data
 
     def _acknowledge(self, pair: _Pair, names: list[bytes]) -> bool:
-        """Return whether the acknowledgement is to be forwarded."""
+        """Take note of an acknowledgement, and return whether to forward it."""
         trap = self._trap
         goes_off = trap is not None and 0 < trap.left <= len(names)
         if trap is not None:

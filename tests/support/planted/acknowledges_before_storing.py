@@ -1,4 +1,4 @@
-"""Acknowledges an entry, then stores it. Killed in between, it has lost the entry: nobody delivers it again."""
+"""Acknowledges an entry, then stores it. Killed in between, it has lost the entry: it is not delivered again."""
 
 import lesson
 
