@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Callable
 
-_SAMPLES = 5  # answers in one measurement
+_SAMPLES = 5  # answers in one measurement, at most
+_QUICK_US = 500  # round trip
 
 
 class LogClock:
@@ -27,13 +28,23 @@ class LogClock:
         self._lock = threading.Lock()
 
     def measure(self) -> None:
-        """Ask the server a few times; replace the estimate if the answers contradict it. Raises ``LogError``."""
-        answers = [self._ask() for _ in range(_SAMPLES)]
-        lowest_us, highest_us = max(low for low, _ in answers), min(high for _, high in answers)
+        """Ask the server until a quick answer agrees with the estimate; replace it if a few answers contradict it.
+
+        Raises ``LogError``.
+        """
+        lowest_us, highest_us = self._ask()
+        for _ in range(_SAMPLES - 1):
+            if self._agrees(lowest_us, highest_us) and highest_us - lowest_us <= _QUICK_US:
+                return
+            low_us, high_us = self._ask()
+            lowest_us, highest_us = max(lowest_us, low_us), min(highest_us, high_us)
         with self._lock:
-            if not (self._measured and lowest_us <= self._offset_us <= highest_us):
+            if not self._agrees(lowest_us, highest_us):
                 self._offset_us = lowest_us
             self._measured = True
+
+    def _agrees(self, lowest_us: int, highest_us: int) -> bool:
+        return self._measured and lowest_us <= self._offset_us <= highest_us
 
     def _ask(self) -> tuple[int, int]:
         """Return the lower and upper bound of the server's lead over the monotonic clock."""
