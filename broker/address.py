@@ -61,7 +61,7 @@ class Address:
 
 def ask(url: str, *command: str) -> Any:
     """Return one server's reply. Raises redis-py's ``RedisError``."""
-    from redis import ConnectionPool, Redis
+    from redis import ConnectionPool
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
@@ -75,9 +75,12 @@ def ask(url: str, *command: str) -> Any:
         driver_info=None,
     )
     pool.connection_class = tls.shared(pool.connection_class)
-    client: Any = Redis.from_pool(pool)
-    with client:
-        return client.execute_command(*command)
+    try:
+        connection = pool.get_connection()
+        connection.send_command(*command)
+        return connection.read_response()
+    finally:
+        pool.disconnect()
 
 
 class Nowhere(Address):
