@@ -142,10 +142,8 @@ class _Lab:
             raise
 
     def sever(self) -> None:
-        sock = self._sock
-        if sock is not None:
-            with suppress(OSError):  # not TLS's own method, after which what has arrived is read without deciphering
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        if self._sock is not None:
+            tls.shutdown(self._sock)
 
 
 def connect(

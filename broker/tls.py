@@ -5,7 +5,9 @@ then trusts as well as the given ones.
 """
 
 import os
+import socket
 import ssl
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -30,6 +32,14 @@ def shared(connection_class: Any) -> Any:
     """Return this class of connections, or with TLS one whose connections share contexts."""
     uses_tls = hasattr(connection_class, "_wrap_socket_with_ssl")
     return type(connection_class.__name__, (_Shared, connection_class), {}) if uses_tls else connection_class
+
+
+def shutdown(sock: socket.socket) -> None:
+    """End a connection in both directions: not by TLS's own method, after which what has arrived is read without
+    deciphering.
+    """
+    with suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 @lru_cache(maxsize=8)
