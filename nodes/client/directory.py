@@ -1,7 +1,8 @@
 """The lab as the primary reports it: its id, its replicas, and the head of its log."""
 
 import threading
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent import futures
+from concurrent.futures import CancelledError, Future
 from typing import NamedTuple
 
 from broker.delay.models import Order
@@ -76,7 +77,7 @@ class LogHead:
         self._url = f"{primary_url}/version"
         self._patience_seconds = patience_seconds
         self._lock = threading.Lock()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="head")
+        self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix="head")
         self._next: Future[Position | None] = Future()
         self._next.cancel()
         self._silent = False

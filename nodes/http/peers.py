@@ -3,7 +3,8 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent import futures
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ class _Pool(urllib3.HTTPConnectionPool):
 class Team:
     """Capacity for a number of concurrent requests, for one thread; ``free``: the remaining capacity."""
 
-    _threads: ThreadPoolExecutor
+    _threads: futures.ThreadPoolExecutor
     _room: threading.Semaphore
     free: int = 0
 
@@ -112,7 +113,7 @@ class Peers:
     def __init__(self, parallel: int, monotonic: Callable[[], float]) -> None:
         self._pool = urllib3.PoolManager(num_pools=64, maxsize=parallel, retries=False)
         self._pool.pool_classes_by_scheme = {**self._pool.pool_classes_by_scheme, "http": _Pool}
-        self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="peer")
+        self._threads = futures.ThreadPoolExecutor(parallel, thread_name_prefix="peer")
         self._room = threading.Semaphore(parallel)
         self._monotonic = monotonic
 
@@ -193,7 +194,7 @@ class Peers:
             yield from dict.fromkeys(asks, PeerError(str(busy), sent=False)).items()
             return
         with suppress(TimeoutError):
-            for done in as_completed(running, timeout_seconds):
+            for done in futures.as_completed(running, timeout_seconds):
                 yield running[done], done.result()
 
     def attempt(self, ask: Ask) -> Reply | PeerError:

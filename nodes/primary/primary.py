@@ -107,7 +107,7 @@ class Primary:
         writable: Callable[[], None],
     ) -> None:
         """``writable`` raises ``LogError`` if the next write would not be accepted."""
-        self._parts, self._log, self._gate = parts, parts.log, parts.gate
+        self.parts, self._log, self._gate = parts, parts.log, parts.gate
         self._verification, self._retention, self._losses, self._writable = verification, retention, losses, writable
         self._promise: str | None = None
         self._upkeep = Background("upkeep", self._step)
@@ -120,10 +120,10 @@ class Primary:
 
     def stop(self) -> None:
         self._gate.close()
-        self._parts.acknowledgements.close()
+        self.parts.acknowledgements.close()
         self._upkeep.stop()
         self._following.stop()
-        self._parts.peers.close()
+        self.parts.peers.close()
 
     def state(self) -> State:
         known = self._gate.state.position
@@ -161,21 +161,21 @@ class Primary:
         known = self._gate.state.position
         position, head = self._log.history.before(round(age_ms * 1000))
         _require(head, known)
-        return {"source": self._parts.config.node_id, "position": str(position), "age_ms": age_ms, "head": str(head)}
+        return {"source": self.parts.config.node_id, "position": str(position), "age_ms": age_ms, "head": str(head)}
 
     def replicas(self) -> ReplicasAnswer:
-        members = self._parts.registered.members()
+        members = self.parts.registered.members()
         lags = lag.observe(self._log, members)
-        settings = self._parts.registered.settings()
+        settings = self.parts.registered.settings()
         now_us = self.now_us()
 
         def shown(member: Member) -> ReplicaAnswer:
             behind, configured = lags[member.replica], settings.get(member.replica)
-            unacknowledged = self._parts.acknowledgements.unacknowledged(member)
+            unacknowledged = self.parts.acknowledgements.unacknowledged(member)
             return {
                 "replica_id": member.replica,
                 "url": member.url,
-                "proven": guard.is_proven(self._parts.config.admin_token, member.replica, member.url, member.proof),
+                "proven": guard.is_proven(self.parts.config.admin_token, member.replica, member.url, member.proof),
                 "live": member.is_live(now_us),
                 "heartbeat_at": str(timestamp(member.seen_at_us)),
                 "applied_position": str(member.position),
@@ -198,7 +198,7 @@ class Primary:
         return {"lab": self._log.history.lab(), "replicas": [shown(member) for member in members]}
 
     def scrape_targets(self) -> list[ScrapeTargets]:
-        return [{"targets": [urlsplit(member.url).netloc for member in self._parts.registered.members()]}]
+        return [{"targets": [urlsplit(member.url).netloc for member in self.parts.registered.members()]}]
 
     def health(self) -> dict[str, str]:
         """Whether the log responds, is complete and durable, and accepts writes."""
@@ -224,39 +224,39 @@ class Primary:
         self._verification.require()
         position = self._log.reset(uuid.uuid4().hex, self._gate.state.position)
         self._seen(self._log.head())
-        self._parts.events.publish("reset", position=str(position))
-        now_us = self._parts.clock.now_us()
-        self._parts.metrics.changed("reset", now_us)
-        members = self._parts.registered.members()
+        self.parts.events.publish("reset", position=str(position))
+        now_us = self.parts.clock.now_us()
+        self.parts.metrics.changed("reset", now_us)
+        members = self.parts.registered.members()
         fields = {"min_position": str(position), "timeout_ms": str(RESET_WAIT_MS)}
         live = [member for member in members if member.is_live(now_us)]
         asks = {member.replica: Ask(f"{member.url}/version", fields=fields, wait_ms=RESET_WAIT_MS) for member in live}
-        found = self._parts.peers.ask_all(asks)
+        found = self.parts.peers.ask_all(asks)
         replicas = {member.replica: _emptied(found.get(member.replica)) for member in members}
         return ResetAnswer(status="reset", version=0, epoch=position.epoch, position=str(position), replicas=replicas)
 
     def forget(self, replica: str) -> bool:
         """Remove a replica that will not return, with its group; ``False`` if it is not registered."""
-        if not self._parts.registered.forget(replica):
+        if not self.parts.registered.forget(replica):
             return False
         self._log.group(replica).leave()
-        self._parts.events.publish("left", replica=replica)
+        self.parts.events.publish("left", replica=replica)
         return True
 
     def _step(self) -> None:
         self._verification.require()
-        moved_us = self._log.steady(self._parts.clock.known_us())  # before the clock follows its server
+        moved_us = self._log.steady(self.parts.clock.known_us())  # before the clock follows its server
         if moved_us:
             _logger.warning("the log server's clock was set by %.3f s; the log's time continues", -moved_us / 1e6)
-        self._parts.clock.measure()
-        now_us = self._parts.clock.now_us()
-        members = self._parts.registered.members()
+        self.parts.clock.measure()
+        now_us = self.parts.clock.now_us()
+        members = self.parts.registered.members()
         self._verification.compare(members)
         head = self._log.head()
         self._seen(head)
         for lost in self._losses.find(head.position):
             _logger.error("%s", lost)
-            self._parts.metrics.lost.inc(lost.writes)
+            self.parts.metrics.lost.inc(lost.writes)
         self._losses.announce()
         self._report_promise()
         for member in members:

@@ -120,7 +120,7 @@ def create_app(config: ReplicaConfig) -> Flask:
     """A replica as a WSGI app, with its node in ``app.extensions["node"]``. Raises ``StoreError``."""
     registry = CollectorRegistry()
     tracing = traces.make(config)
-    parts = make_parts(config, tracing, registry)
+    parts = make_parts(config, tracing, registry, monotonic_ns=time.monotonic_ns, wall_ns=time.time_ns)
     replica = Replica(parts)
     app, api = make_app(config, tracing, registry)
     app.extensions |= {"node": replica, "link": parts.link}

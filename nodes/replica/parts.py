@@ -2,7 +2,6 @@
 
 import random
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -75,8 +74,8 @@ def make_parts(
     registry: CollectorRegistry,
     *,
     connect: Callable[..., Client] = connection.connect,
-    monotonic_ns: Callable[[], int] = time.monotonic_ns,
-    wall_ns: Callable[[], int] = time.time_ns,
+    monotonic_ns: Callable[[], int],
+    wall_ns: Callable[[], int],
 ) -> Parts:
     """Wire the parts together. Raises ``nodes.runtime.store.StoreError``."""
     link = Link(parse(config.redis_url, config.namespace))

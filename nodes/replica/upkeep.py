@@ -58,7 +58,7 @@ class Audit:
     """
 
     parts: Parts
-    monotonic: Callable[[], float] = time.monotonic
+    monotonic: Callable[[], float] = field(default_factory=lambda: time.monotonic)
     diverged: bool = field(default=False, init=False)
 
     def step(self) -> float:

@@ -63,12 +63,12 @@ class PositionGate:
         state: State,
         max_waiters: int,
         woken: Callable[[float], None] = lambda _: None,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] | None = None,
     ) -> None:
         """``woken`` receives, for each waiter, the seconds from reaching its position until it resumed."""
         self._lock = threading.Lock()
         self._state, self._max_waiters = state, max_waiters
-        self._woken, self._monotonic = woken, monotonic
+        self._woken, self._monotonic = woken, monotonic or time.monotonic
         self._waiting: dict[Position, list[_Parked]] = {}
         self._beyond: set[Position] = set()
         self._soonest: Position | None = None

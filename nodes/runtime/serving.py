@@ -126,18 +126,8 @@ def _refuse(connection: socket.socket, status: int, reason: str, detail: str) ->
 
 
 def _start(worker: Any) -> None:
-    node, tracing = worker.wsgi.extensions["node"], worker.wsgi.extensions["tracing"]
-    link = worker.wsgi.extensions.get("link")
-    following = Background("log-server", lambda: _follow(link, following))
-    if link is not None and link.address.moves:
-        following.start()
-    node.start()
+    stop = begin(worker.wsgi)
     graceful = signal.getsignal(signal.SIGTERM)
-
-    def stop() -> None:
-        following.stop()
-        node.stop()
-        tracing.flush()  # while gunicorn lingers, to avoid delaying the exit
 
     def terminate(number: int, frame: FrameType | None) -> None:
         # Gunicorn waits for all requests, so wake the waiting ones: in a thread, because a handler must not take locks.
@@ -146,6 +136,22 @@ def _start(worker: Any) -> None:
             graceful(number, frame)
 
     signal.signal(signal.SIGTERM, terminate)
+
+
+def begin(app: Any) -> Callable[[], None]:
+    """Start the threads of an app's node; return what stops them."""
+    node, tracing, link = app.extensions["node"], app.extensions["tracing"], app.extensions.get("link")
+    following = Background("log-server", lambda: _follow(link, following))
+    if link is not None and link.address.moves:
+        following.start()
+    node.start()
+
+    def stop() -> None:
+        following.stop()
+        node.stop()
+        tracing.flush()  # while gunicorn lingers, to avoid delaying the exit
+
+    return stop
 
 
 def _follow(link: "Link", thread: Background) -> None:
