@@ -91,7 +91,7 @@ class Api:
         @self.route("GET", "/openapi.json", admin=False, answer=dict[str, Any])
         def describe() -> dict[str, Any]:
             """The description of this node's endpoints, as OpenAPI 3.1."""
-            return self._description.document()
+            return self._description.document
 
     def route(
         self,

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, get_args
@@ -34,6 +35,7 @@ _POSITION_HEADERS = {
     "Lab-Source": {"description": "the node that responded", "schema": _TEXT},
 }
 _SEGMENT = {"type": "string", "minLength": 1}
+Security = list[dict[str, list[str]]]
 _SECURITY_SCHEMES = {"admin": {"type": "http", "scheme": "bearer"}}
 
 
@@ -61,13 +63,33 @@ class Operation:
 
 
 class Description:
+    """Written when it is first requested: the schemas take as long as the rest of a node's start."""
+
     def __init__(self, title: str) -> None:
         self._title = title
-        self._paths: dict[str, dict[str, Any]] = {}
+        self._operations: list[tuple[Operation, Security | None]] = []
         self._schemas: dict[str, Any] = {"Problem": _PROBLEM_SCHEMA}
 
-    def add(self, operation: Operation, security: list[dict[str, list[str]]] | None) -> None:
-        """Describe an endpoint; ``security``: its authorization alternatives, ``None`` if it needs none."""
+    def add(self, operation: Operation, security: Security | None) -> None:
+        """Add an endpoint; ``security``: its authorization alternatives, ``None`` if it needs none."""
+        self._operations.append((operation, security))
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The whole description, as JSON."""
+        paths: dict[str, dict[str, Any]] = {}
+        for operation, security in self._operations:
+            name, found = self._described(operation, security)
+            paths.setdefault(name, {})[operation.method.lower()] = found
+        return {
+            "openapi": "3.1.0",
+            "info": {"title": self._title, "version": version("eventual-consistency-lab")},
+            "paths": paths,
+            "components": {"schemas": self._schemas, "securitySchemes": _SECURITY_SCHEMES},
+        }
+
+    def _described(self, operation: Operation, security: Security | None) -> tuple[str, dict[str, Any]]:
+        """Return the path of an endpoint, and its description."""
         name = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", operation.path)
         lines = operation.doc.strip().splitlines()
         answer = operation.answer
@@ -89,15 +111,7 @@ class Description:
             found["requestBody"] = {"required": True, "content": content}
         if security is not None:
             found["security"] = security
-        self._paths.setdefault(name, {})[operation.method.lower()] = found
-
-    def document(self) -> dict[str, Any]:
-        return {
-            "openapi": "3.1.0",
-            "info": {"title": self._title, "version": version("eventual-consistency-lab")},
-            "paths": self._paths,
-            "components": {"schemas": self._schemas, "securitySchemes": _SECURITY_SCHEMES},
-        }
+        return name, found
 
     def _query(self, query: type[BaseModel]) -> Iterator[dict[str, Any]]:
         schema = self._schema(query)
