@@ -68,8 +68,7 @@ class DelayLine(Generic[E]):
     def __init__(self, *, max_entries: int, max_bytes: int) -> None:
         self._schedule: Schedule | None = None
         self._constant_us: int | None = None
-        self._max_entries = max_entries
-        self._max_bytes = max_bytes
+        self._max_entries, self._max_bytes = max_entries, max_bytes
         self._waiting: dict[Position, E] = {}  # in log order
         self._arrivals: list[tuple[int, int, Position]] = []  # a heap of epoch, due time, position; for order arrival
         self._bytes = 0

@@ -54,8 +54,7 @@ class Inbox(_Queue):
 
     def __init__(self, line: DelayLine[Entry], now_us: Callable[[], int]) -> None:
         super().__init__()
-        self._line = line
-        self._now_us = now_us
+        self._line, self._now_us = line, now_us
         self._paused = False
         self._rest_us = 0  # the pause after each entry while the rate is limited
         self._rest_until_us = 0
@@ -169,11 +168,8 @@ class Acknowledger(_Queue):
     ) -> None:
         """``is_lost`` decides for each acknowledgement whether to drop it; the entry then waits for ``add``."""
         super().__init__()
-        self.gate = gate
-        self.history = history
-        self._group = group
-        self._now_us = now_us
-        self._is_lost = is_lost
+        self.gate, self.history = gate, history
+        self._group, self._now_us, self._is_lost = group, now_us, is_lost
         self._line: DelayLine[Unacknowledged] = DelayLine(max_entries=_QUEUED_MAX, max_bytes=_QUEUED_MAX * _ENTRY_BYTES)
         self._lost: set[Position] = set()
         self._sent: set[Position] = set()  # without those delivered again since: they stay in the line
@@ -212,6 +208,7 @@ class Acknowledger(_Queue):
         """Acknowledge entries immediately that have no effect here: void, or gone from the log."""
         with self._change():
             self._void.update(positions)
+            self._lost -= self._void  # what the log no longer has is not delivered again
 
     def recovered(self, applied: Position) -> None:
         """Every pending entry up to ``applied`` has been added, so the acknowledged position is known."""

@@ -233,6 +233,17 @@ def during_the_request(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None])
     monkeypatch.setattr(Group, "acknowledge", patched)
 
 
+def test_a_lost_acknowledgement_does_not_count_once_the_log_no_longer_has_the_entry(log: ReplicationLog) -> None:
+    bench = Bench(log)
+    bench.lost = True
+    positions = bench.add(2)
+    bench.step()
+    bench.lost = False
+    bench.acknowledger.discard([START, *positions])
+    bench.step()
+    assert (len(bench.acknowledger), bench.pending(), bench.acknowledger.position) == (0, 0, Position(1, 2))
+
+
 def test_an_entry_delivered_again_while_its_acknowledgement_is_lost_is_acknowledged(
     log: ReplicationLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
