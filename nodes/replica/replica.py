@@ -157,7 +157,8 @@ class Replica:
     def _read(self) -> None:
         # Not earlier: it would take entries from another live replica with the same id.
         if self._membership.registered.wait(_REGISTERED_SECONDS):
-            self._reader.step()
+            with self._ending_if_damaged():
+                self._reader.step()
 
     def _apply(self) -> None:
         self.parts.inbox.wait_until_due()

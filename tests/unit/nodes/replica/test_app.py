@@ -15,7 +15,7 @@ from nodes.replica import history
 from nodes.replica.app import create_app
 from nodes.replica.faults import FAULTS
 from nodes.runtime.config import load
-from nodes.runtime.store import StoreError
+from nodes.runtime.store import StoreDamaged, StoreError
 
 
 @pytest.fixture
@@ -105,3 +105,21 @@ def test_reads_beyond_the_places_to_wait_are_refused(app: Any, client: FlaskClie
     answer = client.get("/data/k")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
     assert client.get("/version").status_code == 200
+
+
+@pytest.mark.parametrize("thread", ["reader", "applier", "audit"])
+def test_a_store_that_any_thread_finds_damaged_ends_the_process(
+    app: Any, monkeypatch: pytest.MonkeyPatch, thread: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreDamaged("malformed")
+
+    replica, ended = app.extensions["node"], list[bool]()
+    replica.parts = replace(replica.parts, end_process=lambda: ended.append(True))
+    replica._membership.registered.set()
+    for worker in (replica._reader, replica._applier, replica._audit):
+        monkeypatch.setattr(worker, "step", fail)
+    monkeypatch.setattr(replica.parts.inbox, "wait_until_due", lambda: None)
+    with pytest.raises(StoreDamaged):
+        replica._threads[thread]._step()
+    assert ended == [True]
