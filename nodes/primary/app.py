@@ -69,10 +69,6 @@ def create_app(config: PrimaryConfig) -> Flask:
     return app
 
 
-def _write_id() -> str:
-    return write_id_of(request.headers.get("Idempotency-Key"))
-
-
 def _add_writes(api: Api, write_path: Writes, acks: Acknowledgements) -> None:
     @api.route("POST", "/data", admin=False, body=WriteBody, query=AcksQuery, headers=IDEMPOTENT, answer=WriteAnswer)
     def write(body: WriteBody, query: AcksQuery) -> WriteAnswer:
@@ -84,14 +80,14 @@ def _add_writes(api: Api, write_path: Writes, acks: Acknowledgements) -> None:
         acks_reached is less than required.
         """
         with acks.required(query.acks) as replicas:
-            written = write_path.set(body, _write_id(), query.copies)
+            written = write_path.set(body, write_id_of(request.headers.get("Idempotency-Key")), query.copies)
             return acks.complete(written, replicas, query) if query.acks else written
 
     @api.route("DELETE", "/data/<key:key>", admin=False, query=AcksQuery, headers=IDEMPOTENT, answer=WriteAnswer)
     def delete(key: str, query: AcksQuery) -> WriteAnswer:
         """Delete a key; with acks, respond once that many replicas have acknowledged it."""
         with acks.required(query.acks) as replicas:
-            written = write_path.delete(key, _write_id(), query.copies)
+            written = write_path.delete(key, write_id_of(request.headers.get("Idempotency-Key")), query.copies)
             return acks.complete(written, replicas, query) if query.acks else written
 
 

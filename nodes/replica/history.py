@@ -74,7 +74,7 @@ class Recent:
         with self._lock:
             if self.count <= count and timeout_seconds > 0:
                 self._wait_beyond(count, timeout_seconds)
-            first = max(count, self._first)
+            first = max(count, self.count - len(self._newest))
             last = min(self.count, first + limit)
             return self._between(first, last), max(last, count)
 
@@ -89,10 +89,6 @@ class Recent:
             caller.wait(arrived, timeout_seconds, time.monotonic)
         finally:
             self._waiting -= 1
-
-    @property
-    def _first(self) -> int:
-        return self.count - len(self._newest)
 
     def _between(self, first: int, last: int) -> list[Done]:
         """Entries from number ``first`` up to ``last``, exclusive; fast for the newest, which most requests need."""

@@ -148,18 +148,19 @@ class Reader:
         done = self._count_redelivered([position for position, _ in page])
         # A trimmed entry is lost unless it has been applied or waits in the line.
         lost = [position for position, entry in page if entry is None and position > self.state.last]
-        if lost and lost[-1].epoch >= self._log.head().position.epoch:  # otherwise a reset has invalidated it
+        if lost and not self._is_reset_after(lost[-1]):
             raise PositionLost(f"{lost[0]} was trimmed before this replica could read it")
         self._acknowledger.add([entry for _, entry in page if entry is not None and entry.position in done])
         gone = [position for position, entry in page if entry is None and position in done]
         self._acknowledger.discard(gone + lost)
         self._take([entry for _, entry in page if entry is not None], redelivered=True)
 
-    def _count_redelivered(self, positions: list[Position]) -> set[Position]:
-        """Count entries that were delivered again; return those that only have to be acknowledged.
+    def _is_reset_after(self, position: Position) -> bool:
+        """Whether the oldest entry after this one is the start of an empty epoch, which makes it void."""
+        return any(one.op == "epoch" and one.goes_on_from is None for one in self._log.history.after(position, 1))
 
-        These wait no longer: they are applied, or void. An acknowledgement before this delivery does not count.
-        """
+    def _count_redelivered(self, positions: list[Position]) -> set[Position]:
+        """Count entries that were delivered again; return those that are applied or void, to be acknowledged again."""
         done = {position for position in positions if position <= self.state.last and position not in self._inbox}
         self._parts.metrics.redelivered(len(positions), applied=len(done))
         return done

@@ -227,6 +227,20 @@ def test_pending_entries_that_were_trimmed_lead_to_a_snapshot(log: ReplicationLo
     assert (after.position(), after.data(), after.pending()) == ("1-3", {"a": "1", "b": "2", "c": "3"}, 0)
 
 
+def test_trimmed_pending_entries_are_not_acknowledged_although_the_log_continues_in_a_later_epoch(
+    log: ReplicationLog, make: Make
+) -> None:
+    write(log, "a", "b")
+    make().read()
+    log.open("continued", Position(1, 2), in_doubt=True)
+    log.trim(Position(1, 2))
+    after = make()
+    acknowledged: list[Position] = []
+    after.acknowledger.discard = acknowledged.extend  # type: ignore[method-assign]
+    after.read()
+    assert (after.position(), acknowledged) == ("0-0", [])
+
+
 def test_a_snapshot_is_not_shown_before_it_is_due(log: ReplicationLog, make: Make) -> None:
     bench = make(delay_ms=500)
     write(log, "a", "b")
