@@ -182,7 +182,7 @@ class Reader:
     def _offer(self, entries: list[Entry]) -> None:
         if entries:
             rewound = self.state.phase is Phase.REWOUND
-            self._move(last=entries[-1].position, phase=Phase.READING if rewound else self.state.phase)
+            self._move(last=entries[-1].position, phase=Phase.RECOVERING if rewound else self.state.phase)
             self._acknowledger.discard(self._inbox.offer(entries))
 
     def _skip_to(self, entry: Entry, arrival: Arrival) -> None:

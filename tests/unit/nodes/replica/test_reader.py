@@ -227,6 +227,19 @@ def test_pending_entries_that_were_trimmed_lead_to_a_snapshot(log: ReplicationLo
     assert (after.position(), after.data(), after.pending()) == ("1-3", {"a": "1", "b": "2", "c": "3"}, 0)
 
 
+def test_the_acknowledged_position_is_known_once_a_gap_before_pending_entries_is_closed(
+    log: ReplicationLog, make: Make
+) -> None:
+    write(log, "a", "b")
+    group = log.group(REPLICA)
+    group.join(START)
+    group.read(3, 1)
+    group.acknowledge([Position(1, 0), Position(1, 1)])  # by a process whose store is lost
+    bench = make().catch_up()
+    assert bench.position() == "1-2"
+    assert bench.acknowledger.position == Position(1, 2)
+
+
 def test_trimmed_pending_entries_are_not_acknowledged_although_the_log_continues_in_a_later_epoch(
     log: ReplicationLog, make: Make
 ) -> None:
