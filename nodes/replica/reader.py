@@ -48,14 +48,19 @@ class Phase(Enum):
 
 @dataclass(frozen=True)
 class ReaderState:
-    """``last`` is the position of the newest entry in the delay line, or of the store if nothing waits.
-
-    ``resyncing`` is the reason for installing a snapshot, or empty.
+    """``last``: the newest position in the delay line, or of the store if nothing waits. ``applied``: that which a
+    former process has applied, beyond ``last`` in order ``arrival``. ``resyncing``: why a snapshot is installed.
     """
 
     last: Position
+    applied: Position
     phase: Phase = Phase.RECOVERING
     resyncing: str = ""
+
+    @property
+    def delivered(self) -> Position:
+        """The newest position that this replica has seen."""
+        return max(self.last, self.applied)
 
 
 class Reader:
@@ -66,13 +71,10 @@ class Reader:
     """
 
     def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._log = parts.reading
+        self._parts, self._log = parts, parts.reading
+        self._inbox, self._gate, self._acknowledger = parts.inbox, parts.gate, parts.acknowledger
         self._group = parts.reading.group(parts.config.node_id)
-        self._inbox = parts.inbox
-        self._gate = parts.gate
-        self._acknowledger = parts.acknowledger
-        self.state = ReaderState(parts.gate.state.position)
+        self.state = ReaderState(parts.gate.state.position, parts.store.newest())
 
     @property
     def joined(self) -> bool:
@@ -122,9 +124,9 @@ class Reader:
             raise PositionLost(f"what follows {self.state.last} was trimmed")
 
     def _recover(self) -> None:
-        head, last = self._log.head().position, self.state.last
-        if head < last:
-            raise LogBehind(f"the log ends at {head}, before {last} of this replica; a new epoch must start")
+        head, seen = self._log.head().position, self.state.delivered
+        if head < seen:
+            raise LogBehind(f"the log ends at {head}, before {seen} of this replica; a new epoch must start")
         self._group.join(self._gate.state.position)
         if self._is_of_another_history():
             self._resync("other_history")
@@ -188,7 +190,7 @@ class Reader:
     def _skip_to(self, entry: Entry, arrival: Arrival) -> None:
         if arrival is Arrival.GAP:
             raise PositionLost(f"{entry.position} does not follow {self.state.last}")
-        if arrival is Arrival.ROLLED_BACK:
+        if arrival is Arrival.ROLLED_BACK or self.state.delivered > (entry.goes_on_from or entry.position):
             self._resync("log_rolled_back")
         elif self._inbox.wait_until_empty():
             self._gate.advance(self._parts.store.continue_at(entry.position))
@@ -216,7 +218,7 @@ class Reader:
                 self._gate.replace(self._parts.store.install(taken))
                 self._acknowledger.forget()
                 self._parts.metrics.resynced(reason)
-                self._move(last=taken.position, phase=Phase.RECOVERING)
+                self._move(last=taken.position, applied=START, phase=Phase.RECOVERING)
                 self._group.rewind(taken.position)
         finally:
             self._move(resyncing="")

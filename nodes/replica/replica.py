@@ -16,7 +16,7 @@ from nodes.replica.applier import Applier
 from nodes.replica.faults import ActiveFaults
 from nodes.replica.history import Done, Recent
 from nodes.replica.parts import Parts
-from nodes.replica.reader import Reader
+from nodes.replica.reader import Phase, Reader
 from nodes.replica.upkeep import Audit, Membership
 from nodes.runtime.background import Background
 from nodes.runtime.gate import State
@@ -117,7 +117,12 @@ class Replica:
         return self.parts.clock.now_us()
 
     def delivered(self) -> Position:
-        return self._reader.state.last
+        return self._reader.state.delivered
+
+    @property
+    def phase(self) -> Phase:
+        """The reader's next action."""
+        return self._reader.state.phase
 
     def after(self, recent: Recent, position: Position, limit: int) -> tuple[list[Done], str]:
         """Recent entries after a position, and the cursor to continue with."""

@@ -12,16 +12,16 @@ from broker.snapshot import Snapshot
 from nodes.runtime.gate import State
 from nodes.runtime.store import Database, StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE data (
   key TEXT PRIMARY KEY, value TEXT NOT NULL, version INTEGER NOT NULL, write_id TEXT NOT NULL, at_us INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE state (
   one INTEGER PRIMARY KEY CHECK (one = 1),
-  epoch INTEGER NOT NULL, version INTEGER NOT NULL, write_id TEXT, at_us INTEGER
+  epoch INTEGER NOT NULL, version INTEGER NOT NULL, write_id TEXT, at_us INTEGER, newest INTEGER NOT NULL
 );
-INSERT INTO state VALUES (1, 0, 0, NULL, NULL);
+INSERT INTO state VALUES (1, 0, 0, NULL, NULL, 0);
 """
 _SET = """
 INSERT INTO data (key, value, version, write_id, at_us) VALUES {rows}
@@ -74,7 +74,8 @@ class ReplicaStore:
             if generation != self.generation or _state(db) != before:
                 raise StoreError("a snapshot replaced the store in the meantime")
             _change(db, sorted(entries))
-            _move(db, after)
+            known = [_newest(db), *(entry.position for entry in entries), after.position]
+            _move(db, after, max(known).version)
 
     def install(self, snapshot: Snapshot) -> State:
         with self._db.transaction() as db:
@@ -101,6 +102,11 @@ class ReplicaStore:
     def state(self) -> State:
         with self._db.cut() as db:
             return _state(db)
+
+    def newest(self) -> Position:
+        """The newest position that has been applied: in order ``arrival``, it can be beyond that of the state."""
+        with self._db.cut() as db:
+            return _newest(db)
 
     def get(self, key: str) -> tuple[State, Record | None]:
         """The state, and the record of a key at it; ``None`` if missing."""
@@ -144,10 +150,8 @@ def _change(db: sqlite3.Connection, entries: Sequence[Entry]) -> None:
 
 
 def _execute(db: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
-    """Execute a statement for all rows, many at once.
-
-    After each execution, sqlite3 waits for the interpreter's lock, for up to 5 ms while other threads compute. The
-    numbers of rows are powers of two, so that few different statements are compiled.
+    """Execute a statement for all rows, many at once: each execution waits for the interpreter's lock, up to 5 ms while
+    other threads compute. The numbers of rows are powers of two, so that few different statements are compiled.
     """
     done = 0
     while done < len(rows):
@@ -163,7 +167,11 @@ def _state(db: sqlite3.Connection) -> State:
     return State(Position(epoch, version), write_id, at_us)
 
 
-def _move(db: sqlite3.Connection, after: State) -> State:
-    changes = (*after.position, after.write_id, after.at_us)
-    db.execute("UPDATE state SET epoch = ?, version = ?, write_id = ?, at_us = ?", changes)
+def _newest(db: sqlite3.Connection) -> Position:
+    return Position(*db.execute("SELECT epoch, newest FROM state").fetchone())
+
+
+def _move(db: sqlite3.Connection, after: State, newest: int = 0) -> State:
+    changes = (*after.position, after.write_id, after.at_us, max(newest, after.position.version))
+    db.execute("UPDATE state SET epoch = ?, version = ?, write_id = ?, at_us = ?, newest = ?", changes)
     return after

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from broker.delay.line import Schedule
-from broker.delay.models import Fixed
+from broker.delay.models import Fixed, Uniform
 from broker.entry import Entry
 from broker.errors import LogBehind, LogMissing, LogUnreachable
 from broker.group import Group
@@ -278,6 +278,43 @@ def roll_back(fake: Any, log: ReplicationLog, lost: int) -> None:
         fake.xdel("lab14:log", str(entry.position))
     version = log.head().position.version - lost
     fake.hset("lab14:head", "version", version)
+
+
+class Late(Schedule):
+    """An hour for ``1-2``, and nothing for every other entry."""
+
+    def delay_us(self, position: Position) -> int:
+        return 3_600_000_000 if position == (1, 2) else 0
+
+
+def applied_beyond(log: ReplicationLog, make: Make) -> Bench:
+    """A replica in order of arrival that has applied ``1-3`` without ``1-2``, restarted."""
+    write(log, "a", "b", "c")
+    bench = make()
+    bench.inbox.set_schedule(Late(Uniform(0, 1), "arrival"))
+    bench.catch_up()
+    assert (bench.position(), bench.data()) == ("1-1", {"a": "1", "c": "3"})
+    return make()
+
+
+def test_a_replica_has_seen_what_it_has_applied_beyond_its_position(log: ReplicationLog, make: Make, fake: Any) -> None:
+    after = applied_beyond(log, make)
+    roll_back(fake, log, 2)
+    assert after.reader.state.delivered == Position(1, 3)
+    with pytest.raises(LogBehind, match="1-1, before 1-3"):
+        after.read()
+
+
+def test_what_was_applied_beyond_the_position_goes_if_the_log_has_lost_it(
+    log: ReplicationLog, make: Make, fake: Any
+) -> None:
+    after = applied_beyond(log, make)
+    fake.hdel("lab14:data", "b", "c")
+    roll_back(fake, log, 2)
+    log.open("p", Position(1, 3))
+    after.catch_up()
+    assert (after.position(), after.data()) == ("2-1", {"a": "1"})
+    assert after.count("ec_resyncs_total", reason="log_rolled_back") == 1
 
 
 def test_while_the_log_is_behind_a_replica_reads_nothing_of_it(log: ReplicationLog, make: Make, fake: Any) -> None:

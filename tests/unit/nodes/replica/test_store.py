@@ -181,3 +181,19 @@ def test_a_page_that_ends_early_leaves_no_connection_in_the_past(store: ReplicaS
     monkeypatch.setattr(store._db._readers, "put", then_the_next_one_reads)
     assert store.page("", 1, 10**6)[2]
     assert seen == [Position(1, 6)] * 2
+
+
+def test_the_newest_applied_position_is_durable_and_replaced_by_a_snapshot(tmp_path: Path) -> None:
+    store = ReplicaStore(tmp_path)
+    before = store.state()
+    entries = [Entry(Position(1, 0), "epoch", "", "", "o", 1), Entry(Position(1, 4), "delete", "k", "", "w4", 1)]
+    after = State(Position(1, 0), "o", 1)
+    store.merge(entries, before, after, store.generation)
+    store.close()
+    store = ReplicaStore(tmp_path)
+    assert (store.state().position, store.newest()) == (Position(1, 0), Position(1, 4))
+    store.install(Snapshot(Position(1, 3), "w3", 1, []))
+    assert store.newest() == Position(1, 3)
+    store.apply([Entry(Position(1, 4), "set", "k", '"v"', "w4", 1)])
+    assert store.newest() == Position(1, 4)
+    store.close()
