@@ -198,7 +198,7 @@ def _without_hole(record: Record) -> list[Verdict]:
 
 def _after_failovers(record: Record) -> list[Verdict]:
     """What the log has lost may have been shown; a program that was there may also stop, as at a gap."""
-    kept, gone = split(observations(record), record.ledger)
+    kept, gone = split(observations(record), record.ledger.lost_at)
     found = [content(record, kept)]
     return found if record.halted and gone else [*found, complete(record, _differs)]
 

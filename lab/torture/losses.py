@@ -1,7 +1,7 @@
 """The acknowledged writes that the log lost when another server took over, and whether the lab named each of them."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from broker.position import Position
@@ -57,15 +57,17 @@ class Losses:
         return [*self.named, *self.forgotten, *self.concealed]
 
 
-def split(operations: Iterable[Operation], ledger: Ledger) -> tuple[list[Operation], list[Operation]]:
-    """Return the operations that the final log accounts for, and those at positions that it lost.
+def split(
+    operations: Iterable[Operation], lost_at: Callable[[Position], object]
+) -> tuple[list[Operation], list[Operation]]:
+    """Return the operations that the final log accounts for, and those at positions that it lost, by ``lost_at``.
 
     A session whose write was lost, or who has read it, rightly finds later that it is missing.
     """
     kept: list[Operation] = []
     gone: list[Operation] = []
     for operation in operations:
-        if operation.position is None or ledger.lost_at(operation.position) is None:
+        if operation.position is None or lost_at(operation.position) is None:
             kept.append(operation)
             continue
         gone.append(operation)

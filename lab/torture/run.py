@@ -96,7 +96,7 @@ def run(
         injector.heal()
         workload.record_end(target.client_url, keys, recorder, threading.Event())
         ledger = follower.finish()
-        kept, gone = losses.split(recorder.operations, ledger)
+        kept, gone = losses.split(recorder.operations, ledger.lost_at)
         lost = _weighed(kept, gone, ledger, follower, injector)
     plan = Plan("eventual", len(sessions), order.seconds, _KEYS, order.seed)
     return Record(History(plan, placed(kept, ledger)), ledger, floors, lost, plans, injector.done)

@@ -67,7 +67,7 @@ class Run:
         floors = Floors(0)
         floors.add("replica", 0, least_ms)
         ledger = Ledger(Position(1, 0), self.entries, self.changed)
-        kept, gone = losses.split(self.operations, ledger)
+        kept, gone = losses.split(self.operations, ledger.lost_at)
         history = History(Plan("eventual"), judge.placed(kept, ledger))
         self.losses = losses.weigh(kept, gone, ledger, Named.of(self.named), self.kills_us)
         found = judge.judge(history, ledger, floors, self.losses)
