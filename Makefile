@@ -28,7 +28,7 @@ $(VENV)/run.stamp: requirements.lock setup.cfg pyproject.toml
 	@$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
-ADDED_report := matplotlib for reports, and the database drivers of probes
+ADDED_report := matplotlib for reports, database drivers for probes, and what the simulation runs on
 ADDED_test := the test tools
 ADDED_dev := the development tools
 ADDITIONS := $(patsubst %,$(VENV)/%.stamp,report test dev)
@@ -101,7 +101,7 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
 lock: ## update the lock files (requires uv); UPGRADE= keeps the locked versions
 	@echo "requirements.lock: build"
 	@$(COMPILE) --extra build -o requirements.lock
-	@extras=build; smaller=requirements.lock; for added in report,probe test dev,otlp; do \
-	  extras=$$extras,$$added; larger=requirements-$${added%,*}.lock; echo "$$larger: $$extras"; \
+	@extras=build; smaller=requirements.lock; for added in report,probe,simulation test dev,otlp; do \
+	  extras=$$extras,$$added; larger=requirements-$${added%%,*}.lock; echo "$$larger: $$extras"; \
 	  $(COMPILE) --extra $${extras//,/ --extra } -c $$smaller -o $$larger || exit; smaller=$$larger; \
 	done
