@@ -24,6 +24,7 @@ COMMANDS = {
     "logs": "Show the logs of all processes.",
     "predict": "Predict the staleness of reads from delay models alone.",
     "probe": "Measure how stale the reads of a store's replicas are.",
+    "simulate": "Run the lab in virtual time, disturb it, and check every step.",
     "status": "Show the health, position and lag of every node.",
     "stream": "Show the log: newest entries, groups, and pending entries.",
     "torture": "Run the chaos test: inject faults under load, then check the history.",
