@@ -1,0 +1,65 @@
+"""The simulation as a whole: many seeds, the same output for the same seed, and nothing of the real world in it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab.simulation.run import SHORT, simulate
+
+ROOT = Path(__file__).parents[2]
+
+RUNS, AT_A_TIME = 200, 10
+# Runs a simulation while every use of a thread, a socket or a process is recorded.
+WATCHED = """
+import socket, sys
+from lab.simulation.run import SHORT, simulate
+
+simulate(1, 5, [], SHORT)  # libraries import others at their first use
+used = []
+watched = ("_thread.start", "socket.", "subprocess.", "os.fork", "os.exec", "os.posix_spawn")
+sys.addaudithook(lambda event, _: used.append(event) if event.startswith(watched) else None)
+found = simulate(14, 40, pace=SHORT)
+assert found.failure is None, found.failure
+assert not used, used
+socket.socket().close()
+assert used, "the hook records nothing"
+"""
+
+
+@pytest.mark.parametrize("first", range(1, RUNS + 1, AT_A_TIME))
+def test_nothing_is_violated(first: int) -> None:
+    for seed in range(first, first + AT_A_TIME):
+        outcome = simulate(seed, SHORT.round_seconds, pace=SHORT)
+        assert outcome.failure is None, f"seed {seed}: {outcome.failure}"
+
+
+@pytest.mark.needs("minutes")
+@pytest.mark.parametrize("first", range(1, 13, 2))
+def test_nothing_is_violated_in_longer_runs(first: int) -> None:
+    for seed in range(first, first + 2):
+        outcome = simulate(seed, 300)
+        assert outcome.failure is None, f"seed {seed}: {outcome.failure}"
+
+
+def run(line: list[str], **environment: str) -> str:
+    values = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    done = subprocess.run([sys.executable, *line], env=values, capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_output_of_a_seed_is_the_same_in_every_process() -> None:
+    line = ["-m", "lab", "simulate", "--seed", "14", "--minutes", "1"]
+    assert run(line, PYTHONHASHSEED="0") == run(line, PYTHONHASHSEED="1234")
+
+
+def test_several_jobs_have_the_output_of_one() -> None:
+    line = ["-m", "lab", "simulate", "--seeds", "1-2", "--minutes", "1", "--json"]
+    assert run(line) == run([*line, "--jobs", "2"])
+
+
+def test_no_thread_socket_or_process_is_real() -> None:
+    run(["-c", WATCHED])
