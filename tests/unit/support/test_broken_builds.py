@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.broken_builds import BUILDS, Build, make
+from tests.broken_builds import make
+from tests.support.bugs import BUILDS, Build
 
 
 @pytest.mark.parametrize("build", BUILDS, ids=lambda build: build.name)
