@@ -21,17 +21,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Failovers]:
         yield found
 
 
-MINUTES = pytest.mark.needs("minutes")
-KINDS = ["kill", pytest.param("freeze", marks=MINUTES), "command", pytest.param("back", marks=MINUTES)]
-
-
 @pytest.fixture(scope="module", params=REAL_SERVERS)
 def sentinels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Failovers]:
     with on_sentinels(request.param, tmp_path_factory.mktemp("sentinels")) as found:
         yield found
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["kill", "command"])
 def test_no_failover_doubles_or_reorders_a_write_and_what_it_loses_is_named(sentinels: Failovers, kind: str) -> None:
     with writers(sentinels.lab) as load:
         sentinels.round(kind, load)
@@ -45,11 +41,10 @@ def test_what_was_lost_is_shown(sentinels: Failovers) -> None:
     assert bool(get(f"{sentinels.lab.primary_url}/health").get("notices")) == bool(lost)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("kill", marks=MINUTES), "command", pytest.param("back", marks=MINUTES)])
-def test_with_all_copies_nothing_is_lost(tmp_path: Path, kind: str) -> None:
+def test_with_all_copies_nothing_is_lost(tmp_path: Path) -> None:
     with on_sentinels("valkey", tmp_path, copies=1) as failovers:
         with writers(failovers.lab) as load:
-            failovers.round(kind, load)
+            failovers.round("command", load)
         found = failovers.judge(load)
     assert (found.is_right, found.lost) == (True, set()), found
 

@@ -1,4 +1,4 @@
-"""The guarantees under load, delay changes, resets and kills. Each test prints its figures (``pytest -s``)."""
+"""The guarantees under load, a reset and kills. Each test prints its figures (``pytest -s``)."""
 
 import os
 import signal
@@ -6,7 +6,6 @@ import threading
 import time
 from datetime import datetime
 from itertools import pairwise
-from random import Random
 from typing import Any
 
 import pytest
@@ -82,40 +81,6 @@ def test_under_load_each_replica_lags_by_its_delay_and_no_more(fresh: Lab) -> No
     converge(fresh)
 
 
-def test_lowering_a_delay_to_0_applies_waiting_entries_at_once_and_in_order(fresh: Lab) -> None:
-    replica, url = pairs(fresh)[1]
-    set_delays(fresh, 500, 30_000)
-    start = get(f"{fresh.primary_url}/version")["position"]
-    for number in range(100):
-        last = post(f"{fresh.primary_url}/data", {"key": f"k{number % 10}", "value": number})
-    waiting = until(lambda: [r for r in get(f"{fresh.primary_url}/replicas")["replicas"] if r["pending"] >= 100])
-    assert replica in {found["replica_id"] for found in waiting}
-    began = time.monotonic()
-    set_delays(fresh, 500, 0)
-    found = get(f"{url}/version?min_position={last['position']}&timeout_ms=10000")
-    took_ms = (time.monotonic() - began) * 1000
-    print(f"100 waiting entries applied {took_ms:.1f} ms after the delay was set to 0")
-    assert found["reached"], "within 10 of 30 s"
-    assert len(applied(url, after=start)) == 100
-    assert_each_once_in_order(applied(url, after=start))
-
-
-def test_random_delay_changes_under_load_keep_the_order(fresh: Lab) -> None:
-    random = Random(14)
-    start = get(f"{fresh.primary_url}/version")["position"]
-    with Writers(fresh.primary_url, count=4, rate=200, keys=20) as load:
-        for number in range(1, 31):
-            set_delays(fresh, random.choice([0, 5, 100, 700]), random.choice([0, 20, 300, 1500]))
-            until(lambda least=5 * number: len(load.acknowledged) >= least, 30)
-    set_delays(fresh, 50, 100)
-    converge(fresh)
-    for _, url in pairs(fresh):
-        entries = applied(url, after=start)
-        assert len(entries) == len(load.acknowledged)
-        assert_each_once_in_order(entries)
-        assert_nothing_early(entries)
-
-
 def test_a_reset_under_load_leaves_only_the_new_epoch(fresh: Lab) -> None:
     with Writers(fresh.primary_url, count=6, rate=200, keys=30) as load:
         until(lambda: len(load.acknowledged) > 100)
@@ -171,7 +136,7 @@ def test_400_waiting_readers_all_wake_and_do_not_delay_other_requests(fresh: Lab
     assert max(other_ms) <= 10_000, "they did not wait behind those that wait for a minute"
 
 
-@pytest.mark.parametrize("victim", ["lab14-replica1", "lab14-primary", "lab14-client", LOG_SERVER])
+@pytest.mark.parametrize("victim", ["lab14-primary", LOG_SERVER])
 def test_a_kill_under_load_loses_and_duplicates_nothing(fresh: Lab, victim: str) -> None:
     set_delays(fresh, 100, 300)
     start = get(f"{fresh.primary_url}/version")["position"]

@@ -122,8 +122,7 @@ def test_a_master_that_is_cut_off_from_its_primary(hosts: Deployment) -> None:
     assert named(hosts) - before == len(found.lost)
 
 
-@pytest.mark.parametrize("direction", ["requests", "replies"])
-def test_a_replica_whose_packets_get_lost_in_one_direction(hosts: Deployment, direction: str) -> None:
+def test_a_replica_that_replies_of_the_log_do_not_reach(hosts: Deployment) -> None:
     hosts.make_master(1)
     replica, primary = hosts.url("replica2"), hosts.url("primary")
     behind = '{replica="lab14-replica2"}'
@@ -139,8 +138,7 @@ def test_a_replica_whose_packets_get_lost_in_one_direction(hosts: Deployment, di
     before, judge = applied(), hosts.judge()
     with hosts.writers(copies=0) as load:
         more(load)
-        cut = (3, 1) if direction == "requests" else (1, 3)
-        with hosts.network.partition(lambda: hosts.network.drop(*cut)) as cut_at:
+        with hosts.network.partition(lambda: hosts.network.drop(1, 3)) as cut_at:
             until(lambda: hosts.health("replica2")[0] == 503, SECONDS)
             noticed_at = time.monotonic()
             assert metric(primary, "ec_replica_lag_seconds")[behind] > 0.5
@@ -151,7 +149,7 @@ def test_a_replica_whose_packets_get_lost_in_one_direction(hosts: Deployment, di
         mended_at = time.monotonic()
     until(is_level, SECONDS)
     after = applied()
-    print(f"{direction} lost: noticed after {noticed_at - cut_at:.1f} s, mended after {mended_at - healed_at:.1f} s")
+    print(f"noticed after {noticed_at - cut_at:.1f} s, mended after {mended_at - healed_at:.1f} s")
     assert after[0] - before[0] == after[1] - before[1] == len(load.acknowledged)
     found = judge.judge(load)
     assert (found.is_right, found.lost) == (True, set()), found

@@ -50,7 +50,7 @@ def run(here: tuple[Path, Lab], block: str) -> tuple[str, list[dict[str, Any]]]:
 
 
 def test_the_documents_contain_commands() -> None:
-    assert (len(README), len(COMMANDS)) == (7, 6)
+    assert (len(README), len(COMMANDS)) == (7, 7)
 
 
 def test_a_replica_lacks_the_write_at_first_and_responds_once_it_has_it(here: tuple[Path, Lab]) -> None:
@@ -112,12 +112,18 @@ def test_the_chaos_test_finds_no_violation_on_a_separate_lab(here: tuple[Path, L
     assert "Clean." in output
 
 
+@pytest.mark.parametrize("block", [COMMANDS[4], *blocks("docs/simulation.md")], ids=["commands", "simulation"])
+def test_simulated_labs_violate_nothing(here: tuple[Path, Lab], block: str) -> None:
+    output, _ = run(here, block)
+    assert output.count("Nothing was violated") == block.count("lab simulate")
+
+
 def test_data_is_loaded(here: tuple[Path, Lab]) -> None:
-    output, _ = run(here, COMMANDS[4])
+    output, _ = run(here, COMMANDS[5])
     assert re.search(r"^5,000 items written in [\d.]+ s, [\d,]+ per second\.$", output, re.MULTILINE)
 
 
-@pytest.mark.parametrize("block", [README[6], COMMANDS[5]], ids=["README", "commands"])
+@pytest.mark.parametrize("block", [README[6], COMMANDS[6]], ids=["README", "commands"])
 def test_the_lab_is_emptied(here: tuple[Path, Lab], block: str) -> None:
     _, (reset, changed) = run(here, block)
     assert (reset["status"], reset["version"]) == ("reset", 0)

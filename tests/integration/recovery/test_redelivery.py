@@ -17,10 +17,10 @@ from tests.support.figures import spread
 from tests.support.http import get, post
 from tests.support.until import until
 
-KILLS = 5  # in each way of applying
+KILLS = 2
 ENTRIES = 100
 HELD_MS = 60_000  # longer than a restart on a busy machine
-APPLIED_SLOWLY_MIN = 20  # of each 100 entries, at the kill
+APPLIED_MIN = 20  # of each 100 entries, at the kill
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +77,13 @@ def counted(lab: Lab) -> dict[str, float]:
     return found | {"redelivered": metric(url, "ec_redeliveries_total")[f'{{replica="{REPLICA}"}}']}
 
 
-def hold_and_kill(lab: Lab, number: int, *, slowly: bool) -> tuple[dict[str, float], float]:
+def hold_and_kill(lab: Lab, number: int) -> tuple[dict[str, float], float]:
     """Kill the replica with entries held back; return its counters and its recovery time."""
     start = get(f"{lab.primary_url}/version")["position"]
     set_ack(lab, HELD_MS)
-    if slowly:
-        post(f"{lab.client_url}/faults", {"replica": REPLICA, "fault": "slow_apply", "entries_per_second": 200})
+    post(f"{lab.client_url}/faults", {"replica": REPLICA, "fault": "slow_apply", "entries_per_second": 200})
     written = write_many(lab, f"kill{number}")
-    until(lambda: len(positions(lab, start)) >= (APPLIED_SLOWLY_MIN if slowly else ENTRIES))
+    until(lambda: len(positions(lab, start)) >= APPLIED_MIN)
     assert until(lambda: len(found := deliveries(lab)) == ENTRIES and found) == dict.fromkeys(written, 1)
     before = positions(lab, start)
     held: list[str] = []
@@ -108,12 +107,10 @@ def hold_and_kill(lab: Lab, number: int, *, slowly: bool) -> tuple[dict[str, flo
     return counted(lab), restarted_ms
 
 
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize("slowly", [False, True], ids=["all applied", "slow_apply"])
-def test_a_kill_before_the_acknowledgement_leads_to_redelivery_and_to_no_second_apply(quick: Lab, slowly: bool) -> None:
-    found = [hold_and_kill(quick, number, slowly=slowly) for number in range(KILLS)]
+def test_a_kill_before_the_acknowledgement_leads_to_redelivery_and_to_no_second_apply(quick: Lab) -> None:
+    found = [hold_and_kill(quick, number) for number in range(KILLS)]
     total = {name: sum(counters[name] for counters, _ in found) for name in ("redelivered", "duplicate", "applied")}
     print(f"{KILLS} kills, {ENTRIES} entries held back at each: {total}")
     print(spread("from the restart of the process until it has all entries, ms", [ms for _, ms in found]))
     assert (total["redelivered"], total["duplicate"] + total["applied"]) == (KILLS * ENTRIES, KILLS * ENTRIES)
-    assert (total["applied"] > 0) == slowly
+    assert total["applied"] > 0
