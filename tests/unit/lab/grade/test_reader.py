@@ -239,7 +239,7 @@ def test_an_honest_stop_is_503_to_both_reads(status: int, *, refuses: bool) -> N
         until(lambda: reader.position)
         assert not reader.refuses
         replica.status = status
-        until(lambda: reader.position is None and reader.operations[-1].outcome == "fail")
+        until(lambda: reader.position is None and [one.outcome for one in reader.operations[-1:]] == ["fail"])
         assert reader.polls[-1].words.startswith(f"GET /version was answered with {status}: ")
         assert until(lambda: reader.refuses) if refuses else not reader.refuses
         replica.status = 200
