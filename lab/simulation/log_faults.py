@@ -152,7 +152,7 @@ class LogFaults(Acts):
         return former.name, f"{what}; {'it dies' if dies else f'it learns of it {demoted:.2f} s later'}"
 
     def _failback(self, fault: Fault) -> Any:
-        """Another server is master for a while; the former one, which nobody tells, is master again."""
+        """Another server is master for a while; then the former one, which was not demoted, is master again."""
         world, former = self._world, self._world.master
         (other,) = (server for server in world.servers if server is not former)
         if self._is_busy() or not former.is_up or not other.is_up:

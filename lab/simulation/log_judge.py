@@ -111,7 +111,7 @@ class LogJudge:
                 )
         for position in [position for position in self._named if position > line.head]:
             self.newest = min(self.newest, line.head)
-            del self._named[position]  # nobody knows it any more: the gap that the guarantees state
+            del self._named[position]  # no node knows it any more: the gap that the guarantees state
             if self._acknowledged.pop(position, None) is not None:
                 self.counts["acknowledged writes that the primary and the log lost together"] += 1
 
@@ -142,7 +142,7 @@ class LogJudge:
             self.named_lost |= {Position(int(epoch), n) for n in range(int(first), int(last or first) + 1)}
 
     def primary_started(self) -> None:
-        """Another process of the primary has started: what the one before had acknowledged, nobody can name."""
+        """Another process of the primary has started: it cannot name what the one before had acknowledged."""
         self._primary_since_ns = self._scheduler.now_ns
         self.lost.clear()
 

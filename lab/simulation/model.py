@@ -87,6 +87,6 @@ def forget_oldest(known: dict[Any, Any]) -> None:
 
 
 def since(changes: Sequence[tuple[int, T]], at_ns: int) -> list[T]:
-    """What was in force at some time since then."""
+    """Return what was active at any time since then."""
     first = next((n for n in range(len(changes) - 1, -1, -1) if changes[n][0] <= at_ns), 0)
     return [changes[n][1] for n in range(first, len(changes))]

@@ -27,7 +27,6 @@ from nodes.client.session import Session
 from nodes.http.level import Level
 from nodes.http.peers import Ask, PeerError, PeerRefused, Peers, PeersBusy
 
-WRITES_PER_SECOND = 50.0
 _BATCHES_PER_SECOND = 2.0
 _BATCH = 45  # writes of each on average; the rest of the writes are those of sessions
 _KEYS, _SESSION_KEYS = 60, 4
@@ -171,7 +170,7 @@ class Clients:
                 number, session, key = next(self._sessions), None, ""
 
     def _step(self, level: Level, number: int, session: Session, reads: str) -> tuple[Session, str]:
-        """Write or read, or read this key; return the key that the session reads next, if it is to be this one."""
+        """Write or read, or read this key; return the key if the session reads it next, otherwise an empty text."""
         key = reads or f"{level}{self._random.randrange(_SESSION_KEYS)}"
         invoked_us = self._scheduler.now_ns // 1000
         if not reads and self._random.random() < _WRITE_SHARE:

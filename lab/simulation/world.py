@@ -224,7 +224,7 @@ class World:
         return int(self.is_replicating and any(not one.is_master and one.is_up for one in self.servers))
 
     def command(self, *words: str) -> Any:
-        """Return the master's reply to a command, as somebody with redis-cli sees it."""
+        """Return the master's reply to a command, as redis-cli shows it."""
         replies: list[Any] = []
         session = self.master.open(replies.append)
         self.master.execute(session, [[word.encode() for word in words]])
