@@ -96,7 +96,7 @@ def simulate(*, seed: int, seeds: Sequence[int] | None, svg_to: Path | None, as_
     out.print(f"Failed: {seeds_failed}{' and more' if len(found.failures) > 20 else ''}", style="bold red")
     out.print(report.failure(failed, out.width))
     if svg_to is not None:
-        svg_to.write_text(report.picture(failed), encoding="utf-8")
+        _save(svg_to, report.picture(failed))
     sys.exit(1)
 
 
@@ -146,7 +146,7 @@ def _outcomes(
             yield one(seed, on_progress=partial(_show_after, show, number * seconds))
         return
     context = multiprocessing.get_context("spawn")
-    with context.Pool(min(chosen.jobs, len(seeds)), initializer=_ignore_interrupt) as pool:
+    with context.Pool(min(chosen.jobs, len(seeds)), initializer=_end_with_the_command) as pool:
         yield from pool.imap(one, seeds)
 
 
@@ -165,8 +165,17 @@ def _show_after(show: Callable[[float, str], None], before: float, done: float) 
     show(before + done, "")
 
 
-def _ignore_interrupt() -> None:
+def _save(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise LabError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _end_with_the_command() -> None:
+    """Leave Ctrl-C to the command, which then ends this process; remove the files of the run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 
 @contextmanager
