@@ -123,4 +123,4 @@ def test_the_controls_work_once_the_token_is_entered(locked: Page, guarded: Lab)
     other.close()
     locked.click("#token-forget")
     assert locked.evaluate("sessionStorage.length") == 0
-    assert locked.locator("#token").is_visible()
+    locked.wait_for_selector("#token:visible")
