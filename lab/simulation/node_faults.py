@@ -15,6 +15,7 @@ from lab.simulation.world import PRIMARY
 from nodes.http.peers import Ask
 
 _AWAY_SECONDS = (60.0, 3600.0)
+_CLOCK_SECONDS = 86400.0  # by which a machine's clock is wrong at most
 _FIXED_SHARE = 0.5  # of changes of a delay
 _FIXED: tuple[dict[str, Any], ...] = tuple({"kind": "fixed", "ms": ms} for ms in (0, 200, 500, 1500, 2500))
 _DRAWN: tuple[dict[str, Any], ...] = (
@@ -72,6 +73,12 @@ class NodeFaults(Acts):
         slow[node.name] = 0.01 + fault.more * 0.3
         self._for(fault.seconds(1, 20), lambda: slow.pop(node.name, None))
         return node.name, f"is reached {slow[node.name] * 1000:.0f} ms later"
+
+    def _clock(self, fault: Fault) -> Any:
+        """Nothing that is measured or judged depends on it: only the log's time counts."""
+        node, seconds = self._node(fault), (fault.more - 0.5) * 2 * _CLOCK_SECONDS**fault.size
+        self._scheduler.wall_offsets_ns[node.name] = round(seconds * 1e9)
+        return node.name, f"its machine's clock is wrong by {seconds:+.3f} s now"
 
     def _full_disk(self, fault: Fault) -> Any:
         if (node := self._replica(fault)) is None or node.disk is None:

@@ -38,7 +38,7 @@ def installed(scheduler: Scheduler, draws: Random) -> Iterator[None]:
         return scheduler.now_ns
 
     def wall_ns() -> int:
-        return START_NS + scheduler.now_ns + scheduler.process.wall_offset_ns
+        return START_NS + scheduler.now_ns + scheduler.wall_offsets_ns.get(scheduler.process.name, 0)
 
     def seconds_of(clock: Callable[[], int]) -> Callable[[], float]:
         return lambda: clock() / 1e9

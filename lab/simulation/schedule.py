@@ -35,6 +35,7 @@ _WEIGHTS = {
     "hang": 4,
     "slow": 2,
     "full_disk": 3,
+    "clock": 1,
     "away": 1,
     "join": 1,
     "replica_fault": 8,

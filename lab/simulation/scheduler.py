@@ -35,7 +35,6 @@ class Process:
         self.name = name
         self.is_alive = True
         self.is_frozen = False
-        self.wall_offset_ns = 0  # of its machine's clock
         self.tasks: dict[int, Task] = {}  # by number
 
 
@@ -79,6 +78,7 @@ class Scheduler:
 
     def __init__(self, random: Random) -> None:
         self.now_ns = 0  # since the start of the run
+        self.wall_offsets_ns: dict[str, int] = {}  # of the clocks of processes' machines, by name
         self.random = random
         self.world = Process("world")
         self.switches = 0
