@@ -4,8 +4,11 @@ import multiprocessing
 import re
 import signal
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -145,9 +148,18 @@ def _outcomes(
         for number, seed in enumerate(seeds):
             yield one(seed, on_progress=partial(_show_after, show, number * seconds))
         return
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(min(chosen.jobs, len(seeds)), initializer=_end_with_the_command) as pool:
-        yield from pool.imap(one, seeds)
+    with tempfile.TemporaryDirectory(prefix="lab-simulations-") as directory:
+        options: Any = {"mp_context": multiprocessing.get_context("spawn"), "initargs": (directory,)}
+        with ProcessPoolExecutor(min(chosen.jobs, len(seeds)), initializer=_begin_job, **options) as jobs:
+            try:
+                yield from jobs.map(one, seeds)
+            except BrokenProcessPool:
+                raise LabError(
+                    "one of the jobs was killed, perhaps because memory was short. Run fewer with --jobs"
+                ) from None
+            finally:
+                for job in multiprocessing.active_children():
+                    job.terminate()
 
 
 def _outcome(
@@ -172,10 +184,11 @@ def _save(path: Path, text: str) -> None:
         raise LabError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _end_with_the_command() -> None:
-    """Leave Ctrl-C to the command, which then ends this process; remove the files of the run."""
+def _begin_job(directory: str) -> None:
+    """Leave Ctrl-C to the command, which then ends this process at once, and removes the directory."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    tempfile.tempdir = directory
 
 
 @contextmanager

@@ -1,13 +1,18 @@
 """The simulation as a whole: many seeds, the same output for the same seed, and nothing of the real world in it."""
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lab.simulation.run import SHORT, simulate
+from tests.support.until import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,3 +68,35 @@ def test_several_jobs_have_the_output_of_one() -> None:
 
 def test_no_thread_socket_or_process_is_real() -> None:
     run(["-c", WATCHED])
+
+
+@contextmanager
+def two_jobs(directory: Path) -> Iterator[psutil.Popen]:
+    """``lab simulate`` with two jobs at work, whose files are in this directory."""
+    line = [sys.executable, "-m", "lab", "simulate", "--seeds", "1-4", "--hours", "24", "--jobs", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(directory)}
+    with psutil.Popen(line, env=environment, start_new_session=True, stderr=subprocess.PIPE) as process:
+        try:
+            until(lambda: len(list(directory.glob("*/lab-simulation-*"))) == 2, 30)
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_ended_command_leaves_no_process_and_no_file(how: signal.Signals, tmp_path: Path) -> None:
+    with two_jobs(tmp_path) as process:
+        jobs = process.children(recursive=True)
+        os.killpg(process.pid, how)  # as a terminal does
+        assert process.wait(20) == 130
+        assert psutil.wait_procs(jobs, 10)[1] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_job_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with two_jobs(tmp_path) as process:
+        process.children(recursive=True)[-1].kill()
+        assert process.wait(20) == 1
+        assert b"one of the jobs was killed" in process.stderr.read()
+    assert list(tmp_path.iterdir()) == []
