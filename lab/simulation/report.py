@@ -15,12 +15,12 @@ from lab.report.spacetime import Event, as_svg, as_text
 from lab.simulation.branches import BRANCHES, Branch, where
 from lab.simulation.run import Failure, Outcome
 from lab.simulation.schedule import KINDS
-from lab.simulation.world import CLIENT, PRIMARY, SENTINEL
+from lab.simulation.world import CHECK, CLIENT, PRIMARY, SENTINEL
 from lab.terminal import table
 
 _SHOWN = 40  # events before a failure
 STATES = ("recovering", "reading", "rewound", "resyncing", "starting", "hanging", "down", "away")
-_LANES = (CLIENT, PRIMARY, "log1", "log2", SENTINEL, *(f"lab14-replica{number}" for number in (1, 2, 3)))
+_LANES = (CLIENT, PRIMARY, "log1", "log2", SENTINEL, *(f"lab14-replica{number}" for number in (1, 2, 3)), CHECK)
 
 
 @dataclass

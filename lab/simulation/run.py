@@ -19,7 +19,7 @@ from lab.simulation.faults import Faults
 from lab.simulation.model import Violation
 from lab.simulation.schedule import Fault, draw
 from lab.simulation.workload import Clients
-from lab.simulation.world import Shape, World, random_of
+from lab.simulation.world import CHECK, Shape, World, random_of
 
 _SETTLES = 0.8  # of the calm: until then, whatever still waits does so for ever
 _START_SECONDS = 5.0
@@ -106,6 +106,7 @@ def _simulate(outcome: Outcome, faults: Sequence[Fault], pace: Pace, on_progress
                 for _, end in pace.rounds(seconds):
                     run.round(end, on_progress)
             except Violation as found:
+                world.trace.add(CHECK, f"{found.rule}: {found.words}")
                 outcome.seconds = world.scheduler.now_seconds()
                 done, events = (outcome.faults, outcome.told), list(world.trace.events)
                 outcome.failure = Failure(seed, seconds, pace, found.rule, found.words, outcome.seconds, *done, events)

@@ -32,7 +32,7 @@ from nodes.runtime.config import Role
 
 _LOG_PORT, _SENTINEL_PORT, _PRIMARY_PORT = 6379, 26379, 8000
 _NAME = "lab14"
-PRIMARY, SENTINEL, CLIENT = f"{_NAME}-primary", "sentinel", "client"
+PRIMARY, SENTINEL, CLIENT, CHECK = f"{_NAME}-primary", "sentinel", "client", "check"  # lanes, as log servers are
 KEEP = 1500  # entries in the log, of which there are about 50 per second
 _REMEMBERED_WRITES = 5000  # write ids, so that old ones are forgotten
 _CHANGE_FIELDS = 6  # of each change in the arguments of append.lua, after the first three

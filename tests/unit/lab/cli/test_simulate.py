@@ -47,7 +47,9 @@ def test_a_failure_is_shown_in_its_shortest_form_and_drawn(tmp_path: Path) -> No
     assert "Failed: 1, 2" in shown.output
     assert "Seed 1 violates: nothing is applied before it is due" in shown.output
     assert "0 faults:" in shown.output
-    assert "lab14-replica1" in shown.output.partition("What happened last:")[2]
+    drawn = shown.output.partition("What happened last:")[2]
+    assert "lab14-replica1" in drawn
+    assert "nothing is applied before it is due" in drawn
     assert picture.read_text(encoding="utf-8").startswith("<svg")
 
 
