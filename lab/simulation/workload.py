@@ -52,6 +52,7 @@ class Clients:
         self.in_progress = 0
         self._numbers = itertools.count(1)
         self._operations: dict[Level, list[Operation]] = {level: [] for level in LEVELS}
+        self._checks = 0  # each is followed by sessions with keys of their own, which nobody has written before
         self._sessions = itertools.count(1)
         self.outcomes: dict[str, int] = {}
         self.identity: Callable[[str], str] = str  # a node's name, and another one once it has lost its store
@@ -171,7 +172,7 @@ class Clients:
 
     def _step(self, level: Level, number: int, session: Session, reads: str) -> tuple[Session, str]:
         """Write or read, or read this key; return the key if the session reads it next, otherwise an empty text."""
-        key = reads or f"{level}{self._random.randrange(_SESSION_KEYS)}"
+        key = reads or f"{level}{self._checks}.{self._random.randrange(_SESSION_KEYS)}"
         invoked_us = self._scheduler.now_ns // 1000
         if not reads and self._random.random() < _WRITE_SHARE:
             session = self._write(level, number, session, key, invoked_us)
@@ -236,6 +237,7 @@ class Clients:
             for broken in promises.broken(history.plan, promises.judge(history)):
                 raise Violation(f"level {level} promises {broken.guarantee}", broken.words)
             operations.clear()
+        self._checks += 1
 
 
 class _Ended(Exception):

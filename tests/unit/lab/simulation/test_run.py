@@ -12,6 +12,7 @@ from lab.simulation import shrink as shrinking
 from lab.simulation.run import SHORT, USUAL, Failure, Outcome, plan, simulate
 from lab.simulation.schedule import KINDS, Fault
 from lab.simulation.shrink import shrink
+from lab.simulation.workload import LEVELS
 
 SECONDS = SHORT.round_seconds
 
@@ -24,11 +25,12 @@ def test_the_same_seed_takes_the_same_steps_and_another_seed_others() -> None:
 
 def test_a_run_writes_applies_and_reads_at_every_level_and_leaves_nothing_behind() -> None:
     threads = threading.active_count()
-    outcome = simulate(14, SECONDS, [], SHORT)
+    outcome = simulate(14, 2 * SECONDS, [], SHORT)
     assert outcome.failure is None
-    assert outcome.counts["acknowledged"] > 30 * SECONDS / 2
+    assert outcome.counts["acknowledged"] > 30 * SECONDS
     assert outcome.counts["applied"] > 1.5 * outcome.counts["acknowledged"]
-    assert outcome.counts["quiet points"] == 1
+    assert all(outcome.counts[f"reads at level {level}"] for level in LEVELS)
+    assert outcome.counts["quiet points"] == 2
     assert threading.active_count() == threads
 
 
