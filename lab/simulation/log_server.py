@@ -11,13 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fakeredis import FakeServer
-from redis import exceptions
 
 from lab.simulation.log_session import Parked, Session
 from lab.simulation.scheduler import START_NS, Scheduler
 
 NO_REPLACED = "0" * 40
-_WRITES = frozenset((b"evalsha", b"xreadgroup", b"hset", b"hdel", b"xadd", b"xack"))
+_WRITES = frozenset((b"evalsha", b"xreadgroup", b"hset", b"hdel", b"xadd", b"xack", b"xgroup"))
 _WAKES = frozenset((b"evalsha", b"xadd", b"exec"))
 
 
@@ -57,14 +56,12 @@ class LogServer:
         for fields in commands:
             name = fields[0].lower()
             if not self.is_master and name in _WRITES:
-                session.put_response(exceptions.ReadOnlyError("You can't write against a read only replica."))
-                session.refuse()
-                continue
-            if self.refuses and name == b"evalsha":
-                session.put_response(exceptions.ResponseError(self.refuses))
-                continue
-            session._process_command(list(fields))
-            changed = changed or name in _WAKES
+                session.refuse("READONLY You can't write against a read only replica.")
+            elif self.refuses and name == b"evalsha":
+                session.refuse(self.refuses)
+            else:
+                session._process_command(list(fields))
+                changed = changed or name in _WAKES
         if changed:
             self.wake()
 
@@ -141,7 +138,7 @@ class LogServer:
         for parked in self._parked:
             if parked.timer is not None:
                 parked.timer.cancel()
-            parked.session.put_response(exceptions.ResponseError("UNBLOCKED force unblock from blocking operation"))
+            parked.session.refuse("UNBLOCKED force unblock from blocking operation")
         self._parked.clear()
 
     def _take(self, content: bytes) -> None:

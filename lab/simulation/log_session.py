@@ -36,9 +36,10 @@ class Session(FakeSocket):
     def put_response(self, msg: Any) -> None:
         self.answer(msg)
 
-    def refuse(self) -> None:
-        """A command was refused: so is the transaction that it belongs to."""
+    def refuse(self, said: str) -> None:
+        """Answer with an error instead of executing a command, or the transaction that it belongs to."""
         self._transaction_failed = self._transaction is not None
+        self.put_response(self._decode_result(SimpleError(said)))
 
     def _blocking(
         self, timeout: float | None, func: Callable[[bool], Any], shape: Callable[[Any], Any] | None = None
