@@ -107,8 +107,9 @@ class _Call:
 
     def exchange(self, environ: dict[str, Any], timeout_seconds: Any) -> Answer:
         self._connections.calls[self] = None
+        process = self._known[self._netloc]
         try:
-            self._ask(lambda: self._serve(environ))
+            self._ask(lambda: self._serve(environ, process))
             found = self._found.take(timeout_seconds)
         finally:
             del self._connections.calls[self]
@@ -134,9 +135,10 @@ class _Call:
     def _reply(self, found: Answer | bool) -> None:
         self._network.send(self._name, self._caller.name, lambda: self._found.put(found))
 
-    def _serve(self, environ: dict[str, Any]) -> None:
-        process, app = self._connections.hosts[self._netloc]
+    def _serve(self, environ: dict[str, Any], process: Process) -> None:
+        """Let the process to which the connection was made answer: not its successor."""
         if process.is_alive:
+            app = self._connections.hosts[self._netloc].app
             self._scheduler.spawn(lambda: self._reply(_respond(app, environ)), process)
         else:
             self.reset()
