@@ -24,7 +24,7 @@ class Server(Protocol):
     incarnation: int
     backlog: list[Callable[[], None]]  # what arrives while it is frozen
 
-    def open(self, answer: Callable[[Any], None]) -> Any: ...
+    def open(self, answer: Callable[[Any], None], client: Process, /) -> Any: ...
     def execute(self, session: Any, commands: Sequence[Sequence[bytes]]) -> None: ...
     def close(self, session: Any) -> None: ...
 
@@ -66,7 +66,7 @@ class Channel:
         self._incarnation = server.incarnation
         self._to_server = Way(network, client.name, server.name)
         self._to_client = Way(network, server.name, client.name)
-        self._session = server.open(self._answer)
+        self._session = server.open(self._answer, client)
         connections.open[self] = None
         self._unsent: list[Any] = []
         self._executing = False
@@ -113,7 +113,9 @@ class Channel:
 
     def _forget(self) -> None:
         self._connections.open.pop(self, None)
-        if self._is_current():
+        if self.server.is_frozen:  # it executes what was sent before, once it is thawed
+            self.server.backlog.append(self._forget)
+        elif self._is_current():
             self.server.close(self._session)
 
     def _is_current(self) -> bool:
@@ -122,8 +124,6 @@ class Channel:
     def _execute(self, commands: Sequence[Sequence[bytes]]) -> None:
         if not self._is_current():
             self.reset()
-            return
-        if self not in self._connections.open:
             return
         if self.server.is_frozen:
             self.server.backlog.append(lambda: self._execute(commands))

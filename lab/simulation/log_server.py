@@ -13,7 +13,7 @@ from typing import Any
 from fakeredis import FakeServer
 
 from lab.simulation.log_session import Parked, Session
-from lab.simulation.scheduler import START_NS, Scheduler
+from lab.simulation.scheduler import START_NS, Process, Scheduler
 
 NO_REPLACED = "0" * 40
 _WRITES = frozenset((b"evalsha", b"xreadgroup", b"hset", b"hdel", b"xadd", b"xack", b"xgroup"))
@@ -37,7 +37,8 @@ class LogServer:
         self.copies: Callable[[], int] = int
         self.replication_ids = (draw_id(), NO_REPLACED)
         self.on_script: Callable[[bytes, Sequence[bytes], Any], None] = lambda *_: None  # its SHA-1, ARGV and reply
-        self.on_write: Callable[[str, Sequence[bytes]], None] = lambda *_: None  # XACK or XADD, and its arguments
+        # Whose, XACK or XADD, and its arguments.
+        self.on_write: Callable[[Process, str, Sequence[bytes]], None] = lambda *_: None
         self._draw_id = draw_id
         self._parked: list[Parked] = []
         self.backlog: list[Callable[[], None]] = []  # what arrives while it is frozen
@@ -47,8 +48,8 @@ class LogServer:
 
     # -- answering ----------------------------------------------------------------------------------------------------
 
-    def open(self, answer: Callable[[Any], None]) -> Session:
-        return Session(self, answer)
+    def open(self, answer: Callable[[Any], None], client: Process) -> Session:
+        return Session(self, answer, client)
 
     def execute(self, session: Session, commands: Sequence[Sequence[bytes]]) -> None:
         """Execute commands one after another; the replies go to the session."""

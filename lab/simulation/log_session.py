@@ -17,7 +17,7 @@ from fakeredis._socket import FakeSocket
 from fakeredis._socket._resp import convert_to_resp2
 from redis import Redis
 
-from lab.simulation.scheduler import Timer
+from lab.simulation.scheduler import Process, Timer
 
 if TYPE_CHECKING:
     from lab.simulation.log_server import LogServer
@@ -26,10 +26,10 @@ _PLAIN = frozenset((bytes, int, type(None)))
 
 
 class Session(FakeSocket):
-    """One client's connection, at the server. ``answer`` receives each reply."""
+    """The connection of one client's process, at the server. ``answer`` receives each reply."""
 
-    def __init__(self, server: LogServer, answer: Callable[[Any], None]) -> None:
-        self.answer = answer
+    def __init__(self, server: LogServer, answer: Callable[[Any], None], client: Process) -> None:
+        self.answer, self.client = answer, client
         self.host: LogServer = server
         super().__init__(server.store, db=0, client_class=Redis)
 
@@ -98,7 +98,7 @@ class Session(FakeSocket):
                 items.append(item)
             result = func(*args)
             if sig.name in {"xack", "xadd"} and not from_script:
-                self.host.on_write(sig.name, args)
+                self.host.on_write(self.client, sig.name, args)
         except SimpleError as error:
             result = error
         for item in items:

@@ -8,6 +8,7 @@ from typing import Any
 from redis import exceptions
 
 from lab.simulation.log_server import LogServer
+from lab.simulation.scheduler import Process
 
 
 class Sentinel:
@@ -21,7 +22,7 @@ class Sentinel:
         self.name, self.master, self.epoch = name, master, 1
         self.backlog: list[Callable[[], None]] = []
 
-    def open(self, answer: Callable[[Any], None]) -> Callable[[Any], None]:
+    def open(self, answer: Callable[[Any], None], _client: Process) -> Callable[[Any], None]:
         return answer
 
     def close(self, session: object) -> None:

@@ -226,7 +226,7 @@ class World:
     def command(self, *words: str) -> Any:
         """Return the master's reply to a command, as redis-cli shows it."""
         replies: list[Any] = []
-        session = self.master.open(replies.append)
+        session = self.master.open(replies.append, self.scheduler.world)
         self.master.execute(session, [[word.encode() for word in words]])
         self.master.close(session)
         return replies[0]
@@ -282,10 +282,11 @@ class World:
             outcome, epoch, version = (row[0] for row in rows)
             self.judge.opened(server.name, outcome, Position(int(epoch), int(version)), texts[1])
 
-    def _written(self, name: str, arguments: Sequence[Any]) -> None:
+    def _written(self, client: Process, name: str, arguments: Sequence[Any]) -> None:
         if name == "xack":
             _, group, *ids = arguments
-            self.judge.acknowledged_by(group.decode(), [Position.of_entry(one.decode()) for one in ids])
+            if client.is_alive:  # otherwise its store, in which they are committed, can be gone
+                self.judge.acknowledged_by(group.decode(), [Position.of_entry(one.decode()) for one in ids])
         else:
             texts = [argument.decode() if isinstance(argument, bytes) else "" for argument in arguments]
             if "lost" in texts and "positions" in texts:
