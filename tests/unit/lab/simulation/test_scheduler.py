@@ -8,11 +8,6 @@ import pytest
 from lab.simulation.scheduler import Mailbox, Process, Scheduler, Stalled
 
 
-@pytest.fixture
-def scheduler() -> Scheduler:
-    return Scheduler(Random(14))
-
-
 def test_time_passes_only_by_timers(scheduler: Scheduler) -> None:
     seen: list[float] = []
     scheduler.after(3600, lambda: seen.append(scheduler.now_seconds()))
