@@ -172,6 +172,7 @@ class Acknowledger(_Queue):
         self._group, self._now_us, self._is_lost = group, now_us, is_lost
         self._line: DelayLine[Unacknowledged] = DelayLine(max_entries=_QUEUED_MAX, max_bytes=_QUEUED_MAX * _ENTRY_BYTES)
         self._lost: set[Position] = set()
+        self._unconfirmed: set[Position] = set()  # of the lost ones: not seen pending since ``recovering``
         self._sent: set[Position] = set()  # without those delivered again since: they stay in the line
         self._void: set[Position] = set()
         self._oldest: list[Position] = []  # a heap, in which acknowledged positions stay until they reach the top
@@ -200,6 +201,7 @@ class Acknowledger(_Queue):
             self._line.offer([Unacknowledged(one.position, now_us, one.at_us, one.traceparent) for one in fresh])
             for one in fresh:
                 self._lost.discard(one.position)
+                self._unconfirmed.discard(one.position)
                 heappush(self._oldest, one.position)
             if through is not None and self._through is not None:
                 self._through = max(self._through, through)
@@ -208,11 +210,16 @@ class Acknowledger(_Queue):
         """Acknowledge entries immediately that have no effect here: void, or gone from the log."""
         with self._change():
             self._void.update(positions)
-            self._lost -= self._void  # what the log no longer has is not delivered again
+
+    def recovering(self) -> None:
+        """Every pending entry is about to be added."""
+        with self._change():
+            self._unconfirmed = set(self._lost)
 
     def recovered(self, applied: Position) -> None:
         """Every pending entry up to ``applied`` has been added, so the acknowledged position is known."""
         with self._change():
+            self._lost -= self._unconfirmed  # an earlier acknowledgement of each had arrived
             self._through = max(self._through or applied, applied)
             self._advance([])
 

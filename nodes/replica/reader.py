@@ -131,6 +131,7 @@ class Reader:
         if self._is_of_another_history():
             self._resync("other_history")
         after = START
+        self._acknowledger.recovering()
         while page := self._group.pending(after, _BATCH):
             after = page[-1][0]
             self._take_pending(page)

@@ -239,9 +239,29 @@ def test_a_lost_acknowledgement_does_not_count_once_the_log_no_longer_has_the_en
     positions = bench.add(2)
     bench.step()
     bench.lost = False
+    bench.acknowledger.recovering()
     bench.acknowledger.discard([START, *positions])
+    bench.acknowledger.recovered(Position(1, 2))
     bench.step()
     assert (len(bench.acknowledger), bench.pending(), bench.acknowledger.position) == (0, 0, Position(1, 2))
+
+
+def test_a_lost_acknowledgement_does_not_count_if_an_earlier_one_had_arrived(log: ReplicationLog) -> None:
+    bench = Bench(log)
+    bench.add(1)
+    pending = redelivered(log)  # read just before the acknowledgement arrives
+    bench.step()
+    bench.acknowledger.add(pending)
+    bench.lost = True
+    bench.step()
+    bench.add(1)
+    bench.step()
+    assert (len(bench.acknowledger), bench.pending(), bench.acknowledger.position) == (3, 1, Position(1, 1))
+    bench.acknowledger.recovering()
+    bench.acknowledger.add(redelivered(log))
+    bench.step()  # loses it again
+    bench.acknowledger.recovered(Position(1, 2))
+    assert (len(bench.acknowledger), bench.pending(), bench.acknowledger.position) == (1, 1, Position(1, 1))
 
 
 def test_an_entry_delivered_again_while_its_acknowledgement_is_lost_is_acknowledged(
