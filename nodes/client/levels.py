@@ -44,18 +44,12 @@ class LevelQuery(Query):
         return self
 
 
-class Place(NamedTuple):
-    url: str
-    in_log_order: bool = True
-
-
 class Served(NamedTuple):
     """A node's response; ``asked``: of a quorum, all responses of which this is the newest."""
 
     body: dict[str, Any]
     position: Position
     received_at: float
-    place: Place
     asked: tuple[Served, ...] = ()
 
     @property
@@ -65,6 +59,11 @@ class Served(NamedTuple):
     @property
     def version(self) -> int:
         return int(self.body.get("version", 0))
+
+    @property
+    def is_prefix(self) -> bool:
+        """Whether the store was a prefix of the history: nothing was applied beyond its position."""
+        return bool(self.body.get("newest_applied") == self.body["position"])
 
 
 class Read(NamedTuple):
@@ -83,15 +82,15 @@ class Nodes:
     random: Random
     monotonic: Callable[[], float]
 
-    def places(self, query: LevelQuery, level: Eventual) -> list[Place]:
+    def urls(self, query: LevelQuery, level: Eventual) -> list[str]:
         """The nodes that can serve a level, in random order. Raises ``NoReplicaToRead`` or ``LevelNotAvailable``."""
         if level.from_primary:
-            return [Place(self.primary_url)]
+            return [self.primary_url]
         known = self.directory.replicas()
         if not known or (query.replica is not None and query.replica not in known):
             raise NoReplicaToRead(query.replica or "", known)
         usable = [
-            Place(found.url, found.order == "log")
+            found.url
             for name, found in sorted(known.items())
             if query.replica in {None, name} and (found.order == "log" or not level.in_log_order)
         ]
@@ -103,7 +102,7 @@ class Nodes:
         self.random.shuffle(usable)
         return usable
 
-    def ask(self, place: Place, read: Read, target: Position | None = None, *, wait: bool = False) -> Served:
+    def ask(self, url: str, read: Read, target: Position | None = None, *, wait: bool = False) -> Served:
         """Read the key from a node, once it reaches ``target`` or, without ``wait``, if it already has.
 
         With ``wait`` and without ``target``, the node may hold the read back until the time is up.
@@ -113,11 +112,11 @@ class Nodes:
         left_seconds = read.started + read.query.timeout_ms / 1000 - self.monotonic()
         wait_ms = max(0, round(left_seconds * 1000)) if wait else 0
         fields = None if target is None else {"min_position": str(target), "timeout_ms": str(wait_ms)}
-        reply = self.peers.ask(Ask(f"{place.url}/data/{quote(read.key, safe='')}", fields=fields, wait_ms=wait_ms))
+        reply = self.peers.ask(Ask(f"{url}/data/{quote(read.key, safe='')}", fields=fields, wait_ms=wait_ms))
         if reply.status in {200, 404} and "source" in reply.body:
-            return Served(reply.body, Position.parse(reply.body["position"]), reply.received_at, place)
+            return Served(reply.body, Position.parse(reply.body["position"]), reply.received_at)
         if reply.status in {200, 404}:  # it ignores the position: docs/bring-your-own.md
-            raise PeerError(f"{place.url} does not read at consistency levels", sent=True)
+            raise PeerError(f"{url} does not read at consistency levels", sent=True)
         raise PeerRefused(reply.status, reply.body)
 
 
@@ -128,42 +127,54 @@ class Eventual:
     in_log_order = False  # whether only replicas that apply in log order can serve it
     promise: Level | None = None  # what every answer is good for, if that does not depend on the node's position
 
-    def serve(self, nodes: Nodes, places: list[Place], read: Read) -> tuple[Served, Position | None]:
+    def serve(self, nodes: Nodes, urls: list[str], read: Read) -> tuple[Served, Position | None]:
         """A response, and the head of the log to compare it with, if the primary responds in time.
 
-        A node that does not respond is replaced by another. Raises ``PeerError`` when none is left.
+        A node that does not respond or is not usable is replaced by another. Raises ``PeerError`` or
+        ``LevelNotAvailable`` when none is left.
         """
         while True:
             try:
-                return self._serve(nodes, places.pop(), read)
-            except PeerError:
-                if not places:
+                return self._serve(nodes, urls.pop(), read)
+            except (PeerError, LevelNotAvailable):
+                if not urls:
                     raise
 
-    def _serve(self, nodes: Nodes, place: Place, read: Read) -> tuple[Served, Position | None]:
+    def _serve(self, nodes: Nodes, url: str, read: Read) -> tuple[Served, Position | None]:
         asked = nodes.head.ask()
-        return self._ask(nodes, place, read, asked), nodes.head.answer(asked)
+        return self._ask(nodes, url, read, asked), nodes.head.answer(asked)
 
-    def _ask(self, nodes: Nodes, place: Place, read: Read, _asked: Future[Position | None]) -> Served:
-        return nodes.ask(place, read)
+    def _ask(self, nodes: Nodes, url: str, read: Read, _asked: Future[Position | None]) -> Served:
+        return nodes.ask(url, read)
 
 
 class Prefix(Eventual):
-    """Read a replica in log order in its current state: some prefix of the history."""
+    """Read a replica in log order in its current state: some prefix of the history.
+
+    Its order can have changed a moment ago, and what it applied out of order is still in its store.
+    """
 
     in_log_order = True
+
+    def _ask(self, nodes: Nodes, url: str, read: Read, _asked: Future[Position | None]) -> Served:
+        served = nodes.ask(url, read)
+        if not served.is_prefix:
+            newest, position = served.body.get("newest_applied"), served.position
+            detail = f"{served.source} is at {position}, and has applied entries beyond it, up to {newest}"
+            raise LevelNotAvailable(f"Level prefix needs a replica in log order; {detail}", level="prefix")
+        return served
 
 
 class OfSession(Eventual):
     """Read a replica once it has everything the session wrote and was shown."""
 
-    def _ask(self, nodes: Nodes, place: Place, read: Read, asked: Future[Position | None]) -> Served:
+    def _ask(self, nodes: Nodes, url: str, read: Read, asked: Future[Position | None]) -> Served:
         """Wait for the replica, unless the primary reports that the session's position is invalid."""
         session, target = read.session, read.session.position
         if target == START:
-            return nodes.ask(place, read)
+            return nodes.ask(url, read)
         try:
-            return nodes.ask(place, read, target)
+            return nodes.ask(url, read, target)
         except PeerRefused as refused:
             if refused.status != 504:
                 raise _reason(read, target, refused) from None
@@ -174,7 +185,7 @@ class OfSession(Eventual):
         if head is not None and target.epoch < head.epoch:
             raise _earlier_epoch(session, str(head))
         try:
-            return nodes.ask(place, read, target, wait=True)
+            return nodes.ask(url, read, target, wait=True)
         except PeerRefused as refused:
             raise _reason(read, target, refused) from None
 
@@ -184,11 +195,11 @@ class Bounded(Eventual):
 
     promise: Level | None = "bounded"
 
-    def _serve(self, nodes: Nodes, place: Place, read: Read) -> tuple[Served, Position | None]:
+    def _serve(self, nodes: Nodes, url: str, read: Read) -> tuple[Served, Position | None]:
         for _ in range(_RESETS_MAX):
             target, head = self._bound(nodes, read.query)
             try:
-                return nodes.ask(place, read, target, wait=True), head
+                return nodes.ask(url, read, target, wait=True), head
             except PeerRefused as refused:
                 if refused.status != 412:
                     raise _reason(read, target, refused) from None
@@ -214,33 +225,33 @@ class Strong(Eventual):
 
     from_primary = True
 
-    def _serve(self, nodes: Nodes, place: Place, read: Read) -> tuple[Served, Position | None]:
-        served = nodes.ask(place, read)
+    def _serve(self, nodes: Nodes, url: str, read: Read) -> tuple[Served, Position | None]:
+        served = nodes.ask(url, read)
         return served, served.position
 
 
 class Quorum(Eventual):
     """Read r random replicas at once, and return the newest answer; one that does not respond is replaced."""
 
-    def serve(self, nodes: Nodes, places: list[Place], read: Read) -> tuple[Served, Position | None]:
+    def serve(self, nodes: Nodes, urls: list[str], read: Read) -> tuple[Served, Position | None]:
         r, asked = read.query.r or 1, nodes.head.ask()
-        if r > len(places):
-            raise LevelNotAvailable(f"r={r} replicas cannot be asked: {len(places)} are registered", level="quorum")
+        if r > len(urls):
+            raise LevelNotAvailable(f"r={r} replicas cannot be asked: {len(urls)} are registered", level="quorum")
         found: list[Served] = []
         while len(found) < r:
-            calls = {place.url: partial(_attempt, nodes, place, read) for place in places[len(found) - r :]}
-            del places[len(found) - r :]
+            calls = {url: partial(_attempt, nodes, url, read) for url in urls[len(found) - r :]}
+            del urls[len(found) - r :]
             answers = nodes.peers.run_all(calls).values()
             found += [answer for answer in answers if isinstance(answer, Served)]
             failed = [answer for answer in answers if isinstance(answer, PeerError)]
-            if len(failed) > len(places):
+            if len(failed) > len(urls):
                 raise failed[0]
         return newest(found)._replace(asked=tuple(found)), nodes.head.answer(asked)
 
 
-def _attempt(nodes: Nodes, place: Place, read: Read) -> Served | PeerError:
+def _attempt(nodes: Nodes, url: str, read: Read) -> Served | PeerError:
     try:
-        return nodes.ask(place, read, wait=True)
+        return nodes.ask(url, read, wait=True)
     except PeerError as error:
         return error
 

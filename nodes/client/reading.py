@@ -80,7 +80,7 @@ class Reader:
 
     def _read(self, read: Read) -> tuple[ReadAnswer, float]:
         level = BY_NAME[read.query.level]
-        served, head = level.serve(self.nodes, self.nodes.places(read.query, level), read)
+        served, head = level.serve(self.nodes, self.nodes.urls(read.query, level), read)
         versions, age_ms = self._missing(served, head, read.started)
         answer: ReadAnswer = {
             "key": read.key,
@@ -135,7 +135,7 @@ def _asked(served: Served) -> Asked:
 def _had(read: Read, served: Served) -> Level:
     if read.session.position != START and served.position >= read.session.position:
         return "session"
-    return "prefix" if served.place.in_log_order else "eventual"
+    return "prefix" if served.is_prefix else "eventual"
 
 
 def shown(position: Position, version: int) -> Position:

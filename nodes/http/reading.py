@@ -72,7 +72,9 @@ class DataAnswer(VersionAnswer):
 
 
 class KeyAnswer(TypedDict):
-    """``read_at``: when the store was read, after a replica had held the read back for ``read_delay_ms``."""
+    """``newest_applied`` is beyond ``position`` if entries were applied out of order. ``read_at``: when the store was
+    read, after a replica had held the read back for ``read_delay_ms``.
+    """
 
     source: str
     key: str
@@ -81,6 +83,7 @@ class KeyAnswer(TypedDict):
     write_id: str
     write_timestamp: str | None
     position: str
+    newest_applied: str
     read_at: str | None
     read_delay_ms: float
 
@@ -144,8 +147,9 @@ def add_reads(api: Api, source: str, reads: Reads) -> None:
         held_ms, read_us = reads.hold(), reads.now_us()
         state, record = reads.get(key)
         _require(target, state, query.timeout_ms)
+        position, newest_applied = str(state.position), str(state.newest)
         if record is None:
-            where: dict[str, Any] = {"source": source, "position": str(state.position)}
+            where: dict[str, Any] = {"source": source, "position": position, "newest_applied": newest_applied}
             where |= {"read_at": timestamp(read_us), "read_delay_ms": held_ms}
             raise Problem(404, "no-such-key", "No such key", f"{source} has no key {key[:100]!r}.", **where)
         return {
@@ -155,7 +159,8 @@ def add_reads(api: Api, source: str, reads: Reads) -> None:
             "version": record.version,
             "write_id": record.write_id,
             "write_timestamp": timestamp(record.at_us),
-            "position": str(state.position),
+            "position": position,
+            "newest_applied": newest_applied,
             "read_at": timestamp(read_us),
             "read_delay_ms": held_ms,
         }

@@ -29,22 +29,19 @@ class Progress:
         beyond, deleted = dict(self.beyond), dict(self.deleted)
         for entry in entries:
             if entry.op == "epoch":
-                beyond, deleted, state = {}, {}, _at(entry)
+                beyond, deleted, state = {}, {}, state.after(entry)
             elif entry.position > state.position:
                 beyond[entry.position] = entry
                 if entry.op == "delete":
                     deleted[entry.key] = max(entry.position, deleted.get(entry.key, entry.position))
         while (following := beyond.pop(Position(state.position.epoch, state.position.version + 1), None)) is not None:
-            state = _at(following)
+            state = state.after(following)
+        state = state._replace(beyond=max([state.beyond, *(position.version for position in beyond)]))
         return state, Progress(beyond, {key: at for key, at in deleted.items() if at > state.position})
 
     def visible(self, entries: Sequence[Entry]) -> list[Entry]:
         """The entries without those superseded by an applied delete."""
         return [entry for entry in entries if self.deleted.get(entry.key, entry.position) <= entry.position]
-
-
-def _at(entry: Entry) -> State:
-    return State(entry.position, entry.write_id, entry.at_us)
 
 
 class Applier:

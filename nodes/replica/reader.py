@@ -74,7 +74,7 @@ class Reader:
         self._parts, self._log = parts, parts.reading
         self._inbox, self._gate, self._acknowledger = parts.inbox, parts.gate, parts.acknowledger
         self._group = parts.reading.group(parts.config.node_id)
-        self.state = ReaderState(parts.gate.state.position, parts.store.newest())
+        self.state = ReaderState(parts.gate.state.position, parts.gate.state.newest)
 
     @property
     def joined(self) -> bool:

@@ -62,8 +62,7 @@ class ReplicaStore:
                 first, last = entries[0].position, entries[-1].position
                 raise StoreError(f"{first} to {last} does not follow {before.position} without a gap")
             _change(db, entries)
-            newest = entries[-1]
-            return _move(db, State(newest.position, newest.write_id, newest.at_us))
+            return _move(db, before.after(entries[-1]))
 
     def merge(self, entries: Sequence[Entry], before: State, after: State, generation: int) -> None:
         """Apply entries in any order, in one transaction with the new state: the newest version of each key wins.
@@ -74,8 +73,7 @@ class ReplicaStore:
             if generation != self.generation or _state(db) != before:
                 raise StoreError("a snapshot replaced the store in the meantime")
             _change(db, sorted(entries))
-            known = [_newest(db), *(entry.position for entry in entries), after.position]
-            _move(db, after, max(known).version)
+            _move(db, after)
 
     def install(self, snapshot: Snapshot) -> State:
         with self._db.transaction() as db:
@@ -87,7 +85,7 @@ class ReplicaStore:
     def continue_at(self, position: Position) -> State:
         """Move to the start of an epoch that keeps the content."""
         with self._db.transaction() as db:
-            return _move(db, _state(db)._replace(position=position))
+            return _move(db, _state(db)._replace(position=position, beyond=0))
 
     def corrupt(self, key: str | None) -> bool:
         """Change the value of this key, or of any key, but not its version; return whether it exists."""
@@ -102,11 +100,6 @@ class ReplicaStore:
     def state(self) -> State:
         with self._db.cut() as db:
             return _state(db)
-
-    def newest(self) -> Position:
-        """The newest position that has been applied: in order ``arrival``, it can be beyond that of the state."""
-        with self._db.cut() as db:
-            return _newest(db)
 
     def get(self, key: str) -> tuple[State, Record | None]:
         """The state, and the record of a key at it; ``None`` if missing."""
@@ -163,15 +156,12 @@ def _execute(db: sqlite3.Connection, statement: str, rows: Sequence[tuple[object
 
 
 def _state(db: sqlite3.Connection) -> State:
-    epoch, version, write_id, at_us = db.execute("SELECT epoch, version, write_id, at_us FROM state").fetchone()
-    return State(Position(epoch, version), write_id, at_us)
+    row = db.execute("SELECT epoch, version, write_id, at_us, newest FROM state").fetchone()
+    epoch, version, write_id, at_us, newest = row
+    return State(Position(epoch, version), write_id, at_us, newest if newest > version else 0)
 
 
-def _newest(db: sqlite3.Connection) -> Position:
-    return Position(*db.execute("SELECT epoch, newest FROM state").fetchone())
-
-
-def _move(db: sqlite3.Connection, after: State, newest: int = 0) -> State:
-    changes = (*after.position, after.write_id, after.at_us, max(newest, after.position.version))
+def _move(db: sqlite3.Connection, after: State) -> State:
+    changes = (*after.position, after.write_id, after.at_us, after.newest.version)
     db.execute("UPDATE state SET epoch = ?, version = ?, write_id = ?, at_us = ?, newest = ?", changes)
     return after

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple
 
+from broker.entry import Entry
 from broker.position import START, Position
 from nodes.runtime import caller
 
@@ -16,11 +17,25 @@ _NEVER = Position(2**63, 0)
 
 
 class State(NamedTuple):
-    """A node's position, and the write at that position. Times are microseconds since 1970."""
+    """A node's position, and the write at that position. Times are microseconds since 1970.
+
+    ``beyond``: the newest version that is applied beyond the position, as in order ``arrival``; 0 if none is.
+    """
 
     position: Position
     write_id: str | None
     at_us: int | None
+    beyond: int = 0
+
+    @property
+    def newest(self) -> Position:
+        """The newest position that is applied."""
+        return max(self.position, Position(self.position.epoch, self.beyond))
+
+    def after(self, entry: Entry) -> State:
+        """The state once everything up to an entry is applied."""
+        beyond = self.beyond if entry.position < self.newest else 0
+        return State(entry.position, entry.write_id, entry.at_us, beyond)
 
 
 EMPTY_STATE = State(START, None, None)
@@ -85,7 +100,7 @@ class PositionGate:
         ``also``: single positions that are reached as well, possibly before earlier ones.
         """
         with self._lock:
-            if state.position > self._state.position:
+            if state.position >= self._state.position:
                 self._move(state)
             if beyond := {position for position in also if position > self._state.position}:
                 self._beyond |= beyond

@@ -26,8 +26,9 @@ HEAD = "primary/version"
 Session = partial(LabSession, LAB)
 
 
-def record(source: str, version: int, position: str) -> dict[str, Any]:
-    return {"source": source, "key": "k", "value": version, "version": version, "position": position}
+def record(source: str, version: int, position: str, newest: str = "") -> dict[str, Any]:
+    found = {"source": source, "key": "k", "value": version, "version": version, "position": position}
+    return {**found, "newest_applied": newest or position}
 
 
 def refusal(status: int, position: str) -> tuple[int, dict[str, Any]]:
@@ -281,8 +282,21 @@ def test_level_prefix_does_not_read_from_a_replica_in_order_of_arrival() -> None
     assert (found.status, found.slug) == (409, "level-not-available")
 
 
+@pytest.mark.parametrize(
+    "answer", [record("r1", 2, "1-3", "1-8"), (404, {"status": 404, **record("r1", 0, "1-3", "1-8")})]
+)
+def test_level_prefix_does_not_return_what_has_just_been_applied_in_order_of_arrival(answer: Any) -> None:
+    known = {"primary/replicas": replicas("r1", "r2"), HEAD: at(9), "r1/data/k": answer}
+    levels, _, _ = make(**known, **{"r2/data/k": record("r2", 2, "1-2")})
+    assert {levels.read("k", LevelQuery(level="prefix"), Session())["source"] for _ in range(20)} == {"r2"}
+    with pytest.raises(ReadRefused, match="r1 is at 1-3, and has applied entries beyond it, up to 1-8") as failed:
+        levels.read("k", LevelQuery(level="prefix", replica="r1"), Session())
+    assert answered(failed.value).status == 409
+
+
 def test_a_token_covers_a_record_that_is_newer_than_the_position() -> None:
-    answers = {"primary/replicas": in_order_of_arrival(), HEAD: at(9), "r1/data/k": record("r1", 8, "1-3")}
+    shown = record("r1", 8, "1-3", "1-8")
+    answers = {"primary/replicas": in_order_of_arrival(), HEAD: at(9), "r1/data/k": shown}
     levels, _, _ = make(**answers)
     found = levels.read("k", LevelQuery(), Session())
     assert (found["position"], found["token"], found["level_had"]) == ("1-3", f"1-8.{LAB}", "eventual")
@@ -328,8 +342,8 @@ def test_a_quorum_returns_the_newest_answer(orders: str, answers: tuple[Any, Any
 
 
 def test_the_level_that_a_quorum_read_had_is_that_of_the_answer_it_returns() -> None:
-    for orders, position, had in (("ll", "1-9", "strong"), ("ll", "1-8", "session"), ("al", "1-7", "eventual")):
-        levels, _, _ = quorum(orders, record("r1", 5, position), record("r2", 2, "1-4"))
+    for newest, position, had in (("", "1-9", "strong"), ("", "1-8", "session"), ("1-9", "1-7", "eventual")):
+        levels, _, _ = quorum("al", record("r1", 5, position, newest), record("r2", 2, "1-4"))
         session = Session(written=Position(1, 8))
         assert levels.read("k", LevelQuery(level="quorum", r=2), session)["level_had"] == had
     levels, _, _ = quorum("la", record("r1", 5, "1-7"), record("r2", 2, "1-4"))
