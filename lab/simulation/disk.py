@@ -19,6 +19,7 @@ from unittest.mock import patch
 
 from lab.simulation.scheduler import Scheduler
 
+_GIVES_WAY = 0.02  # how often others run before a step of a transaction
 _FILE, _WAL = "store.sqlite", "store.sqlite-wal"
 _DAMAGES = ("", "PRAGMA user_version = 99", "DROP TABLE IF EXISTS data")  # "": bytes are overwritten
 _SALTS = slice(16, 24)  # of the write-ahead log's header: they change when it starts over
@@ -125,7 +126,7 @@ def installed(scheduler: Scheduler, random: Random, disks: dict[str, Disk]) -> I
     """Let SQLite use these disks, by the names of processes."""
 
     def step() -> None:
-        if random.random() < 0.02:
+        if random.random() < _GIVES_WAY:
             scheduler.give_way()
 
     def disk_of() -> Disk | None:

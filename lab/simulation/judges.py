@@ -32,7 +32,9 @@ class Judge(LogJudge):
         self.skewed(name, 0)
 
     def scheduled(self, name: str, schedule: Schedule) -> None:
-        self.copies[name].schedules.append((self._scheduler.now_ns, schedule))
+        copy = self.copies[name]
+        copy.orders |= {copy.order, schedule.order}
+        copy.schedules.append((self._scheduler.now_ns, schedule))
 
     def skewed(self, name: str, skew_us: int) -> None:
         self.copies[name].skews.append((self._scheduler.now_ns, skew_us))
@@ -56,7 +58,7 @@ class Judge(LogJudge):
                 copy.position, copy.beyond = position, set()
             elif copy.position.is_followed_by(position):
                 copy.position = position
-            elif copy.order == "log":
+            elif "arrival" not in {copy.order, *copy.orders}:
                 raise Violation("entries are applied in order", f"{name} at {copy.position} applies {position}")
             else:
                 copy.beyond.add(position)
@@ -64,6 +66,7 @@ class Judge(LogJudge):
                 copy.beyond.discard(following)
                 copy.position = following
             self.counts["applied"] += 1
+        copy.orders.clear()
         if copy.position != copy.durable:
             raise Violation(
                 "a position covers what is applied",

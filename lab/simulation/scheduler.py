@@ -17,6 +17,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 START_NS = 1_767_225_600 * 10**9  # 2026-01-01, when every run begins
 _TASKS_MAX = 10_000
+_PREEMPTED, _PREEMPTED_SECONDS = 0.2, 0.02  # how often a task that gives way does so for a while, at most this long
 T = TypeVar("T")
 
 
@@ -136,9 +137,12 @@ class Scheduler:
         self.wait(max(0.0, seconds))
 
     def give_way(self) -> None:
-        """Let the other runnable tasks come first, perhaps."""
+        """Let the other runnable tasks come first, perhaps, and now and then whatever the next moments bring."""
         task = self.current
         if task is not None and task.process.is_alive:  # what a task does as it is ended, it does at once
+            if self.random.random() < _PREEMPTED:
+                self.sleep(self.random.random() * _PREEMPTED_SECONDS)
+                return
             self._make_ready(task)
             self._hub.switch()
             if not task.process.is_alive:

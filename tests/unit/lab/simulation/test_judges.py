@@ -1,6 +1,7 @@
 """The judge of simulated runs: every rule, broken on purpose."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from random import Random
 
 import pytest
@@ -185,6 +186,16 @@ def test_in_order_of_arrival_the_position_waits_for_what_is_missing(world: World
     world.judge.committed(REPLICA, [world.entry("1-1")], State(Position(1, 1), None, None))
     with violated("a position covers what is applied"):
         world.judge.applied(REPLICA, [Position(1, 1)])
+
+
+def test_one_batch_can_have_been_taken_before_the_order_changed(world: World) -> None:
+    world.log("1-1", "1-2", "1-3", "1-4")
+    for order in ("arrival", "log"):
+        world.judge.scheduled(REPLICA, Schedule(Fixed(0), order))
+    for version in (2, 4):
+        world.judge.committed(REPLICA, [world.entry(f"1-{version}")], State(Position(1, 0), None, None))
+        with violated("entries are applied in order") if version == 4 else nullcontext():
+            world.judge.applied(REPLICA, [Position(1, version)])
 
 
 @pytest.mark.parametrize("write_id", [None, "another"])
