@@ -25,9 +25,12 @@ class LogFaults(Acts):
         if not server.is_up:
             return None
         head = self._world.judge.lines[server.name].head
-        first = max(0, head.version + 1 - int(200 * fault.size**2))  # sometimes nothing is left
+        first = max(0, head.version + 1 - int(200 * fault.size**4))  # sometimes nothing is left
         self._world.command("XTRIM", "lab14:log", "MINID", f"{head.epoch}-{first}")
         words = f"its log is trimmed to what follows {head.epoch}-{first}"
+        if fault.target % 2:  # so that nothing follows what is gone
+            self._down(self._world.primary, "killed", fault.seconds(0.5, 8))
+            words += ", and the primary is killed"
         if fault.more < 0.5 and (node := self._replica(fault)) is not None:  # what is pending there can be gone
             self._down(node, "killed", 0.05)
             words += f", and {node.name} is killed"
