@@ -17,6 +17,7 @@ from tests.support.until import until
 ROOT = Path(__file__).parents[2]
 
 RUNS, AT_A_TIME = 200, 10
+FAILED = (13, 40)  # before level prefix looked at what was applied, and before lost acknowledgements were forgotten
 # Runs a simulation while every use of a thread, a socket or a process is recorded.
 WATCHED = """
 import socket, sys
@@ -42,7 +43,7 @@ def test_nothing_is_violated(first: int) -> None:
 
 
 @pytest.mark.needs("minutes")
-@pytest.mark.parametrize("seed", range(1, 7))
+@pytest.mark.parametrize("seed", [1, 2, 3, 4, *FAILED])
 def test_nothing_is_violated_in_longer_runs(seed: int) -> None:
     outcome = simulate(seed, 600)
     assert outcome.failure is None, f"seed {seed}: {outcome.failure}"
