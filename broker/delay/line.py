@@ -1,6 +1,6 @@
 """The delay line, in which entries wait until a replica's schedule makes them due."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from heapq import heappop, heappush
@@ -71,12 +71,14 @@ class DelayLine(Generic[E]):
         self._max_entries, self._max_bytes = max_entries, max_bytes
         self._waiting: dict[Position, E] = {}  # in log order
         self._arrivals: list[tuple[int, int, Position]] = []  # a heap of epoch, due time, position; for order arrival
-        self._bytes = 0
-        self._not_before_us = 0
+        self._bytes = self._not_before_us = 0
         self._taken_us = 0  # in order log: the due time of the last entry taken
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def __iter__(self) -> Iterator[E]:
+        return iter(self._waiting.values())
 
     def __contains__(self, position: object) -> bool:
         return position in self._waiting
@@ -147,8 +149,7 @@ class DelayLine(Generic[E]):
         """Drop everything: the entries will be delivered again, or a snapshot contains them."""
         self._waiting.clear()
         self._arrivals.clear()
-        self._bytes = 0
-        self._taken_us = 0
+        self._bytes = self._taken_us = 0
 
     def _in_arrival_order(self) -> bool:
         return self._schedule is not None and self._schedule.order == "arrival"

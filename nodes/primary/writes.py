@@ -49,8 +49,7 @@ class Writes:
         return self.log.append_many(changes, self._copies if copies is None else copies)
 
     def _append(self, change: Change, value: Any, copies: int | None) -> WriteAnswer:
-        write_id = change.write_id
-        started = time.perf_counter()
+        write_id, started = change.write_id, time.perf_counter()
         try:
             with self._tracing.sending() as traceparent:
                 (appended,) = self.append_many([change._replace(traceparent=traceparent)], copies)

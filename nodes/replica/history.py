@@ -35,8 +35,7 @@ class Recent:
         self._newest: deque[Done] = deque(maxlen=capacity)
         self._lock = threading.Condition()
         self.count = 0  # of all entries so far
-        self._waiting = 0
-        self._closed = False
+        self._waiting, self._closed = 0, False
 
     def extend(self, done: Collection[Done]) -> None:
         with self._lock:

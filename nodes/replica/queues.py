@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from heapq import heappop, heappush
 from itertools import islice
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
-from broker.delay.line import DelayLine, Schedule
+from broker.delay.line import DelayLine, E, Schedule
 from broker.entry import Entry, Operation
 from broker.group import Group
 from broker.position import Position
@@ -21,12 +21,12 @@ _ENTRY_BYTES = 300  # of memory, about
 _REPORT_US = 50_000  # between two reports in which nothing is acknowledged
 
 
-class _Queue:
-    """A condition for threads to wait on, until it is closed."""
+class _Queue(Generic[E]):
+    """A delay line, and a condition for threads to wait on, until it is closed."""
 
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._closed = False
+    def __init__(self, line: DelayLine[E], clock_us: Callable[[], int]) -> None:
+        self._condition, self._closed = threading.Condition(), False
+        self._line, self._clock_us, self._seen_us = line, clock_us, 0
 
     def close(self) -> None:
         with self._change():
@@ -38,26 +38,45 @@ class _Queue:
             yield
             self._condition.notify_all()
 
-    def _wait_until_due(self, left_us: Callable[[], float | None]) -> bool:
-        """Return ``True`` once no time is left, ``False`` on close. ``left_us`` is ``None`` while nothing is due."""
+    def _wait_until_due(self, due_us: Callable[[], int | None]) -> bool:
+        """Return ``True`` once something is due, ``False`` on close. ``due_us`` is ``None`` while nothing waits."""
         with self._condition:
             while not self._closed:
-                found_us = left_us()
-                if found_us is not None and found_us <= 0:
+                now_us, found_us = self._now_us(), due_us()
+                if found_us is not None and found_us <= now_us:
                     return True
-                self._condition.wait(None if found_us is None else found_us / 1e6)
+                self._condition.wait(None if found_us is None else (found_us - now_us) / 1e6)
             return False
 
+    def set_schedule(self, schedule: Schedule) -> None:
+        """Change the delay, also of what already waits."""
+        with self._change():
+            self._line.set_schedule(schedule, self._now_us())
 
-class Inbox(_Queue):
+    def clock_changed(self) -> None:
+        with self._change():
+            self._now_us()
+
+    def _now_us(self) -> int:
+        """The time, to which what waits is adapted if the clock was set back: another log server's can be ahead."""
+        now_us = self._clock_us()
+        self._line.set_clock(now_us)
+        if now_us < self._seen_us:
+            self._set_back(now_us)
+        self._seen_us = now_us
+        return now_us
+
+    def _set_back(self, now_us: int) -> None:
+        """Adapt what depends on a time that was ahead."""
+
+
+class Inbox(_Queue[Entry]):
     """A ``DelayLine`` shared by two threads that can wait for each other. ``len()`` counts its entries."""
 
     def __init__(self, line: DelayLine[Entry], now_us: Callable[[], int]) -> None:
-        super().__init__()
-        self._line, self._now_us = line, now_us
-        self._paused = False
+        super().__init__(line, now_us)
+        self._paused, self._rest_until_us = False, 0
         self._rest_us = 0  # the pause after each entry while the rate is limited
-        self._rest_until_us = 0
 
     def __len__(self) -> int:
         return len(self._line)
@@ -91,11 +110,6 @@ class Inbox(_Queue):
         with self._change():
             self._line.clear()
 
-    def set_schedule(self, schedule: Schedule) -> None:
-        """Change the delay, also of waiting entries."""
-        with self._change():
-            self._line.set_schedule(schedule, self._now_us())
-
     def set_paused(self, *, paused: bool) -> None:
         with self._change():
             self._paused = paused
@@ -106,18 +120,16 @@ class Inbox(_Queue):
             self._rest_us = round(1e6 / entries_per_second) if entries_per_second else 0
             self._rest_until_us = 0
 
-    def clock_changed(self) -> None:
-        with self._change():
-            self._rest_until_us = 0
-            self._line.set_clock(self._now_us())
+    def _set_back(self, _now_us: int) -> None:
+        self._rest_until_us = 0
 
     def wait_until_due(self) -> None:
         """Return when an entry is due, or the inbox is closed."""
-        self._wait_until_due(lambda: self._left_us(self._line.next_due_us(), self._rest_until_us))
+        self._wait_until_due(lambda: self._when(self._line.next_due_us(), self._rest_until_us))
 
     def hold(self, entry: Entry) -> bool:
         """Return ``True`` once an entry outside the line is due, ``False`` if the inbox is closed first."""
-        return self._wait_until_due(lambda: self._left_us(self._line.due_us(entry)))
+        return self._wait_until_due(lambda: self._when(self._line.due_us(entry)))
 
     def wait_until_empty(self) -> bool:
         """Return ``True`` once no entries wait, ``False`` if the inbox is closed first."""
@@ -131,8 +143,8 @@ class Inbox(_Queue):
             self._condition.wait_for(lambda: self._closed or self._line.room > 0)
             return 0 if self._closed else self._line.room
 
-    def _left_us(self, due_us: int | None, not_before_us: int = 0) -> int | None:
-        return None if self._paused or due_us is None else max(due_us, not_before_us) - self._now_us()
+    def _when(self, due_us: int | None, not_before_us: int = 0) -> int | None:
+        return None if self._paused or due_us is None else max(due_us, not_before_us)
 
 
 class Unacknowledged(NamedTuple):
@@ -155,7 +167,7 @@ class Unacknowledged(NamedTuple):
         return _ENTRY_BYTES
 
 
-class Acknowledger(_Queue):
+class Acknowledger(_Queue[Unacknowledged]):
     """Acknowledges applied entries when they are due, and reports it to the log server.
 
     A failed batch is sent again: acknowledging twice is harmless. ``len()`` counts the unacknowledged entries.
@@ -167,10 +179,8 @@ class Acknowledger(_Queue):
         self, group: Group, now_us: Callable[[], int], gate: PositionGate, history: Recent, is_lost: Callable[[], bool]
     ) -> None:
         """``is_lost`` decides for each acknowledgement whether to drop it; the entry then waits for ``add``."""
-        super().__init__()
-        self.gate, self.history = gate, history
-        self._group, self._now_us, self._is_lost = group, now_us, is_lost
-        self._line: DelayLine[Unacknowledged] = DelayLine(max_entries=_QUEUED_MAX, max_bytes=_QUEUED_MAX * _ENTRY_BYTES)
+        super().__init__(DelayLine(max_entries=_QUEUED_MAX, max_bytes=_QUEUED_MAX * _ENTRY_BYTES), now_us)
+        self.gate, self.history, self._group, self._is_lost = gate, history, group, is_lost
         self._lost: set[Position] = set()
         self._unconfirmed: set[Position] = set()  # of the lost ones: not seen pending since ``recovering``
         self._sent: set[Position] = set()  # without those delivered again since: they stay in the line
@@ -187,15 +197,10 @@ class Acknowledger(_Queue):
         """The acknowledged position; ``None`` until the entries left pending by an earlier process are known."""
         return None if self._through is None else self.gate.state.position
 
-    def set_schedule(self, schedule: Schedule) -> None:
-        """Change the delay, also of entries that already wait."""
-        with self._change():
-            self._line.set_schedule(schedule, self._now_us())
-
     def add(self, entries: Sequence[Entry], through: Position | None = None) -> None:
         """Add applied entries; everything up to ``through`` is now applied."""
-        now_us = self._now_us()
         with self._change():
+            now_us = self._now_us()
             self._sent.difference_update(entry.position for entry in entries)
             fresh = [entry for entry in entries if entry.position not in self._line]
             self._line.offer([Unacknowledged(one.position, now_us, one.at_us, one.traceparent) for one in fresh])
@@ -241,10 +246,10 @@ class Acknowledger(_Queue):
             self._line.take(lost)
             self._lost.update(one.position for one, _ in lost)
         positions = [one.position for one, _ in sent]
-        now_us, left = self._now_us(), len(self) - len(positions)
+        now_us, left = self._clock_us(), len(self) - len(positions)
         if due or void or self._unreported():
             self._group.acknowledge([*positions, *void], Report(self._group.replica, now_us, left, positions))
-        acknowledged_us = self._now_us()
+        acknowledged_us = self._clock_us()
         self.history.extend([Done(one.position, one.published_us, due_us, acknowledged_us) for one, due_us in sent])
         with self._change():
             self._reported = now_us, left
@@ -255,19 +260,24 @@ class Acknowledger(_Queue):
 
     def wait(self) -> None:
         """Return when an acknowledgement or a report is due, or on close."""
-        self._wait_until_due(self._left_us)
+        self._wait_until_due(self._next_us)
 
     def wait_for_room(self) -> None:
         """Return when the queue has room, or on close."""
         with self._condition:
             self._condition.wait_for(lambda: self._closed or len(self) < _QUEUED_MAX)
 
-    def _left_us(self) -> int | None:
+    def _set_back(self, now_us: int) -> None:
+        waiting = [one._replace(at_us=min(one.at_us, now_us)) for one in self._line]
+        self._line.clear()
+        self._line.offer(waiting)
+        self._reported = min(self._reported[0], now_us), self._reported[1]
+
+    def _next_us(self) -> int | None:
         if self._void:
             return 0
-        due_us, now_us = self._line.next_due_us(), self._now_us()
         report_us = self._reported[0] + _REPORT_US if self._unreported() else None
-        return min((at_us - now_us for at_us in (due_us, report_us) if at_us is not None), default=None)
+        return min((at_us for at_us in (self._line.next_due_us(), report_us) if at_us is not None), default=None)
 
     def _unreported(self) -> bool:
         return self._reported[1] != len(self)

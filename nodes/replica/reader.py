@@ -76,11 +76,6 @@ class Reader:
         self._group = parts.reading.group(parts.config.node_id)
         self.state = ReaderState(parts.gate.state.position, parts.gate.state.newest)
 
-    @property
-    def joined(self) -> bool:
-        """Whether new entries are being read."""
-        return self.state.phase is not Phase.RECOVERING
-
     def step(self, block_ms: int = READ_BLOCK_MS) -> None:
         """Read one batch, waiting for it up to ``block_ms``. Raises ``broker.errors.LogError``."""
         try:

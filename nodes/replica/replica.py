@@ -144,7 +144,7 @@ class Replica:
         """Whether the log responds and the store accepts due entries."""
         troubles = (self._threads[name].trouble for name in ("reader", "membership", "acknowledger"))
         log = next(filter(None, troubles), None)
-        if log is None and not (self._reader.joined and self._membership.registered.is_set()):
+        if log is None and (self.phase is Phase.RECOVERING or not self._membership.registered.is_set()):
             log = "joining"
         store = self._threads["applier"].trouble or self._threads["checkpoint"].trouble
         return {"log": log or "ok", "store": store or "ok"}

@@ -35,6 +35,8 @@ class Membership:
         if self._last_event is None:  # before the settings are read, so that no change is missed
             self._last_event = parts.events.last_id()
         parts.clock.measure()  # before the first settings: once they are active, entries can be due
+        parts.inbox.clock_changed()
+        parts.acknowledger.clock_changed()
         member = self.describe()
         if not self.registered.is_set():
             parts.registry.require_free(member)

@@ -32,6 +32,14 @@ def make_inbox(clock: FakeClock, room: int = 10) -> Inbox:
     return inbox
 
 
+def returns(call: Callable[[], object], close: Callable[[], object]) -> bool:
+    """Whether a call returns before what it waits for is closed."""
+    with ThreadPoolExecutor(1) as threads:
+        returned, _ = wait([threads.submit(call)], 5)
+        close()
+    return bool(returned)
+
+
 def test_an_entry_and_a_lower_delay_wake_the_applier() -> None:
     clock = FakeClock()
     inbox = make_inbox(clock)
@@ -41,6 +49,22 @@ def test_an_entry_and_a_lower_delay_wake_the_applier() -> None:
         inbox.set_schedule(Schedule(Fixed(0)))
         waiter.result(5)
     assert len(inbox.due(10)) == 1
+
+
+def test_a_clock_that_was_ahead_when_the_delay_was_set_does_not_hold_entries_back() -> None:
+    clock = FakeClock()
+    inbox = make_inbox(clock)
+    started_us = clock.us
+    clock.us += 3600 * 10**6  # that of a log server that has just taken over
+    inbox.set_schedule(Schedule(Fixed(500)))
+    inbox.set_rate(10)
+    inbox.offer([entry(1, started_us), entry(2, started_us)])
+    with inbox.taking(inbox.due(1)):
+        pass
+    clock.us = started_us + 500_000
+    inbox.clock_changed()
+    assert returns(inbox.wait_until_due, inbox.close)
+    assert [one.position.version for one, _ in inbox.due(10)] == [2]
 
 
 def test_room_in_the_line_wakes_the_reader() -> None:
@@ -262,6 +286,39 @@ def test_a_lost_acknowledgement_does_not_count_if_an_earlier_one_had_arrived(log
     bench.step()  # loses it again
     bench.acknowledger.recovered(Position(1, 2))
     assert (len(bench.acknowledger), bench.pending(), bench.acknowledger.position) == (1, 1, Position(1, 1))
+
+
+@pytest.mark.parametrize("order", ["log", "arrival"])
+def test_an_entry_that_was_applied_by_a_clock_that_was_ahead_is_acknowledged_in_time(
+    log: ReplicationLog, order: Order
+) -> None:
+    bench = Bench(log, Fixed(100), order)
+    bench.clock.advance_ms(3_600_000)
+    bench.add(1)
+    bench.clock.advance_ms(-3_600_000)
+    bench.acknowledger.clock_changed()
+    bench.clock.advance_ms(99)
+    assert bench.step() == []
+    bench.clock.advance_ms(1)
+    assert len(bench.step()) == 2
+
+
+def test_an_acknowledgement_sent_by_a_clock_that_was_ahead_does_not_hold_up_the_next(
+    log: ReplicationLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(log)
+    bench.clock.advance_ms(3_600_000)
+    bench.add(1)
+
+    def set_back() -> None:
+        bench.clock.advance_ms(-3_600_000)
+        bench.acknowledger.clock_changed()
+
+    during_the_request(monkeypatch, set_back)
+    assert len(bench.step()) == 2
+    monkeypatch.undo()
+    bench.add(1)
+    assert returns(bench.acknowledger.wait, bench.acknowledger.close)
 
 
 def test_an_entry_delivered_again_while_its_acknowledgement_is_lost_is_acknowledged(
