@@ -47,10 +47,7 @@ class Verification:
         """
         ahead = max((self._parts.gate.state.position, *(member.position for member in members)))
         with self._lock:
-            foreign = self._log.history.foreign()
-            if foreign is not None:
-                self._open(max(ahead, foreign), [], f"the entry {foreign} was not written by this lab")
-            elif ahead > self._log.head().position:
+            if self._log.history.foreign() is not None or ahead > self._log.head().position:
                 self._open(ahead, [])
 
     def _ask(self, members: list[Member]) -> tuple[Position, list[str]]:
@@ -69,12 +66,14 @@ class Verification:
             self._pause(_PAUSE_SECONDS)
         return max(seen, default=START), sorted(missing)
 
-    def _open(self, seen: Position, silent: list[str], reason: str = "") -> None:
-        known = max(seen, self._parts.gate.state.position)
+    def _open(self, seen: Position, silent: list[str]) -> None:
+        before: Position | None
+        foreign: Position | None
         try:
-            before = self._log.head().position
+            before, foreign = self._log.head().position, self._log.history.foreign()
         except LogMissing:
-            before = None
+            before = foreign = None
+        known = max(seen, self._parts.gate.state.position, foreign or START)
         cut = self._log.history.was_cut()
         moves = self._parts.link.address.moves
         after = self._log.open(uuid.uuid4().hex, known, in_doubt=bool(silent) or cut, moves=moves)
@@ -85,8 +84,10 @@ class Verification:
                 reason = "the damaged end of its file was dropped"
             elif silent:
                 reason = f"{', '.join(silent)} did not report what it had seen"
+            elif foreign is not None:
+                reason = f"the entry {foreign} was not written by this lab"
             elif known > before:
-                reason = reason or f"{known} had been seen"
+                reason = f"{known} had been seen"
             else:
                 reason = "the log server was replaced, and the writes before that may not all have reached this one"
             _logger.warning("the log ended at %s and continues at %s: %s", before, after, reason)

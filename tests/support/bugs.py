@@ -59,7 +59,7 @@ BUILDS = (
     Build(
         "appends to a log that lost its tail",
         "nodes/primary/upkeep.py",
-        "known = max(seen, self._parts.gate.state.position)",
+        "known = max(seen, self._parts.gate.state.position, foreign or START)",
         "known, silent = START, []",
     ),
     Build(
