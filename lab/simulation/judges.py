@@ -29,6 +29,7 @@ class Judge(LogJudge):
         if position < copy.position and not may_go_back:
             raise Violation("a position does not go back", f"{name} was at {copy.position}, and starts at {position}")
         copy.position, copy.durable, copy.beyond = position, position, set()
+        copy.is_committing = copy.is_replaced = False
         self.skewed(name, 0)
 
     def scheduled(self, name: str, schedule: Schedule) -> None:
@@ -45,11 +46,14 @@ class Judge(LogJudge):
         for entry in entries:
             self._check_entry(copy, entry)
         self._check_times(copy, [entry for entry in entries if entry.op != "epoch"])
-        copy.durable = after.position
+        copy.durable, copy.is_committing = after.position, True
 
     def applied(self, name: str, positions: Iterable[Position]) -> None:
         """A replica counts entries as applied, after they were committed."""
         copy = self.copies[name]
+        is_replaced, copy.is_committing, copy.is_replaced = copy.is_replaced, False, False
+        if is_replaced:
+            return
         for position in sorted(positions):
             logged = self._entries.get(position)
             if copy.has(position):
@@ -132,6 +136,7 @@ class Judge(LogJudge):
         _, found = digest((record.write_id, record.key, record.value) for record in taken.records)
         self._check_digest(name, taken.position, int(found, 16))
         copy.position, copy.durable, copy.beyond = taken.position, taken.position, set()
+        copy.is_replaced = copy.is_committing
         self.counts["snapshots"] += 1
 
     def claimed(self, name: str, position: Position) -> None:

@@ -70,6 +70,8 @@ class Copy:
     position: Position = START
     durable: Position = START  # of its store
     beyond: set[Position] = field(default_factory=set)  # applied in order of arrival
+    is_committing: bool = False  # a batch that does not count as applied yet
+    is_replaced: bool = False  # what that batch has changed, by a snapshot
     orders: set[Order] = field(default_factory=set)  # in which the next batch can have been taken from the line
     schedules: deque[tuple[int, Schedule]] = field(default_factory=lambda: deque(maxlen=64))
     skews: deque[tuple[int, int]] = field(default_factory=lambda: deque([(0, 0)], maxlen=64))  # when, and microseconds

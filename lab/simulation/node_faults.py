@@ -100,7 +100,8 @@ class NodeFaults(Acts):
 
         def come_back() -> None:
             node.is_away = False
-            node.start()
+            if self._world.nodes.get(node.name) is node:  # it has not left for good meanwhile
+                node.start()
 
         self._scheduler.after(seconds, come_back)
         return node.name, f"leaves, for {seconds:.0f} s"
