@@ -17,7 +17,10 @@ from tests.support.until import until
 ROOT = Path(__file__).parents[2]
 
 RUNS, AT_A_TIME = 200, 10
-FAILED = (13, 40)  # before level prefix looked at what was applied, and before lost acknowledgements were forgotten
+_DAY = 1728  # a fiftieth of a day
+# Runs that failed until something was corrected: what level prefix reads; an acknowledgement that was lost after an
+# earlier one; a clock that was ahead; a foreign entry in a restarted log.
+FAILED = ((13, 600), (40, 600), (37, _DAY), (49, _DAY))
 # Runs a simulation while every use of a thread, a socket or a process is recorded.
 WATCHED = """
 import socket, sys
@@ -43,11 +46,12 @@ def test_nothing_is_violated(first: int) -> None:
 
 
 @pytest.mark.needs("minutes")
-@pytest.mark.parametrize("seed", [1, 2, 3, 4, *FAILED])
-def test_nothing_is_violated_in_longer_runs(seed: int) -> None:
-    outcome = simulate(seed, 600)
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("seed", "seconds"), [(1, 600), (2, 600), *FAILED])
+def test_nothing_is_violated_in_longer_runs(seed: int, seconds: float) -> None:
+    outcome = simulate(seed, seconds)
     assert outcome.failure is None, f"seed {seed}: {outcome.failure}"
-    assert outcome.counts["quiet points"] == 2
+    assert outcome.counts["quiet points"] == round(seconds / 300)
 
 
 def run(line: list[str], **environment: str) -> str:
