@@ -23,7 +23,7 @@ from lab.simulation.world import CHECK, Shape, World, random_of
 
 _SETTLES = 0.8  # of the calm: until then, whatever still waits does so for ever
 _START_SECONDS = 5.0
-_COLLECTS_EVERY = 30  # looks, one a second
+_COLLECTS_EVERY, _COLLECTS_ALL_EVERY = 30, 600  # looks, one a second: what is young, and everything
 _CHANNELS_MAX, _TASKS_MAX = 400, 600  # of one node
 
 
@@ -168,7 +168,7 @@ class _Run:
         """Look at one store's content, and at what must be within bounds."""
         self._looks += 1
         if self._looks % _COLLECTS_EVERY == 0:
-            gc.collect()
+            gc.collect(1 if self._looks % _COLLECTS_ALL_EVERY else 2)
         nodes = [node for node in self._world.nodes.values() if node.app is not None and node.process.is_alive]
         for node in nodes:
             if len(node.process.tasks) > _TASKS_MAX:
