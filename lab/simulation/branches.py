@@ -62,7 +62,7 @@ BRANCHES = (
     Branch(_READER, "if arrival is Arrival.GAP:", "an entry does not follow the newest one"),
     Branch(
         _READER,
-        "if arrival is Arrival.ROLLED_BACK or self.state.delivered > (entry.goes_on_from or entry.position):",
+        "if self.state.delivered > (entry.goes_on_from or entry.position):",
         "an epoch continues from before what this replica has seen",
     ),
     Branch(_READER, "elif self._inbox.wait_until_empty():", "an epoch continues with the content of this replica"),

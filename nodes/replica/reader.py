@@ -20,8 +20,9 @@ class Arrival(Enum):
 
     NEXT = auto()  # it follows; nothing is missing
     REPEATED = auto()  # it was delivered before
-    CONTINUATION = auto()  # it starts an epoch that keeps the content at that position
-    ROLLED_BACK = auto()  # it starts an epoch that continues from an earlier position: the log lost its end
+    CONTINUATION = (
+        auto()
+    )  # it starts an epoch that keeps the content at that position or, if the log lost its end, before
     GAP = auto()  # entries in between are missing
 
 
@@ -33,9 +34,7 @@ def classify(last: Position, entry: Entry) -> Arrival:
         return Arrival.REPEATED
     if (origin := entry.goes_on_from) is None:
         return Arrival.NEXT if last.is_followed_by(entry.position) else Arrival.GAP
-    if last == origin:
-        return Arrival.CONTINUATION
-    return Arrival.ROLLED_BACK if last > origin else Arrival.GAP
+    return Arrival.GAP if last < origin else Arrival.CONTINUATION
 
 
 class Phase(Enum):
@@ -186,7 +185,7 @@ class Reader:
     def _skip_to(self, entry: Entry, arrival: Arrival) -> None:
         if arrival is Arrival.GAP:
             raise PositionLost(f"{entry.position} does not follow {self.state.last}")
-        if arrival is Arrival.ROLLED_BACK or self.state.delivered > (entry.goes_on_from or entry.position):
+        if self.state.delivered > (entry.goes_on_from or entry.position):
             self._resync("log_rolled_back")
         elif self._inbox.wait_until_empty():
             self._gate.advance(self._parts.store.continue_at(entry.position))
