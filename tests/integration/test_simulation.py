@@ -1,5 +1,6 @@
 """The simulation as a whole: many seeds, the same output for the same seed, and nothing of the real world in it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.simulation.run import SHORT, simulate
 from tests.support.until import until
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +21,14 @@ _DAY = 1728  # a fiftieth of a day
 # Runs that failed until something was corrected: what level prefix reads; an acknowledgement that was lost after an
 # earlier one; a clock that was ahead; a foreign entry in a restarted log.
 FAILED = ((13, 600), (40, 600), (37, _DAY), (49, _DAY))
+SHORT_RUNS = """
+import sys
+from lab.simulation.run import SHORT, simulate
+
+for seed in range(*map(int, sys.argv[1:])):
+    outcome = simulate(seed, SHORT.round_seconds, pace=SHORT)
+    assert outcome.failure is None, f"seed {seed}: {outcome.failure}"
+"""
 # Runs a simulation while every use of a thread, a socket or a process is recorded.
 WATCHED = """
 import socket, sys
@@ -40,23 +48,24 @@ assert used, "the hook records nothing"
 
 @pytest.mark.parametrize("first", range(1, RUNS + 1, AT_A_TIME))
 def test_nothing_is_violated(first: int) -> None:
-    for seed in range(first, first + AT_A_TIME):
-        outcome = simulate(seed, SHORT.round_seconds, pace=SHORT)
-        assert outcome.failure is None, f"seed {seed}: {outcome.failure}"
+    run(["-c", SHORT_RUNS, str(first), str(first + AT_A_TIME)])
 
 
 @pytest.mark.needs("minutes")
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(("seed", "seconds"), [(1, 600), (2, 600), *FAILED])
 def test_nothing_is_violated_in_longer_runs(seed: int, seconds: float) -> None:
-    outcome = simulate(seed, seconds)
-    assert outcome.failure is None, f"seed {seed}: {outcome.failure}"
-    assert outcome.counts["quiet points"] == round(seconds / 300)
+    line = ["-m", "lab", "simulate", "--seed", str(seed), "--minutes", str(seconds / 60), "--no-shorten", "--json"]
+    found = json.loads(run(line, timeout_seconds=170))
+    assert (found["failures"], found["counts"]["quiet points"]) == ([], round(seconds / 300))
 
 
-def run(line: list[str], **environment: str) -> str:
+def run(line: list[str], timeout_seconds: float = 50, **environment: str) -> str:
+    """Run Python in a process of its own: threads of other tests would be on the virtual clock too."""
     values = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    done = subprocess.run([sys.executable, *line], env=values, capture_output=True, text=True, check=False, timeout=50)
+    done = subprocess.run(
+        [sys.executable, *line], env=values, capture_output=True, text=True, check=False, timeout=timeout_seconds
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
