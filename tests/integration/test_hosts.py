@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from broker.position import Position
@@ -37,6 +38,7 @@ def test_nothing_of_a_network_is_left_after_a_failure(tmp_path: Path) -> None:
         process = network.start(2, ["sleep", "60"], tmp_path / "output")
         names = {f"lab77-{network.address(1).split('.')[2]}{end}" for end in ("", "-1", "-2")}
         assert names <= namespaces()
+        until(lambda: psutil.Process(process.pid).name() == "sleep", 10)  # it is in its network
         raise RuntimeError
     assert process.wait(10) == -signal.SIGKILL
     assert not names & namespaces()
