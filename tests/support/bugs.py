@@ -128,8 +128,8 @@ BUILDS = (
     Build(
         "continues where the log was rolled back",
         "nodes/replica/reader.py",
-        "if self.state.delivered > (entry.goes_on_from or entry.position):",
-        "if False:",
+        'self._resync("log_rolled_back")',
+        "self._gate.advance(self._parts.store.continue_at(entry.position)); self._move(last=entry.position)",
     ),
     Build(
         "acknowledges a position without what is missing before it",

@@ -80,7 +80,7 @@ def button(page: Page, position: str) -> Any:
 def states_in(label: str) -> dict[str, str]:
     """The state by replica, from the label of an entry."""
     parts = label.split(": ", 1)[1].split("; ")
-    return dict(part.split(" ", 1) for part in parts)
+    return dict(part.split(" ", 1) for part in parts if " " in part)  # none before the replicas are known
 
 
 def show(page: Page, position: str, *states: str) -> None:
