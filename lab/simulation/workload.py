@@ -52,7 +52,7 @@ class Clients:
         self.in_progress = 0
         self._numbers = itertools.count(1)
         self._operations: dict[Level, list[Operation]] = {level: [] for level in LEVELS}
-        self._checks = 0  # each is followed by sessions with keys of their own, which nobody has written before
+        self._checks = 0  # after each, sessions use keys that no client has written before
         self._sessions = itertools.count(1)
         self.outcomes: dict[str, int] = {}
         self.identity: Callable[[str], str] = str  # a node's name, and another one once it has lost its store
