@@ -15,10 +15,8 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class Progress:
-    """Entries applied beyond the store's position, in order ``arrival`` only.
-
-    They are kept in memory: after a restart the log delivers everything after the position again. ``deleted`` holds the
-    newest delete of each key beyond the position, so that no older entry restores the key.
+    """Entries applied beyond the store's position, in order ``arrival`` only; after a restart they are delivered again.
+    ``deleted`` holds the newest delete of each key beyond the position, so that no older entry restores the key.
     """
 
     beyond: Mapping[Position, Entry] = field(default_factory=dict)
@@ -58,13 +56,14 @@ class Applier:
         Raises ``nodes.runtime.store.StoreError`` if the store fails; the entries then stay in the line.
         """
         parts = self._parts
+        generation = parts.store.generation  # before: a snapshot can replace the store and what is due at any time
         due = parts.inbox.due(_BATCH)
         if not due:
             return 0
         entries = [entry for entry, _ in due]
         started_us = parts.clock.now_us()
         try:
-            state = self._apply(entries)
+            state = self._apply(entries, generation)
         except StoreError:
             parts.metrics.failed()
             raise
@@ -77,8 +76,8 @@ class Applier:
         parts.tracing.processed(due, started_us, applied_us)
         return len(due)
 
-    def _apply(self, entries: list[Entry]) -> State:
-        generation, before = self._parts.store.generation, self._parts.gate.state
+    def _apply(self, entries: list[Entry], generation: int) -> State:
+        before = self._parts.gate.state
         if generation != self._generation:  # a snapshot has replaced the entries applied beyond the position
             self._progress, self._generation = Progress(), generation
         if not self._progress.beyond and before.position.is_followed_by_all(entry.position for entry in entries):

@@ -106,8 +106,11 @@ class Inbox(_Queue[Entry]):
             self._line.take(due)
             self._rest_until_us = self._now_us() + self._rest_us if self._rest_us else 0
 
-    def clear(self) -> None:
+    @contextmanager
+    def clearing(self) -> Iterator[None]:
+        """Drop all entries in one step with the block, none if it raises."""
         with self._change():
+            yield
             self._line.clear()
 
     def set_paused(self, *, paused: bool) -> None:

@@ -90,8 +90,11 @@ class Reader:
         try:
             if self.state.phase is Phase.RECOVERING or self._parts.recheck_requested.is_set():
                 self._parts.recheck_requested.clear()
+                generation = self._parts.store.generation
                 self._recover()
                 self._require_rest()
+                if self._parts.store.generation != generation:
+                    return  # with a snapshot: what was pending before it is taken again
                 self._move(phase=Phase.READING)
             if self._parts.resync_requested.is_set():
                 self._parts.resync_requested.clear()
@@ -209,8 +212,8 @@ class Reader:
             # The change at the snapshot's position: the snapshot becomes visible when this is due.
             op: Operation = "set" if taken.position.version else "epoch"
             if self._inbox.hold(Entry(taken.position, op, "", "", taken.write_id, taken.at_us)):
-                self._inbox.clear()
-                self._gate.replace(self._parts.store.install(taken))
+                with self._inbox.clearing():
+                    self._gate.replace(self._parts.store.install(taken))
                 self._acknowledger.forget()
                 self._parts.metrics.resynced(reason)
                 self._move(last=taken.position, applied=START, phase=Phase.RECOVERING)

@@ -47,8 +47,7 @@ class ReplicaStore:
     def __init__(self, directory: Path) -> None:
         self.generation = 0  # counts the snapshots that have replaced everything
         self._db = Database(directory, _SCHEMA, SCHEMA_VERSION, {"data", "state"})
-        self.close = self._db.close
-        self.checkpoint = self._db.checkpoint
+        self.close, self.checkpoint = self._db.close, self._db.checkpoint
 
     # -- writing ------------------------------------------------------------------------------------------------------
     def apply(self, entries: Sequence[Entry]) -> State:
@@ -76,8 +75,7 @@ class ReplicaStore:
             _move(db, after)
 
     def install(self, snapshot: Snapshot) -> State:
-        with self._db.transaction() as db:
-            self.generation += 1
+        with self._db.transaction(lambda: setattr(self, "generation", self.generation + 1)) as db:
             db.execute("DELETE FROM data")
             _execute(db, _SET, snapshot.records)
             return _move(db, State(snapshot.position, snapshot.write_id, snapshot.at_us))

@@ -6,7 +6,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import IO
@@ -116,10 +116,13 @@ class Database:
                 db.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._writing, _translated("written"), self._writer as db:  # commits, or rolls back after an error
-            db.execute("BEGIN IMMEDIATE")
-            yield db
+    def transaction(self, committed: Callable[[], object] = lambda: None) -> Iterator[sqlite3.Connection]:
+        """``committed`` is called before the next transaction can begin."""
+        with self._writing:
+            with _translated("written"), self._writer as db:  # commits, or rolls back after an error
+                db.execute("BEGIN IMMEDIATE")
+                yield db
+            committed()
 
     @contextmanager
     def cut(self) -> Iterator[sqlite3.Connection]:

@@ -23,8 +23,8 @@ BUILDS = (
     Build(
         "acknowledges before it commits",
         "nodes/replica/applier.py",
-        "            state = self._apply(entries)\n",
-        "            parts.acknowledger.add(entries)\n            state = self._apply(entries)\n",
+        "            state = self._apply(entries, generation)\n",
+        "            parts.acknowledger.add(entries)\n            state = self._apply(entries, generation)\n",
     ),
     Build(
         "applies on arrival, without order",
@@ -97,8 +97,8 @@ BUILDS = (
     Build(
         "keeps what waits when it installs a snapshot",
         "nodes/replica/reader.py",
-        "                self._inbox.clear()\n",
-        "",
+        "                with self._inbox.clearing():\n",
+        "                if True:\n",
     ),
     Build(
         "takes in new entries before the pending ones",

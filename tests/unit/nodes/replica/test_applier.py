@@ -143,6 +143,27 @@ def test_nothing_is_merged_into_a_store_that_a_snapshot_has_replaced(bench: Benc
         bench.store.merge([entry(99)], BEGAN, BEGAN, bench.store.generation)
 
 
+def test_what_was_due_before_a_snapshot_replaced_the_store_is_not_applied_after_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.log.append("set", "k", '"gone"', "w1")
+    bench.read()
+    bench.log.append("delete", "k", "", "w2")
+    bench.clock.us = bench.log.history.now_us() + 60_000_000
+    due = bench.inbox.due
+
+    def replaced(limit: int) -> Any:
+        found = due(limit)
+        with bench.inbox.clearing():
+            bench.parts.gate.replace(bench.store.install(snapshot.take(bench.log)))
+        return found
+
+    monkeypatch.setattr(bench.inbox, "due", replaced)
+    with pytest.raises(StoreError, match="snapshot"):
+        bench.applier.step()
+    assert bench.store.digest()[2] == bench.log.head().digest
+
+
 def test_changing_the_order_in_between_loses_nothing(bench: Bench) -> None:
     write_and_read(bench, 4)
     step_through(bench, steps=8)

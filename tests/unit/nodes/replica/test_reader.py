@@ -1,19 +1,22 @@
 """Reading and applying: each entry once, in order, never early, whatever happens in between."""
 
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from broker.delay.line import Schedule
-from broker.delay.models import Fixed, Uniform
+from broker.delay.models import Fixed, Order, Uniform
 from broker.entry import Entry
 from broker.errors import LogBehind, LogMissing, LogUnreachable
 from broker.group import Group
 from broker.log import ReplicationLog
 from broker.position import START, Position
+from nodes.replica import store
 from nodes.replica.reader import Arrival, classify
 from nodes.runtime.store import StoreError
 from tests.support.replica import REPLICA, Bench
@@ -327,13 +330,18 @@ def test_while_the_log_is_behind_a_replica_reads_nothing_of_it(log: ReplicationL
     assert (after.position(), after.data()) == ("1-3", {"a": "1", "b": "2", "c": "3"})
 
 
-def test_a_replica_ahead_of_the_log_takes_the_new_epochs_content(log: ReplicationLog, make: Make, fake: Any) -> None:
+@pytest.mark.parametrize("delivered", [0, 2])
+def test_a_replica_ahead_of_the_log_takes_the_new_epochs_content(
+    log: ReplicationLog, make: Make, fake: Any, delivered: int
+) -> None:
+    """``delivered``: to a process that was killed before it could replace the content."""
     write(log, "a", "b", "c")
     make().catch_up()
     fake.hdel("lab14:data", "b", "c")
     roll_back(fake, log, 2)
     log.open("o2", seen=Position(1, 3))
     log.append("set", "d", "9", "new")
+    assert len(log.group(REPLICA).read(delivered, 1) if delivered else []) == delivered
     after = make().catch_up()
     assert (after.position(), after.data(), after.pending()) == ("2-2", {"a": "1", "d": "9"}, 0)
     assert after.count("ec_resyncs_total", reason="log_rolled_back") == 1
@@ -391,6 +399,28 @@ def test_a_replica_of_another_history_takes_the_content_of_this_one(log: Replica
     after = make().catch_up()
     assert (after.position(), after.data()) == ("1-5", {"x": "4"})
     assert after.count("ec_resyncs_total", reason="other_history") == 1
+
+
+@pytest.mark.parametrize("order", ["log", "arrival"])
+def test_a_snapshot_that_cannot_be_installed_changes_nothing(
+    log: ReplicationLog, make: Make, monkeypatch: Patch, order: Order
+) -> None:
+    write(log, "a", "b", "c")
+    bench = make(delay_ms=100)
+    bench.inbox.set_schedule(Late(Uniform(0, 1), order) if order == "arrival" else Schedule(Fixed(100)))
+    bench.read()
+    if order == "arrival":
+        bench.apply()
+        assert bench.data() == {"a": "1", "c": "3"}
+    bench.clock.advance_ms(60_000)
+    bench.parts.resync_requested.set()
+    with monkeypatch.context() as full:
+        full.setattr(store, "_move", Mock(side_effect=sqlite3.OperationalError("database or disk is full")))
+        with pytest.raises(StoreError, match="full"):
+            bench.read()
+    bench.inbox.set_schedule(Schedule(Fixed(100)))
+    bench.apply()
+    assert (bench.position(), bench.data()) == ("1-3", {"a": "1", "b": "2", "c": "3"})
 
 
 def test_a_replica_reports_that_it_resyncs(log: ReplicationLog, make: Make) -> None:
