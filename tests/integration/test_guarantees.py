@@ -81,25 +81,6 @@ def test_under_load_each_replica_lags_by_its_delay_and_no_more(fresh: Lab) -> No
     converge(fresh)
 
 
-def test_a_reset_under_load_leaves_only_the_new_epoch(fresh: Lab) -> None:
-    with Writers(fresh.primary_url, count=6, rate=200, keys=30) as load:
-        until(lambda: len(load.acknowledged) > 100)
-        reset = post(f"{fresh.primary_url}/admin/reset")
-        mark = len(load.acknowledged)
-        until(lambda: len(load.acknowledged) > mark + 100)
-    assert all(found.get("status") == "emptied" for found in reset["replicas"].values()), reset
-    converge(fresh)
-    new = [written for written in load.acknowledged if written["position"].startswith(f"{reset['epoch']}-")]
-    assert sorted(written["version"] for written in new) == list(range(1, len(new) + 1))
-    write_ids = {written["write_id"] for written in new}
-    for url in node_urls(fresh):
-        found = get(f"{url}/data")
-        assert found["epoch"] == reset["epoch"]
-        assert found["version"] == len(new)
-        held = [get(f"{url}/data/{key}") for key in found["data"]]
-        assert {record["write_id"] for record in held} <= write_ids
-
-
 def test_400_waiting_readers_all_wake_and_do_not_delay_other_requests(fresh: Lab) -> None:
     _, url = pairs(fresh)[0]
     set_delays(fresh, 0, 0)

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +18,6 @@ from lab.checking.workload import run
 from lab.local.supervisor import Lab
 from tests.integration.conftest import converge, frozen, metric, set_delays
 from tests.support.http import POOL, ask, get, post
-from tests.support.load import Writers
 from tests.support.until import until
 
 
@@ -64,33 +62,6 @@ def test_eventual_goes_back_and_the_checker_reports_it_without_failing(fresh: La
     assert len(events) == 2 * sum(
         count for kind, count in found["operations"].items() if kind.split()[0] in {"read", "write"}
     )
-
-
-def test_level_session_keeps_its_promise_through_load_changes_a_reset_and_a_kill(fresh: Lab) -> None:
-    set_delays(fresh, 50, 200)
-    never = threading.Event()
-
-    def disturb() -> None:
-        with Writers(fresh.primary_url, count=2, rate=40, keys=10):
-            for delays in ((10, 400), (300, 30)):
-                never.wait(0.7)
-                set_delays(fresh, *delays)
-            never.wait(0.7)
-            post(f"{fresh.primary_url}/admin/reset")
-            never.wait(0.7)
-            os.kill(fresh.pids["lab14-replica1"], signal.SIGKILL)
-
-    helper = threading.Thread(target=disturb)
-    helper.start()
-    history = workload(fresh, Plan("session", sessions=12, seconds=5, write_share=0.1))
-    helper.join()
-    print(f"\n{len(history.reads)} reads, {len(history.writes)} writes")
-    judged = {found.guarantee: found for found in promises.judge(history)}
-    assert promises.broken(history.plan, list(judged.values())) == []
-    assert len({found.seen.epoch for found in history.writes}) == 2, "the reset is part of it"
-    tested = promises.PROMISES["session"] - {"convergence"}
-    assert {name for name in tested if judged[name].judgement != "held"} == set()
-    assert judged["convergence"].judgement == "held"
 
 
 def test_level_session_keeps_its_promise_in_order_of_arrival(fresh: Lab) -> None:

@@ -16,11 +16,11 @@ from tests.support.until import until
 
 ROOT = Path(__file__).parents[2]
 
-RUNS, AT_A_TIME = 200, 10
-_DAY = 1728  # a fiftieth of a day
-# Runs that failed until something was corrected: what level prefix reads; an acknowledgement that was lost after an
-# earlier one; a clock that was ahead; a foreign entry in a restarted log.
-FAILED = ((13, 600), (40, 600), (37, _DAY), (49, _DAY))
+RUNS, AT_A_TIME = 200, 20
+# Seeds with which earlier worlds failed until something was corrected: what level prefix reads; an acknowledgement that
+# was lost after an earlier one; a clock that was ahead; a foreign entry in a restarted log. Those of the short runs are
+# 61, pending entries of which a snapshot interrupted the recovery, and 155, entries that a snapshot had replaced.
+FAILED = (13, 40, 37, 49)
 SHORT_RUNS = """
 import sys
 from lab.simulation.run import SHORT, simulate
@@ -53,11 +53,11 @@ def test_nothing_is_violated(first: int) -> None:
 
 @pytest.mark.needs("minutes")
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize(("seed", "seconds"), [(1, 600), (2, 600), *FAILED])
-def test_nothing_is_violated_in_longer_runs(seed: int, seconds: float) -> None:
-    line = ["-m", "lab", "simulate", "--seed", str(seed), "--minutes", str(seconds / 60), "--no-shorten", "--json"]
+@pytest.mark.parametrize("seed", FAILED)
+def test_nothing_is_violated_in_longer_runs(seed: int) -> None:
+    line = ["-m", "lab", "simulate", "--seed", str(seed), "--minutes", "10", "--no-shorten", "--json"]
     found = json.loads(run(line, timeout_seconds=170))
-    assert (found["failures"], found["counts"]["quiet points"]) == ([], round(seconds / 300))
+    assert (found["failures"], found["counts"]["quiet points"]) == ([], 2)
 
 
 def run(line: list[str], timeout_seconds: float = 50, **environment: str) -> str:
