@@ -12,7 +12,7 @@ from typing import Any
 
 from broker.entry import contribution
 from broker.position import START, Position
-from lab.simulation.model import Copy, Line, Logged, Step, Violation, forget_oldest
+from lab.simulation.model import Copy, Line, Logged, Newest, Step, Violation, forget_oldest
 from lab.simulation.scheduler import Scheduler
 from lab.simulation.trace import Trace
 
@@ -38,7 +38,7 @@ class LogJudge:
         self._refused: dict[str, None] = {}  # writes that a client was told are not applied
         self._void: dict[Position, None] = {}  # the starts of resets
         self.foreign: set[Position] = set()  # entries that another program has added
-        self.newest = START  # that a client was told, and that the log or the primary still knows
+        self.newest = Newest()  # that the log or the primary still knows
         self.lost: dict[Position, Position] = {}  # acknowledged positions, and the start of the epoch that lacks them
         self.named_lost: set[Position] = set()
         self.holders: Callable[[], Mapping[str, Position]] = dict
@@ -98,6 +98,8 @@ class LogJudge:
             self._check_lost(origin, position)
             line.cuts = [*line.cuts[-_CUTS_MAX:], (origin, position)]
         line.head = position
+        if max(self.holders().values(), default=START) <= position:  # of the epoch of this number that was lost
+            self._forget_after(position)
         self._log(position, Logged(write_id, self._scheduler.now_ns, True, origin), line)
         self._trace.add(server, f"epoch {position}" + (f", which continues from {origin}" if origin else ""))
 
@@ -109,9 +111,15 @@ class LogJudge:
                     "a position names one change",
                     f"{server} goes on after {line.head} in the same epoch, but {holder} has seen {position}",
                 )
-        for position in [position for position in self._named if position > line.head]:
-            self.newest = min(self.newest, line.head)
-            del self._named[position]  # no node knows it any more: the gap that the guarantees state
+        self._forget_after(line.head)
+
+    def _forget_after(self, head: Position) -> None:
+        """No node knows any more what was after this: the gap that the guarantees state."""
+        unknown = [position for position in self._named if position > head]
+        if unknown:
+            self.newest = Newest(min(self.newest.position, head), self.newest.losses + 1)
+        for position in unknown:
+            del self._named[position]
             if self._acknowledged.pop(position, None) is not None:
                 self.counts["acknowledged writes that the primary and the log lost together"] += 1
 
@@ -146,9 +154,9 @@ class LogJudge:
         self._primary_since_ns = self._scheduler.now_ns
         self.lost.clear()
 
-    def check_named(self) -> None:
-        """The lab has had time to name what is lost."""
-        concealed = sorted(self.lost.keys() - self.named_lost)
+    def check_named(self, line: Line) -> None:
+        """The lab has had time to name what is lost. A former master that is master again can have brought it back."""
+        concealed = sorted(position for position in self.lost.keys() - self.named_lost if line.lost_at(position))
         if concealed:
             raise Violation(
                 "lost writes are named",
@@ -160,13 +168,14 @@ class LogJudge:
 
     # -- clients ------------------------------------------------------------------------------------------------------
 
-    def acknowledged(self, position: Position, write_id: str, newest: Position) -> None:
+    def acknowledged(self, position: Position, write_id: str, newest: Newest) -> None:
         """A client was told that its write has this position. ``newest`` of all when it was sent."""
-        if position <= min(newest, self.newest):
+        if newest.losses == self.newest.losses and position <= newest.position:
             raise Violation(
-                "positions follow real time", f"{write_id} is acknowledged at {position}, and was sent after {newest}"
+                "positions follow real time",
+                f"{write_id} is acknowledged at {position}, and was sent after {newest.position}",
             )
-        self.newest = max(self.newest, position)
+        self.newest = self.newest._replace(position=max(self.newest.position, position))
         logged = self._entries.get(position)
         if logged is not None and logged.write_id != write_id:
             raise Violation(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from broker.delay.line import Schedule
@@ -12,7 +13,7 @@ from broker.delay.models import Order
 from broker.position import START, Position
 
 T = TypeVar("T")
-_KNOWN_MAX = 50_000  # positions that are remembered
+_KNOWN_MAX, _FORGOTTEN = 50_000, 10_000  # positions that are remembered, and of which the oldest are forgotten at once
 
 
 class Violation(BaseException):
@@ -30,6 +31,13 @@ class Logged(NamedTuple):
     at_ns: int
     is_epoch: bool = False
     origin: Position | None = None
+
+
+class Newest(NamedTuple):
+    """The newest position that a client was told. ``losses``: how often positions were forgotten by all before."""
+
+    position: Position = START
+    losses: int = 0
 
 
 @dataclass
@@ -85,8 +93,10 @@ class Copy:
 
 
 def forget_oldest(known: dict[Any, Any]) -> None:
+    """Forget many at once: to find the oldest, a dictionary skips all that were deleted since it last grew."""
     if len(known) > _KNOWN_MAX:
-        del known[next(iter(known))]
+        for key in list(islice(known, _FORGOTTEN)):
+            del known[key]
 
 
 def since(changes: Sequence[tuple[int, T]], at_ns: int) -> list[T]:

@@ -9,7 +9,7 @@ from broker.delay.models import Fixed
 from broker.entry import Entry
 from broker.position import START, Position
 from lab.simulation.judges import Judge
-from lab.simulation.model import Copy, Line, Violation
+from lab.simulation.model import Copy, Line, Newest, Violation
 from lab.simulation.scheduler import Scheduler
 from lab.simulation.trace import Trace
 from nodes.runtime.gate import State
@@ -30,6 +30,10 @@ class World:
         self.judge.scheduled(REPLICA, Schedule(Fixed(0)))
         self.apply(self.entry("1-0", "epoch"))
 
+    @property
+    def line(self) -> Line:
+        return self.judge.lines[SERVER]
+
     def log(self, *positions: str, write_id: str = "w") -> None:
         for position in positions:
             epoch, version = position.split("-")
@@ -49,7 +53,7 @@ class World:
         self.judge.applied(REPLICA, [entry.position for entry in entries])
 
     def acknowledge(self, position: str, write_id: str | None = None) -> None:
-        self.judge.acknowledged(Position.parse(position), write_id or f"w{position}", START)
+        self.judge.acknowledged(Position.parse(position), write_id or f"w{position}", Newest())
 
 
 def violated(rule: str) -> "pytest.RaisesExc[Violation]":

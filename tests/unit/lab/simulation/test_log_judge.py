@@ -1,5 +1,7 @@
 """The judge of simulated logs: every rule, broken on purpose."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from broker.position import Position
@@ -20,14 +22,14 @@ def test_a_hole_in_the_log(world: World) -> None:
 def test_an_acknowledged_position_that_is_used_again(world: World) -> None:
     world.log("1-1")
     world.acknowledge("1-1")
-    world.judge.lines[SERVER].head = Position(1, 0)  # the server lost its end
+    world.line.head = Position(1, 0)  # the server lost its end
     with violated("a position names one change"):
         world.log("1-1", write_id="other")
 
 
 def test_a_position_that_nobody_saw_can_be_used_again(world: World) -> None:
     world.log("1-1")
-    world.judge.lines[SERVER].head = Position(1, 0)
+    world.line.head = Position(1, 0)
     world.log("1-1", write_id="other")
 
 
@@ -53,7 +55,7 @@ def test_a_log_that_goes_on_although_a_replica_has_seen_more(world: World) -> No
 def test_an_acknowledged_write_that_is_gone_without_a_fault(world: World) -> None:
     world.log("1-1", "1-2")
     world.acknowledge("1-2")
-    world.judge.lines[SERVER].head = Position(1, 1)
+    world.line.head = Position(1, 1)
     with violated("an acknowledged write is in the log"):
         world.judge.opened(SERVER, "continued", Position(2, 1), "p")
 
@@ -63,15 +65,44 @@ def test_writes_that_a_fault_took_have_to_be_named(world: World, named: str, hel
     world.log("1-1", "1-2", "1-3")
     world.acknowledge("1-2")
     world.acknowledge("1-3")
-    world.judge.lines[SERVER].head = Position(1, 1)
+    world.line.head = Position(1, 1)
     world.judge.may_lose = True
     world.judge.opened(SERVER, "continued", Position(2, 1), "p")
     world.judge.named(named)
     if held:
-        world.judge.check_named()
+        world.judge.check_named(world.line)
     else:
         with violated("lost writes are named"):
-            world.judge.check_named()
+            world.judge.check_named(world.line)
+
+
+def test_writes_that_a_former_master_brings_back_need_not_be_named(world: World) -> None:
+    world.log("1-1", "1-2")
+    world.acknowledge("1-2")
+    former = world.line.copy()
+    world.line.head = Position(1, 1)
+    world.judge.may_lose = True
+    world.judge.opened(SERVER, "continued", Position(2, 1), "p")
+    world.judge.lines[SERVER] = former
+    world.judge.opened(SERVER, "continued", Position(3, 2), "p")
+    world.judge.check_named(world.line)
+
+
+@pytest.mark.parametrize("seen", ["2-1", "2-2"])
+def test_the_positions_of_an_epoch_that_all_have_lost_are_used_again(world: World, seen: str) -> None:
+    world.log("1-1")
+    before = world.line.copy()
+    world.judge.opened(SERVER, "continued", Position(2, 1), "p")
+    world.log("2-2")
+    world.acknowledge("2-2")
+    sent_after = world.judge.newest
+    world.judge.lines[SERVER] = before
+    world.judge.holders = lambda: {REPLICA: Position.parse(seen)}
+    world.judge.opened(SERVER, "continued", Position(2, 1), "q")
+    with nullcontext() if seen == "2-1" else violated("a position names one change"):
+        world.log("2-2", "2-3", write_id="other")
+        world.acknowledge("2-3", "other2-3")
+        world.judge.acknowledged(Position(2, 2), "other2-2", sent_after)
 
 
 def test_a_primary_that_was_restarted_need_not_name_what_it_has_forgotten(world: World) -> None:
@@ -79,10 +110,10 @@ def test_a_primary_that_was_restarted_need_not_name_what_it_has_forgotten(world:
     world.acknowledge("1-1")
     world.scheduler.run(1)
     world.judge.primary_started()
-    world.judge.lines[SERVER].head = Position(1, 0)
+    world.line.head = Position(1, 0)
     world.judge.may_lose = True
     world.judge.opened(SERVER, "continued", Position(2, 0), "p")
-    world.judge.check_named()
+    world.judge.check_named(world.line)
 
 
 def test_a_write_that_is_acknowledged_at_an_earlier_position_than_one_before_it(world: World) -> None:

@@ -10,6 +10,7 @@ import pytest
 from broker.position import START, Position
 from lab.simulation.http_connections import Host, HttpConnections
 from lab.simulation.judges import Judge
+from lab.simulation.model import Newest
 from lab.simulation.scheduler import Process, Scheduler
 from lab.simulation.trace import Trace
 from lab.simulation.workload import Clients
@@ -25,7 +26,7 @@ class Told(Judge):
         self.acknowledgements: dict[str, Position] = {}
         self.refusals: list[str] = []
 
-    def acknowledged(self, position: Position, write_id: str, newest: Position) -> None:
+    def acknowledged(self, position: Position, write_id: str, newest: Newest) -> None:
         assert write_id not in self.acknowledgements
         self.acknowledgements[write_id] = position
         super().acknowledged(position, write_id, newest)
