@@ -19,7 +19,6 @@ from unittest.mock import patch
 
 from lab.simulation.scheduler import Scheduler
 
-_GIVES_WAY = 0.02  # how often others run before a step of a transaction
 _FILE, _WAL = "store.sqlite", "store.sqlite-wal"
 _DAMAGES = ("", "PRAGMA user_version = 99", "DROP TABLE IF EXISTS data")  # "": bytes are overwritten
 _SALTS = slice(16, 24)  # of the write-ahead log's header: they change when it starts over
@@ -122,12 +121,8 @@ class _Connection(sqlite3.Connection):
 
 
 @contextmanager
-def installed(scheduler: Scheduler, random: Random, disks: dict[str, Disk]) -> Iterator[None]:
-    """Let SQLite use these disks, by the names of processes."""
-
-    def step() -> None:
-        if random.random() < _GIVES_WAY:
-            scheduler.give_way()
+def installed(scheduler: Scheduler, disks: dict[str, Disk]) -> Iterator[None]:
+    """Let SQLite use these disks, by the names of processes. Its steps are those between which others can run."""
 
     def disk_of() -> Disk | None:
         return disks.get(scheduler.process.name)
@@ -138,7 +133,7 @@ def installed(scheduler: Scheduler, random: Random, disks: dict[str, Disk]) -> I
         return connect(path, factory=_Connection, **options)
 
     with (
-        patch.object(_Connection, "step", staticmethod(step), create=True),
+        patch.object(_Connection, "step", staticmethod(scheduler.give_way), create=True),
         patch.object(_Connection, "disk_of", staticmethod(disk_of), create=True),
         patch.object(sqlite3, "connect", connected),
     ):

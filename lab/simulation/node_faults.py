@@ -17,6 +17,7 @@ from nodes.http.peers import Ask
 _AWAY_SECONDS = (60.0, 3600.0)
 _CLOCK_SECONDS = 86400.0  # by which a machine's clock is wrong at most
 _FIXED_SHARE = 0.5  # of changes of a delay
+_REPLACED_SHARE = 0.5  # of changes to order arrival: with a snapshot
 _FIXED: tuple[dict[str, Any], ...] = tuple({"kind": "fixed", "ms": ms} for ms in (0, 200, 500, 1500, 2500))
 _DRAWN: tuple[dict[str, Any], ...] = (
     {"kind": "uniform", "low_ms": 50, "high_ms": 1500},
@@ -163,7 +164,8 @@ class NodeFaults(Acts):
             return None
         self.has_arrival_order = True  # also until the change back has reached it
         self._for(fault.seconds(5, 60), lambda: self._change(node, order="log", model=_FIXED[1]))
-        return self._change(node, order="arrival", model=_DRAWN[fault.target // 7 % len(_DRAWN)])
+        told = self._change(node, order="arrival", model=_DRAWN[fault.target // 7 % len(_DRAWN)])
+        return (node.name, f"{told[1]}; {self._replace(node, fault)}") if fault.more < _REPLACED_SHARE else told
 
     def _reset(self, _fault: Fault) -> Any:
         self._ask(Ask(f"{self._world.primary.url}/admin/reset", "POST", wait_ms=6000))
@@ -172,5 +174,15 @@ class NodeFaults(Acts):
     def _resync(self, fault: Fault) -> Any:
         if (node := self._replica(fault)) is None:
             return None
+        return node.name, self._replace(node, fault)
+
+    def _replace(self, node: Node, fault: Fault) -> str:
+        """Let a replica install a snapshot; if it is paused meanwhile, that is due together with what waits."""
+        paused = ""
+        if fault.target // 5 % 4:
+            seconds = fault.seconds(0.5, 8)
+            body = {"fault": "pause", "duration_ms": round(seconds * 1000)}
+            self._ask(Ask(f"{node.url}/admin/faults", "POST", body=body))
+            paused = f", and paused for {seconds:.2f} s"
         self._ask(Ask(f"{node.url}/admin/resync", "POST"))
-        return node.name, "is told to install a snapshot"
+        return f"is told to install a snapshot{paused}"

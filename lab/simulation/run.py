@@ -21,6 +21,7 @@ from lab.simulation.schedule import Fault, draw
 from lab.simulation.workload import Clients
 from lab.simulation.world import CHECK, Shape, World, random_of
 
+_CALM_MAX = 0.6  # of a round
 _SETTLES = 0.8  # of the calm: until then, whatever still waits does so for ever
 _START_SECONDS = 5.0
 _COLLECTS_EVERY, _COLLECTS_ALL_EVERY = 30, 600  # looks, one a second: what is young, and everything
@@ -28,21 +29,25 @@ _CHANNELS_MAX, _TASKS_MAX = 400, 600  # of one node
 
 
 class Pace(NamedTuple):
-    """``round_seconds``: between two quiet points. ``calm_seconds``: before each, without faults. ``gap_seconds``:
-    between two faults, on average.
+    """``round_seconds``: each has a quiet point. ``calm_seconds``: without faults, at its end, in which everything
+    settles. ``gap_seconds``: between two faults, on average. ``ends_quiet``: the run ends at its last quiet point.
     """
 
     round_seconds: float = 300.0
     calm_seconds: float = 60.0
-    gap_seconds: float = 12.0
+    gap_seconds: float = 15.6
+    ends_quiet: bool = False
 
-    def rounds(self, seconds: float) -> list[tuple[float, float]]:
+    def rounds(self, seconds: float) -> list[tuple[float, float, float]]:
+        """When each round of a run starts, becomes calm, and ends."""
         count = max(1, round(seconds / self.round_seconds))
-        return [(seconds * n / count, seconds * (n + 1) / count) for n in range(count)]
+        each = seconds / count
+        calm = min(self.calm_seconds, _CALM_MAX * each)
+        return [(each * n, each * (n + 1) - calm, each * (n + 1)) for n in range(count)]
 
 
 USUAL = Pace()
-SHORT = Pace(40.0, 25.0, 3.0)  # many of them find what does not take long
+SHORT = Pace(40.0, 24.0, 3.0, ends_quiet=True)  # many of them find what does not take long
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Outcome:
 
 def plan(seed: int, seconds: float, pace: Pace = USUAL) -> list[Fault]:
     """Return the faults of a run."""
-    windows = [(start + _START_SECONDS, end - pace.calm_seconds) for start, end in pace.rounds(seconds)]
+    windows = [(start + _START_SECONDS, calm) for start, calm, _ in pace.rounds(seconds)]
     return draw(random_of(seed, "faults"), Shape.of(seed), windows, pace.gap_seconds)
 
 
@@ -101,15 +106,18 @@ def _simulate(outcome: Outcome, faults: Sequence[Fault], pace: Pace, on_progress
     with tempfile.TemporaryDirectory(prefix="lab-simulation-") as directory:
         world = World(seed, Path(directory))
         with world.installed():
-            run = _Run(world, faults, pace, outcome)
+            run = _Run(world, faults, outcome)
             try:
-                for _, end in pace.rounds(seconds):
-                    run.round(end, on_progress)
+                for _, calm, end in pace.rounds(seconds):
+                    run.round(calm, end, on_progress)
+                if not pace.ends_quiet:
+                    world.scheduler.run(seconds)
             except Violation as found:
                 world.trace.add(CHECK, f"{found.rule}: {found.words}")
-                outcome.seconds = world.scheduler.now_seconds()
+                at_seconds = world.scheduler.now_seconds()
                 done, events = (outcome.faults, outcome.told), list(world.trace.events)
-                outcome.failure = Failure(seed, seconds, pace, found.rule, found.words, outcome.seconds, *done, events)
+                outcome.failure = Failure(seed, seconds, pace, found.rule, found.words, at_seconds, *done, events)
+            outcome.seconds = world.scheduler.now_seconds()
             outcome.steps = world.scheduler.switches
             outcome.counts = world.judge.counts
     return outcome
@@ -129,9 +137,8 @@ def _collecting_on_request() -> Iterator[None]:
 
 
 class _Run:
-    def __init__(self, world: World, faults: Sequence[Fault], pace: Pace, outcome: Outcome) -> None:
+    def __init__(self, world: World, faults: Sequence[Fault], outcome: Outcome) -> None:
         self._world, self._scheduler, self._outcome = world, world.scheduler, outcome
-        self._calm_seconds = pace.calm_seconds
         self._due = sorted(faults, key=lambda fault: fault.at_seconds, reverse=True)
         self._clients = Clients(self._scheduler, world.judge, world.clients, world.draw("clients"), world.primary.url)
         self._clients.identity = lambda name: f"{name} {world.nodes[name].losses}" if name in world.nodes else name
@@ -142,9 +149,9 @@ class _Run:
         self._scheduler.spawn(self._faults.start, world.clients)
         self._looks = 0
 
-    def round(self, end: float, on_progress: Callable[[float], object]) -> None:
-        while (now := self._scheduler.now_seconds()) < end - self._calm_seconds:
-            until = min(now + 1, end - self._calm_seconds)
+    def round(self, calm: float, end: float, on_progress: Callable[[float], object]) -> None:
+        while (now := self._scheduler.now_seconds()) < calm:
+            until = min(now + 1, calm)
             while self._due and self._due[-1].at_seconds <= until:
                 fault = self._due.pop()
                 self._scheduler.run(fault.at_seconds)
@@ -153,7 +160,7 @@ class _Run:
             self._look()
             on_progress(until)
         self._faults.heal()
-        self._scheduler.run(end - _SETTLES * self._calm_seconds)
+        self._scheduler.run(end - _SETTLES * (end - calm))
         self._settle(end)
         on_progress(end)
 
@@ -196,12 +203,12 @@ class _Run:
             raise Violation("nothing waits for ever", "; ".join(unsettled))
         self._compare()
         world, judge = self._world, self._world.judge
+        line = judge.lines[world.master.name]
         self._scheduler.run(min(end, self._scheduler.now_seconds() + 3))
-        judge.check_named()
+        judge.check_named(line)
         faults = self._faults
         order: Order = "arrival" if faults.has_arrival_order else "log"
         n = None if faults.has_lost_stores else faults.replicas_max
-        line = judge.lines[world.master.name]
         self._clients.check(Plan("eventual", order=order, n=n, w=1), line.lost_at)
         faults.has_lost_stores = False
         faults.has_arrival_order = any(judge.copies[node.name].order == "arrival" for node in world.replicas)
@@ -209,7 +216,6 @@ class _Run:
         judge.may_lose = False
         judge.counts["quiet points"] += 1
         self._clients.is_paused = False
-        self._scheduler.run(end)
 
     def _is_settled(self) -> bool:
         return self._clients.is_writable and not self._clients.in_progress and not self._unsettled()

@@ -42,7 +42,7 @@ _WEIGHTS = {
     "delay": 6,
     "order": 3,
     "reset": 1,
-    "resync": 2,
+    "resync": 4,
     "trim": 2,
     "foreign_entry": 2,
     "partition": 8,

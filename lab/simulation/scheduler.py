@@ -17,6 +17,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 START_NS = 1_767_225_600 * 10**9  # 2026-01-01, when every run begins
 _TASKS_MAX = 10_000
+_GIVES_WAY = 0.03
 _PREEMPTED, _PREEMPTED_SECONDS = 0.2, 0.02  # how often a task that gives way does so for a while, at most this long
 T = TypeVar("T")
 
@@ -75,12 +76,13 @@ class Task:
 
 
 class Scheduler:
-    """``random`` draws which task runs next."""
+    """``random`` draws which task runs next. ``gives_way``: how often a task lets others run where it could go on."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, gives_way: float = _GIVES_WAY) -> None:
         self.now_ns = 0  # since the start of the run
         self.wall_offsets_ns: dict[str, int] = {}  # of the clocks of processes' machines, by name
         self.random = random
+        self._gives_way = gives_way
         self.world = Process("world")
         self.switches = 0
         self._timers: list[tuple[int, int, Timer]] = []
@@ -137,16 +139,17 @@ class Scheduler:
         self.wait(max(0.0, seconds))
 
     def give_way(self) -> None:
-        """Let the other runnable tasks come first, perhaps, and now and then whatever the next moments bring."""
+        """Now and then, let the other runnable tasks come first, perhaps, or whatever the next moments bring."""
         task = self.current
-        if task is not None and task.process.is_alive:  # what a task does as it is ended, it does at once
-            if self.random.random() < _PREEMPTED:
-                self.sleep(self.random.random() * _PREEMPTED_SECONDS)
-                return
-            self._make_ready(task)
-            self._hub.switch()
-            if not task.process.is_alive:
-                raise Killed
+        if task is None or self.random.random() >= self._gives_way or not task.process.is_alive:
+            return  # what a task does as it is ended, it does at once
+        if self.random.random() < _PREEMPTED:
+            self.sleep(self.random.random() * _PREEMPTED_SECONDS)
+            return
+        self._make_ready(task)
+        self._hub.switch()
+        if not task.process.is_alive:
+            raise Killed
 
     def _make_ready(self, task: Task) -> None:
         task._timer = None

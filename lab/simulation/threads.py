@@ -14,7 +14,6 @@ from typing import Any
 from lab.simulation.scheduler import Scheduler, Task, Timer
 
 _MOMENT_SECONDS = 1e-6
-_GIVES_WAY = 0.05  # how often a free lock lets others run first
 
 
 class Primitive:
@@ -59,13 +58,11 @@ class Lock(Primitive):
     def __init__(self) -> None:
         super().__init__()
         self._is_taken = False
-        self._gives_way = _GIVES_WAY if _is_of_a_node(sys._getframe(1)) else 0.0
+        self.gives_way = _is_of_a_node(sys._getframe(1))
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        scheduler = self.scheduler
-        is_asked = blocking and self._gives_way and scheduler.current is not None
-        if is_asked and scheduler.random.random() < self._gives_way:
-            scheduler.give_way()
+        if blocking and self.gives_way:
+            self.scheduler.give_way()
         if self._is_taken:
             seconds = None if timeout < 0 else timeout
             if not blocking or not self._wait_until(lambda: not self._is_taken, seconds):
@@ -119,6 +116,8 @@ def _is_of_a_node(frame: FrameType | None) -> bool:
 
 
 class Condition(Primitive):
+    """One of the nodes lets others run now and then after its block, too: what it guarded can have changed then."""
+
     def __init__(self, lock: Any = None) -> None:
         super().__init__()
         self._lock = RLock() if lock is None else lock
@@ -129,6 +128,8 @@ class Condition(Primitive):
 
     def __exit__(self, *details: object) -> None:
         self._lock.__exit__(*details)
+        if self._lock.gives_way:
+            self.scheduler.give_way()
 
     def wait(self, timeout: float | None = None) -> bool:
         self._lock.release()

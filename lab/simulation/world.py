@@ -33,6 +33,7 @@ from nodes.runtime.config import Role
 _LOG_PORT, _SENTINEL_PORT, _PRIMARY_PORT = 6379, 26379, 8000
 _NAME = "lab14"
 PRIMARY, SENTINEL, CLIENT, CHECK = f"{_NAME}-primary", "sentinel", "client", "check"  # lanes, as log servers are
+_GIVES_WAY = 0.25  # how often a task lets others run where it could go on, at most: some runs are made for races
 KEEP = 1500  # entries in the log, of which there are about 50 per second
 _REMEMBERED_WRITES = 5000  # write ids, so that old ones are forgotten
 _CHANGE_FIELDS = 6  # of each change in the arguments of append.lua, after the first three
@@ -71,7 +72,7 @@ class World:
     def __init__(self, seed: int, directory: Path) -> None:
         self.seed, self._directory = seed, directory
         self.shape = Shape.of(seed)
-        self.scheduler = Scheduler(self.draw("schedule"))
+        self.scheduler = Scheduler(self.draw("schedule"), _GIVES_WAY * self.draw("threads").random() ** 3)
         self.trace = Trace(self.scheduler, directory)
         self.judge = Judge(self.scheduler, self.trace)
         self.judge.holders = self._holders
@@ -105,7 +106,7 @@ class World:
             stack.enter_context(replaced.installed(self.scheduler, self.draw("primitives")))
             stack.enter_context(self.log_connections.installed())
             stack.enter_context(self.http_connections.installed())
-            stack.enter_context(disk.installed(self.scheduler, self.draw("steps"), self.disks))
+            stack.enter_context(disk.installed(self.scheduler, self.disks))
             stack.enter_context(self.trace.following())
             stack.enter_context(patch.object(log, "REMEMBERED_WRITES", _REMEMBERED_WRITES))
             stack.enter_context(patch.object(os, "kill", self._end_current))
@@ -175,8 +176,11 @@ class World:
         store, inbox, clock = parts.store, parts.inbox, parts.clock
         judge.started(name, store.state().position, may_go_back=node.went_back)
 
-        def told(call: Callable[..., Any], tell: Callable[..., None]) -> Callable[..., Any]:
+        def told(
+            call: Callable[..., Any], tell: Callable[..., None], before: Callable[..., None] = lambda *_: None
+        ) -> Callable[..., Any]:
             def calling(*args: Any) -> Any:
+                before(*args)
                 found = call(*args)
                 tell(found, *args)
                 return found
@@ -193,7 +197,9 @@ class World:
         store.install = told(store.install, lambda _, taken: judge.installed(name, taken))
         store.continue_at = told(store.continue_at, lambda _, position: judge.continued(name, position))
         store.digest = told(store.digest, lambda found: judge.content(name, found[0].position, int(found[2], 16)))
-        inbox.set_schedule = told(inbox.set_schedule, lambda _, schedule: judge.scheduled(name, schedule))
+        # At some time of the call it begins to count.
+        scheduled = partial(judge.scheduled, name)
+        inbox.set_schedule = told(inbox.set_schedule, lambda _, schedule: scheduled(schedule), scheduled)
         clock.set_skew = told(clock.set_skew, lambda _, skew_us: judge.skewed(name, skew_us))
 
     def _holders(self) -> dict[str, Position]:

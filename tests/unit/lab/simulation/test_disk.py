@@ -22,7 +22,7 @@ NAME = "world"  # of the process of whatever is not a task
 @contextmanager
 def one(directory: Path, seed: int = 14) -> Iterator[Disk]:
     found = Disk(directory, Random(seed))
-    with disk.installed(Scheduler(Random(seed)), Random(seed), {NAME: found}):
+    with disk.installed(Scheduler(Random(seed)), {NAME: found}):
         yield found
 
 

@@ -37,9 +37,20 @@ def test_a_run_writes_applies_and_reads_at_every_level_and_leaves_nothing_behind
 def test_faults_come_at_the_planned_rate_of_every_kind_and_leave_calm_before_each_quiet_point() -> None:
     hours = 40
     faults = [fault for seed in range(hours) for fault in plan(seed, 3600)]
-    assert 14 < hours * 3600 / len(faults) < 18
+    assert 19 < hours * 3600 / len(faults) < 21
     assert {fault.kind for fault in faults} == set(KINDS)
     assert all(fault.at_seconds % 300 < 300 - USUAL.calm_seconds for fault in faults)
+
+
+def test_a_run_shorter_than_a_round_has_faults_too() -> None:
+    assert any(plan(seed, 60) for seed in range(4))
+    assert all(fault.at_seconds < 24 for seed in range(20) for fault in plan(seed, 60))
+
+
+def test_a_run_lasts_as_long_as_it_should_or_until_its_last_quiet_point() -> None:
+    found = [simulate(14, SECONDS, [], pace) for pace in (SHORT, SHORT._replace(ends_quiet=False))]
+    assert found[0].seconds < found[1].seconds == SECONDS
+    assert [one.counts["quiet points"] for one in found] == [1, 1]
 
 
 def test_the_plan_of_a_seed_stays_the_same() -> None:

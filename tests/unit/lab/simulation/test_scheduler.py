@@ -56,6 +56,28 @@ def test_which_of_the_runnable_tasks_runs_next_is_drawn_and_the_same_for_the_sam
     assert len({tuple(order(seed)) for seed in range(20)}) > 10
 
 
+def test_a_task_that_could_go_on_lets_others_run_now_and_then_for_up_to_20_ms() -> None:
+    def waits(gives_way: float) -> list[float]:
+        scheduler, seen = Scheduler(Random(14), gives_way), list[float]()
+
+        def work() -> None:
+            for _ in range(1000):
+                before = scheduler.now_seconds()
+                scheduler.give_way()
+                seen.append(scheduler.now_seconds() - before)
+
+        scheduler.spawn(work)
+        scheduler.run(60)
+        return seen
+
+    assert len(waits(0.0)) == 1000
+    assert not any(waits(0.0))
+    found = [seconds for seconds in waits(0.5) if seconds]
+    assert 0.005 < sum(found) / len(found) < 0.015
+    assert max(found) <= 0.02
+    assert 60 < len(found) < 140  # one in ten
+
+
 def test_killed_tasks_unwind_and_none_of_their_waits_returns(scheduler: Scheduler) -> None:
     process, seen = Process("node"), list[str]()
 

@@ -16,6 +16,8 @@ import pytest
 
 from lab.simulation.replaced import RealWorld, installed
 from lab.simulation.scheduler import START_NS, Process, Scheduler
+from nodes.replica.history import Recent
+from nodes.runtime.gate import EMPTY_STATE, PositionGate
 
 
 @contextmanager
@@ -92,6 +94,21 @@ def test_waiting_for_a_lock_ends_with_the_time_out() -> None:
         lock.acquire()
         run(scheduler, wait)
     assert found == [False, pytest.approx(2), False]
+
+
+@pytest.mark.parametrize(
+    ("made", "switches"),
+    [
+        (lambda: PositionGate(EMPTY_STATE, 1).close, 2),  # a node's lock, before it is taken
+        (lambda: Recent(1).close, 3),  # a node's condition, also after its block
+        (lambda: LifoQueue[object]().qsize, 1),  # a library's
+    ],
+)
+def test_others_can_run_around_the_blocks_of_nodes(made: Callable[[], Callable[[], object]], switches: int) -> None:
+    scheduler = Scheduler(Random(14), gives_way=1)
+    with installed(scheduler, Random(14)):
+        run(scheduler, made())
+    assert scheduler.switches == switches
 
 
 def test_a_reentrant_lock_can_be_taken_again_by_its_owner_only() -> None:
