@@ -13,7 +13,8 @@ from broker.delay.models import Order
 from broker.position import START, Position
 
 T = TypeVar("T")
-_KNOWN_MAX, _FORGOTTEN = 50_000, 10_000  # positions that are remembered, and of which the oldest are forgotten at once
+_KNOWN_MAX = 50_000  # positions that are remembered
+_FORGOTTEN = 10_000  # of the oldest, at once when there are more
 
 
 class Violation(BaseException):
@@ -34,7 +35,7 @@ class Logged(NamedTuple):
 
 
 class Newest(NamedTuple):
-    """The newest position that a client was told. ``losses``: how often positions were forgotten by all before."""
+    """The newest position that a client was told. ``losses``: how often positions were lost by all before that."""
 
     position: Position = START
     losses: int = 0
