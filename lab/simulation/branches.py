@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,7 +141,7 @@ def recording() -> Iterator[Counter[Branch]]:
     """Count how often each branch is taken meanwhile. A debugger or a measurement of coverage sees nothing of it."""
     taken: Counter[Branch] = Counter()
     lines: dict[str, dict[int, Branch]] = {}
-    for branch, place in _PLACES.items():
+    for branch, place in _places().items():
         lines.setdefault(str(_ROOT / branch.file), {})[place.line] = branch
     tracers = {file: _tracer(of_file, taken) for file, of_file in lines.items()}
     before = sys.gettrace()
@@ -163,7 +164,7 @@ def _tracer(branches: Mapping[int, Branch], taken: Counter[Branch]) -> Callable[
 
 def where(branch: Branch) -> str:
     """Return a branch's module and function."""
-    return f"{branch.file.removesuffix('.py').replace('/', '.')}:{_PLACES[branch].function}"
+    return f"{branch.file.removesuffix('.py').replace('/', '.')}:{_places()[branch].function}"
 
 
 class _Place(NamedTuple):
@@ -171,6 +172,7 @@ class _Place(NamedTuple):
     function: str
 
 
+@cache
 def _places() -> dict[Branch, _Place]:
     sources = {branch.file: (_ROOT / branch.file).read_text(encoding="utf-8") for branch in BRANCHES}
     return {branch: _find(branch, sources[branch.file]) for branch in BRANCHES}
@@ -188,6 +190,3 @@ def _find(branch: Branch, source: str) -> _Place:
         if isinstance(node, ast.If | ast.While | ast.ExceptHandler) and node.lineno == found[0]:
             line = node.body[0].lineno
     return _Place(line, ".".join(names))
-
-
-_PLACES = _places()

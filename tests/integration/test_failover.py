@@ -41,14 +41,6 @@ def test_what_was_lost_is_shown(sentinels: Failovers) -> None:
     assert bool(get(f"{sentinels.lab.primary_url}/health").get("notices")) == bool(lost)
 
 
-def test_with_all_copies_nothing_is_lost(tmp_path: Path) -> None:
-    with on_sentinels("valkey", tmp_path, copies=1) as failovers:
-        with writers(failovers.lab) as load:
-            failovers.round("command", load)
-        found = failovers.judge(load)
-    assert (found.is_right, found.lost) == (True, set()), found
-
-
 @pytest.mark.needs("minutes")
 @pytest.mark.parametrize("kind", ["command", "migrate", "migrate-at-once", "kill"])
 def test_a_log_on_a_cluster_is_judged_the_same(cluster: Failovers, kind: str) -> None:

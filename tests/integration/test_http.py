@@ -56,10 +56,10 @@ def test_an_invalid_body_is_refused_and_changes_nothing(lab: Lab, raw: bytes, wh
     assert version(lab) == before
 
 
-def test_a_value_of_the_maximum_size_is_accepted(lab: Lab) -> None:
+def test_a_value_of_the_maximum_size_is_accepted(fresh: Lab) -> None:
     value = "x" * (256 * 1024 - 2)
-    written = post(f"{lab.primary_url}/data", {"key": "large", "value": value})
-    for url in node_urls(lab):
+    written = post(f"{fresh.primary_url}/data", {"key": "large", "value": value})
+    for url in node_urls(fresh):
         assert get(f"{url}/data/large?min_position={written['position']}&timeout_ms=5000")["value"] == value
 
 

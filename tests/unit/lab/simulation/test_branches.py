@@ -10,11 +10,10 @@ from rich.console import Console
 import nodes
 from lab.simulation import branches, report
 from lab.simulation.branches import BRANCHES, Branch
-from lab.simulation.run import simulate
+from lab.simulation.run import SHORT, simulate
 from lab.simulation.schedule import Fault
 
 _KILLED = Fault(0, 8.0, "log_restart", 0, 0.5, 0.0)
-_SECONDS = 70.0  # the last 60 are without faults
 
 
 def test_the_text_of_each_branch_is_one_line_of_its_file() -> None:
@@ -25,9 +24,9 @@ def test_the_text_of_each_branch_is_one_line_of_its_file() -> None:
 
 
 def test_recording_counts_the_branches_that_a_fault_needs_and_does_not_change_the_run() -> None:
-    without = simulate(1, _SECONDS, [_KILLED])
+    without = simulate(1, SHORT.round_seconds, [_KILLED], SHORT)
     with branches.recording() as taken:
-        recorded = simulate(1, _SECONDS, [_KILLED])
+        recorded = simulate(1, SHORT.round_seconds, [_KILLED], SHORT)
 
     assert recorded.faults == [_KILLED]
     assert (recorded.steps, recorded.counts, recorded.failure) == (without.steps, without.counts, without.failure)
