@@ -24,8 +24,8 @@ from tests.support.until import until
 REPLICA = "lab14-replica2"
 SLOW = {"kind": "windows", "writes": 200, "rate": 10, "settings": {REPLICA: {"delay_ms": 40}}}
 QUICK = {"kind": "windows", "writes": 3, "rate": 50}
-READS = 3000
-QUORUM_READS = 1500
+READS = 2000
+QUORUM_READS = 1000
 OVERLAPPING_READS = 500
 
 

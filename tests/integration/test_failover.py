@@ -14,6 +14,8 @@ from tests.integration.conftest import metric
 from tests.support.failovers import Failovers, on_cluster, on_sentinels, writers
 from tests.support.http import POOL, get, post
 
+pytestmark = pytest.mark.xdist_group("failover")
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Failovers]:

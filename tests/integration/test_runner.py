@@ -86,7 +86,7 @@ def all_ended(pids: dict[str, int]) -> bool:
     return not any(map(is_running, pids.values()))
 
 
-def test_up_status_down(cli: Cli) -> None:
+def test_up_status_down_and_up_again_with_the_same_data(cli: Cli) -> None:
     up = cli.up()
     assert up.returncode == 0, up.stderr
     assert "lab14-replica2" in up.stdout
@@ -95,20 +95,15 @@ def test_up_status_down(cli: Cli) -> None:
     found = cli.status()
     assert found["healthy"]
     assert [node["role"] for node in found["nodes"]] == ["primary", "replica", "replica", "client", "worker", "log"]
+    written = post(f"{cli.primary_url}/data", {"key": "k", "value": {"a": 1}})
+    post(f"{cli.primary_url}/admin/replication-delay", {"replica": "lab14-replica1", "delay_ms": 77})
+    get(f"http://127.0.0.1:{cli.base_port + 2}/version?min_position={written['position']}&timeout_ms=5000")
     down = cli.run("down")
     assert (down.returncode, down.stdout) == (0, "The lab is stopped.\n")
     assert all_ended({node["id"]: node["pid"] for node in found["nodes"]})
     status = cli.run("status")
     assert (status.returncode, "lab up" in status.stderr) == (1, True)
     assert cli.run("down").returncode == 0
-
-
-def test_state_survives_down_and_up(cli: Cli) -> None:
-    cli.up()
-    written = post(f"{cli.primary_url}/data", {"key": "k", "value": {"a": 1}})
-    post(f"{cli.primary_url}/admin/replication-delay", {"replica": "lab14-replica1", "delay_ms": 77})
-    get(f"http://127.0.0.1:{cli.base_port + 2}/version?min_position={written['position']}&timeout_ms=5000")
-    cli.run("down")
     cli.up()
     for offset in range(3):
         assert get(f"http://127.0.0.1:{cli.base_port + offset}/data/k")["version"] == written["version"]
@@ -169,14 +164,14 @@ def test_of_two_labs_started_on_the_same_ports_at_once_only_one_reports_that_it_
         other.run("down")
 
 
-def test_killed_processes_are_restarted(cli: Cli) -> None:
-    cli.up()
-    before = cli.pids()
+@in_one_group
+def test_killed_processes_are_restarted(running: Cli) -> None:
+    before = running.pids()
     for pid in before.values():
         os.kill(pid, signal.SIGKILL)
-    until(lambda: all(pid not in {None, before[name]} for name, pid in cli.pids().items()), 30)
-    until(lambda: cli.status()["healthy"], 30)
-    assert {node["id"]: node["restarts"] for node in cli.status()["nodes"]} == dict.fromkeys(cli.pids(), 1)
+    until(lambda: all(pid not in {None, before[name]} for name, pid in running.pids().items()), 30)
+    until(lambda: running.status()["healthy"], 30)
+    assert {node["id"]: node["restarts"] for node in running.status()["nodes"]} == dict.fromkeys(running.pids(), 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends processes with the one that started them")

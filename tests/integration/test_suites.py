@@ -67,8 +67,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path, *options: str, **environment: str) -> tuple[int, str]:
     """Run pytest in the folder, without ``CI`` in the environment; return exit status and output."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "CI"))}
-    line = [sys.executable, "-m", "pytest", "-p", "tests.support.suites", "-rf", *options]
-    variables = {**inherited, "PYTHONPATH": str(ROOT), **environment}
+    plugins = [word for name in ("xdist.plugin", "pytest_timeout", "tests.support.suites") for word in ("-p", name)]
+    line = [sys.executable, "-m", "pytest", *plugins, "-rf", *options]
+    variables = {**inherited, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environment}
     done = subprocess.run(line, cwd=folder, env=variables, capture_output=True, text=True, check=False, timeout=50)
     return done.returncode, done.stdout + done.stderr
 

@@ -17,6 +17,7 @@ from tests.integration.conftest import running_lab
 from tests.support.http import ask
 from tests.support.until import until
 
+pytestmark = pytest.mark.xdist_group("token")
 TOKEN = "s3cret"
 REPLICA = "lab14-replica1"
 
