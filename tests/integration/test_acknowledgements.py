@@ -168,7 +168,7 @@ def test_writes_with_one_acknowledgement_leave_nothing_waiting_at_the_slower_rep
     before = primary.num_threads()
     with many_writes(fresh, per_second=600, connections=_CONNECTIONS), ThreadPoolExecutor(1) as threads:
         sampling = threads.submit(sample)
-        until(lambda: len(samples) >= 24, 30)
+        until(lambda: len(samples) >= 40, 30)
         stop.set()
         sampling.result()
     written = get(f"{fresh.primary_url}/version")["version"] - version

@@ -19,7 +19,7 @@ def torture(*arguments: str) -> tuple[int, dict[str, Any]]:
 
 
 def test_under_faults_nothing_is_lost_doubled_reordered_early_regressed_or_diverged() -> None:
-    status, found = torture("--seed", "6", "--seconds", "10")
+    status, found = torture("--seed", "6", "--seconds", "14")
     print(found["acts"], found["operations"], [(one["guarantee"], one["tested"]) for one in found["verdicts"]])
     assert (status, found["clean"], found["broken_promises"]) == (0, True, {}), found
     assert {one["guarantee"]: one["verdict"] for one in found["verdicts"]} == dict.fromkeys(
