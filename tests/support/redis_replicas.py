@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lab.local.log_server import binary_path
 from tests.support.delaying_proxy import DelayingProxy
@@ -26,12 +25,12 @@ class Replicas:
         """Make both replicas of the primary, and return when they have what it has now."""
         for server, port in ((self.slow, self.proxy.port), (self.fast, self.primary.port)):
             server.client.replicaof("127.0.0.1", str(port))
+        replicas = (self.slow, self.fast)
+        until(lambda: all(server.replication().get("master_link_status") == "up" for server in replicas))
+        # The primary sends nothing to a replica before its first acknowledgement, up to a second after the link is up.
+        self.primary.client.publish("attached", "")
         offset = self.primary.replication()["master_repl_offset"]
-        until(lambda: all(_has(server.replication(), offset) for server in (self.slow, self.fast)))
-
-
-def _has(info: dict[str, Any], offset: int) -> bool:
-    return info.get("master_link_status") == "up" and info["slave_repl_offset"] >= offset
+        until(lambda: all(server.replication()["slave_repl_offset"] >= offset for server in replicas))
 
 
 @contextmanager
