@@ -30,6 +30,7 @@ from tests.support.until import until
 _WRITES_PER_SECOND = 3.7  # which a writer that waits 200 ms for each can keep up
 _SESSIONS = 3
 _SESSION_WRITES_PER_SECOND = 5.0  # at least, if each takes 200 ms
+_SESSION_SECONDS_MIN = 3.0  # a busy machine reads few own writes in less, and may miss none of them
 _WAIT_MS = 1000
 Open = Callable[[], Target]
 
@@ -72,7 +73,7 @@ def reading(setting: str, primary: Open, fast: Open, slow: Open, writes: int) ->
 
 
 def _own_writes(nodes: Sequence[Open], writes: int) -> tuple[int, int]:
-    seconds = writes / _SESSION_WRITES_PER_SECOND
+    seconds = max(writes / _SESSION_WRITES_PER_SECOND, _SESSION_SECONDS_MIN)
     plan = Plan("observed", sessions=_SESSIONS, seconds=seconds, keys=_SESSIONS, write_share=0.3, positions=False)
     found = sessions.run(nodes, plan, "primary-writes", Limits(seconds=seconds), stop=threading.Event())
     assert not found.ended + found.not_removed
