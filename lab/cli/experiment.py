@@ -1,7 +1,11 @@
 """``lab experiment``: submit experiments, follow them, show their results."""
 
+import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +52,16 @@ def experiment_run(what: str, changes: tuple[str, ...], client_url: str, *, as_j
     Example: lab experiment run windows --set writes=50 --set settings.lab14-replica2.delay_ms=800
     """
     out = console(quiet=as_json)
-    name = submit(client_url, read(what, changes))
-    out.print(f"experiment {name}")
-    try:
-        found = finish(client_url, name, out)
-    except KeyboardInterrupt:
-        out.print("Canceling the experiment; its settings are restored")
-        found = _cancel(client_url, name)
+    spec = read(what, changes)
+    with _ctrl_c_held_back() as release:  # until the id is known, by which the experiment can be canceled
+        name = submit(client_url, spec)
+        try:
+            release()
+            out.print(f"experiment {name}")
+            found = finish(client_url, name, out)
+        except KeyboardInterrupt:
+            out.print("Canceling the experiment; its settings are restored")
+            found = _cancel(client_url, name)
     show(found, out)
     if as_json:
         print_json(found)
@@ -151,6 +158,17 @@ def finish(client_url: str, name: str, out: Console) -> dict[str, Any]:
                 if found["state"] in ENDED:
                     return found
             time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def _ctrl_c_held_back() -> Iterator[Callable[[], object]]:
+    """Hold Ctrl-C back until the function that this yields is called, or to the end."""
+    release = partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield release
+    finally:
+        release()
 
 
 def submit(client_url: str, spec: dict[str, Any]) -> str:

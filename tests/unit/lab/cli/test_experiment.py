@@ -1,9 +1,13 @@
-"""Descriptions of experiments on the command line."""
+"""Descriptions of experiments on the command line, and Ctrl-C while one is submitted."""
 
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from lab.cli import experiment, main
 from lab.cli.experiment import read
 from lab.errors import LabError
 
@@ -88,3 +92,26 @@ def test_aliases_cost_nothing(tmp_path: Path) -> None:
     path.write_text("l0: &l0 x\n" + "\n".join(levels))
     with pytest.raises(LabError, match="line 2: aliases are not allowed"):
         read(str(path), ())
+
+
+def test_ctrl_c_before_the_id_is_known_cancels_the_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
+    canceled: list[str] = []
+
+    def post(_url: str, _spec: object, _timeout: float) -> dict[str, Any]:
+        signal.raise_signal(signal.SIGINT)
+        return {"id": "e1"}
+
+    def ask(method: str, url: str, *_: object) -> dict[str, Any]:
+        canceled.append(f"{method} {url.rpartition('/')[2]}")
+        return {}
+
+    def get(*_: object) -> dict[str, Any]:
+        state = "cancelled" if canceled else "running"
+        return {"kind": "windows", "state": state, "progress": 0.0, "reason": "it was canceled", "result": None}
+
+    for name, replacement in {"post": post, "ask": ask, "get": get}.items():
+        monkeypatch.setattr(experiment.client, name, replacement)
+    shown = CliRunner().invoke(main, ["experiment", "run", "windows", "--client-url", "http://127.0.0.1:1"])
+    assert (canceled, shown.exit_code) == (["DELETE e1"], 1), shown.output
+    assert "cancelled: it was canceled" in shown.output
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
