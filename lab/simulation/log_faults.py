@@ -102,8 +102,8 @@ class LogFaults(Acts):
             if is_cut:  # as its start does if it has to cut off the damaged end of its file
                 world.command("HSET", "lab14:head", "doubt", "1")
 
-        takes_primary = fault.target % 2 == 0
-        takes_replicas, is_cut = fault.target // 2 % 2 == 0, fault.target // 4 % 2 == 0
+        takes_primary, takes_replicas = fault.target % 3 > 0, fault.target // 3 % 3 > 0
+        is_cut = fault.target // 9 % 4 == 0
         self._for(lost, lose)
         more = f"{' with the primary' if takes_primary else ''}{', and the replicas hang,' if takes_replicas else ''}"
         return server.name, f"will lose power{more} in {lost:.2f} s, and what is written until then"
