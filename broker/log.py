@@ -71,7 +71,9 @@ class ReplicationLog(PrimaryStore):
     """One history of changes, with one consumer group per replica. Methods raise ``LogError``. Thread-safe."""
 
     def __init__(self, client: Client, namespace: str = "lab14", repairs: Repairs | None = None) -> None:
-        """``repairs``: for ``LogUnverified`` and ``LogFull``, the action to take before an append is retried once."""
+        """``repairs``: for ``LogUnverified`` and ``LogFull``, the action to take before an append is retried once; the
+        former also before the first one.
+        """
         super().__init__(client, namespace)
         self._repairs = repairs or {}
         self._namespace = namespace
@@ -114,6 +116,8 @@ class ReplicationLog(PrimaryStore):
         if not self._is_checked:
             try:
                 self.check("commands")
+                if verify := self._repairs.get(errors.LogUnverified):
+                    verify()
             except errors.OutcomeUnknown as error:
                 raise errors.LogUnreachable(str(error)) from error
             self._is_checked = True

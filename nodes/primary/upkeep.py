@@ -26,12 +26,16 @@ class Verification:
     A restarted log server may have lost the end of its log; with plain appends, a position could identify two changes.
     So the primary asks each replica for the newest position delivered to it, for up to three seconds if that can avoid
     a new epoch. If a replica is ahead or does not respond, the log continues in a new epoch. Thread-safe.
+
+    A primary that was just started asks also on a verified log, if servers take over from each other: this one can be a
+    former master that has been left for a later epoch, and was never demoted.
     """
 
     def __init__(self, parts: Parts, monotonic: Callable[[], float], pause: Callable[[float], object]) -> None:
         self._parts, self._log = parts, parts.log
         self._monotonic, self._pause = monotonic, pause
         self._lock = threading.Lock()
+        self._knows = not parts.link.address.moves  # whether nothing can have been seen that this primary has not
 
     def require(self) -> None:
         """Return once appends are allowed. Raises ``broker.errors.LogError``."""
@@ -39,6 +43,10 @@ class Verification:
             if not self._log.is_verified():
                 seen, silent = self._ask(self._parts.registered.members())
                 self._open(seen, silent)
+            elif not self._knows:
+                seen, _ = self._ask(self._parts.registered.members())
+                self._open(seen, [])
+            self._knows = True
 
     def compare(self, members: list[Member]) -> None:
         """Continue the log in a new epoch if a replica, this primary or a foreign entry is ahead of it.

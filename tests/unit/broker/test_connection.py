@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from redis import exceptions
@@ -119,18 +120,27 @@ def test_a_restarted_server_is_verified_before_the_doubt_is_settled() -> None:
     verified: list[int] = []
     log = ReplicationLog(client, repairs={LogUnverified: lambda: verified.append(1)})  # type: ignore[arg-type]
     appended = log.append("set", "k", "1", "w")
-    assert (appended is not None and appended.repeated, verified) == (True, [1])
+    assert (appended is not None and appended.repeated, verified) == (True, [1, 1]), "and before the first write"
 
 
 def test_a_doubt_remains_if_the_server_cannot_be_verified() -> None:
     client = Scripted(LOST, UNVERIFIED)
-
-    def verify() -> None:
-        raise LogUnreachable("gone again")
-
+    verify = Mock(side_effect=[None, LogUnreachable("gone again")])
     log = ReplicationLog(client, repairs={LogUnverified: verify})  # type: ignore[arg-type]
     with pytest.raises(OutcomeUnknown):
         log.append("set", "k", "1", "w")
+
+
+@pytest.mark.parametrize("error", [LogUnreachable("no answer"), OutcomeUnknown("the epoch can have started")])
+def test_a_first_write_is_not_sent_before_the_log_is_verified(error: Exception) -> None:
+    client = Scripted([["applied", "1", "7", "99"]])
+    verify = Mock(side_effect=[error, None])
+    log = ReplicationLog(client, repairs={LogUnverified: verify})  # type: ignore[arg-type]
+    with pytest.raises(LogUnreachable):
+        log.append("set", "k", "1", "w")
+    assert client.outcomes, "nothing was sent"
+    log.append("set", "k", "1", "w")
+    assert not client.outcomes
 
 
 def test_attempts_are_bounded() -> None:

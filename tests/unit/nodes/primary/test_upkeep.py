@@ -216,3 +216,15 @@ def test_a_silent_replica_is_asked_again_only_if_its_answer_can_avoid_a_new_epoc
     bench.write_one()
     assert len(peers.asked) == rounds
     assert bench.log.head().position == Position(2, 11)
+
+
+@pytest.mark.parametrize("answer", [{"delivered": "2-12"}, PeerError("gone", sent=False)])
+def test_a_new_primary_continues_in_a_later_epoch_what_a_replica_has_left(fake: Any, answer: Any) -> None:
+    """A former master that was not demoted is master again, and its log is verified."""
+    Bench(fake).upkeep()
+    bench = Bench(fake, StubPeers(**{"a/applied": answer}), LAB_REDIS_URL="redis+sentinel://h/lab14")
+    bench.replica("a", 0)
+    bench.write_one()
+    assert bench.log.head().position == Position(3 if isinstance(answer, dict) else 1, 1)
+    bench.upkeep()
+    assert len(bench.parts.peers.asked) == 1
