@@ -155,7 +155,10 @@ class LogFaults(Acts):
         return former.name, f"{what}; {'it dies' if dies else f'it learns of it {demoted:.2f} s later'}"
 
     def _failback(self, fault: Fault) -> Any:
-        """Another server is master for a while; then the former one, which was not demoted, is master again."""
+        """Another server is master for a while; then the former one, which was not demoted, is master again.
+
+        The primary can be killed at that moment, and know nothing of the other one.
+        """
         world, former = self._world, self._world.master
         (other,) = (server for server in world.servers if server is not former)
         if self._is_busy() or not former.is_up or not other.is_up:
@@ -167,11 +170,15 @@ class LogFaults(Acts):
         world.promote(other, world.save(former))
 
         def promote() -> None:
+            if takes_primary:
+                self._down(world.primary, "killed", fault.more)
             world.promote(former, None)
             self._for(demoted, lambda: self._demote(other))
 
+        takes_primary = fault.target % 3 == 0
         self._for(seconds, promote)
-        return former.name, f"{other.name} takes over; {former.name} does so again, as it is, {seconds:.2f} s later"
+        words = f"{other.name} takes over; {former.name} does so again, as it is, {seconds:.2f} s later"
+        return former.name, words + (", when the primary is killed" if takes_primary else "")
 
     def _demote(self, former: LogServer) -> None:
         world = self._world

@@ -104,9 +104,9 @@ class LogJudge:
         self._trace.add(server, f"epoch {position}" + (f", which continues from {origin}" if origin else ""))
 
     def _stays_open(self, server: str, line: Line) -> None:
-        """The log goes on in its epoch: then nothing that it lacks may be known to anyone."""
+        """The log goes on in its epoch: then nothing of it that it lacks may be known to anyone."""
         for holder, position in self.holders().items():
-            if position > line.head:
+            if position > line.head and position.epoch == line.head.epoch:
                 raise Violation(
                     "a position names one change",
                     f"{server} goes on after {line.head} in the same epoch, but {holder} has seen {position}",
@@ -114,11 +114,11 @@ class LogJudge:
         self._forget_after(line.head)
 
     def _forget_after(self, head: Position) -> None:
-        """No node knows any more what was after this: the gap that the guarantees state."""
-        unknown = [position for position in self._named if position > head]
-        if unknown:
-            self.newest = Newest(min(self.newest.position, head), self.newest.losses + 1)
-        for position in unknown:
+        """No node, or none that answers, knows any more what was after this: the gaps that the guarantees state."""
+        if head < self.newest.position:
+            self.newest = Newest(head, self.newest.losses + 1)
+        known = max([head, *self.holders().values()])
+        for position in [position for position in self._named if position > known]:
             del self._named[position]
             if self._acknowledged.pop(position, None) is not None:
                 self.counts["acknowledged writes that the primary and the log lost together"] += 1

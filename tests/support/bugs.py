@@ -95,6 +95,12 @@ BUILDS = (
         "head[6] ~= replication_id() then",
     ),
     Build(
+        "lets a restarted primary append in an epoch that was left",
+        "nodes/primary/upkeep.py",
+        "self._knows = not parts.link.address.moves",
+        "self._knows = True",
+    ),
+    Build(
         "keeps what waits when it installs a snapshot",
         "nodes/replica/reader.py",
         "                with self._inbox.clearing():\n",

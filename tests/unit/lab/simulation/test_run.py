@@ -57,6 +57,15 @@ def test_the_plan_of_a_seed_stays_the_same() -> None:
     assert plan(14, 600) == plan(14, 600) != plan(15, 600)
 
 
+@pytest.mark.parametrize("silent", [0, 1, 2])
+def test_a_restarted_primary_does_not_append_in_an_epoch_that_a_replica_has_left(silent: int) -> None:
+    """A former master is master again; with every replica silent, it goes on until one answers."""
+    hangs = [Fault(number, 12.5, "hang", number, 0.9, 0) for number in range(1, 1 + silent)]
+    outcome = simulate(8, SECONDS, [Fault(0, 10, "failback", 0, 0.6, 0.4), *hangs], SHORT)
+    assert outcome.failure is None, outcome.failure
+    assert len(outcome.told) == 1 + silent
+
+
 def test_a_violation_ends_the_run_and_is_shown_with_what_happened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DelayLine, "due_us", lambda _, entry: entry.at_us)
     failure = simulate(14, SECONDS, pace=SHORT).failure
