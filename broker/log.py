@@ -71,9 +71,7 @@ class ReplicationLog(PrimaryStore):
     """One history of changes, with one consumer group per replica. Methods raise ``LogError``. Thread-safe."""
 
     def __init__(self, client: Client, namespace: str = "lab14", repairs: Repairs | None = None) -> None:
-        """``repairs``: for ``LogUnverified`` and ``LogFull``, the action to take before an append is retried once; the
-        former also before the first one.
-        """
+        """``repairs``: what to do before an append is retried once; for ``LogUnverified`` also before the first one."""
         super().__init__(client, namespace)
         self._repairs = repairs or {}
         self._namespace = namespace
@@ -191,11 +189,9 @@ class ReplicationLog(PrimaryStore):
 
         ``seen`` is the newest position known to any node. If the log ends before that, or it is ``in_doubt`` whether a
         node has seen more, a new epoch continues from the end of the log, with its content: so no position ever
-        identifies two changes. If there is no log, an empty epoch starts. A server that was restarted, or became
-        master, refuses appends (``LogUnverified``) until this is called: its log may have lost its end.
-
-        A server that was a replica of another one can lack writes that were acknowledged and that no node has seen: so
-        a new epoch starts also if it has replaced a master, or ``moves``, which means that any server can have.
+        identifies two changes. One starts also on a server that has replaced a master, or can have (``moves``): it can
+        lack acknowledged writes that no node has seen. If there is no log, an empty epoch starts. A server that was
+        restarted, or became master, refuses appends (``LogUnverified``) until this is called.
         """
         return self._start_epoch("open", write_id, seen, "doubt" if in_doubt else "moves" if moves else "")
 
