@@ -113,7 +113,16 @@ BRANCHES = (
     Branch(_STORE, "if is_damage(error):", "SQLite reports damage when the file is checked"),
     Branch(_STORE, "except sqlite3.Error as error:", "SQLite refused a read or a write, which is rolled back"),
     Branch(_UPKEEP, "if not self._log.is_verified():", "the log server was restarted or replaced"),
-    Branch(_UPKEEP, "elif not self._knows:", "this primary was started, and the log can be one that was left"),
+    Branch(
+        _UPKEEP,
+        "elif self._is_new and self._parts.link.address.moves:",
+        "this primary was started, and the log can be one that was left",
+    ),
+    Branch(
+        _UPKEEP,
+        "if silent and self._is_new:",
+        "this primary was started, and an epoch can be lost that a silent replica has seen",
+    ),
     Branch(_UPKEEP, "elif foreign is not None:", "another program added an entry"),
     Branch(
         _UPKEEP,

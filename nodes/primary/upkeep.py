@@ -17,6 +17,7 @@ from nodes.runtime.config import PrimaryConfig
 _logger = logging.getLogger("lab.upkeep")
 WAIT_SECONDS = 3.0
 _PAUSE_SECONDS = 0.05
+_LOST_EPOCHS_MAX = 9  # whose starts a log can have lost, and which only a replica that does not answer has seen
 _SERVER_SHARE = 0.8  # of the log server's memory; the rest is for entries that arrive before the next check
 
 
@@ -35,7 +36,7 @@ class Verification:
         self._parts, self._log = parts, parts.log
         self._monotonic, self._pause = monotonic, pause
         self._lock = threading.Lock()
-        self._knows = not parts.link.address.moves  # whether nothing can have been seen that this primary has not
+        self._is_new = True  # and knows nothing of a later epoch, or of one that the log has lost
 
     def require(self) -> None:
         """Return once appends are allowed. Raises ``broker.errors.LogError``."""
@@ -43,10 +44,10 @@ class Verification:
             if not self._log.is_verified():
                 seen, silent = self._ask(self._parts.registered.members())
                 self._open(seen, silent)
-            elif not self._knows:
+            elif self._is_new and self._parts.link.address.moves:
                 seen, _ = self._ask(self._parts.registered.members())
                 self._open(seen, [])
-            self._knows = True
+            self._is_new = False
 
     def compare(self, members: list[Member]) -> None:
         """Continue the log in a new epoch if a replica, this primary or a foreign entry is ahead of it.
@@ -82,6 +83,8 @@ class Verification:
         except LogMissing:
             before = foreign = None
         known = max(seen, self._parts.gate.state.position, foreign or START)
+        if silent and self._is_new:
+            known = Position(max(known, before or START).epoch + _LOST_EPOCHS_MAX, 0)
         cut = self._log.history.was_cut()
         moves = self._parts.link.address.moves
         after = self._log.open(uuid.uuid4().hex, known, in_doubt=bool(silent) or cut, moves=moves)

@@ -97,8 +97,8 @@ BUILDS = (
     Build(
         "lets a restarted primary append in an epoch that was left",
         "nodes/primary/upkeep.py",
-        "self._knows = not parts.link.address.moves",
-        "self._knows = True",
+        "elif self._is_new and self._parts.link.address.moves:",
+        "elif False:",
     ),
     Build(
         "keeps what waits when it installs a snapshot",

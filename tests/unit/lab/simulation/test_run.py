@@ -66,6 +66,14 @@ def test_a_restarted_primary_does_not_append_in_an_epoch_that_a_replica_has_left
     assert len(outcome.told) == 1 + silent
 
 
+def test_an_epoch_that_only_silent_replicas_know_is_not_started_again() -> None:
+    """The log loses its start, and the primary, which knew of it, is restarted."""
+    foreign = [Fault(number, at, "foreign_entry", 1, 0, 0.5) for number, at in enumerate((3.0, 5.2))]
+    outcome = simulate(12, SECONDS, [*foreign, Fault(2, 5.3, "log_power_loss", 13, 0.6, 0.99)], SHORT)
+    assert outcome.failure is None, outcome.failure
+    assert len(outcome.told) == 3
+
+
 def test_a_violation_ends_the_run_and_is_shown_with_what_happened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DelayLine, "due_us", lambda _, entry: entry.at_us)
     failure = simulate(14, SECONDS, pace=SHORT).failure

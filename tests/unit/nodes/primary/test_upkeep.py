@@ -228,3 +228,16 @@ def test_a_new_primary_continues_in_a_later_epoch_what_a_replica_has_left(fake: 
     assert bench.log.head().position == Position(3 if isinstance(answer, dict) else 1, 1)
     bench.upkeep()
     assert len(bench.parts.peers.asked) == 1
+
+
+def test_a_new_primary_skips_the_numbers_of_epochs_that_a_silent_replica_can_have_seen(fake: Any) -> None:
+    """The log can have lost the start of an epoch, together with the primary that started it."""
+    first = Bench(fake)
+    first.upkeep()
+    first.write(10)
+    bench = Bench(fake, StubPeers(**{"a/applied": PeerError("gone", sent=False)}))
+    bench.replica("a", 9)
+    restart(bench, fake)
+    bench.write_one()
+    assert bench.log.head().position == Position(11, 11)
+    assert bench.published("epoch")[0]["reason"] == "a did not report what it had seen"
