@@ -21,33 +21,44 @@ from lab.simulation.schedule import Fault, draw
 from lab.simulation.workload import Clients
 from lab.simulation.world import CHECK, Shape, World, random_of
 
-_CALM_MAX = 0.6  # of a round
-_SETTLES = 0.8  # of the calm: until then, whatever still waits does so for ever
-_START_SECONDS = 5.0
+_CALM_MAX = 0.6  # of a round that is shorter than the pace's
 _COLLECTS_EVERY, _COLLECTS_ALL_EVERY = 30, 600  # looks, one a second: what is young, and everything
 _CHANNELS_MAX, _TASKS_MAX = 400, 600  # of one node
 
 
+class Round(NamedTuple):
+    """When the faults of a round begin and end, when its clients stop, and when it ends: seconds of the run."""
+
+    faults: float
+    calm: float
+    settles: float
+    end: float
+
+
 class Pace(NamedTuple):
-    """``round_seconds``: each has a quiet point. ``calm_seconds``: without faults, at its end, in which everything
-    settles. ``gap_seconds``: between two faults, on average. ``ends_quiet``: the run ends at its last quiet point.
+    """``round_seconds``: each has a quiet point. ``start_seconds``: before its first fault. ``gap_seconds``: between
+    two faults, on average. ``calm_seconds``: without faults, at its end. ``settle_share``: of the calm, without
+    clients; what still waits after that waits for ever. ``ends_quiet``: the run ends at its last quiet point.
     """
 
     round_seconds: float = 300.0
-    calm_seconds: float = 60.0
+    start_seconds: float = 5.0
     gap_seconds: float = 15.6
+    calm_seconds: float = 60.0
+    settle_share: float = 0.8
     ends_quiet: bool = False
 
-    def rounds(self, seconds: float) -> list[tuple[float, float, float]]:
-        """When each round of a run starts, becomes calm, and ends."""
+    def rounds(self, seconds: float) -> list[Round]:
+        """Return the rounds of a run."""
         count = max(1, round(seconds / self.round_seconds))
         each = seconds / count
-        calm = min(self.calm_seconds, _CALM_MAX * each)
-        return [(each * n, each * (n + 1) - calm, each * (n + 1)) for n in range(count)]
+        calm = min(self.calm_seconds, max(_CALM_MAX, self.calm_seconds / self.round_seconds) * each)
+        ends = [each * (n + 1) for n in range(count)]
+        return [Round(end - each + self.start_seconds, end - calm, end - self.settle_share * calm, end) for end in ends]
 
 
 USUAL = Pace()
-SHORT = Pace(40.0, 24.0, 3.0, ends_quiet=True)  # many of them find what does not take long
+SHORT = Pace(32.0, 2.0, 1.5, 24.0, 0.9, ends_quiet=True)  # many of them find what does not take long
 
 
 @dataclass(frozen=True)
@@ -83,7 +94,7 @@ class Outcome:
 
 def plan(seed: int, seconds: float, pace: Pace = USUAL) -> list[Fault]:
     """Return the faults of a run."""
-    windows = [(start + _START_SECONDS, calm) for start, calm, _ in pace.rounds(seconds)]
+    windows = [(each.faults, each.calm) for each in pace.rounds(seconds)]
     return draw(random_of(seed, "faults"), Shape.of(seed), windows, pace.gap_seconds)
 
 
@@ -108,8 +119,8 @@ def _simulate(outcome: Outcome, faults: Sequence[Fault], pace: Pace, on_progress
         with world.installed():
             run = _Run(world, faults, outcome)
             try:
-                for _, calm, end in pace.rounds(seconds):
-                    run.round(calm, end, on_progress)
+                for each in pace.rounds(seconds):
+                    run.round(each, on_progress)
                 if not pace.ends_quiet:
                     world.scheduler.run(seconds)
             except Violation as found:
@@ -149,9 +160,9 @@ class _Run:
         self._scheduler.spawn(self._faults.start, world.clients)
         self._looks = 0
 
-    def round(self, calm: float, end: float, on_progress: Callable[[float], object]) -> None:
-        while (now := self._scheduler.now_seconds()) < calm:
-            until = min(now + 1, calm)
+    def round(self, times: Round, on_progress: Callable[[float], object]) -> None:
+        while (now := self._scheduler.now_seconds()) < times.calm:
+            until = min(now + 1, times.calm)
             while self._due and self._due[-1].at_seconds <= until:
                 fault = self._due.pop()
                 self._scheduler.run(fault.at_seconds)
@@ -160,9 +171,9 @@ class _Run:
             self._look()
             on_progress(until)
         self._faults.heal()
-        self._scheduler.run(end - _SETTLES * (end - calm))
-        self._settle(end)
-        on_progress(end)
+        self._scheduler.run(times.settles)
+        self._settle(times.end)
+        on_progress(times.end)
 
     def _do(self, fault: Fault) -> None:
         states = [_state(node) for node in self._world.replicas]

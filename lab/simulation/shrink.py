@@ -44,7 +44,7 @@ class _Search:
     def end(self) -> float:
         """The end of the round in which the best run fails."""
         found = self.best
-        return next(end for *_, end in found.pace.rounds(found.seconds) if end >= found.at_seconds)
+        return next(each.end for each in found.pace.rounds(found.seconds) if each.end >= found.at_seconds)
 
     def fails(self, faults: Sequence[Fault], end: float) -> bool:
         """Run with these faults only, and keep the run if it fails in the same way."""

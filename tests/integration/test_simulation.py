@@ -18,8 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 RUNS, AT_A_TIME = 200, 40
 # Seeds with which earlier worlds failed until something was corrected: what level prefix reads; an acknowledgement that
-# was lost after an earlier one; a clock that was ahead; a foreign entry in a restarted log. Those of the short runs are
-# 61, pending entries of which a snapshot interrupted the recovery, and 155, entries that a snapshot had replaced.
+# was lost after an earlier one; a clock that was ahead; a foreign entry in a restarted log.
 FAILED = (13, 40, 37, 49)
 SHORT_RUNS = """
 import sys
