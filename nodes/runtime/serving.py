@@ -91,14 +91,15 @@ class Service(BaseApplication):  # type: ignore[misc]
             limits = f"only {self._room.files} files can be open, so at most {self._room.requests} requests"
             _logger.warning("%s can be in progress, not %d; raise it with ulimit -n", limits, self._wanted)
         share_one_core(self._config.port)  # the nodes of a lab have successive ports
+        gc.disable()  # importing and building the app leaves hardly any garbage
         try:
             app = self._create_app(self._config)
         except StoreError as error:
             raise AppImportError(str(error)) from None  # gunicorn prints it without a stack trace
         # Otherwise garbage collection, which scans the app and all waiters, takes a third of the time of waking them.
-        gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 20, 20)
+        gc.enable()
         return app
 
 
