@@ -26,7 +26,7 @@ class LogFaults(Acts):
             return None
         head = self._world.judge.lines[server.name].head
         first = max(0, head.version + 1 - int(200 * fault.size**4))  # sometimes nothing is left
-        self._world.command("XTRIM", "lab14:log", "MINID", f"{head.epoch}-{first}")
+        server.command("XTRIM", "lab14:log", "MINID", f"{head.epoch}-{first}")
         words = f"its log is trimmed to what follows {head.epoch}-{first}"
         if fault.target % 2:  # so that nothing follows what is gone
             self._down(self._world.primary, "killed", fault.seconds(0.5, 8))
@@ -44,7 +44,7 @@ class LogFaults(Acts):
         epoch = world.judge.lines[server.name].head.epoch
         last = 10 ** len(str(epoch)) - 1
         name = "*" if epoch >= _CHOSEN_MAX or fault.more < 0.2 else f"{max(epoch, last - 1)}-{10**9 + fault.target}"
-        found = world.command("XADD", "lab14:log", name, "hello", "world")
+        found = server.command("XADD", "lab14:log", name, "hello", "world")
         if not isinstance(found, bytes):
             return None
         world.judge.foreign.add(Position.of_entry(found.decode()))
@@ -100,7 +100,7 @@ class LogFaults(Acts):
         def restart() -> None:
             world.restart(server, saved)
             if is_cut:  # as its start does if it has to cut off the damaged end of its file
-                world.command("HSET", "lab14:head", "doubt", "1")
+                server.command("HSET", "lab14:head", "doubt", "1")
 
         takes_primary, takes_replicas = fault.target % 3 > 0, fault.target // 3 % 3 > 0
         is_cut = fault.target // 9 % 4 == 0

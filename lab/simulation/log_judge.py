@@ -166,6 +166,12 @@ class LogJudge:
         self.lost.clear()
         self.named_lost.clear()
 
+    def lags(self, lags: Mapping[str, tuple[int | None, int]]) -> None:
+        """Each group has this lag, and so many entries left. Entries of another program can make the lag unknown."""
+        for group, (lag, left) in lags.items():
+            if lag != left and not (lag is None and self.foreign):
+                raise Violation("lag is right", f"the group of {group} has lag {lag}, and {left} entries are left")
+
     # -- clients ------------------------------------------------------------------------------------------------------
 
     def acknowledged(self, position: Position, write_id: str, newest: Newest) -> None:

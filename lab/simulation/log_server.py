@@ -16,6 +16,7 @@ from lab.simulation.log_session import Parked, Session
 from lab.simulation.scheduler import START_NS, Process, Scheduler
 
 NO_REPLACED = "0" * 40
+_LOG = "lab14:log"
 _WRITES = frozenset((b"evalsha", b"xreadgroup", b"hset", b"hdel", b"xadd", b"xack", b"xgroup"))
 _WAKES = frozenset((b"evalsha", b"xadd", b"exec"))
 
@@ -93,6 +94,30 @@ class LogServer:
         self._parked = [parked for parked in self._parked if parked.session is not session]
         session._cleanup(self.store)
         session.close()
+
+    # -- what it holds ------------------------------------------------------------------------------------------------
+
+    def command(self, *words: str) -> Any:
+        """Return the reply to a command, as redis-cli shows it."""
+        replies: list[Any] = []
+        session = self.open(replies.append, self.scheduler.world)
+        self.execute(session, [[word.encode() for word in words]])
+        self.close(session)
+        return replies[0]
+
+    def pending(self, group: str) -> int:
+        """How many entries are pending for a group."""
+        found = self.command("XPENDING", _LOG, group)
+        return int(found[0]) if isinstance(found, list) else 0  # without a group
+
+    def lags(self) -> dict[str, tuple[int | None, int]]:
+        """Return each group's ``lag``, and the number of entries after its last delivered one."""
+        found = self.command("XINFO", "GROUPS", _LOG)
+        groups = [dict(zip(fields[::2], fields[1::2], strict=True)) for fields in found if isinstance(fields, list)]
+        return {group[b"name"].decode(): (group[b"lag"], self._after(group[b"last-delivered-id"])) for group in groups}
+
+    def _after(self, last: bytes) -> int:
+        return len(self.command("XRANGE", _LOG, f"({last.decode()}", "+"))
 
     # -- failing ------------------------------------------------------------------------------------------------------
 

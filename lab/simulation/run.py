@@ -183,7 +183,7 @@ class _Run:
             self._outcome.met.update((fault.kind, state) for state in states)
 
     def _look(self) -> None:
-        """Look at one store's content, and at what must be within bounds."""
+        """Look at what replicas and groups report, and at what must be within bounds."""
         self._looks += 1
         if self._looks % _COLLECTS_EVERY == 0:
             gc.collect(1 if self._looks % _COLLECTS_ALL_EVERY else 2)
@@ -196,6 +196,7 @@ class _Run:
                 claimed = node.app.extensions["node"].acknowledged()
                 if claimed is not None:
                     self._world.judge.claimed(node.name, claimed)
+        self._world.judge.lags(self._world.master.lags())
         if len(self._world.log_connections.open) > _CHANNELS_MAX:
             raise Violation(
                 "everything has a bound", f"{len(self._world.log_connections.open)} connections to the log are open"
@@ -247,7 +248,7 @@ class _Run:
                     found.append(f"{node.name} is not at {line.head}")
                 continue
             found += _behind(node, line.head)
-            if not found and (pending := world.pending(node.name)):
+            if not found and (pending := world.master.pending(node.name)):
                 found.append(f"{pending} entries of {node.name} are pending")
         return found
 

@@ -229,19 +229,6 @@ class World:
         """How many replicas of the log server confirm what it has."""
         return int(self.is_replicating and any(not one.is_master and one.is_up for one in self.servers))
 
-    def command(self, *words: str) -> Any:
-        """Return the master's reply to a command, as redis-cli shows it."""
-        replies: list[Any] = []
-        session = self.master.open(replies.append, self.scheduler.world)
-        self.master.execute(session, [[word.encode() for word in words]])
-        self.master.close(session)
-        return replies[0]
-
-    def pending(self, replica: str) -> int:
-        """How many entries are pending for a replica."""
-        found = self.command("XPENDING", "lab14:log", replica)
-        return int(found[0]) if isinstance(found, list) else 0  # without a group
-
     def save(self, server: LogServer) -> Saved:
         """Return what a log server holds now."""
         return Saved(server.content(), self.judge.lines[server.name].copy())

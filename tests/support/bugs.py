@@ -155,4 +155,10 @@ BUILDS = (
         "                void += self._waiting\n",
         "",
     ),
+    Build(
+        "leaves the lag of a group that it places to the server",
+        "broker/groups.lua",
+        "local counter = added and after and {'ENTRIESREAD', string.format('%.0f', added - after)} or {}",
+        "local counter = {}",
+    ),
 )

@@ -60,6 +60,7 @@ class Trouble:
         until(lambda: len(self._load.acknowledged) >= enough, 20)
 
 
+@pytest.mark.needs("minutes")
 @pytest.mark.parametrize("which", REAL_SERVERS)
 def test_lag_is_right_at_500_random_moments(which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"LOG_KEEP": "50", "LOG_MAX": "100", "LINE_MAX_ENTRIES": "100"}.items():

@@ -116,6 +116,17 @@ def test_a_primary_that_was_restarted_need_not_name_what_it_has_forgotten(world:
     world.judge.check_named(world.line)
 
 
+def test_a_lag_that_is_not_the_number_of_entries_left(world: World) -> None:
+    world.judge.lags({"r1": (3, 3)})
+    for lag in (None, 2):
+        with violated("lag is right"):
+            world.judge.lags({"r1": (lag, 3)})
+    world.judge.foreign.add(Position(1, 10**9))
+    world.judge.lags({"r1": (None, 3)})
+    with violated("lag is right"):
+        world.judge.lags({"r1": (2, 3)})
+
+
 def test_a_write_that_is_acknowledged_at_an_earlier_position_than_one_before_it(world: World) -> None:
     world.log("1-1", "1-2")
     world.acknowledge("1-2")
