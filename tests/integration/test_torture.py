@@ -18,6 +18,7 @@ def torture(*arguments: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout)
 
 
+@pytest.mark.needs("minutes")
 def test_under_faults_nothing_is_lost_doubled_reordered_early_regressed_or_diverged() -> None:
     status, found = torture("--seed", "6", "--seconds", "14")
     print(found["acts"], found["operations"], [(one["guarantee"], one["tested"]) for one in found["verdicts"]])
