@@ -29,6 +29,7 @@ from tests.support.until import until
 
 in_one_group = pytest.mark.xdist_group("running")
 on_default_ports = pytest.mark.xdist_group("default-ports")  # if they are free
+SMALL = ("--replicas", "1")  # for tests that need any lab: each process takes time to start
 
 
 class Cli:
@@ -154,7 +155,7 @@ def test_of_two_labs_started_on_the_same_ports_at_once_only_one_reports_that_it_
     other.base_port = cli.base_port
     try:
         with ThreadPoolExecutor(2) as threads:
-            ups = list(threads.map(lambda one: one.up(), (cli, other)))
+            ups = list(threads.map(lambda one: one.up(*SMALL), (cli, other)))
         assert sorted(up.returncode for up in ups) == [0, 1]
         one, another = (cli, other) if ups[0].returncode == 0 else (other, cli)
         assert one.status()["healthy"]
@@ -176,17 +177,17 @@ def test_killed_processes_are_restarted(running: Cli) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends processes with the one that started them")
 def test_no_process_outlives_a_killed_supervisor_and_a_new_lab_can_start(cli: Cli) -> None:
-    cli.up()
+    cli.up(*SMALL)
     pids = cli.pids()
     os.kill(cli.status()["pid"], signal.SIGKILL)
     until(lambda: all_ended(pids), 20)
     assert cli.run("status").returncode == 1
-    assert cli.up().returncode == 0
+    assert cli.up(*SMALL).returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_in_the_foreground_stops_everything(cli: Cli, number: signal.Signals) -> None:
-    with cli.start("up", "--base-port", str(cli.base_port)) as process:
+    with cli.start("up", "--base-port", str(cli.base_port), *SMALL) as process:
         until(lambda: cli.run("status").returncode == 0, 40)
         pids = cli.pids()
         process.send_signal(number)
@@ -288,7 +289,7 @@ def test_a_password_of_another_log_server_is_not_shown(cli: Cli) -> None:
 
 
 def test_another_log_server_can_be_used(cli: Cli, server: Any) -> None:
-    assert cli.up("--redis-url", server.url).returncode == 0
+    assert cli.up("--redis-url", server.url, *SMALL).returncode == 0
     found = cli.status()
     assert "log" not in {node["role"] for node in found["nodes"]}
     assert post(f"{cli.primary_url}/data", {"key": "k", "value": 1})["version"] == 1
