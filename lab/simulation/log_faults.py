@@ -9,7 +9,7 @@ from typing import Any
 
 from broker.position import Position
 from lab.simulation.acts import Acts
-from lab.simulation.log_server import LogServer
+from lab.simulation.log_server import LOG, LogServer
 from lab.simulation.schedule import Fault
 from lab.simulation.world import CLIENT, SENTINEL
 
@@ -26,7 +26,7 @@ class LogFaults(Acts):
             return None
         head = self._world.judge.lines[server.name].head
         first = max(0, head.version + 1 - int(200 * fault.size**4))  # sometimes nothing is left
-        server.command("XTRIM", "lab14:log", "MINID", f"{head.epoch}-{first}")
+        server.command("XTRIM", LOG, "MINID", f"{head.epoch}-{first}")
         words = f"its log is trimmed to what follows {head.epoch}-{first}"
         if fault.target % 2:  # so that nothing follows what is gone
             self._down(self._world.primary, "killed", fault.seconds(0.5, 8))
@@ -44,7 +44,7 @@ class LogFaults(Acts):
         epoch = world.judge.lines[server.name].head.epoch
         last = 10 ** len(str(epoch)) - 1
         name = "*" if epoch >= _CHOSEN_MAX or fault.more < 0.2 else f"{max(epoch, last - 1)}-{10**9 + fault.target}"
-        found = server.command("XADD", "lab14:log", name, "hello", "world")
+        found = server.command("XADD", LOG, name, "hello", "world")
         if not isinstance(found, bytes):
             return None
         world.judge.foreign.add(Position.of_entry(found.decode()))

@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fakeredis import FakeServer
+from fakeredis.model import StreamEntryKey
 
 from lab.simulation.log_session import Parked, Session
 from lab.simulation.scheduler import START_NS, Process, Scheduler
 
 NO_REPLACED = "0" * 40
-_LOG = "lab14:log"
+LOG = "lab14:log"
 _WRITES = frozenset((b"evalsha", b"xreadgroup", b"hset", b"hdel", b"xadd", b"xack", b"xgroup"))
 _WAKES = frozenset((b"evalsha", b"xadd", b"exec"))
 
@@ -107,17 +108,18 @@ class LogServer:
 
     def pending(self, group: str) -> int:
         """How many entries are pending for a group."""
-        found = self.command("XPENDING", _LOG, group)
+        found = self.command("XPENDING", LOG, group)
         return int(found[0]) if isinstance(found, list) else 0  # without a group
 
     def lags(self) -> dict[str, tuple[int | None, int]]:
         """Return each group's ``lag``, and the number of entries after its last delivered one."""
-        found = self.command("XINFO", "GROUPS", _LOG)
+        found = self.command("XINFO", "GROUPS", LOG)
         groups = [dict(zip(fields[::2], fields[1::2], strict=True)) for fields in found if isinstance(fields, list)]
         return {group[b"name"].decode(): (group[b"lag"], self._after(group[b"last-delivered-id"])) for group in groups}
 
     def _after(self, last: bytes) -> int:
-        return len(self.command("XRANGE", _LOG, f"({last.decode()}", "+"))
+        entries = self.store.dbs[0][LOG.encode()].value
+        return len(entries.stream_read(StreamEntryKey.parse_str(last), None))
 
     # -- failing ------------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,6 @@ from lab.simulation.world import CHECK, Shape, World, random_of
 
 _CALM_MAX = 0.6  # of a round that is shorter than the pace's
 _COLLECTS_EVERY, _COLLECTS_ALL_EVERY = 30, 600  # looks, one a second: what is young, and everything
-_LAGS_EVERY = 5  # looks, because it reads the entries that are left
 _CHANNELS_MAX, _TASKS_MAX = 400, 600  # of one node
 
 
@@ -197,8 +196,7 @@ class _Run:
                 claimed = node.app.extensions["node"].acknowledged()
                 if claimed is not None:
                     self._world.judge.claimed(node.name, claimed)
-        if self._looks % _LAGS_EVERY == 0:
-            self._world.judge.lags(self._world.master.lags())
+        self._world.judge.lags(self._world.master.lags())
         if len(self._world.log_connections.open) > _CHANNELS_MAX:
             raise Violation(
                 "everything has a bound", f"{len(self._world.log_connections.open)} connections to the log are open"
