@@ -230,11 +230,12 @@ class Transport(redis.Connection):
             raise
         if isinstance(found, exceptions.RedisError):
             raise found
-        return found if disable_decoding else self._decoded(found)
+        return _decoded(found) if self.encoder.decode_responses and not disable_decoding else found
 
-    def _decoded(self, found: Any) -> Any:
-        if type(found) is bytes:
-            return found.decode("utf-8", "replace") if self.encoder.decode_responses else found
-        if type(found) is list:
-            return [self._decoded(item) for item in found]
-        return found
+
+def _decoded(found: Any) -> Any:
+    if type(found) is bytes:
+        return found.decode("utf-8", "replace")
+    if type(found) is list:
+        return [item.decode("utf-8", "replace") if type(item) is bytes else _decoded(item) for item in found]
+    return found

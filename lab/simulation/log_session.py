@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from fakeredis._commands import COMMANDS_WITH_SUB, Key, Signature, command
 from fakeredis._core import CommandItem
 from fakeredis._helpers import QUEUED, NoResponse, SimpleError
-from fakeredis._msgs import FLAG_DO_NOT_CREATE, FLAG_LEAVE_EMPTY_VAL, FLAG_SKIP_CONVERT_TO_RESP2, FLAG_TRANSACTION
+from fakeredis._msgs import FLAG_DO_NOT_CREATE, FLAG_LEAVE_EMPTY_VAL, FLAG_TRANSACTION
 from fakeredis._socket import FakeSocket
 from fakeredis._socket._resp import convert_to_resp2
 from redis import Redis
@@ -103,9 +104,16 @@ class Session(FakeSocket):
             result = error
         for item in items:
             item.writeback(remove_empty_val=FLAG_LEAVE_EMPTY_VAL not in sig.flags)
-        if type(result) in _PLAIN or FLAG_SKIP_CONVERT_TO_RESP2 in sig.flags:
-            return result
-        return convert_to_resp2(result, "redis")
+        return convert_to_resp2(result) if from_script and type(result) not in _PLAIN else result
+
+    def _decode_result(self, result: Any) -> Any:
+        """Return a reply as redis-py returns it. fakeredis converts each reply to RESP2 first."""
+        kind = type(result)
+        if kind is dict:
+            result, kind = chain.from_iterable(result.items()), list
+        if kind is list or kind is tuple:
+            return [item if type(item) in _PLAIN else self._decode_result(item) for item in result]
+        return super()._decode_result(convert_to_resp2(result))
 
     # -- scripts ------------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ The replacements stay on the virtual clock, and draw from the seed. Libraries us
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import random
 import secrets
 import socket
@@ -14,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from random import Random
 from typing import Any, NoReturn
 from unittest.mock import patch
@@ -53,6 +55,7 @@ def installed(scheduler: Scheduler, draws: Random) -> Iterator[None]:
         (concurrent.futures, {"ThreadPoolExecutor": Executor}),
         (uuid, {"uuid4": lambda: uuid.UUID(int=draws.getrandbits(128), version=4)}),
         (secrets, {"token_hex": lambda size: draws.randbytes(size).hex()}),
+        (os, {"getpid": partial(int, os.getpid())}),  # which redis-py calls for each command
         (socket, dict.fromkeys(("socket", "create_connection", "getaddrinfo"), _refused)),
     ]
     state = random.getstate()
