@@ -15,7 +15,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from random import Random
 from typing import Any, NoReturn
 from unittest.mock import patch
@@ -48,6 +47,7 @@ def installed(scheduler: Scheduler, draws: Random) -> Iterator[None]:
     clocks: dict[str, Any] = {"time": seconds_of(wall_ns), "time_ns": wall_ns, "sleep": scheduler.sleep}
     for name in ("monotonic", "perf_counter"):
         clocks |= {name: seconds_of(monotonic_ns), f"{name}_ns": monotonic_ns}
+    pid = os.getpid()
     threads = {kind.__name__: kind for kind in (Lock, RLock, Condition, Event, Semaphore, Thread)}
     replaced: list[tuple[Any, dict[str, Any]]] = [
         (time, clocks),
@@ -55,7 +55,7 @@ def installed(scheduler: Scheduler, draws: Random) -> Iterator[None]:
         (concurrent.futures, {"ThreadPoolExecutor": Executor}),
         (uuid, {"uuid4": lambda: uuid.UUID(int=draws.getrandbits(128), version=4)}),
         (secrets, {"token_hex": lambda size: draws.randbytes(size).hex()}),
-        (os, {"getpid": partial(int, os.getpid())}),  # which redis-py calls for each command
+        (os, {"getpid": lambda: pid}),  # otherwise a system call for each command of redis-py
         (socket, dict.fromkeys(("socket", "create_connection", "getaddrinfo"), _refused)),
     ]
     state = random.getstate()
