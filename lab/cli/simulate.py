@@ -90,7 +90,7 @@ def simulate(*, seed: int, seeds: Sequence[int] | None, svg_to: Path | None, as_
         shortened = None if failed is None else report.failure_json(failed)
         print_json({**found.as_json(), "shortened": shortened})
     out.print(report.summary(found))
-    if chosen.branches:
+    if found.taken is not None:
         out.print(report.branches(found.taken))
     if failed is None:
         out.print(f"Nothing was violated{'' if seeds is not None else f' with seed {seed}'}.", style="green")
@@ -142,7 +142,7 @@ def _run(seeds: Sequence[int], chosen: _Chosen) -> "tuple[Summary, Failure | Non
 
 def _outcomes(
     seeds: Sequence[int], chosen: _Chosen, show: Callable[[float, str], None]
-) -> "Generator[tuple[Outcome, Counter[Branch]], None, None]":
+) -> "Generator[tuple[Outcome, Counter[Branch] | None], None, None]":
     one, seconds = partial(_outcome, seconds=chosen.seconds, branches=chosen.branches), chosen.seconds
     if chosen.jobs == 1 or len(seeds) == 1:
         for number, seed in enumerate(seeds):
@@ -164,11 +164,11 @@ def _outcomes(
 
 def _outcome(
     seed: int, seconds: float, *, branches: bool, on_progress: Callable[[float], object] = lambda _: None
-) -> "tuple[Outcome, Counter[Branch]]":
+) -> "tuple[Outcome, Counter[Branch] | None]":
     from lab.simulation.branches import recording
     from lab.simulation.run import simulate as simulated
 
-    counting: AbstractContextManager[Counter[Branch]] = recording() if branches else nullcontext(Counter())
+    counting: AbstractContextManager[Counter[Branch] | None] = recording() if branches else nullcontext()
     with counting as taken:
         return simulated(seed, seconds, on_progress=on_progress), taken
 

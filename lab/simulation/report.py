@@ -25,7 +25,9 @@ _LANES = (CLIENT, PRIMARY, "log1", "log2", SENTINEL, *(f"lab14-replica{number}" 
 
 @dataclass
 class Summary:
-    """Of all runs: ``failures`` are the runs that failed, in the order of their end."""
+    """Of all runs: ``failures`` are the runs that failed, in the order of their end. ``taken``: how often each branch
+    was, ``None`` if that was not counted.
+    """
 
     runs: int = 0
     seconds: float = 0.0
@@ -33,22 +35,24 @@ class Summary:
     faults: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     met: Counter[tuple[str, str]] = field(default_factory=Counter)
-    taken: Counter[Branch] = field(default_factory=Counter)
+    taken: Counter[Branch] | None = None
     failures: list[Failure] = field(default_factory=list)
 
-    def add(self, outcome: Outcome, taken: Counter[Branch]) -> None:
+    def add(self, outcome: Outcome, taken: Counter[Branch] | None) -> None:
         self.runs += 1
         self.seconds += outcome.seconds
         self.steps += outcome.steps
         self.faults += len(outcome.faults)
         self.counts.update(outcome.counts)
         self.met.update(outcome.met)
-        self.taken.update(taken)
+        if taken is not None:
+            self.taken = taken + (self.taken or Counter())
         if outcome.failure is not None:
             self.failures.append(outcome.failure)
 
     def as_json(self) -> dict[str, Any]:
         met = {kind: {state: self.met[kind, state] for state in STATES} for kind in KINDS}
+        taken = self.taken
         return {
             "runs": self.runs,
             "seconds": round(self.seconds, 3),
@@ -56,7 +60,7 @@ class Summary:
             "faults": self.faults,
             "counts": dict(sorted(self.counts.items())),
             "met": met,
-            "branches": {branch.meaning: self.taken[branch] for branch in BRANCHES},
+            "branches": None if taken is None else {branch.meaning: taken[branch] for branch in BRANCHES},
             "failures": [failure_json(failure) for failure in self.failures],
         }
 

@@ -37,6 +37,13 @@ def test_json_has_the_counts_of_all_runs() -> None:
     assert found["counts"]["acknowledged"] > 1000
     assert set(found["met"]) == set(KINDS)
     assert all(set(of_kind) == set(STATES) for of_kind in found["met"].values())
+    assert found["branches"] is None, "they were not counted"
+
+
+def test_branches_are_counted_on_request() -> None:
+    found = json.loads(run("--seed", "1", "--minutes", "1", "--branches", "--json").output)
+    assert 0 in found["branches"].values()
+    assert sum(found["branches"].values()) > 0
 
 
 @pytest.mark.usefixtures("broken")
