@@ -114,7 +114,8 @@ class LogServer:
     def lags(self) -> dict[str, tuple[int | None, int]]:
         """Return each group's ``lag``, and the number of entries after its last delivered one."""
         found = self.command("XINFO", "GROUPS", LOG)
-        groups = [dict(zip(fields[::2], fields[1::2], strict=True)) for fields in found if isinstance(fields, list)]
+        rows = found if isinstance(found, list) else []  # without a log
+        groups = [dict(zip(row[::2], row[1::2], strict=True)) for row in rows]
         return {group[b"name"].decode(): (group[b"lag"], self._after(group[b"last-delivered-id"])) for group in groups}
 
     def _after(self, last: bytes) -> int:

@@ -25,8 +25,8 @@ _LANES = (CLIENT, PRIMARY, "log1", "log2", SENTINEL, *(f"lab14-replica{number}" 
 
 @dataclass
 class Summary:
-    """Of all runs: ``failures`` are the runs that failed, in the order of their end. ``taken``: how often each branch
-    was, ``None`` if that was not counted.
+    """Of all runs: ``failures`` are the runs that failed, in the order of their end. ``taken``: how often each
+    branch was taken, ``None`` if that was not counted.
     """
 
     runs: int = 0

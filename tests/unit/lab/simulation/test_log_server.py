@@ -6,6 +6,7 @@ import pytest
 from redis import exceptions
 
 from broker.connection import connect
+from lab.simulation.log_server import LOG
 from lab.simulation.scheduler import START_NS
 from tests.unit.lab.simulation.conftest import Caller, Logs
 
@@ -194,6 +195,21 @@ def test_a_promoted_server_goes_on_with_what_it_had_received_and_with_the_former
     found = caller.call(lambda: client.info("replication"))
     assert found["role"] == "master"
     assert found["master_replid2"] == logs.first.replication_ids[0] != found["master_replid"]
+
+
+def test_it_says_what_each_group_has_left_and_what_is_pending_for_it(logs: Logs) -> None:
+    server = logs.first
+    assert (server.lags(), server.pending("r1")) == ({}, 0), "without a log"
+    for name in ("1-1", "1-2", "1-3"):
+        server.command("XADD", LOG, name, "value", "a")
+    assert (server.lags(), server.pending("r1")) == ({}, 0), "without a group"
+    server.command("XGROUP", "CREATE", LOG, "r1", "0")
+    server.command("XGROUP", "CREATE", LOG, "r2", "1-2")
+    server.command("XREADGROUP", "GROUP", "r1", "r1", "COUNT", "1", "STREAMS", LOG, ">")
+    assert server.lags() == {"r1": (2, 2), "r2": (None, 1)}, "the server does not know how much r2 has read"
+    assert (server.pending("r1"), server.pending("r2")) == (1, 0)
+    server.command("XTRIM", LOG, "MAXLEN", "0")
+    assert server.lags() == {"r1": (0, 0), "r2": (0, 0)}
 
 
 def test_a_script_has_to_be_loaded_again_after_a_restart(logs: Logs, caller: Caller) -> None:
